@@ -1,0 +1,126 @@
+"""The error tree. A class carries its HTTP status and its code; a dialect gives it the protocol's shape.
+
+Messages are for the person who reads them: what was expected, what was found, where, what to do next.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Anything that a client is told. `param` names the field at fault (`messages[0].content`), `retry_after` is in
+    seconds."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(ServiceError):
+    status = 400
+    code = "invalid_value"
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+
+
+class ContextLengthExceeded(BadRequest):
+    """The prompt does not fit. Counts are in tokens."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {context_length} tokens, but the prompt has {prompt_tokens}. "
+            "Shorten the messages or the tools.",
+            param="messages",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class InvalidApiKey(ServiceError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class HostRefused(ServiceError):
+    status = 403
+    code = "host_refused"
+
+
+class UnknownPath(ServiceError):
+    status = 404
+    code = "unknown_url"
+
+
+class ModelNotFound(ServiceError):
+    status = 404
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ServiceError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(ServiceError):
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(ServiceError):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InternalError(ServiceError):
+    """A defect of ours. The message never holds more than the request id: details go to the log."""
+
+
+class EngineFailed(ServiceError):
+    """The generation failed in the engine; the same request may work again."""
+
+    status = 500
+    code = "engine_failed"
+
+
+class Overloaded(ServiceError):
+    """The waiting queue is full, or the request waited too long in it."""
+
+    status = 503
+    code = "overloaded"
+
+
+class NotReady(ServiceError):
+    """The model is not loaded, or cannot be: the message says which."""
+
+    status = 503
+    code = "not_ready"
+
+
+class ShuttingDown(ServiceError):
+    status = 503
+    code = "shutting_down"
+
+
+class GenerationTimeout(ServiceError):
+    status = 504
+    code = "generation_timeout"
+
+
+class NotCached(ServiceError):
+    """`Cache-Control: only-if-cached` (RFC 9111 section 5.2.1.7) and nothing stored."""
+
+    status = 504
+    code = "not_cached"

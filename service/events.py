@@ -1,0 +1,168 @@
+"""The one event stream between a generation and whoever listens, and its two conversions.
+
+`CompletionBuilder` folds events into a `Completion`; `replay` unfolds a `Completion` into events.
+Folding a replay gives the same `Completion`.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from service.generation import (
+    Choice,
+    Completion,
+    FinishReason,
+    Part,
+    Reasoning,
+    Text,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """More of the visible answer of one choice. `logprobs` are of the tokens finished since the last delta; they may
+    come with empty `text`, when a token's text is not yet known."""
+
+    choice: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    choice: int
+    text: str
+
+
+class ToolCallStarted(msgspec.Struct, frozen=True):
+    """A call whose name is known. Its `ToolCallDelta`s follow before anything else of this choice."""
+
+    choice: int
+    id: str
+    name: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """More of the arguments' JSON text of the call that was started last in this choice."""
+
+    choice: int
+    arguments: str
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True):
+    choice: int
+    reason: FinishReason
+    stop_sequence: str | None = None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The last event of a generation that went well: every choice has finished."""
+
+    usage: Usage
+
+
+Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ChoiceFinished | Done
+
+
+def replay(completion: Completion) -> Iterator[Event]:
+    """The events of a finished answer: one delta a part, choices one after another."""
+    for index, choice in enumerate(completion.choices):
+        logprobs = choice.logprobs or ()
+        if logprobs and not any(isinstance(part, Text) for part in choice.parts):
+            yield TextDelta(index, "", logprobs)
+        for part in choice.parts:
+            match part:
+                case Text(text):
+                    yield TextDelta(index, text, logprobs)
+                    logprobs = ()
+                case Reasoning(text):
+                    yield ReasoningDelta(index, text)
+                case ToolCall(call_id, name, arguments):
+                    yield ToolCallStarted(index, call_id, name)
+                    yield ToolCallDelta(index, arguments)
+        yield ChoiceFinished(index, choice.finish_reason, choice.stop_sequence)
+    yield Done(completion.usage)
+
+
+class CompletionBuilder:
+    """Folds the events of one generation, fed in order, into its `Completion`."""
+
+    def __init__(self, *, with_logprobs: bool = False) -> None:
+        self._with_logprobs = with_logprobs
+        self._choices: dict[int, _ChoiceBuilder] = {}
+        self._usage: Usage | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._usage is not None
+
+    def feed(self, event: Event) -> None:
+        if isinstance(event, Done):
+            self._usage = event.usage
+            return
+        choice = self._choices.get(event.choice)
+        if choice is None:
+            choice = self._choices[event.choice] = _ChoiceBuilder()
+        choice.feed(event)
+
+    def build(self) -> Completion:
+        """Raises ValueError when the generation has not come to its `Done`."""
+        if self._usage is None:
+            raise ValueError("the generation has not finished: no Done event was fed")
+        return Completion(
+            choices=tuple(self._choices[i].build(self._with_logprobs) for i in sorted(self._choices)),
+            usage=self._usage,
+        )
+
+
+class _ChoiceBuilder:
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._open: list[str] = []
+        self._opened: type[Text] | type[Reasoning] | ToolCallStarted | None = None
+        self._logprobs: list[TokenLogprob] = []
+        self._finish: ChoiceFinished | None = None
+
+    def feed(self, event: TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ChoiceFinished) -> None:
+        match event:
+            case TextDelta(_, text, logprobs):
+                self._logprobs.extend(logprobs)
+                if text:
+                    self._append(Text, text)
+            case ReasoningDelta(_, text):
+                if text:
+                    self._append(Reasoning, text)
+            case ToolCallStarted():
+                self._close()
+                self._opened = event
+            case ToolCallDelta(_, arguments):
+                self._open.append(arguments)
+            case ChoiceFinished():
+                self._close()
+                self._finish = event
+
+    def build(self, with_logprobs: bool) -> Choice:
+        if self._finish is None:
+            raise ValueError("a choice has not finished: no ChoiceFinished event was fed")
+        return Choice(
+            parts=tuple(self._parts),
+            finish_reason=self._finish.reason,
+            stop_sequence=self._finish.stop_sequence,
+            logprobs=tuple(self._logprobs) if with_logprobs else None,
+        )
+
+    def _append(self, kind: type[Text] | type[Reasoning], text: str) -> None:
+        if self._opened is not kind:
+            self._close()
+            self._opened = kind
+        self._open.append(text)
+
+    def _close(self) -> None:
+        text = "".join(self._open)
+        self._open.clear()
+        opened, self._opened = self._opened, None
+        if isinstance(opened, ToolCallStarted):
+            self._parts.append(ToolCall(opened.id, opened.name, text))
+        elif opened is not None:
+            self._parts.append(opened(text))

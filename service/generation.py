@@ -1,0 +1,166 @@
+"""The canonical types: what is asked, and what is answered, in no client's dialect.
+
+Every field of `GenerationRequest` is part of the response-cache key: a thing that does not change the answer
+(streaming, user, metadata, request ids) has no place in it, and lives in `dialects.base.ClientRequest` instead.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+Thinking = Literal["default", "on", "off"]
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+    """A call that the model made. `arguments` is the text of one JSON object, never parsed and printed again."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of the conversation, in its place: system messages may stand anywhere.
+
+    A `tool` message answers the call `tool_call_id`; `is_error` says that the tool failed. `reasoning` is what an
+    assistant thought before `content`.
+    """
+
+    role: Role
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    is_error: bool = False
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model may call. `parameters` is a JSON Schema of type object."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    strict: bool = False
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """`required` means at least one call; with `name`, that tool."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str = ""
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer must be JSON; with a `schema`, valid under it (JSON Schema)."""
+
+    kind: Literal["json_object", "json_schema"]
+    schema: dict[str, Any] | None = None
+    name: str = ""
+    strict: bool = False
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn, all resolved. The defaults are greedy decoding; every neutral value switches its
+    rule off. `temperature` 0 is argmax; `top_k` 0 is all tokens; `logit_bias` maps token ids to addends."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One question to the model, defaults resolved.
+
+    `max_tokens` None means: what is left of the context. 0 means: read the prompt, generate nothing.
+    `logprobs` None means none; 0 to 20 is how many alternatives come with each token's own.
+    `template_arguments` are passed to the chat template. `caller` is set only where API keys are required: a digest
+    of the caller's key, so that nobody is answered from another's cache.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    response_format: ResponseFormat | None = None
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    thinking: Thinking = "default"
+    template_arguments: dict[str, Any] = {}
+    caller: str = ""
+
+
+class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
+    token: str
+    token_bytes: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithms. `token` is the text with U+FFFD for a broken character; `token_bytes` are exact."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top: tuple[TopLogprob, ...] = ()
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    text: str
+
+
+class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
+    text: str
+
+
+Part = Text | Reasoning | ToolCall
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the `n` answers. `parts` stand in the order in which the model wrote them; neighbours differ in kind,
+    except that calls may follow calls. `stop_sequence` is the stop string that ended it, if one did."""
+
+    parts: tuple[Part, ...]
+    finish_reason: FinishReason
+    stop_sequence: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added
+    to it. `completion_tokens` are over all choices, reasoning included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    prefix_stored_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished answer: what the response cache stores, and what every dialect can encode."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
