@@ -1,25 +1,32 @@
 """Everything that can be configured, validated once, in one frozen Struct. Units stand in the names.
 
-`service.config` reads it from `.anyclauderc.json`, the environment and flags; nothing else reads those.
+`service.config` reads it from `.anyclauderc.json`, the environment and flags; nothing else reads those. A field's
+`Meta` holds its bounds and its one line of help: error messages and the JSON Schema for editors are made of them.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 CachePolicy = Literal["all", "deterministic", "off"]
 DebugLevel = Literal[0, 1, 2]
+LogFormat = Literal["text", "json"]
+Seconds = Annotated[float, Meta(ge=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0)]
+Bytes = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator says of sampling where a request is silent. None leaves it to the model's own files."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=2)] | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,33 +37,60 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reader go on so long, for the client's retry. Times are in seconds, sizes in bytes, as the names say.
     """
 
-    home: Path
-    model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8081
-    base_url: str = ""
-    api_key: str = "vllm-mlx"
-    require_api_key: bool = False
-    allowed_hosts: tuple[str, ...] = ()
+    home: Annotated[Path, Meta(description="Where models, caches, traces and logs live.")]
+    model: Annotated[str | None, Meta(description="A folder, a hub id, or 'demo'. None: the embedded demo model.")] = (
+        None
+    )
+    host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes a free one.")] = 8081
+    base_url: Annotated[str, Meta(description="Where the launcher finds the server. Empty: at host and port.")] = ""
+    api_key: Annotated[str, Meta(min_length=1, description="The key that clients are given.")] = "vllm-mlx"
+    require_api_key: Annotated[bool, Meta(description="Refuse requests without the key.")] = False
+    allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="Host names that requests may name, besides the loopback ones.")
+    ] = ()
 
-    max_concurrency: int = 2
-    max_queue: int = 64
-    queue_timeout_seconds: float = 600.0
-    request_timeout_seconds: float = 3600.0
-    finish_abandoned_seconds: float = 0.0
-    stall_seconds: float = 120.0
-    keep_alive_interval_seconds: float = 10.0
-    shutdown_grace_seconds: float = 10.0
-    max_body_bytes: int = 32 * 1024 * 1024
-    body_timeout_seconds: float = 30.0
+    max_concurrency: Annotated[Count, Meta(description="Sequences that generate at the same time.")] = 2
+    max_queue: Annotated[int, Meta(ge=0, description="Requests that may wait for a place.")] = 64
+    queue_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long a request may wait.")] = 600.0
+    request_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long a request may generate.")] = 3600.0
+    finish_abandoned_seconds: Annotated[
+        Seconds, Meta(description="How long a generation goes on when its client has left.")
+    ] = 0.0
+    stall_seconds: Annotated[PositiveSeconds, Meta(description="No progress for so long counts as stalled.")] = 120.0
+    keep_alive_interval_seconds: Annotated[
+        PositiveSeconds, Meta(description="The time between keep-alive frames of a waiting stream.")
+    ] = 10.0
+    shutdown_grace_seconds: Annotated[
+        Seconds, Meta(description="How long running streams may still finish at shutdown.")
+    ] = 10.0
+    max_body_bytes: Annotated[Bytes, Meta(description="The largest request body.")] = 32 * 1024 * 1024
+    body_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long sending a body may take.")] = 30.0
 
-    cache: tuple[str, ...] = ("memory://?max_items=32",)
-    cache_policy: CachePolicy = "all"
-    prefix_memory_bytes: int | None = None
-    prefix_disk_bytes: int = 20 * 1024**3
+    cache: Annotated[
+        tuple[str, ...], Meta(description="Response-cache URLs, fastest first. Empty: no response cache.")
+    ] = ("memory://?max_items=32",)
+    cache_policy: Annotated[CachePolicy, Meta(description="Which answers the response cache stores.")] = "all"
+    prefix_memory_bytes: Annotated[
+        Bytes | None, Meta(description="Prefix cache in memory. None: a share of what is free.")
+    ] = None
+    prefix_disk_bytes: Annotated[Bytes, Meta(description="Prefix cache on disk; 0 switches it off.")] = 20 * 1024**3
 
     sampling: SamplingDefaults = SamplingDefaults()
-    prefill_chunk_tokens: int | None = None
-    dequantize_on_cpu: bool = True
+    prefill_chunk_tokens: Annotated[
+        Count | None, Meta(description="Prompt tokens read between two decode steps. None: what suits the device.")
+    ] = None
+    dequantize_on_cpu: Annotated[
+        bool, Meta(description="On CPU devices, expand quantized weights when memory allows: many times faster.")
+    ] = True
 
-    debug_level: DebugLevel = 0
+    proxy_only: Annotated[bool, Meta(description="The launcher serves without starting Claude Code.")] = False
+    startup_timeout_seconds: Annotated[
+        PositiveSeconds, Meta(description="How long the launcher waits for the server to be healthy.")
+    ] = 600.0
+
+    debug_level: Annotated[
+        DebugLevel, Meta(description="1 logs a line a request; 2 also writes traces with all content.")
+    ] = 0
+    log_format: Annotated[LogFormat, Meta(description="Log lines for people, or as JSON.")] = "text"
+    trace_max_bytes: Annotated[Bytes, Meta(description="The traces' size; the oldest are removed.")] = 256 * 1024**2

@@ -1,0 +1,52 @@
+"""Where the server is: the address that it binds, and the one that clients use."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+import msgspec
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A server as clients reach it. `root` is the URL without `/v1` and without a slash at its end."""
+
+    root: str
+    host: str
+    port: int
+
+    @property
+    def local(self) -> bool:
+        """Whether it is plain HTTP on this machine: only then may the launcher start a server for it."""
+        return self.root.startswith("http://") and is_loopback(self.host)
+
+
+def parse_base_url(url: str) -> Address:
+    """Raises ValueError that says what was expected."""
+    expected = f'expected a URL like "http://localhost:8081/v1", found "{url}"'
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"{expected} ({exc})") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(expected)
+    if parts.username is not None:
+        raise ValueError("expected a URL without a name and password in it; put the key into apiKey")
+    root = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix("/v1").rstrip("/")
+    if port is None:
+        port = 443 if parts.scheme == "https" else 80
+    return Address(root, parts.hostname, port)
+
+
+def base_url(host: str, port: int) -> str:
+    """The URL of a server that binds `host`; one that binds everything is reached on loopback."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{name}]:{port}/v1" if ":" in name else f"http://{name}:{port}/v1"
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

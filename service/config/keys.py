@@ -1,0 +1,105 @@
+"""Which key of `.anyclauderc.json` sets which field of `Settings`.
+
+The keys follow from the fields, so that a new field has its key, its check and its place in the JSON Schema at once:
+`max_queue` is `backends.vllm-mlx.maxQueue`, and a size in bytes loses its unit, since it is written as "2GiB".
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from service.settings import Settings
+
+BACKEND = ("backends", "vllm-mlx")
+_ELSEWHERE = {
+    "home": ("home",),
+    "debug_level": ("debug", "level"),
+    "log_format": ("debug", "logFormat"),
+    "trace_max_bytes": ("debug", "traces"),
+    "prefix_memory_bytes": (*BACKEND, "prefixCache", "memory"),
+    "prefix_disk_bytes": (*BACKEND, "prefixCache", "disk"),
+}
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """`path` stands in the file; `field` in `Settings`, dotted where it is nested, and empty for a key that only
+    says something of the file. `kind` is the type that a value must have."""
+
+    path: tuple[str, ...]
+    field: str = ""
+    kind: Any
+    default: Any = None
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def is_size(self) -> bool:
+        return self.field.endswith("_bytes")
+
+    @property
+    def secret(self) -> bool:
+        return self.field == "api_key"
+
+
+Tree: TypeAlias = "dict[str, Key | Tree]"
+
+
+def _field_keys(struct: type[msgspec.Struct], folder: tuple[str, ...], prefix: str = "") -> Iterator[Key]:
+    for field in msgspec.structs.fields(struct):
+        path = _ELSEWHERE.get(field.name, (*folder, _camel_case(field.name)))
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _field_keys(field.type, path, f"{prefix}{field.name}.")
+        else:
+            kind = Annotated[str, msgspec.Meta(min_length=1, description="Where all state lives.")]
+            default = None if field.default is msgspec.NODEFAULT else field.default
+            yield Key(
+                path=path,
+                field=prefix + field.name,
+                kind=kind if field.name == "home" else field.type,
+                default=default,
+            )
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.removesuffix("_bytes").split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _tree(keys: tuple[Key, ...]) -> Tree:
+    root: Tree = {}
+    for key in keys:
+        branch = root
+        for name in key.path[:-1]:
+            below = branch.setdefault(name, {})
+            assert isinstance(below, dict)  # noqa: S101 - two fields with one key: a defect of this table
+            branch = below
+        branch[key.path[-1]] = key
+    return root
+
+
+_Enabled = Annotated[bool, msgspec.Meta(description="Must be true: there is no other backend.")]
+_Backend = Annotated[Literal["vllm-mlx"], msgspec.Meta(description="The backend to run.")]
+_Schema = Annotated[str, msgspec.Meta(description="Names the JSON Schema, for editors.")]
+
+FILE_KEYS = (
+    Key(path=("$schema",), kind=_Schema),
+    Key(path=("backend",), kind=_Backend, default="vllm-mlx"),
+    Key(path=(*BACKEND, "enabled"), kind=_Enabled, default=True),
+)
+SETTING_KEYS = tuple(_field_keys(Settings, BACKEND))
+KEY_TREE = _tree(FILE_KEYS + SETTING_KEYS)
+
+
+def did_you_mean(name: str, known: Iterator[str] | list[str]) -> str:
+    """A closing hint for an unknown name: the nearest known ones, or all of a few."""
+    known = sorted(known)
+    plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in known}
+    near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.6)
+    if near:
+        return f'Did you mean "{plain[near[0]]}"?'
+    return "Known here: " + ", ".join(known) + "."

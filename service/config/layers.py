@@ -1,0 +1,126 @@
+"""Where values come from, one layer each: a file, the environment, the flags. Each value knows its origin."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from service.config.errors import ConfigError
+from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
+from service.config.values import BadValue, read_value, show
+
+ENVIRONMENT = {
+    "VLLM_MLX_URL": "base_url",
+    "VLLM_MLX_MODEL": "model",
+    "ANYCLAUDE_DEBUG": "debug_level",
+    "PROXY_ONLY": "proxy_only",
+    "ANYCLAUDE_HOME": "home",
+}
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Who set a value: `where` is the file, the variable or the flag, `key` the key in a file."""
+
+    kind: Literal["default", "file", "environment", "flag"]
+    where: str = ""
+    key: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.where or self.kind, self.key) if part)
+
+
+class Given(msgspec.Struct, frozen=True):
+    value: Any
+    origin: Origin
+
+
+Layer = dict[str, Given]
+"""By the dotted field of `Settings`."""
+
+
+def file_layer(path: Path) -> Layer:
+    """What a configuration file sets. Raises ConfigError."""
+    where = str(path)
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError(where, "", f"cannot be read: {exc.strerror}") from None
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(where, "", f"expected JSON, found something else: {exc}") from None
+    layer: Layer = {}
+    for key, value in _walk(document, KEY_TREE, (), where):
+        given = _read(key, value, Origin("file", where, key.dotted))
+        if key.dotted.endswith(".enabled") and given.value is False:
+            raise ConfigError(where, key.dotted, "expected true, found false. There is no other backend to run.")
+        if key.field in ("model", "home"):
+            given = msgspec.structs.replace(given, value=_from_folder(given.value, path.parent))
+        if key.field:
+            layer[key.field] = given
+    return layer
+
+
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """What the environment sets; an empty variable counts as unset. Raises ConfigError."""
+    layer: Layer = {}
+    keys = {key.field: key for key in SETTING_KEYS}
+    for variable, field in ENVIRONMENT.items():
+        text = environ.get(variable, "").strip()
+        if text:
+            value = _from_text(text, field)
+            layer[field] = _read(keys[field], value, Origin("environment", variable))
+    return layer
+
+
+def flag_layer(flags: Mapping[str, object]) -> Layer:
+    """What the command line sets, by the field of `Settings`; None is a flag that was not given. Raises ConfigError."""
+    keys = {key.field: key for key in SETTING_KEYS}
+    return {
+        field: _read(keys[field], value, Origin("flag", _flag_name(field)))
+        for field, value in flags.items()
+        if value is not None
+    }
+
+
+def _walk(value: object, tree: Tree, path: tuple[str, ...], where: str) -> Iterator[tuple[Key, object]]:
+    dotted = ".".join(path)
+    if not isinstance(value, dict):
+        raise ConfigError(where, dotted, f"expected an object, found {show(value)}")
+    for name, below in value.items():
+        known = tree.get(name)
+        if known is None:
+            problem = f'unknown key "{name}". {did_you_mean(name, list(tree))}'
+            raise ConfigError(where, dotted, problem)
+        if isinstance(known, Key):
+            yield known, below
+        else:
+            yield from _walk(below, known, (*path, name), where)
+
+
+def _read(key: Key, value: object, origin: Origin) -> Given:
+    try:
+        return Given(read_value(value, key.kind, is_size=key.is_size), origin)
+    except BadValue as exc:
+        found = f"a value of type {type(value).__name__}" if key.secret else exc.found
+        raise ConfigError(origin.where, origin.key, f"expected {exc.expected}, found {found}") from None
+
+
+def _from_text(text: str, field: str) -> object:
+    if field == "proxy_only":
+        return _SWITCH.get(text.lower(), text)
+    if field == "debug_level" and re.fullmatch(r"\d{1,3}", text):
+        return int(text)
+    return text
+
+
+def _from_folder(value: Any, folder: Path) -> Any:
+    """A path like ./models/x means the same wherever the command is run: it is relative to the file that says it."""
+    if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
+        return str((folder / value).resolve())
+    return value
+
+
+def _flag_name(field: str) -> str:
+    return "MODEL" if field == "model" else "--" + field.replace("_", "-")

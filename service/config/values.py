@@ -1,0 +1,95 @@
+"""One value as people write it: what was expected of it, and what it means."""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+_UNITS = {"": 1, "B": 1} | {
+    prefix + suffix: base**power
+    for power, prefix in enumerate("KMGT", start=1)
+    for suffix, base in (("iB", 1024), ("B", 1000))
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
+SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGT]i?B|B)?$"
+
+
+class BadValue(ValueError):
+    """`expected` and `found` complete the sentence 'expected ..., found ...'."""
+
+    def __init__(self, expected: str, value: object) -> None:
+        self.expected = expected
+        self.found = show(value)
+        super().__init__(f"expected {expected}, found {self.found}")
+
+
+def show(value: object) -> str:
+    """A value as it would stand in JSON, cut to a line's share."""
+    try:
+        text = json.dumps(value, ensure_ascii=True)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
+    """`value` as a `kind`, a type with msgspec's bounds. Raises BadValue."""
+    if is_size and isinstance(value, str):
+        value = read_size(value)
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError:
+        raise BadValue('a size in bytes or like "2GiB"' if is_size else describe(kind), value) from None
+
+
+def read_size(text: str) -> int:
+    """Bytes of `2GiB`, `500MB` or `1048576`. Raises BadValue."""
+    match = _SIZE.fullmatch(text.strip())
+    factor = _UNITS.get(match[2]) if match else None
+    if match is None or factor is None:
+        raise BadValue('a size in bytes or like "2GiB"', text)
+    return int(float(match[1]) * factor)
+
+
+def show_size(size: int) -> str:
+    """The largest binary unit that divides `size`, as `read_size` takes it: 2147483648 is `2GiB`."""
+    for power, prefix in reversed(list(enumerate("KMGT", start=1))):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{prefix}iB"
+    return f"{size}B"
+
+
+def describe(kind: Any) -> str:
+    """What a type accepts, in words."""
+    return _describe(inspect.type_info(kind))
+
+
+def _describe(info: inspect.Type) -> str:
+    match info:
+        case inspect.Metadata():
+            return _describe(info.type)
+        case inspect.UnionType():
+            return " or ".join(_describe(option) for option in info.types)
+        case inspect.LiteralType():
+            return " or ".join(show(value) for value in sorted(info.values, key=str))
+        case inspect.IntType() | inspect.FloatType():
+            return ("a whole number" if isinstance(info, inspect.IntType) else "a number") + _bounds(info)
+        case inspect.StrType():
+            return "a text that is not empty" if info.min_length else "a text"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.NoneType():
+            return "null"
+        case inspect.VarTupleType():
+            return "a list of texts"
+        case _:
+            raise TypeError(f"no setting may have the type {info!r}")
+
+
+def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
+    if info.ge is not None and info.le is not None:
+        return f" from {info.ge} to {info.le}"
+    lower = f" above {info.gt}" if info.gt is not None else f" of at least {info.ge}" if info.ge is not None else ""
+    return lower + (f" up to {info.le}" if info.le is not None else "")
