@@ -29,6 +29,20 @@ class InvalidJson(BadRequest):
     code = "invalid_json"
 
 
+class InvalidType(BadRequest):
+    code = "invalid_type"
+
+
+class MissingParameter(BadRequest):
+    code = "missing_required_parameter"
+
+
+class UnsupportedValue(BadRequest):
+    """The protocol allows it; no model or engine of ours can do it."""
+
+    code = "unsupported_value"
+
+
 class ContextLengthExceeded(BadRequest):
     """The prompt does not fit. Counts are in tokens."""
 

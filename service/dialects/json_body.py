@@ -1,0 +1,156 @@
+"""From a hostile JSON body to a typed Struct: whatever is wrong with it becomes a `BadRequest` that names the field.
+
+msgspec refuses most of what JSON must not hold (lone surrogates, NaN, numbers too large for a float). What it raises
+is reworded here for the person who sent the body; the valid body pays nothing for that.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.errors import BadRequest, InvalidJson, InvalidType, MissingParameter
+
+T = TypeVar("T")
+
+# Schemas of real tools nest about ten deep. What reads a schema later recurses, on a stack that is not empty.
+MAX_DEPTH = 64
+
+_SHOWN_CHARS = 80
+_MAX_REREAD_BYTES = 1024 * 1024
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
+    """The body as the decoder's type. `at` is the field that the body is the value of, when it is a part of another.
+
+    Raises `InvalidJson`, `InvalidType`, `MissingParameter` or `BadRequest`, and nothing else.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        raise _refusal(str(exc), body, at) from None
+    except (UnicodeDecodeError, msgspec.DecodeError) as exc:
+        raise _malformed(exc, body, at) from None
+    except RecursionError:
+        raise InvalidJson(f"{_whole(at)} nests too deep to be read.", param=at or None) from None
+
+
+def check_depth(value: Any, param: str) -> None:
+    """Refuses free-form JSON (a schema, template arguments) that nests more than `MAX_DEPTH` deep."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            if type(item) is dict:
+                below.extend(item.values())
+            elif type(item) is list:
+                below.extend(item)
+        if not below:
+            return
+        level = below
+    raise BadRequest(f"'{param}' nests too deep: expected at most {MAX_DEPTH} levels.", param=param)
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """The text of a message that was sent in several parts: one part a line."""
+    return "\n".join(texts)
+
+
+def show(value: Any) -> str:
+    """A value as JSON, cut to a length that fits into an error message."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+
+
+def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
+    """The error for msgspec's message, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    what, separator, path = problem.rpartition(" - at `")
+    if not separator:
+        what, path = path, ""
+    path = path.rpartition("$")[2].rstrip("`")
+    param = _join(at, _param(path))
+    name = f"'{param}'" if param else "the body"
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        field = _join(param, missing[1])
+        return MissingParameter(f"Missing required parameter: '{field}'.", param=field)
+    if mismatch := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", what):
+        expected = _types(mismatch[1])
+        return InvalidType(f"Invalid type for {name}: expected {expected}, found {_types(mismatch[2])}.", param=param)
+    expectation = re.sub(r"`([^`]*)`", lambda match: _types(match[1]), what)
+    expectation = expectation[0].lower() + expectation[1:]
+    return BadRequest(f"Invalid {name}: {expectation}{_found(body, at, path)}.", param=param)
+
+
+def _param(path: str) -> str | None:
+    """`.messages[0].content` as OpenAI writes it, cut where msgspec no longer knows the key (`.logit_bias[...]`)."""
+    return path.partition("[...]")[0].removeprefix(".") or None
+
+
+def _join(parent: str | None, child: str | None) -> str | None:
+    if not parent or not child:
+        return parent or child
+    return parent + child if child.startswith("[") else f"{parent}.{child}"
+
+
+def _types(names: str) -> str:
+    words = [_JSON_NAMES.get(name, name) for name in names.split(" | ")]
+    return " or ".join(words)
+
+
+def _found(body: bytes, at: str, path: str) -> str:
+    """What stands at the path, when it can be told."""
+    if "[...]" in path:
+        return ""
+    try:
+        value = msgspec.json.decode(body)
+        for step in re.finditer(r"\.([^.\[`]+)|\[(\d+)\]", path):
+            value = value[step[1]] if step[1] else value[int(step[2])]
+        return f", found {show(value)}"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""  # the rest of the body is damaged, too
+
+
+def _malformed(exc: UnicodeDecodeError | msgspec.DecodeError, body: bytes, at: str) -> InvalidJson:
+    path = _path_of_broken_text(body)
+    if isinstance(exc, UnicodeDecodeError):
+        fault = "is not valid UTF-8"
+    elif path is not None:
+        fault = r"holds half of a surrogate pair (\ud800 to \udfff)"
+    elif "truncated" in str(exc):
+        fault = "is not valid JSON: it ends too early"
+    else:
+        fault = f"is not valid JSON: {str(exc).removeprefix('JSON is malformed: ')}"
+    param = _join(at, path)
+    return InvalidJson(f"{_whole(param)} {fault}.", param=param or None)
+
+
+def _path_of_broken_text(body: bytes) -> str | None:
+    """Reads the body again, leniently, for the name that msgspec does not tell: of the first string that UTF-8 cannot
+    hold. None when there is none, or too much else is wrong."""
+    if len(body) > _MAX_REREAD_BYTES:
+        return None
+    try:
+        tree = json.loads(body.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return None
+    pending: list[tuple[str, Any]] = [("", tree)]
+    while pending:
+        path, value = pending.pop()
+        match value:
+            case str() if _SURROGATE.search(value):
+                return path
+            case list():
+                pending.extend((f"{path}[{i}]", item) for i, item in enumerate(value))
+            case dict():
+                if any(_SURROGATE.search(key) for key in value):
+                    return path
+                pending.extend((f"{path}.{key}" if path else key, item) for key, item in value.items())
+    return None
+
+
+def _whole(param: str | None) -> str:
+    return f"'{param}'" if param else "The body"
