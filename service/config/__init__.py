@@ -15,7 +15,17 @@ from service.config.keys import SETTING_KEYS
 from service.config.layers import Given, Layer, Origin, environment_layer, file_layer, flag_layer
 from service.settings import SamplingDefaults, Settings
 
-__all__ = ["FILE_NAME", "Address", "ConfigError", "Origin", "Origins", "load_settings", "server_address"]
+__all__ = [
+    "FILE_NAME",
+    "Address",
+    "ConfigError",
+    "Origin",
+    "Origins",
+    "base_url",
+    "config_files",
+    "load_settings",
+    "server_address",
+]
 
 FILE_NAME = ".anyclauderc.json"
 DEFAULT_KEY = "vllm-mlx"

@@ -1,0 +1,122 @@
+"""`anyclaude serve`: the server, in the foreground."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from service.cli.configuration import read_configuration
+from service.cli.exits import Exit, Failure
+from service.config import base_url
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from cache_backends.base import CacheBackend
+    from service.executor.base import Executor
+
+
+@click.command("serve", short_help="Serve a model in the foreground.")
+@click.argument("model", required=False)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8081]")
+@click.option("--config", type=click.Path(dir_okay=False), help="Read this file instead of .anyclauderc.json.")
+@click.option("--cache", multiple=True, metavar="URL", help="Response cache; repeated: tiers, fastest first.")
+@click.option("--cache-policy", help="What the response cache stores: all, deterministic or off.  [default: all]")
+@click.option("--max-concurrency", type=int, help="Sequences that generate at the same time.  [default: 2]")
+@click.option("--max-queue", type=int, help="Requests that may wait for a place.  [default: 64]")
+@click.option("--debug", "debug_level", type=int, help="1 logs requests; 2 also writes traces with content.")
+@click.option("--log-format", help="text or json.  [default: text]")
+@click.option(
+    "--executor",
+    type=click.Choice(["mlx", "scripted"]),
+    default="mlx",
+    show_default=True,
+    help="'scripted' needs no model: it repeats the last user message. For trying the service out.",
+)
+def command(executor: str, cache: tuple[str, ...], **flags: object) -> None:
+    """Serve MODEL: a folder, a hub id, or 'demo'. Without one, the configured model, else the embedded demo model.
+
+    Stops on Ctrl-C or SIGTERM, letting running answers end.
+    """
+    from service.logs import configure
+
+    settings, _ = read_configuration(flags | {"cache": cache or None})
+    configure(settings)
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    settings = msgspec.structs.replace(settings, port=port, base_url=base_url(host, port))
+    response_cache = _open_cache(settings)
+    engine, described = _scripted(settings) if executor == "scripted" else _mlx(settings)
+    _greet(settings, described)
+    asyncio.run(_run(settings, engine, response_cache, listener))
+
+
+async def _run(settings: Settings, executor: "Executor", cache: "CacheBackend", listener: socket.socket) -> None:
+    from service.app import create_app
+    from service.server import serve
+
+    await serve(create_app(settings, executor=executor, cache=cache), settings, listener)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Before anything slow, so that a port in use is said at once."""
+    from service.server import AddressInUse, bind
+
+    try:
+        return bind(settings)
+    except AddressInUse as exc:
+        raise Failure(Exit.PORT_IN_USE, str(exc.strerror)) from None
+
+
+def _open_cache(settings: Settings) -> "CacheBackend":
+    from cache_backends import open_backend
+    from cache_backends.base import CacheUnavailable, InvalidBackendUrl
+
+    try:
+        return open_backend(settings.cache)
+    except InvalidBackendUrl as exc:
+        raise Failure(Exit.CONFIG, str(exc)) from None
+    except CacheUnavailable as exc:
+        raise Failure(Exit.UNAVAILABLE, f"{exc} Put the store right, or choose another with --cache.") from None
+
+
+def _scripted(settings: Settings) -> "tuple[Executor, str]":
+    from service.executor.scripted import ScriptedExecutor
+
+    return ScriptedExecutor(
+        concurrency=settings.max_concurrency
+    ), "the scripted executor, which repeats what it is told"
+
+
+def _mlx(settings: Settings) -> "tuple[Executor, str]":
+    from rich.console import Console
+
+    from service.executor.mlx import MlxExecutor
+    from service.models import read_profile, resolve_model
+    from service.models.errors import ModelError
+    from service.models.progress import ConsoleProgress
+
+    name = settings.model or "demo"
+    progress = ConsoleProgress(Console(stderr=True))
+    try:
+        path: Path = resolve_model(name, settings.home, progress)
+        progress.finish()
+        profile = read_profile(path, settings, home=settings.home)
+    except ModelError as exc:
+        progress.finish()
+        raise Failure(Exit.NO_MODEL, str(exc)) from None
+    described = profile.id
+    if settings.model is None:
+        described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
+    return MlxExecutor(path, profile, settings), described
+
+
+def _greet(settings: Settings, described: str) -> None:
+    root = settings.base_url.removesuffix("/v1")
+    command = "anyclaude" if settings.port == Settings.port else f"VLLM_MLX_URL={settings.base_url} anyclaude"
+    click.echo(f"Serving {described}\nat {root}. Next:")
+    click.echo(f"  Claude Code on it, in another terminal:  {command}")
+    click.echo(f"  any API client:  OPENAI_BASE_URL={root}/v1 or ANTHROPIC_BASE_URL={root}; the state: {root}/health")

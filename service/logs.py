@@ -1,0 +1,72 @@
+"""Log lines on stderr: for people, or one JSON object a line. What clients send cannot forge or break a line."""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, TextIO
+
+from service.settings import Settings
+
+_OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *_BIDI)
+}
+
+
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Sends everything logged to `stream`, stderr by default. Ours from INFO on, from debug level 1 on all of it;
+    libraries' from WARNING on. Calling it again replaces what it did before."""
+    handler = ServiceHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines())
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    logging.getLogger("anyclaude").setLevel(logging.DEBUG if settings.debug_level else logging.INFO)
+
+
+def escape_controls(text: str) -> str:
+    """Control characters, line separators and bidirectional overrides as escapes, so that a terminal shows what is
+    there and a line stays a line."""
+    return text.translate(_ESCAPES)
+
+
+class ServiceHandler(logging.StreamHandler[TextIO]):
+    """Its type marks the handler as ours."""
+
+
+class Lines(logging.Formatter):
+    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC; a traceback follows, each of its lines marked with a bar."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        name = record.name.removeprefix("anyclaude.")
+        lines = [f"{_time(record)} {record.levelname} {name}: {escape_controls(record.getMessage())}"]
+        lines += [f"  | {escape_controls(line)}" for line in _traceback(self, record).split("\n") if line]
+        return "\n".join(lines)
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, whatever the caller gave as `extra`, and the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _time(record).replace(" ", "T") + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields |= {k: v for k, v in vars(record).items() if k not in _OWN_ATTRIBUTES and v is not None}
+        if traceback := _traceback(self, record):
+            fields["traceback"] = traceback
+        return json.dumps(fields, ensure_ascii=True, default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}"
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return formatter.formatException(record.exc_info) if record.exc_info else ""
