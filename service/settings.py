@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     home: Annotated[Path, Meta(description="Where models, caches, traces and logs live.")]
-    model: Annotated[str | None, Meta(description="A folder, a hub id, or 'demo'. None: the embedded demo model.")] = (
+    model: Annotated[str | None, Meta(description="A folder, a hub id, or 'demo'. Null: the embedded demo model.")] = (
         None
     )
     host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
@@ -72,13 +72,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ("memory://?max_items=32",)
     cache_policy: Annotated[CachePolicy, Meta(description="Which answers the response cache stores.")] = "all"
     prefix_memory_bytes: Annotated[
-        Bytes | None, Meta(description="Prefix cache in memory. None: a share of what is free.")
+        Bytes | None, Meta(description="Prefix cache in memory. Null: a share of what is free.")
     ] = None
     prefix_disk_bytes: Annotated[Bytes, Meta(description="Prefix cache on disk; 0 switches it off.")] = 20 * 1024**3
 
     sampling: SamplingDefaults = SamplingDefaults()
     prefill_chunk_tokens: Annotated[
-        Count | None, Meta(description="Prompt tokens read between two decode steps. None: what suits the device.")
+        Count | None, Meta(description="Prompt tokens read between two decode steps. Null: what suits the device.")
     ] = None
     dequantize_on_cpu: Annotated[
         bool, Meta(description="On CPU devices, expand quantized weights when memory allows: many times faster.")

@@ -5,7 +5,6 @@ Only what every command needs is imported here: the commands import the service,
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 
 import click
 
@@ -38,7 +37,7 @@ class CommandsOnDemand(click.Group):
     subcommand_metavar="[--mode=vllm-mlx] [CLAUDE ARGS]... | COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(version("anyclaude"), prog_name="anyclaude", message="%(prog)s %(version)s")
+@click.version_option(package_name="anyclaude", prog_name="anyclaude", message="%(prog)s %(version)s")
 def anyclaude() -> None:
     """Claude Code, and any OpenAI or Anthropic API client, on a local MLX model."""
 

@@ -1,6 +1,5 @@
 """`anyclaude serve`: the server, in the foreground."""
 
-import asyncio
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +40,8 @@ def command(executor: str, cache: tuple[str, ...], **flags: object) -> None:
 
     Stops on Ctrl-C or SIGTERM, letting running answers end.
     """
+    import asyncio
+
     from service.logs import configure
 
     settings, _ = read_configuration(flags | {"cache": cache or None})

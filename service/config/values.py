@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -12,8 +13,8 @@ _UNITS = {"": 1, "B": 1} | {
     for power, prefix in enumerate("KMGT", start=1)
     for suffix, base in (("iB", 1024), ("B", 1000))
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
-SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGT]i?B|B)?$"
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?B|B)?$"
 
 
 class BadValue(ValueError):
@@ -50,7 +51,7 @@ def read_size(text: str) -> int:
     factor = _UNITS.get(match[2]) if match else None
     if match is None or factor is None:
         raise BadValue('a size in bytes or like "2GiB"', text)
-    return int(float(match[1]) * factor)
+    return int(Decimal(match[1]) * factor)
 
 
 def show_size(size: int) -> str:

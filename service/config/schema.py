@@ -1,0 +1,53 @@
+"""The JSON Schema of `.anyclauderc.json`, for editors, made of the same keys that the reader checks.
+
+`python -m service.config.schema` prints it; `anyclauderc.schema.json` is what it printed.
+"""
+
+import json
+import sys
+from typing import Any
+
+import msgspec
+
+from service.config.keys import FILE_KEYS, KEY_TREE, Key, Tree
+from service.config.values import SIZE_PATTERN, show_size
+
+
+def build_schema() -> dict[str, Any]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of anyclaude (.anyclauderc.json)",
+        **_object(KEY_TREE),
+    }
+
+
+def render_schema() -> str:
+    return json.dumps(build_schema(), indent=2) + "\n"
+
+
+def _object(tree: Tree) -> dict[str, Any]:
+    properties = {name: _value(item) if isinstance(item, Key) else _object(item) for name, item in tree.items()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _value(key: Key) -> dict[str, Any]:
+    schema = msgspec.json.schema(key.kind)
+    if key.is_size:
+        written = {"type": "string", "pattern": SIZE_PATTERN, "examples": ["2GiB"]}
+        schema["anyOf"] = [*schema.pop("anyOf", [_without_help(schema)]), written]
+        schema = {name: schema[name] for name in ("description", "anyOf") if name in schema}
+    if key.default is not None:
+        schema["default"] = show_size(key.default) if key.is_size else key.default
+    elif key in FILE_KEYS or key.field == "home":
+        return schema
+    else:
+        schema["default"] = None
+    return schema
+
+
+def _without_help(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name != "description"}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_schema())
