@@ -1,0 +1,130 @@
+"""Whether a folder holds a model that MLX can load, found out before anything heavy starts."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.models.errors import InvalidModel, ModelNotThere
+
+NEEDED = "an MLX model is a folder with config.json, model*.safetensors and a tokenizer"
+WEIGHTS = "model*.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "*.tiktoken", "tokenizer.jsonl", "tekken.json")
+GIT_LFS_POINTER = b"version https://git-lfs"
+MAX_HEADER_BYTES = 100_000_000
+
+
+class TensorInfo(msgspec.Struct):
+    data_offsets: tuple[int, int]
+
+
+class ShardIndex(msgspec.Struct):
+    """`model.safetensors.index.json`: which file each tensor is in."""
+
+    weight_map: dict[str, str]
+
+
+def require_mlx_model(path: Path) -> None:
+    """Reads names, sizes and headers, never weights. Raises ModelNotThere or InvalidModel, which say what was found,
+    what is needed and what to do."""
+    if not path.exists():
+        raise ModelNotThere(f"Model path does not exist: {path}")
+    if not path.is_dir():
+        raise InvalidModel(_not_a_folder(path))
+    weights = sorted(path.glob(WEIGHTS))
+    if not weights:
+        raise InvalidModel(_no_weights(path))
+    read_config(path)
+    _require_all_shards(path)
+    for file in weights:
+        _require_whole(file)
+    if not any(next(path.glob(pattern), None) for pattern in TOKENIZERS):
+        raise InvalidModel(f"{path} has weights but no tokenizer (tokenizer.json): {NEEDED}.")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json, which names its `model_type`. Raises InvalidModel."""
+    file = folder / "config.json"
+    config = read_json(file, required=True)
+    if not isinstance(config.get("model_type"), str):
+        raise InvalidModel(f'{file} does not say its "model_type", so MLX cannot tell what architecture this is.')
+    return config
+
+
+def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
+    """One JSON object; without the file an empty one, or InvalidModel where it is `required`."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        if required:
+            raise InvalidModel(f"{file.parent} has no {file.name}: {NEEDED}.") from None
+        return {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidModel(f"Expected {file} to hold one JSON object: {exc}.") from exc
+
+
+def _not_a_folder(path: Path) -> str:
+    if path.suffix.lower() != ".gguf":
+        return f"{path} is a file: {NEEDED}. Give the folder."
+    return f"{path} is a GGUF file: {NEEDED}. {_convert('ORGANISATION/MODEL')}"
+
+
+def _no_weights(path: Path) -> str:
+    gguf, pytorch, other = (
+        sorted(file.name for pattern in patterns for file in path.glob(pattern))
+        for patterns in (["*.gguf", "*.GGUF"], ["*.bin", "*.pt", "*.pth"], ["*.safetensors", "*.npz"])
+    )
+    if pytorch:
+        return (
+            f"{path} holds PyTorch weights ({pytorch[0]}): {NEEDED}. Write them as safetensors first (transformers: "
+            f"`AutoModelForCausalLM.from_pretrained(PATH).save_pretrained(NEW)`). {_convert('NEW')}"
+        )
+    if gguf:
+        return f"{path} holds a GGUF file ({gguf[0]}): {NEEDED}. {_convert('ORGANISATION/MODEL')}"
+    if other:
+        return f"{path} holds weights under a name that MLX does not look for ({other[0]}): {NEEDED}."
+    found = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
+    return f"{path} holds no weights (found: {found}): {NEEDED}. {_convert('ORGANISATION/MODEL')}"
+
+
+def _convert(source: str) -> str:
+    return f"Convert the original with `mlx_lm.convert --hf-path {source} --mlx-path FOLDER -q`, then give FOLDER."
+
+
+def _require_all_shards(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    try:
+        shards = set(msgspec.json.decode(index.read_bytes(), type=ShardIndex).weight_map.values())
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise InvalidModel(f"Expected {index} to map tensors to files: {exc}.") from exc
+    missing = sorted(name for name in shards if not (folder / name).exists())
+    if missing:
+        raise InvalidModel(
+            f"{folder} lacks {len(missing)} of its {len(shards)} weight files ({missing[0]}). Fetch the model again."
+        )
+
+
+def _require_whole(file: Path) -> None:
+    """A download that was cut off is found here rather than minutes into loading. The format: eight bytes with the
+    header's length, a JSON header with every tensor's offsets, the tensors (safetensors, README, "Format")."""
+    with file.open("rb") as opened:
+        start = opened.read(len(GIT_LFS_POINTER))
+        if start == GIT_LFS_POINTER:
+            raise InvalidModel(f"{file} is a Git LFS pointer, not weights. Run `git lfs pull` in {file.parent}.")
+        header_bytes = int.from_bytes(start[:8], "little")
+        opened.seek(8)
+        header = opened.read(header_bytes) if header_bytes <= MAX_HEADER_BYTES else b""
+    try:
+        raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        ends = [
+            msgspec.json.decode(tensor, type=TensorInfo).data_offsets[1]
+            for name, tensor in raw.items()
+            if name != "__metadata__"
+        ]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise InvalidModel(f"{file} is damaged: it has no safetensors header. Fetch the model again.") from None
+    expected, found = 8 + header_bytes + max(ends, default=0), file.stat().st_size
+    if found < expected:
+        raise InvalidModel(f"{file} is cut off: expected {expected} bytes, found {found}. Fetch the model again.")

@@ -1,0 +1,119 @@
+"""Models by their Hugging Face name, `organisation/model`: what is on this machine already, or else a download."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from tqdm.auto import tqdm
+
+from service.models.errors import FetchFailed, InvalidModel, ModelNotThere
+from service.models.folder import NEEDED, WEIGHTS, require_mlx_model
+from service.models.progress import ProgressReport, watch_growth
+from service.models.storage import locked, private_folder, publish_folder
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What mlx-lm reads, in the top folder; never Python code.
+FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
+NOT_FILES = ["*/*"]
+
+
+def is_hub_name(name: str) -> bool:
+    return HUB_NAME.fullmatch(name) is not None
+
+
+def ensure_hub_model(name: str, home: Path, progress: ProgressReport, *, endpoint: str | None = None) -> Path:
+    """The folder of the model `name`: under `home`, or in Hugging Face's own cache, or fetched to `home`.
+
+    A fetch that was interrupted goes on where it stopped. Blocks. `endpoint` None is what the hub's client is
+    configured for (HF_ENDPOINT). Raises ModelError.
+    """
+    folder = home / "models" / name
+    if (folder / "config.json").exists():
+        return folder
+    cached = _in_hub_cache(name)
+    if cached is not None:
+        return cached
+    try:
+        revision, size = _look_up(name, endpoint)
+        lock = folder.with_name(f".{folder.name}.lock")
+        with locked(lock, lambda: progress.step(f"Another process fetches {name}: waiting")):
+            if not (folder / "config.json").exists():
+                progress.step(f"Fetching {name} from Hugging Face ({size / 1e9:.2f} GB, once)")
+                workshop = private_folder(folder.with_name(f".{folder.name}.partial"))
+                with _explained(name), watch_growth(workshop, size, progress):
+                    _fetch(name, revision, workshop, endpoint)
+                require_mlx_model(workshop)
+                publish_folder(workshop, folder)
+    finally:
+        progress.finish()
+    return folder
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    try:
+        found = snapshot_download(name, local_files_only=True, allow_patterns=FILES, ignore_patterns=NOT_FILES)
+        require_mlx_model(Path(found))
+    except (LocalEntryNotFoundError, HFValidationError, InvalidModel):
+        return None
+    return Path(found)
+
+
+def _look_up(name: str, endpoint: str | None) -> tuple[str, int]:
+    """The commit to fetch and how many bytes its files have. Refuses before the download what MLX could not load."""
+    with _explained(name):
+        info = HfApi(endpoint=endpoint).model_info(name, files_metadata=True)
+    files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
+    if not any(fnmatch(file, WEIGHTS) for file in files):
+        weights = [file for file in files if file.endswith((".gguf", ".bin", ".safetensors", ".npz"))]
+        raise InvalidModel(
+            f"{name} on Hugging Face has no {WEIGHTS} (found: {weights[0] if weights else 'no weights'}): {NEEDED}. "
+            "Look for a conversion under `mlx-community/`, or make one with mlx_lm.convert."
+        )
+    wanted = (size for file, size in files.items() if any(fnmatch(file, pattern) for pattern in FILES))
+    return info.sha or "main", sum(wanted)
+
+
+def _fetch(name: str, revision: str, folder: Path, endpoint: str | None) -> None:
+    snapshot_download(
+        name,
+        revision=revision,
+        endpoint=endpoint,
+        local_dir=folder,
+        allow_patterns=FILES,
+        ignore_patterns=NOT_FILES,
+        tqdm_class=_NoBar,
+    )
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes on the download
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """The client's exceptions made ours."""
+    try:
+        yield
+    except GatedRepoError as exc:
+        raise FetchFailed(
+            f"{name} is gated: accept its conditions on its Hugging Face page, then set HF_TOKEN and start again."
+        ) from exc
+    except RepositoryNotFoundError as exc:
+        raise ModelNotThere(
+            f"Model path does not exist: {name}\nNor does Hugging Face know a model of this name that you may read "
+            "(for a private one, set HF_TOKEN)."
+        ) from exc
+    except Exception as exc:  # it lets through whatever its HTTP library raises, and has changed that library twice
+        raise FetchFailed(
+            f"Model path does not exist: {name}\nNor could it be fetched from Hugging Face: {exc}\nStart again to go "
+            "on with the download, or give a folder."
+        ) from exc
+
+
+class _NoBar(tqdm):  # type: ignore[misc]
+    """The client's bars would be drawn over ours."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **{**options, "disable": True})

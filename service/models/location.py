@@ -1,0 +1,26 @@
+"""From what the operator names to a folder that MLX can load."""
+
+import os
+from pathlib import Path
+
+from service.models.demo import ensure_demo
+from service.models.folder import require_mlx_model
+from service.models.hub import ensure_hub_model, is_hub_name
+from service.models.progress import ProgressReport
+
+DEMO = "demo"
+
+
+def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
+    """The folder of the model `name`: a folder, `demo` (also None), or a Hugging Face name.
+
+    A folder wins over a Hugging Face name; one that is called `demo` is given as `./demo`. Fetches what is not on this
+    machine yet, which may take long. Raises ModelError.
+    """
+    if name is None or name == DEMO:
+        return ensure_demo(home, progress)
+    folder = Path(name).expanduser()
+    if is_hub_name(name) and not folder.exists():
+        folder = ensure_hub_model(name, home, progress)
+    require_mlx_model(folder)
+    return Path(os.path.abspath(folder))  # symbolic links stay: the operator's name for it is the model's id

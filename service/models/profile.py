@@ -1,0 +1,100 @@
+"""What the service knows of a model from its files alone, before it is loaded."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.generation import SamplingParams
+from service.models.errors import InvalidModel
+from service.models.fingerprint import fingerprint
+from service.models.folder import WEIGHTS, read_config, read_json
+from service.settings import SamplingDefaults, Settings
+
+# By architecture: most; GPT-2 and kin; MPT; ChatGLM; Falcon and others of their own making.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
+NESTED_CONFIGS = ("text_config", "language_config", "llm_config")
+# For recurrent models, which name no limit.
+DEFAULT_CONTEXT_LENGTH = 32_768
+# transformers writes 1e30 where a tokenizer has no limit; some models carry other very large numbers.
+LARGEST_CONTEXT_LENGTH = 100_000_000
+
+
+class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The sampling in generation_config.json. `top_k` 0 or -1 is all tokens."""
+
+    do_sample: bool | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
+    """Of the model in the folder `path`, which `resolve_model` has given. Reads all its weights the first time, for
+    the fingerprint. Raises ModelError."""
+    return ModelProfile(
+        id=model_id(path, home),
+        fingerprint=fingerprint(path, home),
+        context_length=context_length(read_config(path), read_json(path / "tokenizer_config.json")),
+        sampling=resolve_sampling(settings.sampling, read_generation_config(path)),
+        created=int(max(file.stat().st_mtime for file in path.glob(WEIGHTS))),
+    )
+
+
+def model_id(path: Path, home: Path) -> str:
+    """The folder's name, with its organisation where the model came by a Hugging Face name."""
+    ours = home.absolute() / "models"
+    if path.is_relative_to(ours):
+        return path.relative_to(ours).as_posix()
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return path.parents[1].name.removeprefix("models--").replace("--", "/", 1)
+    return path.name
+
+
+def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
+    """In tokens: what the model was built for, or its tokenizer's limit where that is smaller."""
+    nested = (config[key] for key in NESTED_CONFIGS if isinstance(config.get(key), dict))
+    lengths = [_first_length(part, CONTEXT_KEYS) for part in (config, *nested)]
+    of_model = next((length for length in lengths if length is not None), None)
+    of_tokenizer = _first_length(tokenizer_config, ("model_max_length",))
+    return min((length for length in (of_model, of_tokenizer) if length is not None), default=DEFAULT_CONTEXT_LENGTH)
+
+
+def read_generation_config(path: Path) -> GenerationConfig:
+    """Raises InvalidModel that names the field."""
+    file = path / "generation_config.json"
+    try:
+        return msgspec.convert(read_json(file), GenerationConfig)
+    except msgspec.ValidationError as exc:
+        raise InvalidModel(f"{file} cannot be used: {exc}.") from exc
+
+
+def resolve_sampling(settings: SamplingDefaults, model: GenerationConfig) -> SamplingParams:
+    """Settings over the model's file over greedy. `do_sample` false switches off what draws at random; the repetition
+    penalty holds for greedy decoding too."""
+    from_model = SamplingDefaults(repetition_penalty=model.repetition_penalty)
+    if model.do_sample is not False:
+        from_model = msgspec.structs.replace(
+            from_model,
+            temperature=model.temperature,
+            top_p=model.top_p,
+            top_k=None if model.top_k is None else max(model.top_k, 0),
+            min_p=model.min_p,
+        )
+    given = {**_given(from_model), **_given(settings)}
+    return SamplingParams(**given)
+
+
+def _given(defaults: SamplingDefaults) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None}
+
+
+def _first_length(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
+    for key in keys:
+        length = config.get(key)
+        if type(length) in (int, float) and 0 < length <= LARGEST_CONTEXT_LENGTH:
+            return int(length)
+    return None
