@@ -50,6 +50,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     arguments: str
 
 
+class ToolCallAbandoned(msgspec.Struct, frozen=True):
+    """The call that was started last is none: the model broke off inside it, or what it wrote is no JSON. Its deltas
+    count for nothing, and what the model wrote follows as `TextDelta`: a call cannot be unsaid on the wire, but it is
+    no part of the `Completion`."""
+
+    choice: int
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True):
     choice: int
     reason: FinishReason
@@ -62,7 +70,7 @@ class Done(msgspec.Struct, frozen=True):
     usage: Usage
 
 
-Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ChoiceFinished | Done
+Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | ChoiceFinished | Done
 
 
 def replay(completion: Completion) -> Iterator[Event]:
@@ -124,7 +132,9 @@ class _ChoiceBuilder:
         self._logprobs: list[TokenLogprob] = []
         self._finish: ChoiceFinished | None = None
 
-    def feed(self, event: TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ChoiceFinished) -> None:
+    def feed(
+        self, event: TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | ChoiceFinished
+    ) -> None:
         match event:
             case TextDelta(_, text, logprobs):
                 self._logprobs.extend(logprobs)
@@ -138,6 +148,9 @@ class _ChoiceBuilder:
                 self._opened = event
             case ToolCallDelta(_, arguments):
                 self._open.append(arguments)
+            case ToolCallAbandoned():
+                self._open.clear()
+                self._opened = None
             case ChoiceFinished():
                 self._close()
                 self._finish = event
