@@ -1,0 +1,223 @@
+"""`disk://`: the store that outlives the process, on diskcache, off the event loop."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from logging import getLogger
+from pathlib import Path
+from typing import TypeVar
+
+import diskcache
+
+from cache_backends.base import BackendStats, CacheUnavailable
+from cache_backends.disk_store import (
+    DamagedDatabase,
+    Database,
+    RefusedRow,
+    is_damage,
+    open_database,
+    set_aside,
+)
+from cache_backends.urls import BackendUrl, size
+
+DEFAULT_MAX_BYTES = 1024**3
+# An empty database has about 40 KiB; below this the limit would be about SQLite and not about answers.
+SMALLEST_MAX_BYTES = 1024**2
+LOCK_SECONDS = 1.0
+MAX_UNWRITTEN_USES = 1000
+
+log = getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class DiskBackend:
+    """A folder with one SQLite database of at most `max_bytes`; several processes may share it.
+
+    Reads and writes have a thread each: a write that waits for a lock or for the disk holds back no read. A damaged
+    database is set aside and a new one made, when it is opened or when the damage shows.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, lock_seconds: float = LOCK_SECONDS) -> None:
+        if max_bytes < SMALLEST_MAX_BYTES:
+            raise ValueError(f"expected max_bytes of at least {SMALLEST_MAX_BYTES}, found {max_bytes}")
+        self._folder = folder
+        self._max_bytes = max_bytes
+        shelf = _Shelf(folder, lock_seconds)
+        self._reader = _Worker(shelf, "read")
+        self._writer = _Worker(shelf, "write")
+        self._used: dict[str, float] = {}
+        self._evictions = 0
+
+    @classmethod
+    def from_url(cls, url: BackendUrl) -> "DiskBackend":
+        folder = Path(url.path)
+        if url.host == "~":
+            folder = Path.home() / url.path.lstrip("/")
+        elif url.host or not folder.is_absolute() or folder == Path("/"):
+            raise url.fail("disk:///absolute/path or disk://~/path", repr(f"{url.host}{url.path}"))
+        parameters = url.parameters({"max_bytes": size})
+        if parameters.get("max_bytes", DEFAULT_MAX_BYTES) < SMALLEST_MAX_BYTES:
+            raise url.fail("max_bytes of at least 1MiB", f"{parameters['max_bytes']} bytes")
+        return cls(folder, **parameters)
+
+    def __repr__(self) -> str:
+        return f"<DiskBackend {self._folder}>"
+
+    async def get(self, key: str) -> bytes | None:
+        found = await self.get_with_ttl(key)
+        return None if found is None else found[0]
+
+    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+        """Like `get`, with the seconds that are left, None for ever."""
+        try:
+            value, expires_at = await self._reader.run(lambda database: database.get(key, expire_time=True))
+        except RefusedRow:
+            log.warning("%s: a row that this store did not write was refused and is removed", self._folder)
+            await self._writer.run(lambda database: database.delete(key))
+            return None
+        if value is None:
+            return None
+        now = time.time()
+        self._used[key] = now
+        if len(self._used) >= MAX_UNWRITTEN_USES:
+            await self._writer.run(self._write_uses)
+        return value, None if expires_at is None else expires_at - now
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        if len(value) > self._max_bytes - SMALLEST_MAX_BYTES // 2 or (ttl is not None and ttl <= 0):
+            await self.delete(key)
+            return
+
+        def write(database: Database) -> int:
+            self._write_uses(database)
+            database.set(key, value, expire=ttl)
+            return database.shrink(self._max_bytes)
+
+        self._evictions += await self._writer.run(write)
+
+    async def delete(self, key: str) -> bool:
+        return await self._writer.run(lambda database: bool(database.delete(key)))
+
+    async def clear(self) -> int:
+        return await self._writer.run(lambda database: int(database.clear()))
+
+    async def stats(self) -> BackendStats:
+        items, volume = await self._reader.run(lambda database: (len(database), database.volume()))
+        return BackendStats(
+            backend="disk",
+            items=items,
+            bytes=volume,
+            max_bytes=self._max_bytes,
+            evictions=self._evictions,
+            errors=self._reader.errors + self._writer.errors,
+        )
+
+    async def aclose(self) -> None:
+        if self._used and not self._writer.closed:
+            try:
+                await self._writer.run(self._write_uses)
+            except CacheUnavailable as exc:
+                log.warning("%s", exc)
+        await self._reader.aclose()
+        await self._writer.aclose()
+
+    def _write_uses(self, database: Database) -> None:
+        used, self._used = self._used, {}
+        if used:
+            database.touch_all(used)
+
+
+class _Shelf:
+    """What the two threads share: one place, opened by one of them at a time, and its age. The age goes up when a
+    damaged database is set aside: a connection that was opened before then is to a database that is no longer here."""
+
+    def __init__(self, folder: Path, lock_seconds: float) -> None:
+        self.folder = folder
+        self.age = 0
+        self._lock_seconds = lock_seconds
+        self._lock = threading.Lock()
+
+    def open(self) -> tuple[Database, int]:
+        with self._lock:
+            try:
+                database = open_database(self.folder, self._lock_seconds)
+            except (DamagedDatabase, sqlite3.DatabaseError) as exc:
+                if isinstance(exc, sqlite3.Error) and not is_damage(exc):
+                    raise
+                self._replace(exc)
+                database = open_database(self.folder, self._lock_seconds)
+            return database, self.age
+
+    def replace(self, age: int, damage: Exception) -> None:
+        """Sets the database aside, unless the other thread was quicker."""
+        with self._lock:
+            if age == self.age:
+                self._replace(damage)
+
+    def _replace(self, damage: Exception) -> None:
+        self.age += 1
+        target = set_aside(self.folder)
+        log.error("%s is damaged (%s): it was set aside as %s, and a new one is made", self.folder, damage, target)
+
+
+class _Worker:
+    """One thread with its own connection. Whatever goes wrong there comes out as `CacheUnavailable`."""
+
+    def __init__(self, shelf: _Shelf, name: str) -> None:
+        self.errors = 0
+        self.closed = False
+        self._shelf = shelf
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"disk-cache-{name}")
+        self._opened: tuple[Database, int] | None = None
+
+    async def run(self, work: Callable[[Database], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
+
+    async def aclose(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._close)
+        self._pool.shutdown(wait=False)
+
+    def _run(self, work: Callable[[Database], T]) -> T:
+        try:
+            try:
+                return work(self._database())
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc) or self._opened is None:
+                    raise
+                self._shelf.replace(self._opened[1], exc)
+                return work(self._database())
+        except RefusedRow:
+            raise
+        except CacheUnavailable:
+            self._fail()
+            raise
+        except diskcache.Timeout as exc:
+            self._fail()
+            raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc
+        except (sqlite3.Error, OSError, DamagedDatabase) as exc:
+            # The next call opens afresh: the folder may have been removed, or the disk have come back.
+            self._fail()
+            self._close()
+            raise CacheUnavailable(f"{self._shelf.folder}: {exc}") from exc
+
+    def _database(self) -> Database:
+        if self._opened is not None and self._opened[1] != self._shelf.age:
+            self._close()
+        if self._opened is None:
+            self._opened = self._shelf.open()
+        return self._opened[0]
+
+    def _fail(self) -> None:
+        self.errors += 1
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[0].close()

@@ -1,0 +1,190 @@
+"""The blocking half of `disk://`: a `diskcache.Cache` that unpickles nothing, that nobody else can read, and that
+evicts exactly.
+
+Values lie in the rows of one SQLite database, never in files beside it: a value and its row are then written together
+or not at all, whatever kills the process, and a tampered row can name no file to read or to remove.
+"""
+
+import os
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diskcache
+
+from cache_backends.base import CacheUnavailable
+
+DATABASE = "cache.db"
+SET_ASIDE = "damaged-"
+
+# diskcache's own names. Values are never put into files, so it writes no directories either.
+SETTINGS: Mapping[str, Any] = {
+    "statistics": 0,
+    "tag_index": 0,
+    "eviction_policy": "least-recently-used",
+    "cull_limit": 0,  # `shrink` evicts, one by one and counted
+    "size_limit": 2**62,
+    "sqlite_auto_vacuum": 1,
+    "sqlite_cache_size": 2**11,
+    "sqlite_journal_mode": "wal",
+    # A mapped database that somebody truncates kills the process with SIGBUS.
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 1,
+    "disk_min_file_size": 2**62,
+    "disk_pickle_protocol": 0,
+}
+METADATA = ("count", "size", "hits", "misses")
+
+MODE_RAW = 1
+
+
+class RefusedRow(Exception):
+    """A row of a kind that this store never writes."""
+
+
+class DamagedDatabase(Exception):
+    """The database cannot be used, and no retry will help."""
+
+
+class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
+    """Text keys and bytes values, as they are. diskcache unpickles whatever a row's `mode` calls a pickle, also where
+    only bytes were ever stored (CVE-2025-69872); here such a row is refused before its content is looked at."""
+
+    def put(self, key: object) -> tuple[str, bool]:
+        if type(key) is not str:
+            raise RefusedRow(f"expected a key of type str, found {type(key).__name__}")
+        return key, True
+
+    def get(self, key: object, raw: object) -> str:
+        if raw != 1 or type(key) is not str:
+            raise RefusedRow(f"expected a key of type str, found {type(key).__name__} with raw={raw!r}")
+        return key
+
+    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, bytes]:
+        if type(value) is not bytes or read:
+            raise RefusedRow(f"expected a value of type bytes, found {type(value).__name__}")
+        return 0, MODE_RAW, None, value
+
+    def fetch(self, mode: object, filename: object, value: object, read: bool) -> bytes:
+        if mode != MODE_RAW or filename is not None or type(value) is not bytes or read:
+            raise RefusedRow(f"expected bytes, found {type(value).__name__} with mode={mode!r}, filename={filename!r}")
+        return value
+
+    def remove(self, file_path: object) -> None:
+        """A row that names a file is not ours: what it names is not touched."""
+
+
+class Database(diskcache.Cache):  # type: ignore[misc]
+    """One connection's view of the database, for one thread. Reads take no lock and write nothing, so that they go on
+    while another process writes and on a full disk; `touch_all` says later what was used."""
+
+    def touch_all(self, used: Mapping[str, float]) -> None:
+        """Writes down when keys were last used, in Unix seconds."""
+        with self.transact():
+            for key, when in used.items():
+                self._sql(
+                    "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1 AND access_time < ?", (when, key, when)
+                )
+
+    def shrink(self, max_bytes: int) -> int:
+        """Removes what has expired and then the least recently used until the database is within `max_bytes`;
+        returns how many were removed before their time."""
+        if self.volume() <= max_bytes:
+            return 0
+        self.expire()
+        evicted = 0
+        while (excess := self.volume() - max_bytes) > 0:
+            with self.transact():
+                rows = self._sql(
+                    "SELECT rowid, length(value) FROM Cache ORDER BY access_time, rowid LIMIT 64"
+                ).fetchall()
+                for rowid, length in rows:
+                    self._sql("DELETE FROM Cache WHERE rowid = ?", (rowid,))
+                    evicted += 1
+                    excess -= length or 0
+                    if excess <= 0:
+                        break
+            if not rows:
+                break
+        return evicted
+
+
+def open_database(folder: Path, lock_seconds: float) -> Database:
+    """Opens or makes the database of a folder, all for the owner alone whatever the umask.
+
+    Raises `DamagedDatabase`, `CacheUnavailable` when another process keeps it locked, OSError and sqlite3.Error.
+    """
+    _make_private_folder(folder)
+    _make_private_file(folder / DATABASE)
+    _probe(folder / DATABASE, lock_seconds)
+    try:
+        database = Database(str(folder), timeout=lock_seconds, disk=BytesOnlyDisk, **SETTINGS)
+    except (sqlite3.OperationalError, diskcache.Timeout, OSError):
+        raise
+    except Exception as exc:
+        # diskcache believes what stands in its Settings table: what it trips over there can be anything.
+        raise DamagedDatabase(str(exc)) from exc
+    # Only now: the policy made the index over access_time, and must not make a write of every read.
+    database.reset("eviction_policy", "none", update=False)
+    return database
+
+
+def set_aside(folder: Path) -> Path:
+    """Moves a damaged database into a folder of its own beside it, named by the time, for whoever wants to look.
+    Only the newest of these is kept."""
+    for old in folder.glob(SET_ASIDE + "*"):
+        shutil.rmtree(old, ignore_errors=True)
+    target = folder / f"{SET_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
+    _make_private_folder(target)
+    for path in folder.glob(DATABASE + "*"):
+        path.rename(target / path.name)
+    return target
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file itself is bad (SQLITE_CORRUPT, SQLITE_NOTADB) or not of this make."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return True
+    return re.search(r"no such (table|column)|malformed|not a database", str(error)) is not None
+
+
+def _probe(path: Path, lock_seconds: float) -> None:
+    """Finds what diskcache would answer with a minute of retries or with an attribute overwritten by a setting."""
+    connection = sqlite3.connect(path, timeout=lock_seconds, isolation_level=None)
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "Settings" in tables:
+            names = {name for (name,) in connection.execute("SELECT key FROM Settings")}
+            if not names <= {*SETTINGS, *METADATA}:
+                raise DamagedDatabase(f"unknown settings {sorted(map(str, names - {*SETTINGS, *METADATA}))}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as exc:
+        if "locked" in str(exc):
+            raise CacheUnavailable(f"{path} is locked by another process") from exc
+        raise
+    finally:
+        connection.close()
+
+
+def _make_private_folder(folder: Path) -> None:
+    for missing in [path for path in (*reversed(folder.parents), folder) if not path.exists()]:
+        missing.mkdir(mode=0o700, exist_ok=True)
+        missing.chmod(0o700)
+    if folder.stat().st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
+
+
+def _make_private_file(path: Path) -> None:
+    """SQLite gives -wal and -shm the mode of the database, so that this one decides for all three."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o777 != 0o600:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,102 @@
+"""`memory://`: the store inside the process. Least recently used goes first, by count and by bytes."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cache_backends.base import BackendStats
+from cache_backends.urls import BackendUrl, positive_integer, size
+
+DEFAULT_MAX_BYTES = 256 * 1024**2
+
+
+class MemoryBackend:
+    """Keeps at most `max_items` values (None: any number) of at most `max_bytes` together, keys included.
+
+    `clock` counts seconds and never goes back. An expired value is let go when it is read or when it is the least
+    recently used: until then it counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_items: int | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._clock = clock
+        # Each is the value and when it expires; the least recently used stands first.
+        self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
+        self._bytes = 0
+        self._evictions = 0
+
+    @classmethod
+    def from_url(cls, url: BackendUrl) -> "MemoryBackend":
+        if url.host or url.path:
+            raise url.fail("nothing between memory:// and its parameters", repr(f"{url.host}{url.path}"))
+        return cls(**url.parameters({"max_items": positive_integer, "max_bytes": size}))
+
+    def __repr__(self) -> str:
+        return f"<MemoryBackend items={len(self._entries)} bytes={self._bytes}>"
+
+    async def get(self, key: str) -> bytes | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        value, expires_at = entry
+        if expires_at is not None and expires_at <= self._clock():
+            self._remove(key)
+            return None
+        self._entries.move_to_end(key)
+        return value
+
+    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+        """Like `get`, with the seconds that are left, None for ever."""
+        value = await self.get(key)
+        if value is None:
+            return None
+        expires_at = self._entries[key][1]
+        return value, None if expires_at is None else expires_at - self._clock()
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        self._remove(key)
+        added = len(key) + len(value)
+        if added > self._max_bytes or (ttl is not None and ttl <= 0):
+            return
+        self._entries[key] = value, None if ttl is None else self._clock() + ttl
+        self._bytes += added
+        while self._bytes > self._max_bytes or (self._max_items is not None and len(self._entries) > self._max_items):
+            self._remove(next(iter(self._entries)))
+            self._evictions += 1
+
+    async def delete(self, key: str) -> bool:
+        existed = await self.get(key) is not None
+        self._remove(key)
+        return existed
+
+    async def clear(self) -> int:
+        count = len(self._entries)
+        self._entries.clear()
+        self._bytes = 0
+        return count
+
+    async def stats(self) -> BackendStats:
+        return BackendStats(
+            backend="memory",
+            items=len(self._entries),
+            bytes=self._bytes,
+            max_items=self._max_items,
+            max_bytes=self._max_bytes,
+            evictions=self._evictions,
+        )
+
+    async def aclose(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+    def _remove(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= len(key) + len(entry[0])

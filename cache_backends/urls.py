@@ -1,0 +1,157 @@
+"""`open_backend`: from the URL of a store to the store, and from several URLs to tiers.
+
+    memory://?max_items=32&max_bytes=256MiB
+    disk:///var/cache/anyclaude?max_bytes=1GiB
+
+Other packages add schemes by the entry-point group `anyclaude.cache_backends`: the name is the scheme, the object a
+class with `from_url(url: BackendUrl) -> CacheBackend`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from cache_backends.base import CacheBackend, InvalidBackendUrl
+from cache_backends.tiered import TieredBackend
+
+ENTRY_POINT_GROUP = "anyclaude.cache_backends"
+
+# Ours need no entry point, so that a source checkout that was never installed has them too.
+BUILT_IN: Mapping[str, str] = {
+    "memory": "cache_backends.memory:MemoryBackend",
+    "disk": "cache_backends.disk:DiskBackend",
+}
+
+UNITS: Mapping[str, int] = {
+    "": 1,
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "TB": 1000**4,
+    "KIB": 1024,
+    "MIB": 1024**2,
+    "GIB": 1024**3,
+    "TIB": 1024**4,
+}
+
+ParameterParser = Callable[[str], Any]
+
+
+class BackendFactory(Protocol):
+    def from_url(self, url: "BackendUrl") -> CacheBackend:
+        """Makes the store without touching it. Raises `InvalidBackendUrl`."""
+        ...
+
+
+def open_backend(urls: str | Sequence[str]) -> CacheBackend:
+    """The store that a URL describes; several URLs make tiers, fastest first. Nothing is connected to or created
+    until the first call, so that a store which is down does not keep the service from starting.
+
+    Raises `InvalidBackendUrl`.
+    """
+    urls = [urls] if isinstance(urls, str) else list(urls)
+    if not urls:
+        raise InvalidBackendUrl("expected at least one cache URL such as memory://, found none")
+    tiers = [_open_one(BackendUrl(url)) for url in urls]
+    if len(tiers) == 1:
+        return tiers[0]
+    return TieredBackend(tiers)
+
+
+class BackendUrl:
+    """The URL of a store, taken apart. Its `str` holds no password, so that it may stand in logs and errors."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            self._parts: SplitResult = urlsplit(text)
+            port = self._parts.port
+        except ValueError as exc:
+            raise InvalidBackendUrl(
+                f"expected a cache URL such as memory://, found one with a mistake: {exc}"
+            ) from None
+        self.scheme = self._parts.scheme
+        self.host = self._parts.hostname or ""
+        self.port = port
+        self.path = unquote(self._parts.path)
+
+    def __str__(self) -> str:
+        place = self._parts.netloc.rpartition("@")[2]
+        return f"{self.scheme}://{place}{self._parts.path}"
+
+    def fail(self, expected: str, found: str) -> InvalidBackendUrl:
+        """The error to raise for this URL."""
+        return InvalidBackendUrl(f"{self}: expected {expected}, found {found}")
+
+    def without_parameters(self) -> str:
+        """The URL as it was given, password included, without `?` and what follows."""
+        return self._parts._replace(query="", fragment="").geturl()
+
+    def parameters(self, known: Mapping[str, ParameterParser]) -> dict[str, Any]:
+        """What stands behind `?`, each parsed by the parser of its name, for those that are given.
+
+        Raises `InvalidBackendUrl` for a name that is not known or given twice, and for a value that its parser
+        refuses with a ValueError, whose message says what was expected.
+        """
+        found: dict[str, Any] = {}
+        if self._parts.fragment:
+            raise self.fail("no fragment", f"#{self._parts.fragment}")
+        for name, value in parse_qsl(self._parts.query, keep_blank_values=True):
+            parser = known.get(name)
+            if parser is None:
+                raise self.fail(f"no parameters but {', '.join(known)}", repr(name))
+            if name in found:
+                raise self.fail(f"{name} once", "it twice")
+            try:
+                found[name] = parser(value)
+            except ValueError as exc:
+                raise self.fail(f"{name} to be {exc}", repr(value)) from None
+        return found
+
+
+def positive_integer(text: str) -> int:
+    """`32`."""
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    """`0.25` or `86400`."""
+    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) or float(text) <= 0:
+        raise ValueError("a number of seconds above 0")
+    return float(text)
+
+
+def size(text: str) -> int:
+    """Bytes: `1000`, `256MiB` (2**20 each), `1GB` (10**9 each)."""
+    match = re.fullmatch(r"([0-9]{1,15})(\.[0-9]{1,6})? ?([A-Za-z]{0,3})", text)
+    if match is None or (unit := UNITS.get(match[3].upper())) is None:
+        raise ValueError("a size such as 1000, 512KiB, 256MiB or 1GiB")
+    number = round(float(match[1] + (match[2] or "")) * unit) if match[2] else int(match[1]) * unit
+    if number < 1:
+        raise ValueError("a size of at least 1 byte")
+    return number
+
+
+def _open_one(url: BackendUrl) -> CacheBackend:
+    return _factory(url).from_url(url)
+
+
+def _factory(url: BackendUrl) -> BackendFactory:
+    built_in = BUILT_IN.get(url.scheme)
+    if built_in is not None:
+        module, _, name = built_in.partition(":")
+        return cast(BackendFactory, getattr(import_module(module), name))
+    others = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if url.scheme not in others:
+        known = ", ".join(f"{scheme}://" for scheme in sorted({*BUILT_IN, *others}))
+        raise InvalidBackendUrl(f"expected a cache URL that begins with one of {known}, found {url.scheme or 'none'!r}")
+    loaded = others[url.scheme].load()
+    if not callable(getattr(loaded, "from_url", None)):
+        raise url.fail(f"the entry point {others[url.scheme].value} to have a from_url", repr(loaded))
+    return cast(BackendFactory, loaded)

@@ -1,0 +1,390 @@
+"""What can go wrong with a folder on disk."""
+
+import asyncio
+import os
+import pickle
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from cache_backends import CacheUnavailable
+from cache_backends.disk import DiskBackend
+from cache_backends.disk_store import BytesOnlyDisk, RefusedRow
+from tests.cache_backends.write_for_ever import value_of
+
+MEBIBYTE = 1024**2
+KILLS = 6
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o377])
+async def test_nobody_else_can_read(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        backend = DiskBackend(tmp_path / "new" / "cache")
+        await backend.set("small", b"v")
+        await backend.set("large", b"v" * 200_000)
+        found = modes(tmp_path)
+        await backend.aclose()
+    finally:
+        os.umask(before)
+    assert found.pop("new") == found.pop("new/cache") == 0o700
+    assert set(found) == {"new/cache/cache.db", "new/cache/cache.db-wal", "new/cache/cache.db-shm"}
+    assert set(found.values()) == {0o600}
+
+
+async def test_modes_that_were_too_wide_are_corrected(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o755)
+    (folder / "cache.db").touch(mode=0o644)
+    backend = DiskBackend(folder)
+    await backend.set("k", b"v")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert set(modes(folder).values()) == {0o600}
+    await backend.aclose()
+
+
+async def test_values_outlive_the_process(tmp_path: Path) -> None:
+    first = DiskBackend(tmp_path)
+    await first.set("k", b"v")
+    await first.set("soon", b"v", ttl=3600)
+    await first.aclose()
+    second = DiskBackend(tmp_path)
+    assert await second.get("k") == b"v"
+    found = await second.get_with_ttl("soon")
+    assert found is not None
+    assert found[1] is not None
+    assert 0 < found[1] <= 3600
+    await second.aclose()
+
+
+async def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    first, second = DiskBackend(tmp_path), DiskBackend(tmp_path)
+    await first.set("k", b"from the first")
+    assert await second.get("k") == b"from the first"
+    await second.set("k", b"from the second")
+    assert await first.get("k") == b"from the second"
+    await first.aclose()
+    await second.aclose()
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+async def make(folder: Path, **values: bytes) -> None:
+    backend = DiskBackend(folder)
+    for key, value in values.items():
+        await backend.set(key, value)
+    await backend.aclose()
+
+
+def tamper(folder: Path, statement: str, *parameters: object) -> None:
+    connection = sqlite3.connect(folder / "cache.db")
+    with connection:
+        connection.execute(statement, parameters)
+    connection.close()
+
+
+async def test_a_tampered_row_is_never_unpickled(tmp_path: Path) -> None:
+    folder, proof = tmp_path / "cache", tmp_path / "unpickled"
+    bomb = pickle.dumps(Bomb(proof))
+    pickle.loads(bomb)  # noqa: S301 -- the bomb works
+    proof.rmdir()
+    await make(folder, inline=b"v", file=b"v", key=b"v", good=b"v")
+    (folder / "bomb.val").write_bytes(bomb)
+    tamper(folder, "UPDATE Cache SET mode = 4, value = ? WHERE key = 'inline'", bomb)
+    tamper(folder, "UPDATE Cache SET mode = 4, value = NULL, filename = 'bomb.val' WHERE key = 'file'")
+    tamper(folder, "UPDATE Cache SET raw = 0, key = ? WHERE key = 'key'", bomb)
+    backend = DiskBackend(folder)
+    assert [await backend.get(key) for key in ("inline", "file", "key", "good")] == [None, None, None, b"v"]
+    await backend.set("inline", b"again")
+    assert await backend.get("inline") == b"again"
+    await backend.clear()
+    await backend.aclose()
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "mode = 2, filename = '../secret'",
+        "mode = 3, filename = '../secret'",
+        "mode = 1, value = 'text'",
+        "mode = 1, value = 3",
+        "mode = 'x'",
+        "mode = NULL",
+    ],
+)
+async def test_a_tampered_row_reads_and_removes_no_other_file(tmp_path: Path, change: str) -> None:
+    folder, secret = tmp_path / "cache", tmp_path / "secret"
+    secret.write_bytes(b"not ours")
+    await make(folder, k=b"v")
+    tamper(folder, f"UPDATE Cache SET {change}")  # noqa: S608
+    backend = DiskBackend(folder)
+    assert await backend.get("k") is None
+    await backend.set("k", b"new")
+    assert await backend.get("k") == b"new"
+    await backend.aclose()
+    assert secret.read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize("value", [3, "text", 1.5, None, ["list"], bytearray(b"x")])
+def test_only_bytes_are_written(tmp_path: Path, value: object) -> None:
+    disk = BytesOnlyDisk(str(tmp_path))
+    with pytest.raises(RefusedRow, match="expected a value of type bytes"):
+        disk.store(value, False)
+
+
+def test_only_text_keys() -> None:
+    disk = BytesOnlyDisk("")
+    assert disk.put("k") == ("k", True)
+    assert disk.get("k", 1) == "k"
+    for key in (b"k", 3, None, ("k",)):
+        with pytest.raises(RefusedRow, match="expected a key of type str"):
+            disk.put(key)
+    for row in (("k", 0), (b"\x80\x04", 0), (3, 1)):
+        with pytest.raises(RefusedRow, match="expected a key of type str"):
+            disk.get(*row)
+
+
+def set_aside_in(folder: Path) -> list[Path]:
+    return list(folder.glob("damaged-*"))
+
+
+DAMAGES = {
+    "text": lambda path: path.write_bytes(b"this is no database\n" * 1000),
+    "zeroed header": lambda path: overwrite(path, 0, b"\0" * 100),
+    "truncated": lambda path: os.truncate(path, 5000),
+    "another database": lambda path: path.write_bytes(other_database(path.parent)),
+    "zeroed pages": lambda path: overwrite(path, 4096, b"\xff" * (path.stat().st_size - 4096)),
+    "a setting that would replace a method": lambda path: tamper(
+        path.parent, "INSERT INTO Settings VALUES ('get', 'gone')"
+    ),
+}
+
+
+def overwrite(path: Path, offset: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+
+
+def other_database(folder: Path) -> bytes:
+    path = folder / "other"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE Cache (something TEXT)")
+    connection.close()
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_database_is_set_aside_and_rebuilt(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(tmp_path, **{f"k{index}": b"v" * 3000 for index in range(50)})
+    DAMAGES[damage](tmp_path / "cache.db")
+    backend = DiskBackend(tmp_path)
+    assert await backend.get("k7") is None
+    await backend.set("k7", b"new")
+    assert await backend.get("k7") == b"new"
+    await backend.aclose()
+    (aside,) = set_aside_in(tmp_path)
+    assert (aside / "cache.db").stat().st_size > 0
+    assert set(modes(aside).values()) == {0o600}
+    assert "it was set aside as" in caplog.text
+
+
+async def test_damage_while_it_runs_is_noticed(tmp_path: Path) -> None:
+    await make(tmp_path, **{f"k{index}": b"v" * 3000 for index in range(200)})
+    backend = DiskBackend(tmp_path)
+    assert (await backend.stats()).items == 200
+    overwrite(tmp_path / "cache.db", 8192, b"\xff" * ((tmp_path / "cache.db").stat().st_size - 8192))
+    for index in range(200):
+        await backend.get(f"k{index}")
+        await backend.set(f"k{index}", b"new")
+    assert {await backend.get(f"k{index}") for index in range(200)} == {b"new"}
+    await backend.aclose()
+    assert len(set_aside_in(tmp_path)) == 1
+
+
+async def test_only_the_newest_damaged_one_is_kept(tmp_path: Path) -> None:
+    for _ in range(3):
+        (tmp_path / "cache.db").write_bytes(b"damaged" * 1000)
+        await make(tmp_path, k=b"v")
+    assert len(set_aside_in(tmp_path)) == 1
+
+
+async def test_locked_by_another_process(tmp_path: Path) -> None:
+    """Reads go on, writes are refused soon, and all is well when the lock is gone."""
+    backend = DiskBackend(tmp_path, lock_seconds=0.05)
+    await backend.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    other = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(CacheUnavailable, match="is locked by another process"):
+        await backend.set("k", b"new")
+    assert await backend.get("k") == b"v"
+    late = DiskBackend(tmp_path, lock_seconds=0.05)
+    with pytest.raises(CacheUnavailable, match="is locked by another process"):
+        await late.get("k")
+    other.execute("ROLLBACK")
+    other.close()
+    await backend.set("k", b"new")
+    assert await late.get("k") == b"new"
+    assert (await backend.stats()).errors == 1
+    await backend.aclose()
+    await late.aclose()
+
+
+async def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    backend = DiskBackend(tmp_path / "file" / "cache")
+    for _ in range(2):
+        with pytest.raises(CacheUnavailable, match="Not a directory"):
+            await backend.get("k")
+    (tmp_path / "file").unlink()
+    await backend.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    await backend.aclose()
+
+
+async def test_a_link_in_place_of_the_database_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cache.db").symlink_to(target)
+    backend = DiskBackend(tmp_path / "cache")
+    with pytest.raises(CacheUnavailable):
+        await backend.set("k", b"v")
+    assert not target.exists()
+    await backend.aclose()
+
+
+async def test_a_full_disk_refuses_writes_and_goes_on_reading(tmp_path: Path) -> None:
+    """The limit on the size of files stands for a disk without room."""
+    backend = DiskBackend(tmp_path)
+    await backend.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "cache.db-wal").stat().st_size, before[1]))
+    try:
+        with pytest.raises(CacheUnavailable, match=r"disk"):
+            await backend.set("large", b"v" * MEBIBYTE)
+        assert await backend.get("k") == b"v"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await backend.set("large", b"v" * MEBIBYTE)
+    assert await backend.get("large") == b"v" * MEBIBYTE
+    await backend.aclose()
+
+
+async def test_reads_decide_what_stays_also_after_a_restart(tmp_path: Path) -> None:
+    first = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
+    for index in range(4):
+        await first.set(f"k{index}", b"v" * 200_000)
+    await first.get("k0")
+    await first.aclose()
+    second = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
+    await second.set("k4", b"v" * 200_000)
+    await second.set("k5", b"v" * 200_000)
+    assert await second.get("k0") is not None
+    assert await second.get("k1") is None
+    await second.aclose()
+
+
+async def test_killed_while_writing(tmp_path: Path) -> None:
+    """Whatever is there afterwards is right, what `set` had returned for is there, and nothing is set aside."""
+    start = 0
+    for _ in range(KILLS):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.cache_backends.write_for_ever",
+            str(tmp_path),
+            str(start),
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        for _ in range(20):
+            await process.stdout.readline()
+        process.kill()
+        written = (await process.stdout.read()).split()
+        await process.wait()
+        last = start + 19 + len([line for line in written if line.startswith(b"k")])
+        backend = DiskBackend(tmp_path, max_bytes=4 * MEBIBYTE)
+        for number in range(start, last + 2):
+            found = await backend.get(f"k{number}")
+            assert found in (value_of(f"k{number}"), None)
+        assert (await backend.stats()).errors == 0
+        await backend.aclose()
+        start = last + 1
+    assert not set_aside_in(tmp_path)
+
+
+class DiskMachine(RuleBasedStateMachine):
+    """Against a dictionary; the process may also end and begin again."""
+
+    keys = st.sampled_from(["a", "b", "c"])
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.backend = DiskBackend(Path(self.folder.name))
+        self.model: dict[str, bytes] = {}
+
+    @rule(key=keys, value=st.binary(max_size=50), ttl=st.sampled_from([None, 3600.0, 0.0]))
+    def set(self, key: str, value: bytes, ttl: float | None) -> None:
+        self.loop.run_until_complete(self.backend.set(key, value, ttl=ttl))
+        self.model.pop(key, None)
+        if ttl != 0:
+            self.model[key] = value
+
+    @rule(key=keys)
+    def get(self, key: str) -> None:
+        assert self.loop.run_until_complete(self.backend.get(key)) == self.model.get(key)
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        assert self.loop.run_until_complete(self.backend.delete(key)) is (self.model.pop(key, None) is not None)
+
+    @rule()
+    def clear(self) -> None:
+        assert self.loop.run_until_complete(self.backend.clear()) == len(self.model)
+        self.model.clear()
+
+    @rule()
+    def begin_again(self) -> None:
+        self.loop.run_until_complete(self.backend.aclose())
+        self.backend = DiskBackend(Path(self.folder.name))
+
+    def teardown(self) -> None:
+        if hasattr(self, "backend"):
+            self.loop.run_until_complete(self.backend.aclose())
+            self.loop.close()
+            self.folder.cleanup()
+
+
+TestDiskMachine = DiskMachine.TestCase
+TestDiskMachine.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)

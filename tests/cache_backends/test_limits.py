@@ -1,0 +1,41 @@
+"""What a store does when it is full: the least recently used goes, and never more than needed."""
+
+import pytest
+
+from cache_backends import CacheBackend
+
+MEBIBYTE = 1024**2
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk"], indirect=True)
+async def test_the_least_recently_used_goes_first(backend: CacheBackend) -> None:
+    value = b"v" * 200_000
+    for index in range(4):
+        await backend.set(f"k{index}", value)
+    assert await backend.get("k0") == value
+    for index in range(4, 6):
+        await backend.set(f"k{index}", value)
+    kept = [index for index in range(6) if await backend.get(f"k{index}") is not None]
+    assert 0 in kept
+    assert 5 in kept
+    assert 1 not in kept
+    assert (await backend.stats()).evictions == 6 - len(kept)
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk"], indirect=True)
+async def test_the_limit_holds_after_every_set(backend: CacheBackend) -> None:
+    for index in range(120):
+        await backend.set(f"k{index}", b"v" * (index * 997 % 60_000))
+        stats = await backend.stats()
+        assert stats.bytes is not None
+        assert stats.bytes <= MEBIBYTE
+        assert await backend.get(f"k{index}") is not None
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk"], indirect=True)
+async def test_what_is_larger_than_the_store_is_not_stored(backend: CacheBackend) -> None:
+    await backend.set("other", b"stays")
+    await backend.set("k", b"old")
+    await backend.set("k", b"v" * (MEBIBYTE + 1))
+    assert await backend.get("k") is None
+    assert await backend.get("other") == b"stays"

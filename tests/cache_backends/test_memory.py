@@ -1,0 +1,111 @@
+"""The memory store against a dictionary with a clock."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from cache_backends.memory import MemoryBackend
+from tests.cache_backends.conftest import Clock
+
+T = TypeVar("T")
+
+MAX_ITEMS = 4
+MAX_BYTES = 60
+
+keys = st.sampled_from(["a", "b", "c", "d", "e", "f"])
+ttls = st.none() | st.floats(min_value=-1, max_value=10)
+
+
+def run(call: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(call)
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """The model is a list of (key, value, expires at), the least recently used first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.backend = MemoryBackend(max_items=MAX_ITEMS, max_bytes=MAX_BYTES, clock=self.clock)
+        self.model: list[tuple[str, bytes, float | None]] = []
+        self.evictions = 0
+
+    def take(self, key: str) -> tuple[str, bytes, float | None] | None:
+        """Removes a key from the model; returns it if it still held."""
+        entry = next((entry for entry in self.model if entry[0] == key), None)
+        if entry is None:
+            return None
+        self.model.remove(entry)
+        return None if entry[2] is not None and entry[2] <= self.clock.now else entry
+
+    @rule(key=keys, value=st.binary(max_size=70), ttl=ttls)
+    def set(self, key: str, value: bytes, ttl: float | None) -> None:
+        run(self.backend.set(key, value, ttl=ttl))
+        self.take(key)
+        if len(key) + len(value) > MAX_BYTES or (ttl is not None and ttl <= 0):
+            return
+        self.model.append((key, value, None if ttl is None else self.clock.now + ttl))
+        while len(self.model) > MAX_ITEMS or sum(len(key) + len(value) for key, value, _ in self.model) > MAX_BYTES:
+            self.model.pop(0)
+            self.evictions += 1
+
+    @rule(key=keys)
+    def get(self, key: str) -> None:
+        entry = self.take(key)
+        if entry is not None:
+            self.model.append(entry)
+        assert run(self.backend.get(key)) == (entry and entry[1])
+
+    @rule(key=keys)
+    def get_with_ttl(self, key: str) -> None:
+        entry = self.take(key)
+        found = run(self.backend.get_with_ttl(key))
+        if entry is None:
+            assert found is None
+            return
+        self.model.append(entry)
+        assert found == (entry[1], None if entry[2] is None else entry[2] - self.clock.now)
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        assert run(self.backend.delete(key)) is (self.take(key) is not None)
+
+    @rule()
+    def clear(self) -> None:
+        assert run(self.backend.clear()) == len(self.model)
+        self.model.clear()
+
+    @rule(seconds=st.floats(min_value=0, max_value=6))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def counts_agree(self) -> None:
+        stats = run(self.backend.stats())
+        assert stats.items == len(self.model)
+        assert stats.bytes == sum(len(key) + len(value) for key, value, _ in self.model)
+        assert stats.evictions == self.evictions
+
+
+TestMemoryMachine = MemoryMachine.TestCase
+TestMemoryMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+async def test_get_finishes_without_giving_way() -> None:
+    """A lookup in memory is answered in the same turn of the event loop."""
+    backend = MemoryBackend()
+    await backend.set("k", b"v")
+    with pytest.raises(StopIteration) as finished:
+        backend.get("k").send(None)
+    assert finished.value.value == b"v"
+
+
+async def test_repr_tells_how_full_it_is() -> None:
+    backend = MemoryBackend()
+    await backend.set("k", b"value")
+    assert repr(backend) == "<MemoryBackend items=1 bytes=6>"

@@ -1,0 +1,213 @@
+"""Several stores as one."""
+
+import asyncio
+
+import pytest
+
+from cache_backends import BackendStats, CacheBackend, CacheUnavailable
+from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import UNKNOWN_TTL_SECONDS, TieredBackend
+from tests.cache_backends.conftest import Clock, until
+
+
+class GatedBackend(MemoryBackend):
+    """Gives way at every call until its gate is open, and refuses while it is down."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock or Clock())
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.down = False
+        self.waiting = 0
+
+    async def _pass(self) -> None:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        if self.down:
+            raise CacheUnavailable("down")
+
+    async def get(self, key: str) -> bytes | None:
+        await self._pass()
+        return await super().get(key)
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        await self._pass()
+        await super().set(key, value, ttl=ttl)
+
+    async def delete(self, key: str) -> bool:
+        await self._pass()
+        return await super().delete(key)
+
+    async def clear(self) -> int:
+        await self._pass()
+        return await super().clear()
+
+    async def stats(self) -> BackendStats:
+        await self._pass()
+        return await super().stats()
+
+
+class SilentBackend:
+    """A store that says nothing of how long its values hold, as another package's may."""
+
+    def __init__(self) -> None:
+        self._inner = MemoryBackend()
+        self.get, self.set, self.delete = self._inner.get, self._inner.set, self._inner.delete
+        self.clear, self.stats, self.aclose = self._inner.clear, self._inner.stats, self._inner.aclose
+
+
+async def eventually(backend: CacheBackend, key: str, value: bytes | None) -> None:
+    async def holds() -> bool:
+        return await backend.get(key) == value
+
+    await until(holds, f"{backend!r} has {value!r} under {key}")
+
+
+async def test_a_read_fills_every_faster_tier() -> None:
+    tiers = [MemoryBackend(), MemoryBackend(), MemoryBackend()]
+    backend = TieredBackend(tiers)
+    await tiers[2].set("k", b"v")
+    assert await backend.get("k") == b"v"
+    assert await tiers[0].get("k") == b"v"
+    await eventually(tiers[1], "k", b"v")
+
+
+async def test_a_fill_holds_no_longer_than_the_tier_it_came_from() -> None:
+    fast, slow = Clock(), Clock()
+    tiers = [MemoryBackend(clock=fast), MemoryBackend(clock=slow)]
+    backend = TieredBackend(tiers)
+    await tiers[1].set("k", b"v", ttl=10)
+    slow.now += 4
+    assert await backend.get_with_ttl("k") == (b"v", 6)
+    assert await tiers[0].get_with_ttl("k") == (b"v", 6)
+    fast.now += 6
+    slow.now += 6
+    assert await backend.get("k") is None
+
+
+async def test_a_fill_from_a_store_that_cannot_say_is_short() -> None:
+    first, silent = MemoryBackend(clock=Clock()), SilentBackend()
+    backend = TieredBackend([first, silent])
+    await silent.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    assert await first.get_with_ttl("k") == (b"v", UNKNOWN_TTL_SECONDS)
+
+
+async def test_a_write_does_not_wait_for_the_slower_tier_and_is_read_meanwhile() -> None:
+    slow = GatedBackend()
+    first = MemoryBackend()
+    backend = TieredBackend([first, slow])
+    slow.gate.clear()
+    await backend.set("k", b"v", ttl=100)
+    await first.clear()
+    assert await backend.get("k") == b"v"
+    slow.gate.set()
+    await eventually(slow, "k", b"v")
+
+
+async def test_a_deletion_is_not_overtaken_by_an_earlier_write() -> None:
+    slow = GatedBackend()
+    backend = TieredBackend([MemoryBackend(), slow])
+    slow.gate.clear()
+    await backend.set("k", b"v")
+    await until(lambda: _waits(slow), "the write behind has begun")
+    deletion = asyncio.create_task(backend.delete("k"))
+    await asyncio.sleep(0)
+    slow.gate.set()
+    assert await deletion is True
+    assert await backend.get("k") is None
+    assert await slow.get("k") is None
+
+
+async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in() -> None:
+    first, slow = MemoryBackend(), GatedBackend()
+    backend = TieredBackend([first, slow])
+    await slow.set("k", b"v")
+    slow.gate.clear()
+    reading = asyncio.create_task(backend.get("k"))
+    await until(lambda: _waits(slow), "the read has begun")
+    deletion = asyncio.create_task(backend.delete("k"))
+    await asyncio.sleep(0)
+    slow.gate.set()
+    await reading
+    await deletion
+    assert await first.get("k") is None
+    assert await backend.get("k") is None
+
+
+async def test_aclose_writes_what_waits() -> None:
+    kept: dict[str, bytes] = {}
+
+    class Recording(GatedBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            await super().set(key, value, ttl=ttl)
+            kept[key] = value
+
+    slow = Recording()
+    backend = TieredBackend([MemoryBackend(), slow])
+    slow.gate.clear()
+    for index in range(10):
+        await backend.set(f"k{index}", b"v")
+    closing = asyncio.create_task(backend.aclose())
+    await asyncio.sleep(0)
+    slow.gate.set()
+    await closing
+    assert len(kept) == 10
+
+
+async def test_aclose_does_not_wait_for_ever() -> None:
+    slow = GatedBackend()
+    backend = TieredBackend([MemoryBackend(), slow], drain_seconds=0.01)
+    slow.gate.clear()
+    await backend.set("k", b"v")
+    await asyncio.wait_for(backend.aclose(), 5)
+
+
+async def test_what_waits_is_bounded() -> None:
+    slow = GatedBackend()
+    backend = TieredBackend([MemoryBackend(max_bytes=10), slow], max_unwritten_bytes=100)
+    slow.gate.clear()
+    for index in range(5):
+        await backend.set(f"k{index}", b"v" * 40)
+    slow.gate.set()
+    await eventually(slow, "k1", b"v" * 40)
+    assert await slow.get("k2") is None
+    assert (await backend.stats()).errors == 3
+
+
+@pytest.mark.parametrize("down", [0, 1])
+async def test_one_tier_down_is_passed_over(down: int) -> None:
+    tiers = [GatedBackend(), GatedBackend()]
+    backend = TieredBackend(tiers)
+    tiers[down].down = True
+    await backend.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    assert await backend.get("other") is None
+    with pytest.raises(CacheUnavailable):
+        await backend.delete("k")
+    assert await backend.get("k") is None
+    stats = await backend.stats()
+    assert stats.tiers[down].errors == 1
+    assert stats.errors > 0
+
+
+async def test_all_tiers_down_is_unavailable() -> None:
+    tiers = [GatedBackend(), GatedBackend()]
+    backend = TieredBackend(tiers)
+    for tier in tiers:
+        tier.down = True
+    for read in (backend.get, backend.get_with_ttl):
+        with pytest.raises(CacheUnavailable):
+            await read("k")
+    with pytest.raises(CacheUnavailable):
+        await backend.clear()
+
+
+def test_no_tiers() -> None:
+    with pytest.raises(ValueError, match="at least one tier"):
+        TieredBackend([])
+
+
+async def _waits(backend: GatedBackend) -> bool:
+    return backend.waiting > 0

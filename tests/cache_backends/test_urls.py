@@ -1,0 +1,144 @@
+"""URLs of stores: what they open, and how a mistake in one is told."""
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from cache_backends import InvalidBackendUrl, open_backend
+from cache_backends.disk import DiskBackend
+from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import TieredBackend
+from cache_backends.urls import BackendUrl, size
+
+SIZES = [
+    ("1", 1),
+    ("1000", 1000),
+    ("12B", 12),
+    ("1KB", 1000),
+    ("1KiB", 1024),
+    ("1kib", 1024),
+    ("256MiB", 256 * 1024**2),
+    ("1.5GiB", 3 * 512 * 1024**2),
+    ("2 GB", 2 * 10**9),
+    ("1TiB", 1024**4),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SIZES)
+def test_size(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0GiB", "-1", "1XB", "MiB", "1e9", "1,5GiB", "1GiB2", "\u0661", "0.0001B", "NaN"]
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="a size"):
+        size(text)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_size_or_refused(text: str) -> None:
+    try:
+        found = size(text)
+    except ValueError:
+        return
+    assert found >= 1
+
+
+async def test_memory_limits() -> None:
+    stats = await open_backend("memory://?max_items=32&max_bytes=256MiB").stats()
+    assert (stats.backend, stats.max_items, stats.max_bytes) == ("memory", 32, 256 * 1024**2)
+
+
+async def test_disk_path_and_limit(tmp_path: Path) -> None:
+    backend = open_backend(f"disk://{tmp_path}/with%20space?max_bytes=2MiB")
+    assert isinstance(backend, DiskBackend)
+    assert not (tmp_path / "with space").exists()
+    stats = await backend.stats()
+    assert stats.max_bytes == 2 * 1024**2
+    assert (tmp_path / "with space" / "cache.db").exists()
+    await backend.aclose()
+
+
+async def test_disk_under_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    backend = open_backend("disk://~/answers")
+    await backend.set("k", b"v")
+    await backend.aclose()
+    assert (tmp_path / "answers" / "cache.db").exists()
+
+
+async def test_a_list_makes_tiers_fastest_first(tmp_path: Path) -> None:
+    backend = open_backend(["memory://", f"disk://{tmp_path}/d"])
+    assert isinstance(backend, TieredBackend)
+    assert [tier.backend for tier in (await backend.stats()).tiers] == ["memory", "disk"]
+    await backend.aclose()
+
+
+def test_a_list_of_one_is_that_one() -> None:
+    assert isinstance(open_backend(["memory://"]), MemoryBackend)
+
+
+MISTAKES = [
+    ("", "begins with one of disk://, memory://, .*found 'none'"),
+    ("memory", "begins with one of"),
+    ("memcached://host", "begins with one of .*found 'memcached'"),
+    ("memory://host", "nothing between memory:// and its parameters, found 'host'"),
+    ("memory://?max_item=3", "no parameters but max_items, max_bytes, found 'max_item'"),
+    ("memory://?max_items=", "max_items to be a whole number of at least 1, found ''"),
+    ("memory://?max_items=0", "max_items to be a whole number of at least 1, found '0'"),
+    ("memory://?max_items=3.5", "a whole number of at least 1, found '3.5'"),
+    ("memory://?max_items=3&max_items=4", "max_items once, found it twice"),
+    ("memory://?max_bytes=lots", "max_bytes to be a size such as .*, found 'lots'"),
+    ("memory://#max_items=3", "no fragment"),
+    ("disk://", "disk:///absolute/path"),
+    ("disk:///", "disk:///absolute/path"),
+    ("disk://relative/path", "disk:///absolute/path or disk://~/path, found 'relative/path'"),
+    ("disk:///tmp/x?max_bytes=10KiB", "max_bytes of at least 1MiB, found 10240 bytes"),
+    ("disk:///tmp/x?max_items=3", "no parameters but max_bytes, found 'max_items'"),
+    ("memory://host:port", "a mistake"),
+    ("memory://[::1", "a mistake"),
+]
+
+
+@pytest.mark.parametrize(("url", "message"), MISTAKES)
+def test_mistakes_say_what_was_expected_and_found(url: str, message: str) -> None:
+    with pytest.raises(InvalidBackendUrl, match=message):
+        open_backend(url)
+
+
+def test_no_url_at_all() -> None:
+    with pytest.raises(InvalidBackendUrl, match="at least one"):
+        open_backend([])
+
+
+def test_a_password_is_never_shown() -> None:
+    url = BackendUrl("redis://user:secret@host:6379/0")
+    assert str(url) == "redis://host:6379/0"
+    assert "secret" not in str(url.fail("this", "that"))
+    assert url.without_parameters() == "redis://user:secret@host:6379/0"
+
+
+def test_another_package_adds_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real installed distribution, as far as importlib.metadata can tell: a folder on the path with its metadata."""
+    (tmp_path / "other_cache.py").write_text(
+        "from cache_backends.memory import MemoryBackend\n"
+        "class OtherBackend(MemoryBackend):\n"
+        "    pass\n"
+        "not_a_backend = 3\n"
+    )
+    metadata = tmp_path / "other_cache-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-cache\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[anyclaude.cache_backends]\nother = other_cache:OtherBackend\nbroken = other_cache:not_a_backend\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(open_backend("other://?max_items=3")).__name__ == "OtherBackend"
+    with pytest.raises(InvalidBackendUrl, match="other_cache:not_a_backend to have a from_url, found 3"):
+        open_backend("broken://")
+    with pytest.raises(InvalidBackendUrl, match="memory://, other://"):
+        open_backend("unknown://")
