@@ -1,0 +1,86 @@
+"""Says where two requests part, for whoever wonders why one of them was no hit."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from service.generation import GenerationRequest
+
+_CHARACTERS_BEFORE = 30
+_CHARACTERS_AFTER = 50
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where two requests differ. `path` is written like `messages[3].content`; `character` is where two texts
+    part, counted from 0. `left` and `right` are excerpts around it, other values as JSON, or `(absent)`."""
+
+    path: str
+    left: str
+    right: str
+    character: int | None = None
+
+    def __str__(self) -> str:
+        place = self.path if self.character is None else f"{self.path} at character {self.character}"
+        return f"{place}\n  A: {self.left}\n  B: {self.right}"
+
+
+def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
+    """Every place where two requests differ, in the order of their fields. The order of keys is no difference."""
+    return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
+
+
+def first_difference(left: GenerationRequest, right: GenerationRequest) -> Difference | None:
+    """The first place where two requests differ, or None when they are equal."""
+    return next(differences(left, right), None)
+
+
+def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
+    """How many items two sequences share from the front: tokens, which the prefix cache can reuse, or characters."""
+    shorter = min(len(left), len(right))
+    return next((i for i in range(shorter) if left[i] != right[i]), shorter)
+
+
+def first_token_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
+    """The index of the first token in which two prompts part, or None when they are equal. When one prompt is the
+    beginning of the other, its length."""
+    shared = common_length(left, right)
+    return None if shared == len(left) == len(right) else shared
+
+
+def _compare(path: str, left: Any, right: Any) -> Iterator[Difference]:
+    match left, right:
+        case dict(), dict():
+            for key in [*left, *(key for key in right if key not in left)]:
+                inner = f"{path}.{key}" if path else key
+                yield from _compare(inner, left.get(key, UNSET), right.get(key, UNSET))
+        case list() | tuple(), list() | tuple():
+            for i in range(max(len(left), len(right))):
+                yield from _compare(f"{path}[{i}]", _item(left, i), _item(right, i))
+        case str(), str():
+            if left != right:
+                at = common_length(left, right)
+                yield Difference(path=path, left=_excerpt(left, at), right=_excerpt(right, at), character=at)
+        case _:
+            if left != right or type(left) is not type(right):
+                yield Difference(path=path, left=_show(left), right=_show(right))
+
+
+def _item(items: Sequence[Any], index: int) -> Any:
+    return items[index] if index < len(items) else UNSET
+
+
+def _excerpt(text: str, at: int) -> str:
+    """What stands around a character, in quotes, on one line."""
+    start, end = max(0, at - _CHARACTERS_BEFORE), at + _CHARACTERS_AFTER
+    quoted = msgspec.json.encode(text[start:end]).decode()
+    return f"{'...' if start else ''}{quoted}{'...' if end < len(text) else ''}"
+
+
+def _show(value: Any) -> str:
+    if value is UNSET:
+        return "(absent)"
+    text = msgspec.json.encode(value).decode()
+    limit = _CHARACTERS_BEFORE + _CHARACTERS_AFTER
+    return text if len(text) <= limit else text[:limit] + "..."
