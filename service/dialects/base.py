@@ -10,22 +10,27 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request: the question, and how its answer is to be delivered. `model` is None when none was named."""
+    """A decoded request: the question, and how its answer is to be delivered. `model` is None when none was named.
+    `style` is the dialect's own note on how to word the answer: it goes unread into the `Reply`."""
 
     request: GenerationRequest
     model: str | None = None
     stream: bool = False
     include_usage: bool = False
+    style: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a response says of itself. `id` is without the dialect's prefix; `created` is in Unix seconds."""
+    """What a response says of itself. `id` is without the dialect's prefix; `created` is in Unix seconds;
+    `fingerprint` is the served model's."""
 
     id: str
     model: str
     created: int
     include_usage: bool = False
     prompt_tokens: int = 0
+    fingerprint: str = ""
+    style: str = ""
 
 
 class StreamEncoder(Protocol):

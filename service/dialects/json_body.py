@@ -6,7 +6,7 @@ is reworded here for the person who sent the body; the valid body pays nothing f
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -55,6 +55,15 @@ def check_depth(value: Any, param: str) -> None:
     raise BadRequest(f"'{param}' nests too deep: expected at most {MAX_DEPTH} levels.", param=param)
 
 
+def choose(value: str, known: Mapping[str, T], param: str) -> T:
+    """What a word stands for. Raises `BadRequest` that lists the words."""
+    try:
+        return known[value]
+    except KeyError:
+        expected = ", ".join(f"'{word}'" for word in known)
+        raise BadRequest(f"Invalid '{param}': expected one of {expected}, found {show(value)}.", param=param) from None
+
+
 def join_texts(texts: Iterable[str]) -> str:
     """The text of a message that was sent in several parts: one part a line."""
     return "\n".join(texts)
@@ -82,7 +91,7 @@ def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
         return InvalidType(f"Invalid type for {name}: expected {expected}, found {_types(mismatch[2])}.", param=param)
     expectation = re.sub(r"`([^`]*)`", lambda match: _types(match[1]), what)
     expectation = expectation[0].lower() + expectation[1:]
-    return BadRequest(f"Invalid {name}: {expectation}{_found(body, at, path)}.", param=param)
+    return BadRequest(f"Invalid {name}: {expectation}{_found(body, path)}.", param=param)
 
 
 def _param(path: str) -> str | None:
@@ -101,7 +110,7 @@ def _types(names: str) -> str:
     return " or ".join(words)
 
 
-def _found(body: bytes, at: str, path: str) -> str:
+def _found(body: bytes, path: str) -> str:
     """What stands at the path, when it can be told."""
     if "[...]" in path:
         return ""

@@ -1,0 +1,44 @@
+"""OpenAI's chat completions: `POST /v1/chat/completions`."""
+
+from functools import lru_cache
+
+from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.openai_chat.answer import encode_completion, encode_error
+from service.dialects.openai_chat.request import read_request
+from service.dialects.openai_chat.stream import ChatStream
+from service.dialects.openai_chat.tools import read_tools
+from service.errors import ServiceError
+from service.generation import Completion, SamplingParams, Tool
+
+__all__ = ["OpenAIChat"]
+
+_REMEMBERED_TOOL_SETS = 8
+_MAX_REMEMBERED_BYTES = 256 * 1024
+
+
+class OpenAIChat:
+    """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same."""
+
+    name = "openai_chat"
+
+    def __init__(self) -> None:
+        self._remembered = lru_cache(_REMEMBERED_TOOL_SETS)(read_tools)
+
+    def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
+        return read_request(body, defaults, self._read_tools)
+
+    def encode(self, completion: Completion, reply: Reply) -> bytes:
+        return encode_completion(completion, reply)
+
+    def encode_stream(self, reply: Reply) -> StreamEncoder:
+        return ChatStream(reply)
+
+    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
+        """The request's id is not in the body: clients read it from `x-request-id`."""
+        return encode_error(error)
+
+    def error_status(self, error: ServiceError) -> int:
+        return error.status
+
+    def _read_tools(self, raw: bytes) -> tuple[Tool, ...]:
+        return self._remembered(raw) if len(raw) <= _MAX_REMEMBERED_BYTES else read_tools(raw)

@@ -1,0 +1,156 @@
+"""The conversation as OpenAI writes it, and as the canonical messages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from service.dialects.json_body import choose, join_texts, show
+from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
+from service.generation import Message, ToolCall
+
+_OTHER_MEDIA = ("image_url", "input_audio", "file", "video_url")
+
+
+class ContentPart(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(msgspec.Struct):
+    """`arguments` should be JSON text; some clients send the object itself."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class CalledTool(msgspec.Struct):
+    id: str
+    function: CalledFunction | None = None
+    type: str = "function"
+
+
+class ChatMessage(msgspec.Struct):
+    """`name` is not read: no chat template knows it. `reasoning` is another word for `reasoning_content`."""
+
+    role: str
+    content: str | list[ContentPart] | UnsetType | None = UNSET
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[CalledTool] | None = None
+    function_call: CalledFunction | None = None
+    tool_call_id: str | None = None
+
+
+def read_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
+    reader = _Reader()
+    return tuple([reader.read(message, f"messages[{i}]") for i, message in enumerate(messages)])
+
+
+class _Reader:
+    """Reads messages in their order, and knows which calls have been made so far."""
+
+    def __init__(self) -> None:
+        self._called: set[str] = set()
+        self._last_function_call = ""
+        self._roles: dict[str, Callable[[ChatMessage, str], Message]] = {
+            "system": self._system,
+            "developer": self._system,
+            "user": self._user,
+            "assistant": self._assistant,
+            "tool": self._tool,
+            "function": self._function,
+        }
+
+    def read(self, message: ChatMessage, at: str) -> Message:
+        return choose(message.role, self._roles, f"{at}.role")(message, at)
+
+    def _system(self, message: ChatMessage, at: str) -> Message:
+        return Message(role="system", content=_required_text(message, at))
+
+    def _user(self, message: ChatMessage, at: str) -> Message:
+        return Message(role="user", content=_required_text(message, at))
+
+    def _assistant(self, message: ChatMessage, at: str) -> Message:
+        """What a model said may be empty, as an answer that was cut off while it still reasoned is."""
+        calls = [_tool_call(call, f"{at}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+        if message.function_call is not None:
+            calls.append(self._function_call(message.function_call, at))
+        self._called.update(call.id for call in calls)
+        return Message(
+            role="assistant",
+            content=_text(message.content, f"{at}.content") if message.content else "",
+            reasoning=message.reasoning_content or message.reasoning or "",
+            tool_calls=tuple(calls),
+        )
+
+    def _tool(self, message: ChatMessage, at: str) -> Message:
+        param = f"{at}.tool_call_id"
+        if message.tool_call_id is None:
+            raise MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+        if message.tool_call_id not in self._called:
+            raise BadRequest(
+                f"Invalid '{param}': no earlier assistant message has a tool call {show(message.tool_call_id)}.",
+                param=param,
+            )
+        return Message(role="tool", content=_required_text(message, at), tool_call_id=message.tool_call_id)
+
+    def _function_call(self, function: CalledFunction, at: str) -> ToolCall:
+        """The deprecated form has no ids: the place in the conversation serves for one."""
+        self._last_function_call = f"call_{at}"
+        return ToolCall(self._last_function_call, function.name, _arguments(function))
+
+    def _function(self, message: ChatMessage, at: str) -> Message:
+        if not self._last_function_call:
+            raise BadRequest(
+                f"Invalid '{at}.role': no earlier assistant message has a 'function_call'.", param=f"{at}.role"
+            )
+        return Message(role="tool", content=_required_text(message, at), tool_call_id=self._last_function_call)
+
+
+def _required_text(message: ChatMessage, at: str) -> str:
+    content = message.content
+    if type(content) is str:
+        return content
+    param = f"{at}.content"
+    if content is UNSET:
+        raise MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+    if content is None:
+        raise InvalidType(f"Invalid type for '{param}': expected string or array, found null.", param=param)
+    return _text(content, param)
+
+
+def _text(content: str | list[ContentPart], param: str) -> str:
+    if isinstance(content, str):
+        return content
+    return join_texts([_part_text(part, f"{param}[{i}]") for i, part in enumerate(content)])
+
+
+def _part_text(part: ContentPart, at: str) -> str:
+    if part.type in _OTHER_MEDIA:
+        raise UnsupportedValue(
+            f"Invalid '{at}.type': this model reads text only, found {show(part.type)}.", param=f"{at}.type"
+        )
+    field = choose(part.type, {"text": "text", "refusal": "refusal"}, f"{at}.type")
+    text = part.text if field == "text" else part.refusal
+    if text is None:
+        raise MissingParameter(f"Missing required parameter: '{at}.{field}'.", param=f"{at}.{field}")
+    return text
+
+
+def _tool_call(call: CalledTool, at: str) -> ToolCall:
+    if call.type != "function":
+        raise UnsupportedValue(
+            f"Invalid '{at}.type': expected 'function', found {show(call.type)}.", param=f"{at}.type"
+        )
+    if call.function is None:
+        raise MissingParameter(f"Missing required parameter: '{at}.function'.", param=f"{at}.function")
+    return ToolCall(call.id, call.function.name, _arguments(call.function))
+
+
+def _arguments(function: CalledFunction) -> str:
+    if isinstance(function.arguments, str):
+        return function.arguments or "{}"
+    return msgspec.json.encode(function.arguments or {}).decode()

@@ -1,0 +1,152 @@
+"""The functions that the model may call, as OpenAI writes them: tools, and the deprecated functions."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from service.dialects.json_body import check_depth, choose, decode, show
+from service.errors import BadRequest, MissingParameter, UnsupportedValue
+from service.generation import Tool, ToolChoice
+
+FunctionName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
+
+_MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
+
+
+class FunctionDefinition(msgspec.Struct):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolDefinition(msgspec.Struct):
+    type: str
+    function: FunctionDefinition | None = None
+
+
+class FunctionReference(msgspec.Struct):
+    name: str
+
+
+class ToolReference(msgspec.Struct):
+    function: FunctionReference
+
+
+class AllowedTools(msgspec.Struct):
+    tools: list[ToolReference]
+    mode: str = "auto"
+
+
+class ToolChoiceObject(msgspec.Struct):
+    type: str
+    function: FunctionReference | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+_TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
+
+
+def read_tools(raw: bytes) -> tuple[Tool, ...]:
+    """The tools from the JSON text of the field."""
+    tools = []
+    for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
+        at = f"tools[{i}]"
+        if definition.type != "function":
+            raise UnsupportedValue(
+                f"Invalid '{at}.type': expected 'function', found {show(definition.type)}.", param=f"{at}.type"
+            )
+        if definition.function is None:
+            raise MissingParameter(f"Missing required parameter: '{at}.function'.", param=f"{at}.function")
+        tools.append(_tool(definition.function, f"{at}.function"))
+    _check_names(tools, "tools[{}].function.name")
+    return tuple(tools)
+
+
+def read_functions(functions: list[FunctionDefinition]) -> tuple[Tool, ...]:
+    tools = [_tool(function, f"functions[{i}]") for i, function in enumerate(functions)]
+    _check_names(tools, "functions[{}].name")
+    return tuple(tools)
+
+
+def read_tool_choice(
+    choice: str | ToolChoiceObject | None, tools: tuple[Tool, ...]
+) -> tuple[ToolChoice, tuple[Tool, ...]]:
+    """The choice, and the tools that it leaves. Without tools, every choice that allows none is the same."""
+    match choice:
+        case None:
+            return ToolChoice(), tools
+        case str():
+            mode = choose(choice, _MODES, "tool_choice")
+        case ToolChoiceObject(type="function", function=FunctionReference(name)):
+            return _named(name, tools, "tool_choice.function.name"), tools
+        case ToolChoiceObject(type="allowed_tools", allowed_tools=AllowedTools() as allowed):
+            mode = choose(allowed.mode, _MODES, "tool_choice.allowed_tools.mode")
+            tools = _allowed(allowed, tools)
+        case ToolChoiceObject(type="function" | "allowed_tools" as missing):
+            raise MissingParameter(
+                f"Missing required parameter: 'tool_choice.{missing}'.", param=f"tool_choice.{missing}"
+            )
+        case _:
+            raise UnsupportedValue(
+                f"Invalid 'tool_choice.type': expected 'function' or 'allowed_tools', found {show(choice.type)}.",
+                param="tool_choice.type",
+            )
+    if tools:
+        return ToolChoice(mode), tools
+    if mode == "required":
+        raise BadRequest("Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice")
+    return ToolChoice(), tools
+
+
+def read_function_call(choice: str | FunctionReference | None, tools: tuple[Tool, ...]) -> ToolChoice:
+    if isinstance(choice, FunctionReference):
+        return _named(choice.name, tools, "function_call.name")
+    modes: dict[str, Literal["auto", "none"]] = {"none": "none", "auto": "auto"}
+    return ToolChoice(choose(choice or "auto", modes, "function_call"))
+
+
+def _tool(function: FunctionDefinition, at: str) -> Tool:
+    return Tool(
+        name=function.name,
+        description=function.description or "",
+        parameters=_parameters(function.parameters, f"{at}.parameters"),
+        strict=bool(function.strict),
+    )
+
+
+def _parameters(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:
+    """A schema of type object. A function without parameters may come without one, or with an empty one."""
+    if not schema:
+        return {"type": "object", "properties": {}}
+    check_depth(schema, param)
+    if "type" not in schema:
+        return {"type": "object", **schema}
+    if schema["type"] != "object":
+        raise BadRequest(
+            f"Invalid '{param}': expected a JSON Schema of type 'object', found type {show(schema['type'])}.",
+            param=param,
+        )
+    return schema
+
+
+def _check_names(tools: list[Tool], param: str) -> None:
+    """Calls name their tool, so that no two may have one name."""
+    first: dict[str, int] = {}
+    for i, tool in enumerate(tools):
+        if first.setdefault(tool.name, i) != i:
+            here, there = param.format(i), param.format(first[tool.name])
+            raise BadRequest(f"Invalid '{here}': '{there}' has the name {show(tool.name)} already.", param=here)
+
+
+def _named(name: str, tools: tuple[Tool, ...], param: str) -> ToolChoice:
+    if all(tool.name != name for tool in tools):
+        raise BadRequest(f"Invalid '{param}': the request defines no tool {show(name)}.", param=param)
+    return ToolChoice("required", name)
+
+
+def _allowed(allowed: AllowedTools, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    names = {reference.function.name for reference in allowed.tools}
+    for i, reference in enumerate(allowed.tools):
+        _named(reference.function.name, tools, f"tool_choice.allowed_tools.tools[{i}].function.name")
+    return tuple(tool for tool in tools if tool.name in names)
