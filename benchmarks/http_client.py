@@ -1,0 +1,82 @@
+"""The load client: HTTP/1.1 on raw streams, so that little of what is measured is the client's own time."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+
+HOST = "127.0.0.1"
+
+
+class Response(msgspec.Struct, frozen=True):
+    status: int
+    head: bytes
+    body: bytes
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    def events(self) -> list[Any]:
+        """The JSON of a server-sent event stream's `data` lines."""
+        lines = (line[5:].strip() for line in self.body.splitlines() if line.startswith(b"data:"))
+        return [msgspec.json.decode(line) for line in lines if line != b"[DONE]"]
+
+
+class UnexpectedResponse(Exception):
+    """Not the answer that the measurement needs. The message shows what came."""
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A whole request, made once and sent often."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+def post_json(path: str, value: Any) -> bytes:
+    return post(path, json.dumps(value).encode())
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+
+
+class Connection:
+    """One keep-alive connection. Use it as `async with Connection(port) as connection`."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> "Connection":
+        self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def send(self, request: bytes) -> Response:
+        """Raises `UnexpectedResponse` for every status but 200."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        response = Response(int(head[9:12]), head, await self._read_body(head.lower()))
+        if response.status != 200:
+            raise UnexpectedResponse(f"Expected status 200, found {response.status}: {response.body[:300]!r}")
+        return response
+
+    async def _read_body(self, head: bytes) -> bytes:
+        _, found, rest = head.partition(b"\r\ncontent-length:")
+        if found:
+            return await self._reader.readexactly(int(rest[: rest.index(b"\r\n")]))
+        if b"\r\ntransfer-encoding: chunked" not in head:
+            return await self._reader.read()
+        chunks = []
+        while size := int(await self._reader.readline(), 16):
+            chunks.append((await self._reader.readexactly(size + 2))[:-2])
+        await self._reader.readline()
+        return b"".join(chunks)
+
+
+async def fetch(port: int, request: bytes) -> Response:
+    """One request on a connection of its own."""
+    async with Connection(port) as connection:
+        return await connection.send(request)

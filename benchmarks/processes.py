@@ -1,0 +1,105 @@
+"""The servers under measurement: each a process of its own on a free loopback port, ended when its block ends."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.http_client import HOST, Response, UnexpectedResponse, fetch, get
+
+READY_SECONDS = 90.0
+POLL_SECONDS = 0.05
+END_SECONDS = 15.0
+
+# What the person who runs the benchmarks has configured for themselves must not change the figures.
+OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
+
+
+class ServerFailed(Exception):
+    """A server did not come up. The message has the end of its log."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def process(command: list[str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    # Servers start in the scratch folder, where no configuration file lies; the project is found all the same.
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
+    environment["ANYCLAUDE_HOME"] = str(log.parent / "home")
+    with log.open("wb") as output:
+        started = await asyncio.create_subprocess_exec(
+            *command, cwd=log.parent, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        yield started
+    finally:
+        await _end(started)
+
+
+async def _end(started: asyncio.subprocess.Process) -> None:
+    if started.returncode is not None:
+        return
+    started.terminate()
+    try:
+        await asyncio.wait_for(started.wait(), END_SECONDS)
+    except TimeoutError:
+        started.kill()
+        await started.wait()
+
+
+@asynccontextmanager
+async def service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[int]:
+    """The port of `anyclaude serve ARGUMENTS` once it is healthy; `configured` goes into its configuration file."""
+    port = free_port()
+    configuration = scratch / f"service-{port}.json"
+    configuration.write_text(json.dumps({"backend": "vllm-mlx", "backends": {"vllm-mlx": configured}}))
+    command = [sys.executable, "-m", "service.cli", "serve", *arguments]
+    command += ["--host", HOST, "--port", str(port), "--config", str(configuration)]
+    log = scratch / f"service-{port}.log"
+    async with process(command, log) as started:
+        await until_ready(started, log, port, "/health", lambda response: response.json()["status"] == "healthy")
+        yield port
+
+
+@asynccontextmanager
+async def module_server(scratch: Path, module: str, *arguments: str, ready: str = "/health") -> AsyncIterator[int]:
+    """The port of `python -m MODULE PORT ARGUMENTS` once it answers `ready`."""
+    port = free_port()
+    log = scratch / f"{module}-{port}.log"
+    async with process([sys.executable, "-m", module, str(port), *arguments], log) as started:
+        await until_ready(started, log, port, ready, lambda _: True)
+        yield port
+
+
+async def until_ready(
+    started: asyncio.subprocess.Process, log: Path, port: int, path: str, is_ready: Callable[[Response], bool]
+) -> None:
+    """Raises `ServerFailed` when the process ends, or is not ready in time."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while started.returncode is None:
+                try:
+                    if is_ready(await fetch(port, get(path))):
+                        return
+                except (OSError, asyncio.IncompleteReadError, UnexpectedResponse):
+                    pass
+                await asyncio.sleep(POLL_SECONDS)
+        found = f"it ended with exit code {started.returncode}"
+    except TimeoutError:
+        found = f"it was not ready within {READY_SECONDS:g} seconds"
+    raise ServerFailed(f"Expected a server on port {port}, but {found}. The end of its log:\n{last_lines(log)}")
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-count:])

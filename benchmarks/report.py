@@ -1,0 +1,71 @@
+"""Results as Markdown, put between their markers in the documentation, and as a table for the terminal."""
+
+import re
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.case import Case, Figure, Result
+
+VERDICT_STYLES = {"met": "green", "missed": "bold red", "": ""}
+
+
+class MarkersMissing(ValueError):
+    """The document has no place for a case. The message gives the two lines that make one."""
+
+
+def markdown(result: Result, case: Case) -> str:
+    tables = case.tables(result) if case.tables else table_of(result.figures)
+    return f"{tables}\n\n{_provenance(result)}"
+
+
+def table_of(figures: tuple[Figure, ...]) -> str:
+    rows = ["| | target | measured | over the runs | |", "|---|---|---|---|---|"]
+    for figure in figures:
+        spread = f"{number(min(figure.values))} to {number(max(figure.values))}" if len(figure.values) > 1 else ""
+        measured = f"{number(figure.median)} {figure.unit}"
+        rows.append(f"| {figure.name} | {figure.target} | {measured} | {spread} | {figure.verdict} |")
+    return "\n".join(rows)
+
+
+def number(value: float) -> str:
+    """Three digits that count: 0.0123, 1.23, 12.3, 123, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def insert(document: str, name: str, text: str) -> str:
+    """`document` with `text` between the markers of the case `name`. Raises `MarkersMissing`."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(document):
+        raise MarkersMissing(f"Expected a place for the results of '{name}': the lines '{begin}' and '{end}'.")
+    return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", document)
+
+
+def publish(result: Result, case: Case, document: Path) -> None:
+    """Writes the tables into `document`, and the plots beside it. Raises `MarkersMissing`."""
+    text = markdown(result, case)
+    if case.plots:
+        plots = case.plots(result, document.parent / "benchmarks")
+        text += "".join(f"\n\n![{result.title}: {path.stem}](benchmarks/{path.name})" for path in plots)
+    document.write_text(insert(document.read_text(), result.case, text))
+
+
+def terminal_table(result: Result) -> Table:
+    table = Table(title=result.title, title_justify="left")
+    for heading in ("", "target", "measured", "verdict"):
+        table.add_column(heading)
+    for figure in result.figures:
+        measured = f"{number(figure.median)} {figure.unit}"
+        table.add_row(figure.name, figure.target, measured, figure.verdict, style=VERDICT_STYLES[figure.verdict])
+    return table
+
+
+def _provenance(result: Result) -> str:
+    environment = result.environment
+    versions = ", ".join(f"{name} {found}" for name, found in environment.versions.items())
+    runs = max(len(figure.values) for figure in result.figures)
+    return (
+        f"Measured {environment.date} on {environment.system}, {environment.cpu_count} cores, "
+        f"Python {environment.python}; median of {runs} runs; {versions}."
+    )

@@ -1,0 +1,24 @@
+"""Cases that end without figures. `CASE` is chosen by the variable of the environment that the test sets."""
+
+import asyncio
+import os
+
+from benchmarks.case import Case, Run, Unavailable
+
+
+async def hang(run: Run) -> dict[str, float]:
+    await asyncio.sleep(600)
+    return {}
+
+
+async def fail(run: Run) -> dict[str, float]:
+    raise ValueError("the peer answered something else")
+
+
+async def miss(run: Run) -> dict[str, float]:
+    raise Unavailable("redis-server is not installed: apt-get install redis-server")
+
+
+RUNS = {"hang": hang, "fail": fail, "miss": miss}
+
+CASE = Case(title="Broken", measures=(), run=RUNS[os.environ.get("BROKEN_CASE", "fail")], timeout_seconds=2.0)
