@@ -13,6 +13,7 @@ from msgspec import Meta
 CachePolicy = Literal["all", "deterministic", "off"]
 DebugLevel = Literal[0, 1, 2]
 LogFormat = Literal["text", "json"]
+ExecutorName = Literal["mlx", "scripted"]
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -41,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str | None, Meta(description="A folder, a hub id, or 'demo'. Null: the embedded demo model.")] = (
         None
     )
+    executor: Annotated[
+        ExecutorName, Meta(description="'scripted' needs no model and repeats what it is told, for trying things out.")
+    ] = "mlx"
     host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes a free one.")] = 8081
     base_url: Annotated[str, Meta(description="Where the launcher finds the server. Empty: at host and port.")] = ""

@@ -1,7 +1,6 @@
 """`anyclaude serve`: the server, in the foreground."""
 
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,8 @@ from service.config import base_url
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from cache_backends.base import CacheBackend
     from service.executor.base import Executor
 
@@ -28,14 +29,8 @@ if TYPE_CHECKING:
 @click.option("--max-queue", type=int, help="Requests that may wait for a place.  [default: 64]")
 @click.option("--debug", "debug_level", type=int, help="1 logs requests; 2 also writes traces with content.")
 @click.option("--log-format", help="text or json.  [default: text]")
-@click.option(
-    "--executor",
-    type=click.Choice(["mlx", "scripted"]),
-    default="mlx",
-    show_default=True,
-    help="'scripted' needs no model: it repeats the last user message. For trying the service out.",
-)
-def command(executor: str, cache: tuple[str, ...], **flags: object) -> None:
+@click.option("--executor", help="mlx, or scripted: no model, repeats the last user message.  [default: mlx]")
+def command(cache: tuple[str, ...], **flags: object) -> None:
     """Serve MODEL: a folder, a hub id, or 'demo'. Without one, the configured model, else the embedded demo model.
 
     Stops on Ctrl-C or SIGTERM, letting running answers end.
@@ -43,23 +38,26 @@ def command(executor: str, cache: tuple[str, ...], **flags: object) -> None:
     import asyncio
 
     from service.logs import configure
+    from service.server import serve
 
     settings, _ = read_configuration(flags | {"cache": cache or None})
     configure(settings)
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    settings = msgspec.structs.replace(settings, port=port, base_url=base_url(host, port))
-    response_cache = _open_cache(settings)
-    engine, described = _scripted(settings) if executor == "scripted" else _mlx(settings)
-    _greet(settings, described)
-    asyncio.run(_run(settings, engine, response_cache, listener))
+    with _listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        settings = msgspec.structs.replace(settings, port=port, base_url=base_url(host, port))
+        app, described = _app(settings)
+        _greet(settings, described)
+        asyncio.run(serve(app, settings, listener))
 
 
-async def _run(settings: Settings, executor: "Executor", cache: "CacheBackend", listener: socket.socket) -> None:
+def _app(settings: Settings) -> "tuple[Starlette, str]":
+    """The service, and what it serves in words. Fetches the model if need be: outside of the event loop, where Ctrl-C
+    still works."""
     from service.app import create_app
-    from service.server import serve
 
-    await serve(create_app(settings, executor=executor, cache=cache), settings, listener)
+    cache = _open_cache(settings)
+    executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings)
+    return create_app(settings, executor=executor, cache=cache), described
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -96,14 +94,14 @@ def _mlx(settings: Settings) -> "tuple[Executor, str]":
     from rich.console import Console
 
     from service.executor.mlx import MlxExecutor
-    from service.models import read_profile, resolve_model
     from service.models.errors import ModelError
+    from service.models.location import resolve_model
+    from service.models.profile import read_profile
     from service.models.progress import ConsoleProgress
 
-    name = settings.model or "demo"
     progress = ConsoleProgress(Console(stderr=True))
     try:
-        path: Path = resolve_model(name, settings.home, progress)
+        path = resolve_model(settings.model, settings.home, progress)
         progress.finish()
         profile = read_profile(path, settings, home=settings.home)
     except ModelError as exc:

@@ -1,0 +1,107 @@
+"""What the commands ask of a running server.
+
+With the standard library: a poll every now and then needs no connection pool, and the launcher starts without waiting
+for the import of a client library. Proxies of the environment are not used for a server on this machine.
+"""
+
+import http.client
+import urllib.error
+import urllib.request
+from typing import Any, TypeVar
+
+import msgspec
+
+from service.config.address import Address, is_loopback
+
+TIMEOUT_SECONDS = 3.0
+T = TypeVar("T")
+
+
+class NotThere(Exception):
+    """Nothing listens at the address."""
+
+
+class NoAnswer(Exception):
+    """Something listens, but has not answered in time: perhaps a server that still fetches its model."""
+
+
+class NotOurs(Exception):
+    """What answers is not an anyclaude server. The message says what it answered."""
+
+
+class Refused(Exception):
+    """The server is ours and answered with an error. The message is its own."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /health`: the keys that are promised, and those that this version adds."""
+
+    status: str
+    model: str
+    model_loaded: bool
+    cache: dict[str, Any]
+    running: int = 0
+    waiting: int = 0
+    detail: str = ""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One of `GET /v1/models`; `context_length` is in tokens."""
+
+    id: str
+    context_length: int
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[Model]
+
+
+class ServerClient:
+    def __init__(self, address: Address, api_key: str) -> None:
+        self._root = address.root
+        self._api_key = api_key
+        proxies = urllib.request.ProxyHandler({} if is_loopback(address.host) else None)
+        self._opener = urllib.request.build_opener(proxies)
+
+    def health(self) -> Health:
+        """Raises NotThere, NoAnswer or NotOurs; an unhealthy server answers too."""
+        return self._decode("/health", self._get("/health", {}), Health)
+
+    def model(self) -> Model:
+        """The model that is served. Raises like `health`, and Refused for a wrong key."""
+        body = self._get("/v1/models", {"Authorization": f"Bearer {self._api_key}"})
+        models = self._decode("/v1/models", body, _Models).data
+        if not models:
+            raise NotOurs("it lists no model")
+        return models[0]
+
+    def _get(self, path: str, headers: dict[str, str]) -> bytes:
+        request = urllib.request.Request(self._root + path, headers=headers)  # noqa: S310 - http(s), by parse_base_url
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as exc:
+            if exc.code in (401, 403):
+                raise Refused(_error_message(exc.read())) from None
+            return exc.read()
+        except urllib.error.URLError as exc:
+            if isinstance(exc.reason, TimeoutError):
+                raise NoAnswer("no answer in time") from None
+            raise NotThere(str(exc.reason)) from None
+        except (TimeoutError, ConnectionResetError):
+            raise NoAnswer("no answer in time") from None
+        except (http.client.HTTPException, OSError) as exc:
+            raise NotOurs(f"it does not speak HTTP ({type(exc).__name__})") from None
+
+    def _decode(self, path: str, body: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (ValueError, RecursionError):
+            raise NotOurs(f"its {path} answers something else") from None
+
+
+def _error_message(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return "it refused the request"

@@ -1,0 +1,154 @@
+"""Brings the server of one address to be healthy: finds it, or starts it, and waits while its model loads."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.markup import escape
+
+from service.cli.client import Health, NoAnswer, NotOurs, NotThere, ServerClient
+from service.cli.exits import Exit, Failure
+from service.cli.server_process import BackgroundServer
+from service.config import Address
+from service.settings import Settings
+
+POLL_SECONDS = 0.1
+LOG_LINES = 15
+OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG)}
+
+
+class Startup:
+    """One launcher's way to a healthy server. `console` is told what goes on. Every failure ends the command, with one
+    line that says the next step."""
+
+    def __init__(self, settings: Settings, address: Address, client: ServerClient, console: Console) -> None:
+        self._settings = settings
+        self._address = address
+        self._client = client
+        self._console = console
+
+    def use_remote(self) -> Health:
+        """A server of somebody else: it is there and healthy, or the command ends."""
+        health = self.find()
+        if health is None:
+            raise Failure(
+                Exit.UNAVAILABLE,
+                f"No server answers at {self._address.root}, and it is not on this machine, so none is started. "
+                "Start it there, or change VLLM_MLX_URL or baseUrl.",
+            )
+        if health.status == "unhealthy":
+            raise self._unhealthy(health)
+        return health
+
+    @contextlib.contextmanager
+    def use_local(self, server: BackgroundServer) -> Iterator[Health]:
+        """The server that runs, or one that is started now. On leaving, what a launcher started and nobody uses any
+        more is stopped."""
+        with server.order(self._say_waiting):
+            health = self._ensure(server)
+            server.join()
+        try:
+            yield health
+        finally:
+            server.leave()
+
+    def _ensure(self, server: BackgroundServer) -> Health:
+        health = self.find()
+        if health is not None and health.status == "healthy":
+            return health
+        try:
+            if health is None:
+                server.start()
+            return self._wait(server, started=health is None)
+        except BaseException:
+            if health is None:
+                server.stop()
+            raise
+
+    def find(self) -> Health | None:
+        """None when nothing listens. A server that only keeps silent counts as loading."""
+        try:
+            return self._client.health()
+        except NotThere:
+            return None
+        except NoAnswer:
+            return Health(status="loading", model="", model_loaded=False, cache={})
+        except NotOurs as exc:
+            raise Failure(
+                Exit.PORT_IN_USE,
+                f"What answers at {self._address.root} is not anyclaude: {exc}. "
+                "Stop it, or choose another port: VLLM_MLX_URL=http://localhost:8082/v1, or port in .anyclauderc.json.",
+            ) from None
+
+    def _wait(self, server: BackgroundServer, *, started: bool) -> Health:
+        deadline = time.monotonic() + self._settings.startup_timeout_seconds
+        with self._progress(server if started else None) as show:
+            while time.monotonic() < deadline:
+                code = server.exit_code()
+                if code is not None:
+                    raise self._died(server, code)
+                health = self.find()
+                if health is None and not started:
+                    raise Failure(Exit.UNAVAILABLE, "The server went away while it was loading. Run anyclaude again.")
+                if health is not None and health.status == "unhealthy":
+                    raise self._unhealthy(health)
+                if health is not None and health.status == "healthy":
+                    return health
+                show(_phase(health, server if started else None))
+                time.sleep(POLL_SECONDS)
+        raise self._timeout(server if started else None)
+
+    @contextlib.contextmanager
+    def _progress(self, server: BackgroundServer | None) -> Iterator[Callable[[str], None]]:
+        """A spinner with the present phase on a terminal; one line elsewhere."""
+        text = f"Starting the server; its log is {server.log}" if server else "Waiting for the server to load its model"
+        self._console.print(text, markup=False, highlight=False)
+        if not self._console.is_terminal:
+            yield lambda phase: None
+            return
+        with self._console.status("") as status:
+            yield lambda phase: status.update(escape(phase))
+
+    def _say_waiting(self) -> None:
+        self._console.print("Another anyclaude is starting or stopping the server: waiting for it.")
+
+    def _died(self, server: BackgroundServer, code: int) -> Failure:
+        lines = server.log_tail(LOG_LINES)
+        start = next((i for i in reversed(range(len(lines))) if lines[i].startswith("Error: ")), len(lines) - 1)
+        said = " ".join(line.strip() for line in lines[start:]).removeprefix("Error: ") or "it said nothing"
+        if code in OUR_CODES:
+            return Failure(Exit(code), said)
+        ended = f"The server ended while it was starting ({_ending(code)}): {said}"
+        return Failure(Exit.UNAVAILABLE, f"{ended}\n{_log(server)}")
+
+    def _timeout(self, server: BackgroundServer | None) -> Failure:
+        message = (
+            f"Server did not respond in timeout ({self._settings.startup_timeout_seconds:g} s). "
+            "If the model needs longer to load, raise startupTimeoutSeconds; 'anyclaude doctor' checks the rest."
+        )
+        if server is not None:
+            message += "\n" + "\n".join([_log(server), *(f"  {line}" for line in server.log_tail(LOG_LINES))])
+        return Failure(Exit.UNAVAILABLE, message)
+
+    def _unhealthy(self, health: Health) -> Failure:
+        why = health.detail or "it does not say why"
+        return Failure(
+            Exit.UNAVAILABLE, f"The server at {self._address.root} is unhealthy: {why}. Stop it and start it again."
+        )
+
+
+def _phase(health: Health | None, server: BackgroundServer | None) -> str:
+    """What the server says of itself, or else its log's last line."""
+    if health is not None and health.model:
+        return f"{health.status} {health.model}" + (f": {health.detail}" if health.detail else "")
+    lines = server.log_tail(1) if server else []
+    return lines[-1] if lines else "waiting for an answer"
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _log(server: BackgroundServer) -> str:
+    return f"Its log: {server.log}"

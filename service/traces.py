@@ -1,0 +1,151 @@
+"""Request and response as they were, in files that only the owner can read: debug level 2.
+
+One file an exchange, named by time, so that a folder listing is the order of events. Keys are taken out; whatever else
+a request holds is in there.
+"""
+
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+logger = logging.getLogger("anyclaude.traces")
+
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"})
+REDACTED = "[redacted]"
+SHORTEST_SECRET = 12
+"""A shorter credential is a placeholder, and taking it out of the bodies would take out words."""
+MAX_WAITING = 64
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """A request and what was answered. `started` is in Unix seconds; an answer that broke off is as far as it came."""
+
+    request_id: str
+    started: float
+    method: str
+    path: str
+    request_headers: Mapping[str, str]
+    request_body: bytes
+    status: int
+    response_headers: Mapping[str, str]
+    response_body: bytes
+
+
+class TraceWriter:
+    """Writes exchanges below `folder` from a thread of its own, and removes the oldest when all are larger than
+    `max_bytes`. A disk that is slow or full costs traces, never an answer."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._waiting: queue.Queue[Exchange | None] = queue.Queue(MAX_WAITING)
+        self._files: deque[tuple[Path, int]] = deque()
+        self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
+        self._thread.start()
+
+    def write(self, exchange: Exchange) -> None:
+        """Returns at once. With too many waiting, this one is left out, and the log says so."""
+        try:
+            self._waiting.put_nowait(exchange)
+        except queue.Full:
+            logger.warning(
+                "the trace of %s is left out: %d are waiting to be written", exchange.request_id, MAX_WAITING
+            )
+
+    def close(self) -> None:
+        """Waits until everything given so far is written."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._files.extend(self._existing())
+        except OSError as exc:
+            logger.warning("traces cannot be kept in %s: %s", self._folder, exc.strerror)
+        while (exchange := self._waiting.get()) is not None:
+            try:
+                self._store(exchange)
+            except OSError as exc:
+                logger.warning("the trace of %s could not be written: %s", exchange.request_id, exc.strerror)
+
+    def _existing(self) -> list[tuple[Path, int]]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        return [(path, path.stat().st_size) for path in sorted(self._folder.glob("*.json"))]
+
+    def _store(self, exchange: Exchange) -> None:
+        content = render(exchange)
+        self._make_room(len(content))
+        if len(content) > self._max_bytes:
+            logger.warning("the trace of %s is larger than all traces may be: left out", exchange.request_id)
+            return
+        path = self._folder / file_name(exchange)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        self._files.append((path, len(content)))
+
+    def _make_room(self, size: int) -> None:
+        total = size + sum(stored for _, stored in self._files)
+        while self._files and total > self._max_bytes:
+            path, stored = self._files.popleft()
+            path.unlink(missing_ok=True)
+            total -= stored
+
+
+def file_name(exchange: Exchange) -> str:
+    """`20250131T120000.123456Z-REQUESTID.json`; what a client put into its request id cannot leave the folder."""
+    time = datetime.fromtimestamp(exchange.started, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    return f"{time}-{re.sub(r'[^A-Za-z0-9_-]', '_', exchange.request_id)[:64]}.json"
+
+
+def render(exchange: Exchange) -> bytes:
+    """The trace as JSON: bodies as the JSON that they are, or else as text."""
+    secrets = _secrets(exchange.request_headers)
+    trace = {
+        "request_id": exchange.request_id,
+        "started": datetime.fromtimestamp(exchange.started, UTC).isoformat(),
+        "request": {
+            "method": exchange.method,
+            "path": exchange.path,
+            "headers": _headers(exchange.request_headers),
+            "body": _body(exchange.request_body, secrets),
+        },
+        "response": {
+            "status": exchange.status,
+            "headers": _headers(exchange.response_headers),
+            "body": _body(exchange.response_body, secrets),
+        },
+    }
+    return json.dumps(trace, indent=1).encode()
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: REDACTED if name.lower() in SECRET_HEADERS else value for name, value in headers.items()}
+
+
+def _secrets(headers: Mapping[str, str]) -> list[str]:
+    """The caller's credentials, which a body may repeat: an agent that prints its environment sends them."""
+    values = [value for name, value in headers.items() if name.lower() in SECRET_HEADERS]
+    credentials = [value.removeprefix("Bearer ").strip() for value in values]
+    return [credential for credential in credentials if len(credential) >= SHORTEST_SECRET]
+
+
+def _body(body: bytes, secrets: list[str]) -> Any:
+    text = body.decode(errors="replace")
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
