@@ -1,0 +1,27 @@
+"""Models for all tests. Everything else that a test needs is made by the test, or beside it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tiny_model import write_tiny_model
+from service.models.blas import load_openblas
+from service.models.demo import ensure_demo
+from service.models.progress import Silent
+
+# Before any test imports MLX; without it the tests on real models take ten times as long on Linux.
+load_openblas()
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The embedded default model, kept between runs where the service itself keeps it."""
+    home = os.environ.get("ANYCLAUDE_HOME")
+    return ensure_demo(Path(home) if home else Path.home() / ".anyclaude", Silent())
+
+
+@pytest.fixture(scope="session")
+def tiny_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that costs next to nothing, with the demo model's tokenizer."""
+    return write_tiny_model(demo_model, tmp_path_factory.mktemp("models") / "tiny")
