@@ -1,0 +1,54 @@
+"""What may be answered from the response cache, and what may be kept in it."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from service.events import Event, ToolCallAbandoned
+from service.generation import Choice, Completion, GenerationRequest, SamplingParams
+from service.settings import CachePolicy
+
+
+def may_look_up(request: GenerationRequest, policy: CachePolicy) -> bool:
+    """Whether a request has anything to do with the response cache."""
+    match policy:
+        case "all":
+            return True
+        case "deterministic":
+            return is_deterministic(request.sampling)
+        case "off":
+            return False
+
+
+def is_deterministic(sampling: SamplingParams) -> bool:
+    """Whether the same request gives the same tokens: it always takes the likeliest, or says how to draw."""
+    return sampling.temperature == 0 or sampling.seed is not None
+
+
+def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
+    """Whether an answer is worth giving again: all its choices are there, none is empty, and what has to be JSON is.
+
+    `events` are those it was built from: a call that broke off leaves its trace there alone.
+    """
+    return (
+        len(completion.choices) == request.n
+        and all(_is_whole(choice, request) for choice in completion.choices)
+        and not any(isinstance(event, ToolCallAbandoned) for event in events)
+    )
+
+
+def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
+    if not choice.parts or (choice.finish_reason == "tool_calls" and not choice.tool_calls):
+        return False
+    if not all(_is_json_object(call.arguments) for call in choice.tool_calls):
+        return False
+    must_be_json = request.response_format is not None and choice.finish_reason == "stop" and not choice.tool_calls
+    return not must_be_json or _is_json_object(choice.text)
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True

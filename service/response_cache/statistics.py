@@ -1,0 +1,37 @@
+"""How well the response cache does: `hits + misses = total_requests`."""
+
+import msgspec
+
+
+class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/health` shows. Requests that were not looked up (`no-cache`, `no-store`, the policy) are not counted; one
+    that joined a generation in flight is a hit. `cached_items` is what the store told last."""
+
+    hits: int
+    misses: int
+    total_requests: int
+    hit_rate: str
+    cached_items: int
+
+
+class CacheCounters:
+    """Counts since the start. `collapsed` are among the hits; `store_failures` are calls of the store that raised or
+    hung, none of which cost anybody an answer."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+        self.collapsed = 0
+        self.bypassed = 0
+        self.stored = 0
+        self.store_failures = 0
+
+    def statistics(self, cached_items: int) -> CacheStatistics:
+        total = self.hits + self.misses
+        return CacheStatistics(
+            hits=self.hits,
+            misses=self.misses,
+            total_requests=total,
+            hit_rate=f"{100 * self.hits / total if total else 0:.1f}%",
+            cached_items=cached_items,
+        )

@@ -1,0 +1,153 @@
+"""Records in a `CacheBackend`, so that nothing the backend does or fails to do reaches a request."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from logging import getLogger
+
+from cache_backends import CacheBackend
+from service.generation import Completion
+from service.response_cache.record import Record, decode_record, encode_record
+from service.response_cache.statistics import CacheCounters
+
+LOOKUP_SECONDS = 0.5
+WRITE_SECONDS = 10.0
+# How long a store that hung is not asked again.
+PAUSE_SECONDS = 5.0
+MAX_UNWRITTEN_BYTES = 64 * 1024**2
+COUNT_SECONDS = 0.005
+
+log = getLogger(__name__)
+
+
+class ResponseStore:
+    """Looks up and keeps completions. What is being written is found at once: nobody waits for a slow backend to
+    write, and the same request right after is a hit all the same.
+
+    A lookup that takes longer than `lookup_seconds` is a miss, and the backend is then left alone for a while. `now`
+    is in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        backend: CacheBackend,
+        counters: CacheCounters,
+        *,
+        lookup_seconds: float = LOOKUP_SECONDS,
+        max_unwritten_bytes: int = MAX_UNWRITTEN_BYTES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._backend = backend
+        self._counters = counters
+        self._lookup_seconds = lookup_seconds
+        self._max_unwritten_bytes = max_unwritten_bytes
+        self._now = now
+        self._unwritten: dict[str, bytes] = {}
+        self._unwritten_bytes = 0
+        self._writers: dict[str, asyncio.Task[bool]] = {}
+        self._paused_until = 0.0
+        self._counting: asyncio.Task[None] | None = None
+        self._items = 0
+        # Whether the last call went well: what is to be expected of the next.
+        self.works = True
+
+    async def get(self, key: str, max_age: float | None = None) -> Completion | None:
+        """The completion under a key, unless it is older than `max_age` seconds."""
+        data = self._unwritten.get(key)
+        if data is None:
+            data = await self._read(key)
+            if data is None:
+                return None
+        record = decode_record(data)
+        if record is None or (max_age is not None and self._now() - record.stored_at > max_age):
+            return None
+        return record.completion
+
+    def put(self, key: str, completion: Completion) -> asyncio.Task[bool] | None:
+        """Keeps a completion, from now on. The task tells in the end whether the backend has it; None says that too
+        much is unwritten already."""
+        data = encode_record(Record(self._now(), completion))
+        if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
+            self._fail("too much is unwritten")
+            return None
+        self._unwritten_bytes += len(data) - len(self._unwritten.get(key, b""))
+        self._unwritten[key] = data
+        writer = self._writers.get(key)
+        if writer is None:
+            writer = self._writers[key] = asyncio.get_running_loop().create_task(self._write(key))
+        return writer
+
+    async def count_items(self) -> int:
+        """How many the backend holds; what it told last when it does not answer within a few milliseconds."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.get_running_loop().create_task(self._count())
+        await asyncio.wait({self._counting}, timeout=COUNT_SECONDS)
+        return self._items
+
+    async def aclose(self) -> None:
+        """Writes what is unwritten, then closes the backend. Nothing is raised, and nothing is waited for longer than
+        `WRITE_SECONDS`."""
+        tasks = {*self._writers.values(), *([self._counting] if self._counting else [])}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=WRITE_SECONDS)
+            for task in late:
+                task.cancel()
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._backend.aclose()
+        except Exception as exc:
+            self._fail(f"it did not close: {exc!r}")
+
+    async def _read(self, key: str) -> bytes | None:
+        if self._paused_until and time.monotonic() < self._paused_until:
+            return None
+        try:
+            async with asyncio.timeout(self._lookup_seconds):
+                data = await self._backend.get(key)
+        except TimeoutError:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self._fail(f"a lookup took longer than {self._lookup_seconds} s; left alone for {PAUSE_SECONDS} s")
+            return None
+        except Exception as exc:
+            self._fail(f"a lookup failed: {exc!r}")
+            return None
+        self.works = True
+        return data
+
+    async def _write(self, key: str) -> bool:
+        try:
+            while True:
+                data = self._unwritten[key]
+                written = await self._set(key, data)
+                if self._unwritten[key] is data:
+                    return written
+        finally:
+            del self._writers[key]
+            self._unwritten_bytes -= len(self._unwritten.pop(key))
+
+    async def _set(self, key: str, data: bytes) -> bool:
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await self._backend.set(key, data)
+        except Exception as exc:
+            self._fail(f"an answer was not stored: {exc!r}")
+            return False
+        self._counters.stored += 1
+        self.works = True
+        return True
+
+    async def _count(self) -> None:
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                items = (await self._backend.stats()).items
+        except Exception as exc:
+            self._fail(f"it does not tell how much it holds: {exc!r}")
+            return
+        if items is not None:
+            self._items = items
+
+    def _fail(self, what: str) -> None:
+        """Says it once until it works again: during an outage every request comes by here."""
+        self._counters.store_failures += 1
+        log.log(30 if self.works else 10, "response cache, %r: %s", self._backend, what)
+        self.works = False
