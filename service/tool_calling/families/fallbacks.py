@@ -1,0 +1,56 @@
+"""What models write that know of no format: a call as fenced JSON, as bare JSON, or as the text `name({...})`.
+
+Nothing in these marks a call, so only a tool on offer, with arguments that it has, makes one. See `family.Opening` for
+where they count.
+"""
+
+import re
+from collections.abc import Sequence
+
+from service.generation import Tool
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Opening
+from service.tool_calling.json_calls import read_arguments, read_calls
+from service.tool_calling.source import BLANK, SPACE, Malformed, Reading, Source
+
+INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
+_INFO = re.compile(r"[^\n`]*")
+_NAME = re.compile(r"[^\s(]*")
+
+
+def openings(tools: Sequence[Tool]) -> tuple[Opening, ...]:
+    names = tuple(f"{tool.name}(" for tool in tools)
+    return (
+        Opening(("```",), read_fenced, "fence"),
+        Opening(("{", "["), read_bare, "line", consumed=False),
+        Opening(names, read_text_call, "line", consumed=False),
+    )
+
+
+def read_bare(source: Source, calls: Calls) -> Reading[None]:
+    yield from read_calls(source, calls, bare=True)
+
+
+def read_fenced(source: Source, calls: Calls) -> Reading[None]:
+    info = yield from source.run(_INFO)
+    if info.strip() not in INFO_STRINGS:
+        raise Malformed
+    yield from source.expect("\n")
+    yield from read_calls(source, calls, "```", bare=True)
+    yield from source.run(SPACE)
+    yield from source.expect("```")
+    yield from source.run(BLANK)
+    if (yield from source.peek()) not in ("", "\n"):
+        raise Malformed
+    calls.absorb()
+
+
+def read_text_call(source: Source, calls: Calls) -> Reading[None]:
+    name = yield from source.run(_NAME)
+    yield from source.expect("(")
+    yield from source.run(SPACE)
+    yield from read_arguments(source, calls, name, ")")
+    yield from source.run(SPACE)
+    yield from source.expect(")")
+    yield from source.skip(";")
+    calls.absorb()

@@ -1,0 +1,162 @@
+"""Calls written as JSON objects with a name and arguments, as most formats have them."""
+
+import json
+import re
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.json_reader import JsonReader, ignore, repair
+from service.tool_calling.source import SPACE, Malformed, Reading, Source
+
+NAME_KEYS = ("name", "function", "tool_name")
+ARGUMENT_KEYS = ("arguments", "parameters", "args")
+_STRAY = re.compile(r"[}\] \t\r\n]*")
+
+
+def read_arguments(source: Source, calls: Calls, name: str, *ends: str) -> Reading[None]:
+    """A call whose name is known, and whose arguments are the object that comes next."""
+    if (yield from source.peek()) != "{":
+        yield from source.refuse()
+    calls.start(name)
+    yield from JsonReader(source, calls.repaired, ends).value(calls.write)
+    calls.end()
+
+
+def read_calls(source: Source, calls: Calls, *ends: str, bare: bool = False) -> Reading[None]:
+    """One call, a list of calls, or several in a row. With `bare` no markup says that these are calls: then a name
+    that is not on offer, or arguments that the tool does not have, mean that they are none."""
+    yield from source.run(SPACE)
+    in_list = yield from source.skip("[")
+    yield from source.run(SPACE)
+    while True:
+        calls.begin()
+        yield from _CallObject(source, calls, ends, bare).read()
+        calls.absorb()
+        yield from source.run(SPACE)
+        if in_list and (yield from source.skip("]")):
+            calls.absorb()
+            in_list = False
+            yield from source.run(SPACE)
+        yield from source.skip(",", ";")
+        yield from source.run(SPACE)
+        if (yield from source.peek()) != "{":
+            return
+
+
+def read_end(source: Source, calls: Calls, *ends: str) -> Reading[None]:
+    """The marker after a call. Brackets too many before it are no part of anything; without it they are text."""
+    yield from source.run(SPACE)
+    if (yield from source.run(_STRAY)):
+        calls.repaired()
+    if (yield from source.skip(*ends)):
+        calls.absorb()
+
+
+class _CallObject:
+    """One object. The arguments stream as soon as the name is known: usually it comes first."""
+
+    def __init__(self, source: Source, calls: Calls, ends: tuple[str, ...], bare: bool) -> None:
+        self._source = source
+        self._calls = calls
+        self._bare = bare
+        self._json = JsonReader(source, calls.repaired, ends)
+        self._name = ""
+        self._kept: list[str] | None = None  # arguments of what is not yet known to be a call
+        self._done = False
+
+    def read(self) -> Reading[None]:
+        yield from self._members(nested=False)
+        if self._done:
+            return
+        if self._kept is None:
+            if self._bare:
+                raise Malformed
+            self._kept = ["{}"]
+        self._start()
+        self._finish()
+
+    def _members(self, *, nested: bool) -> Reading[None]:
+        yield from self._json.open(ignore, "{")
+        while (yield from self._json.more(ignore)):
+            key = yield from self._json.key_text()
+            if key == "function" and not nested and (yield from self._source.peek()) == "{":
+                yield from self._members(nested=True)
+            elif key in NAME_KEYS and not self._name:
+                yield from self._read_name()
+            elif key in ARGUMENT_KEYS and not self._done and self._kept is None:
+                yield from self._read_arguments()
+            elif self._bare and key not in ("type", "id"):
+                raise Malformed
+            else:
+                yield from self._json.value(ignore)
+
+    def _read_name(self) -> Reading[None]:
+        self._name = yield from self._json.string_text()
+        if not self._name or (self._bare and self._name not in self._calls.tools):
+            raise Malformed
+        if self._kept is not None:
+            self._start()
+            self._finish()
+
+    def _read_arguments(self) -> Reading[None]:
+        self._kept = []
+        first = yield from self._source.peek()
+        if first == "{":
+            yield from self._read_object()
+        else:
+            self._kept.append((yield from self._other_arguments(first)))
+            if self._name:
+                self._start()
+        if self._kept is None:
+            self._finish()
+
+    def _other_arguments(self, first: str) -> Reading[str]:
+        """Arguments that are not an object as it is: an object in a string, or nothing."""
+        if first in self._json.quotes:
+            text = repair((yield from self._json.string_text()) or "{}")
+        else:
+            pieces: list[str] = []
+            yield from self._json.value(pieces.append)
+            text = "{}" if pieces == ["null"] else None
+        if text is None or not text.lstrip().startswith("{"):
+            raise Malformed
+        return text
+
+    def _read_object(self) -> Reading[None]:
+        if self._name and not self._bare:
+            self._start()
+        yield from self._json.open(self._write, "{")
+        while (yield from self._json.more(self._write)):
+            key = yield from self._json.key_text(self._write)
+            if self._name and self._kept is not None:
+                self._check_plausible(key)
+                self._start()
+            yield from self._json.value(self._write)
+        if self._name and self._kept is not None:
+            self._start()
+
+    def _write(self, text: str) -> None:
+        if self._kept is None:
+            self._calls.write(text)
+        else:
+            self._kept.append(text)
+
+    def _check_plausible(self, key: str) -> None:
+        """A tool's definition has a name and parameters too."""
+        properties = self._calls.tools[self._name].parameters.get("properties")
+        if isinstance(properties, dict) and properties and key not in properties:
+            raise Malformed
+
+    def _start(self) -> None:
+        self._calls.start(self._name)
+        self._calls.write("".join(self._kept or ()))
+        self._kept = None
+
+    def _finish(self) -> None:
+        self._calls.end()
+        self._done = True
+
+
+def json_object(call: ToolCall, arguments: str = "arguments") -> str:
+    """A call as the object that most formats have. The arguments are put in as they are."""
+    return f'{{"name": {json.dumps(call.name)}, "{arguments}": {call.arguments}}}'

@@ -1,0 +1,253 @@
+"""A tolerant reader of JSON (RFC 8259) that passes through what is valid, character for character, while it comes.
+
+Repaired, because only one reading is possible: a comma before a closing bracket, strings in single quotes, raw control
+characters in strings, a backslash that escapes nothing, keys without quotes, Python's True, False and None, and
+brackets that are not closed before the end. Everything else is `Malformed`; text that ends inside a value is `Cut`.
+Numbers and strings are never decoded, so no digit and no escape changes.
+"""
+
+import json
+import re
+from collections.abc import Callable, Container, Mapping
+from typing import ClassVar
+
+from service.tool_calling.source import SPACE, Cut, Malformed, NotACall, Reading, Source
+
+Write = Callable[[str], None]
+
+MAX_DEPTH = 200
+_PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"""[^"'\\\x00-\x1f]*""")}
+_NUMBER_CHARACTERS = re.compile(r"[-+0-9.eE]*")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_WORD_CHARACTERS = re.compile(r"[A-Za-z0-9_$-]*")
+_HEX = re.compile(r"[0-9a-fA-F]{4}")
+_WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
+
+
+def escape(text: str) -> str:
+    """`text` as it stands inside a JSON string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def ignore(_: str) -> None:
+    """Writes nowhere."""
+
+
+class _Bracket:
+    """An open bracket: what closes it as the text says and as JSON says, and how many members it has."""
+
+    def __init__(self, closer: str, json_closer: str) -> None:
+        self.closer = closer
+        self.json_closer = json_closer
+        self.members = 0
+
+
+class JsonReader:
+    """Reads values from `source`, and writes them as valid JSON. `ends` are markers that stand only after a whole
+    value: before one of them missing brackets are closed. `repaired` is called once for every repair."""
+
+    containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {"{": ("}", "{", "}"), "[": ("]", "[", "]")}
+    quotes: ClassVar[Container[str]] = _PLAIN
+
+    def __init__(self, source: Source, repaired: Callable[[], None], ends: tuple[str, ...] = ()) -> None:
+        self._source = source
+        self._repaired = repaired
+        self._ends = ends
+        self._open: list[_Bracket] = []
+
+    def value(self, write: Write) -> Reading[None]:
+        """One whole value, which begins here."""
+        depth = len(self._open)
+        yield from self._value(write)
+        while len(self._open) > depth:
+            if not (yield from self.more(write)):
+                continue
+            if self._open[-1].json_closer == "}":
+                yield from self.key(write)
+            yield from self._value(write)
+
+    def open(self, write: Write, *brackets: str) -> Reading[None]:
+        """The bracket that begins a container."""
+        bracket = yield from self._source.which(brackets)
+        if not bracket:
+            yield from self._source.refuse()
+        if len(self._open) == MAX_DEPTH:
+            raise Malformed
+        self._source.take(1)
+        closer, json_opener, json_closer = self.containers[bracket]
+        self._open.append(_Bracket(closer, json_closer))
+        write(json_opener)
+
+    def more(self, write: Write) -> Reading[bool]:
+        """Goes to the next member of the innermost container; False when there is none: then it is closed."""
+        top = self._open[-1]
+        before = yield from self._source.run(SPACE)
+        after = ""
+        comma = bool(top.members) and (yield from self._source.skip(","))
+        if comma:
+            after = yield from self._source.run(SPACE)
+        if (yield from self._source.skip(top.closer)):
+            self._close(write, before + after, trailing_comma=comma)
+            return False
+        if (yield from self._ends_here(after_value=bool(top.members) and not comma)):
+            self._repaired()
+            self._close(write, before + after, trailing_comma=False)
+            return False
+        if top.members and not comma:
+            raise Malformed
+        write(f"{before},{after}" if comma else before)
+        top.members += 1
+        return True
+
+    def key(self, write: Write) -> Reading[None]:
+        """A key and its colon, up to the value."""
+        first = yield from self._source.peek()
+        if first in self.quotes:
+            yield from self.string(write, first)
+        else:
+            word = yield from self._source.run(_WORD_CHARACTERS)
+            if not word:
+                yield from self._source.refuse()
+            self._repaired()
+            write(f'"{word}"')
+        before = yield from self._source.run(SPACE)
+        yield from self._source.expect(":")
+        write(before + ":" + (yield from self._source.run(SPACE)))
+
+    def key_text(self, write: Write = ignore) -> Reading[str]:
+        """The next key, decoded."""
+        pieces: list[str] = []
+        yield from self.key(pieces.append)
+        text = "".join(pieces)
+        write(text)
+        return decode_string(text.rstrip(" \t\r\n:"))
+
+    def string_text(self) -> Reading[str]:
+        """A whole string, decoded."""
+        quote = yield from self._source.peek()
+        if quote not in self.quotes:
+            yield from self._source.refuse()
+        pieces: list[str] = []
+        yield from self.string(pieces.append, quote)
+        return decode_string("".join(pieces))
+
+    def string(self, write: Write, quote: str) -> Reading[None]:
+        self._source.take(1)
+        write('"')
+        if quote != '"':
+            self._repaired()
+        while True:
+            write(self._source.take_while(_PLAIN[quote]))
+            char = yield from self._source.peek()
+            if not char:
+                raise Cut
+            if char == "\\":
+                yield from self._escape(write)
+                continue
+            if not _PLAIN[quote].fullmatch(char):
+                self._source.take(1)
+                if char == quote:
+                    break
+                if char != '"':
+                    self._repaired()
+                write(escape(char))
+        write('"')
+
+    def _escape(self, write: Write) -> Reading[None]:
+        pair = yield from self._source.peek(2)
+        if len(pair) < 2:
+            raise Cut
+        if pair[1] in '"\\/bfnrt':
+            write(self._source.take(2))
+        elif pair[1] == "u":
+            whole = yield from self._source.peek(6)
+            if len(whole) < 6 and _HEX.match(whole[2:].ljust(4, "0")):
+                raise Cut
+            if _HEX.match(whole[2:]):
+                write(self._source.take(6))
+            else:
+                self._literal_backslash(write)
+        elif pair[1] == "'":
+            self._repaired()
+            write(self._source.take(2)[1])
+        else:
+            self._literal_backslash(write)
+
+    def _literal_backslash(self, write: Write) -> None:
+        self._repaired()
+        self._source.take(1)
+        write("\\\\")
+
+    def _value(self, write: Write) -> Reading[None]:
+        first = yield from self._source.peek()
+        if not first:
+            raise Cut
+        if first in self.containers:
+            yield from self.open(write, first)
+        elif first in self.quotes:
+            yield from self.string(write, first)
+        elif _NUMBER_CHARACTERS.fullmatch(first) and first not in "eE":
+            yield from self.number(write)
+        else:
+            yield from self._word(write)
+
+    def number(self, write: Write) -> Reading[None]:
+        number = yield from self._source.run(_NUMBER_CHARACTERS)
+        if self._open and not (yield from self._source.peek()):
+            raise Cut
+        if not _NUMBER.fullmatch(number):
+            raise Malformed
+        write(number)
+
+    def _word(self, write: Write) -> Reading[None]:
+        word = yield from self._source.run(_WORD_CHARACTERS)
+        if word not in _WORDS:
+            if any(known.startswith(word) for known in _WORDS):
+                yield from self._source.refuse()
+            raise Malformed
+        if word != _WORDS[word]:
+            self._repaired()
+        write(_WORDS[word])
+
+    def _close(self, write: Write, space: str, *, trailing_comma: bool) -> None:
+        if trailing_comma:
+            self._repaired()
+        write(space + self._open.pop().json_closer)
+
+    def _ends_here(self, *, after_value: bool) -> Reading[bool]:
+        """Whether the container ends here without its own bracket."""
+        char = yield from self._source.peek()
+        if not char:
+            if self._source.truncated or not after_value:
+                raise Cut
+            return True
+        if char in "}])":
+            return True
+        return bool((yield from self._source.which(self._ends)))
+
+
+def decode_string(text: str) -> str:
+    """The text of a JSON string, which is known to be valid."""
+    return str(json.loads(text))
+
+
+def repair(text: str, reader: type[JsonReader] = JsonReader) -> str | None:
+    """`text` as valid JSON; None when it is not, and cannot be made so."""
+    source = Source()
+    source.feed(text)
+    source.end(truncated=False)
+    pieces: list[str] = []
+    try:
+        for _ in _alone(reader(source, lambda: None), source, pieces.append):
+            raise AssertionError("a reader waits for more than the end")
+    except NotACall:
+        return None
+    return "".join(pieces)
+
+
+def _alone(reader: JsonReader, source: Source, write: Write) -> Reading[None]:
+    yield from source.run(SPACE)
+    yield from reader.value(write)
+    yield from source.run(SPACE)
+    if (yield from source.peek()):
+        raise Malformed

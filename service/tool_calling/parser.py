@@ -1,0 +1,84 @@
+"""From what a model writes to text and tool calls, at once or as it comes: the one implementation of both."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.events import ChoiceFinished, CompletionBuilder, Done, Event, TextDelta
+from service.generation import Tool, ToolCall, Usage
+from service.tool_calling.calls import Calls, Counts
+from service.tool_calling.families import FAMILIES, fallbacks
+from service.tool_calling.family import Opening
+from service.tool_calling.scanner import Scanner
+from service.tool_calling.source import Source
+
+
+class ParsedOutput(msgspec.Struct, frozen=True):
+    """`content` is everything that is neither a call nor reasoning; `reasoning` only formats with channels have."""
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    counts: Counts = msgspec.field(default_factory=Counts)
+
+
+class StreamParser:
+    """Parses one choice. The events do not depend on how the text is cut, except for the number of deltas.
+
+    A call's arguments are passed on while they come. When the text breaks off inside a call, or the call turns out to
+    be damaged, what was passed on cannot be taken back: then `ToolCallAbandoned` says that it is no call, and its
+    text, markup and all, follows as content. So a call is never invented, and nothing is lost.
+    """
+
+    def __init__(self, tools: Sequence[Tool], family: str | None = None, *, choice: int = 0) -> None:
+        """`family` None reads every format. Raises ValueError for one that there is not."""
+        self._choice = choice
+        self._source = Source()
+        self._calls = Calls(self._source, {tool.name: tool for tool in tools}, choice)
+        openings = _openings(tools, family)
+        self._scan = Scanner(self._source, self._calls, openings).run() if openings else None
+
+    @property
+    def counts(self) -> Counts:
+        """What was found up to now; `counts.calls` is the number of whole calls."""
+        return self._calls.counts
+
+    def feed(self, text: str) -> list[Event]:
+        if self._scan is None:
+            return [TextDelta(self._choice, text)] if text else []
+        self._source.feed(text)
+        next(self._scan, None)
+        return self._calls.drain()
+
+    def finish(self, *, truncated: bool = False) -> list[Event]:
+        """The text is at its end. With `truncated` it was not the model that ended it (its tokens ran out): then
+        brackets that are missing at the end are not closed, since more might have come."""
+        if self._scan is None:
+            return []
+        self._source.end(truncated=truncated)
+        next(self._scan, None)
+        return self._calls.drain()
+
+
+def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, truncated: bool = False) -> ParsedOutput:
+    """A whole answer. The parameters are those of `StreamParser` and its `finish`."""
+    parser = StreamParser(tools, family)
+    builder = CompletionBuilder()
+    for event in (*parser.feed(text), *parser.finish(truncated=truncated)):
+        builder.feed(event)
+    builder.feed(ChoiceFinished(0, "stop"))
+    builder.feed(Done(Usage(prompt_tokens=0, completion_tokens=0)))
+    choice = builder.build().choices[0]
+    return ParsedOutput(choice.text, choice.tool_calls, choice.reasoning, parser.counts)
+
+
+def _openings(tools: Sequence[Tool], family: str | None) -> tuple[Opening, ...]:
+    if family is None:
+        families = list(FAMILIES.values())
+    elif family in FAMILIES:
+        families = [FAMILIES[family]]
+    else:
+        raise ValueError(f"expected a family of tool call formats ({', '.join(FAMILIES)}), found {family!r}")
+    if not tools:
+        return tuple(opening for f in families if f.frames and family is not None for opening in f.openings)
+    return (*(opening for f in families for opening in f.openings), *fallbacks.openings(tools))

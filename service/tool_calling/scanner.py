@@ -1,0 +1,227 @@
+"""Finds where calls open in a text, and what is only code, an example or a thought."""
+
+import re
+from collections.abc import Sequence
+
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Opening, Place
+from service.tool_calling.source import BLANK, Cut, NotACall, Reading, Source
+
+THOUGHTS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
+EXAMPLE_WORDS = ("example", "e.g.", "for instance", "would ", "syntax", "such as")
+_LINE = re.compile(r"[^\n]*")
+_IN_SPAN = re.compile(r"[^\n`]*")
+_FENCES = {"`": re.compile("`*"), "~": re.compile("~*")}
+
+
+class _Openings:
+    """The openings of one place. `first` are the characters that their markers begin with."""
+
+    def __init__(self, openings: Sequence[Opening], place: Place) -> None:
+        self._by_marker: dict[str, list[Opening]] = {}
+        self._by_first: dict[str, tuple[str, ...]] = {}
+        for opening in openings:
+            for marker in opening.markers if opening.place == place else ():
+                self._by_marker.setdefault(marker, []).append(opening)
+        for marker in self._by_marker:
+            self._by_first[marker[0]] = (*self._by_first.get(marker[0], ()), marker)
+        self.first = "".join(self._by_first)
+
+    def marker(self, source: Source) -> Reading[str]:
+        """The marker that comes next, or nothing."""
+        first = yield from source.peek()
+        return (yield from source.which(self._by_first.get(first, ())))
+
+    def of(self, marker: str) -> Sequence[Opening]:
+        return self._by_marker.get(marker, ())
+
+
+class Scanner:
+    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), except that a
+    code span stays on its line: so it is known soon whether a backtick hides a call."""
+
+    def __init__(self, source: Source, calls: Calls, openings: Sequence[Opening]) -> None:
+        self._source = source
+        self._calls = calls
+        self._trial: Calls | None = None  # calls that count only if nothing follows
+        self._tail = ""
+        self._anywhere = _Openings(openings, "anywhere")
+        self._line = _Openings(openings, "line")
+        self._fence = _Openings(openings, "fence")
+        self._plain = re.compile(f"[^\n`{re.escape(self._anywhere.first)}]*")
+
+    def run(self) -> Reading[None]:
+        new_line = True
+        while (yield from self._source.peek()):
+            new_line = yield from (self._line_start() if new_line else self._rest_of_line())
+        if self._trial is not None:
+            self._calls.adopt(self._trial)
+        self._calls.finish()
+
+    def _line_start(self) -> Reading[bool]:
+        """What stands only at the beginning of a line. Like `_rest_of_line` it says whether another line begins."""
+        self._text((yield from self._source.run(BLANK)))
+        fence = yield from self._source.which(("```", "~~~"))
+        if fence:
+            yield from self._fenced(fence)
+            return False
+        thought = yield from self._source.which(tuple(THOUGHTS))
+        if thought:
+            self._text(self._source.take(len(thought)))
+            yield from self._thought(THOUGHTS[thought])
+            return False
+        marker = yield from self._line.marker(self._source)
+        if not marker or self._after_example():
+            return False
+        return (yield from self._attempt(marker, self._line.of(marker), self._unmarked()))
+
+    def _rest_of_line(self) -> Reading[bool]:
+        span = 0  # the backticks of an open code span; -1 when there is none to come
+        while True:
+            self._text(self._source.take_while(self._plain))
+            char = yield from self._source.peek()
+            if char in ("", "\n"):
+                self._text(self._source.take(len(char)))
+                return bool(char)
+            if char == "`":
+                ticks = yield from self._source.run(_FENCES[char])
+                self._text(ticks)
+                span = len(ticks) if span == 0 else 0 if span == len(ticks) else span
+                continue
+            marker = yield from self._anywhere.marker(self._source)
+            if not marker:
+                self._text(self._source.take(1))
+            elif span > 0 and (yield from self._span_closes(span)):
+                span = 0
+            else:
+                span = -1
+                if (yield from self._attempt(marker, self._anywhere.of(marker), self._marked())):
+                    return True
+
+    def _span_closes(self, ticks: int) -> Reading[bool]:
+        """Whether the code span around this place closes on its line: then all of it is text."""
+        self._source.mark()
+        while True:
+            yield from self._source.run(_IN_SPAN)
+            closing = yield from self._source.run(_FENCES["`"])
+            if not closing:
+                self._source.rewind()
+                self._source.unmark()
+                return False
+            if len(closing) == ticks:
+                self._text(self._source.marked)
+                self._source.unmark()
+                return True
+
+    def _fenced(self, fence: str) -> Reading[None]:
+        """A fenced block: a call, if it holds nothing else, or code up to the closing fence."""
+        openings = self._fence.of(fence)
+        if openings and not self._after_example():
+            calls = self._unmarked()
+            read = yield from self._read(openings[0], fence, calls)
+            if read or calls.settled:
+                self._settle(calls)
+            else:
+                self._source.rewind()
+                self._source.unmark()
+            if read:
+                return
+        opening = yield from self._source.run(_FENCES[fence[0]])
+        self._text(opening)
+        yield from self._code(_FENCES[fence[0]], max(len(opening), len(fence)))
+
+    def _code(self, fence: re.Pattern[str], size: int) -> Reading[None]:
+        while True:
+            yield from self._pass(_LINE)
+            if not (yield from self._source.peek()):
+                return
+            self._text(self._source.take(1))
+            yield from self._pass(BLANK)
+            closing = yield from self._source.run(fence)
+            self._text(closing)
+            if len(closing) >= size:
+                yield from self._pass(BLANK)
+                if (yield from self._source.peek()) in ("", "\n"):
+                    return
+
+    def _thought(self, end: str) -> Reading[None]:
+        inside = re.compile(f"[^{re.escape(end[0])}]*")
+        while True:
+            yield from self._pass(inside)
+            found = yield from self._source.which((end,))
+            self._text(self._source.take(len(found) or 1))
+            if found or not (yield from self._source.peek()):
+                return
+
+    def _attempt(self, marker: str, openings: Sequence[Opening], calls: Calls) -> Reading[bool]:
+        """Whether one of `openings` reads a call here. If none does, what the one that came farthest has read is
+        text: it is not looked into again, so that no text is read more often than there are openings of a marker."""
+        farthest = 0
+        cut = self._calls.counts.cut_calls
+        for opening in openings:
+            read = yield from self._read(opening, marker, calls)
+            if read or calls.settled:
+                self._settle(calls)
+                return read
+            farthest = max(farthest, self._source.rewind())
+        self._source.unmark()
+        self._calls.counts.cut_calls = min(self._calls.counts.cut_calls, cut + 1)
+        self._text(self._source.take(farthest))
+        return False
+
+    def _read(self, opening: Opening, marker: str, calls: Calls) -> Reading[bool]:
+        calls.attempt()
+        if opening.consumed:
+            self._source.take(len(marker))
+        try:
+            yield from opening.read(self._source, calls)
+        except NotACall as failure:
+            calls.fail(cut=isinstance(failure, Cut))
+            return False
+        return True
+
+    def _settle(self, calls: Calls) -> None:
+        calls.finish_attempt()
+        if calls is self._trial and calls.said_text:
+            self._forget_trial()
+
+    def _text(self, text: str) -> None:
+        if self._trial is not None:
+            if text.strip():
+                self._forget_trial()
+            else:
+                self._trial.pass_over(text)
+                return
+        self._tail = (self._tail + text)[-200:]
+        self._calls.text(text)
+
+    def _pass(self, pattern: re.Pattern[str]) -> Reading[None]:
+        """A run is text."""
+        while True:
+            self._text(self._source.take_while(pattern))
+            char = yield from self._source.peek()
+            if not char or not pattern.fullmatch(char):
+                return
+
+    def _marked(self) -> Calls:
+        """Where calls go that are calls by their markup."""
+        self._forget_trial()
+        return self._calls
+
+    def _unmarked(self) -> Calls:
+        """Where calls go that could be ordinary text: if text stands before them, they count only at the end."""
+        if self._trial is None and not self._calls.said_text:
+            return self._calls
+        if self._trial is None:
+            self._trial = self._calls.trial()
+        return self._trial
+
+    def _forget_trial(self) -> None:
+        if self._trial is not None:
+            forgotten, self._trial = self._trial, None
+            self._calls.text(forgotten.read)
+
+    def _after_example(self) -> bool:
+        """Whether the text before this place announces an example."""
+        lines = self._tail.rstrip().lower().rsplit("\n", 1)
+        return any(word in lines[-1] for word in EXAMPLE_WORDS)

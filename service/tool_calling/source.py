@@ -1,0 +1,121 @@
+"""Text that arrives in pieces, for readers that do not care where it was cut.
+
+A reader is a generator that yields when it needs more text than there is. What it decides depends on the text alone:
+every method here that looks ahead waits until what it looks at can no longer change.
+"""
+
+import re
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+Reading = Generator[None, None, T]
+
+SPACE = re.compile(r"[ \t\r\n]*")
+BLANK = re.compile(r"[ \t]*")
+
+
+class NotACall(Exception):
+    """What was read is no tool call."""
+
+
+class Malformed(NotACall):
+    """The text does not have the form that a call must have here."""
+
+
+class Cut(NotACall):
+    """The text ended inside of what may have become a call."""
+
+
+class Source:
+    """A buffer with a place in it. Reading is linear: what was consumed is never copied again, except once when a
+    reader gives back everything since `mark`. `truncated` says that the model did not end its text by itself."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.truncated = False
+        self._text = ""
+        self._at = 0
+        self._marked: list[str] | None = None
+
+    def feed(self, text: str) -> None:
+        self._text = self._text[self._at :] + text
+        self._at = 0
+
+    def end(self, *, truncated: bool) -> None:
+        self.ended = True
+        self.truncated = truncated
+
+    def take(self, count: int) -> str:
+        """Consumes `count` characters that are known to be there."""
+        taken = self._text[self._at : self._at + count]
+        self._at += count
+        if self._marked is not None and taken:
+            self._marked.append(taken)
+        return taken
+
+    def take_while(self, pattern: re.Pattern[str]) -> str:
+        """Consumes what is here and now of a run; `pattern` is one character class with a star."""
+        match = pattern.match(self._text, self._at)
+        return self.take(match.end() - self._at) if match else ""
+
+    def run(self, pattern: re.Pattern[str]) -> Reading[str]:
+        """Consumes a whole run, however long."""
+        pieces = [self.take_while(pattern)]
+        while self._at == len(self._text) and not self.ended:
+            yield
+            pieces.append(self.take_while(pattern))
+        return "".join(pieces)
+
+    def peek(self, count: int = 1) -> Reading[str]:
+        """The next `count` characters; fewer only at the end."""
+        while len(self._text) - self._at < count and not self.ended:
+            yield
+        return self._text[self._at : self._at + count]
+
+    def which(self, literals: tuple[str, ...]) -> Reading[str]:
+        """The longest of `literals` that comes next, or nothing; waits only as long as the answer is open."""
+        size = 0
+        found = ""
+        while literals:
+            size += 1
+            seen = yield from self.peek(size)
+            literals = tuple(literal for literal in literals if literal.startswith(seen)) if len(seen) == size else ()
+            if seen in literals:
+                found = seen
+                literals = tuple(literal for literal in literals if literal != seen)
+        return found
+
+    def skip(self, *literals: str) -> Reading[bool]:
+        """Consumes one of `literals`, if one comes next."""
+        found = yield from self.which(literals)
+        self.take(len(found))
+        return bool(found)
+
+    def expect(self, *literals: str) -> Reading[None]:
+        if not (yield from self.skip(*literals)):
+            yield from self.refuse()
+
+    def refuse(self) -> Reading[None]:
+        """Raises `Cut` if nothing more comes, else `Malformed`."""
+        raise Malformed if (yield from self.peek()) else Cut
+
+    def mark(self) -> None:
+        """From here on what is consumed is remembered."""
+        self._marked = []
+
+    def unmark(self) -> None:
+        self._marked = None
+
+    @property
+    def marked(self) -> str:
+        """What was consumed since `mark`."""
+        return "".join(self._marked or ())
+
+    def rewind(self) -> int:
+        """Gives back everything since `mark`, and says how many characters that were."""
+        marked = self.marked
+        self._text = marked + self._text[self._at :]
+        self._at = 0
+        self._marked = []
+        return len(marked)
