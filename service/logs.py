@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from service.settings import Settings
 
+OURS = ("anyclaude", "service", "cache_backends")
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _ESCAPES = {
@@ -25,7 +26,8 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     for old in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    logging.getLogger("anyclaude").setLevel(logging.DEBUG if settings.debug_level else logging.INFO)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG if settings.debug_level else logging.INFO)
 
 
 def escape_controls(text: str) -> str:
@@ -42,7 +44,7 @@ class Lines(logging.Formatter):
     """`2025-01-31 12:00:00.123 INFO server: text`, in UTC; a traceback follows, each of its lines marked with a bar."""
 
     def format(self, record: logging.LogRecord) -> str:
-        name = record.name.removeprefix("anyclaude.")
+        name = record.name.removeprefix("anyclaude.").removeprefix("service.")
         lines = [f"{_time(record)} {record.levelname} {name}: {escape_controls(record.getMessage())}"]
         lines += [f"  | {escape_controls(line)}" for line in _traceback(self, record).split("\n") if line]
         return "\n".join(lines)

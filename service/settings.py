@@ -72,7 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long sending a body may take.")] = 30.0
 
     cache: Annotated[
-        tuple[str, ...], Meta(description="Response-cache URLs, fastest first. Empty: no response cache.")
+        tuple[str, ...],
+        Meta(min_length=1, description="Response-cache URLs, fastest first. cachePolicy 'off' switches it off."),
     ] = ("memory://?max_items=32",)
     cache_policy: Annotated[CachePolicy, Meta(description="Which answers the response cache stores.")] = "all"
     prefix_memory_bytes: Annotated[

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.logs import ServiceHandler, configure, escape_controls
+from service.logs import OURS, ServiceHandler, configure, escape_controls
 from service.settings import DebugLevel, LogFormat, Settings
 
 logger = logging.getLogger("anyclaude.request")
@@ -22,7 +22,8 @@ def _restored() -> Iterator[None]:
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
         root.removeHandler(handler)
-    logging.getLogger("anyclaude").setLevel(logging.NOTSET)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def configured(level: DebugLevel = 0, log_format: LogFormat = "text") -> io.StringIO:
@@ -55,12 +56,15 @@ def test_a_line_as_json_has_the_extra_fields() -> None:
     }
 
 
-@pytest.mark.parametrize(("level", "lines"), [(0, ["info"]), (1, ["debug", "info"]), (2, ["debug", "info"])])
+@pytest.mark.parametrize(
+    ("level", "lines"), [(0, ["info"]), (1, ["debug", "info", "debug"]), (2, ["debug", "info", "debug"])]
+)
 def test_levels(level: DebugLevel, lines: list[str]) -> None:
     stream = configured(level)
     logger.debug("debug")
     logger.info("info")
     logging.getLogger("somebody.else").info("chatter")
+    logging.getLogger("service.executor.model").debug("debug")
     assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == lines
 
 

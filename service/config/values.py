@@ -84,7 +84,7 @@ def _describe(info: inspect.Type) -> str:
         case inspect.NoneType():
             return "null"
         case inspect.VarTupleType():
-            return "a list of texts"
+            return "a list of texts that is not empty" if info.min_length else "a list of texts"
         case _:
             raise TypeError(f"no setting may have the type {info!r}")
 
