@@ -81,12 +81,14 @@ class CachingExecutor:
     async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> Answer:
         flight = self._joinable.get(key)
         completion = await self._store.get(key, directives.max_age)
-        if completion is None and flight is not None:
-            # It may have ended and been stored just after the store was asked.
-            completion = flight.completion
         if completion is not None:
             self.counters.hits += 1
             return StoredAnswer(completion)
+        if flight is not None and flight.completion is not None:
+            # It ended while the store was asked, which therefore did not have it yet.
+            self.counters.hits += 1
+            self.counters.collapsed += 1
+            return StoredAnswer(flight.completion, "collapsed")
         flight = self._joinable.get(key)
         if flight is not None:
             self.counters.hits += 1
@@ -127,6 +129,4 @@ class CachingExecutor:
 
 
 def _not_cached() -> NotCached:
-    return NotCached(
-        "The request said only-if-cached, and no answer to it is stored. Send it without, to generate one."
-    )
+    return NotCached("The request said only-if-cached, and no answer to it is stored. Without it, one is generated.")

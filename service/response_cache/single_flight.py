@@ -127,7 +127,11 @@ class Flight:
         self.stored = False
         if self._lingering is not None:
             self._lingering.cancel()
-        self._ended(self)
+        try:
+            self._ended(self)
+        except Exception:
+            # Whatever is wrong with keeping it: the answer is there, and its readers wait for it.
+            log.exception("an answer could not be kept")
         self._wake()
 
     def _wake(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from logging import getLogger
+from logging import DEBUG, WARNING, getLogger
 
 from cache_backends import CacheBackend
 from service.generation import Completion
@@ -102,17 +102,18 @@ class ResponseStore:
         if self._paused_until and time.monotonic() < self._paused_until:
             return None
         try:
-            async with asyncio.timeout(self._lookup_seconds):
+            async with asyncio.timeout(self._lookup_seconds) as deadline:
                 data = await self._backend.get(key)
-        except TimeoutError:
-            self._paused_until = time.monotonic() + PAUSE_SECONDS
-            self._fail(f"a lookup took longer than {self._lookup_seconds} s; left alone for {PAUSE_SECONDS} s")
-            return None
         except Exception as exc:
-            self._fail(f"a lookup failed: {exc!r}")
+            if deadline.expired():
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+                self._fail(f"a lookup took longer than {self._lookup_seconds} s; not asked for {PAUSE_SECONDS} s")
+            else:
+                self._fail(f"a lookup failed: {exc!r}")
             return None
         self.works = True
-        return data
+        # Other packages' backends come by here: what they return is looked at before it is believed.
+        return data if isinstance(data, bytes) else None
 
     async def _write(self, key: str) -> bool:
         try:
@@ -141,7 +142,7 @@ class ResponseStore:
             async with asyncio.timeout(WRITE_SECONDS):
                 items = (await self._backend.stats()).items
         except Exception as exc:
-            self._fail(f"it does not tell how much it holds: {exc!r}")
+            log.debug("response cache, %r: it does not tell how much it holds: %r", self._backend, exc)
             return
         if items is not None:
             self._items = items
@@ -149,5 +150,5 @@ class ResponseStore:
     def _fail(self, what: str) -> None:
         """Says it once until it works again: during an outage every request comes by here."""
         self._counters.store_failures += 1
-        log.log(30 if self.works else 10, "response cache, %r: %s", self._backend, what)
+        log.log(WARNING if self.works else DEBUG, "response cache, %r: %s", self._backend, what)
         self.works = False
