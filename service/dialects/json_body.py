@@ -19,6 +19,7 @@ T = TypeVar("T")
 MAX_DEPTH = 64
 
 _SHOWN_CHARS = 80
+# A larger body is not worth reading again for a better message.
 _MAX_REREAD_BYTES = 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
@@ -112,7 +113,7 @@ def _types(names: str) -> str:
 
 def _found(body: bytes, path: str) -> str:
     """What stands at the path, when it can be told."""
-    if "[...]" in path:
+    if "[...]" in path or len(body) > _MAX_REREAD_BYTES:
         return ""
     try:
         value = msgspec.json.decode(body)

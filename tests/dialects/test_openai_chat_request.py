@@ -87,8 +87,8 @@ MESSAGES: list[tuple[list[dict[str, Any]], list[Message]]] = [
         ],
         [
             Message(role="user", content="hi"),
-            Message(role="assistant", tool_calls=(ToolCall("call_messages[1]", "f", "{}"),)),
-            Message(role="tool", content="42", tool_call_id="call_messages[1]"),
+            Message(role="assistant", tool_calls=(ToolCall("call_0", "f", "{}"),)),
+            Message(role="tool", content="42", tool_call_id="call_0"),
         ],
     ),
 ]
@@ -345,6 +345,10 @@ def test_refusals_name_the_field(fields: dict[str, Any], param: str, code: str) 
         (
             '"response_format": {"type": "json_schema", "json_schema": {"schema": %s}}',
             "response_format.json_schema.schema",
+        ),
+        (
+            '"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": %s}}]',
+            "messages[0].function_call.arguments",
         ),
     ],
 )

@@ -17,7 +17,10 @@ _MAX_REMEMBERED_BYTES = 256 * 1024
 
 
 class OpenAIChat:
-    """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same."""
+    """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same.
+
+    Requests with the same tools share them, so that nobody may change a schema in place.
+    """
 
     name = "openai_chat"
 

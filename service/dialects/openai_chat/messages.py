@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from service.dialects.json_body import choose, join_texts, show
+from service.dialects.json_body import check_depth, choose, join_texts, show
 from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
 from service.generation import Message, ToolCall
 
@@ -98,9 +98,9 @@ class _Reader:
         return Message(role="tool", content=_required_text(message, at), tool_call_id=message.tool_call_id)
 
     def _function_call(self, function: CalledFunction, at: str) -> ToolCall:
-        """The deprecated form has no ids: the place in the conversation serves for one."""
-        self._last_function_call = f"call_{at}"
-        return ToolCall(self._last_function_call, function.name, _arguments(function))
+        """The deprecated form has no ids: the count of calls before it serves for one."""
+        self._last_function_call = f"call_{len(self._called)}"
+        return ToolCall(self._last_function_call, function.name, _arguments(function, f"{at}.function_call"))
 
     def _function(self, message: ChatMessage, at: str) -> Message:
         if not self._last_function_call:
@@ -147,10 +147,11 @@ def _tool_call(call: CalledTool, at: str) -> ToolCall:
         )
     if call.function is None:
         raise MissingParameter(f"Missing required parameter: '{at}.function'.", param=f"{at}.function")
-    return ToolCall(call.id, call.function.name, _arguments(call.function))
+    return ToolCall(call.id, call.function.name, _arguments(call.function, f"{at}.function"))
 
 
-def _arguments(function: CalledFunction) -> str:
+def _arguments(function: CalledFunction, at: str) -> str:
     if isinstance(function.arguments, str):
         return function.arguments or "{}"
+    check_depth(function.arguments, f"{at}.arguments")
     return msgspec.json.encode(function.arguments or {}).decode()
