@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from service.models.storage import FILE_MODE, FOLDER_MODE, private_folder
+
 logger = logging.getLogger("anyclaude.traces")
 
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"})
@@ -79,8 +81,7 @@ class TraceWriter:
                 logger.warning("the trace of %s could not be written: %s", exchange.request_id, exc.strerror)
 
     def _existing(self) -> list[tuple[Path, int]]:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
+        private_folder(self._folder).chmod(FOLDER_MODE)
         return [(path, path.stat().st_size) for path in sorted(self._folder.glob("*.json"))]
 
     def _store(self, exchange: Exchange) -> None:
@@ -90,7 +91,7 @@ class TraceWriter:
             logger.warning("the trace of %s is larger than all traces may be: left out", exchange.request_id)
             return
         path = self._folder / file_name(exchange)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE)
         with open(descriptor, "wb") as file:
             file.write(content)
         self._files.append((path, len(content)))

@@ -16,8 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from service.models.storage import private_folder
 from service.settings import Settings
 
 POLL_SECONDS = 0.05
@@ -139,9 +139,3 @@ class BackgroundServer:
 
     def _open(self, name: str) -> int:
         return os.open(self._run / f"{self._settings.port}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def private_folder(path: Path) -> Path:
-    """Makes the folder for its owner alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path

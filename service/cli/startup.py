@@ -15,6 +15,7 @@ from service.settings import Settings
 
 POLL_SECONDS = 0.1
 LOG_LINES = 15
+SILENT = Health(status="loading", model="", model_loaded=False, cache={})
 OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG)}
 
 
@@ -29,17 +30,15 @@ class Startup:
         self._console = console
 
     def use_remote(self) -> Health:
-        """A server of somebody else: it is there and healthy, or the command ends."""
+        """A server on another machine, which is waited for while it loads."""
         health = self.find()
-        if health is None:
+        if health is None or health is SILENT:
             raise Failure(
                 Exit.UNAVAILABLE,
                 f"No server answers at {self._address.root}, and it is not on this machine, so none is started. "
                 "Start it there, or change VLLM_MLX_URL or baseUrl.",
             )
-        if health.status == "unhealthy":
-            raise self._unhealthy(health)
-        return health
+        return health if health.status == "healthy" else self._wait(None)
 
     @contextlib.contextmanager
     def use_local(self, server: BackgroundServer) -> Iterator[Health]:
@@ -60,20 +59,20 @@ class Startup:
         try:
             if health is None:
                 server.start()
-            return self._wait(server, started=health is None)
+            return self._wait(server if health is None else None)
         except BaseException:
             if health is None:
                 server.stop()
             raise
 
     def find(self) -> Health | None:
-        """None when nothing listens. A server that only keeps silent counts as loading."""
+        """None when nothing listens; SILENT when something does, and has not answered yet."""
         try:
             return self._client.health()
         except NotThere:
             return None
         except NoAnswer:
-            return Health(status="loading", model="", model_loaded=False, cache={})
+            return SILENT
         except NotOurs as exc:
             raise Failure(
                 Exit.PORT_IN_USE,
@@ -81,23 +80,23 @@ class Startup:
                 "Stop it, or choose another port: VLLM_MLX_URL=http://localhost:8082/v1, or port in .anyclauderc.json.",
             ) from None
 
-    def _wait(self, server: BackgroundServer, *, started: bool) -> Health:
+    def _wait(self, started: BackgroundServer | None) -> Health:
+        """Until it is healthy. `started` is the server when it was started here."""
         deadline = time.monotonic() + self._settings.startup_timeout_seconds
-        with self._progress(server if started else None) as show:
+        with self._progress(started) as show:
             while time.monotonic() < deadline:
-                code = server.exit_code()
-                if code is not None:
-                    raise self._died(server, code)
+                if started is not None and (code := started.exit_code()) is not None:
+                    raise self._died(started, code)
                 health = self.find()
-                if health is None and not started:
+                if health is None and started is None:
                     raise Failure(Exit.UNAVAILABLE, "The server went away while it was loading. Run anyclaude again.")
                 if health is not None and health.status == "unhealthy":
                     raise self._unhealthy(health)
                 if health is not None and health.status == "healthy":
                     return health
-                show(_phase(health, server if started else None))
+                show(_phase(health, started))
                 time.sleep(POLL_SECONDS)
-        raise self._timeout(server if started else None)
+        raise self._timeout(started)
 
     @contextlib.contextmanager
     def _progress(self, server: BackgroundServer | None) -> Iterator[Callable[[str], None]]:
