@@ -20,8 +20,8 @@ END_SECONDS = 15.0
 OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
 
 
-class ServerFailed(Exception):
-    """A server did not come up. The message has the end of its log."""
+class ProcessFailed(Exception):
+    """A server did not come up, or a process ended before its work. The message has the end of its log."""
 
 
 def free_port() -> int:
@@ -32,14 +32,21 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def process(command: list[str], log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(command: list[str], log: Path, *, talk: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that is ended with the block. What it prints goes to `log`; with `talk`, its standard input and output
+    are pipes."""
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     # Servers start in the scratch folder, where no configuration file lies; the project is found all the same.
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
     environment["ANYCLAUDE_HOME"] = str(log.parent / "home")
     with log.open("wb") as output:
         started = await asyncio.create_subprocess_exec(
-            *command, cwd=log.parent, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+            *command,
+            cwd=log.parent,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE if talk else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if talk else output,
+            stderr=output,
         )
     try:
         yield started
@@ -56,6 +63,36 @@ async def _end(started: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         started.kill()
         await started.wait()
+
+
+class Worker:
+    """A process that answers one line of JSON with one line of JSON."""
+
+    def __init__(self, started: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = started
+        self._log = log
+
+    async def ask(self, question: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(question).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await self.answer()
+
+    async def answer(self) -> Any:
+        """The next line that it prints. Raises `ProcessFailed` when it ends without."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise ProcessFailed(f"Expected a line of JSON, but the process has ended:\n{last_lines(self._log)}")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def module_worker(scratch: Path, module: str, *arguments: str) -> AsyncIterator[Worker]:
+    """`python -m MODULE ARGUMENTS`, to talk to."""
+    log = scratch / f"{module}.log"
+    async with process([sys.executable, "-m", module, *arguments], log, talk=True) as started:
+        yield Worker(started, log)
 
 
 @asynccontextmanager
@@ -85,7 +122,7 @@ async def module_server(scratch: Path, module: str, *arguments: str, ready: str 
 async def until_ready(
     started: asyncio.subprocess.Process, log: Path, port: int, path: str, is_ready: Callable[[Response], bool]
 ) -> None:
-    """Raises `ServerFailed` when the process ends, or is not ready in time."""
+    """Raises `ProcessFailed` when the process ends, or is not ready in time."""
     try:
         async with asyncio.timeout(READY_SECONDS):
             while started.returncode is None:
@@ -98,7 +135,7 @@ async def until_ready(
         found = f"it ended with exit code {started.returncode}"
     except TimeoutError:
         found = f"it was not ready within {READY_SECONDS:g} seconds"
-    raise ServerFailed(f"Expected a server on port {port}, but {found}. The end of its log:\n{last_lines(log)}")
+    raise ProcessFailed(f"Expected a server on port {port}, but {found}. The end of its log:\n{last_lines(log)}")
 
 
 def last_lines(log: Path, count: int = 15) -> str:

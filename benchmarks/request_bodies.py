@@ -18,6 +18,26 @@ def small_chat(text: str = "What is the capital of France?") -> dict[str, Any]:
     return {"model": "default", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 64}
 
 
+def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
+    """A chat request that no other `number` shares, for a greedy answer that does not end before `tokens`."""
+    return {
+        "model": "default_model",
+        "messages": [
+            {"role": "user", "content": f"Write a very long story about {number} ships and what became of them."}
+        ],
+        "temperature": 0,
+        "max_tokens": tokens,
+        "stream": stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
+    }
+
+
+def long_prompt(tokens: int) -> dict[str, Any]:
+    """A chat request whose prompt has at least so many tokens, a word each, for an answer of one."""
+    text = prose(random.Random(tokens), tokens)  # noqa: S311
+    return {"model": "default_model", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
+
+
 def agent_messages(*, stream: bool) -> dict[str, Any]:
     """What a coding agent sends on the Messages API with its first prompt: 24 tools and a long system prompt, about
     76 KB."""

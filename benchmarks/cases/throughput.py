@@ -1,0 +1,100 @@
+"""Tokens per second over all requests, against `mlx_lm.server` with the same model beside it."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.case import Case, Measure, Run
+from benchmarks.http_client import UnexpectedResponse, fetch, post_json
+from benchmarks.model_folders import dense_demo, tiny_model
+from benchmarks.processes import module_server, service
+from benchmarks.request_bodies import story
+
+MAX_CONCURRENCY = 8
+CONCURRENCIES = (1, 4, 8)
+NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
+
+
+class Load(msgspec.Struct, frozen=True):
+    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times."""
+
+    model: str
+    tokens: int
+    requests: int
+    rounds: int
+
+
+LOADS = (Load("demo", tokens=32, requests=1, rounds=2), Load("tiny", tokens=64, requests=4, rounds=3))
+QUICK_LOADS = tuple(msgspec.structs.replace(load, tokens=8, requests=1, rounds=1) for load in LOADS)
+
+
+async def run(run: Run) -> dict[str, float]:
+    models = {"demo": await dense_demo(run), "tiny": await tiny_model(run)}
+    values: dict[str, float] = {}
+    for load in QUICK_LOADS if run.quick else LOADS:
+        values |= await _compare(load, models[load.model], run.scratch)
+    return values
+
+
+async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
+    values: dict[str, float] = {}
+    # Nothing is asked twice: neither side answers from what it remembers.
+    numbers = itertools.count(1000)
+    peer_arguments = (str(model), str(MAX_CONCURRENCY))
+    async with (
+        service(scratch, str(model), maxConcurrency=MAX_CONCURRENCY, **NO_PREFIX_CACHE) as port,
+        module_server(scratch, "benchmarks.peers.mlx_lm_server", *peer_arguments) as peer_port,
+    ):
+        for warmed in (port, peer_port):
+            await _generate(warmed, numbers, MAX_CONCURRENCY, load, stream=False)
+        for stream, concurrency in itertools.product((False, True), CONCURRENCIES):
+            ours = theirs = 0.0
+            for _ in range(load.rounds):
+                ours += await _generate(port, numbers, concurrency, load, stream=stream)
+                theirs += await _generate(peer_port, numbers, concurrency, load, stream=stream)
+            tokens = load.rounds * concurrency * load.requests * load.tokens
+            name = _name(load.model, concurrency, stream=stream)
+            values |= {f"{name}, over mlx_lm.server": theirs / ours, name: tokens / ours}
+    return values
+
+
+async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
+    """Seconds until every client has all its answers."""
+    bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
+    requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
+    started = time.perf_counter()
+    await asyncio.gather(*(_ask_in_turn(port, requests, load.tokens, stream=stream) for _ in range(concurrency)))
+    return time.perf_counter() - started
+
+
+async def _ask_in_turn(port: int, requests: Iterator[bytes], tokens: int, *, stream: bool) -> None:
+    """One client: takes what nobody else has taken. Raises `UnexpectedResponse` for an answer that is too short."""
+    for request in requests:
+        response = await fetch(port, request)
+        last = response.events()[-1] if stream else response.json()
+        if last["usage"]["completion_tokens"] != tokens:
+            raise UnexpectedResponse(f"Expected {tokens} tokens, found {last['usage']}")
+
+
+def _name(model: str, concurrency: int, *, stream: bool) -> str:
+    return f"{model}, {concurrency} at once, {'streamed' if stream else 'whole'}"
+
+
+NAMES = [
+    _name(load.model, concurrency, stream=stream)
+    for load, stream, concurrency in itertools.product(LOADS, (False, True), CONCURRENCIES)
+]
+
+CASE = Case(
+    title="Tokens per second against mlx_lm.server",
+    measures=(
+        *(Measure(name=f"{name}, over mlx_lm.server", at_least=0.98) for name in NAMES),
+        *(Measure(name=name, unit="tokens/s") for name in NAMES),
+    ),
+    run=run,
+    timeout_seconds=300.0,
+)

@@ -1,0 +1,33 @@
+"""mlx-lm's own generation in process, for one chat request a line: from the JSON of the request to text, timed.
+
+`python -m benchmarks.peers.mlx_lm_generate MODEL` reads requests from standard input and writes one JSON line for each:
+`seconds`, `tokens` and `text`. Nothing is kept from one request to the next.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from service.models.blas import load_openblas
+
+
+def main(model_path: str) -> None:
+    load_openblas()
+    import mlx_lm
+
+    model, tokenizer, *_ = mlx_lm.load(model_path)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        answer = _generate(mlx_lm, model, tokenizer, json.loads(line))
+        print(json.dumps(answer | {"seconds": time.perf_counter() - started}), flush=True)
+
+
+def _generate(mlx_lm: Any, model: Any, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
+    prompt = tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True)
+    parts = list(mlx_lm.stream_generate(model, tokenizer, prompt, max_tokens=request["max_tokens"]))
+    return {"text": "".join(part.text for part in parts), "tokens": parts[-1].generation_tokens}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

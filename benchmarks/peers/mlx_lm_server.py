@@ -1,0 +1,21 @@
+"""`mlx_lm.server` as it ships, with OpenBLAS loaded before MLX as our server does: the comparison is of serving, not of
+matrix products. `python -m benchmarks.peers.mlx_lm_server PORT MODEL CONCURRENCY`"""
+
+import os
+import sys
+
+from service.models.blas import load_openblas
+
+
+def main(port: str, model: str, concurrency: str) -> None:
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    load_openblas()
+    from mlx_lm import server
+
+    sys.argv = ["mlx_lm.server", "--model", model, "--port", port, "--log-level", "WARNING"]
+    sys.argv += ["--decode-concurrency", concurrency, "--prompt-concurrency", concurrency]
+    server.main()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
