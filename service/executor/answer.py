@@ -1,0 +1,108 @@
+"""The event-loop side of a running generation."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from service.errors import EngineFailed, ServiceError
+from service.events import Done, Event
+from service.executor.base import CacheOutcome, collect
+from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress
+from service.generation import Completion, Usage
+
+
+class RunningAnswer:
+    """The `Answer` of an executor that gets `Delivery`s. `abort` is called at most once, with the sequences that were
+    still being generated when the reader left, or when one of them failed."""
+
+    outcome: CacheOutcome = "bypass"
+    stored = False
+
+    def __init__(
+        self, sequences: list[int], prompt_tokens: int, *, with_logprobs: bool, abort: Callable[[list[int]], None]
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self._open = set(sequences)
+        self._with_logprobs = with_logprobs
+        self._abort = abort
+        self._ready: deque[Event | ServiceError] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._completion_tokens = 0
+        self._reasoning_tokens = 0
+
+    def fail_after(self, seconds: float, error: ServiceError) -> None:
+        """Sets the deadline of the whole answer."""
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+
+    def take(self, delivery: Delivery) -> None:
+        """Adds what came from the engine's thread. A sequence is no longer ours after its terminal message."""
+        match delivery:
+            case Progress(_, events):
+                self._put(events)
+            case Finished(sequence=sequence, events=events, completion_tokens=completed, reasoning_tokens=reasoned):
+                self._open.discard(sequence)
+                self._completion_tokens += completed
+                self._reasoning_tokens += reasoned
+                self._put(events if self._open else [*events, self._done()], last=not self._open)
+            case Failed(sequence, error):
+                self._open.discard(sequence)
+                self.fail(error)
+            case Aborted(sequence):
+                self._open.discard(sequence)
+
+    def fail(self, error: ServiceError) -> None:
+        """Ends the answer with an error, and gives up what still runs."""
+        if not self._ended:
+            self._put([error], last=True)
+            self._give_up()
+
+    async def events(self) -> AsyncIterator[Event]:
+        try:
+            while True:
+                while self._ready:
+                    event = self._ready.popleft()
+                    if isinstance(event, ServiceError):
+                        raise event
+                    yield event
+                    if isinstance(event, Done):
+                        return
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+        finally:
+            self._close()
+
+    async def completion(self) -> Completion:
+        return await collect(self.events(), with_logprobs=self._with_logprobs)
+
+    async def aclose(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.fail(EngineFailed("The answer was closed before it was finished."))
+
+    def _give_up(self) -> None:
+        if self._open:
+            self._abort(sorted(self._open))
+
+    def _put(self, items: Iterable[Event | ServiceError], *, last: bool = False) -> None:
+        if self._ended:
+            return
+        if last:
+            self._ended = True
+            if self._deadline is not None:
+                self._deadline.cancel()
+        self._ready.extend(items)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _done(self) -> Done:
+        return Done(
+            Usage(
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self._completion_tokens,
+                reasoning_tokens=self._reasoning_tokens,
+            )
+        )

@@ -1,0 +1,228 @@
+"""From the tokens of one answer to its events: detokenizer, reasoning split, stop strings, parser, in this order.
+
+It runs on the engine's thread: while the next token is computed there is nothing else to do, and a stop string ends
+its sequence before another token is asked for.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallStarted
+from service.executor.scheduler import EndReason, Token, TokenChances
+from service.executor.text import Detokenizer, Scanner, Vocabulary
+from service.generation import TokenLogprob, TopLogprob
+
+
+class ReasoningMarkers(msgspec.Struct, frozen=True):
+    """What the model writes around its reasoning, such as `<think>` and `</think>`."""
+
+    start: str
+    end: str
+
+
+class Parser(Protocol):
+    """Turns the visible text of one choice into events: plain text, or text and tool calls."""
+
+    def feed(self, text: str) -> list[Event]: ...
+    def finish(self) -> list[Event]: ...
+
+
+class PlainText:
+    """The `Parser` of an answer without tools."""
+
+    def __init__(self, choice: int) -> None:
+        self._choice = choice
+
+    def feed(self, text: str) -> list[Event]:
+        return [TextDelta(self._choice, text)]
+
+    def finish(self) -> list[Event]:
+        return []
+
+
+class ReasoningSplitter:
+    """Parts reasoning from answer. Reasoning opens only where no answer has begun: a marker in the middle of an answer
+    is talk about markers. White space between the two belongs to neither."""
+
+    def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
+        self._markers = markers
+        self._end = Scanner([markers.end])
+        self._head = ""
+        self._answering = False
+        self._reasoned = False
+        self._reasoning_begun = False
+        self.inside = inside
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """More reasoning, and more of the answer."""
+        if self._answering:
+            return "", text
+        reasoning, answer = [], ""
+        while text:
+            if self.inside:
+                thought, text = self._read_reasoning(text)
+                reasoning.append(thought)
+            else:
+                answer, text = self._read_head(text)
+        return "".join(reasoning), answer
+
+    def finish(self) -> tuple[str, str]:
+        head, self._head = self._head, ""
+        return self._end.finish(), head if not self._reasoned else head.lstrip()
+
+    def _read_reasoning(self, text: str) -> tuple[str, str]:
+        if not self._reasoning_begun:
+            text = text.lstrip("\r\n")
+            self._reasoning_begun = bool(text)
+        thought, rest = self._end.feed(text)
+        if self._end.found is not None:
+            self._end.found = None
+            self.inside = self._reasoning_begun = False
+            self._reasoned = True
+        return thought, rest
+
+    def _read_head(self, text: str) -> tuple[str, str]:
+        """The beginning of an answer, or the marker that opens reasoning, or too little to tell (held back)."""
+        head = self._head + text
+        body = head.lstrip()
+        if body.startswith(self._markers.start):
+            self._head = ""
+            self.inside = True
+            return "", body[len(self._markers.start) :]
+        if self._markers.start.startswith(body):
+            self._head = head
+            return "", ""
+        self._head = ""
+        self._answering = True
+        return body if self._reasoned else head, ""
+
+
+class ChoiceWriter:
+    """The `Writer` of one sequence. Stop strings are looked for in the visible answer, not in reasoning."""
+
+    def __init__(
+        self,
+        choice: int,
+        detokenizer: Detokenizer,
+        vocabulary: Vocabulary,
+        parser: Parser,
+        *,
+        stop: tuple[str, ...] = (),
+        reasoning: ReasoningSplitter | None = None,
+    ) -> None:
+        self.stopped = False
+        self.reasoning_tokens = 0
+        self._choice = choice
+        self._detokenizer = detokenizer
+        self._vocabulary = vocabulary
+        self._parser = parser
+        self._stops = Scanner(stop) if stop else None
+        self._reasoning = reasoning
+        self._called = False
+        self._logprobs = _HeldLogprobs()
+
+    def feed(self, token: Token) -> list[Event]:
+        self._detokenizer.add_token(token.id)
+        text = self._detokenizer.last_segment
+        reasoning = self._reasoning
+        if reasoning is None:
+            thought, visible = "", text
+        else:
+            was_inside = reasoning.inside
+            thought, visible = reasoning.feed(text)
+            if was_inside or reasoning.inside:
+                self.reasoning_tokens += 1
+                token = msgspec.structs.replace(token, chances=None)
+        if token.chances is not None:
+            self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
+        return self._events(thought, visible, last=False)
+
+    def finish(self, reason: EndReason) -> list[Event]:
+        events: list[Event] = []
+        if not self.stopped:
+            self._detokenizer.finalize()
+            events = self._flush(self._detokenizer.last_segment)
+        if self._parser_events(events, self._parser.finish()) and reason == "stop" and not self.stopped:
+            finished = ChoiceFinished(self._choice, "tool_calls")
+        else:
+            finished = ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)
+        return [*events, finished]
+
+    def _flush(self, text: str) -> list[Event]:
+        if self._reasoning is None:
+            return self._events("", text, last=True)
+        thought, visible = self._reasoning.feed(text)
+        last_thought, last_visible = self._reasoning.finish()
+        return self._events(thought + last_thought, visible + last_visible, last=True)
+
+    def _events(self, thought: str, visible: str, *, last: bool) -> list[Event]:
+        events: list[Event] = [ReasoningDelta(self._choice, thought)] if thought else []
+        held = False
+        if self._stops is not None:
+            visible, _ = self._stops.feed(visible)
+            self.stopped = self._stops.found is not None
+            if last and not self.stopped:
+                visible += self._stops.finish()
+            held = bool(self._stops.held)
+        logprobs = self._logprobs.release(len(visible), held=held)
+        if visible:
+            self._parser_events(events, self._parser.feed(visible))
+        if logprobs:
+            _attach(events, TextDelta(self._choice, "", logprobs))
+        return events
+
+    def _parser_events(self, events: list[Event], parsed: list[Event]) -> bool:
+        """Appends, and tells whether a tool has been called in this choice so far."""
+        if not self._called:
+            self._called = any(isinstance(event, ToolCallStarted) for event in parsed)
+        events += parsed
+        return self._called
+
+
+class _HeldLogprobs:
+    """Logprobs wait while text does, and go where their text goes: those behind a stop string are never sent."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[TokenLogprob, int]] = []
+        self._released = 0
+
+    def add(self, logprob: TokenLogprob, length: int) -> None:
+        self._held.append((logprob, length))
+
+    def release(self, length: int, *, held: bool) -> tuple[TokenLogprob, ...]:
+        """`length` more characters were released; `held`: others are still held back."""
+        if not self._held:
+            return ()
+        self._released += length
+        if held:
+            return ()
+        released = tuple(self._starting_before(self._released))
+        self._held.clear()
+        self._released = 0
+        return released
+
+    def _starting_before(self, end: int) -> Iterator[TokenLogprob]:
+        start = 0
+        for logprob, length in self._held:
+            if start < end or length == 0:
+                yield logprob
+            start += length
+
+
+def _attach(events: list[Event], delta: TextDelta) -> None:
+    for i, event in enumerate(events):
+        if isinstance(event, TextDelta):
+            events[i] = TextDelta(event.choice, event.text, delta.logprobs)
+            return
+    events.append(delta)
+
+
+def _describe(token: int, chances: TokenChances, vocabulary: Vocabulary) -> TokenLogprob:
+    exact = vocabulary.token_bytes(token)
+    top = []
+    for other, logprob in chances.top:
+        other_bytes = vocabulary.token_bytes(other)
+        top.append(TopLogprob(other_bytes.decode(errors="replace"), other_bytes, logprob))
+    return TokenLogprob(exact.decode(errors="replace"), exact, chances.logprob, tuple(top))

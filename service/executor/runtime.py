@@ -1,0 +1,72 @@
+"""What the executor's thread needs of a model, put together: engine, prompts, writers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.executor.messages import Prompt, Sequence
+from service.executor.scheduler import Engine, Writer
+from service.generation import GenerationRequest
+from service.settings import Settings
+
+
+class Renderer(Protocol):
+    """Called by one thread at a time, which is not the engine's."""
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        """Raises `ServiceError` for a request that the model cannot read."""
+        ...
+
+    def count(self, request: GenerationRequest) -> int: ...
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded model. `logits` is how many token ids it scores; `device` is for people."""
+
+    engine: Engine
+    renderer: Renderer
+    open_writer: Callable[[Sequence], Writer]
+    logits: int
+    device: str = ""
+
+
+Loader = Callable[[Path, ModelProfile, Settings], Runtime]
+
+
+def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+    """Runs on the engine's thread. What imports MLX is imported here, so that the server answers while it loads."""
+    from service.executor.model import load_model
+
+    loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
+
+    from service.executor.engine import BatchEngine, default_chunk_tokens
+    from service.executor.output import ChoiceWriter, PlainText, ReasoningSplitter
+    from service.executor.prompt import PromptRenderer
+    from service.executor.text import Vocabulary
+
+    engine = BatchEngine(
+        loaded.model,
+        loaded.tokenizer.eos_token_ids,
+        max_concurrency=settings.max_concurrency,
+        chunk_tokens=settings.prefill_chunk_tokens or default_chunk_tokens(),
+    )
+    renderer = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
+    vocabulary = Vocabulary(loaded.tokenizer)
+    markers = renderer.reasoning
+
+    def open_writer(sequence: Sequence) -> Writer:
+        return ChoiceWriter(
+            sequence.choice,
+            loaded.tokenizer.detokenizer,
+            vocabulary,
+            PlainText(sequence.choice),
+            stop=sequence.request.stop,
+            reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers else None,
+        )
+
+    return Runtime(
+        engine=engine, renderer=renderer, open_writer=open_writer, logits=loaded.logits, device=loaded.device
+    )

@@ -1,0 +1,127 @@
+"""How the next token is drawn, as mlx-lm's samplers and logits processors.
+
+The order, for one token: repetition penalty, presence and frequency penalty, logit bias; then log-softmax (what
+`logprobs` reports); then top_p, min_p and top_k, each on the distribution at temperature 1, as mlx-lm applies them;
+then the temperature, and the draw.
+"""
+
+import math
+import secrets
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from service.generation import SamplingParams
+
+Sampler = Callable[[mx.array], mx.array]
+"""Log-probabilities `[batch, vocabulary]` to token ids `[batch]`."""
+
+LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
+"""All tokens so far `[length]`, prompt first, and logits `[1, vocabulary]`, to logits."""
+
+GREEDY_BELOW = 1e-5
+"""Temperatures below it draw the likeliest token: dividing by them overflows f32."""
+
+
+def greedy(logprobs: mx.array) -> mx.array:
+    """One object for all greedy sequences, so that a batch of them is drawn in one call."""
+    return mx.argmax(logprobs, axis=-1)
+
+
+def make_sampler(params: SamplingParams) -> Sampler:
+    if params.temperature < GREEDY_BELOW:
+        return greedy
+    return _Draw(params)
+
+
+def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
+    """`prompt_tokens` is the length of the prompt, which presence and frequency penalties leave out."""
+    processors: list[LogitsProcessor] = []
+    if params.repetition_penalty != 1.0:
+        processors.append(_repetition_penalty(params.repetition_penalty))
+    if params.presence_penalty or params.frequency_penalty:
+        processors.append(_count_penalties(params.presence_penalty, params.frequency_penalty, prompt_tokens))
+    if params.logit_bias:
+        processors.append(_logit_bias(params.logit_bias))
+    return processors
+
+
+class _Draw:
+    """Draws from one sequence's own random numbers: its neighbours in the batch do not change them."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        seed = secrets.randbits(64) if params.seed is None else params.seed
+        self._key = mx.random.key(seed % 2**64)
+        self._params = params
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        self._key, key = mx.random.split(self._key)
+        candidates = keep_likely(logprobs, self._params)
+        return mx.random.categorical(candidates * (1.0 / self._params.temperature), key=key)
+
+
+def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
+    """Minus infinity for all that top_p, min_p or top_k rule out. The likeliest token always stays.
+
+    Each of the three keeps the tokens above a threshold, so together they keep those above the highest one; tokens
+    exactly as likely as the threshold all stay.
+    """
+    thresholds = []
+    if params.top_p < 1.0:
+        thresholds.append(_top_p_threshold(logprobs, params.top_p))
+    if params.min_p > 0.0:
+        thresholds.append(mx.max(logprobs, axis=-1, keepdims=True) + math.log(min(params.min_p, 1.0)))
+    if 0 < params.top_k < logprobs.shape[-1]:
+        thresholds.append(mx.min(mx.topk(logprobs, params.top_k, axis=-1), axis=-1, keepdims=True))
+    for threshold in thresholds:
+        logprobs = mx.where(logprobs < threshold, -math.inf, logprobs)
+    return logprobs
+
+
+def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
+    """The least likely of the smallest set of tokens whose probabilities sum to `top_p` (Holtzman et al. 2019,
+    arXiv:1904.09751), `[batch, 1]`."""
+    ascending = mx.sort(logprobs, axis=-1)
+    probabilities = mx.exp(ascending.astype(mx.float32))
+    mass_above = mx.cumsum(probabilities, axis=-1, reverse=True, inclusive=False)
+    dropped = mx.sum(mass_above >= top_p, axis=-1, keepdims=True)
+    last = logprobs.shape[-1] - 1
+    return mx.take_along_axis(ascending, mx.minimum(dropped, last), axis=-1)
+
+
+def _repetition_penalty(penalty: float) -> LogitsProcessor:
+    """Over the whole context, prompt included (Keskar et al. 2019, arXiv:1909.05858), as the models' own
+    generation_config.json means it; mlx-lm looks at the last 20 tokens only."""
+
+    def process(tokens: mx.array, logits: mx.array) -> mx.array:
+        seen = logits[:, tokens]
+        logits[:, tokens] = mx.where(seen < 0, seen * penalty, seen / penalty)
+        return logits
+
+    return process
+
+
+def _count_penalties(presence: float, frequency: float, prompt_tokens: int) -> LogitsProcessor:
+    """OpenAI's: `logit - frequency * count - presence * (count > 0)`, where `count` is over generated tokens only."""
+
+    def process(tokens: mx.array, logits: mx.array) -> mx.array:
+        generated = tokens[prompt_tokens:]
+        if generated.size == 0:
+            return logits
+        if presence:
+            logits[:, generated] = logits[:, generated] - presence
+        if frequency:
+            logits = logits.at[:, generated].subtract(frequency)
+        return logits
+
+    return process
+
+
+def _logit_bias(bias: tuple[tuple[int, float], ...]) -> LogitsProcessor:
+    tokens = mx.array([token for token, _ in bias])
+    values = mx.array([value for _, value in bias])
+
+    def process(_: mx.array, logits: mx.array) -> mx.array:
+        return logits.at[:, tokens].add(values)
+
+    return process

@@ -1,0 +1,306 @@
+"""Continuous batching: who waits, who runs, who has ended. Knows no MLX.
+
+A `Scheduler` lives on the engine's thread. Its one way in is an inbox of messages, its one way out is `deliver`.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Literal, Protocol
+
+import msgspec
+
+from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
+from service.events import Event
+from service.executor.messages import (
+    Abort,
+    Aborted,
+    Delivery,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    Sequence,
+    Shutdown,
+    Submit,
+)
+
+log = logging.getLogger(__name__)
+
+EndReason = Literal["stop", "length"]
+RETRY_AFTER_SECONDS = 5.0
+
+
+class TokenChances(msgspec.Struct, frozen=True, gc=False):
+    """How likely a token was, as natural logarithms, and the likeliest `(token, logprob)` in falling order."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """One decoded token of one sequence. With `end` it is the last: on `stop` it is an end-of-text token, which has
+    no text. `chances` are there where the request asked for them."""
+
+    sequence: int
+    id: int
+    end: EndReason | None = None
+    chances: TokenChances | None = None
+
+
+class Engine(Protocol):
+    """Runs sequences side by side. Only the scheduler's thread calls it."""
+
+    def insert(self, sequence: Sequence) -> None:
+        """The sequence takes part from the next `step` on, its prompt first. Raises for what is wrong with it alone."""
+        ...
+
+    def remove(self, sequence: int) -> None:
+        """Frees a sequence that has not ended, in whatever phase it is."""
+        ...
+
+    def step(self) -> list[Token]:
+        """Decodes at most one token of each sequence and reads at most one chunk of the waiting prompts."""
+        ...
+
+    def reset(self) -> None:
+        """Drops every sequence, and makes the engine usable again after an exception."""
+        ...
+
+
+class Writer(Protocol):
+    """Turns the tokens of one sequence into events."""
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string has been met: nothing more is to be written."""
+        ...
+
+    @property
+    def reasoning_tokens(self) -> int: ...
+    def feed(self, token: Token) -> list[Event]: ...
+    def finish(self, reason: EndReason) -> list[Event]:
+        """What was held back, and `ChoiceFinished`."""
+        ...
+
+
+class _Running:
+    """A sequence in the engine."""
+
+    __slots__ = ("sent", "sequence", "tokens", "writer")
+
+    def __init__(self, sequence: Sequence, writer: Writer) -> None:
+        self.sequence = sequence
+        self.writer = writer
+        self.sent = False
+        self.tokens = 0
+
+
+class Scheduler:
+    """At most `max_concurrency` sequences run, the others wait in the order in which they came.
+
+    Where the engine fails, sequences of which nothing was sent run again, once; the others end in `EngineFailed`.
+    `heartbeat` grows with every step that the engine completes.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inbox: SimpleQueue[Message],
+        deliver: Callable[[list[Delivery]], None],
+        open_writer: Callable[[Sequence], Writer],
+        *,
+        max_concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.heartbeat = 0
+        self._engine = engine
+        self._inbox = inbox
+        self._send = deliver
+        self._open_writer = open_writer
+        self._max_concurrency = max_concurrency
+        self._clock = clock
+        self._waiting: OrderedDict[int, Sequence] = OrderedDict()
+        self._running: dict[int, _Running] = {}
+        self._retried: set[int] = set()
+        self._outbox: list[Delivery] = []
+        self._engine_broken = False
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Scheduler waiting={list(self._waiting)} running={list(self._running)}>"
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def run(self) -> None:
+        """Steps until `Shutdown`, and sleeps while there is nothing to do."""
+        while not self._stopping:
+            if not self._waiting and not self._running:
+                self._receive(self._inbox.get())
+            try:
+                self.step()
+            except Exception as exc:  # a defect of ours must not end the thread, nor leave a client waiting
+                self._recover(exc)
+
+    def step(self) -> None:
+        self._drain_inbox()
+        self._expire()
+        self._admit()
+        self._decode()
+        self._deliver()
+
+    def _drain_inbox(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except Empty:
+                return
+            self._receive(message)
+
+    def _receive(self, message: Message) -> None:
+        match message:
+            case Submit(sequence) if self._stopping:
+                self._fail(sequence.id, _shutting_down())
+            case Submit(sequence):
+                self._waiting[sequence.id] = sequence
+            case Abort(sequence_id):
+                self._abort(sequence_id)
+            case Shutdown():
+                self._stopping = True
+                self._fail_all(_shutting_down)
+
+    def _abort(self, sequence_id: int) -> None:
+        if sequence_id in self._running:
+            self._remove(sequence_id)
+        elif self._waiting.pop(sequence_id, None) is None:
+            return
+        self._retried.discard(sequence_id)
+        self._outbox.append(Aborted(sequence_id))
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for sequence in [s for s in self._waiting.values() if s.start_before <= now]:
+            del self._waiting[sequence.id]
+            self._fail(sequence.id, _waited_too_long())
+
+    def _admit(self) -> None:
+        if self._engine_broken and self._waiting:
+            self._rebuild()
+        while self._waiting and len(self._running) < self._max_concurrency:
+            _, sequence = self._waiting.popitem(last=False)
+            try:
+                writer = self._open_writer(sequence)
+                self._engine.insert(sequence)
+            except ServiceError as error:
+                self._fail(sequence.id, error)
+            except Exception:
+                log.exception("Sequence %d could not be started", sequence.id)
+                self._fail(sequence.id, EngineFailed("The generation could not be started. Try again."))
+            else:
+                self._running[sequence.id] = _Running(sequence, writer)
+
+    def _decode(self) -> None:
+        if not self._running:
+            return
+        try:
+            tokens = self._engine.step()
+        except Exception as exc:
+            self._recover(exc)
+            return
+        self.heartbeat += 1
+        for token in tokens:
+            running = self._running.get(token.sequence)
+            if running is not None:
+                self._write(running, token)
+
+    def _write(self, running: _Running, token: Token) -> None:
+        running.tokens += 1
+        writer = running.writer
+        try:
+            events = [] if token.end == "stop" else writer.feed(token)
+            end = "stop" if writer.stopped else token.end
+            if end is not None:
+                events += writer.finish(end)
+        except Exception:
+            log.exception("The answer of sequence %d could not be written", token.sequence)
+            if token.end is None:
+                self._remove(token.sequence)
+            self._end(Failed(token.sequence, EngineFailed("The model's output could not be read.")))
+            return
+        if end is not None:
+            if token.end is None:
+                self._remove(token.sequence)
+            counts = {"completion_tokens": running.tokens, "reasoning_tokens": writer.reasoning_tokens}
+            self._end(Finished(sequence=token.sequence, events=events, **counts))
+        elif events:
+            running.sent = True
+            self._outbox.append(Progress(token.sequence, events))
+
+    def _deliver(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self._send(outbox)
+
+    def _end(self, delivery: Finished | Failed) -> None:
+        self._running.pop(delivery.sequence, None)
+        self._retried.discard(delivery.sequence)
+        self._outbox.append(delivery)
+
+    def _fail(self, sequence_id: int, error: ServiceError) -> None:
+        self._end(Failed(sequence_id, error))
+
+    def _remove(self, sequence_id: int) -> None:
+        """Takes a running sequence out of the engine, and out of `running`."""
+        self._running.pop(sequence_id, None)
+        try:
+            self._engine.remove(sequence_id)
+        except Exception as exc:
+            self._recover(exc)
+
+    def _recover(self, exc: Exception) -> None:
+        """The batch is lost: who has been sent nothing goes back to the head of the queue, once."""
+        log.error("The engine failed with %d sequences running; it is rebuilt", len(self._running), exc_info=exc)
+        self._engine_broken = True
+        lost, self._running = list(self._running.values()), {}
+        for running in reversed(lost):
+            sequence = running.sequence
+            if running.sent or sequence.id in self._retried:
+                self._fail(sequence.id, EngineFailed("The engine failed while it generated. Try again."))
+            else:
+                self._retried.add(sequence.id)
+                self._waiting[sequence.id] = sequence
+                self._waiting.move_to_end(sequence.id, last=False)
+
+    def _rebuild(self) -> None:
+        try:
+            self._engine.reset()
+        except Exception:
+            log.exception("The engine could not be rebuilt")
+            self._fail_all(lambda: EngineFailed("The engine failed and could not be rebuilt. Try again."))
+        else:
+            self._engine_broken = False
+
+    def _fail_all(self, error: Callable[[], ServiceError]) -> None:
+        """Each gets its own error: an exception gathers the traceback of whoever raises it."""
+        for sequence_id in list(self._running):
+            self._remove(sequence_id)
+            self._fail(sequence_id, error())
+        while self._waiting:
+            self._fail(self._waiting.popitem(last=False)[0], error())
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server is shutting down.")
+
+
+def _waited_too_long() -> Overloaded:
+    message = "The request waited too long for a free place. Try again later, or raise maxConcurrency."
+    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)
