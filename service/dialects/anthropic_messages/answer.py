@@ -1,0 +1,188 @@
+"""A finished answer, a count, and an error, as Anthropic writes them."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from service.dialects.base import Reply
+from service.errors import (
+    BodyTimeout,
+    ContextLengthExceeded,
+    GenerationTimeout,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    ShuttingDown,
+)
+from service.generation import Completion, FinishReason, Part, Reasoning, Text, ToolCall, Usage
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+
+# Anthropic signs what its models thought, and clients send it back unread: this is "anyclaude" in base64.
+SIGNATURE = "YW55Y2xhdWRl"
+NO_INPUT = msgspec.Raw(b"{}")
+
+_STOP_REASONS: dict[FinishReason, StopReason] = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+_TIMEOUTS = (BodyTimeout, GenerationTimeout)
+# Clients wait and try again when they read this.
+_OVERLOADS = (Overloaded, NotReady, ShuttingDown)
+
+_ENCODER = msgspec.json.Encoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class WireBlock(msgspec.Struct, tag_field="type", frozen=True):
+    pass
+
+
+class WireText(WireBlock, tag="text", frozen=True):
+    text: str
+
+
+class WireThinking(WireBlock, tag="thinking", frozen=True):
+    thinking: str
+    signature: str
+
+
+class WireToolUse(WireBlock, tag="tool_use", frozen=True):
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+class OutputTokensDetails(msgspec.Struct):
+    thinking_tokens: int
+
+
+class WireUsage(msgspec.Struct):
+    """Every token of the prompt counts in exactly one of the first three."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails | UnsetType = UNSET
+
+
+class WireMessage(msgspec.Struct, tag_field="type", tag="message", kw_only=True):
+    id: str
+    role: str = "assistant"
+    model: str
+    content: list[WireText | WireThinking | WireToolUse]
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    usage: WireUsage
+
+
+class WireError(msgspec.Struct):
+    type: str
+    message: str
+
+
+class WireErrorBody(msgspec.Struct, tag_field="type", tag="error"):
+    error: WireError
+    request_id: str | UnsetType = UNSET
+
+
+class WireCount(msgspec.Struct):
+    input_tokens: int
+
+
+class UnparsedInput(msgspec.Struct):
+    """Stands for arguments that are no JSON object: Anthropic documents this form for passing them on."""
+
+    INVALID_JSON: str
+
+
+def encode_message(completion: Completion, reply: Reply) -> bytes:
+    """Anthropic has one answer to a request: the first choice."""
+    choice = completion.choices[0]
+    message = WireMessage(
+        id=message_id(reply),
+        model=reply.model,
+        content=[_block(part) for part in choice.parts],
+        stop_reason=stop_reason(choice.finish_reason, choice.stop_sequence),
+        stop_sequence=choice.stop_sequence,
+        usage=wire_usage(completion.usage),
+    )
+    return _ENCODER.encode(message)
+
+
+def encode_count(tokens: int) -> bytes:
+    return _ENCODER.encode(WireCount(tokens))
+
+
+def encode_error(error: ServiceError, request_id: str) -> bytes:
+    return _ENCODER.encode(WireErrorBody(wire_error(error), request_id))
+
+
+def error_status(error: ServiceError) -> int:
+    return 529 if isinstance(error, Overloaded) else error.status
+
+
+def wire_error(error: ServiceError) -> WireError:
+    message = error.message
+    if isinstance(error, ContextLengthExceeded):
+        # Claude Code looks for these words, and shortens the conversation by these numbers.
+        message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum"
+    return WireError(_error_type(error), message)
+
+
+def message_id(reply: Reply) -> str:
+    return f"msg_{reply.id}"
+
+
+def stop_reason(reason: FinishReason, stop_sequence: str | None) -> StopReason:
+    return "stop_sequence" if reason == "stop" and stop_sequence is not None else _STOP_REASONS[reason]
+
+
+def wire_usage(usage: Usage) -> WireUsage:
+    """At least one token of a prompt is new: it is read again to know what follows it. So no client that takes 0 for
+    "not told" (Claude Code does) counts a prompt twice that came from the prefix cache whole."""
+    reusable = max(0, usage.prompt_tokens - 1)
+    read = min(usage.cached_tokens, reusable)
+    created = min(usage.prefix_stored_tokens, reusable - read)
+    return WireUsage(
+        input_tokens=usage.prompt_tokens - read - created,
+        cache_creation_input_tokens=created,
+        cache_read_input_tokens=read,
+        output_tokens=usage.completion_tokens,
+        output_tokens_details=OutputTokensDetails(usage.reasoning_tokens) if usage.reasoning_tokens else UNSET,
+    )
+
+
+def _block(part: Part) -> WireText | WireThinking | WireToolUse:
+    match part:
+        case Text(text):
+            return WireText(text)
+        case Reasoning(text):
+            return WireThinking(text, SIGNATURE)
+        case ToolCall(call_id, name, arguments):
+            return WireToolUse(call_id, name, _input(arguments))
+
+
+def _input(arguments: str) -> msgspec.Raw:
+    """The object itself, its text untouched."""
+    if not arguments:
+        return NO_INPUT
+    try:
+        _OBJECT.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.Raw(_ENCODER.encode(UnparsedInput(arguments)))
+    return msgspec.Raw(arguments)
+
+
+def _error_type(error: ServiceError) -> str:
+    if isinstance(error, _OVERLOADS):
+        return "overloaded_error"
+    if isinstance(error, _TIMEOUTS):
+        return "timeout_error"
+    return _ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
