@@ -41,6 +41,7 @@ def read_calls(source: Source, calls: Calls, *ends: str, bare: bool = False) -> 
         yield from source.run(SPACE)
         if (yield from source.peek()) != "{":
             return
+        calls.absorb()
 
 
 def read_end(source: Source, calls: Calls, *ends: str) -> Reading[None]:

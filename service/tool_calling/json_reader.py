@@ -18,7 +18,7 @@ Write = Callable[[str], None]
 MAX_DEPTH = 200
 _PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"""[^"'\\\x00-\x1f]*""")}
 _NUMBER_CHARACTERS = re.compile(r"[-+0-9.eE]*")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _WORD_CHARACTERS = re.compile(r"[A-Za-z0-9_$-]*")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
@@ -195,7 +195,7 @@ class JsonReader:
         number = yield from self._source.run(_NUMBER_CHARACTERS)
         if self._open and not (yield from self._source.peek()):
             raise Cut
-        if not _NUMBER.fullmatch(number):
+        if not NUMBER.fullmatch(number):
             raise Malformed
         write(number)
 

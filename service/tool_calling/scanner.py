@@ -70,6 +70,8 @@ class Scanner:
             self._text(self._source.take(len(thought)))
             yield from self._thought(THOUGHTS[thought])
             return False
+        if (yield from self._anywhere.marker(self._source)):
+            return False
         marker = yield from self._line.marker(self._source)
         if not marker or self._after_example():
             return False

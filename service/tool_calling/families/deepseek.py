@@ -1,0 +1,70 @@
+"""DeepSeek: V3 and R1 (`function`, the name, fenced JSON) and V3.1 (the name, JSON), in one kind of markers."""
+
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.json_calls import read_arguments, read_end
+from service.tool_calling.source import SPACE, Reading, Source
+
+
+def _marker(words: str) -> str:
+    """Their bars are full width (U+FF5C), their spaces are U+2581."""
+    return f"<\uff5c{words.replace(' ', chr(0x2581))}\uff5c>"
+
+
+BLOCK, BLOCK_END = _marker("tool calls begin"), _marker("tool calls end")
+CALL, SEPARATOR, CALL_END = _marker("tool call begin"), _marker("tool sep"), _marker("tool call end")
+FENCE = "```"
+_NAME = re.compile(r"[^<\n]*")
+_FENCE_INFO = re.compile(r"[a-z]*")
+
+
+def read(source: Source, calls: Calls) -> Reading[None]:
+    """A block; some answers leave out its beginning."""
+    yield from source.run(SPACE)
+    if not (yield from source.which((CALL,))):
+        yield from source.refuse()
+    while (yield from source.skip(CALL)):
+        yield from _read_call(source, calls)
+        yield from source.run(SPACE)
+    if (yield from source.skip(BLOCK_END)):
+        calls.absorb()
+
+
+def _read_call(source: Source, calls: Calls) -> Reading[None]:
+    calls.begin()
+    name = (yield from source.run(_NAME)).strip()
+    yield from source.expect(SEPARATOR)
+    yield from source.run(SPACE)
+    if (yield from source.peek()) not in ("{", "`"):  # V3: what came first was the kind of call
+        name = (yield from source.run(_NAME)).strip()
+        yield from source.run(SPACE)
+    fenced = yield from source.skip(FENCE)
+    if fenced:
+        yield from source.run(_FENCE_INFO)
+        yield from source.run(SPACE)
+    yield from read_arguments(source, calls, name, CALL_END, FENCE)
+    if fenced:
+        yield from source.run(SPACE)
+        yield from source.skip(FENCE)
+    yield from read_end(source, calls, CALL_END)
+
+
+def knows(template: str) -> bool:
+    return BLOCK in template or CALL in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    """As V3.1."""
+    return BLOCK + "".join(f"{CALL}{call.name}{SEPARATOR}{call.arguments}{CALL_END}" for call in calls) + BLOCK_END
+
+
+FAMILY = Family(
+    name="deepseek",
+    openings=(Opening((BLOCK,), read), Opening((CALL,), read, consumed=False)),
+    knows=knows,
+    render=render,
+)

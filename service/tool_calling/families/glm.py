@@ -1,0 +1,52 @@
+"""GLM 4.5, 4.6 and 4.7: the name, then keys and values as tags, in `<tool_call>`; 4.7 leaves out the line breaks."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.source import SPACE, Malformed, Reading, Source
+from service.tool_calling.tagged import TaggedCall, Tags, untyped
+
+KEY_END, VALUE = "</arg_key>", "<arg_value>"
+TAGS = Tags(call="<tool_call>", call_end="</tool_call>", argument="<arg_key>", argument_end="</arg_value>")
+_NAME = re.compile(r"[^<\n]*")
+
+
+def read(source: Source, calls: Calls) -> Reading[None]:
+    yield from source.run(SPACE)
+    name = (yield from source.run(_NAME)).strip()
+    if not name or name[0] in "{[":
+        raise Malformed
+    yield from source.run(SPACE)
+    if not (yield from source.which((TAGS.argument, TAGS.call_end))):
+        yield from source.refuse()
+    call = TaggedCall(source, calls, TAGS, name)
+    while (yield from source.skip(TAGS.argument)):
+        key = (yield from source.run(_NAME)).strip()
+        yield from source.expect(KEY_END)
+        yield from source.run(SPACE)
+        yield from source.expect(VALUE)
+        yield from call.argument(key)
+    yield from call.end()
+
+
+def knows(template: str) -> bool:
+    return TAGS.argument in template and VALUE in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    return "\n".join(_call(call) for call in calls)
+
+
+def _call(call: ToolCall) -> str:
+    arguments = (
+        f"{TAGS.argument}{name}{KEY_END}\n{VALUE}{untyped(json.dumps(value, ensure_ascii=False))}{TAGS.argument_end}\n"
+        for name, value in json.loads(call.arguments).items()
+    )
+    return f"{TAGS.call}{call.name}\n{''.join(arguments)}{TAGS.call_end}"
+
+
+FAMILY = Family(name="glm", openings=(Opening((TAGS.call,), read),), knows=knows, render=render)

@@ -1,0 +1,85 @@
+"""gpt-oss: messages on channels. `analysis` is reasoning, `final` and `commentary` are content, and a message to
+`functions.NAME` is a call. (Format: OpenAI's harmony response format.)"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.json_calls import read_arguments
+from service.tool_calling.source import SPACE, Reading, Source
+
+START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
+ENDS = ("<|end|>", "<|return|>", "<|call|>")
+_HEADER = re.compile(r"[^<]*")
+_RECIPIENT = re.compile(r"\bto=(\S+)")
+
+
+def read_start(source: Source, calls: Calls) -> Reading[None]:
+    header = yield from source.run(_HEADER)
+    if (yield from source.skip(CHANNEL)):
+        header += " "
+    yield from _read_message(source, calls, header)
+
+
+def read_channel(source: Source, calls: Calls) -> Reading[None]:
+    yield from _read_message(source, calls, "")
+
+
+def _read_message(source: Source, calls: Calls, header: str) -> Reading[None]:
+    """From the channel's name to the message's end. `header` is what came before, where a recipient may stand too."""
+    channel = yield from source.run(_HEADER)
+    header += channel
+    if (yield from source.skip(CONSTRAIN)):
+        yield from source.run(_HEADER)
+    yield from source.expect(MESSAGE)
+    recipient = _RECIPIENT.search(header)
+    if recipient:
+        yield from source.run(SPACE)
+        yield from read_arguments(source, calls, _name(recipient[1], calls), *ENDS)
+        yield from source.run(SPACE)
+        if (yield from source.skip(*ENDS)):
+            calls.absorb()
+    else:
+        calls.absorb()
+        yield from _pass(source, calls, calls.reasoning if channel.startswith("analysis") else calls.text)
+
+
+def _pass(source: Source, calls: Calls, write: Callable[[str], None]) -> Reading[None]:
+    """The body of a message that is no call. It ends with its marker, or where another begins."""
+    while (yield from source.peek()):
+        write(source.take_while(_HEADER))
+        marker = yield from source.which((*ENDS, START, CHANNEL))
+        if marker:
+            source.take(len(marker) if marker in ENDS else 0)
+            calls.absorb()
+            return
+        write(source.take(1))
+        calls.absorb()
+
+
+def _name(recipient: str, calls: Calls) -> str:
+    """The tool's name; the content type `json` is sometimes written without a space after it."""
+    name = recipient.removeprefix("functions.")
+    glued = name.removesuffix("json")
+    return glued if name not in calls.tools and glued in calls.tools else name
+
+
+def knows(template: str) -> bool:
+    return CHANNEL in template and MESSAGE in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    return f"{ENDS[2]}{START}assistant".join(
+        f"{CHANNEL}commentary to=functions.{call.name} {CONSTRAIN}json{MESSAGE}{call.arguments}" for call in calls
+    ) + (ENDS[2] if calls else "")
+
+
+FAMILY = Family(
+    name="harmony",
+    openings=(Opening((START,), read_start), Opening((CHANNEL,), read_channel)),
+    knows=knows,
+    render=render,
+    frames=True,
+)

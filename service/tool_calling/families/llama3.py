@@ -1,0 +1,54 @@
+"""Llama 3.1 to 3.3: bare JSON with name and parameters, after `<|python_tag|>` or not, or in `<function=NAME>`."""
+
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.json_calls import json_object, read_arguments, read_calls, read_end
+from service.tool_calling.source import SPACE, Reading, Source
+
+TAG = "<|python_tag|>"
+TURN_ENDS = ("<|eom_id|>", "<|eot_id|>")
+FUNCTION, FUNCTION_END = "<function=", "</function>"
+_NAME = re.compile(r"[^<>\n]*")
+
+
+def read_tagged(source: Source, calls: Calls) -> Reading[None]:
+    yield from read_calls(source, calls, *TURN_ENDS, TAG)
+    yield from read_end(source, calls, *TURN_ENDS)
+
+
+def read_function(source: Source, calls: Calls) -> Reading[None]:
+    """The form that Llama's own prompts teach for custom functions."""
+    name = (yield from source.run(_NAME)).strip()
+    yield from source.expect(">")
+    yield from source.run(SPACE)
+    yield from read_arguments(source, calls, name, FUNCTION_END)
+    yield from read_end(source, calls, FUNCTION_END)
+
+
+def read_bare(source: Source, calls: Calls) -> Reading[None]:
+    yield from read_calls(source, calls, *TURN_ENDS, bare=True)
+    yield from read_end(source, calls, *TURN_ENDS)
+
+
+def knows(template: str) -> bool:
+    return TAG in template or ('"parameters"' in template and "<|start_header_id|>" in template)
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    return "; ".join(json_object(call, "parameters") for call in calls)
+
+
+FAMILY = Family(
+    name="llama3",
+    openings=(
+        Opening((TAG,), read_tagged),
+        Opening((FUNCTION,), read_function),
+        Opening(("{",), read_bare, "line", consumed=False),
+    ),
+    knows=knows,
+    render=render,
+)

@@ -1,0 +1,53 @@
+"""Mistral: `[TOOL_CALLS]`, then a JSON list (tokenizers up to v7), or `name[ARGS]{...}` for each call (from v11)."""
+
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.json_calls import read_arguments, read_calls
+from service.tool_calling.source import SPACE, Reading, Source
+
+OPEN, CALL_ID, ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+_NAME = re.compile(r"[A-Za-z0-9_.-]*")
+
+
+def read(source: Source, calls: Calls) -> Reading[None]:
+    yield from source.run(SPACE)
+    if (yield from source.peek()) in ("[", "{"):
+        yield from read_calls(source, calls, OPEN)
+    else:
+        yield from _read_named(source, calls)
+        while (yield from _another(source)):
+            yield from _read_named(source, calls)
+
+
+def _another(source: Source) -> Reading[bool]:
+    yield from source.run(SPACE)
+    return (yield from source.skip(OPEN))
+
+
+def _read_named(source: Source, calls: Calls) -> Reading[None]:
+    calls.begin()
+    yield from source.run(SPACE)
+    name = yield from source.run(_NAME)
+    if not name:
+        yield from source.refuse()
+    if (yield from source.skip(CALL_ID)):
+        yield from source.run(_NAME)
+    yield from source.skip(ARGUMENTS)  # lost where special tokens are not part of the text
+    yield from source.run(SPACE)
+    yield from read_arguments(source, calls, name, OPEN)
+
+
+def knows(template: str) -> bool:
+    return OPEN in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    """As from v11 on."""
+    return "".join(f"{OPEN}{call.name}{ARGUMENTS}{call.arguments}" for call in calls)
+
+
+FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, render=render)

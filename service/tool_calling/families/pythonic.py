@@ -1,0 +1,109 @@
+"""Llama 3.2 and 4, LFM2, ToolACE: a Python list of calls, `[f(a=1), g()]`, alone or between markers."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.json_calls import read_calls, read_end
+from service.tool_calling.python_reader import PythonReader
+from service.tool_calling.source import SPACE, Malformed, Reading, Source
+
+OPENS = ("<|tool_call_start|>", "<|python_start|>")
+CLOSES = ("<|tool_call_end|>", "<|python_end|>")
+_NAME = re.compile(r"[\w.-]*")
+_KEYWORD = re.compile(r"\w*")
+
+
+def read_marked(source: Source, calls: Calls) -> Reading[None]:
+    yield from source.run(SPACE)
+    yield from _read_list(source, calls, bare=False)
+    yield from read_end(source, calls, *CLOSES)
+
+
+def read_marked_json(source: Source, calls: Calls) -> Reading[None]:
+    """LFM2 writes JSON between its markers when it is told to."""
+    yield from read_calls(source, calls, *CLOSES)
+    yield from read_end(source, calls, *CLOSES)
+
+
+def read_bare(source: Source, calls: Calls) -> Reading[None]:
+    yield from _read_list(source, calls, bare=True)
+
+
+def _read_list(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
+    in_list = yield from source.skip("[")
+    while True:
+        calls.begin()
+        yield from source.run(SPACE)
+        yield from _read_call(source, calls, bare=bare)
+        yield from source.run(SPACE)
+        comma = yield from source.skip(",")
+        yield from source.run(SPACE)
+        if in_list and (yield from source.skip("]")):
+            calls.absorb()
+            return
+        if not in_list or not comma:
+            return
+
+
+def _read_call(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
+    name = yield from source.run(_NAME)
+    if bare and name not in calls.tools:
+        raise Malformed
+    yield from source.expect("(")
+    yield from source.run(SPACE)
+    keyword = yield from _keyword(source)
+    if not keyword and (yield from source.peek()) != ")":
+        yield from source.refuse()
+    calls.start(name)
+    reader = PythonReader(source, calls.repaired)
+    opening = "{"
+    while keyword:
+        calls.write(f'{opening}"{keyword}": ')
+        opening = ", "
+        yield from reader.value(calls.write)
+        yield from source.run(SPACE)
+        comma = yield from source.skip(",")
+        yield from source.run(SPACE)
+        keyword = (yield from _keyword(source)) if comma else ""
+    yield from source.expect(")")
+    calls.write("{}" if opening == "{" else "}")
+    calls.end()
+
+
+def _keyword(source: Source) -> Reading[str]:
+    """The name of an argument, and its equals sign; nothing if there is no argument."""
+    keyword = yield from source.run(_KEYWORD)
+    yield from source.run(SPACE)
+    if keyword:
+        yield from source.expect("=")
+        yield from source.run(SPACE)
+    return keyword
+
+
+def knows(template: str) -> bool:
+    return any(marker in template for marker in (*OPENS, "<|tool_list_start|>")) or "[func_name1(" in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    return f"[{', '.join(_call(call) for call in calls)}]"
+
+
+def _call(call: ToolCall) -> str:
+    arguments = json.loads(call.arguments)
+    return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+
+
+FAMILY = Family(
+    name="pythonic",
+    openings=(
+        Opening(OPENS, read_marked),
+        Opening(OPENS, read_marked_json),
+        Opening(("[",), read_bare, "line", consumed=False),
+    ),
+    knows=knows,
+    render=render,
+)

@@ -1,0 +1,80 @@
+"""Qwen3-Coder and Nemotron: functions and parameters as tags, in `<tool_call>` or, now and then, without it."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from service.generation import ToolCall
+from service.tool_calling.calls import Calls
+from service.tool_calling.family import Family, Opening
+from service.tool_calling.source import SPACE, Reading, Source
+from service.tool_calling.tagged import TaggedCall, Tags, untyped
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+TAGS = Tags(
+    call="<function=",
+    call_end="</function>",
+    argument="<parameter=",
+    argument_end="</parameter>",
+    own_line=True,
+)
+_NAME = re.compile(r"[^<>\n]*")
+
+
+def read(source: Source, calls: Calls) -> Reading[None]:
+    while True:
+        yield from source.run(SPACE)
+        yield from source.expect(TAGS.call)
+        yield from read_function(source, calls)
+        yield from source.run(SPACE)
+        if (yield from source.which((TAGS.call,))) == "":
+            break
+    if (yield from source.skip(CLOSE)):
+        calls.absorb()
+
+
+def read_function(source: Source, calls: Calls) -> Reading[None]:
+    calls.begin()
+    name = (yield from source.run(_NAME)).strip()
+    yield from source.expect(">")
+    yield from source.run(SPACE)
+    if not (yield from source.which((TAGS.argument, TAGS.call_end))):
+        yield from source.refuse()
+    call = TaggedCall(source, calls, TAGS, name)
+    while (yield from source.skip(TAGS.argument)):
+        parameter = (yield from source.run(_NAME)).strip()
+        yield from source.expect(">")
+        yield from call.argument(parameter)
+    yield from call.end()
+
+
+def read_alone(source: Source, calls: Calls) -> Reading[None]:
+    """A function whose `<tool_call>` was forgotten, while its end may be there."""
+    yield from read_function(source, calls)
+    yield from source.run(SPACE)
+    if (yield from source.skip(CLOSE)):
+        calls.absorb()
+
+
+def knows(template: str) -> bool:
+    return TAGS.call in template and TAGS.argument in template
+
+
+def render(calls: Sequence[ToolCall]) -> str:
+    return "\n".join(f"{OPEN}\n{_function(call)}\n{CLOSE}" for call in calls)
+
+
+def _function(call: ToolCall) -> str:
+    parameters = (
+        f"{TAGS.argument}{name}>\n{untyped(json.dumps(value, ensure_ascii=False))}\n{TAGS.argument_end}\n"
+        for name, value in json.loads(call.arguments).items()
+    )
+    return f"{TAGS.call}{call.name}>\n{''.join(parameters)}{TAGS.call_end}"
+
+
+FAMILY = Family(
+    name="qwen3_coder",
+    openings=(Opening((OPEN,), read), Opening((TAGS.call,), read_alone)),
+    knows=knows,
+    render=render,
+)

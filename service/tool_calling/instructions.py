@@ -1,0 +1,56 @@
+"""Tools for models whose chat template knows none: the definitions and the convention as text for the system prompt,
+and calls and results as text for the conversation. The convention is `hermes`, the one that most models have seen."""
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from service.generation import Tool, ToolCall, ToolChoice
+from service.tool_calling.families import hermes
+
+FAMILY = hermes.FAMILY.name
+RESULT, RESULT_END = "<tool_response>", "</tool_response>"
+
+
+def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True) -> str:
+    """What the system prompt says of the tools; nothing if there are none, or none may be called."""
+    if not tools or choice.mode == "none":
+        return ""
+    example = hermes.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
+    number = "one or more blocks" if parallel else "one block"
+    return (
+        "# Tools\n\n"
+        "You can call these functions. Each line is one, with its parameters as a JSON Schema:\n"
+        f"<tools>\n{_definitions(tools)}\n</tools>\n\n"
+        f"To call a function, write {number} like this, with a JSON object inside, and stop:\n{example}\n"
+        f"The result comes back in {RESULT} and {RESULT_END}. {_demand(choice)}"
+    )
+
+
+def calls_as_text(content: str, calls: Sequence[ToolCall]) -> str:
+    """An assistant's turn with its calls, as the model wrote it."""
+    return "\n".join(part for part in (content, hermes.render(calls)) if part)
+
+
+def result_as_text(content: str, *, name: str = "", is_error: bool = False) -> str:
+    """What a tool gave, for a turn of the user. `name` is the tool's, if it is known."""
+    heading = " ".join(part for part in (name, "failed:" if is_error else "") if part)
+    return "\n".join(part for part in (RESULT, heading, content, RESULT_END) if part)
+
+
+def _definitions(tools: Sequence[Tool]) -> str:
+    return "\n".join(
+        msgspec.json.encode(
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        ).decode()
+        for tool in tools
+    )
+
+
+def _demand(choice: ToolChoice) -> str:
+    if choice.name:
+        return f"Now call the function {json.dumps(choice.name)}: do not answer with text."
+    if choice.mode == "required":
+        return "Now call a function: do not answer with text."
+    return "If no function is needed, answer with text."

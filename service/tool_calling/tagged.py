@@ -1,0 +1,140 @@
+"""Arguments between tags, as the XML-like formats have them: a value is text, without quotes or a type.
+
+The type is the schema's. Where a value ends is told by what follows: its closing tag ends it only where another
+argument or the call's end comes next, and not inside of a whole other call in the value. The text of a string is passed
+on while it comes; a value of another type when it is whole.
+"""
+
+import json
+import re
+
+import msgspec
+
+from service.tool_calling.calls import Calls
+from service.tool_calling.json_reader import Write, escape, repair
+from service.tool_calling.schema import property_types
+from service.tool_calling.source import SPACE, Cut, Reading, Source
+
+_HEADER = re.compile(r"[^<\n]*")
+_KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "null"}
+
+
+class Tags(msgspec.Struct, frozen=True, kw_only=True):
+    """`call` and `argument` stand before their names. With `own_line` a value is on lines of its own: the line breaks
+    next to its tags are not part of it."""
+
+    call: str
+    call_end: str
+    argument: str
+    argument_end: str
+    own_line: bool = False
+
+
+class TaggedCall:
+    """Writes one call, argument by argument."""
+
+    def __init__(self, source: Source, calls: Calls, tags: Tags, name: str) -> None:
+        self._source = source
+        self._calls = calls
+        self._tags = tags
+        self._tool = calls.tools.get(name)
+        self._plain = re.compile(f"[^{re.escape(tags.argument_end[0])}\n]*")
+        self._separator = ""
+        calls.start(name)
+        calls.write("{")
+
+    def argument(self, name: str) -> Reading[None]:
+        """Reads a value and its closing tag."""
+        self._calls.write(f'{self._separator}"{escape(name)}": ')
+        self._separator = ", "
+        types = property_types(self._tool, name)
+        if types == {"string"}:
+            self._calls.write('"')
+            yield from self._value(lambda text: self._calls.write(escape(text)))
+            self._calls.write('"')
+        else:
+            pieces: list[str] = []
+            yield from self._value(pieces.append)
+            self._calls.write(typed("".join(pieces), types))
+
+    def end(self) -> Reading[None]:
+        """The closing tag of the call. A text that ends without it has ended the call, if nothing was cut off."""
+        yield from self._source.run(SPACE)
+        if not (yield from self._source.skip(self._tags.call_end)):
+            if (yield from self._source.peek()) or self._source.truncated:
+                yield from self._source.refuse()
+            self._calls.repaired()
+        self._calls.write("}")
+        self._calls.end()
+
+    def _value(self, write: Write) -> Reading[None]:
+        tags = self._tags
+        out = _Value(write, own_line=tags.own_line)
+        nested = 0
+        if tags.own_line:
+            yield from self._source.skip("\n")
+        while True:
+            out.write(self._source.take_while(self._plain))
+            if not (yield from self._source.peek()):
+                raise Cut
+            tag = yield from self._source.which((tags.call, tags.call_end, tags.argument_end))
+            text = self._source.take(len(tag) or 1)
+            if tag == tags.argument_end:
+                text += yield from self._source.run(SPACE)
+                if nested == 0 and (yield from self._value_ends()):
+                    return
+            elif tag == tags.call_end:
+                nested = max(0, nested - 1)
+            elif tag == tags.call:
+                text += yield from self._source.run(_HEADER)
+                text += yield from self._source.run(SPACE)
+                nested += bool((yield from self._source.which((tags.argument, tags.call_end))))
+            out.write(text)
+
+    def _value_ends(self) -> Reading[bool]:
+        if (yield from self._source.peek()):
+            return bool((yield from self._source.which((self._tags.argument, self._tags.call_end))))
+        if self._source.truncated:
+            raise Cut
+        return True
+
+
+class _Value:
+    """Holds a line break back until something follows: the last one may belong to the closing tag."""
+
+    def __init__(self, write: Write, *, own_line: bool) -> None:
+        self._write = write
+        self._own_line = own_line
+        self._held = ""
+
+    def write(self, text: str) -> None:
+        if not text:
+            return
+        text = self._held + text
+        self._held = "\n" if self._own_line and text.endswith("\n") else ""
+        self._write(text.removesuffix(self._held))
+
+
+def typed(text: str, types: frozenset[str]) -> str:
+    """The JSON for a value without a type. Where it may be a string, only JSON as it should be is taken for another
+    type; where it may not, also what can be repaired."""
+    literal = text.strip()
+    value = repair(literal)
+    if value is None or (value[0] == '"' and "string" in types):
+        return json.dumps(text, ensure_ascii=False)
+    if "string" in types and (value != literal or not _kinds(value) & types):
+        return json.dumps(text, ensure_ascii=False)
+    return value
+
+
+def untyped(text: str) -> str:
+    """A JSON value as the tagged formats write it: a string as its text."""
+    value = json.loads(text)
+    return value if isinstance(value, str) else text
+
+
+def _kinds(value: str) -> frozenset[str]:
+    kind = _KINDS.get(value[0])
+    if kind:
+        return frozenset({kind})
+    return frozenset({"integer", "number"} if value.lstrip("-").isdigit() else {"number"})
