@@ -64,11 +64,11 @@ class ServerClient:
         self._opener = urllib.request.build_opener(proxies)
 
     def health(self) -> Health:
-        """Raises NotThere, NoAnswer or NotOurs; an unhealthy server answers too."""
+        """Raises NotThere, NoAnswer, NotOurs or Refused; an unhealthy server answers too."""
         return self._decode("/health", self._get("/health", {}), Health)
 
     def model(self) -> Model:
-        """The model that is served. Raises like `health`, and Refused for a wrong key."""
+        """The model that is served. Raises like `health`."""
         body = self._get("/v1/models", {"Authorization": f"Bearer {self._api_key}"})
         models = self._decode("/v1/models", body, _Models).data
         if not models:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from service.models.storage import private_folder
 from service.settings import Settings
@@ -97,12 +97,14 @@ class BackgroundServer:
     def stop(self) -> None:
         """SIGTERM, time for running answers to end, then SIGKILL. Nothing when no launcher has started it."""
         pid = self._pid()
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGTERM)
-        if not self._gone(self._settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS):
-            os.kill(pid, signal.SIGKILL)
-            self._gone(STOP_MARGIN_SECONDS)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+                if not self._gone(self._settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS):
+                    os.kill(pid, signal.SIGKILL)
+                    self._gone(STOP_MARGIN_SECONDS)
+        if self._child is not None:
+            self._child.wait()
 
     def log_tail(self, lines: int) -> list[str]:
         """The last lines of the server's log that say something."""
@@ -133,8 +135,6 @@ class BackgroundServer:
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
-        if self._child is not None:
-            self._child.wait()
         return True
 
     def _open(self, name: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.markup import escape
 
-from service.cli.client import Health, NoAnswer, NotOurs, NotThere, ServerClient
+from service.cli.client import Health, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
 from service.config import Address
@@ -73,6 +73,8 @@ class Startup:
             return None
         except NoAnswer:
             return SILENT
+        except Refused as exc:
+            raise Failure(Exit.UNAVAILABLE, f"The server at {self._address.root} refuses to answer: {exc}") from None
         except NotOurs as exc:
             raise Failure(
                 Exit.PORT_IN_USE,

@@ -1,0 +1,301 @@
+"""The launcher with a real server in a real process. Claude Code itself is a small script that says how it was
+started."""
+
+import http.server
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.cli.claude_code import MODEL_VARIABLES
+from tests.cli.terminal import Terminal, until
+
+
+@pytest.fixture
+def user(terminal: Terminal) -> Terminal:
+    terminal.install_claude()
+    return terminal
+
+
+def gone(terminal: Terminal) -> bool:
+    return terminal.health() is None
+
+
+def test_claude_code_runs_on_a_server_that_is_started_and_stopped(user: Terminal) -> None:
+    done = user.run("--mode=vllm-mlx", "-p", "stats", "--", "-x", FAKE_EXIT="7")
+    report = user.claude()
+    assert done.returncode == 7
+    assert done.stdout == ""
+    assert report["arguments"] == ["-p", "stats", "--", "-x"]
+    assert report["health"]["status"] == "healthy"
+    assert gone(user)
+    log = user.home / ".anyclaude" / "logs" / f"server-{user.port}.log"
+    assert str(log) in done.stderr
+    assert "Serving" in log.read_text()
+    assert (log.stat().st_mode & 0o777, log.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_the_environment_of_claude_code(user: Terminal) -> None:
+    user.run(
+        ANTHROPIC_API_KEY="the user's own",
+        CLAUDE_CODE_USE_BEDROCK="1",
+        CLAUDE_CODE_OAUTH_TOKEN="the user's own",
+        KEPT="yes",
+        NO_PROXY="example.org",
+    )
+    environment = user.claude()["environment"]
+    assert environment["ANTHROPIC_BASE_URL"] == user.url
+    assert environment["ANTHROPIC_AUTH_TOKEN"] == "vllm-mlx"
+    assert {environment[name] for name in MODEL_VARIABLES} == {"scripted"}
+    assert environment["CLAUDE_CODE_ATTRIBUTION_HEADER"] == "0"
+    assert environment["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] == "1"
+    assert environment["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "200000"
+    assert environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "25000"
+    assert environment["API_TIMEOUT_MS"] == "4200000"
+    assert (
+        environment["CLAUDE_STREAM_IDLE_TIMEOUT_MS"] == environment["CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS"] == "1800000"
+    )
+    assert environment["NO_PROXY"] == "example.org,localhost,127.0.0.1,::1"
+    assert environment["KEPT"] == "yes"
+    assert "the user's own" not in environment.values()
+    assert "CLAUDE_CODE_USE_BEDROCK" not in environment
+
+
+def test_a_server_that_runs_is_used_and_left_running(user: Terminal) -> None:
+    with user.start("serve"):
+        until(user.health, "the server")
+        done = user.run("-p", "hello")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert user.claude()["health"]["status"] == "healthy"
+        assert user.health()["status"] == "healthy"
+
+
+def test_another_model_than_the_configured_one_is_said(user: Terminal) -> None:
+    with user.start("serve"):
+        until(user.health, "the server")
+        done = user.run(VLLM_MLX_MODEL="org/wanted")
+    assert f"the server at {user.url} serves scripted, not org/wanted" in done.stderr
+
+
+def test_launchers_share_a_server_and_the_last_one_stops_it(user: Terminal) -> None:
+    with (
+        user.start(FAKE_NAME="one", FAKE_WAITS="1") as one,
+        user.start(FAKE_NAME="two", FAKE_WAITS="1") as two,
+    ):
+        user.claude("one")
+        user.claude("two")
+        pid = user.server_pid()
+        user.let_go("one")
+        assert one.wait(timeout=30) == 0
+        assert user.health()["status"] == "healthy"
+        assert user.server_pid() == pid
+        user.let_go("two")
+        assert two.wait(timeout=30) == 0
+    assert gone(user)
+    logs = list((user.home / ".anyclaude" / "logs").iterdir())
+    assert [log.read_text().count("Serving") for log in logs] == [1]
+
+
+def test_a_server_that_dies_under_claude_code_is_no_trouble_at_the_end(user: Terminal) -> None:
+    with user.start(FAKE_WAITS="1", FAKE_EXIT="3") as launcher:
+        user.claude()
+        os.kill(user.server_pid(), signal.SIGKILL)
+        until(lambda: gone(user), "the server to die")
+        user.let_go()
+        _, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 3
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_without_a_terminal_signals_are_passed_on(user: Terminal, number: signal.Signals, name: str) -> None:
+    with user.start(FAKE_WAITS="1") as launcher:
+        user.claude()
+        launcher.send_signal(number)
+        assert launcher.wait(timeout=30) == 9
+    assert user.signals() == [name]
+    assert gone(user)
+
+
+def test_claude_code_ended_by_a_signal_gives_the_shells_exit_code(user: Terminal) -> None:
+    with user.start(FAKE_WAITS="1") as launcher:
+        os.kill(user.claude()["pid"], signal.SIGKILL)
+        assert launcher.wait(timeout=30) == 128 + signal.SIGKILL
+    assert gone(user)
+
+
+def test_a_suspended_claude_code_suspends_the_launcher(user: Terminal) -> None:
+    with user.start(FAKE_STOPS="1") as launcher:
+        _, status = os.waitpid(launcher.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        launcher.send_signal(signal.SIGCONT)
+        assert launcher.wait(timeout=30) == 0
+    assert user.signals() == ["SIGCONT"]
+
+
+def test_ctrl_c_reaches_claude_code_once(user: Terminal) -> None:
+    """In a terminal the whole foreground group gets it, so the launcher must not pass it on again."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(user.cwd)
+        os.execve(user.command()[0], user.command(), user.environment | {"FAKE_WAITS": "1"})  # noqa: S606
+    with open(terminal, "r+b", buffering=0) as screen:
+        user.claude()
+        screen.write(b"\x03")
+        drain = threading.Thread(target=_read_all, args=(screen,))
+        drain.start()
+        _, status = os.waitpid(pid, 0)
+        drain.join()
+    assert os.waitstatus_to_exitcode(status) == 9
+    assert user.signals() == ["SIGINT"]
+    assert gone(user)
+
+
+def _read_all(screen: object) -> None:
+    try:
+        while screen.read(4096):  # type: ignore[attr-defined]
+            pass
+    except OSError:  # the terminal has closed
+        return
+
+
+def test_proxy_only_serves_without_claude_code(terminal: Terminal) -> None:
+    with terminal.start(PROXY_ONLY="true") as launcher:
+        until(terminal.health, "the server")
+        again = terminal.run(PROXY_ONLY="true")
+        launcher.send_signal(signal.SIGTERM)
+        out, _ = launcher.communicate(timeout=30)
+    assert launcher.returncode == 0
+    assert "Serving" in out
+    assert (again.returncode, again.stdout) == (0, f"A server is up at {terminal.url}: healthy, model scripted.\n")
+
+
+def test_a_server_on_another_machine_is_used_and_said(user: Terminal) -> None:
+    """0.0.0.0 stands for the other machine: it leads here, and is no loopback address."""
+    url = f"http://0.0.0.0:{user.port}/v1"
+    user.configure(executor="scripted", allowedHosts=["0.0.0.0"])
+    with user.start("serve"):
+        until(user.health, "the server")
+        done = user.run(VLLM_MLX_URL=url)
+    assert done.returncode == 0
+    assert done.stderr == f"Using the server at http://0.0.0.0:{user.port}, which is not on this machine: scripted.\n"
+    assert user.claude()["environment"]["ANTHROPIC_BASE_URL"] == f"http://0.0.0.0:{user.port}"
+
+
+def test_a_server_on_another_machine_is_never_started(user: Terminal) -> None:
+    done = user.run(VLLM_MLX_URL=f"http://0.0.0.0:{user.port}/v1")
+    assert done.returncode == 69
+    assert "not on this machine, so none is started" in done.stderr
+    assert not (user.home / ".anyclaude").exists()
+
+
+def test_claude_code_that_is_not_installed_is_said_before_a_server_is_started(terminal: Terminal) -> None:
+    done = terminal.run("-p", "hello")
+    assert done.returncode == 127
+    assert "npm install -g @anthropic-ai/claude-code" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (terminal.home / ".anyclaude").exists()
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>It works!</html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
+@contextmanager
+def stranger(port: int) -> Iterator[None]:
+    with http.server.HTTPServer(("127.0.0.1", port), _Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_port_that_something_else_uses(user: Terminal) -> None:
+    with stranger(user.port):
+        done = user.run()
+    assert done.returncode == 75
+    assert f"What answers at {user.url} is not anyclaude" in done.stderr
+    assert "choose another port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_server_that_never_answers(user: Terminal) -> None:
+    user.configure(startupTimeoutSeconds=0.5)
+    with socket.create_server(("127.0.0.1", user.port)):
+        done = user.run()
+    assert done.returncode == 69
+    assert "Server did not respond in timeout (0.5 s)" in done.stderr
+
+
+def test_a_server_that_takes_too_long_to_start_is_stopped_and_its_log_shown(user: Terminal) -> None:
+    user.configure(executor="scripted", startupTimeoutSeconds=0.001)
+    done = user.run()
+    assert done.returncode == 69
+    assert "Server did not respond in timeout (0.001 s)" in done.stderr
+    assert f"Its log: {user.home}" in done.stderr
+    assert gone(user)
+
+
+def test_the_launcher_can_be_ended_while_it_waits(user: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", user.port)) as silent, user.start() as launcher:
+        silent.accept()[0].close()
+        silent.accept()[0].close()
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(timeout=30) == 128 + signal.SIGTERM
+
+
+DYING = [
+    ({"model": "/no/such/model"}, 66, "Error: Model path does not exist: /no/such/model"),
+    ({"executor": "scripted", "cache": ["nothing://"]}, 78, "nothing"),
+]
+
+
+@pytest.mark.parametrize(("keys", "code", "message"), DYING)
+def test_a_server_that_cannot_start(user: Terminal, keys: dict[str, object], code: int, message: str) -> None:
+    user.configure(**keys)
+    done = user.run()
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (user.folder / "claude.json").exists()
+
+
+def test_a_server_that_refuses_is_quoted(user: Terminal) -> None:
+    """Its own words say what to do: here, that it is asked under a name that it does not know."""
+    with user.start("serve"):
+        until(user.health, "the server")
+        done = user.run(VLLM_MLX_URL=f"http://0.0.0.0:{user.port}/v1")
+    assert done.returncode == 69
+    assert f"The server at http://0.0.0.0:{user.port} refuses to answer: " in done.stderr
+    assert "add it to allowedHosts" in done.stderr
+
+
+def test_a_wrong_configuration(user: Terminal) -> None:
+    (user.cwd / ".anyclauderc.json").write_text(json.dumps({"backends": {"vllm-mlx": {"prot": 1}}}))
+    done = user.run()
+    assert done.returncode == 78
+    assert 'unknown key "prot". Did you mean "port"?' in done.stderr
+
+
+def test_an_unknown_mode(user: Terminal) -> None:
+    done: subprocess.CompletedProcess[str] = user.run("--mode=lmstudio")
+    assert done.returncode == 2
+    assert "vllm-mlx" in done.stderr

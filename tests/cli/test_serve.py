@@ -1,0 +1,77 @@
+"""`anyclaude serve`, in its own process, over real sockets."""
+
+import json
+import signal
+import socket
+
+import httpx
+import pytest
+
+from tests.cli.terminal import Terminal, until
+
+
+def test_it_says_what_it_serves_and_where_and_ends_when_told(terminal: Terminal) -> None:
+    with terminal.start("serve") as server:
+        assert until(terminal.health, "the server")["status"] == "healthy"
+        server.send_signal(signal.SIGTERM)
+        out, _ = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert "Serving the scripted executor" in out
+    assert f"at {terminal.url}" in out
+    assert terminal.health() is None
+
+
+def test_it_answers(terminal: Terminal) -> None:
+    body = {"messages": [{"role": "user", "content": "Say this"}]}
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        answer = httpx.post(f"{terminal.url}/v1/chat/completions", json=body, trust_env=False).json()
+    assert answer["choices"][0]["message"]["content"] == "Say this"
+
+
+def test_a_free_port_is_found_and_said(terminal: Terminal) -> None:
+    with terminal.start("serve", "--port", "0") as server:
+        assert server.stdout is not None
+        lines = [server.stdout.readline() for _ in range(3)]
+        address = lines[1].removeprefix("at ").split()[0].rstrip(".")
+        assert httpx.get(f"{address}/health", trust_env=False).json()["model_loaded"] is True
+    assert f"VLLM_MLX_URL={address}/v1 anyclaude" in lines[2]
+
+
+def test_log_lines_are_json_on_demand(terminal: Terminal) -> None:
+    with terminal.start("serve", "--log-format", "json", "--debug", "1") as server:
+        until(terminal.health, "the server")
+        httpx.post(f"{terminal.url}/v1/chat/completions", json={"messages": 3}, trust_env=False)
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=30)
+    records = [json.loads(line) for line in err.splitlines()]
+    (request,) = [record for record in records if record["logger"] == "anyclaude.request"]
+    assert (request["level"], request["status"], request["dialect"]) == ("DEBUG", 400, "openai_chat")
+
+
+def test_a_port_in_use_is_one_line(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", terminal.port)):
+        done = terminal.run("serve")
+    assert done.returncode == 75
+    assert done.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{terminal.port}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+WRONG = [
+    (["--cache", "ftp://x"], 78, "ftp"),
+    (["--cache-policy", "some"], 78, '--cache-policy: expected "all" or "deterministic" or "off", found "some"'),
+    (["--config", "nothing.json"], 78, "nothing.json: cannot be read"),
+    (["--port", "x"], 2, "'x' is not a valid integer"),
+    (["--host", "0.0.0.0"], 78, "which others can reach"),
+    (["--executor", "mlx", "/no/such/model"], 66, "Model path does not exist: /no/such/model"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), WRONG)
+def test_what_is_wrong_is_said_without_a_traceback(
+    terminal: Terminal, arguments: list[str], code: int, message: str
+) -> None:
+    done = terminal.run("serve", *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
