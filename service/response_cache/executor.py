@@ -106,7 +106,7 @@ class CachingExecutor:
                 del self._joinable[key]
             if flight.completion is not None and may_store(request, flight.completion, flight.events):
                 flight.write = self._store.put(key, flight.completion)
-                flight.stored = flight.write is not None
+                flight.stored = flight.write is not None and self._store.writes
 
         flight = Flight(
             lambda: self._inner.submit(request),
@@ -114,7 +114,7 @@ class CachingExecutor:
             with_logprobs=request.logprobs is not None,
             linger_seconds=self._linger_seconds,
         )
-        flight.stored = self._store.works
+        flight.stored = self._store.writes
         self._flights.add(flight)
         self._joinable.setdefault(key, flight)
         return await self._accepted(FlightAnswer(flight, outcome), flight)

@@ -48,8 +48,13 @@ class ResponseStore:
         self._paused_until = 0.0
         self._counting: asyncio.Task[None] | None = None
         self._items = 0
-        # Whether the last call went well: what is to be expected of the next.
-        self.works = True
+        # The kinds of calls that failed when they were last made. A full disk reads and does not write.
+        self._failing: set[str] = set()
+
+    @property
+    def writes(self) -> bool:
+        """Whether the last write went well: what is to be expected of the next."""
+        return "write" not in self._failing
 
     async def get(self, key: str, max_age: float | None = None) -> Completion | None:
         """The completion under a key, unless it is older than `max_age` seconds."""
@@ -68,7 +73,7 @@ class ResponseStore:
         much is unwritten already."""
         data = encode_record(Record(self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
-            self._fail("too much is unwritten")
+            self._fail("write", "too much is unwritten")
             return None
         self._unwritten_bytes += len(data) - len(self._unwritten.get(key, b""))
         self._unwritten[key] = data
@@ -96,7 +101,7 @@ class ResponseStore:
             async with asyncio.timeout(WRITE_SECONDS):
                 await self._backend.aclose()
         except Exception as exc:
-            self._fail(f"it did not close: {exc!r}")
+            self._fail("close", f"it did not close: {exc!r}")
 
     async def _read(self, key: str) -> bytes | None:
         if self._paused_until and time.monotonic() < self._paused_until:
@@ -107,11 +112,12 @@ class ResponseStore:
         except Exception as exc:
             if deadline.expired():
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-                self._fail(f"a lookup took longer than {self._lookup_seconds} s; not asked for {PAUSE_SECONDS} s")
+                self._fail("read", f"took longer than {self._lookup_seconds} s; not asked for {PAUSE_SECONDS} s")
             else:
-                self._fail(f"a lookup failed: {exc!r}")
+                self._fail("read", repr(exc))
             return None
-        self.works = True
+        if self._failing:
+            self._failing.discard("read")
         # Other packages' backends come by here: what they return is looked at before it is believed.
         return data if isinstance(data, bytes) else None
 
@@ -131,10 +137,10 @@ class ResponseStore:
             async with asyncio.timeout(WRITE_SECONDS):
                 await self._backend.set(key, data)
         except Exception as exc:
-            self._fail(f"an answer was not stored: {exc!r}")
+            self._fail("write", repr(exc))
             return False
         self._counters.stored += 1
-        self.works = True
+        self._failing.discard("write")
         return True
 
     async def _count(self) -> None:
@@ -147,8 +153,10 @@ class ResponseStore:
         if items is not None:
             self._items = items
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, kind: str, why: str) -> None:
         """Says it once until it works again: during an outage every request comes by here."""
         self._counters.store_failures += 1
-        log.log(WARNING if self.works else DEBUG, "response cache, %r: %s", self._backend, what)
-        self.works = False
+        log.log(
+            DEBUG if kind in self._failing else WARNING, "response cache, %r: %s failed: %s", self._backend, kind, why
+        )
+        self._failing.add(kind)

@@ -1,0 +1,279 @@
+"""`CachingExecutor`: what is a hit, what is stored, and what the client's directives do."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import pytest
+
+from cache_backends import open_backend
+from cache_backends.memory import MemoryBackend
+from service.errors import NotCached
+from service.events import CompletionBuilder, Event, TextDelta
+from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives, CacheOutcome, Executor
+from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
+from service.response_cache.executor import CachingExecutor
+from tests.response_cache.answers import Numbered, ask, settings
+
+NO_CACHE = CacheDirectives(no_cache=True)
+NO_STORE = CacheDirectives(no_store=True)
+ONLY_IF_CACHED = CacheDirectives(only_if_cached=True)
+
+
+def numbered(**changes: object) -> CachingExecutor:
+    return CachingExecutor(ScriptedExecutor(Numbered().script), MemoryBackend(), settings(**changes))
+
+
+async def outcome_and_text(
+    executor: Executor, directives: CacheDirectives = NO_DIRECTIVES, request: GenerationRequest | None = None
+) -> tuple[CacheOutcome, str]:
+    answer = await executor.submit(request or ask(), directives)
+    return answer.outcome, (await answer.completion()).choices[0].text
+
+
+async def test_the_same_again_is_a_hit() -> None:
+    executor = numbered()
+    assert await outcome_and_text(executor) == ("miss", "answer 1")
+    assert await outcome_and_text(executor) == ("hit", "answer 1")
+    assert await outcome_and_text(executor, request=ask("else")) == ("miss", "answer 2")
+    statistics = await executor.statistics()
+    assert msgspec.to_builtins(statistics) == {
+        "hits": 1,
+        "misses": 2,
+        "total_requests": 3,
+        "hit_rate": "33.3%",
+        "cached_items": 2,
+    }
+    await executor.aclose()
+
+
+async def test_two_hits_are_equal_and_have_the_original_usage() -> None:
+    executor = numbered()
+    original = await (await executor.submit(ask(logprobs=2))).completion()
+    hits = [await executor.submit(ask(logprobs=2)) for _ in range(2)]
+    assert [await hit.completion() for hit in hits] == [original] * 2
+    assert hits[0].prompt_tokens == original.usage.prompt_tokens
+    assert original.choices[0].logprobs
+    await executor.aclose()
+
+
+async def test_a_streamed_hit_is_the_answer_that_was_stored() -> None:
+    executor = numbered()
+    streamed = [event async for event in (await executor.submit(ask(logprobs=1))).events()]
+    replayed = [event async for event in (await executor.submit(ask(logprobs=1))).events()]
+    completions = []
+    for events in (streamed, replayed):
+        builder = CompletionBuilder(with_logprobs=True)
+        for event in events:
+            builder.feed(event)
+        completions.append(builder.build())
+    assert completions[0] == completions[1]
+    await executor.aclose()
+
+
+async def test_what_is_normalised_away_is_a_hit_and_never_reaches_the_model() -> None:
+    def conversation(call_id: str) -> GenerationRequest:
+        call = ToolCall(call_id, "f", "{}")
+        return GenerationRequest(
+            messages=(
+                Message(role="assistant", tool_calls=(call,)),
+                Message(role="tool", content="x", tool_call_id=call_id),
+            )
+        )
+
+    inner = ScriptedExecutor(Numbered().script)
+    executor = CachingExecutor(inner, MemoryBackend(), settings())
+    assert (await outcome_and_text(executor, request=conversation("toolu_1")))[0] == "miss"
+    assert (await outcome_and_text(executor, request=conversation("toolu_2")))[0] == "hit"
+    assert inner.submitted[0].messages[0].tool_calls[0].id != "toolu_1"
+    await executor.aclose()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_same_right_after_the_end_is_a_hit_however_slow_the_store(streamed: bool) -> None:
+    gate = asyncio.Event()
+
+    class SlowToWrite(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            await gate.wait()
+            await super().set(key, value, ttl=ttl)
+
+    executor = CachingExecutor(ScriptedExecutor(Numbered().script), SlowToWrite(), settings())
+    first = await executor.submit(ask())
+    if streamed:
+        async for _ in first.events():
+            pass
+    else:
+        await first.completion()
+    assert first.stored
+    assert await outcome_and_text(executor) == ("hit", "answer 1")
+    gate.set()
+    await executor.aclose()
+
+
+async def test_no_cache_generates_anew_and_stores() -> None:
+    executor = numbered()
+    await outcome_and_text(executor)
+    answer = await executor.submit(ask(), NO_CACHE)
+    assert answer.outcome == "bypass"
+    assert (await answer.completion()).choices[0].text == "answer 2"
+    assert answer.stored
+    assert await outcome_and_text(executor) == ("hit", "answer 2")
+    assert (await executor.statistics()).total_requests == 2
+    await executor.aclose()
+
+
+async def test_no_store_neither_reads_nor_writes_nor_joins() -> None:
+    scripted = Numbered()
+    scripted.gate.clear()
+    executor = CachingExecutor(ScriptedExecutor(scripted.script), MemoryBackend(), settings())
+    running = await executor.submit(ask())
+    aside = await executor.submit(ask(), NO_STORE)
+    assert aside.outcome == "bypass"
+    scripted.gate.set()
+    assert {(await running.completion()).choices[0].text, (await aside.completion()).choices[0].text} == {
+        "answer 1",
+        "answer 2",
+    }
+    assert not aside.stored
+    assert await outcome_and_text(executor, NO_STORE, ask("else")) == ("bypass", "answer 3")
+    assert await outcome_and_text(executor, request=ask("else")) == ("miss", "answer 4")
+    assert (await executor.statistics()).total_requests == 2
+    await executor.aclose()
+
+
+async def test_only_if_cached_never_generates() -> None:
+    executor = numbered()
+    with pytest.raises(NotCached) as refused:
+        await executor.submit(ask(), ONLY_IF_CACHED)
+    assert refused.value.status == 504
+    await outcome_and_text(executor)
+    assert await outcome_and_text(executor, ONLY_IF_CACHED) == ("hit", "answer 1")
+    await executor.aclose()
+
+
+async def test_only_if_cached_may_join() -> None:
+    scripted = Numbered()
+    scripted.gate.clear()
+    executor = CachingExecutor(ScriptedExecutor(scripted.script), MemoryBackend(), settings())
+    running = await executor.submit(ask())
+    joined = await executor.submit(ask(), ONLY_IF_CACHED)
+    assert joined.outcome == "collapsed"
+    scripted.gate.set()
+    assert await joined.completion() == await running.completion()
+    await executor.aclose()
+
+
+@pytest.mark.parametrize("directives", [NO_STORE, NO_CACHE], ids=["no-store", "no-cache"])
+async def test_only_if_cached_without_a_lookup_has_no_answer(directives: CacheDirectives) -> None:
+    executor = numbered()
+    await outcome_and_text(executor)
+    with pytest.raises(NotCached):
+        await executor.submit(ask(), msgspec.structs.replace(directives, only_if_cached=True))
+    await executor.aclose()
+
+
+async def test_max_age_takes_only_what_is_young_enough() -> None:
+    executor = numbered()
+    await outcome_and_text(executor)
+    assert await outcome_and_text(executor, CacheDirectives(max_age=3600)) == ("hit", "answer 1")
+    assert await outcome_and_text(executor, CacheDirectives(max_age=0)) == ("miss", "answer 2")
+    assert await outcome_and_text(executor) == ("hit", "answer 2")
+    await executor.aclose()
+
+
+@pytest.mark.parametrize(
+    ("policy", "sampling", "outcomes"),
+    [
+        ("all", SamplingParams(temperature=1.0), ["miss", "hit"]),
+        ("deterministic", SamplingParams(temperature=1.0), ["bypass", "bypass"]),
+        ("deterministic", SamplingParams(temperature=0.0), ["miss", "hit"]),
+        ("off", SamplingParams(temperature=0.0), ["bypass", "bypass"]),
+    ],
+)
+async def test_the_policy(policy: str, sampling: SamplingParams, outcomes: list[str]) -> None:
+    executor = numbered(cache_policy=policy)
+    request = ask(sampling=sampling)
+    assert [(await outcome_and_text(executor, request=request))[0] for _ in range(2)] == outcomes
+    statistics = await executor.statistics()
+    assert (statistics.hits, statistics.misses) == (outcomes.count("hit"), outcomes.count("miss"))
+    assert statistics.cached_items == outcomes.count("miss")
+    await executor.aclose()
+
+
+async def nothing(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    if request.n < 0:
+        yield ""
+
+
+async def broken_json(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    yield TextDelta(0, "{")
+
+
+@pytest.mark.parametrize(
+    ("script", "request_"),
+    [
+        (nothing, ask()),
+        (Numbered().script, ask(max_tokens=0)),
+        (broken_json, ask(response_format={"kind": "json_object"})),
+    ],
+    ids=["empty", "max_tokens 0", "no JSON where JSON was asked"],
+)
+async def test_what_is_not_worth_storing_is_not(
+    script: Callable[[GenerationRequest], AsyncIterator[str | Event]], request_: GenerationRequest
+) -> None:
+    executor = CachingExecutor(ScriptedExecutor(script), MemoryBackend(), settings())
+    for _ in range(2):
+        answer = await executor.submit(request_)
+        await answer.completion()
+        assert (answer.outcome, answer.stored) == ("miss", False)
+    await executor.aclose()
+
+
+async def test_tool_calls_are_stored_with_their_ids() -> None:
+    executor = CachingExecutor(ScriptedExecutor(), MemoryBackend(), settings())
+    request = ask(tools=(Tool(name="f"),), tool_choice=ToolChoice("required"))
+    answers = [await (await executor.submit(request)).completion() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0].choices[0].finish_reason == "tool_calls"
+    await executor.aclose()
+
+
+async def test_another_model_shares_nothing() -> None:
+    backend = MemoryBackend()
+    for fingerprint in ("a", "b"):
+        profile = msgspec.structs.replace(ScriptedExecutor().profile, fingerprint=fingerprint)
+        executor = CachingExecutor(ScriptedExecutor(profile=profile), backend, settings())
+        assert (await outcome_and_text(executor))[0] == "miss"
+
+
+async def test_answers_outlive_the_server_on_disk(tmp_path_factory: pytest.TempPathFactory) -> None:
+    url = f"disk://{tmp_path_factory.mktemp('cache')}"
+    for expected in ("miss", "hit", "hit"):
+        executor = CachingExecutor(ScriptedExecutor(), open_backend(url), settings())
+        await executor.start()
+        assert await outcome_and_text(executor) == (expected, "one two three")
+        assert (await executor.statistics()).cached_items == 1
+        await executor.aclose()
+
+
+async def test_the_rest_is_the_inner_executors() -> None:
+    inner = ScriptedExecutor()
+    executor = CachingExecutor(inner, MemoryBackend(), settings())
+    assert executor.profile is inner.profile
+    assert executor.status() == inner.status()
+    assert await executor.count_tokens(ask("a b c")) == 3
+    await executor.aclose()
+
+
+async def test_an_answer_may_be_closed_unread() -> None:
+    executor = numbered()
+    answers: list[Answer] = [await executor.submit(ask())]
+    await answers[0].completion()
+    answers.append(await executor.submit(ask()))
+    answers.append(await executor.submit(ask(), NO_STORE))
+    for answer in answers:
+        await answer.aclose()
+        await answer.aclose()
+    await executor.aclose()

@@ -1,0 +1,274 @@
+"""Every field that changes the answer changes the key, and nothing else does: each by its name."""
+
+import random
+from typing import Any, get_args
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.openai_chat import OpenAIChat
+from service.generation import (
+    GenerationRequest,
+    Message,
+    ResponseFormat,
+    SamplingParams,
+    Tool,
+    ToolCall,
+)
+from service.normalize import normalize
+from service.response_cache.key import request_key
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
+
+REQUEST = GenerationRequest(
+    messages=(
+        Message(role="system", content="You are terse."),
+        Message(role="user", content="What is the weather?"),
+        Message(
+            role="assistant",
+            content="I shall look.",
+            reasoning="Two cities.",
+            tool_calls=(
+                ToolCall("call_a", "weather", '{"city": "Paris"}'),
+                ToolCall("call_b", "weather", '{"city": "Rome"}'),
+            ),
+        ),
+        Message(role="tool", content="rain", tool_call_id="call_a"),
+        Message(role="tool", content="sun", tool_call_id="call_b"),
+    ),
+    tools=(
+        Tool(name="weather", description="The weather of a city.", parameters=SCHEMA),
+        Tool(name="time", description="The time."),
+    ),
+    response_format=ResponseFormat(kind="json_schema", schema=SCHEMA, name="answer"),
+    template_arguments={"effort": "high", "nested": {"a": 1, "b": 2}},
+)
+
+CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "GenerationRequest.messages": (("messages",), [{"role": "user", "content": "What is the weather?"}]),
+    "GenerationRequest.tools": (("tools",), []),
+    "GenerationRequest.tool_choice": (("tool_choice",), {"mode": "required", "name": ""}),
+    "GenerationRequest.parallel_tool_calls": (("parallel_tool_calls",), False),
+    "GenerationRequest.response_format": (("response_format",), None),
+    "GenerationRequest.sampling": (("sampling",), {"temperature": 0.5, "top_p": 0.5}),
+    "GenerationRequest.max_tokens": (("max_tokens",), 0),
+    "GenerationRequest.stop": (("stop",), ["\n"]),
+    "GenerationRequest.n": (("n",), 2),
+    "GenerationRequest.logprobs": (("logprobs",), 0),
+    "GenerationRequest.thinking": (("thinking",), "off"),
+    "GenerationRequest.template_arguments": (("template_arguments", "effort"), "low"),
+    "GenerationRequest.caller": (("caller",), "digest"),
+    "Message.role": (("messages", 1, "role"), "system"),
+    "Message.content": (("messages", 1, "content"), "What is the weather? "),
+    "Message.reasoning": (("messages", 2, "reasoning"), ""),
+    "Message.tool_calls": (("messages", 2, "tool_calls"), []),
+    "Message.tool_call_id": (("messages", 3, "tool_call_id"), "of no call"),
+    "Message.is_error": (("messages", 3, "is_error"), True),
+    "ToolCall.name": (("messages", 2, "tool_calls", 0, "name"), "time"),
+    "ToolCall.arguments": (("messages", 2, "tool_calls", 0, "arguments"), '{"city": "Nice"}'),
+    "ToolCall.id": (("messages", 2, "tool_calls", 1, "id"), "of another place"),
+    "Tool.name": (("tools", 1, "name"), "clock"),
+    "Tool.description": (("tools", 1, "description"), "The date."),
+    "Tool.parameters": (("tools", 0, "parameters", "required"), []),
+    "Tool.strict": (("tools", 0, "strict"), True),
+    "ToolChoice.mode": (("tool_choice", "mode"), "none"),
+    "ToolChoice.name": (("tool_choice", "name"), "weather"),
+    "ResponseFormat.kind": (("response_format", "kind"), "json_object"),
+    "ResponseFormat.schema": (("response_format", "schema"), None),
+    "ResponseFormat.name": (("response_format", "name"), "other"),
+    "ResponseFormat.strict": (("response_format", "strict"), True),
+    "SamplingParams.temperature": (("sampling", "temperature"), 0.7),
+    "SamplingParams.top_p": (("sampling", "top_p"), 0.9),
+    "SamplingParams.top_k": (("sampling", "top_k"), 40),
+    "SamplingParams.min_p": (("sampling", "min_p"), 0.05),
+    "SamplingParams.repetition_penalty": (("sampling", "repetition_penalty"), 1.1),
+    "SamplingParams.presence_penalty": (("sampling", "presence_penalty"), 0.5),
+    "SamplingParams.frequency_penalty": (("sampling", "frequency_penalty"), 0.5),
+    "SamplingParams.logit_bias": (("sampling", "logit_bias"), [[5, -100.0]]),
+    "SamplingParams.seed": (("sampling", "seed"), 0),
+}
+
+
+def key_of(request: GenerationRequest) -> str:
+    return request_key("model-1", normalize(request))
+
+
+def changed(request: GenerationRequest, path: tuple[str | int, ...], value: Any) -> GenerationRequest:
+    """The request with one thing in it replaced."""
+    plain = msgspec.to_builtins(request)
+    place = plain
+    for step in path[:-1]:
+        if isinstance(place[step], tuple):
+            place[step] = list(place[step])
+        place = place[step]
+    place[path[-1]] = value
+    return msgspec.convert(plain, GenerationRequest)
+
+
+def structs_within(kind: Any, found: set[type[msgspec.Struct]]) -> set[type[msgspec.Struct]]:
+    """Every Struct that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+        found.add(kind)
+        for field in msgspec.structs.fields(kind):
+            structs_within(field.type, found)
+    for argument in get_args(kind):
+        structs_within(argument, found)
+    return found
+
+
+def test_every_field_has_its_case() -> None:
+    """A field that is added to the request fails here until it is said how it changes the key."""
+    fields = {
+        f"{struct.__name__}.{field.name}"
+        for struct in structs_within(GenerationRequest, set())
+        for field in msgspec.structs.fields(struct)
+    }
+    assert fields == set(CHANGES)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_changes_the_key(field: str) -> None:
+    other = changed(REQUEST, *CHANGES[field])
+    assert other != REQUEST
+    assert key_of(other) != key_of(REQUEST)
+
+
+def test_no_two_of_these_changes_have_the_same_key() -> None:
+    keys = {key_of(changed(REQUEST, *change)) for change in CHANGES.values()}
+    assert len(keys | {key_of(REQUEST)}) == len(CHANGES) + 1
+
+
+def test_the_model_changes_the_key() -> None:
+    assert request_key("model-1", REQUEST) != request_key("model-2", REQUEST)
+
+
+def test_a_key_is_a_sha256_and_stays() -> None:
+    key = key_of(REQUEST)
+    assert len(key) == 64
+    assert set(key) <= set("0123456789abcdef")
+    assert key == key_of(msgspec.convert(msgspec.to_builtins(REQUEST), GenerationRequest))
+
+
+def shuffled(value: Any, order: random.Random) -> Any:
+    """The same value with the keys of all dictionaries in another order."""
+    if isinstance(value, dict):
+        keys = list(value)
+        order.shuffle(keys)
+        return {key: shuffled(value[key], order) for key in keys}
+    return [shuffled(item, order) for item in value] if isinstance(value, list | tuple) else value
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_keys_is_no_difference(order: random.Random) -> None:
+    other = msgspec.convert(shuffled(msgspec.to_builtins(REQUEST), order), GenerationRequest)
+    assert key_of(other) == key_of(REQUEST)
+
+
+def test_the_order_of_everything_else_is_one() -> None:
+    for field in ("messages", "tools"):
+        turned = tuple(reversed(getattr(REQUEST, field)))
+        assert key_of(msgspec.structs.replace(REQUEST, **{field: turned})) != key_of(REQUEST)
+    schema = ("tools", 0, "parameters", "properties", "city", "enum")
+    assert key_of(changed(REQUEST, schema, ["Rome", "Paris"])) != key_of(REQUEST)
+
+
+def renamed(ids: dict[str, str]) -> GenerationRequest:
+    """The same conversation with other ids of its tool calls."""
+    text = msgspec.json.encode(REQUEST).decode()
+    for old, new in ids.items():
+        text = text.replace(f'"{old}"', f'"{new}"')
+    return msgspec.json.decode(text, type=GenerationRequest)
+
+
+def test_the_text_of_tool_call_ids_is_no_difference() -> None:
+    assert key_of(renamed({"call_a": "toolu_01", "call_b": "toolu_02"})) == key_of(REQUEST)
+
+
+def test_which_call_a_result_answers_is_one() -> None:
+    crossed = changed(
+        changed(REQUEST, ("messages", 3, "tool_call_id"), "call_b"), ("messages", 4, "tool_call_id"), "call_a"
+    )
+    assert key_of(crossed) != key_of(REQUEST)
+
+
+def test_claude_codes_attribution_line_is_no_difference() -> None:
+    line = "x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=cli;\n"
+    system = ("messages", 0, "content")
+    assert key_of(changed(REQUEST, system, line + "You are terse.")) == key_of(REQUEST)
+
+
+@given(st.floats(min_value=0, max_value=2), st.floats(min_value=0, max_value=2))
+def test_temperatures_are_told_apart(left: float, right: float) -> None:
+    keys = [key_of(changed(REQUEST, ("sampling", "temperature"), value)) for value in (left, right)]
+    assert (keys[0] == keys[1]) is (left == right)
+
+
+DEFAULTS = SamplingParams(temperature=0.6, top_p=0.95)
+
+OPENAI: dict[str, Any] = {
+    "model": "default",
+    "messages": [{"role": "user", "content": "hello"}],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+}
+ANTHROPIC: dict[str, Any] = {
+    "model": "claude-opus-4-8",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "hello"}],
+    "system": [{"type": "text", "text": "You are terse."}],
+}
+
+# What a client may send beside the question. Not one of these may cost a hit.
+MEANINGLESS = [
+    (OpenAIChat(), OPENAI, {"stream": True}),
+    (OpenAIChat(), OPENAI, {"stream": True, "stream_options": {"include_usage": True}}),
+    (OpenAIChat(), OPENAI, {"user": "somebody"}),
+    (OpenAIChat(), OPENAI, {"metadata": {"a": "b"}}),
+    (OpenAIChat(), OPENAI, {"model": "current-model"}),
+    (OpenAIChat(), OPENAI, {"store": True}),
+    (OpenAIChat(), OPENAI, {"service_tier": "auto"}),
+    (OpenAIChat(), OPENAI, {"temperature": 0.6}),
+    (OpenAIChat(), OPENAI, {"n": 1}),
+    (OpenAIChat(), OPENAI, {"unknown": [1]}),
+    (AnthropicMessages(), ANTHROPIC, {"stream": True}),
+    (AnthropicMessages(), ANTHROPIC, {"metadata": {"user_id": "session"}}),
+    (AnthropicMessages(), ANTHROPIC, {"model": "claude-haiku-4-5"}),
+    (AnthropicMessages(), ANTHROPIC, {"context_management": {"edits": []}}),
+    (AnthropicMessages(), ANTHROPIC, {"temperature": 0.6}),
+    (
+        AnthropicMessages(),
+        ANTHROPIC,
+        {"system": [{"type": "text", "text": "You are terse.", "cache_control": {"type": "ephemeral"}}]},
+    ),
+    (AnthropicMessages(), ANTHROPIC, {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}),
+]
+
+
+def wire_key(dialect: OpenAIChat | AnthropicMessages, body: dict[str, Any], indent: int = 0) -> str:
+    encoded = msgspec.json.format(msgspec.json.encode(body), indent=indent)
+    return key_of(dialect.decode(encoded, DEFAULTS).request)
+
+
+@pytest.mark.parametrize(("dialect", "body", "change"), MEANINGLESS, ids=lambda value: str(value)[:60])
+def test_what_carries_no_meaning(
+    dialect: OpenAIChat | AnthropicMessages, body: dict[str, Any], change: dict[str, Any]
+) -> None:
+    assert wire_key(dialect, body | change) == wire_key(dialect, body)
+
+
+def test_white_space_is_no_difference() -> None:
+    assert wire_key(OpenAIChat(), OPENAI, indent=4) == wire_key(OpenAIChat(), OPENAI)
+
+
+def test_an_omitted_temperature_is_the_default_and_not_0() -> None:
+    assert wire_key(OpenAIChat(), OPENAI | {"temperature": 0}) != wire_key(OpenAIChat(), OPENAI)
+
+
+def test_both_dialects_ask_the_same_question() -> None:
+    openai = {
+        "messages": [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "hello"}],
+        "max_tokens": 100,
+    }
+    assert wire_key(OpenAIChat(), openai) == wire_key(AnthropicMessages(), ANTHROPIC)

@@ -1,0 +1,74 @@
+"""What may be kept, and who is answered from what was kept."""
+
+from typing import Any
+
+import pytest
+
+from service.events import Event, TextDelta, ToolCallAbandoned, replay
+from service.generation import (
+    Completion,
+    GenerationRequest,
+    Reasoning,
+    ResponseFormat,
+    SamplingParams,
+    Text,
+    ToolCall,
+)
+from service.response_cache.policy import may_look_up, may_store
+from service.settings import CachePolicy
+from tests.response_cache.answers import answer, ask
+
+JSON = ResponseFormat(kind="json_object")
+CALL = ToolCall("id", "f", '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("policy", "sampling", "expected"),
+    [
+        ("all", {"temperature": 1.0}, True),
+        ("all", {}, True),
+        ("deterministic", {"temperature": 1.0}, False),
+        ("deterministic", {"temperature": 1.0, "seed": 0}, True),
+        ("deterministic", {"temperature": 0.0}, True),
+        ("off", {"temperature": 0.0}, False),
+    ],
+)
+def test_policy(policy: CachePolicy, sampling: dict[str, Any], expected: bool) -> None:
+    assert may_look_up(ask(sampling=SamplingParams(**sampling)), policy) is expected
+
+
+STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
+    ("stopped", ask(), answer(Text("a")), True),
+    ("cut at max_tokens", ask(max_tokens=1), answer(Text("a"), finish_reason="length"), True),
+    ("calls", ask(), answer(CALL, finish_reason="tool_calls"), True),
+    ("thinking and calls", ask(), answer(Reasoning("a"), CALL, finish_reason="tool_calls"), True),
+    ("two choices", ask(n=2), answer(Text("a"), choices=2), True),
+    ("JSON", ask(response_format=JSON), answer(Text('{"a": [1]}')), True),
+    ("JSON cut at max_tokens", ask(response_format=JSON), answer(Text('{"a": '), finish_reason="length"), True),
+    ("a call where JSON was asked", ask(response_format=JSON), answer(CALL, finish_reason="tool_calls"), True),
+    ("empty", ask(), answer(), False),
+    (
+        "one of two is empty",
+        ask(n=2),
+        Completion(choices=(*answer(Text("a")).choices, *answer().choices), usage=answer().usage),
+        False,
+    ),
+    ("one of two is missing", ask(n=2), answer(Text("a")), False),
+    ("no choice", ask(), answer(Text("a"), choices=0), False),
+    ("calls without a call", ask(), answer(Text("a"), finish_reason="tool_calls"), False),
+    ("arguments that are cut", ask(), answer(ToolCall("id", "f", '{"a": '), finish_reason="length"), False),
+    ("arguments that are no object", ask(), answer(ToolCall("id", "f", "[1]"), finish_reason="tool_calls"), False),
+    ("text where JSON was asked", ask(response_format=JSON), answer(Text("Sure!")), False),
+]
+
+
+@pytest.mark.parametrize(
+    ("request_", "completion", "expected"), [case[1:] for case in STORED], ids=[case[0] for case in STORED]
+)
+def test_what_is_stored(request_: GenerationRequest, completion: Completion, expected: bool) -> None:
+    assert may_store(request_, completion, replay(completion)) is expected
+
+
+def test_a_call_that_broke_off_is_not_stored() -> None:
+    events: list[Event] = [ToolCallAbandoned(0), TextDelta(0, "<tool_call>{")]
+    assert not may_store(ask(), answer(Text("<tool_call>{")), events)
