@@ -20,11 +20,11 @@ FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGH
 NOT_FILES = ["*/*"]
 
 
-def ensure_hub_model(name: str, home: Path, progress: ProgressReport, *, endpoint: str | None = None) -> Path:
+def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
     """The folder of the model `name`: under `home`, or in Hugging Face's own cache, or fetched to `home`.
 
-    A fetch that was interrupted goes on where it stopped. Blocks. `endpoint` None is what the hub's client is
-    configured for (HF_ENDPOINT). Raises ModelError.
+    A fetch that was interrupted goes on where it stopped. The client's own variables count (HF_TOKEN, HF_ENDPOINT,
+    HF_HUB_OFFLINE). Blocks. Raises ModelError.
     """
     folder = home / "models" / name
     if (folder / "config.json").exists():
@@ -33,14 +33,14 @@ def ensure_hub_model(name: str, home: Path, progress: ProgressReport, *, endpoin
     if cached is not None:
         return cached
     try:
-        revision, size = _look_up(name, endpoint)
+        revision, size = _look_up(name)
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, lambda: progress.step(f"Another process fetches {name}: waiting")):
             if not (folder / "config.json").exists():
                 progress.step(f"Fetching {name} from Hugging Face ({size / 1e9:.2f} GB, once)")
                 workshop = private_folder(folder.with_name(f".{folder.name}.partial"))
                 with _explained(name), watch_growth(workshop, size, progress):
-                    _fetch(name, revision, workshop, endpoint)
+                    _fetch(name, revision, workshop)
                 require_mlx_model(workshop)
                 publish_folder(workshop, folder)
     finally:
@@ -57,10 +57,10 @@ def _in_hub_cache(name: str) -> Path | None:
     return Path(found)
 
 
-def _look_up(name: str, endpoint: str | None) -> tuple[str, int]:
+def _look_up(name: str) -> tuple[str, int]:
     """The commit to fetch and how many bytes its files have. Refuses before the download what MLX could not load."""
     with _explained(name):
-        info = HfApi(endpoint=endpoint).model_info(name, files_metadata=True)
+        info = HfApi().model_info(name, files_metadata=True)
     files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
     if not any(fnmatch(file, WEIGHTS) for file in files):
         weights = [file for file in files if file.endswith((".gguf", ".bin", ".safetensors", ".npz"))]
@@ -72,11 +72,10 @@ def _look_up(name: str, endpoint: str | None) -> tuple[str, int]:
     return info.sha or "main", sum(wanted)
 
 
-def _fetch(name: str, revision: str, folder: Path, endpoint: str | None) -> None:
+def _fetch(name: str, revision: str, folder: Path) -> None:
     snapshot_download(
         name,
         revision=revision,
-        endpoint=endpoint,
         local_dir=folder,
         allow_patterns=FILES,
         ignore_patterns=NOT_FILES,
