@@ -4,7 +4,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from cache_backends import InvalidBackendUrl, open_backend
 from cache_backends.disk import DiskBackend
@@ -39,6 +39,7 @@ def test_what_is_no_size(text: str) -> None:
         size(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_a_size_or_refused(text: str) -> None:
     try:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
@@ -161,6 +161,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
     return [shuffled(item, order) for item in value] if isinstance(value, list | tuple) else value
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_keys_is_no_difference(order: random.Random) -> None:
     other = msgspec.convert(shuffled(msgspec.to_builtins(REQUEST), order), GenerationRequest)
@@ -200,6 +201,7 @@ def test_claude_codes_attribution_line_is_no_difference() -> None:
     assert key_of(changed(REQUEST, system, line + "You are terse.")) == key_of(REQUEST)
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=2), st.floats(min_value=0, max_value=2))
 def test_temperatures_are_told_apart(left: float, right: float) -> None:
     keys = [key_of(changed(REQUEST, ("sampling", "temperature"), value)) for value in (left, right)]

@@ -5,7 +5,7 @@ import zlib
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from service.generation import Choice, Completion, Reasoning, Text, TokenLogprob, ToolCall, TopLogprob, Usage
 from service.response_cache.record import RECORD_VERSION, Record, decode_record, encode_record
@@ -34,6 +34,7 @@ def test_a_record_comes_back_as_it_was() -> None:
     assert decode_record(encode_record(record)) == record
 
 
+@settings(deadline=None)
 @given(st.text(), st.floats(min_value=0, max_value=1e12))
 def test_any_text_comes_back(content: str, stored_at: float) -> None:
     try:
@@ -58,6 +59,7 @@ def test_every_truncation_is_noticed() -> None:
     assert decode_record(data + b"\0") is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_none(data: bytes) -> None:
     assert decode_record(data) is None
