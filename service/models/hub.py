@@ -38,7 +38,7 @@ def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
         with locked(lock, lambda: progress.step(f"Another process fetches {name}: waiting")):
             if not (folder / "config.json").exists():
                 progress.step(f"Fetching {name} from Hugging Face ({size / 1e9:.2f} GB, once)")
-                workshop = private_folder(folder.with_name(f".{folder.name}.partial"))
+                workshop = _workshop(folder, revision)
                 with _explained(name), watch_growth(workshop, size, progress):
                     _fetch(name, revision, workshop)
                 require_mlx_model(workshop)
@@ -55,6 +55,15 @@ def _in_hub_cache(name: str) -> Path | None:
     except (LocalEntryNotFoundError, HFValidationError, InvalidModel):
         return None
     return Path(found)
+
+
+def _workshop(folder: Path, revision: str) -> Path:
+    """Where this revision is put together; files of another one must not get mixed in."""
+    workshop = folder.with_name(f".{folder.name}.{revision}.partial")
+    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+        if leftover != workshop:
+            shutil.rmtree(leftover, ignore_errors=True)
+    return private_folder(workshop)
 
 
 def _look_up(name: str) -> tuple[str, int]:

@@ -69,9 +69,12 @@ def test_a_hub_model_is_fetched_once_and_then_found_without_a_network(hub: Hub, 
 
 def test_an_interrupted_fetch_is_invisible_and_goes_on(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "models" / NAME
+    outdated = folder.with_name(".tiny.older-revision.partial")
+    outdated.mkdir(parents=True)
     hub.broken = "model.safetensors"
     assert "could it be fetched from Hugging Face" in resolve(NAME, tmp_path, hub.endpoint)
     assert not folder.exists()
+    assert not outdated.exists()
     hub.broken = ""
     assert resolve(NAME, tmp_path, hub.endpoint) == str(folder)
     assert hub.fetched.count("config.json") == 1
