@@ -18,7 +18,7 @@ run: setup
 	"$(VENV)/bin/anyclaude" serve $(ARGS)
 
 test: setup
-	"$(VENV)/bin/python" -m pytest --cov $(ARGS)
+	"$(VENV)/bin/python" -m pytest $(ARGS) --cov
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .
