@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("serve",)
+COMMANDS = ("serve", "stats", "config", "doctor", "cache")
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, everything but --mode goes to Claude Code untouched; 'anyclaude -- --help' is Claude Code's "

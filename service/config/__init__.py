@@ -16,6 +16,7 @@ from service.config.layers import Given, Layer, Origin, environment_layer, file_
 from service.settings import SamplingDefaults, Settings
 
 __all__ = [
+    "DEFAULT_KEY",
     "FILE_NAME",
     "Address",
     "ConfigError",

@@ -1,0 +1,129 @@
+"""`anyclaude cache`: look into the response cache's stores, empty them, and explain why a request was no hit."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import msgspec
+
+from service.cli.configuration import read_configuration
+from service.cli.exits import Exit, Failure
+from service.cli.redaction import shown_url
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from cache_backends.base import BackendStats, CacheBackend
+
+T = TypeVar("T")
+
+
+@click.group("cache", short_help="Look into the response cache, empty it, explain a miss.")
+def command() -> None:
+    """Look after the response cache: the stores under 'cache' in .anyclauderc.json.
+
+    A memory:// store lives inside the server: 'anyclaude stats' shows it, and a restart empties it.
+    """
+
+
+@command.command("stats")
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def stats(urls: tuple[str, ...], as_json: bool) -> None:
+    """Show how many answers each store holds, and how large they are."""
+    found = _on_stores(_configured(urls), lambda store: store.stats())
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+    else:
+        click.echo("\n".join(_describe(found)))
+
+
+@command.command("clear")
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clear(urls: tuple[str, ...], yes: bool) -> None:
+    """Remove every answer from the stores."""
+    stores = _configured(urls)
+    if not yes:
+        click.confirm(f"Remove every answer from {', '.join(map(shown_url, stores))}?", abort=True)
+    click.echo(f"{_on_stores(stores, lambda store: store.clear())} answers removed.")
+
+
+@command.command("get")
+@click.argument("key")
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+def get(key: str, urls: tuple[str, ...]) -> None:
+    """Print the answer that is stored under KEY, as JSON."""
+    from service.response_cache.record import decode_record
+
+    value = _on_stores(_configured(urls), lambda store: store.get(key))
+    record = None if value is None else decode_record(value)
+    if record is None:
+        found = "nothing is stored" if value is None else "what is stored is no whole answer of this version"
+        raise Failure(Exit.FAILED, f"{key}: {found}.")
+    answer = {"stored_at": record.stored_at, "completion": msgspec.to_builtins(record.completion)}
+    click.echo(json.dumps(answer, indent=2))
+
+
+@command.command("explain")
+@click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="Every place where they part, not only the first.")
+@click.option("--tokens/--no-tokens", default=True, help="Compare the prompts by token too.  [default: --tokens]")
+def explain(a: Path, b: Path, show_all: bool, tokens: bool) -> None:
+    """Say where two requests part, so that B was no hit after A.
+
+    A and B are the JSON bodies of two requests, of OpenAI's or Anthropic's API, or two files of ~/.anyclaude/traces.
+    """
+    from service.cli.explanation import explain_requests, read_request
+
+    settings, _ = read_configuration({})
+    click.echo(explain_requests(read_request(a), read_request(b), settings if tokens else None, show_all=show_all))
+
+
+def _configured(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """The stores to look into. One that lives in the server cannot be seen from here: a fresh one would be empty."""
+    settings: Settings = read_configuration({"cache": urls or None})[0]
+    shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
+    if not shared:
+        raise Failure(
+            Exit.FAILED,
+            "The response cache is in the server's memory: 'anyclaude stats' shows it, and a restart empties it. "
+            "To keep answers, add a store like disk:///path to 'cache' in .anyclauderc.json.",
+        )
+    return shared
+
+
+def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
+    from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
+
+    async def run() -> T:
+        store = open_backend(urls)
+        try:
+            return await ask(store)
+        finally:
+            await store.aclose()
+
+    try:
+        return asyncio.run(run())
+    except InvalidBackendUrl as exc:
+        raise Failure(Exit.CONFIG, str(exc)) from None
+    except CacheUnavailable as exc:
+        raise Failure(Exit.UNAVAILABLE, str(exc)) from None
+
+
+def _describe(found: "BackendStats", indent: str = "") -> list[str]:
+    from service.config.values import show_size
+
+    parts = []
+    if found.items is not None:
+        parts.append(f"{found.items} answers" + (f" of at most {found.max_items}" if found.max_items else ""))
+    if found.bytes is not None:
+        most = f" of at most {show_size(found.max_bytes)}" if found.max_bytes else ""
+        parts.append(f"{found.bytes:,} bytes{most}")
+    lines = [f"{indent}{found.backend}: {', '.join(parts) or 'does not tell'}"]
+    for tier in found.tiers:
+        lines += _describe(tier, indent + "  ")
+    return lines

@@ -1,0 +1,1 @@
+"""What `anyclaude doctor` looks at."""

@@ -1,0 +1,94 @@
+"""Checks of the machine: what is installed, whatever is configured."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from service.cli.checks.result import Result, failed, ok, warning
+from service.cli.claude_code import INSTALL, find_claude
+
+SETUP = "Run 'make setup', or scripts/setup-vllm-mlx-venv.sh."
+OLDEST_PYTHON = (3, 11)
+CHILD_SECONDS = 60
+TRIED_CLAUDE = (2, 1)
+
+# In a process of its own: a wheel for another processor kills the one that imports it.
+TRY_MLX = (
+    "import mlx.core as mx; a = mx.ones((64, 64)); mx.eval(a @ a); "
+    "print('GPU' if mx.default_device() == mx.gpu else 'CPU')"
+)
+
+
+def python() -> Result:
+    found = f"{platform.python_version()} ({platform.machine()}, {sys.executable})"
+    if sys.version_info < OLDEST_PYTHON:
+        return failed("Python", found, f"Python 3.11 or newer is needed. {SETUP}")
+    return ok("Python", found)
+
+
+def mlx() -> Result:
+    try:
+        versions = f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}"
+    except PackageNotFoundError as exc:
+        return failed("MLX", f"{exc.name} is not installed", SETUP)
+    code, said = _run([sys.executable, "-c", TRY_MLX])
+    if code != 0:
+        last = said.splitlines()[-1] if said else f"exit code {code}"
+        return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}")
+    return ok("MLX", f"{versions}, on the {said}")
+
+
+def blas() -> Result:
+    """Only what MLX on Linux uses; on macOS there is nothing to do."""
+    if sys.platform != "linux":
+        return ok("BLAS", "Accelerate, part of macOS")
+    from service.models.blas import load_openblas
+
+    report = load_openblas()
+    if report.active:
+        return ok("BLAS", report.detail)
+    found, _, advice = report.detail.partition(". ")
+    return warning("BLAS", found, advice)
+
+
+def claude_code() -> Result:
+    path = find_claude(os.environ)
+    if path is None:
+        return warning(
+            "Claude Code", "there is no 'claude' on PATH", f"API clients work without it. Install: {INSTALL}"
+        )
+    code, said = _run([path, "--version"])
+    first = said.splitlines()[0] if said else ""
+    if code != 0:
+        return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Again: {INSTALL}")
+    if _version(first) < TRIED_CLAUDE:
+        return warning("Claude Code", f"{first} ({path})", f"Tried with 2.1 and newer. Update: {INSTALL}")
+    return ok("Claude Code", f"{first} ({path})")
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """The exit code, and what was said on both streams."""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=CHILD_SECONDS,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"no end after {CHILD_SECONDS} s"
+    except OSError as exc:
+        return -1, str(exc.strerror)
+    return done.returncode, done.stdout.strip()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers at the front of `2.1.197 (Claude Code)`; nothing for another text, which counts as old."""
+    numbers = text.split()[0].split(".") if text.split() else []
+    return tuple(int(number) for number in numbers if number.isdigit())

@@ -1,0 +1,104 @@
+"""Checks of what is configured: the model, the stores, the port, the disk."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
+from service.cli.checks.result import Result, failed, ok, warning
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.local_model import find_local_model
+from service.cli.redaction import shown_url
+from service.config import server_address
+from service.config.values import show_size
+from service.models.errors import ModelError
+from service.models.folder import require_mlx_model
+from service.settings import Settings
+
+NEEDED_FREE_BYTES = 1024**3
+STORE_SECONDS = 5.0
+
+
+def configuration(files: list[Path]) -> Result:
+    """It has been read already: this says from where."""
+    if not files:
+        return ok("Configuration", "no .anyclauderc.json; the defaults are in force ('anyclaude config' prints them)")
+    return ok("Configuration", ", ".join(str(path) for path in reversed(files)))
+
+
+def model(settings: Settings) -> Result:
+    name = settings.model or "the embedded demo model"
+    if settings.executor == "scripted":
+        return ok("Model", "none is needed: the scripted executor is configured")
+    folder = find_local_model(settings)
+    if folder is None:
+        advice = "It is fetched at the first start. To do that now: anyclaude serve"
+        return warning("Model", f"{name} is not on this machine yet", advice)
+    try:
+        require_mlx_model(folder)
+    except ModelError as exc:
+        return failed("Model", str(exc), "Set another model in .anyclauderc.json, or with VLLM_MLX_MODEL.")
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return ok("Model", f"{name} in {folder} ({size / 1e9:.2f} GB)")
+
+
+def response_cache(settings: Settings) -> Result:
+    shown = ", ".join(shown_url(url) for url in settings.cache)
+    try:
+        asyncio.run(_try_store(settings.cache))
+    except InvalidBackendUrl as exc:
+        return failed("Response cache", str(exc), "Correct 'cache' in .anyclauderc.json.")
+    except (CacheUnavailable, TimeoutError) as exc:
+        found = f"{shown} does not answer: {exc or 'no answer in time'}"
+        return failed(
+            "Response cache", found, "Answers come without it, only slower. Start the store, or choose another."
+        )
+    return ok("Response cache", f"{shown}, which stores {_policy(settings)}")
+
+
+def port(settings: Settings) -> Result:
+    address = server_address(settings)
+    try:
+        health = ServerClient(address, settings.api_key).health()
+    except NotThere:
+        if address.local:
+            return ok("Port", f"{settings.port} is free")
+        found = f"no server answers at {address.root}"
+        return failed("Port", found, "Start it there: none is started on another machine.")
+    except (NoAnswer, Refused) as exc:
+        return failed("Port", f"what runs at {address.root} gives no answer: {exc}", "Stop it, or choose another port.")
+    except NotOurs as exc:
+        return failed("Port", f"{address.root} is taken by something else: {exc}", "Stop it, or choose another port.")
+    if health.status in ("healthy", "loading"):
+        return ok("Port", f"a server is at {address.root}: {health.status}, model {health.model}")
+    advice = "Stop it and start it again; its log says more."
+    return failed("Port", f"the server at {address.root} is {health.status}: {health.detail}", advice)
+
+
+def disk_space(settings: Settings) -> Result:
+    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / 1e9:.1f} GB free for {settings.home}"
+    if free < NEEDED_FREE_BYTES:
+        return failed("Disk space", found, "Free some, or set ANYCLAUDE_HOME to a larger disk.")
+    if free < settings.prefix_disk_bytes:
+        advice = f"The prefix cache may grow to {show_size(settings.prefix_disk_bytes)}: set prefixCache.disk lower."
+        return warning("Disk space", found, advice)
+    return ok("Disk space", found)
+
+
+async def _try_store(urls: tuple[str, ...]) -> None:
+    backend = open_backend(urls)
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            await backend.get("anyclaude-doctor")
+    finally:
+        await backend.aclose()
+
+
+def _policy(settings: Settings) -> str:
+    return {
+        "all": "every complete answer",
+        "deterministic": "answers that repeat",
+        "off": "nothing (cachePolicy is off)",
+    }[settings.cache_policy]

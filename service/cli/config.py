@@ -1,0 +1,51 @@
+"""`anyclaude config`: what is in force, and where each value came from."""
+
+import json
+from operator import attrgetter
+from typing import Any
+
+import click
+
+from service.cli.configuration import read_configuration
+from service.cli.redaction import shown_key, shown_url
+from service.config import Origins
+from service.config.keys import SETTING_KEYS, Key
+from service.config.values import show, show_size
+from service.settings import Settings
+
+
+@click.command("config", short_help="Print what is configured, and where each value came from.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Read this file instead of .anyclauderc.json.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(config: str | None, as_json: bool) -> None:
+    """Print every setting that is in force, under its key in .anyclauderc.json, and where it came from: a flag, a
+    variable, a file, or the defaults. Keys are not shown."""
+    settings, origins = read_configuration({"config": config})
+    rows = [(key, shown_value(key, settings)) for key in SETTING_KEYS]
+    if as_json:
+        document = {key.dotted: {"value": value, "from": str(origins[key.field])} for key, value in rows}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print_table(rows, origins)
+
+
+def shown_value(key: Key, settings: Settings) -> Any:
+    """As one would write it in the file, without secrets."""
+    value = attrgetter(key.field)(settings)
+    if key.secret:
+        return shown_key(value)
+    if key.field == "cache":
+        return [shown_url(url) for url in value]
+    if key.is_size and value is not None:
+        return show_size(value)
+    return str(value) if key.field == "home" else value
+
+
+def _print_table(rows: list[tuple[Key, Any]], origins: Origins) -> None:
+    """Columns that are never cut: a key is to be copied from here."""
+    shown = [(key.dotted, show(value), origins[key.field]) for key, value in rows]
+    key_width = max(len(dotted) for dotted, _, _ in shown)
+    value_width = max(len(value) for _, value, _ in shown)
+    for dotted, value, origin in shown:
+        line = f"{dotted:<{key_width}}  {value:<{value_width}}  {origin.where or origin.kind}"
+        click.echo(click.style(line, dim=origin.kind == "default"))

@@ -1,0 +1,56 @@
+"""`anyclaude doctor`: looks at everything that the server and Claude Code need, and says what to do."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from service.cli.checks import machine, setup
+from service.cli.checks.result import Result, failed
+from service.cli.exits import Exit
+from service.config import ConfigError, config_files, load_settings
+from service.settings import Settings
+
+MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("failed", "red")}
+
+
+@click.command("doctor", short_help="Check what is needed, and say what to do about what is missing.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(as_json: bool) -> None:
+    """Check Python, MLX and its device, BLAS, configuration, model, response cache, port, disk space and Claude Code.
+
+    Exits with 1 when a check has failed; a warning is no failure.
+    """
+    results = []
+    for result in run_checks():
+        results.append(result)
+        if not as_json:
+            _print(result)
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(result) for result in results], indent=2))
+    if any(result.status == "failed" for result in results):
+        sys.exit(Exit.FAILED)
+
+
+def run_checks() -> Iterator[Result]:
+    """One after another, as each is done."""
+    yield from (check() for check in (machine.python, machine.mlx, machine.blas, machine.claude_code))
+    try:
+        settings, _ = load_settings({}, os.environ, Path.cwd(), Path.home())
+    except ConfigError as exc:
+        yield failed("Configuration", str(exc), "Correct it; the checks that need it were left out.")
+        return
+    yield setup.configuration(config_files(Path.cwd(), Path.home()))
+    checks: tuple[Callable[[Settings], Result], ...] = (setup.model, setup.response_cache, setup.port, setup.disk_space)
+    yield from (check(settings) for check in checks)
+
+
+def _print(result: Result) -> None:
+    mark, color = MARKS[result.status]
+    click.echo(f"{click.style(f'{mark:>7}', fg=color)}  {result.name}: {result.found}")
+    if result.advice:
+        click.echo(f"         -> {result.advice}")

@@ -1,0 +1,204 @@
+"""The commands that look after a server: config, stats, cache, doctor."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_backends import open_backend
+from service.generation import Choice, Completion, Text, Usage
+from service.response_cache.record import Record, encode_record
+from tests.cli.terminal import Terminal, until
+
+ANSWER = Completion(
+    choices=(Choice(parts=(Text("Paris"),), finish_reason="stop"),),
+    usage=Usage(prompt_tokens=1, completion_tokens=1),
+)
+
+
+def test_config_says_where_each_value_came_from(terminal: Terminal) -> None:
+    terminal.configure(
+        apiKey="do not show", maxQueue=7, cache=["redis://me:hunter2@box/0"], prefixCache={"memory": "2GiB"}
+    )
+    done = terminal.run("config", "--json", VLLM_MLX_MODEL="demo")
+    shown = json.loads(done.stdout)
+    file = str(terminal.cwd / ".anyclauderc.json")
+    assert shown["backends.vllm-mlx.maxQueue"] == {"value": 7, "from": f"{file} backends.vllm-mlx.maxQueue"}
+    assert shown["backends.vllm-mlx.model"] == {"value": "demo", "from": "VLLM_MLX_MODEL"}
+    assert shown["backends.vllm-mlx.host"] == {"value": "127.0.0.1", "from": "default"}
+    assert shown["backends.vllm-mlx.prefixCache.memory"]["value"] == "2GiB"
+    assert shown["backends.vllm-mlx.apiKey"]["value"] == "(set, not shown)"
+    assert shown["backends.vllm-mlx.cache"]["value"] == ["redis://me:***@box/0"]
+
+
+def test_config_for_people_shows_no_secret_and_cuts_no_key(terminal: Terminal) -> None:
+    terminal.configure(apiKey="do not show")
+    done = terminal.run("config", COLUMNS="40")
+    assert "do not show" not in done.stdout
+    assert "backends.vllm-mlx.keepAliveIntervalSeconds" in done.stdout
+    assert all(len(line.split()) >= 3 for line in done.stdout.splitlines())
+
+
+def test_stats(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("stats")
+        as_json = terminal.run("stats", "--json")
+    assert done.stdout.splitlines() == [
+        f"Server          {terminal.url}: healthy",
+        "Model           scripted",
+        "Generating      0 running, 0 waiting",
+        "Response cache  0 hits of 0 requests (0.0%), 0 answers kept",
+    ]
+    assert json.loads(as_json.stdout)["model_loaded"] is True
+
+
+def test_stats_are_watched_until_told_to_stop(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        with terminal.start("stats", "--watch", "--interval", "0.1", "--json") as watching:
+            assert watching.stdout is not None
+            assert [json.loads(watching.stdout.readline())["status"] for _ in range(3)] == ["healthy"] * 3
+
+
+def test_stats_without_a_server(terminal: Terminal) -> None:
+    done = terminal.run("stats")
+    assert done.returncode == 69
+    assert done.stderr == f"Error: No server answers at {terminal.url}. Start one with 'anyclaude serve'.\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A disk store with one answer under `known` and one value that is none under `damaged`."""
+
+    async def fill(url: str) -> None:
+        backend = open_backend(url)
+        await backend.set("known", encode_record(Record(1_700_000_000.0, ANSWER)))
+        await backend.set("damaged", b"nothing of ours")
+        await backend.aclose()
+
+    url = f"disk://{tmp_path}/store"
+    asyncio.run(fill(url))
+    return url
+
+
+def test_cache_stats_and_clear(terminal: Terminal, store: str) -> None:
+    terminal.configure(cache=["memory://", store])
+    assert terminal.run("cache", "stats").stdout.startswith("disk: 2 answers, ")
+    assert terminal.run("cache", "clear", "--yes").stdout == "2 answers removed.\n"
+    assert json.loads(terminal.run("cache", "stats", "--json").stdout)["items"] == 0
+
+
+def test_cache_clear_asks_first(terminal: Terminal, store: str) -> None:
+    done = terminal.run("cache", "clear", "--cache", store)
+    assert done.returncode == 1
+    assert terminal.run("cache", "stats", "--cache", store).stdout.startswith("disk: 2 answers")
+
+
+def test_cache_get(terminal: Terminal, store: str) -> None:
+    answer = json.loads(terminal.run("cache", "get", "known", "--cache", store).stdout)
+    assert answer["stored_at"] == 1_700_000_000.0
+    assert answer["completion"]["choices"][0]["parts"] == [{"type": "text", "text": "Paris"}]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("unknown", "nothing is stored"), ("damaged", "what is stored is no whole answer")]
+)
+def test_cache_get_of_what_is_not_there(terminal: Terminal, store: str, key: str, message: str) -> None:
+    done = terminal.run("cache", "get", key, "--cache", store)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {key}: {message}")
+
+
+def test_a_store_in_the_servers_memory_cannot_be_seen_from_outside(terminal: Terminal) -> None:
+    done = terminal.run("cache", "stats")
+    assert done.returncode == 1
+    assert "in the server's memory: 'anyclaude stats' shows it" in done.stderr
+
+
+OPENAI: dict[str, Any] = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+ANTHROPIC: dict[str, Any] = {**OPENAI, "max_tokens": 5, "system": "Be terse.", "metadata": {"user_id": "1"}}
+TRACE = {"request": {"path": "/v1/messages?beta=true", "body": ANTHROPIC}}
+
+SAME = "The two requests are the same for both caches: one key, one prompt.\n"
+EXPLAINED: list[tuple[Any, Any, str]] = [
+    (OPENAI, {**OPENAI, "stream": True, "user": "x"}, SAME),
+    (ANTHROPIC, {**ANTHROPIC, "metadata": {"user_id": "2"}}, SAME),
+    (ANTHROPIC, TRACE, SAME),
+    (OPENAI, {**OPENAI, "temperature": 0.5}, "First: sampling.temperature\n         A: 0.0\n         B: 0.5\n"),
+    (ANTHROPIC, {**ANTHROPIC, "system": "Be kind."}, "First: messages[0].content at character 3\n"),
+    (
+        {**OPENAI, "seed": 1, "temperature": 1},
+        OPENAI,
+        "They part in 2 places, so their response-cache keys differ.\nFirst: sampling.temperature\n",
+    ),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), EXPLAINED)
+def test_cache_explain(terminal: Terminal, a: Any, b: Any, expected: str) -> None:
+    for name, document in (("a.json", a), ("b.json", b)):
+        (terminal.cwd / name).write_text(json.dumps(document))
+    done = terminal.run("cache", "explain", "a.json", "b.json")
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
+    if expected != SAME:
+        assert "Tokens are not compared: the demo model is not on this machine." in done.stdout
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"messages": 3}'])
+def test_cache_explain_of_what_is_no_request(terminal: Terminal, text: str) -> None:
+    (terminal.cwd / "a.json").write_text(text)
+    done = terminal.run("cache", "explain", "a.json", "a.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: a.json: ")
+    assert "Traceback" not in done.stderr
+
+
+def checked(terminal: Terminal, **variables: str) -> tuple[int, dict[str, Any]]:
+    done = terminal.run("doctor", "--json", **variables)
+    return done.returncode, {result["name"]: result for result in json.loads(done.stdout)}
+
+
+def test_doctor_finds_what_is_there(terminal: Terminal) -> None:
+    (terminal.bin / "claude").write_text("#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    (terminal.bin / "claude").chmod(0o755)
+    code, results = checked(terminal)
+    assert code == 0
+    expected = {
+        "Python",
+        "MLX",
+        "BLAS",
+        "Claude Code",
+        "Configuration",
+        "Model",
+        "Response cache",
+        "Port",
+        "Disk space",
+    }
+    assert set(results) == expected
+    assert {name for name, result in results.items() if result["status"] == "failed"} == set()
+    assert results["Claude Code"]["found"] == f"2.1.197 (Claude Code) ({terminal.bin}/claude)"
+    assert results["Port"]["found"] == f"{terminal.port} is free"
+
+
+def test_doctor_says_what_to_do(terminal: Terminal) -> None:
+    (terminal.bin / "claude").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    (terminal.bin / "claude").chmod(0o755)
+    terminal.configure(model="/no/such/model", cache=["nothing://"], baseUrl="http://192.0.2.1:1/v1")
+    code, results = checked(terminal, http_proxy="http://127.0.0.1:1")
+    assert code == 1
+    failed = {name for name, result in results.items() if result["status"] == "failed"}
+    assert failed == {"Claude Code", "Model", "Response cache", "Port"}
+    assert all(results[name]["advice"] for name in failed)
+    assert results["Model"]["found"] == "Model path does not exist: /no/such/model"
+
+
+def test_doctor_goes_on_without_a_configuration_that_it_can_read(terminal: Terminal) -> None:
+    (terminal.cwd / ".anyclauderc.json").write_text("{")
+    done = terminal.run("doctor")
+    assert done.returncode == 1
+    assert " failed  Configuration: " in done.stdout
+    assert "Python: 3." in done.stdout
