@@ -57,6 +57,9 @@ class BatchEngine:
         self._start()
         mx.clear_cache()
 
+    def close(self) -> None:
+        self._batch.close()
+
     def _start(self) -> None:
         self._uids: dict[int, int] = {}
         self._sequences: dict[int, Sequence] = {}

@@ -35,7 +35,7 @@ from service.executor.base import (
     StoredAnswer,
 )
 from service.executor.messages import Abort, Delivery, Message, Progress, Prompt, Sequence, Shutdown, Submit
-from service.executor.runtime import Loader, Runtime, load_runtime
+from service.executor.runtime import Loader, Runtime, load_runtime, release_thread
 from service.executor.scheduler import RETRY_AFTER_SECONDS, Scheduler
 from service.generation import Choice, Completion, GenerationRequest, SamplingParams, Usage
 from service.settings import Settings
@@ -215,24 +215,34 @@ class MlxExecutor:
 
     def _run(self) -> None:
         try:
-            runtime = self._load(self._path, self.profile, self._settings)
-        except Exception as exc:
-            log.exception("The model %s could not be loaded", self._path)
-            self._post(self._failed, f"The model {self.profile.id} could not be loaded: {exc}")
-            return
-        try:
-            scheduler = Scheduler(
-                runtime.engine,
-                self._inbox,
-                lambda deliveries: self._post(self._receive, deliveries),
-                runtime.open_writer,
-                max_concurrency=self._settings.max_concurrency,
-            )
-            self._post(self._loaded, runtime, scheduler)
-            scheduler.run()
+            runtime = self._load_runtime()
+            if runtime is not None:
+                self._run_scheduler(runtime)
         except BaseException as exc:
             log.critical("The MLX thread has ended", exc_info=exc)
             self._post(self._failed, f"The thread that runs the model has ended: {exc!r}")
+        finally:
+            release_thread()
+
+    def _load_runtime(self) -> Runtime | None:
+        try:
+            return self._load(self._path, self.profile, self._settings)
+        except Exception as exc:
+            log.exception("The model %s could not be loaded", self._path)
+            self._post(self._failed, f"The model {self.profile.id} could not be loaded: {exc}")
+            return None
+
+    def _run_scheduler(self, runtime: Runtime) -> None:
+        scheduler = Scheduler(
+            runtime.engine,
+            self._inbox,
+            lambda deliveries: self._post(self._receive, deliveries),
+            runtime.open_writer,
+            max_concurrency=self._settings.max_concurrency,
+        )
+        self._post(self._loaded, runtime, scheduler)
+        scheduler.run()
+        runtime.engine.close()
 
     def _post(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Calls a function on the event loop. Where the loop is gone, nobody is left to work for."""

@@ -55,6 +55,11 @@ class ReasoningSplitter:
         self._reasoning_begun = False
         self.inside = inside
 
+    @property
+    def undecided(self) -> bool:
+        """Text is held back that may become a marker that opens reasoning."""
+        return bool(self._head)
+
     def feed(self, text: str) -> tuple[str, str]:
         """More reasoning, and more of the answer."""
         if self._answering:
@@ -135,6 +140,7 @@ class ChoiceWriter:
             if was_inside or reasoning.inside:
                 self.reasoning_tokens += 1
                 token = msgspec.structs.replace(token, chances=None)
+                self._logprobs.drop()
         if token.chances is not None:
             self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
         return self._events(thought, visible, last=False)
@@ -159,13 +165,13 @@ class ChoiceWriter:
 
     def _events(self, thought: str, visible: str, *, last: bool) -> list[Event]:
         events: list[Event] = [ReasoningDelta(self._choice, thought)] if thought else []
-        held = False
+        held = self._reasoning is not None and self._reasoning.undecided
         if self._stops is not None:
             visible, _ = self._stops.feed(visible)
             self.stopped = self._stops.found is not None
             if last and not self.stopped:
                 visible += self._stops.finish()
-            held = bool(self._stops.held)
+            held = held or bool(self._stops.held)
         logprobs = self._logprobs.release(len(visible), held=held)
         if visible:
             self._parser_events(events, self._parser.feed(visible))
@@ -190,6 +196,10 @@ class _HeldLogprobs:
 
     def add(self, logprob: TokenLogprob, length: int) -> None:
         self._held.append((logprob, length))
+
+    def drop(self) -> None:
+        """What was held back belongs to no answer."""
+        self._held.clear()
 
     def release(self, length: int, *, held: bool) -> tuple[TokenLogprob, ...]:
         """`length` more characters were released; `held`: others are still held back."""

@@ -86,18 +86,18 @@ class PromptRenderer:
         return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **arguments))
 
     def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """System messages stay where they are if the template shows them there; else they speak as the user, in the
-        same place, joined with the user's own turn because such templates want turns to alternate."""
+        """System messages stay where they are if the template shows them there. Else those at the front become one, and
+        later ones speak as the user, in the same place, joined with the user's own turn because such templates want
+        turns to alternate."""
+        if self._keeps_first_system and self._keeps_later_system:
+            return messages
         fitted: list[HfMessage] = []
-        for position, message in enumerate(messages):
-            kept = self._keeps_first_system if position == 0 else self._keeps_later_system
-            if message["role"] == "system" and not kept:
-                message = _user(message["content"])
-                if fitted and fitted[-1]["role"] == "system" and not self._keeps_later_system and position == 1:
-                    fitted[-1] = {"role": "system", "content": _join(fitted[-1]["content"], message["content"])}
-                    continue
-            if message["role"] == "user" and fitted and fitted[-1]["role"] == "user" and not self._keeps_later_system:
-                fitted[-1] = _user(_join(fitted[-1]["content"], message["content"]))
+        for message in messages:
+            at_front = all(earlier["role"] == "system" for earlier in fitted)
+            if message["role"] == "system" and not (at_front and self._keeps_first_system):
+                message = {"role": "user", "content": message["content"]}
+            if fitted and fitted[-1]["role"] == message["role"] in ("system", "user"):
+                fitted[-1] = {**message, "content": _join(fitted[-1]["content"], message["content"])}
             else:
                 fitted.append(message)
         return fitted

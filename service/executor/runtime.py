@@ -1,8 +1,9 @@
 """What the executor's thread needs of a model, put together: engine, prompts, writers."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -34,6 +35,14 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Loader = Callable[[Path, ModelProfile, Settings], Runtime]
+
+
+def release_thread() -> None:
+    """Ends what MLX runs for the calling thread, which ends now: threads of its streams that are still there when the
+    process exits abort it."""
+    mlx: Any = sys.modules.get("mlx.core")
+    if mlx is not None:
+        mlx.clear_streams()
 
 
 def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:

@@ -69,6 +69,10 @@ class Engine(Protocol):
         """Drops every sequence, and makes the engine usable again after an exception."""
         ...
 
+    def close(self) -> None:
+        """Frees what the engine holds. Nothing else is called after it."""
+        ...
+
 
 class Writer(Protocol):
     """Turns the tokens of one sequence into events."""

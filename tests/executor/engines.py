@@ -1,0 +1,127 @@
+"""A deterministic engine and writer: what the scheduler and the executor need, without a model."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from service.events import ChoiceFinished, Event, TextDelta
+from service.executor.base import ModelProfile
+from service.executor.messages import Prompt, Sequence
+from service.executor.runtime import Runtime
+from service.executor.scheduler import EndReason, Token
+from service.generation import GenerationRequest, Message, SamplingParams
+from service.settings import Settings
+
+
+class CountingEngine:
+    """Reads a prompt two tokens a step, then counts 1, 2, 3, ... up to `max_tokens`. `fail` is called before each
+    step with its number, and may raise. `most` is the largest number of sequences it ever held."""
+
+    def __init__(self, fail: Callable[[int], None] = lambda step: None) -> None:
+        self.fail = fail
+        self.held: dict[int, Sequence] = {}
+        self.most = 0
+        self.resets = 0
+        self.steps = 0
+        self.closed = False
+        self._unread: dict[int, int] = {}
+        self._counters: dict[int, int] = {}
+
+    def insert(self, sequence: Sequence) -> None:
+        assert sequence.id not in self.held
+        self.held[sequence.id] = sequence
+        self._unread[sequence.id] = len(sequence.prompt.tokens)
+        self._counters[sequence.id] = 0
+        self.most = max(self.most, len(self.held))
+
+    def remove(self, sequence: int) -> None:
+        del self.held[sequence]
+
+    def step(self) -> list[Token]:
+        self.steps += 1
+        self.fail(self.steps)
+        return [token for sequence in list(self.held.values()) if (token := self._next(sequence))]
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.held.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _next(self, sequence: Sequence) -> Token | None:
+        if self._unread[sequence.id] > 0:
+            self._unread[sequence.id] -= 2
+            return None
+        self._counters[sequence.id] += 1
+        count = self._counters[sequence.id]
+        last = count == sequence.max_tokens
+        if last:
+            del self.held[sequence.id]
+        return Token(sequence.id, count, "length" if last else None)
+
+
+class NumberWriter:
+    """Writes tokens as numbers, and stops at the request's first stop string."""
+
+    reasoning_tokens = 0
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.stopped = False
+        self._sequence = sequence
+
+    def feed(self, token: Token) -> list[Event]:
+        self.stopped = str(token.id) in self._sequence.request.stop
+        return [] if self.stopped else [TextDelta(self._sequence.choice, f"{token.id} ")]
+
+    def finish(self, reason: EndReason) -> list[Event]:
+        return [ChoiceFinished(self._sequence.choice, reason)]
+
+
+def question(text: str = "hello", **fields: object) -> GenerationRequest:
+    return GenerationRequest(messages=(Message(role="user", content=text),), **fields)
+
+
+def sequence(sequence_id: int, *, max_tokens: int = 3, prompt: int = 1, **fields: object) -> Sequence:
+    return Sequence(
+        id=sequence_id,
+        choice=0,
+        request=question(**fields),
+        prompt=Prompt([7] * prompt),
+        sampling=SamplingParams(),
+        max_tokens=max_tokens,
+        start_before=1000.0,
+    )
+
+
+class WordRenderer:
+    """A word is a token."""
+
+    def __init__(self, fail: Callable[[], None] = lambda: None) -> None:
+        self._fail = fail
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        self._fail()
+        return Prompt([1] * self.count(request))
+
+    def count(self, request: GenerationRequest) -> int:
+        return sum(len(message.content.split()) for message in request.messages)
+
+
+def counting_loader(engine: CountingEngine, renderer: WordRenderer | None = None) -> Callable[..., Runtime]:
+    def load(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+        return Runtime(engine=engine, renderer=renderer or WordRenderer(), open_writer=NumberWriter, logits=100)
+
+    return load
+
+
+def failing_at(*steps: int) -> Callable[[int], None]:
+    def fail(step: int) -> None:
+        if step in steps:
+            raise RuntimeError(f"injected at step {step}")
+
+    return fail
+
+
+def failing_from(first: int) -> Callable[[int], None]:
+    return failing_at(*itertools.islice(itertools.count(first), 10_000))

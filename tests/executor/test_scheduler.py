@@ -1,0 +1,279 @@
+from queue import SimpleQueue
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import BadRequest, EngineFailed, Overloaded, ShuttingDown
+from service.events import TextDelta
+from service.executor.messages import (
+    Abort,
+    Aborted,
+    Delivery,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    Sequence,
+    Shutdown,
+    Submit,
+)
+from service.executor.scheduler import Scheduler, Writer
+from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
+
+
+class Bench:
+    """A scheduler, stepped by hand, and all that it delivered."""
+
+    def __init__(self, engine: CountingEngine | None = None, *, max_concurrency: int = 2) -> None:
+        self.engine = engine or CountingEngine()
+        self.now = 0.0
+        self.batches: list[list[Delivery]] = []
+        self.inbox: SimpleQueue[Message] = SimpleQueue()
+        self.scheduler = Scheduler(
+            self.engine,
+            self.inbox,
+            self.deliver,
+            self.open_writer,
+            max_concurrency=max_concurrency,
+            clock=lambda: self.now,
+        )
+
+    def open_writer(self, sequence: Sequence) -> Writer:
+        return NumberWriter(sequence)
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        self.batches.append(deliveries)
+
+    def submit(self, *sequences: Sequence) -> None:
+        for each in sequences:
+            self.inbox.put(Submit(each))
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.scheduler.step()
+
+    def of(self, sequence_id: int) -> list[Delivery]:
+        return [delivery for batch in self.batches for delivery in batch if delivery.sequence == sequence_id]
+
+    def text(self, sequence_id: int) -> str:
+        deliveries = [d for d in self.of(sequence_id) if isinstance(d, Progress | Finished)]
+        return "".join(e.text for d in deliveries for e in d.events if isinstance(e, TextDelta))
+
+    def error(self, sequence_id: int) -> Exception:
+        (failed,) = [d for d in self.of(sequence_id) if not isinstance(d, Progress)]
+        assert isinstance(failed, Failed)
+        return failed.error
+
+
+def test_a_sequence_is_delivered_token_by_token_and_ends_once() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=3))
+    bench.step(6)
+    assert [type(delivery) for delivery in bench.of(1)] == [Progress, Progress, Finished]
+    assert bench.text(1) == "1 2 3 "
+    assert bench.of(1)[-1].completion_tokens == 3
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (0, 0)
+
+
+def test_one_delivery_a_step_whatever_happens_in_it() -> None:
+    bench = Bench(max_concurrency=8)
+    bench.submit(*[sequence(i) for i in range(8)])
+    bench.step(2)
+    assert len(bench.batches) == 1
+    assert len(bench.batches[0]) == 8
+
+
+def test_the_rest_waits_in_order_and_joins_when_a_place_is_free() -> None:
+    bench = Bench(max_concurrency=2)
+    bench.submit(*[sequence(i, max_tokens=1) for i in range(5)])
+    bench.step()
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (2, 3)
+    bench.step(8)
+    ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
+    assert ended == [0, 1, 2, 3, 4]
+    assert bench.engine.most == 2
+
+
+def test_a_stop_string_takes_the_sequence_out_of_the_engine_at_once() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=9, stop=("3",)))
+    bench.step(4)
+    assert bench.text(1) == "1 2 "
+    assert bench.of(1)[-1].completion_tokens == 3
+    assert not bench.engine.held
+
+
+@pytest.mark.parametrize(
+    "steps", [0, 1, 2, 4], ids=["before", "in the prompt", "later in the prompt", "while it writes"]
+)
+def test_an_abort_frees_the_place_at_the_next_step(steps: int) -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9, prompt=4), sequence(2))
+    bench.step(steps)
+    bench.inbox.put(Abort(1))
+    bench.step()
+    assert isinstance(bench.of(1)[-1], Aborted)
+    assert list(bench.engine.held) == [2]
+
+
+def test_an_abort_of_one_that_has_ended_is_silent() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=1))
+    bench.step(3)
+    bench.inbox.put(Abort(1))
+    bench.inbox.put(Abort(99))
+    bench.step()
+    assert [type(delivery) for delivery in bench.of(1)] == [Finished]
+    assert bench.of(99) == []
+
+
+def test_one_that_waits_too_long_is_told_so() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step()
+    bench.now = 1000.0
+    bench.step()
+    assert isinstance(bench.error(2), Overloaded)
+    assert bench.error(2).retry_after
+    assert bench.scheduler.running == 1
+
+
+def test_an_engine_failure_runs_again_what_has_sent_nothing() -> None:
+    bench = Bench(CountingEngine(failing_at(4)), max_concurrency=3)
+    bench.submit(sequence(1, max_tokens=9), sequence(2, prompt=8), sequence(3, prompt=8))
+    bench.step(4)
+    assert isinstance(bench.error(1), EngineFailed)
+    bench.step(9)
+    assert bench.text(2) == bench.text(3) == "1 2 3 "
+    assert bench.engine.resets == 1
+
+
+def test_what_fails_twice_fails() -> None:
+    bench = Bench(CountingEngine(failing_at(1, 2)))
+    bench.submit(sequence(1))
+    bench.step(2)
+    assert isinstance(bench.error(1), EngineFailed)
+    bench.submit(sequence(2))
+    bench.step(6)
+    assert bench.text(2) == "1 2 3 "
+
+
+def test_an_engine_that_cannot_be_rebuilt_fails_everybody_and_is_tried_again() -> None:
+    class Stubborn(CountingEngine):
+        def reset(self) -> None:
+            super().reset()
+            if self.resets == 1:
+                raise RuntimeError("out of memory")
+
+    bench = Bench(Stubborn(failing_at(1)), max_concurrency=1)
+    bench.submit(sequence(1), sequence(2))
+    bench.step(2)
+    assert isinstance(bench.error(1), EngineFailed)
+    assert isinstance(bench.error(2), EngineFailed)
+    bench.submit(sequence(3))
+    bench.step(6)
+    assert bench.text(3) == "1 2 3 "
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), BadRequest("no such bias")])
+def test_one_that_cannot_start_fails_alone(error: Exception) -> None:
+    class Picky(CountingEngine):
+        def insert(self, sequence: Sequence) -> None:
+            if sequence.id == 1:
+                raise error
+            super().insert(sequence)
+
+    bench = Bench(Picky())
+    bench.submit(sequence(1), sequence(2))
+    bench.step(6)
+    assert isinstance(bench.error(1), EngineFailed if isinstance(error, RuntimeError) else BadRequest)
+    assert bench.text(2) == "1 2 3 "
+    assert bench.engine.resets == 0
+
+
+def test_one_whose_tokens_cannot_be_read_fails_alone() -> None:
+    class Broken(NumberWriter):
+        def feed(self, token: object) -> list[object]:
+            raise KeyError("no such token")
+
+    class WithBroken(Bench):
+        def open_writer(self, sequence: Sequence) -> Writer:
+            return Broken(sequence) if sequence.id == 1 else NumberWriter(sequence)
+
+    bench = WithBroken()
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step(6)
+    assert isinstance(bench.error(1), EngineFailed)
+    assert bench.text(2) == "1 2 3 "
+    assert bench.engine.resets == 0
+
+
+def test_shutdown_fails_everybody_who_is_there_and_who_comes_with_it() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step(3)
+    bench.inbox.put(Shutdown())
+    bench.submit(sequence(3))
+    bench.scheduler.run()
+    assert all(isinstance(bench.error(i), ShuttingDown) for i in (1, 2, 3))
+
+
+def test_run_outlives_a_defect_of_its_own_and_answers_everybody() -> None:
+    class Defective(Bench):
+        def deliver(self, deliveries: list[Delivery]) -> None:
+            if isinstance(deliveries[0], Progress):
+                self.inbox.put(Shutdown())
+                raise ValueError("a defect")
+            super().deliver(deliveries)
+
+    bench = Defective()
+    bench.submit(sequence(1, max_tokens=9))
+    bench.scheduler.run()
+    assert isinstance(bench.error(1), EngineFailed)
+
+
+def test_heartbeat_moves_with_the_engine_alone() -> None:
+    bench = Bench(CountingEngine(failing_from(3)))
+    bench.step(2)
+    assert bench.scheduler.heartbeat == 0
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step(5)
+    assert bench.scheduler.heartbeat == 2
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 4), st.integers(1, 6)),
+        st.tuples(st.just("abort"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 3), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(actions, st.integers(1, 3), st.sets(st.integers(1, 60), max_size=4))
+def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
+    actions: list[tuple[str, int, int]], places: int, faults: set[int]
+) -> None:
+    bench = Bench(CountingEngine(failing_at(*faults)), max_concurrency=places)
+    submitted = 0
+    for action, number, prompt in actions:
+        match action:
+            case "submit":
+                bench.submit(sequence(submitted, max_tokens=number, prompt=prompt))
+                submitted += 1
+            case "abort":
+                bench.inbox.put(Abort(number))
+            case "step":
+                bench.step(number)
+    while bench.scheduler.running or bench.scheduler.waiting or not bench.inbox.empty():
+        bench.step()
+    for i in range(submitted):
+        kinds = [type(delivery) for delivery in bench.of(i)]
+        assert [kind is Progress for kind in kinds] == [True] * (len(kinds) - 1) + [False]
+        if kinds[-1] is Finished:
+            count = bench.of(i)[-1].completion_tokens
+            assert bench.text(i) == "".join(f"{n} " for n in range(1, count + 1))
+    assert bench.engine.most <= places
+    assert not bench.engine.held or faults
