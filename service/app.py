@@ -1,0 +1,78 @@
+"""Puts the service together: routes, lifespan, error handlers. No module-level state."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from cache_backends import CacheBackend, open_backend
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.openai_chat import OpenAIChat
+from service.endpoints.context import ServiceContext
+from service.endpoints.count_tokens import CountTokensEndpoint
+from service.endpoints.generation import GenerationEndpoint
+from service.endpoints.health import HealthEndpoint
+from service.endpoints.models import ModelsEndpoint
+from service.error_responses import handle_defect, handle_http_exception, handle_service_error
+from service.errors import ServiceError
+from service.executor.base import Executor
+from service.executor.scripted import ScriptedExecutor
+from service.middleware import Gate
+from service.request_log import log_request
+from service.response_cache.executor import CachingExecutor
+from service.settings import Settings
+
+
+def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Starlette:
+    """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
+    one of the settings. Both are started and closed with the app."""
+    caching = CachingExecutor(
+        executor or ScriptedExecutor(concurrency=settings.max_concurrency),
+        cache or open_backend(settings.cache),
+        settings,
+    )
+    context = ServiceContext(
+        settings=settings,
+        executor=caching,
+        cache_statistics=caching.statistics,
+        observers=(log_request,),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await caching.start()
+        try:
+            yield
+        finally:
+            await caching.aclose()
+
+    app = Starlette(
+        routes=_routes(context),
+        lifespan=lifespan,
+        middleware=[Middleware(Gate, settings=settings)],
+        exception_handlers={
+            ServiceError: handle_service_error,
+            HTTPException: handle_http_exception,
+            Exception: handle_defect,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.context = context
+    return app
+
+
+def _routes(context: ServiceContext) -> list[Route]:
+    health, models = HealthEndpoint(context), ModelsEndpoint(context)
+    messages = AnthropicMessages()
+    return [
+        Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
+        Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
+        Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
+        Route("/v1/models", models.list, methods=["GET"]),
+        Route("/v1/models/{id:path}", models.get, methods=["GET"]),
+        Route("/health", health.health, methods=["GET"]),
+        Route("/", health.root, methods=["GET"]),
+    ]

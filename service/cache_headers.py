@@ -1,0 +1,41 @@
+"""The response cache in HTTP's words: `Cache-Control` asks (RFC 9111), `Cache-Status` answers (RFC 9211)."""
+
+from service.errors import BadRequest
+from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives
+
+
+def read_cache_control(header: str | None) -> CacheDirectives:
+    """Unknown directives mean nothing here (RFC 9111 section 5.2.3)."""
+    if not header:
+        return NO_DIRECTIVES
+    directives: dict[str, str] = {}
+    for directive in header.split(","):
+        name, _, value = directive.partition("=")
+        directives[name.strip().lower()] = value.strip().strip('"')
+    return CacheDirectives(
+        no_cache="no-cache" in directives,
+        no_store="no-store" in directives,
+        only_if_cached="only-if-cached" in directives,
+        max_age=_seconds(directives["max-age"]) if "max-age" in directives else None,
+    )
+
+
+def _seconds(text: str) -> float:
+    """Delta-seconds (RFC 9111 section 1.2.2); more digits than a century needs all mean for ever."""
+    if not text.isascii() or not text.isdigit():
+        raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{text[:40]}'.")
+    return float(text[:12])
+
+
+def cache_status(answer: Answer) -> str:
+    """`stored` on a stream says that it will be stored once complete: the header leaves before the end is known."""
+    stored = "; stored" if answer.stored else ""
+    match answer.outcome:
+        case "hit":
+            return "anyclaude; hit"
+        case "miss":
+            return "anyclaude; fwd=uri-miss" + stored
+        case "collapsed":
+            return "anyclaude; fwd=uri-miss; collapsed"
+        case "bypass":
+            return "anyclaude; fwd=bypass" + stored

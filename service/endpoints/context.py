@@ -1,0 +1,25 @@
+"""What the endpoints share: one of these for each app, made by `create_app`."""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from service.executor.base import Executor
+from service.request_log import Observer, RequestRecord
+from service.response_cache.statistics import CacheStatistics
+from service.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServiceContext:
+    settings: Settings
+    executor: Executor
+    cache_statistics: Callable[[], Awaitable[CacheStatistics]]
+    observers: tuple[Observer, ...] = ()
+
+    def observe(self, record: RequestRecord) -> None:
+        for observer in self.observers:
+            observer(record)
+
+    def is_alive(self) -> bool:
+        """Whether waiting makes sense: the engine loads or makes progress."""
+        return self.executor.status().state in ("loading", "ready")

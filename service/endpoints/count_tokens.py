@@ -1,0 +1,32 @@
+"""`POST /v1/messages/count_tokens`: how long the prompt is, by the model's own template and tokenizer."""
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.access import identify_caller
+from service.body import ClientGone, check_json_content_type, read_body
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.endpoints.context import ServiceContext
+from service.model_names import check_model
+
+
+class CountTokensEndpoint:
+    def __init__(self, context: ServiceContext, dialect: AnthropicMessages) -> None:
+        self._context = context
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        executor = self._context.executor
+        headers = Headers(scope=scope)
+        identify_caller(headers, self._context.settings)
+        check_json_content_type(headers)
+        try:
+            body = await read_body(receive, headers, self._context.settings)
+        except ClientGone:
+            return
+        asked = self._dialect.decode_count(body, executor.profile.sampling)
+        check_model(executor.profile, asked.model)
+        count = await executor.count_tokens(asked.request)
+        response = Response(self._dialect.encode_count(count), media_type="application/json")
+        await response(scope, receive, send)

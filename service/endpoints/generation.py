@@ -1,0 +1,125 @@
+"""The generation endpoint: one class serves every dialect, streamed or not, and does not know of the response cache."""
+
+import asyncio
+import secrets
+import time
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from service.access import identify_caller
+from service.body import ClientGone, check_json_content_type, read_body
+from service.cache_headers import cache_status, read_cache_control
+from service.dialects.base import ClientRequest, Dialect, Reply
+from service.endpoints.context import ServiceContext
+from service.errors import ServiceError
+from service.executor.base import Answer
+from service.model_names import check_model
+from service.request_log import RequestRecord
+from service.streaming import StreamWriter, until_disconnect
+
+
+class GenerationEndpoint:
+    """`POST` of one dialect, as an ASGI app: bytes, request, answer, bytes. Errors rise to the exception handlers."""
+
+    def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
+        self._context = context
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = RequestRecord(
+            request_id=scope["state"]["request_id"], dialect=self._dialect.name, started=time.perf_counter()
+        )
+        try:
+            await self._handle(scope, receive, send, record)
+        except ClientGone:
+            record.error_code = "client_gone"
+        except asyncio.CancelledError:
+            record.error_code = "cancelled"
+            raise
+        except ServiceError as error:
+            record.status, record.error_code = self._dialect.error_status(error), error.code
+            raise
+        except Exception:
+            record.status, record.error_code = 500, "internal_error"
+            raise
+        finally:
+            record.total_seconds = time.perf_counter() - record.started
+            self._context.observe(record)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
+        settings, executor = self._context.settings, self._context.executor
+        headers = Headers(scope=scope)
+        caller = identify_caller(headers, settings)
+        check_json_content_type(headers)
+        directives = read_cache_control(headers.get("cache-control"))
+        body = await read_body(receive, headers, settings)
+        record.request_bytes = len(body)
+
+        asked = self._dialect.decode(body, executor.profile.sampling)
+        check_model(executor.profile, asked.model)
+        request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
+        record.stream = asked.stream
+
+        answer = await executor.submit(request, directives)
+        record.outcome = answer.outcome
+        record.status = 200
+        if asked.stream:
+            await self._stream(answer, asked, receive, send, record)
+        else:
+            await self._respond(answer, asked, receive, send, record)
+
+    async def _respond(
+        self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
+    ) -> None:
+        if answer.outcome == "hit":
+            completion = await answer.completion()
+        else:
+            completion = await until_disconnect(receive, answer.completion())
+        record.see_completion(completion)
+        body = self._dialect.encode(completion, self._reply(answer, asked))
+        headers = [(b"content-length", str(len(body)).encode()), *self._headers(answer, b"application/json", record)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(
+        self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
+    ) -> None:
+        writer = StreamWriter(
+            send,
+            self._dialect.encode_stream(self._reply(answer, asked)),
+            interval=self._context.settings.keep_alive_interval_seconds,
+            alive=self._context.is_alive,
+            observe=record.see,
+        )
+        headers = self._headers(answer, b"text/event-stream; charset=utf-8", record)
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if answer.outcome == "hit":
+            await writer.write(answer)
+            return
+        error = await until_disconnect(receive, writer.write(answer))
+        if error is not None:
+            record.error_code = error.code
+
+    def _reply(self, answer: Answer, asked: ClientRequest) -> Reply:
+        profile = self._context.executor.profile
+        return Reply(
+            id=secrets.token_hex(12),
+            model=asked.model or profile.id,
+            created=int(time.time()),
+            include_usage=asked.include_usage,
+            prompt_tokens=answer.prompt_tokens,
+            fingerprint=profile.fingerprint,
+            style=asked.style,
+        )
+
+    def _headers(self, answer: Answer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:
+        request_id = record.request_id.encode()
+        return [
+            (b"content-type", content_type),
+            (b"cache-status", cache_status(answer).encode()),
+            (b"request-id", request_id),
+            (b"x-request-id", request_id),
+        ]

@@ -1,0 +1,71 @@
+"""Errors as HTTP responses, in the shape of the protocol that the client speaks, on every path."""
+
+import logging
+import math
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.base import Dialect
+from service.dialects.openai_chat import OpenAIChat
+from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceError, UnknownPath
+
+logger = logging.getLogger("anyclaude.error")
+
+_ANTHROPIC: Dialect = AnthropicMessages()
+_OPENAI: Dialect = OpenAIChat()
+
+
+def dialect_of(scope: Scope) -> Dialect:
+    """Anthropic's for its paths and for clients that name its version; OpenAI's for everything else."""
+    if scope["path"].startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope):
+        return _ANTHROPIC
+    return _OPENAI
+
+
+def error_response(scope: Scope, error: ServiceError) -> Response:
+    dialect = dialect_of(scope)
+    request_id = scope["state"]["request_id"]
+    headers = {"request-id": request_id, "x-request-id": request_id}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    return Response(
+        dialect.encode_error(error, request_id),
+        status_code=dialect.error_status(error),
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+async def handle_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101  (registered for this class alone)
+    return error_response(request.scope, error)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
+    method, path = request.method, request.url.path
+    told: ServiceError
+    match error.status_code:
+        case 404:
+            told = UnknownPath(f"There is no {method} {path} here. See GET /v1/models and POST /v1/chat/completions.")
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            told = MethodNotAllowed(f"{path} does not take {method}. Allowed: {allowed}.")
+        case _:
+            told = BadRequest(str(error.detail))
+    response = error_response(request.scope, told)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def handle_defect(request: Request, error: Exception) -> Response:
+    """Anything that nobody foresaw: the client gets the request's id, the log the rest."""
+    request_id = request.scope["state"]["request_id"]
+    logger.error("request %s failed", request_id, exc_info=error)
+    return error_response(request.scope, InternalError(f"The server failed. Its log has the details of {request_id}."))

@@ -1,0 +1,60 @@
+"""What stands before every route, as pure ASGI: it costs a hit one header look-up."""
+
+import ipaddress
+import secrets
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.error_responses import error_response
+from service.errors import HostRefused
+from service.settings import Settings
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding to `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Gate:
+    """Gives each request its id, and refuses those whose `Host` is not ours.
+
+    A web page can point its own name at 127.0.0.1 (DNS rebinding), and would then talk to the model with the user's
+    browser. A server on another interface requires keys, which such a page does not have, so there every host passes
+    unless `allowed_hosts` names them.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._allowed: frozenset[bytes] | None = None
+        if is_loopback(settings.host) or settings.allowed_hosts:
+            names = (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts)
+            self._allowed = frozenset(name.lower().encode() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {})["request_id"] = f"req_{secrets.token_hex(12)}"
+        if self._allowed is not None:
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            if _without_port(host) not in self._allowed:
+                refused = HostRefused(
+                    "This server answers requests for its own host only, found the header "
+                    f"'Host: {host.decode('latin-1')[:100]}'. To serve under that name, add it to allowedHosts."
+                )
+                await error_response(scope, refused)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _without_port(host: bytes) -> bytes:
+    """`host[:port]` without the port; an IPv6 address keeps its brackets (RFC 9110 section 7.2)."""
+    name, colon, port = host.rpartition(b":")
+    return (name if colon and port.isdigit() else host).lower()

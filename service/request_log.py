@@ -1,0 +1,80 @@
+"""One record a request: what the log line says, and what statistics are made of. Never content."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from service.events import ChoiceFinished, Done, Event
+from service.executor.base import CacheOutcome
+from service.generation import Completion, FinishReason, Usage
+
+logger = logging.getLogger("anyclaude.request")
+
+
+class RequestRecord(msgspec.Struct, kw_only=True):
+    """Filled while a request is handled. Times are in seconds since it came; sizes in bytes."""
+
+    request_id: str
+    dialect: str
+    started: float
+    status: int = 0
+    stream: bool = False
+    outcome: CacheOutcome | None = None
+    request_bytes: int = 0
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    first_event_seconds: float | None = None
+    total_seconds: float = 0.0
+    error_code: str = ""
+
+    def see(self, event: Event) -> None:
+        if self.first_event_seconds is None:
+            self.first_event_seconds = time.perf_counter() - self.started
+        if isinstance(event, Done):
+            self.usage = event.usage
+        elif isinstance(event, ChoiceFinished):
+            self.finish_reason = event.reason
+
+    def see_completion(self, completion: Completion) -> None:
+        self.usage = completion.usage
+        self.finish_reason = completion.choices[0].finish_reason if completion.choices else None
+
+
+Observer = Callable[[RequestRecord], None]
+
+
+def log_request(record: RequestRecord) -> None:
+    """The request's line, at debug level 1."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    usage = record.usage
+    logger.debug(
+        "%s %s %d %s%s in %.1f ms",
+        record.request_id,
+        record.dialect,
+        record.status,
+        record.outcome or record.error_code,
+        " stream" if record.stream else "",
+        record.total_seconds * 1e3,
+        extra={
+            "request_id": record.request_id,
+            "dialect": record.dialect,
+            "status": record.status,
+            "stream": record.stream,
+            "cache": record.outcome,
+            "error": record.error_code or None,
+            "request_bytes": record.request_bytes,
+            "prompt_tokens": usage.prompt_tokens if usage else None,
+            "completion_tokens": usage.completion_tokens if usage else None,
+            "cached_tokens": usage.cached_tokens if usage else None,
+            "finish_reason": record.finish_reason,
+            "first_event_ms": _milliseconds(record.first_event_seconds),
+            "total_ms": _milliseconds(record.total_seconds),
+        },
+    )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

@@ -1,0 +1,113 @@
+"""Writes one answer as a server-sent event stream, and notices the client that goes away."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.types import Receive, Send
+
+from service.body import ClientGone
+from service.dialects.base import StreamEncoder
+from service.errors import InternalError, ServiceError
+from service.events import Event
+from service.executor.base import Answer
+
+logger = logging.getLogger("anyclaude.stream")
+T = TypeVar("T")
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. Raises `ClientGone` when the client went away first; then `work` was cancelled and ended.
+
+    Reads `receive` until the disconnect, so the body must have been read before.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+    if working.cancelled():
+        raise ClientGone
+    return working.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class StreamWriter:
+    """Sends the frames of one answer, and keep-alive frames while it is silent for `interval` seconds and `alive`
+    says that the engine makes progress. Every send holds whole frames. `observe` sees each event before it leaves."""
+
+    def __init__(
+        self,
+        send: Send,
+        encoder: StreamEncoder,
+        *,
+        interval: float,
+        alive: Callable[[], bool],
+        observe: Callable[[Event], None],
+    ) -> None:
+        self._send = send
+        self._encoder = encoder
+        self._interval = interval
+        self._alive = alive
+        self._observe = observe
+        self._sending = asyncio.Lock()
+        self._last_sent = time.monotonic()
+
+    async def write(self, answer: Answer) -> ServiceError | None:
+        """The body of the response, closed properly on every path. Returns the error that the client was told."""
+        if answer.outcome == "hit":
+            frames = [self._encoder.start()]
+            async for event in answer.events():
+                self._observe(event)
+                frames.append(self._encoder.feed(event))
+            await self._send({"type": "http.response.body", "body": b"".join(frames)})
+            return None
+        keep_alive = asyncio.ensure_future(self._keep_alive())
+        try:
+            error = await self._write_events(answer)
+        finally:
+            keep_alive.cancel()
+            await answer.aclose()
+        await self._send({"type": "http.response.body", "body": b""})
+        return error
+
+    async def _write_events(self, answer: Answer) -> ServiceError | None:
+        try:
+            await self._write(self._encoder.start())
+            async for event in answer.events():
+                self._observe(event)
+                await self._write(self._encoder.feed(event))
+        except ServiceError as error:
+            await self._write(self._encoder.fail(error))
+            return error
+        except Exception:
+            logger.exception("a stream failed")
+            defect = InternalError("The server failed while it generated; its log has the details.")
+            await self._write(self._encoder.fail(defect))
+            return defect
+        return None
+
+    async def _write(self, frames: bytes) -> None:
+        if frames:
+            async with self._sending:
+                await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+            self._last_sent = time.monotonic()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            silent = time.monotonic() - self._last_sent
+            if silent < self._interval:
+                await asyncio.sleep(self._interval - silent)
+            elif self._alive():
+                await self._write(self._encoder.keep_alive())
+            else:
+                await asyncio.sleep(self._interval)

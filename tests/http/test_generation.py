@@ -1,0 +1,208 @@
+"""Generation over HTTP: streams, disconnects, and what a response says of the response cache."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from service.app import create_app
+from service.errors import EngineFailed
+from service.events import Event
+from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest
+from tests.serving import RawRequest, running, settings
+
+CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
+BODY = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 50}
+
+
+class Gated:
+    """A script that says "first ", waits for its gate, and then says "last"."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.started = asyncio.Event()
+
+    async def __call__(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
+        self.started.set()
+        yield "first "
+        await self.gate.wait()
+        yield "last"
+
+
+def raw(path: str, *, stream: bool, **changes: object) -> RawRequest:
+    return RawRequest(path, json.dumps({**BODY, "stream": stream, **changes}).encode())
+
+
+def gated_app(tmp_path: Path, **changes: object) -> tuple[Starlette, ScriptedExecutor, Gated]:
+    script = Gated()
+    executor = ScriptedExecutor(script)
+    return create_app(settings(tmp_path, **changes), executor=executor), executor, script
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_first_miss_then_hit(tmp_path: Path, path: str) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+        first = await client.post(path, json=BODY)
+        second = await client.post(path, json=BODY)
+        health = (await client.get("/health")).json()
+    assert first.headers["cache-status"] == "anyclaude; fwd=uri-miss; stored"
+    assert second.headers["cache-status"] == "anyclaude; hit"
+    assert first.json()["id"] != second.json()["id"]
+    assert {**first.json(), "id": "", "created": 0} == {**second.json(), "id": "", "created": 0}
+    assert health["cache"] == {"hits": 1, "misses": 1, "total_requests": 2, "hit_rate": "50.0%", "cached_items": 1}
+    assert (health["status"], health["model"], health["model_loaded"]) == ("healthy", "scripted", True)
+
+
+@pytest.mark.parametrize("first", [CHAT, MESSAGES])
+@pytest.mark.parametrize("second", [CHAT, MESSAGES])
+@pytest.mark.parametrize("first_streams", [False, True])
+@pytest.mark.parametrize("second_streams", [False, True])
+async def test_dialects_and_streams_share_one_entry(
+    tmp_path: Path, first: str, second: str, first_streams: bool, second_streams: bool
+) -> None:
+    executor = ScriptedExecutor()
+    app = create_app(settings(tmp_path), executor=executor)
+    asked, again = raw(first, stream=first_streams), raw(second, stream=second_streams)
+    await asked.run(app)
+    await again.run(app)
+    assert len(executor.submitted) == 1
+    assert asked.headers["cache-status"] == "anyclaude; fwd=uri-miss; stored"
+    assert again.headers["cache-status"] == "anyclaude; hit"
+    for word in (b"one", b"two", b"three"):
+        assert word in again.body
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_client_that_goes_away_frees_its_place(tmp_path: Path, path: str, stream: bool) -> None:
+    app, executor, script = gated_app(tmp_path)
+    request = raw(path, stream=stream)
+    running_request = asyncio.create_task(request.run(app))
+    await script.started.wait()
+    request.disconnect()
+    await running_request
+    assert (executor.running, executor.aborted) == (0, 1)
+    assert (b"last" in request.body) is False
+
+
+async def test_identical_requests_at_once_are_one_generation(tmp_path: Path) -> None:
+    app, executor, script = gated_app(tmp_path)
+    leader, follower = raw(CHAT, stream=True), raw(MESSAGES, stream=True)
+    tasks = [asyncio.create_task(leader.run(app))]
+    await leader.until(b"first ")
+    tasks.append(asyncio.create_task(follower.run(app)))
+    await follower.until(b"first ")
+    script.gate.set()
+    await asyncio.gather(*tasks)
+    assert len(executor.submitted) == 1
+    assert follower.headers["cache-status"] == "anyclaude; fwd=uri-miss; collapsed"
+    assert b"last" in follower.body
+
+
+async def test_the_leader_that_leaves_does_not_disturb_the_follower(tmp_path: Path) -> None:
+    app, executor, script = gated_app(tmp_path)
+    leader, follower = raw(CHAT, stream=True), raw(CHAT, stream=False)
+    leading = asyncio.create_task(leader.run(app))
+    await leader.until(b"first ")
+    following = asyncio.create_task(follower.run(app))
+    await asyncio.sleep(0)
+    leader.disconnect()
+    await leading
+    script.gate.set()
+    await following
+    assert executor.aborted == 0
+    assert b"first last" in follower.body
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_an_engine_that_fails_ends_the_stream_with_an_error(tmp_path: Path, path: str) -> None:
+    async def fails(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        yield "half "
+        raise EngineFailed("the engine failed")
+
+    app = create_app(settings(tmp_path), executor=ScriptedExecutor(fails))
+    streamed, whole = raw(path, stream=True), raw(path, stream=False)
+    await streamed.run(app)
+    await whole.run(app)
+    assert streamed.status == 200
+    assert b"the engine failed" in streamed.body
+    assert whole.status == 500
+    assert b"half" not in whole.body
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_a_silent_stream_is_kept_alive_in_whole_frames(tmp_path: Path, path: str) -> None:
+    app, _, script = gated_app(tmp_path, keep_alive_interval_seconds=0.01)
+    request = raw(path, stream=True)
+    task = asyncio.create_task(request.run(app))
+    await request.until(b": keep-alive\n\n" if path == CHAT else b"event: ping\n")
+    script.gate.set()
+    await task
+    assert all(m["body"].endswith(b"\n\n") for m in request.sent[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("directive", "statuses"),
+    [
+        ("no-cache", ["anyclaude; fwd=bypass; stored", "anyclaude; fwd=bypass; stored", "anyclaude; hit"]),
+        ("no-store", ["anyclaude; fwd=bypass", "anyclaude; fwd=bypass", "anyclaude; fwd=uri-miss; stored"]),
+    ],
+)
+async def test_cache_control(tmp_path: Path, directive: str, statuses: list[str]) -> None:
+    app = create_app(settings(tmp_path))
+    seen = []
+    for headers in ({"cache-control": directive}, {"cache-control": directive}, {}):
+        request = RawRequest(CHAT, json.dumps(BODY).encode(), headers=headers)
+        await request.run(app)
+        seen.append(request.headers["cache-status"])
+    assert seen == statuses
+
+
+async def test_only_if_cached(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    only = {"cache-control": "only-if-cached"}
+    requests = [RawRequest(CHAT, json.dumps(BODY).encode(), headers=h) for h in (only, {}, only)]
+    for request in requests:
+        await request.run(app)
+    assert [r.status for r in requests] == [504, 200, 200]
+
+
+async def test_stop_fails_what_runs_in_its_protocol_and_frees_the_port(tmp_path: Path) -> None:
+    configured = settings(tmp_path, shutdown_grace_seconds=0.2)
+    script = Gated()
+    app = create_app(configured, executor=ScriptedExecutor(script))
+    async with httpx.AsyncClient(timeout=20) as client:
+        async with running(app, configured) as url:
+            reading = asyncio.create_task(client.post(url + CHAT, json={**BODY, "stream": True}))
+            await script.started.wait()
+        response = await reading
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url + "/health")
+    assert "first" in response.text
+    assert "shutting_down" in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"x-api-key": "wrong"}, 401),
+        ({"authorization": "Bearer sécret"}, 401),
+        ({"authorization": "Bearer secret"}, 200),
+        ({"x-api-key": "secret"}, 200),
+    ],
+)
+async def test_keys_are_enforced_where_they_are_required(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    app = create_app(settings(tmp_path, api_key="secret", require_api_key=True))
+    request = RawRequest(CHAT, json.dumps(BODY).encode(), headers=headers)
+    await request.run(app)
+    assert request.status == status
