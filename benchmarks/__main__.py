@@ -43,7 +43,7 @@ def benchmarks(names: tuple[str, ...], quick: bool, output: Path | None) -> None
                 console.print(f"[bold red]{name} failed:[/] {failure}", highlight=False)
                 passed = False
                 continue
-            console.print(terminal_table(result))
+            console.print(terminal_table(result, case))
             passed = passed and (quick or all(figure.verdict != "missed" for figure in result.figures))
             store(result, case, output, DOCUMENT)
     sys.exit(0 if passed else 1)

@@ -51,11 +51,14 @@ def publish(result: Result, case: Case, document: Path) -> None:
     document.write_text(insert(document.read_text(), result.case, text))
 
 
-def terminal_table(result: Result) -> Table:
+def terminal_table(result: Result, case: Case) -> Table:
+    """What is judged, and what else there is unless it would fill pages."""
     table = Table(title=result.title, title_justify="left")
     for heading in ("", "target", "measured", "verdict"):
         table.add_column(heading)
     for figure in result.figures:
+        if case.tables and not figure.target:
+            continue
         measured = f"{number(figure.median)} {figure.unit}"
         table.add_row(figure.name, figure.target, measured, figure.verdict, style=VERDICT_STYLES[figure.verdict])
     return table
