@@ -74,14 +74,15 @@ install_packages() {
         fail "pip could not install (its message is above). Check the network and \`pip config list\`, then run this again."
 }
 
-# Prints what the service itself will find; true when there is nothing to improve.
+# Asks the service itself, and prints its answer. Only Linux needs it.
 has_openblas() {
+    [ "$(uname)" = Linux ] || return 0
     "$venv/bin/python" -c '
 import sys
 from service.models.blas import load_openblas
 report = load_openblas()
 print(report.detail)
-sys.exit(sys.platform == "linux" and not report.active)'
+sys.exit(not report.active)'
 }
 
 as_root() {
