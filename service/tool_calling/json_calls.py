@@ -33,12 +33,11 @@ def read_calls(source: Source, calls: Calls, *ends: str, bare: bool = False) -> 
         yield from _CallObject(source, calls, ends, bare).read()
         calls.absorb()
         yield from source.run(SPACE)
-        if in_list and (yield from source.skip("]")):
-            calls.absorb()
-            in_list = False
-            yield from source.run(SPACE)
         yield from source.skip(",", ";")
         yield from source.run(SPACE)
+        if in_list and (yield from source.skip("]")):
+            calls.absorb()
+            return
         if (yield from source.peek()) != "{":
             return
         calls.absorb()
@@ -67,6 +66,8 @@ class _CallObject:
 
     def read(self) -> Reading[None]:
         yield from self._members(nested=False)
+        if self._done and self._bare:
+            self._calls.end()
         if self._done:
             return
         if self._kept is None:
@@ -154,8 +155,11 @@ class _CallObject:
         self._kept = None
 
     def _finish(self) -> None:
-        self._calls.end()
+        """The arguments are whole. Then so is the call; a `bare` one only with its object: other members than a call
+        has may follow."""
         self._done = True
+        if not self._bare:
+            self._calls.end()
 
 
 def json_object(call: ToolCall, arguments: str = "arguments") -> str:

@@ -54,8 +54,10 @@ class Scanner:
         new_line = True
         while (yield from self._source.peek()):
             new_line = yield from (self._line_start() if new_line else self._rest_of_line())
-        if self._trial is not None:
+        if self._trial is not None and not self._source.truncated:
             self._calls.adopt(self._trial)
+        else:
+            self._forget_trial()
         self._calls.finish()
 
     def _line_start(self) -> Reading[bool]:
@@ -101,19 +103,20 @@ class Scanner:
                     return True
 
     def _span_closes(self, ticks: int) -> Reading[bool]:
-        """Whether the code span around this place closes on its line: then all of it is text."""
+        """Whether the code span around this place closes on its line, or may have: then all of it is text."""
         self._source.mark()
         while True:
             yield from self._source.run(_IN_SPAN)
             closing = yield from self._source.run(_FENCES["`"])
+            broke_off = self._source.truncated and not (yield from self._source.peek())
+            if len(closing) == ticks or broke_off:
+                self._text(self._source.marked)
+                self._source.unmark()
+                return True
             if not closing:
                 self._source.rewind()
                 self._source.unmark()
                 return False
-            if len(closing) == ticks:
-                self._text(self._source.marked)
-                self._source.unmark()
-                return True
 
     def _fenced(self, fence: str) -> Reading[None]:
         """A fenced block: a call, if it holds nothing else, or code up to the closing fence."""

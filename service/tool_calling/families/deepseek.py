@@ -25,17 +25,18 @@ _FENCE_INFO = re.compile(r"[a-z]*")
 def read(source: Source, calls: Calls) -> Reading[None]:
     """A block; some answers leave out its beginning."""
     yield from source.run(SPACE)
-    if not (yield from source.which((CALL,))):
-        yield from source.refuse()
-    while (yield from source.skip(CALL)):
+    while True:
         yield from _read_call(source, calls)
         yield from source.run(SPACE)
+        if not (yield from source.which((CALL,))):
+            break
     if (yield from source.skip(BLOCK_END)):
         calls.absorb()
 
 
 def _read_call(source: Source, calls: Calls) -> Reading[None]:
     calls.begin()
+    yield from source.expect(CALL)
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(SEPARATOR)
     yield from source.run(SPACE)

@@ -12,20 +12,21 @@ from service.tool_calling.tagged import TaggedCall, Tags, untyped
 
 KEY_END, VALUE = "</arg_key>", "<arg_value>"
 TAGS = Tags(call="<tool_call>", call_end="</tool_call>", argument="<arg_key>", argument_end="</arg_value>")
-_NAME = re.compile(r"[^<\n]*")
+_NAME = re.compile(r"[^<\s]*")
+_KEY = re.compile(r"[^<\n]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
     yield from source.run(SPACE)
-    name = (yield from source.run(_NAME)).strip()
-    if not name or name[0] in "{[":
-        raise Malformed
+    name = yield from source.run(_NAME)
+    if not (yield from source.peek()) and not any(tool.startswith(name) for tool in calls.tools):
+        raise Malformed  # a text that ends with talk about the tag
     yield from source.run(SPACE)
-    if not (yield from source.which((TAGS.argument, TAGS.call_end))):
+    if not name or not (yield from source.which((TAGS.argument, TAGS.call_end))):
         yield from source.refuse()
     call = TaggedCall(source, calls, TAGS, name)
     while (yield from source.skip(TAGS.argument)):
-        key = (yield from source.run(_NAME)).strip()
+        key = (yield from source.run(_KEY)).strip()
         yield from source.expect(KEY_END)
         yield from source.run(SPACE)
         yield from source.expect(VALUE)

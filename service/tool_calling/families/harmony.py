@@ -12,7 +12,8 @@ from service.tool_calling.source import SPACE, Reading, Source
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 ENDS = ("<|end|>", "<|return|>", "<|call|>")
-_HEADER = re.compile(r"[^<]*")
+_HEADER = re.compile(r"[^<\n]*")
+_BODY = re.compile(r"[^<]*")
 _RECIPIENT = re.compile(r"\bto=(\S+)")
 
 
@@ -49,7 +50,7 @@ def _read_message(source: Source, calls: Calls, header: str) -> Reading[None]:
 def _pass(source: Source, calls: Calls, write: Callable[[str], None]) -> Reading[None]:
     """The body of a message that is no call. It ends with its marker, or where another begins."""
     while (yield from source.peek()):
-        write(source.take_while(_HEADER))
+        write(source.take_while(_BODY))
         marker = yield from source.which((*ENDS, START, CHANNEL))
         if marker:
             source.take(len(marker) if marker in ENDS else 0)

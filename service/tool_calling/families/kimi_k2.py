@@ -17,17 +17,18 @@ _ID = re.compile(r"[^<\n]*")
 def read(source: Source, calls: Calls) -> Reading[None]:
     """A section; some answers leave out its beginning."""
     yield from source.run(SPACE)
-    if not (yield from source.which((CALL,))):
-        yield from source.refuse()
-    while (yield from source.skip(CALL)):
-        yield from read_call(source, calls)
+    while True:
+        yield from _read_call(source, calls)
         yield from source.run(SPACE)
+        if not (yield from source.which((CALL,))):
+            break
     if (yield from source.skip(SECTION_END)):
         calls.absorb()
 
 
-def read_call(source: Source, calls: Calls) -> Reading[None]:
+def _read_call(source: Source, calls: Calls) -> Reading[None]:
     calls.begin()
+    yield from source.expect(CALL)
     call_id = (yield from source.run(_ID)).strip()
     name, colon, index = call_id.removeprefix("functions.").rpartition(":")
     yield from source.expect(ARGUMENTS)

@@ -18,10 +18,9 @@ _NAME = re.compile(r"[^<>\n]*")
 def read(source: Source, calls: Calls) -> Reading[None]:
     while True:
         yield from source.run(SPACE)
-        yield from source.expect(TAGS.call)
         yield from _read_invoke(source, calls)
         yield from source.run(SPACE)
-        if (yield from source.which((TAGS.call,))) == "":
+        if not (yield from source.which((TAGS.call,))):
             break
     if (yield from source.skip(CLOSE)):
         calls.absorb()
@@ -29,6 +28,7 @@ def read(source: Source, calls: Calls) -> Reading[None]:
 
 def _read_invoke(source: Source, calls: Calls) -> Reading[None]:
     calls.begin()
+    yield from source.expect(TAGS.call)
     name = yield from _quoted(source)
     yield from source.run(SPACE)
     call = TaggedCall(source, calls, TAGS, name)

@@ -19,18 +19,9 @@ def read(source: Source, calls: Calls) -> Reading[None]:
         yield from read_calls(source, calls, OPEN)
     else:
         yield from _read_named(source, calls)
-        while (yield from _another(source)):
-            yield from _read_named(source, calls)
-
-
-def _another(source: Source) -> Reading[bool]:
-    yield from source.run(SPACE)
-    return (yield from source.skip(OPEN))
 
 
 def _read_named(source: Source, calls: Calls) -> Reading[None]:
-    calls.begin()
-    yield from source.run(SPACE)
     name = yield from source.run(_NAME)
     if not name:
         yield from source.refuse()

@@ -9,7 +9,7 @@ from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.python_reader import PythonReader
-from service.tool_calling.source import SPACE, Malformed, Reading, Source
+from service.tool_calling.source import SPACE, Reading, Source
 
 OPENS = ("<|tool_call_start|>", "<|python_start|>")
 CLOSES = ("<|tool_call_end|>", "<|python_end|>")
@@ -42,24 +42,24 @@ def _read_list(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
         yield from source.run(SPACE)
         comma = yield from source.skip(",")
         yield from source.run(SPACE)
-        if in_list and (yield from source.skip("]")):
+        closed = in_list and (yield from source.skip("]"))
+        if closed or comma:
             calls.absorb()
-            return
-        if not in_list or not comma:
+        if closed or not (in_list and comma):
             return
 
 
 def _read_call(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
     name = yield from source.run(_NAME)
     if bare and name not in calls.tools:
-        raise Malformed
+        yield from source.refuse()
     yield from source.expect("(")
     yield from source.run(SPACE)
     keyword = yield from _keyword(source)
     if not keyword and (yield from source.peek()) != ")":
         yield from source.refuse()
     calls.start(name)
-    reader = PythonReader(source, calls.repaired)
+    reader = PythonReader(source)
     opening = "{"
     while keyword:
         calls.write(f'{opening}"{keyword}": ')

@@ -22,19 +22,20 @@ _NAME = re.compile(r"[^<>\n]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
+    """What is in `<tool_call>`; some answers leave out its beginning, though not its end."""
     while True:
         yield from source.run(SPACE)
-        yield from source.expect(TAGS.call)
-        yield from read_function(source, calls)
+        yield from _read_function(source, calls)
         yield from source.run(SPACE)
-        if (yield from source.which((TAGS.call,))) == "":
+        if not (yield from source.which((TAGS.call,))):
             break
     if (yield from source.skip(CLOSE)):
         calls.absorb()
 
 
-def read_function(source: Source, calls: Calls) -> Reading[None]:
+def _read_function(source: Source, calls: Calls) -> Reading[None]:
     calls.begin()
+    yield from source.expect(TAGS.call)
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)
@@ -46,14 +47,6 @@ def read_function(source: Source, calls: Calls) -> Reading[None]:
         yield from source.expect(">")
         yield from call.argument(parameter)
     yield from call.end()
-
-
-def read_alone(source: Source, calls: Calls) -> Reading[None]:
-    """A function whose `<tool_call>` was forgotten, while its end may be there."""
-    yield from read_function(source, calls)
-    yield from source.run(SPACE)
-    if (yield from source.skip(CLOSE)):
-        calls.absorb()
 
 
 def knows(template: str) -> bool:
@@ -74,7 +67,7 @@ def _function(call: ToolCall) -> str:
 
 FAMILY = Family(
     name="qwen3_coder",
-    openings=(Opening((OPEN,), read), Opening((TAGS.call,), read_alone)),
+    openings=(Opening((OPEN,), read), Opening((TAGS.call,), read, consumed=False)),
     knows=knows,
     render=render,
 )
