@@ -165,7 +165,7 @@ class _SlowerTier:
         if unwritten is None:
             return await _get_with_ttl(self.tier, key)
         value, expires_at = unwritten
-        ttl = None if expires_at is None else expires_at - time.monotonic()
+        ttl = _ttl(expires_at)
         return None if ttl is not None and ttl <= 0 else (value, ttl)
 
     def write_behind(self, key: str, value: bytes, ttl: float | None) -> bool:
@@ -208,8 +208,7 @@ class _SlowerTier:
                 key, entry = next(iter(self._unwritten.items()))
                 value, expires_at = entry
                 try:
-                    ttl = None if expires_at is None else expires_at - time.monotonic()
-                    await self.tier.set(key, value, ttl=ttl)
+                    await self.tier.set(key, value, ttl=_ttl(expires_at))
                 except CacheUnavailable as exc:
                     self.errors += 1
                     log.info("%r: not written: %s", self.tier, exc)
@@ -220,11 +219,17 @@ class _SlowerTier:
                     self._forget(key)
 
     def _forget(self, key: str) -> bool:
+        """Whether it was there and still held."""
         entry = self._unwritten.pop(key, None)
         if entry is None:
             return False
-        self._unwritten_bytes -= len(entry[0])
-        return True
+        value, expires_at = entry
+        self._unwritten_bytes -= len(value)
+        return expires_at is None or expires_at > time.monotonic()
+
+
+def _ttl(expires_at: float | None) -> float | None:
+    return None if expires_at is None else expires_at - time.monotonic()
 
 
 async def _get_with_ttl(tier: CacheBackend, key: str) -> Found | None:

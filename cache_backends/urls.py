@@ -2,6 +2,7 @@
 
     memory://?max_items=32&max_bytes=256MiB
     disk:///var/cache/anyclaude?max_bytes=1GiB
+    redis://host:6379/0?prefix=anyclaude:&ttl=86400
 
 Other packages add schemes by the entry-point group `anyclaude.cache_backends`: the name is the scheme, the object a
 class with `from_url(url: BackendUrl) -> CacheBackend`.
@@ -23,6 +24,8 @@ ENTRY_POINT_GROUP = "anyclaude.cache_backends"
 BUILT_IN: Mapping[str, str] = {
     "memory": "cache_backends.memory:MemoryBackend",
     "disk": "cache_backends.disk:DiskBackend",
+    "redis": "cache_backends.redis:RedisBackend",
+    "rediss": "cache_backends.redis:RedisBackend",
 }
 
 UNITS: Mapping[str, int] = {

@@ -1,8 +1,10 @@
-"""What a store does when it is full: the least recently used goes, and never more than needed."""
+"""What a single store does when it is full or a value has expired: the least recently used goes, and never more than
+needed."""
 
 import pytest
 
 from cache_backends import CacheBackend
+from tests.cache_backends.conftest import until
 
 MEBIBYTE = 1024**2
 
@@ -39,3 +41,14 @@ async def test_what_is_larger_than_the_store_is_not_stored(backend: CacheBackend
     await backend.set("k", b"v" * (MEBIBYTE + 1))
     assert await backend.get("k") is None
     assert await backend.get("other") == b"stays"
+
+
+@pytest.mark.parametrize("backend", ["memory", "disk", "redis"], indirect=True)
+async def test_what_has_expired_cannot_be_deleted(backend: CacheBackend) -> None:
+    await backend.set("k", b"v", ttl=0.02)
+
+    async def is_gone() -> bool:
+        return await backend.get("k") is None
+
+    await until(is_gone, "the value expires")
+    assert await backend.delete("k") is False

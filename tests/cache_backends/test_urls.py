@@ -1,5 +1,8 @@
 """URLs of stores: what they open, and how a mistake in one is told."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -84,7 +87,7 @@ def test_a_list_of_one_is_that_one() -> None:
 
 
 MISTAKES = [
-    ("", "begins with one of disk://, memory://, .*found 'none'"),
+    ("", "begins with one of disk://, memory://, redis://.*found 'none'"),
     ("memory", "begins with one of"),
     ("memcached://host", "begins with one of .*found 'memcached'"),
     ("memory://host", "nothing between memory:// and its parameters, found 'host'"),
@@ -100,6 +103,10 @@ MISTAKES = [
     ("disk://relative/path", "disk:///absolute/path or disk://~/path, found 'relative/path'"),
     ("disk:///tmp/x?max_bytes=10KiB", "max_bytes of at least 1MiB, found 10240 bytes"),
     ("disk:///tmp/x?max_items=3", "no parameters but max_bytes, found 'max_items'"),
+    ("redis://host/first", "the number of a database after the host, such as /0, found '/first'"),
+    ("redis://host?prefix=", "prefix to be at least one character, found ''"),
+    ("redis://host?ttl=0", "ttl to be a number of seconds above 0, found '0'"),
+    ("redis://host?db=1", "no parameters but prefix, ttl, timeout, max_connections, found 'db'"),
     ("memory://host:port", "a mistake"),
     ("memory://[::1", "a mistake"),
 ]
@@ -109,6 +116,15 @@ MISTAKES = [
 def test_mistakes_say_what_was_expected_and_found(url: str, message: str) -> None:
     with pytest.raises(InvalidBackendUrl, match=message):
         open_backend(url)
+
+
+def test_redis_without_its_client_says_what_to_install(tmp_path: Path) -> None:
+    """A `redis` package that cannot be imported, in a process of its own, stands for none."""
+    (tmp_path / "redis.py").write_text("raise ImportError('none')\n")
+    program = "import cache_backends; cache_backends.open_backend('redis://host')"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert "InvalidBackendUrl: redis://host: expected the package redis: pip install 'anyclaude[redis]'" in ran.stderr
 
 
 def test_no_url_at_all() -> None:
@@ -141,5 +157,5 @@ def test_another_package_adds_a_scheme(tmp_path: Path, monkeypatch: pytest.Monke
     assert type(open_backend("other://?max_items=3")).__name__ == "OtherBackend"
     with pytest.raises(InvalidBackendUrl, match="other_cache:not_a_backend to have a from_url, found 3"):
         open_backend("broken://")
-    with pytest.raises(InvalidBackendUrl, match="memory://, other://"):
+    with pytest.raises(InvalidBackendUrl, match="memory://, other://, redis://"):
         open_backend("unknown://")

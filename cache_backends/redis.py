@@ -1,0 +1,235 @@
+"""`redis://`: the store that several servers share, on Redis or Valkey, by the `redis` client (extra `redis`)."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from logging import getLogger
+from typing import TYPE_CHECKING, TypeVar
+
+from cache_backends.base import BackendStats, CacheUnavailable
+from cache_backends.urls import BackendUrl, positive_integer, positive_seconds
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+DEFAULT_PREFIX = "anyclaude:"
+# What an outage costs the request that finds out. All the later ones find the breaker open.
+DEFAULT_TIMEOUT_SECONDS = 0.25
+DEFAULT_MAX_CONNECTIONS = 32
+FIRST_PROBE_SECONDS = 0.1
+LAST_PROBE_SECONDS = 1.0
+CLEAR_SECONDS = 60.0
+SCAN_BATCH = 1000
+# Keys are counted up to here and no further: other programs may have millions in the same database.
+MAX_COUNTED_BATCHES = 20
+
+log = getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class RedisBackend:
+    """Values under `prefix` in one database of a server. `ttl`, in seconds, holds where a call gives none.
+
+    When the server does not answer within `timeout` seconds, or not at all, a breaker opens: from then on every call
+    raises at once, and a task asks about once a second whether the server is back.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        ttl: float | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+    ) -> None:
+        """Raises ImportError when the client is not installed."""
+        self._name = str(BackendUrl(url))
+        self._client = _connect_lazily(url, timeout, max_connections)
+        self._prefix = prefix
+        self._ttl = ttl
+        self._timeout = timeout
+        self._errors = 0
+        # While this runs, the server is away.
+        self._probing: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_url(cls, url: BackendUrl) -> "RedisBackend":
+        if not re.fullmatch(r"(/[0-9]{0,4})?", url.path):
+            raise url.fail("the number of a database after the host, such as /0", repr(url.path))
+        parameters = url.parameters(
+            {
+                "prefix": _prefix,
+                "ttl": positive_seconds,
+                "timeout": positive_seconds,
+                "max_connections": positive_integer,
+            }
+        )
+        try:
+            return cls(url.without_parameters(), **parameters)
+        except ImportError:
+            raise url.fail("the package redis: pip install 'anyclaude[redis]'", "it not installed") from None
+
+    def __repr__(self) -> str:
+        return f"<RedisBackend {self._name}>"
+
+    async def get(self, key: str) -> bytes | None:
+        return await self._call(lambda client: _get(client, self._prefix + key))
+
+    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+        """Like `get`, with the seconds that are left, None for ever."""
+        return await self._call(lambda client: _get_with_ttl(client, self._prefix + key))
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        ttl = self._ttl if ttl is None else ttl
+        if ttl is not None and ttl <= 0:
+            await self.delete(key)
+            return
+        milliseconds = None if ttl is None else max(1, round(ttl * 1000))
+        await self._call(lambda client: client.set(self._prefix + key, value, px=milliseconds))
+
+    async def delete(self, key: str) -> bool:
+        return await self._call(lambda client: client.unlink(self._prefix + key)) > 0
+
+    async def clear(self) -> int:
+        return await self._call(lambda client: _clear(client, self._prefix), seconds=CLEAR_SECONDS)
+
+    async def stats(self) -> BackendStats:
+        """`items` is None when more keys are in the database than are quickly counted."""
+        items = await self._call(lambda client: _count(client, self._prefix))
+        return BackendStats(backend="redis", items=items, errors=self._errors)
+
+    async def aclose(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait({self._probing})
+            self._probing = None
+        await self._client.aclose()
+
+    async def _call(self, work: Callable[["Redis"], Awaitable[T]], *, seconds: float | None = None) -> T:
+        from redis.exceptions import DataError, RedisError, ResponseError
+
+        if self._probing is not None:
+            raise CacheUnavailable(f"{self._name} is away")
+        try:
+            async with asyncio.timeout(seconds or self._timeout):
+                return await work(self._client)
+        except (ResponseError, DataError) as exc:
+            # It answered, so it is there: out of memory, or read-only, or an access that is not allowed.
+            self._errors += 1
+            raise CacheUnavailable(f"{self._name}: {exc}") from exc
+        except (RedisError, OSError) as exc:  # TimeoutError is an OSError
+            self._errors += 1
+            self._open_breaker(exc)
+            raise CacheUnavailable(f"{self._name} does not answer: {_describe(exc)}") from exc
+
+    def _open_breaker(self, why: Exception) -> None:
+        if self._probing is None:
+            log.warning("%s does not answer (%s): going on without it until it does", self._name, _describe(why))
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        """Ends when the server answers."""
+        pause = FIRST_PROBE_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LAST_PROBE_SECONDS)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    # An answer that comes late must not be read as the answer to a later question.
+                    await self._client.connection_pool.disconnect()
+                    await self._client.ping()
+            except Exception as exc:
+                log.debug("%s is still away: %s", self._name, _describe(exc))
+            else:
+                log.info("%s is back", self._name)
+                self._probing = None
+                return
+
+
+def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
+    """A client that connects at its first command. It tries a second time, all within the timeout of the call: a pooled
+    connection may be one that the server has closed since, as after its restart."""
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return Redis.from_pool(pool)
+
+
+async def _get(client: "Redis", name: str) -> bytes | None:
+    from redis.exceptions import ResponseError
+
+    try:
+        value = await client.get(name)
+    except ResponseError as exc:
+        if _is_wrong_type(exc):
+            return None
+        raise
+    return value if isinstance(value, bytes) else None
+
+
+async def _get_with_ttl(client: "Redis", name: str) -> tuple[bytes, float | None] | None:
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get(name)
+    pipeline.pttl(name)
+    value, milliseconds = await pipeline.execute(raise_on_error=False)
+    if isinstance(value, Exception) and not _is_wrong_type(value):
+        raise value
+    # PTTL says -1 for no limit and -2 for no such key, which expired between the two.
+    if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds == -2:
+        return None
+    return value, None if milliseconds < 0 else milliseconds / 1000
+
+
+async def _clear(client: "Redis", prefix: str) -> int:
+    """Without FLUSHDB: the database may hold what others put there."""
+    count, cursor = 0, 0
+    while True:
+        cursor, names = await client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
+        if names:
+            count += await client.unlink(*names)
+        if cursor == 0:
+            return count
+
+
+async def _count(client: "Redis", prefix: str) -> int | None:
+    found: set[bytes | str] = set()
+    cursor = 0
+    for _ in range(MAX_COUNTED_BATCHES):
+        cursor, names = await client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
+        # A key may come more than once while the server rehashes.
+        found.update(names)
+        if cursor == 0:
+            return len(found)
+    return None
+
+
+def _prefix(text: str) -> str:
+    """Without one, everything in the database would be ours to clear."""
+    if not text:
+        raise ValueError("at least one character")
+    return text
+
+
+def _escape(prefix: str) -> str:
+    return re.sub(r"([*?\[\]\\])", r"\\\1", prefix)
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    """Somebody put a list or a hash there. For us it holds nothing, and `set` replaces it."""
+    return "WRONGTYPE" in str(error)
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,218 @@
+"""A Redis server that goes away, hangs, comes back, is full, or holds what is not ours."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from cache_backends import CacheUnavailable, open_backend
+from cache_backends.redis import DEFAULT_TIMEOUT_SECONDS, RedisBackend
+from tests.cache_backends.conftest import until
+from tests.cache_backends.redis_server import RedisServer
+
+# What a busy test machine may add.
+SLACK_SECONDS = 0.5
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[RedisBackend]:
+    """With the timeouts that users have."""
+    backend = open_backend(redis_server.url)
+    assert isinstance(backend, RedisBackend)
+    yield backend
+    await backend.aclose()
+
+
+async def fails_within(call: Coroutine[Any, Any, Any], seconds: float) -> None:
+    begun = time.monotonic()
+    with pytest.raises(CacheUnavailable):
+        await call
+    assert time.monotonic() - begun < seconds
+
+
+def fails_at_once(call: Coroutine[Any, Any, Any]) -> None:
+    """In the same turn of the event loop: it costs nothing."""
+    with pytest.raises(CacheUnavailable, match="is away"):
+        call.send(None)
+
+
+async def is_back(backend: RedisBackend) -> None:
+    async def answers() -> bool:
+        try:
+            await backend.get("k")
+        except CacheUnavailable:
+            return False
+        return True
+
+    await until(answers, "the cache is back within 5 s of the server", seconds=5)
+
+
+async def test_a_server_that_died_costs_the_first_request_little_and_the_others_nothing(
+    redis: RedisBackend, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.set("k", b"v")
+    redis_server.stop()
+    await fails_within(redis.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    for call in (redis.get("k"), redis.set("k", b"v"), redis.delete("k"), redis.clear(), redis.stats()):
+        fails_at_once(call)
+    redis_server.start()
+    await is_back(redis)
+    await redis.set("k", b"new")
+    assert await redis.get("k") == b"new"
+    assert (await redis.stats()).errors == 1
+    assert [record.message.split("(")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        f"redis://127.0.0.1:{redis_server.port}/0 does not answer "
+    ]
+
+
+async def test_a_server_that_hangs_costs_the_first_request_its_timeout_and_the_others_nothing(
+    redis: RedisBackend, redis_server: RedisServer
+) -> None:
+    await redis.set("k", b"v")
+    redis_server.pause()
+    await fails_within(redis.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    fails_at_once(redis.get("k"))
+    redis_server.resume()
+    await is_back(redis)
+    assert await redis.get("k") == b"v"
+
+
+async def test_all_that_wait_when_it_hangs_wait_no_longer_than_one(
+    redis: RedisBackend, redis_server: RedisServer
+) -> None:
+    redis_server.pause()
+    calls = (redis.get(f"k{index}") for index in range(50))
+    await asyncio.gather(*(fails_within(call, DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS) for call in calls))
+    redis_server.resume()
+
+
+async def test_a_server_that_is_not_there_at_the_start(redis_server: RedisServer) -> None:
+    redis_server.stop()
+    backend = RedisBackend(redis_server.url)
+    await fails_within(backend.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    redis_server.start()
+    await is_back(backend)
+    await backend.aclose()
+
+
+async def test_a_late_answer_is_not_taken_for_another(redis: RedisBackend, redis_server: RedisServer) -> None:
+    await asyncio.gather(*(redis.set(f"k{index}", f"v{index}".encode()) for index in range(8)))
+    for _ in range(3):
+        redis_server.pause()
+        await asyncio.gather(*(redis.get(f"k{index}") for index in range(8)), return_exceptions=True)
+        redis_server.resume()
+        await is_back(redis)
+        found = await asyncio.gather(*(redis.get(f"k{index}") for index in range(8)))
+        assert found == [f"v{index}".encode() for index in range(8)]
+
+
+async def test_a_cancelled_lookup_does_not_leave_its_answer_to_the_next(redis: RedisBackend) -> None:
+    await asyncio.gather(*(redis.set(f"k{index}", f"v{index}".encode()) for index in range(30)))
+    for turns in range(1, 30):
+        cancelled = asyncio.create_task(redis.get("k0"))
+        for _ in range(turns % 6):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        assert await redis.get(f"k{turns}") == f"v{turns}".encode()
+
+
+async def test_a_restart_between_requests_is_not_noticed(redis: RedisBackend, redis_server: RedisServer) -> None:
+    await redis.set("k", b"v")
+    redis_server.stop()
+    redis_server.start()
+    assert await redis.get("k") is None
+    assert (await redis.stats()).errors == 0
+
+
+async def test_closing_during_an_outage(redis_server: RedisServer) -> None:
+    backend = RedisBackend(redis_server.url)
+    redis_server.stop()
+    await fails_within(backend.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    await backend.aclose()
+    await backend.aclose()
+
+
+async def test_only_what_is_ours_is_counted_and_cleared(redis: RedisBackend, redis_server: RedisServer) -> None:
+    others = ["other:k", "anyclaude", "xanyclaude:k"]
+    for key in others:
+        redis_server.command("SET", key, "theirs")
+    await redis.set("k", b"v")
+    assert (await redis.stats()).items == 1
+    assert await redis.clear() == 1
+    for key in others:
+        assert redis_server.command("GET", key) == b"$6\r\ntheirs\r\n"
+
+
+@pytest.mark.parametrize("prefix", ["a*", "a?", "[ab]", "a\\", "\u00e4:"])
+async def test_a_prefix_is_no_pattern(redis_server: RedisServer, prefix: str) -> None:
+    backend = RedisBackend(redis_server.url, prefix=prefix)
+    redis_server.command("SET", "ab:k", "theirs")
+    redis_server.command("SET", "a:k", "theirs")
+    await backend.set("k", b"v")
+    assert (await backend.stats()).items == 1
+    assert await backend.clear() == 1
+    assert redis_server.command("EXISTS", "ab:k", "a:k") == b":2\r\n"
+    await backend.aclose()
+
+
+async def test_two_prefixes_do_not_meet(redis_server: RedisServer) -> None:
+    first = open_backend(f"{redis_server.url}?prefix=one:")
+    second = open_backend(f"{redis_server.url}?prefix=two:")
+    await first.set("k", b"1")
+    assert await second.get("k") is None
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_more_keys_than_are_quickly_counted(redis: RedisBackend, redis_server: RedisServer) -> None:
+    redis_server.command("EVAL", "for i = 1, 60000 do redis.call('SET', 'theirs' .. i, '') end", "0")
+    await redis.set("k", b"v")
+    assert (await redis.stats()).items is None
+    assert await redis.clear() == 1
+
+
+async def test_the_time_limit_of_the_url_holds_where_a_call_gives_none(redis_server: RedisServer) -> None:
+    backend = open_backend(f"{redis_server.url}?ttl=100")
+    assert isinstance(backend, RedisBackend)
+    await backend.set("k", b"v")
+    await backend.set("own", b"v", ttl=5)
+    for key, limit in (("k", 100), ("own", 5)):
+        found = await backend.get_with_ttl(key)
+        assert found is not None
+        assert found[1] is not None
+        assert limit - 3 < found[1] <= limit
+    await backend.aclose()
+
+
+async def test_what_is_no_string_is_a_miss_and_is_replaced(redis: RedisBackend, redis_server: RedisServer) -> None:
+    redis_server.command("RPUSH", "anyclaude:k", "a list")
+    assert await redis.get("k") is None
+    assert await redis.get_with_ttl("k") is None
+    await redis.set("k", b"v")
+    assert await redis.get_with_ttl("k") == (b"v", None)
+
+
+async def test_a_full_server_refuses_writes_and_goes_on_reading(redis: RedisBackend, redis_server: RedisServer) -> None:
+    """It answers, so the breaker stays closed."""
+    await redis.set("k", b"v")
+    redis_server.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(CacheUnavailable, match="maxmemory"):
+        await redis.set("other", b"v")
+    assert await redis.get("k") == b"v"
+    redis_server.command("CONFIG", "SET", "maxmemory", "0")
+    await redis.set("other", b"v")
+
+
+async def test_a_wrong_password_is_an_outage_and_is_not_shown(redis_server: RedisServer) -> None:
+    redis_server.command("CONFIG", "SET", "requirepass", "right")
+    backend = RedisBackend(f"redis://:hidden@127.0.0.1:{redis_server.port}/0")
+    with pytest.raises(CacheUnavailable) as refused:
+        await backend.get("k")
+    assert "hidden" not in str(refused.value)
+    assert "hidden" not in repr(backend)
+    await backend.aclose()
+    right = RedisBackend(f"redis://:right@127.0.0.1:{redis_server.port}/0")
+    assert await right.get("k") is None
+    await right.aclose()
