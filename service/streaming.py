@@ -41,6 +41,16 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:
+    """All frames of an answer that is complete already. With its length known, it needs no chunked encoding, which
+    would cost a hit one more write to the socket."""
+    frames = [encoder.start()]
+    async for event in answer.events():
+        observe(event)
+        frames.append(encoder.feed(event))
+    return b"".join(frames)
+
+
 class StreamWriter:
     """Sends the frames of one answer, and keep-alive frames while it is silent for `interval` seconds and `alive`
     says that the engine makes progress. Every send holds whole frames. `observe` sees each event before it leaves."""
@@ -64,13 +74,6 @@ class StreamWriter:
 
     async def write(self, answer: Answer) -> ServiceError | None:
         """The body of the response, closed properly on every path. Returns the error that the client was told."""
-        if answer.outcome == "hit":
-            frames = [self._encoder.start()]
-            async for event in answer.events():
-                self._observe(event)
-                frames.append(self._encoder.feed(event))
-            await self._send({"type": "http.response.body", "body": b"".join(frames)})
-            return None
         keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
             error = await self._write_events(answer)

@@ -17,7 +17,7 @@ from service.errors import ServiceError
 from service.executor.base import Answer
 from service.model_names import check_model
 from service.request_log import RequestRecord
-from service.streaming import StreamWriter, until_disconnect
+from service.streaming import StreamWriter, replay_stream, until_disconnect
 
 
 class GenerationEndpoint:
@@ -79,26 +79,25 @@ class GenerationEndpoint:
             completion = await until_disconnect(receive, answer.completion())
         record.see_completion(completion)
         body = self._dialect.encode(completion, self._reply(answer, asked))
-        headers = [(b"content-length", str(len(body)).encode()), *self._headers(answer, b"application/json", record)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send_whole(send, self._headers(answer, b"application/json", record), body)
 
     async def _stream(
         self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
     ) -> None:
+        encoder = self._dialect.encode_stream(self._reply(answer, asked))
+        headers = self._headers(answer, b"text/event-stream; charset=utf-8", record)
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        if answer.outcome == "hit":
+            await _send_whole(send, headers, await replay_stream(answer, encoder, record.see))
+            return
         writer = StreamWriter(
             send,
-            self._dialect.encode_stream(self._reply(answer, asked)),
+            encoder,
             interval=self._context.settings.keep_alive_interval_seconds,
             alive=self._context.is_alive,
             observe=record.see,
         )
-        headers = self._headers(answer, b"text/event-stream; charset=utf-8", record)
-        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if answer.outcome == "hit":
-            await writer.write(answer)
-            return
         error = await until_disconnect(receive, writer.write(answer))
         if error is not None:
             record.error_code = error.code
@@ -123,3 +122,9 @@ class GenerationEndpoint:
             (b"request-id", request_id),
             (b"x-request-id", request_id),
         ]
+
+
+async def _send_whole(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -60,6 +60,18 @@ async def test_first_miss_then_hit(tmp_path: Path, path: str) -> None:
     assert (health["status"], health["model"], health["model_loaded"]) == ("healthy", "scripted", True)
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_a_streamed_hit_leaves_whole_with_its_length(tmp_path: Path, path: str) -> None:
+    app = create_app(settings(tmp_path))
+    first, second = raw(path, stream=True), raw(path, stream=True)
+    await first.run(app)
+    await second.run(app)
+    assert "content-length" not in first.headers
+    assert [message["type"] for message in second.sent] == ["http.response.start", "http.response.body"]
+    assert second.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert int(second.headers["content-length"]) == len(second.body)
+
+
 @pytest.mark.parametrize("first", [CHAT, MESSAGES])
 @pytest.mark.parametrize("second", [CHAT, MESSAGES])
 @pytest.mark.parametrize("first_streams", [False, True])
