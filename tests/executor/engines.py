@@ -1,5 +1,6 @@
 """A deterministic engine and writer: what the scheduler and the executor need, without a model."""
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,10 @@ def failing_at(*steps: int) -> Callable[[int], None]:
 
 def failing_from(first: int) -> Callable[[int], None]:
     return failing_at(*itertools.islice(itertools.count(first), 10_000))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition that another thread brings about."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - the other thread sets no event
+            await asyncio.sleep(0.002)
