@@ -11,7 +11,7 @@ import msgspec
 
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
-from service.cli.redaction import shown_url
+from service.config.redaction import shown_url
 from service.settings import Settings
 
 if TYPE_CHECKING:

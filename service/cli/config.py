@@ -1,17 +1,15 @@
 """`anyclaude config`: what is in force, and where each value came from."""
 
 import json
-from operator import attrgetter
 from typing import Any
 
 import click
 
 from service.cli.configuration import read_configuration
-from service.cli.redaction import shown_key, shown_url
 from service.config import Origins
 from service.config.keys import SETTING_KEYS, Key
-from service.config.values import show, show_size
-from service.settings import Settings
+from service.config.redaction import shown_value
+from service.config.values import show
 
 
 @click.command("config", short_help="Print what is configured, and where each value came from.")
@@ -27,18 +25,6 @@ def command(config: str | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
     else:
         _print_table(rows, origins)
-
-
-def shown_value(key: Key, settings: Settings) -> Any:
-    """As one would write it in the file, without secrets."""
-    value = attrgetter(key.field)(settings)
-    if key.secret:
-        return shown_key(value)
-    if key.field == "cache":
-        return [shown_url(url) for url in value]
-    if key.is_size and value is not None:
-        return show_size(value)
-    return str(value) if key.field == "home" else value
 
 
 def _print_table(rows: list[tuple[Key, Any]], origins: Origins) -> None:

@@ -8,8 +8,8 @@ from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
 from service.cli.checks.result import Result, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.local_model import find_local_model
-from service.cli.redaction import shown_url
 from service.config import server_address
+from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.models.errors import ModelError
 from service.models.folder import require_mlx_model
