@@ -40,12 +40,20 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading that costs nothing. `running` and `waiting` are sequences; `detail` is for people."""
+    """A reading that costs nothing. `running` and `waiting` are sequences; `detail` is for people.
+
+    `memory_bytes` is what the model and everything computed with it hold, `prefix_cache_bytes` the prefix cache's part
+    of it; None is not known. `engine_restarts` and `tool_call_repairs` count since the start.
+    """
 
     state: ModelState
     running: int = 0
     waiting: int = 0
     detail: str = ""
+    memory_bytes: int | None = None
+    prefix_cache_bytes: int | None = None
+    engine_restarts: int = 0
+    tool_call_repairs: int = 0
 
 
 class Answer(Protocol):
