@@ -262,6 +262,40 @@ def test_the_launcher_can_be_ended_while_it_waits(user: Terminal) -> None:
         assert launcher.wait(timeout=30) == 128 + signal.SIGTERM
 
 
+def never_loading_model(user: Terminal) -> str:
+    """A model folder whose config.json is a pipe that nobody writes to: the server reads it for ever."""
+    folder = user.folder / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    os.mkfifo(folder / "config.json")
+    return str(folder)
+
+
+def starting_server(user: Terminal) -> int:
+    lock = user.home / ".anyclaude" / "run" / f"{user.port}.server"
+    return int(until(lambda: lock.exists() and lock.read_text(), "the server to be started"))
+
+
+def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_healthy(user: Terminal) -> None:
+    user.configure(model=never_loading_model(user))
+    with user.start() as launcher:
+        pid = starting_server(user)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_server_that_is_killed_while_it_starts(user: Terminal) -> None:
+    user.configure(model=never_loading_model(user))
+    with user.start() as launcher:
+        os.kill(starting_server(user), signal.SIGKILL)
+        _, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 69
+    assert "The server ended while it was starting (signal 9): it said nothing" in err
+    assert f"Its log: {user.home}" in err
+
+
 DYING = [
     ({"model": "/no/such/model"}, 66, "Error: Model path does not exist: /no/such/model"),
     ({"executor": "scripted", "cache": ["nothing://"]}, 78, "nothing"),

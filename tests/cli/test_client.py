@@ -1,0 +1,81 @@
+"""What a client makes of whatever may listen at an address."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.config.address import parse_base_url
+from tests.cli.terminal import free_port
+
+HEALTH = b'{"status": "healthy", "model": "m", "model_loaded": true, "cache": {"hits": 1}, "more": [1]}'
+
+
+def http(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[ServerClient]:
+    """A server that says one thing, whatever it is asked, once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield ServerClient(parse_base_url(f"http://127.0.0.1:{listener.getsockname()[1]}"), "key")
+        thread.join()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+def test_an_unhealthy_server_answers_too(status: str) -> None:
+    with answering(http(status, HEALTH)) as client:
+        assert client.health().cache == {"hits": 1}
+
+
+STRANGERS = [
+    http("200 OK", b"<html>"),
+    http("200 OK", b'{"status": "ok"}'),
+    http("200 OK", b"[" * 100_000),
+    http("404 Not Found", b"nothing here"),
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+]
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_a_stranger_is_known_by_what_it_says(answer: bytes) -> None:
+    with answering(answer) as client, pytest.raises(NotOurs):
+        client.health()
+
+
+def test_a_server_that_hangs_up_has_not_answered() -> None:
+    """It may be one that ends just now."""
+    with answering(b"") as client, pytest.raises(NoAnswer):
+        client.health()
+
+
+def test_a_refusal_is_quoted() -> None:
+    with (
+        answering(http("401 Unauthorized", b'{"error": {"message": "no key"}}')) as client,
+        pytest.raises(Refused) as e,
+    ):
+        client.model()
+    assert str(e.value) == "no key"
+
+
+def test_a_model() -> None:
+    with answering(http("200 OK", b'{"object": "list", "data": [{"id": "m", "context_length": 7}]}')) as client:
+        assert client.model().context_length == 7
+
+
+def test_nothing() -> None:
+    with pytest.raises(NotThere):
+        ServerClient(parse_base_url(f"http://127.0.0.1:{free_port()}"), "key").health()
