@@ -19,6 +19,7 @@ DEFAULT_MAX_CONNECTIONS = 32
 FIRST_PROBE_SECONDS = 0.1
 LAST_PROBE_SECONDS = 1.0
 CLEAR_SECONDS = 60.0
+COUNT_SECONDS = 2.0
 SCAN_BATCH = 1000
 # Keys are counted up to here and no further: other programs may have millions in the same database.
 MAX_COUNTED_BATCHES = 20
@@ -97,7 +98,7 @@ class RedisBackend:
 
     async def stats(self) -> BackendStats:
         """`items` is None when more keys are in the database than are quickly counted."""
-        items = await self._call(lambda client: _count(client, self._prefix))
+        items = await self._call(lambda client: _count(client, self._prefix), seconds=COUNT_SECONDS)
         return BackendStats(backend="redis", items=items, errors=self._errors)
 
     async def aclose(self) -> None:
