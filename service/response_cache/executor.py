@@ -14,7 +14,7 @@ from service.executor.base import (
 )
 from service.generation import GenerationRequest
 from service.normalize import normalize
-from service.response_cache.key import request_key
+from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.single_flight import Flight, FlightAnswer
 from service.response_cache.statistics import CacheCounters, CacheStatistics
@@ -33,6 +33,7 @@ class CachingExecutor:
         self._inner = inner
         self._policy = settings.cache_policy
         self._linger_seconds = settings.finish_abandoned_seconds
+        self._keys = RequestKeys()
         self._store = ResponseStore(backend, self.counters)
         # The generations in flight that others may join, by key, and all of them.
         self._joinable: dict[str, Flight] = {}
@@ -60,7 +61,7 @@ class CachingExecutor:
             if directives.only_if_cached:
                 raise _not_cached()
             return await self._inner.submit(request)
-        key = request_key(self._inner.profile.fingerprint, request)
+        key = self._keys.key(self._inner.profile.fingerprint, request)
         if not directives.no_cache:
             return await self._look_up(key, request, directives)
         self.counters.bypassed += 1

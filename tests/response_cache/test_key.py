@@ -19,7 +19,7 @@ from service.generation import (
     ToolCall,
 )
 from service.normalize import normalize
-from service.response_cache.key import request_key
+from service.response_cache.key import REMEMBERED_TOOL_SETS, RequestKeys
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
 
@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
 
 
 def key_of(request: GenerationRequest) -> str:
-    return request_key("model-1", normalize(request))
+    return RequestKeys().key("model-1", normalize(request))
 
 
 def changed(request: GenerationRequest, path: tuple[str | int, ...], value: Any) -> GenerationRequest:
@@ -142,7 +142,17 @@ def test_no_two_of_these_changes_have_the_same_key() -> None:
 
 
 def test_the_model_changes_the_key() -> None:
-    assert request_key("model-1", REQUEST) != request_key("model-2", REQUEST)
+    assert RequestKeys().key("model-1", REQUEST) != RequestKeys().key("model-2", REQUEST)
+
+
+def test_what_is_remembered_of_tools_changes_no_key() -> None:
+    """More sets than are remembered, some of them equal and none the same object, asked for in any order."""
+    keys = RequestKeys()
+    sets = [(Tool(name=f"tool{index % 20}"),) for index in range(REMEMBERED_TOOL_SETS * 5)]
+    for order in (sets, sets[::-1], sets):
+        for tools in order:
+            request = msgspec.structs.replace(REQUEST, tools=tools)
+            assert keys.key("model-1", request) == RequestKeys().key("model-1", request)
 
 
 def test_a_key_is_a_sha256_and_stays() -> None:
