@@ -80,7 +80,13 @@ class MlxExecutor:
             return ExecutorStatus(state="loading", waiting=self._arriving, detail=f"loading {self._path.name}")
         running = scheduler.running
         waiting = max(0, len(self._answers) - running)
-        return ExecutorStatus(state="ready", running=running, waiting=waiting, detail=runtime.device)
+        return ExecutorStatus(
+            state="ready",
+            running=running,
+            waiting=waiting,
+            detail=runtime.device,
+            engine_restarts=scheduler.restarts,
+        )
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallStarted
+from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallStarted
 from service.executor.scheduler import EndReason, Token, TokenChances
 from service.executor.text import Detokenizer, Scanner, Vocabulary
 from service.generation import TokenLogprob, TopLogprob
@@ -23,23 +23,12 @@ class ReasoningMarkers(msgspec.Struct, frozen=True):
 
 
 class Parser(Protocol):
-    """Turns the visible text of one choice into events: plain text, or text and tool calls."""
+    """Turns the visible text of one choice into events: text and tool calls."""
 
     def feed(self, text: str) -> list[Event]: ...
-    def finish(self) -> list[Event]: ...
-
-
-class PlainText:
-    """The `Parser` of an answer without tools."""
-
-    def __init__(self, choice: int) -> None:
-        self._choice = choice
-
-    def feed(self, text: str) -> list[Event]:
-        return [TextDelta(self._choice, text)]
-
-    def finish(self) -> list[Event]:
-        return []
+    def finish(self, *, truncated: bool) -> list[Event]:
+        """`truncated`: it was not the model that ended the text."""
+        ...
 
 
 class ReasoningSplitter:
@@ -125,7 +114,7 @@ class ChoiceWriter:
         self._parser = parser
         self._stops = Scanner(stop) if stop else None
         self._reasoning = reasoning
-        self._called = False
+        self._calls = 0
         self._logprobs = _HeldLogprobs()
 
     def feed(self, token: Token) -> list[Event]:
@@ -150,11 +139,11 @@ class ChoiceWriter:
         if not self.stopped:
             self._detokenizer.finalize()
             events = self._flush(self._detokenizer.last_segment)
-        if self._parser_events(events, self._parser.finish()) and reason == "stop" and not self.stopped:
-            finished = ChoiceFinished(self._choice, "tool_calls")
-        else:
-            finished = ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)
-        return [*events, finished]
+        truncated = reason == "length" or self.stopped
+        self._parsed(events, self._parser.finish(truncated=truncated))
+        if self._calls and not truncated:
+            return [*events, ChoiceFinished(self._choice, "tool_calls")]
+        return [*events, ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)]
 
     def _flush(self, text: str) -> list[Event]:
         if self._reasoning is None:
@@ -174,17 +163,18 @@ class ChoiceWriter:
             held = held or bool(self._stops.held)
         logprobs = self._logprobs.release(len(visible), held=held)
         if visible:
-            self._parser_events(events, self._parser.feed(visible))
+            self._parsed(events, self._parser.feed(visible))
         if logprobs:
             _attach(events, TextDelta(self._choice, "", logprobs))
         return events
 
-    def _parser_events(self, events: list[Event], parsed: list[Event]) -> bool:
-        """Appends, and tells whether a tool has been called in this choice so far."""
-        if not self._called:
-            self._called = any(isinstance(event, ToolCallStarted) for event in parsed)
+    def _parsed(self, events: list[Event], parsed: list[Event]) -> None:
+        for event in parsed:
+            if isinstance(event, ToolCallStarted):
+                self._calls += 1
+            elif isinstance(event, ToolCallAbandoned):
+                self._calls -= 1
         events += parsed
-        return self._called
 
 
 class _HeldLogprobs:

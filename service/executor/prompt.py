@@ -15,6 +15,8 @@ from service.errors import BadRequest, ContextLengthExceeded
 from service.executor.messages import Prompt
 from service.executor.output import ReasoningMarkers
 from service.generation import GenerationRequest, Message, Tool, ToolCall
+from service.tool_calling import detect_family
+from service.tool_calling.instructions import FAMILY, calls_as_text, instructions, result_as_text
 
 HfMessage = dict[str, Any]
 
@@ -35,7 +37,8 @@ class PromptRenderer:
         self._context_length = context_length
         # A renderer in Python, which some models have in place of a template, takes no further arguments.
         self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
-        self.knows_tools = not self._has_template or "tools" in tokenizer.get_chat_template()
+        template = tokenizer.get_chat_template() if self._has_template else ""
+        self._knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
         self._keeps_first_system = self._shows([_probe("system"), _user("a")])
         self._keeps_later_system = self._shows([_user("a"), _probe("system")]) and self._shows(
             [_user("a"), {"role": "assistant", "content": "b"}, _probe("system"), _user("c")]
@@ -47,25 +50,38 @@ class PromptRenderer:
             return None
         return ReasoningMarkers(self._tokenizer.think_start, self._tokenizer.think_end)
 
+    @property
+    def tool_family(self) -> str | None:
+        """The format of tool calls that the model is taught, by its template or by us; None is not known."""
+        if not self._knows_tools:
+            return FAMILY
+        return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
+
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `BadRequest` for what the template refuses, and `ContextLengthExceeded`."""
-        arguments = self._arguments(request)
-        tokens = self._render([to_hf(m, request.messages) for m in request.messages], arguments)
+        tokens = self._tokens(request)
         if len(tokens) >= self._context_length:
             raise ContextLengthExceeded(len(tokens), self._context_length)
         return Prompt(tokens, self._opens_reasoning(tokens))
 
     def count(self, request: GenerationRequest) -> int:
         """The prompt's length in tokens, also where it does not fit."""
-        return len(self._render([to_hf(m, request.messages) for m in request.messages], self._arguments(request)))
+        return len(self._tokens(request))
+
+    def _tokens(self, request: GenerationRequest) -> list[int]:
+        if self._knows_tools:
+            messages = [to_hf(message, request.messages) for message in request.messages]
+        else:
+            messages = without_tools(request)
+        return self._render(messages, self._arguments(request))
 
     def _arguments(self, request: GenerationRequest) -> dict[str, Any]:
         for name in request.template_arguments:
             if name in OURS:
                 raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
         arguments = dict(request.template_arguments)
-        if request.tools and self.knows_tools and request.tool_choice.mode != "none":
-            arguments["tools"] = [to_hf_tool(tool) for tool in request.tools]
+        if self._knows_tools and (tools := offered_tools(request)):
+            arguments["tools"] = [to_hf_tool(tool) for tool in tools]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"
             if self._has_template:  # the same switch by its other name
@@ -116,6 +132,29 @@ class PromptRenderer:
         if not self._tokenizer.has_thinking:
             return False
         return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self._tokenizer.think_start))
+
+
+def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
+    return () if request.tool_choice.mode == "none" else request.tools
+
+
+def without_tools(request: GenerationRequest) -> list[HfMessage]:
+    """For templates that know no tools: definitions, calls and results as text of the roles that there are."""
+    messages: list[HfMessage] = []
+    for message in request.messages:
+        hf = to_hf(message, request.messages)
+        if message.role == "tool":
+            hf = _user(result_as_text(message.content, name=hf.get("name", ""), is_error=message.is_error))
+        elif message.tool_calls:
+            hf = {**hf, "content": calls_as_text(message.content, message.tool_calls)}
+            del hf["tool_calls"]
+        messages.append(hf)
+    text = instructions(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
+    if text and messages and messages[0]["role"] == "system":
+        messages[0] = {**messages[0], "content": _join(messages[0]["content"], text)}
+    elif text:
+        messages.insert(0, {"role": "system", "content": text})
+    return messages
 
 
 def to_hf(message: Message, conversation: tuple[Message, ...]) -> HfMessage:

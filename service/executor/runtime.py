@@ -52,9 +52,10 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
     from service.executor.engine import BatchEngine, default_chunk_tokens
-    from service.executor.output import ChoiceWriter, PlainText, ReasoningSplitter
-    from service.executor.prompt import PromptRenderer
+    from service.executor.output import ChoiceWriter, ReasoningSplitter
+    from service.executor.prompt import PromptRenderer, offered_tools
     from service.executor.text import Vocabulary
+    from service.tool_calling import StreamParser
 
     engine = BatchEngine(
         loaded.model,
@@ -64,14 +65,14 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     )
     renderer = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)
-    markers = renderer.reasoning
+    markers, family = renderer.reasoning, renderer.tool_family
 
     def open_writer(sequence: Sequence) -> Writer:
         return ChoiceWriter(
             sequence.choice,
             loaded.tokenizer.detokenizer,
             vocabulary,
-            PlainText(sequence.choice),
+            StreamParser(offered_tools(sequence.request), family, choice=sequence.choice),
             stop=sequence.request.stop,
             reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers else None,
         )

@@ -106,7 +106,7 @@ class Scheduler:
     """At most `max_concurrency` sequences run, the others wait in the order in which they came.
 
     Where the engine fails, sequences of which nothing was sent run again, once; the others end in `EngineFailed`.
-    `heartbeat` grows with every step that the engine completes.
+    `heartbeat` grows with every step that the engine completes, `restarts` with every time that it was rebuilt.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.heartbeat = 0
+        self.restarts = 0
         self._engine = engine
         self._inbox = inbox
         self._send = deliver
@@ -291,6 +292,7 @@ class Scheduler:
             self._fail_all(lambda: EngineFailed("The engine failed and could not be rebuilt. Try again."))
         else:
             self._engine_broken = False
+            self.restarts += 1
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
         """Each gets its own error: an exception gathers the traceback of whoever raises it."""

@@ -230,6 +230,7 @@ async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
         with pytest.raises(EngineFailed):
             await answer.completion()
         assert (await (await executor.submit(question(max_tokens=1))).completion()).choices[0].text == "1 "
+        assert executor.status().engine_restarts == 1
 
 
 async def test_a_dead_thread_is_told_to_everybody() -> None:

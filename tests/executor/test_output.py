@@ -1,9 +1,11 @@
 import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
-from service.executor.output import ChoiceWriter, Parser, PlainText, ReasoningMarkers, ReasoningSplitter
+from service.executor.output import ChoiceWriter, Parser, ReasoningMarkers, ReasoningSplitter
 from service.executor.scheduler import EndReason, Token, TokenChances
 from service.executor.text import Vocabulary
+from service.generation import Tool
+from service.tool_calling import StreamParser
 
 THINK = ReasoningMarkers("<think>", "</think>")
 
@@ -36,7 +38,7 @@ def writer(
     stop: tuple[str, ...] = (), *, reasoning: ReasoningSplitter | None = None, parser: Parser | None = None
 ) -> ChoiceWriter:
     letters = Letters()
-    return ChoiceWriter(0, letters, Vocabulary(letters), parser or PlainText(0), stop=stop, reasoning=reasoning)
+    return ChoiceWriter(0, letters, Vocabulary(letters), parser or StreamParser(()), stop=stop, reasoning=reasoning)
 
 
 def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
@@ -131,30 +133,26 @@ def test_stop_strings_are_not_looked_for_in_reasoning() -> None:
     assert (reasoning_of(events), text_of(events)) == ("a. b.", "yes")
 
 
-class BracketParser:
-    """Calls `[name]`, in brackets, when the answer is over."""
-
-    def __init__(self) -> None:
-        self._name = ""
-
-    def feed(self, text: str) -> list[Event]:
-        if text in "[]" or self._name:
-            self._name += text
-            return []
-        return [TextDelta(0, text)]
-
-    def finish(self) -> list[Event]:
-        return [ToolCallStarted(0, "call_0", self._name), ToolCallDelta(0, "{}")] if self._name else []
+CALL = '<tool_call>\n{"name": "go", "arguments": {"to": "x"}}\n</tool_call>'
 
 
 @pytest.mark.parametrize(("end", "reason"), [("stop", "tool_calls"), ("length", "length")])
-def test_a_parser_sees_the_visible_text_and_its_calls_decide_the_reason(end: EndReason, reason: str) -> None:
-    events = write(
-        writer(parser=BracketParser(), reasoning=ReasoningSplitter(THINK, inside=False)),
-        "<think>[no]</think>I[go]",
-        end,
-        logprobs=True,
-    )
-    assert reasoning_of(events) == "[no]"
-    assert events[-3:] == [ToolCallStarted(0, "call_0", "[go]"), ToolCallDelta(0, "{}"), ChoiceFinished(0, reason)]
-    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == len("I[go]")
+def test_the_parser_sees_the_visible_text_and_its_calls_decide_the_reason(end: EndReason, reason: str) -> None:
+    parser = StreamParser([Tool(name="go")], "hermes")
+    reasoning = ReasoningSplitter(THINK, inside=False)
+    text = f"<think>{CALL}</think>I{CALL}"
+    events = write(writer(parser=parser, reasoning=reasoning), text, end, logprobs=True)
+    assert reasoning_of(events) == CALL
+    assert text_of(events) == "I"
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["go"]
+    arguments = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
+    assert "".join(arguments) == '{"to": "x"}'
+    assert events[-1] == ChoiceFinished(0, reason)
+    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == len(f"I{CALL}")
+
+
+def test_a_call_that_is_none_after_all_is_no_reason() -> None:
+    broken = '<tool_call>\n{"name": "go", "arguments": {"to": !}}\n</tool_call>'
+    events = write(writer(parser=StreamParser([Tool(name="go")], "hermes")), broken)
+    assert text_of(events) == broken
+    assert events[-1] == ChoiceFinished(0, "stop")

@@ -146,7 +146,31 @@ def test_calls_and_results_become_what_templates_expect(tokenizer: Any) -> None:
         "tool_call_id": "call_1",
         "name": "look",
     }
-    assert '[look {"at": "x"}]' in rendered(tokenizer, CHATML, GenerationRequest(messages=messages))
+    assert '[look {"at": "x"}]' in rendered(tokenizer, TOOLS, GenerationRequest(messages=messages))
+
+
+def test_tools_reach_templates_that_know_none_as_text(tokenizer: Any) -> None:
+    messages = (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Look."),
+        Message(role="assistant", tool_calls=(ToolCall("call_1", "look", '{"at": "x"}'),)),
+        Message(role="tool", content="nothing", tool_call_id="call_1"),
+    )
+    request = GenerationRequest(messages=messages, tools=(TOOL,))
+    text = rendered(tokenizer, CHATML.replace("m.tool_calls or ", ""), request)
+    assert text.startswith("<|im_start|>system\nBe brief.\n\n# Tools")
+    assert '"name":"look","description":"Looks."' in text
+    assert "<|im_start|>assistant\n<tool_call>" in text
+    assert "<|im_start|>user\n<tool_response>\nlook\nnothing\n</tool_response><|im_end|>" in text
+    bare = rendered(tokenizer, CHATML, talk(("user", "Hi"), tools=(TOOL,)))
+    assert bare.startswith("<|im_start|>system\n# Tools")
+
+
+@pytest.mark.parametrize(
+    ("template", "family"), [(CHATML, "hermes"), (TOOLS + "<tool_call> tool_call.name", "hermes"), (TOOLS, None)]
+)
+def test_the_family_is_the_templates_or_the_one_that_we_teach(tokenizer: Any, template: str, family: str) -> None:
+    assert PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).tool_family == family
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [("", {}), ("[1]", "[1]"), ("{", "{"), ("[" * 9999, "[" * 9999)])
