@@ -49,7 +49,7 @@ class JsonReader:
     containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {"{": ("}", "{", "}"), "[": ("]", "[", "]")}
     quotes: ClassVar[Container[str]] = _PLAIN
 
-    def __init__(self, source: Source, repaired: Callable[[], None], ends: tuple[str, ...] = ()) -> None:
+    def __init__(self, source: Source, repaired: Callable[[], None] = lambda: None, ends: tuple[str, ...] = ()) -> None:
         self._source = source
         self._repaired = repaired
         self._ends = ends
@@ -238,7 +238,7 @@ def repair(text: str, reader: type[JsonReader] = JsonReader) -> str | None:
     source.end(truncated=False)
     pieces: list[str] = []
     try:
-        for _ in _alone(reader(source, lambda: None), source, pieces.append):
+        for _ in _alone(reader(source), source, pieces.append):
             raise AssertionError("a reader waits for more than the end")
     except NotACall:
         return None

@@ -72,13 +72,20 @@ def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, trunca
     return ParsedOutput(choice.text, choice.tool_calls, choice.reasoning, parser.counts)
 
 
-def _openings(tools: Sequence[Tool], family: str | None) -> tuple[Opening, ...]:
-    if family is None:
-        families = list(FAMILIES.values())
-    elif family in FAMILIES:
-        families = [FAMILIES[family]]
-    else:
-        raise ValueError(f"expected a family of tool call formats ({', '.join(FAMILIES)}), found {family!r}")
+def _openings(tools: Sequence[Tool], name: str | None) -> tuple[Opening, ...]:
+    """The family's own openings come first. Those of others that begin with the same markers stay readable: models
+    mistake one form for another."""
+    if name is not None and name not in FAMILIES:
+        raise ValueError(f"expected a family of tool call formats ({', '.join(FAMILIES)}), found {name!r}")
+    family = FAMILIES.get(name or "")
+    own = family.openings if family else ()
     if not tools:
-        return tuple(opening for f in families if f.frames and family is not None for opening in f.openings)
-    return (*(opening for f in families for opening in f.openings), *fallbacks.openings(tools))
+        return own if family and family.frames else ()
+    markers = {marker for opening in own for marker in opening.markers}
+    others = (
+        opening
+        for other in FAMILIES.values()
+        for opening in (other.openings if other is not family else ())
+        if family is None or (opening.place == "anywhere" and markers.intersection(opening.markers))
+    )
+    return (*own, *others, *fallbacks.openings(tools))

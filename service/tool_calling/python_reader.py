@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from service.tool_calling.json_reader import NUMBER, JsonReader, Write, escape
-from service.tool_calling.source import Cut, Malformed, Reading, Source
+from service.tool_calling.source import Cut, Malformed, Reading
 
 _PLAIN = {quote: re.compile(f"[^{quote}\\\\\x00-\x1f]*") for quote in "\"'"}
 _NUMBER_CHARACTERS = re.compile(r"[-+0-9A-Za-z._]*")
@@ -24,9 +24,6 @@ class PythonReader(JsonReader):
     of Python and of JSON: templates mix the two."""
 
     containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {**JsonReader.containers, "(": (")", "[", "]")}
-
-    def __init__(self, source: Source) -> None:
-        super().__init__(source, _no_repair)
 
     def string(self, write: Write, quote: str) -> Reading[None]:
         opening = yield from self._source.peek(3)
@@ -112,10 +109,6 @@ class PythonReader(JsonReader):
         if top.closer == ")" and top.members == 1 and not trailing_comma:
             raise Malformed  # not a tuple, but brackets around a value
         super()._close(write, space, trailing_comma=False)
-
-
-def _no_repair() -> None:
-    """What JSON lacks is Python's right."""
 
 
 def _based(text: str) -> int:

@@ -70,25 +70,30 @@ class TaggedCall:
     def _value(self, write: Write) -> Reading[None]:
         tags = self._tags
         out = _Value(write, own_line=tags.own_line)
-        nested = 0
+        nested = 0  # other calls around this place, which are part of the value
+        may_close = False  # one of them
         if tags.own_line:
             yield from self._source.skip("\n")
         while True:
             out.write(self._source.take_while(self._plain))
             if not (yield from self._source.peek()):
                 raise Cut
+            could_close, may_close = may_close, False
             tag = yield from self._source.which((tags.call, tags.call_end, tags.argument_end))
             text = self._source.take(len(tag) or 1)
             if tag == tags.argument_end:
                 text += yield from self._source.run(SPACE)
                 if nested == 0 and (yield from self._value_ends()):
                     return
+                may_close = True
             elif tag == tags.call_end:
-                nested = max(0, nested - 1)
+                nested -= could_close and nested > 0
+                text += yield from self._source.run(SPACE)
             elif tag == tags.call:
                 text += yield from self._source.run(_HEADER)
                 text += yield from self._source.run(SPACE)
-                nested += bool((yield from self._source.which((tags.argument, tags.call_end))))
+                may_close = bool((yield from self._source.which((tags.argument, tags.call_end))))
+                nested += may_close
             out.write(text)
 
     def _value_ends(self) -> Reading[bool]:
