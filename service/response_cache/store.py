@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from logging import DEBUG, WARNING, getLogger
+from typing import Any
 
 from cache_backends import CacheBackend
 from service.generation import Completion
@@ -12,6 +13,9 @@ from service.response_cache.statistics import CacheCounters
 
 LOOKUP_SECONDS = 0.5
 WRITE_SECONDS = 10.0
+# Tiers drain for 5 s of their own when they are closed.
+DRAIN_SECONDS = 5.0
+CLOSE_SECONDS = 7.0
 # How long a store that hung is not asked again.
 PAUSE_SECONDS = 5.0
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
@@ -90,15 +94,18 @@ class ResponseStore:
         return self._items
 
     async def aclose(self) -> None:
-        """Writes what is unwritten, then closes the backend. Nothing is raised, and nothing is waited for longer than
-        `WRITE_SECONDS`."""
-        tasks = {*self._writers.values(), *([self._counting] if self._counting else [])}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=WRITE_SECONDS)
-            for task in late:
-                task.cancel()
+        """Writes what is unwritten, then closes the backend. Raises nothing, and does not wait for what hangs."""
+        late: set[asyncio.Task[Any]] = set()
+        if self._writers:
+            _, late = await asyncio.wait(set(self._writers.values()), timeout=DRAIN_SECONDS)
+        if self._counting is not None:
+            late.add(self._counting)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=DRAIN_SECONDS)
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._backend.aclose()
         except Exception as exc:
             self._fail("close", f"it did not close: {exc!r}")

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cache_backends import CacheUnavailable
-from cache_backends.disk import DiskBackend
+from cache_backends.disk import MAX_UNWRITTEN_USES, DiskBackend
 from cache_backends.disk_store import BytesOnlyDisk, RefusedRow
 from tests.cache_backends.write_for_ever import value_of
 
@@ -267,6 +267,24 @@ async def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").unlink()
     await backend.set("k", b"v")
     assert await backend.get("k") == b"v"
+    await backend.aclose()
+
+
+def test_a_limit_that_is_too_small_for_a_database(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_bytes of at least 1048576, found 1000"):
+        DiskBackend(tmp_path, max_bytes=1000)
+
+
+async def test_many_reads_without_a_write_are_written_down(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path)
+    for index in range(MAX_UNWRITTEN_USES + 1):
+        await backend.set(f"k{index}", b"v")
+    for index in range(1, MAX_UNWRITTEN_USES + 1):
+        assert await backend.get(f"k{index}") == b"v"
+    connection = sqlite3.connect(tmp_path / "cache.db")
+    unread = connection.execute("SELECT key FROM Cache WHERE access_time = store_time").fetchall()
+    connection.close()
+    assert unread == [("k0",)]
     await backend.aclose()
 
 

@@ -211,3 +211,32 @@ def test_no_tiers() -> None:
 
 async def _waits(backend: GatedBackend) -> bool:
     return backend.waiting > 0
+
+
+async def test_tiers_within_tiers() -> None:
+    clock = Clock()
+    stores = [MemoryBackend(clock=clock) for _ in range(3)]
+    backend = TieredBackend([TieredBackend(stores[:2]), stores[2]])
+    await stores[1].set("k", b"v", ttl=9)
+    assert await backend.get_with_ttl("k") == (b"v", 9)
+    assert await stores[0].get_with_ttl("k") == (b"v", 9)
+    await stores[2].set("l", b"w")
+    assert await backend.get("l") == b"w"
+    assert await stores[0].get("l") == b"w"
+    assert repr(backend).count("MemoryBackend") == 3
+
+
+async def test_a_defect_of_a_slower_tier_does_not_end_its_writing(caplog: pytest.LogCaptureFixture) -> None:
+    class Defective(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            if key == "bad":
+                raise RuntimeError("a defect")
+            await super().set(key, value, ttl=ttl)
+
+    slow = Defective()
+    backend = TieredBackend([MemoryBackend(), slow])
+    await backend.set("bad", b"v")
+    await backend.set("good", b"v")
+    await eventually(slow, "good", b"v")
+    assert (await backend.stats()).errors == 1
+    assert "not written" in caplog.text

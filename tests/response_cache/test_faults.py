@@ -1,6 +1,7 @@
 """Whatever the store does, every answer is right. A request never learns of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import pytest
@@ -207,3 +208,34 @@ async def test_a_lookup_during_which_the_generation_ends_does_not_generate_again
     assert await second == "answer 1"
     assert len(inner.submitted) == 1
     await executor.aclose()
+
+
+async def test_an_answer_that_cannot_be_encoded_is_given_all_the_same() -> None:
+    async def half_a_character(request: GenerationRequest) -> AsyncIterator[str]:
+        yield "\ud83d"
+
+    executor = CachingExecutor(ScriptedExecutor(half_a_character), MemoryBackend(), settings())
+    for _ in range(2):
+        answer = await executor.submit(ask())
+        assert (await answer.completion()).choices[0].text == "\ud83d"
+        assert (answer.outcome, answer.stored) == ("miss", False)
+    await executor.aclose()
+
+
+async def test_closing_waits_for_a_write_that_goes_on() -> None:
+    gate = asyncio.Event()
+    kept: dict[str, bytes] = {}
+
+    class Gated(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            await gate.wait()
+            kept[key] = value
+
+    executor = CachingExecutor(ScriptedExecutor(), Gated(), settings())
+    await (await executor.submit(ask())).completion()
+    closing = asyncio.create_task(executor.aclose())
+    await asyncio.sleep(0)
+    assert not kept
+    gate.set()
+    await closing
+    assert len(kept) == 1

@@ -1,6 +1,8 @@
 """Identical requests at the same time: one generation, and nobody's leaving or slowness is another's trouble."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +14,7 @@ from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives, ModelP
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.response_cache.executor import CachingExecutor
+from service.response_cache.single_flight import FlightAnswer
 from tests.response_cache.answers import ask, settings
 
 
@@ -281,3 +284,41 @@ async def test_a_generation_that_just_stops_is_an_error() -> None:
         await answer.completion()
     assert (await executor.statistics()).cached_items == 0
     await executor.aclose()
+
+
+async def test_a_generation_that_does_not_close_has_been_answered() -> None:
+    class BadlyClosing(ScriptedExecutor):
+        async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+            answer = await super().submit(request, directives)
+
+            class Badly:
+                outcome, stored, prompt_tokens = answer.outcome, answer.stored, answer.prompt_tokens
+                events, completion = answer.events, answer.completion
+
+                async def aclose(self) -> None:
+                    raise RuntimeError("it does not close")
+
+            return Badly()
+
+    executor = CachingExecutor(BadlyClosing(), MemoryBackend(), settings())
+    assert await read(await executor.submit(ask("a b"))) == "a b"
+    assert (await executor.submit(ask("a b"))).outcome == "hit"
+    await executor.aclose()
+
+
+async def test_what_is_held_is_no_more_than_the_answer() -> None:
+    """One copy of the events however many read, and nothing of the generation once its readers are gone."""
+    stage = Stage()
+    executor, _ = stage.executor()
+    answers = [await executor.submit(ask()) for _ in range(5)]
+    flights = {id(answer._flight) for answer in answers if isinstance(answer, FlightAnswer)}
+    assert len(flights) == 1
+    flight = weakref.ref(answers[0]._flight)  # type: ignore[attr-defined]
+    stage.open()
+    for answer in answers:
+        await read(answer)
+    await executor.aclose()
+    answers.clear()
+    del answer
+    gc.collect()
+    assert flight() is None
