@@ -5,6 +5,7 @@ import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.access import identify_caller
 from service.endpoints.context import ServiceContext
 from service.endpoints.json_response import json_response
 from service.executor.base import ModelProfile
@@ -16,11 +17,13 @@ class ModelsEndpoint:
         self._context = context
 
     async def list(self, request: Request) -> Response:
+        identify_caller(request.headers, self._context.settings)
         model = describe(self._context.executor.profile)
         page = {"object": "list", "data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
         return json_response(page)
 
     async def get(self, request: Request) -> Response:
+        identify_caller(request.headers, self._context.settings)
         profile = self._context.executor.profile
         check_model(profile, request.path_params["id"])
         return json_response(describe(profile))
