@@ -35,7 +35,8 @@ T = TypeVar("T")
 
 
 class DiskBackend:
-    """A folder with one SQLite database of at most `max_bytes`; several processes may share it.
+    """A folder with one SQLite database of at most `max_bytes`, and its journal of some 4 MiB beside it; several
+    processes may share it.
 
     Reads and writes have a thread each: a write that waits for a lock or for the disk holds back no read. A damaged
     database is set aside and a new one made, when it is opened or when the damage shows.
