@@ -9,17 +9,22 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from cache_backends import CacheBackend, open_backend
+from service.activity import Activity
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
+from service.endpoints.dashboard import DashboardEvents, DashboardPage
 from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint
+from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelsEndpoint
+from service.endpoints.stats import StatsEndpoint
 from service.error_responses import handle_defect, handle_http_exception, handle_service_error
 from service.errors import ServiceError
 from service.executor.base import Executor
 from service.executor.scripted import ScriptedExecutor
+from service.metrics import Metrics
 from service.middleware import Gate
 from service.request_log import log_request
 from service.response_cache.executor import CachingExecutor
@@ -34,11 +39,13 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
         cache or open_backend(settings.cache),
         settings,
     )
+    metrics, activity = Metrics(caching, caching.counters, caching.statistics), Activity()
     context = ServiceContext(
         settings=settings,
         executor=caching,
+        cache_counters=caching.counters,
         cache_statistics=caching.statistics,
-        observers=(log_request,),
+        observers=(log_request, metrics.observe, activity.observe),
     )
 
     @asynccontextmanager
@@ -50,7 +57,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
             await caching.aclose()
 
     app = Starlette(
-        routes=_routes(context),
+        routes=[*_routes(context), *_looking_routes(context, metrics, activity)],
         lifespan=lifespan,
         middleware=[Middleware(Gate, settings=settings)],
         exception_handlers={
@@ -75,4 +82,15 @@ def _routes(context: ServiceContext) -> list[Route]:
         Route("/v1/models/{id:path}", models.get, methods=["GET"]),
         Route("/health", health.health, methods=["GET"]),
         Route("/", health.root, methods=["GET"]),
+    ]
+
+
+def _looking_routes(context: ServiceContext, metrics: Metrics, activity: Activity) -> list[Route]:
+    stats, dashboard = StatsEndpoint(context, activity), DashboardPage()
+    return [
+        Route("/metrics", MetricsEndpoint(context.settings, metrics).get, methods=["GET"]),
+        Route("/stats", stats.get, methods=["GET"]),
+        Route("/dashboard", dashboard.page, methods=["GET"]),
+        Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),
+        Route("/dashboard/{name}", dashboard.part, methods=["GET"]),
     ]

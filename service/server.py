@@ -88,6 +88,7 @@ def _signals(stopping: asyncio.Event, serving: asyncio.Future[None]) -> Iterator
 
 async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float) -> None:
     await stop.wait()
+    app.state.context.stopping.set()
     logger.info("stopping: running answers have %g seconds to end", grace_seconds)
     await asyncio.sleep(grace_seconds)
     await app.state.context.executor.aclose()

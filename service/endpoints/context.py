@@ -1,20 +1,25 @@
 """What the endpoints share: one of these for each app, made by `create_app`."""
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
 from service.executor.base import Executor
 from service.request_log import Observer, RequestRecord
-from service.response_cache.statistics import CacheStatistics
+from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceContext:
+    """`stopping` is set when the server shuts down: streams that would go on for ever end then."""
+
     settings: Settings
     executor: Executor
+    cache_counters: CacheCounters
     cache_statistics: Callable[[], Awaitable[CacheStatistics]]
     observers: tuple[Observer, ...] = ()
+    stopping: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def observe(self, record: RequestRecord) -> None:
         for observer in self.observers:

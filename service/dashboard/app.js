@@ -1,0 +1,299 @@
+// Reads the server's statistics as they come and shows them. Everything is set as text: nothing that the server or a
+// client of it says is ever read as HTML.
+
+import { Area, Histogram, StackedBars } from "./charts.js";
+import { bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
+
+const KEY = "anyclaude-key";
+const SILENCE_MS = 10_000;
+const LONGEST_PAUSE_MS = 10_000;
+const SPEED_SECONDS = 60;
+const KINDS = {
+  hit: "Hits",
+  collapsed: "Joined in flight",
+  miss: "Misses",
+  bypass: "Bypassed",
+  failed: "Failed",
+};
+const OUTCOMES = { hit: "hit", collapsed: "joined", miss: "miss", bypass: "bypass" };
+const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
+
+const at = (id) => document.getElementById(id);
+const charts = {
+  outcomes: new StackedBars(at("outcomes")),
+  latency: new Histogram(at("latency")),
+  tokens: new Area(at("tokens")),
+};
+
+function write(id, text) {
+  if (at(id).textContent !== text) at(id).textContent = text;
+}
+
+function make(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function meter(id, share) {
+  at(id).style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function show(stats) {
+  showHeader(stats);
+  showTiles(stats);
+  showOutcomes(stats);
+  showLatency(stats.latency);
+  showTokens(stats);
+  showRecent(stats.recent);
+  showSettings(stats);
+}
+
+function showHeader(stats) {
+  document.title = `${stats.cache.hit_rate} hits – anyclaude`;
+  write("model", stats.model.id);
+  write("status", stats.status);
+  at("status").className = `pill ${stats.status}`;
+  at("status").title = stats.detail;
+  write("uptime", `up ${uptime(stats.uptime_seconds)}`);
+}
+
+function showTiles({ cache, engine, latency, memory, timeline }) {
+  write("hit-rate", cache.total_requests ? cache.hit_rate : UNKNOWN);
+  meter("hit-meter", cache.hits / Math.max(1, cache.total_requests));
+  const kept = counted(cache.cached_items, "answer kept", "answers kept");
+  write("hit-counts", `${count(cache.hits)} of ${counted(cache.total_requests, "request", "requests")}, ${kept}`);
+
+  write("hit-latency", duration(latency.hit.median_seconds));
+  const faster = latency.miss.median_seconds / latency.hit.median_seconds;
+  const times = latency.hit.answers && latency.miss.answers && faster >= 2 ? `, ${count(faster)} times faster` : "";
+  write("miss-latency", `a miss: ${duration(latency.miss.median_seconds)}${times}`);
+
+  at("running").replaceChildren(`${engine.running} `, make("small", "", `of ${engine.max_concurrency}`));
+  meter("running-meter", engine.running / engine.max_concurrency);
+  write("waiting", `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`);
+
+  const slots = Math.round(SPEED_SECONDS / timeline.slot_seconds);
+  const generated = sum(timeline.generated_tokens.slice(-1 - slots, -1));
+  at("speed").replaceChildren(`${rate(generated / SPEED_SECONDS)} `, make("small", "", "tokens/s"));
+  write("speed-note", "generated, over the last minute");
+
+  write("memory", bytes(memory.engine_bytes ?? memory.process_bytes ?? memory.peak_bytes));
+  const prefix = memory.prefix_cache_bytes === null ? "" : `, prefix cache ${bytes(memory.prefix_cache_bytes)}`;
+  const now = memory.engine_bytes === null ? `peak ${bytes(memory.peak_bytes)}` : `process ${bytes(memory.process_bytes)}`;
+  write("memory-note", now + prefix);
+}
+
+function slotTime(stats, column) {
+  const { slot_seconds: seconds, generated_tokens: slots } = stats.timeline;
+  return clock(stats.now - (slots.length - 1 - column) * seconds);
+}
+
+function showOutcomes(stats) {
+  const { outcomes, slot_seconds: slotSeconds } = stats.timeline;
+  const used = Object.keys(KINDS).filter((kind) => kind === "hit" || kind === "miss" || sum(outcomes[kind]));
+  const said = (column) =>
+    used.filter((kind) => outcomes[kind][column]).map((kind) => `${outcomes[kind][column]} ${KINDS[kind].toLowerCase()}`);
+  const total = sum(used.map((kind) => sum(outcomes[kind])));
+  charts.outcomes.update({
+    series: Object.fromEntries(used.map((kind) => [kind, outcomes[kind]])),
+    slotSeconds,
+    summary: `${counted(total, "request", "requests")} in the last five minutes`,
+    describe: (column) => `${slotTime(stats, column)}: ${said(column).join(", ") || "no requests"}`,
+  });
+  const items = used.map((kind) => make("li", kind, `${KINDS[kind]} ${count(sum(outcomes[kind]))}`));
+  at("outcomes").querySelector(".legend").replaceChildren(...items);
+}
+
+function showLatency({ bounds_seconds: bounds, hit, miss }) {
+  const range = (bin) =>
+    bin === bounds.length
+      ? `over ${duration(bounds[bin - 1])}`
+      : `${bin ? duration(bounds[bin - 1]) : "0"} to ${duration(bounds[bin])}`;
+  const label = (seconds) => (seconds < 1 ? `${+(seconds * 1000).toPrecision(1)} ms` : `${+seconds.toPrecision(1)} s`);
+  const decades = bounds.flatMap((bound, bin) => (bin % 3 ? [] : [[bin + 1, label(bound)]]));
+  charts.latency.update({
+    series: { hit: hit.counts, miss: miss.counts },
+    ticks: decades,
+    summary: `share of the last ${counted(hit.answers, "hit", "hits")}, ${counted(miss.answers, "miss", "misses")}`,
+    describe: (bin) =>
+      `${range(bin)}: ${counted(hit.counts[bin], "hit", "hits")}, ${counted(miss.counts[bin], "miss", "misses")}`,
+  });
+  const half = (name, { median_seconds: median, p95_seconds: p95 }) =>
+    `${name}: half within ${duration(median)}, 95% within ${duration(p95)}`;
+  const items = [make("li", "hit", half("Hits", hit)), make("li", "miss", half("Misses", miss))];
+  at("latency").querySelector(".legend").replaceChildren(...items);
+}
+
+function showTokens(stats) {
+  const { generated_tokens: tokens, slot_seconds: slotSeconds } = stats.timeline;
+  const speeds = tokens.map((slot) => slot / slotSeconds);
+  charts.tokens.update({
+    series: { tokens: speeds },
+    slotSeconds,
+    summary: `${counted(sum(tokens), "token", "tokens")} in the last five minutes`,
+    describe: (column) => `${slotTime(stats, column)}: ${rate(speeds[column])} tokens/s`,
+  });
+}
+
+function recentRow(request) {
+  const row = document.createElement("tr");
+  const failed = request.error && request.status !== 0;
+  const left = request.error && request.status === 0 ? "client left" : "";
+  const said = failed ? `${request.status} ${request.error}` : left || OUTCOMES[request.outcome] || UNKNOWN;
+  const outcome = make("td", "", "");
+  outcome.append(make("span", `outcome ${failed ? "failed" : request.outcome ?? "bypass"}`, said));
+  const cached = request.cached_tokens ? ` (${count(request.cached_tokens)} cached)` : "";
+  const id = make("td", "", "");
+  id.append(make("code", "", request.request_id));
+  row.append(
+    make("td", "", clock(request.came)),
+    outcome,
+    make("td", "number", duration(request.total_seconds)),
+    make("td", "number", duration(request.first_event_seconds)),
+    make("td", "number", count(request.prompt_tokens) + cached),
+    make("td", "number", count(request.completion_tokens)),
+    make("td", "", (APIS[request.dialect] ?? request.dialect) + (request.stream ? ", streamed" : "")),
+    id,
+  );
+  return row;
+}
+
+let newestShown = null;
+
+function showRecent(recent) {
+  const newest = recent.length ? recent[0].request_id : "";
+  if (newest === newestShown) return;
+  newestShown = newest;
+  at("recent").replaceChildren(...recent.map(recentRow));
+  at("no-recent").hidden = recent.length > 0;
+}
+
+let settingsShown = false;
+
+function showSettings({ model, settings, version }) {
+  if (settingsShown) return;
+  settingsShown = true;
+  const rows = [
+    ["anyclaude", version],
+    ["served model", model.id],
+    ["model fingerprint", model.fingerprint],
+    ["context length", `${count(model.context_length)} tokens`],
+    ...Object.entries(settings).map(([key, value]) => [key.replace("backends.vllm-mlx.", ""), setting(value)]),
+  ];
+  at("settings").replaceChildren(...rows.flatMap(([key, value]) => [make("dt", "", key), make("dd", "", value)]));
+}
+
+// The connection. `fetch` rather than `EventSource`: only it can send the key as a header.
+
+async function* readEvents(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const frames = text.split("\n\n");
+    text = frames.pop();
+    for (const frame of frames) if (frame.startsWith("data: ")) yield JSON.parse(frame.slice(6));
+  }
+}
+
+function storedKey() {
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+async function follow(signal, heard) {
+  const key = storedKey();
+  const response = await fetch("dashboard/events", {
+    headers: key ? { authorization: `Bearer ${key}` } : {},
+    cache: "no-store",
+    signal,
+  });
+  if (response.status === 401) return "key";
+  if (!response.ok) throw new Error((await response.json()).error.message);
+  for await (const stats of readEvents(response)) {
+    heard();
+    at("main").hidden = false;
+    at("main").classList.remove("stale");
+    at("notice").hidden = true;
+    show(stats);
+  }
+  throw new Error("The server has stopped.");
+}
+
+function lose(message) {
+  write("status", "not connected");
+  at("status").className = "pill";
+  at("main").classList.add("stale");
+  write("notice", message);
+  at("notice").hidden = false;
+}
+
+// Resolves when the page is visible again and `milliseconds` have passed.
+async function pause(milliseconds) {
+  await new Promise((resolve) => setTimeout(resolve, milliseconds));
+  if (document.hidden) {
+    await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+  }
+}
+
+async function askForKey() {
+  const wrong = storedKey() !== "";
+  sessionStorage.removeItem(KEY);
+  at("main").hidden = true;
+  at("notice").hidden = true;
+  write("status", "key required");
+  write("key-error", wrong ? "That is not a key of this server." : "");
+  at("key-form").hidden = false;
+  at("key").focus();
+  await new Promise((resolve) => {
+    at("key-form").addEventListener("submit", (event) => (event.preventDefault(), resolve()), { once: true });
+  });
+  sessionStorage.setItem(KEY, at("key").value.trim());
+  at("key").value = "";
+  at("key-form").hidden = true;
+}
+
+async function connect() {
+  const aborting = new AbortController();
+  const leave = () => document.hidden && aborting.abort();
+  let silence;
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => aborting.abort(), SILENCE_MS);
+  };
+  document.addEventListener("visibilitychange", leave);
+  heard();
+  try {
+    return await follow(aborting.signal, heard);
+  } finally {
+    clearTimeout(silence);
+    document.removeEventListener("visibilitychange", leave);
+    aborting.abort();
+  }
+}
+
+async function main() {
+  let wait = 0;
+  for (;;) {
+    try {
+      newestShown = null;
+      settingsShown = false;
+      if ((await connect()) === "key") await askForKey();
+      wait = 0;
+    } catch (error) {
+      wait = at("notice").hidden ? 500 : Math.min(LONGEST_PAUSE_MS, wait * 2);
+      if (!document.hidden) {
+        const away = error instanceof TypeError || error.name === "AbortError";
+        lose(`${away ? "The server does not answer." : error.message} Trying again…`);
+      }
+      await pause(wait);
+    }
+  }
+}
+
+main();
