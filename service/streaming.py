@@ -79,7 +79,6 @@ class StreamWriter:
             error = await self._write_events(answer)
         finally:
             keep_alive.cancel()
-            await answer.aclose()
         await self._send({"type": "http.response.body", "body": b""})
         return error
 

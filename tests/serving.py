@@ -64,7 +64,10 @@ class RawRequest:
         self._incoming.put_nowait({"type": "http.disconnect"})
 
     async def run(self, app: Any) -> None:
-        await app(self.scope, self._incoming.get, self._send)
+        await app(self.scope, self.receive, self._send)
+
+    async def receive(self) -> dict[str, Any]:
+        return await self._incoming.get()
 
     async def _send(self, message: dict[str, Any]) -> None:
         async with self._changed:

@@ -65,10 +65,13 @@ class GenerationEndpoint:
         answer = await executor.submit(request, directives)
         record.outcome = answer.outcome
         record.status = 200
-        if asked.stream:
-            await self._stream(answer, asked, receive, send, record)
-        else:
-            await self._respond(answer, asked, receive, send, record)
+        try:
+            if asked.stream:
+                await self._stream(answer, asked, receive, send, record)
+            else:
+                await self._respond(answer, asked, receive, send, record)
+        finally:
+            await answer.aclose()
 
     async def _respond(
         self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord

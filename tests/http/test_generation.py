@@ -104,6 +104,21 @@ async def test_the_client_that_goes_away_frees_its_place(tmp_path: Path, path: s
     assert (b"last" in request.body) is False
 
 
+async def test_a_response_that_cannot_begin_frees_its_place(tmp_path: Path) -> None:
+    app, executor, _ = gated_app(tmp_path)
+    request = raw(CHAT, stream=True)
+
+    async def broken_send(message: object) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await app(request.scope, request.receive, broken_send)
+    assert len(executor.submitted) == 1
+    async with asyncio.timeout(20):
+        while executor.running:
+            await asyncio.sleep(0)
+
+
 async def test_identical_requests_at_once_are_one_generation(tmp_path: Path) -> None:
     app, executor, script = gated_app(tmp_path)
     leader, follower = raw(CHAT, stream=True), raw(MESSAGES, stream=True)
