@@ -28,17 +28,21 @@ class Cut(NotACall):
 
 
 class Source:
-    """A buffer with a place in it. Reading is linear: what was consumed is never copied again, except once when a
-    reader gives back everything since `mark`. `truncated` says that the model did not end its text by itself."""
+    """A buffer with a place in it. Reading is linear: what was consumed is copied once more at most, when a reader
+    gives back what has left the buffer. `truncated` says that the model did not end its text by itself."""
 
     def __init__(self) -> None:
         self.ended = False
         self.truncated = False
         self._text = ""
         self._at = 0
-        self._marked: list[str] | None = None
+        self._mark: int | None = None
+        self._before: list[str] = []  # what was consumed since the mark and is no longer in the buffer
 
     def feed(self, text: str) -> None:
+        if self._mark is not None:
+            self._before.append(self._text[self._mark : self._at])
+            self._mark = 0
         self._text = self._text[self._at :] + text
         self._at = 0
 
@@ -49,9 +53,7 @@ class Source:
     def take(self, count: int) -> str:
         """Consumes `count` characters that are known to be there."""
         taken = self._text[self._at : self._at + count]
-        self._at += count
-        if self._marked is not None and taken:
-            self._marked.append(taken)
+        self._at += len(taken)
         return taken
 
     def take_while(self, pattern: re.Pattern[str]) -> str:
@@ -102,20 +104,25 @@ class Source:
 
     def mark(self) -> None:
         """From here on what is consumed is remembered."""
-        self._marked = []
+        self._mark = self._at
+        self._before.clear()
 
     def unmark(self) -> None:
-        self._marked = None
+        self._mark = None
+        self._before.clear()
 
     @property
     def marked(self) -> str:
         """What was consumed since `mark`."""
-        return "".join(self._marked or ())
+        return "".join((*self._before, self._text[self._mark : self._at])) if self._mark is not None else ""
 
     def rewind(self) -> int:
         """Gives back everything since `mark`, and says how many characters that were."""
-        marked = self.marked
-        self._text = marked + self._text[self._at :]
-        self._at = 0
-        self._marked = []
-        return len(marked)
+        here = self._at
+        if self._before:
+            before = "".join(self._before)
+            self._text = before + self._text
+            here += len(before)
+            self._before.clear()
+        self._at = self._mark or 0
+        return here - self._at
