@@ -1,26 +1,19 @@
-"""The models under measurement. What is compared loads the same dense f32 folder, made before anything is timed.
-
-`python -m benchmarks.model_folders dense|tiny SOURCE TARGET` makes one, in a process of its own: a load client does not
-carry MLX.
-"""
+"""The models under measurement. What is compared loads the same dense f32 folder, made before anything is timed."""
 
 import asyncio
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmarks.case import Run, Unavailable
-from benchmarks.processes import process
+from benchmarks.processes import ProcessFailed, last_lines, process
+from benchmarks.tiny_model import write_tiny_model
 from service.models.demo import ensure_demo
 from service.models.errors import ModelError
 from service.models.progress import Silent
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-TINY = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4} | {
-    "num_key_value_heads": 2
-}
 
 
 def demo_model() -> Path:
@@ -32,60 +25,40 @@ def demo_model() -> Path:
         raise Unavailable(str(error)) from error
 
 
-async def dense_demo(run: Run) -> Path:
-    """The embedded model, expanded to f32: mlx-lm's own tools load it as fast as the service does."""
-    return await _make("dense", run)
-
-
 async def tiny_model(run: Run) -> Path:
-    """Two random layers, 64 wide, with the embedded model's tokenizer: what serving costs, with next to no model."""
-    return await _make("tiny", run)
-
-
-async def _make(kind: str, run: Run) -> Path:
+    """Two random layers, 64 wide: what serving costs, with next to no model."""
     source = await asyncio.to_thread(demo_model)
-    target = run.scratch / f"{kind}-model"
-    log = run.scratch / f"{kind}-model.log"
-    command = [sys.executable, "-m", "benchmarks.model_folders", kind, str(source), str(target)]
-    async with process(command, log) as making:
+    return await asyncio.to_thread(write_tiny_model, source, run.scratch / "tiny-model")
+
+
+async def dense_demo(run: Run) -> Path:
+    """The embedded model, expanded to f32: mlx-lm's own tools load it as fast as the service does.
+
+    Made by a process of its own (`python -m benchmarks.model_folders SOURCE TARGET`): a load client carries no MLX.
+    """
+    source = await asyncio.to_thread(demo_model)
+    target = run.scratch / "dense-model"
+    log = run.scratch / "dense-model.log"
+    async with process([sys.executable, "-m", "benchmarks.model_folders", str(source), str(target)], log) as making:
         if await making.wait() != 0:
-            raise RuntimeError(log.read_text(errors="replace"))
+            raise ProcessFailed(f"The dense model could not be made:\n{last_lines(log)}")
     return target
 
 
-def main(kind: str, source: str, target: str) -> None:
-    Path(target).mkdir()
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(Path(source, name), Path(target, name))
-    make = {"dense": _dense, "tiny": _tiny}[kind]
-    model, config = make(Path(source))
-    from mlx_lm.utils import save_config, save_model
-
-    save_model(target, model)
-    save_config(config, Path(target, "config.json"))
-
-
-def _dense(source: Path) -> tuple[Any, dict[str, Any]]:
+def write_dense_model(source: Path, target: Path) -> None:
     from service.executor.model import load_model
 
     model = load_model(source).model  # before anything else imports MLX, so that it finds OpenBLAS
-    from mlx_lm.utils import load_config
+    from mlx_lm.utils import load_config, save_config, save_model
 
     config = load_config(source)
     config.pop("quantization", None)
-    return model, config
-
-
-def _tiny(source: Path) -> tuple[Any, dict[str, Any]]:
-    import mlx.core as mx
-    from mlx_lm.models.llama import Model, ModelArgs
-    from mlx_lm.utils import load_config
-
-    config = load_config(source) | TINY
-    config.pop("quantization", None)
-    mx.random.seed(0)
-    return Model(ModelArgs.from_dict(config)), config
+    target.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(source / name, target / name)
+    save_model(target, model)
+    save_config(config, target / "config.json")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write_dense_model(Path(sys.argv[1]), Path(sys.argv[2]))

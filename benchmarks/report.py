@@ -70,5 +70,5 @@ def _provenance(result: Result) -> str:
     runs = max(len(figure.values) for figure in result.figures)
     return (
         f"Measured {environment.date} on {environment.system}, {environment.cpu_count} cores, "
-        f"Python {environment.python}; median of {runs} runs; {versions}."
+        f"Python {environment.python}; median of {runs} {'run' if runs == 1 else 'runs'}; {versions}."
     )

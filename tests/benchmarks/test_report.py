@@ -6,7 +6,7 @@ import pytest
 from benchmarks import cases
 from benchmarks.__main__ import DOCUMENT, store
 from benchmarks.case import Case, Environment, Figure, Measure, Result
-from benchmarks.report import MarkersMissing, insert, number, table_of
+from benchmarks.report import MarkersMissing, insert, markdown, number, table_of
 
 FIGURES = (
     Figure(name="hit over floor", unit="x", target="≤ 1.35 x", values=(1.2, 1.3, 1.1), median=1.2, verdict="met"),
@@ -70,6 +70,20 @@ def test_results_sent_elsewhere_leave_the_document_alone(tmp_path: Path):
     store(RESULT, SAMPLE, tmp_path / "out", document)
     assert msgspec.json.decode((tmp_path / "out" / "sample.json").read_bytes(), type=Result) == RESULT
     assert document.read_text() == PLACE
+
+
+@pytest.mark.parametrize("name", cases.names())
+def test_every_case_writes_its_tables(name):
+    case = cases.load(name)
+    figures = tuple(
+        Figure(name=m.name, unit=m.unit, target=m.target, values=(2.0,), median=2.0, verdict=m.judge(2.0))
+        for m in case.measures
+    )
+    written = markdown(msgspec.structs.replace(RESULT, case=name, figures=figures), case)
+    judged = [measure.name for measure in case.measures if measure.target]
+    assert all(f"| {name} |" in written for name in judged)
+    assert "median of 1 run;" in written
+    assert "2 cores, Python 3.11.7" in written
 
 
 def test_every_case_has_its_place_in_the_document():
