@@ -27,12 +27,16 @@ class Gated:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.started = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def __call__(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
         self.started.set()
-        yield "first "
-        await self.gate.wait()
-        yield "last"
+        try:
+            yield "first "
+            await self.gate.wait()
+            yield "last"
+        finally:
+            self.ended.set()
 
 
 def raw(path: str, *, stream: bool, **changes: object) -> RawRequest:
@@ -105,7 +109,7 @@ async def test_the_client_that_goes_away_frees_its_place(tmp_path: Path, path: s
 
 
 async def test_a_response_that_cannot_begin_frees_its_place(tmp_path: Path) -> None:
-    app, executor, _ = gated_app(tmp_path)
+    app, executor, script = gated_app(tmp_path)
     request = raw(CHAT, stream=True)
 
     async def broken_send(message: object) -> None:
@@ -114,9 +118,7 @@ async def test_a_response_that_cannot_begin_frees_its_place(tmp_path: Path) -> N
     with pytest.raises(ConnectionResetError):
         await app(request.scope, request.receive, broken_send)
     assert len(executor.submitted) == 1
-    async with asyncio.timeout(20):
-        while executor.running:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(script.ended.wait(), timeout=20)
 
 
 async def test_identical_requests_at_once_are_one_generation(tmp_path: Path) -> None:

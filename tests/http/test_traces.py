@@ -1,0 +1,35 @@
+"""Traces are written at debug level 2 only, whole and without keys."""
+
+import json
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from service.app import create_app
+from tests.serving import RawRequest, settings
+
+BODY = json.dumps({"messages": [{"role": "user", "content": "a secret plan"}], "max_tokens": 9}).encode()
+
+
+async def ask(app: Starlette, path: str) -> RawRequest:
+    request = RawRequest(path, BODY, headers={"authorization": "Bearer sk-a-long-credential-of-mine"})
+    async with app.router.lifespan_context(app):
+        await request.run(app)
+    return request
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_an_exchange_is_written_whole(tmp_path: Path, path: str) -> None:
+    request = await ask(create_app(settings(tmp_path, debug_level=2)), path)
+    (file,) = [file for file in (tmp_path / "traces").rglob("*") if file.is_file()]
+    text = file.read_text()
+    assert "a secret plan" in text
+    assert request.headers["request-id"] in text
+    assert "sk-a-long-credential-of-mine" not in text
+    assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_nothing_is_written_below_level_2(tmp_path: Path) -> None:
+    await ask(create_app(settings(tmp_path, debug_level=1)), "/v1/chat/completions")
+    assert not (tmp_path / "traces").exists()
