@@ -7,6 +7,7 @@ import msgspec
 
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
+from service.tool_calling.form import CallForm
 from service.tool_calling.source import Reading, Source
 
 Reader = Callable[[Source, Calls], Reading[None]]
@@ -29,10 +30,17 @@ class Opening(msgspec.Struct, frozen=True):
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
     """`knows` tells from the text of a chat template whether its model was trained on this format. `render` writes
-    calls as such a model does. With `frames` the markup is around all of an answer, not only around calls."""
+    calls as such a model does; `forms` say the same for constrained decoding, one for each generation of models.
+
+    With `frames` the markup is around all of an answer, not only around calls: `answer` begins what is no call, and
+    `thought` is around reasoning.
+    """
 
     name: str
     openings: tuple[Opening, ...]
     knows: Callable[[str], bool]
     render: Callable[[Sequence[ToolCall]], str]
+    forms: tuple[CallForm, ...]
     frames: bool = False
+    answer: str = ""
+    thought: tuple[str, str] | None = None

@@ -20,6 +20,7 @@ _PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"""[^"'\\\x00-\
 _NUMBER_CHARACTERS = re.compile(r"[-+0-9.eE]*")
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _WORD_CHARACTERS = re.compile(r"[A-Za-z0-9_$-]*")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 
@@ -123,13 +124,16 @@ class JsonReader:
         return decode_string(text.rstrip(" \t\r\n:"))
 
     def string_text(self) -> Reading[str]:
-        """A whole string, decoded."""
+        """A whole string, decoded. One with half of a surrogate pair, which no text can hold, is refused."""
         quote = yield from self._source.peek()
         if quote not in self.quotes:
             yield from self._source.refuse()
         pieces: list[str] = []
         yield from self.string(pieces.append, quote)
-        return decode_string("".join(pieces))
+        text = decode_string("".join(pieces))
+        if _SURROGATES.search(text):
+            raise Malformed
+        return text
 
     def string(self, write: Write, quote: str) -> Reading[None]:
         self._source.take(1)

@@ -71,8 +71,9 @@ class PythonReader(JsonReader):
         if not _HEX.fullmatch(code) or int(code, 16) > 0x10FFFF:
             raise Malformed
         self._source.take(digits)
-        surrogate = digits == 4 and code[0] in "dD" and code[1] in "89abcdefABCDEF"
-        write(f"\\u{code}" if surrogate else escape(chr(int(code, 16))))
+        character = int(code, 16)
+        half_of_a_pair = 0xD800 <= character <= 0xDFFF  # no character, but JSON's way to write two that are one
+        write(f"\\u{character:04x}" if half_of_a_pair else escape(chr(character)))
 
     def _named_character(self, write: Write) -> Reading[None]:
         yield from self._source.expect("{")

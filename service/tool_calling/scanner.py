@@ -8,7 +8,7 @@ from service.tool_calling.family import Opening, Place
 from service.tool_calling.source import BLANK, Cut, NotACall, Reading, Source
 
 THOUGHTS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
-EXAMPLE_WORDS = ("example", "e.g.", "for instance", "would ", "syntax", "such as")
+EXAMPLE_WORDS = ("example", "e.g.", "for instance", "syntax")
 _LINE = re.compile(r"[^\n]*")
 _IN_SPAN = re.compile(r"[^\n`]*")
 _FENCES = {"`": re.compile("`*"), "~": re.compile("~*")}
@@ -37,8 +37,8 @@ class _Openings:
 
 
 class Scanner:
-    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), except that a
-    code span stays on its line: so it is known soon whether a backtick hides a call."""
+    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), but for
+    what `_span_closes` says."""
 
     def __init__(self, source: Source, calls: Calls, openings: Sequence[Opening]) -> None:
         self._source = source
@@ -103,11 +103,15 @@ class Scanner:
                     return True
 
     def _span_closes(self, ticks: int) -> Reading[bool]:
-        """Whether the code span around this place closes on its line, or may have: then all of it is text."""
+        """Whether the code span around this place is closed, or might have been: then all of it is text. It stays on
+        its line, so that a lone backtick hides no call, unless it begins right here: then it is around the call."""
+        over_lines = self._tail.endswith("`")
         self._source.mark()
         while True:
             yield from self._source.run(_IN_SPAN)
             closing = yield from self._source.run(_FENCES["`"])
+            if over_lines and not closing and (yield from self._next_line()):
+                continue
             broke_off = self._source.truncated and not (yield from self._source.peek())
             if len(closing) == ticks or broke_off:
                 self._text(self._source.marked)
@@ -117,6 +121,13 @@ class Scanner:
                 self._source.rewind()
                 self._source.unmark()
                 return False
+
+    def _next_line(self) -> Reading[bool]:
+        """Goes to the next line of the paragraph, if there is one."""
+        if not (yield from self._source.skip("\n")):
+            return False
+        yield from self._source.run(BLANK)
+        return (yield from self._source.peek()) not in ("", "\n")
 
     def _fenced(self, fence: str) -> Reading[None]:
         """A fenced block: a call, if it holds nothing else, or code up to the closing fence."""

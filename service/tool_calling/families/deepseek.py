@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
 
@@ -63,9 +64,27 @@ def render(calls: Sequence[ToolCall]) -> str:
     return BLOCK + "".join(f"{CALL}{call.name}{SEPARATOR}{call.arguments}{CALL_END}" for call in calls) + BLOCK_END
 
 
+FORMS = (
+    CallForm(
+        begin=BLOCK,
+        before=f"{CALL}{{name}}{SEPARATOR}",
+        after=CALL_END,
+        separator="",
+        end=BLOCK_END,
+        trigger=BLOCK,
+    ),
+    CallForm(  # V3 and R1
+        begin=BLOCK,
+        before=f"{CALL}function{SEPARATOR}{{name}}\n{FENCE}json\n",
+        after=f"\n{FENCE}{CALL_END}",
+        end=BLOCK_END,
+        trigger=BLOCK,
+    ),
+)
 FAMILY = Family(
     name="deepseek",
     openings=(Opening((BLOCK,), read), Opening((CALL,), read, consumed=False)),
     knows=knows,
     render=render,
+    forms=FORMS,
 )

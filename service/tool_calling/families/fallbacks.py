@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from service.generation import Tool
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls
 from service.tool_calling.source import BLANK, SPACE, Malformed, Reading, Source
 
 INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
+FORM = CallForm(before='{"name": "{name}", "arguments": ', after="}")
+"""What a model is held to whose own format is not known: every parser reads it."""
 _INFO = re.compile(r"[^\n`]*")
 _NAME = re.compile(r"[^\s(]*")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags, untyped
 
@@ -50,4 +51,10 @@ def _call(call: ToolCall) -> str:
     return f"{TAGS.call}{call.name}\n{''.join(arguments)}{TAGS.call_end}"
 
 
-FAMILY = Family(name="glm", openings=(Opening((TAGS.call,), read),), knows=knows, render=render)
+FORM = CallForm(
+    before=f"{TAGS.call}{{name}}\n",
+    argument=ArgumentForm(before=f"{TAGS.argument}{{name}}{KEY_END}\n{VALUE}", after=f"{TAGS.argument_end}\n"),
+    after=TAGS.call_end,
+    trigger=TAGS.call,
+)
+FAMILY = Family(name="glm", openings=(Opening((TAGS.call,), read),), knows=knows, render=render, forms=(FORM,))

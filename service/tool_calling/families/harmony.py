@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
 from service.tool_calling.source import SPACE, Reading, Source
 
@@ -77,10 +78,14 @@ def render(calls: Sequence[ToolCall]) -> str:
     ) + (ENDS[2] if calls else "")
 
 
+FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator="")
 FAMILY = Family(
     name="harmony",
     openings=(Opening((START,), read_start), Opening((CHANNEL,), read_channel)),
     knows=knows,
     render=render,
+    forms=(FORM,),
     frames=True,
+    answer=f"{CHANNEL}final{MESSAGE}",
+    thought=(f"{CHANNEL}analysis{MESSAGE}", f"{ENDS[0]}{START}assistant"),
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import json_object, read_calls, read_end
 from service.tool_calling.source import Reading, Source
 
@@ -24,4 +25,5 @@ def render(calls: Sequence[ToolCall]) -> str:
     return "\n".join(f"{OPEN}\n{json_object(call)}\n{CLOSE}" for call in calls)
 
 
-FAMILY = Family(name="hermes", openings=(Opening((OPEN,), read),), knows=knows, render=render)
+FORM = CallForm(before=f'{OPEN}\n{{"name": "{{name}}", "arguments": ', after=f"}}\n{CLOSE}", trigger=OPEN)
+FAMILY = Family(name="hermes", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=(FORM,))

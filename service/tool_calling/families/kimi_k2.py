@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
 
@@ -48,9 +49,18 @@ def render(calls: Sequence[ToolCall]) -> str:
     return f"{SECTION}{''.join(rendered)}{SECTION_END}"
 
 
+FORM = CallForm(
+    begin=SECTION,
+    before=f"{CALL}functions.{{name}}:{{index}}{ARGUMENTS}",
+    after=CALL_END,
+    separator="",
+    end=SECTION_END,
+    trigger=SECTION,
+)
 FAMILY = Family(
     name="kimi_k2",
     openings=(Opening((SECTION,), read), Opening((CALL,), read, consumed=False)),
     knows=knows,
     render=render,
+    forms=(FORM,),
 )

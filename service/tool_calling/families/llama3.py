@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import json_object, read_arguments, read_calls, read_end
 from service.tool_calling.source import SPACE, Reading, Source
 
@@ -51,4 +52,5 @@ FAMILY = Family(
     ),
     knows=knows,
     render=render,
+    forms=(CallForm(before='{"name": "{name}", "parameters": ', after="}", separator="; "),),
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags, untyped
 
@@ -59,4 +60,13 @@ def _invoke(call: ToolCall) -> str:
     return f'{TAGS.call}"{call.name}">\n{"".join(parameters)}{TAGS.call_end}\n'
 
 
-FAMILY = Family(name="minimax", openings=(Opening((OPEN,), read),), knows=knows, render=render)
+FORM = CallForm(
+    begin=f"{OPEN}\n",
+    before=f'{TAGS.call}"{{name}}">\n',
+    argument=ArgumentForm(before=f'{TAGS.argument}"{{name}}">', after=f"{TAGS.argument_end}\n"),
+    after=f"{TAGS.call_end}\n",
+    separator="",
+    end=CLOSE,
+    trigger=OPEN,
+)
+FAMILY = Family(name="minimax", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=(FORM,))

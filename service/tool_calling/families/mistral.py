@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls
 from service.tool_calling.source import SPACE, Reading, Source
 
@@ -41,4 +42,10 @@ def render(calls: Sequence[ToolCall]) -> str:
     return "".join(f"{OPEN}{call.name}{ARGUMENTS}{call.arguments}" for call in calls)
 
 
-FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, render=render)
+FORMS = (
+    CallForm(before=f"{OPEN}{{name}}{ARGUMENTS}", separator="", trigger=OPEN),
+    CallForm(
+        begin=f"{OPEN}[", before='{"name": "{name}", "arguments": ', after="}", separator=", ", end="]", trigger=OPEN
+    ),
+)
+FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=FORMS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.python_reader import PythonReader
 from service.tool_calling.source import SPACE, Reading, Source
@@ -97,6 +98,14 @@ def _call(call: ToolCall) -> str:
     return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
+FORM = CallForm(
+    begin="[",
+    before="{name}(",
+    argument=ArgumentForm(before="{name}=", separator=", ", values="json"),
+    after=")",
+    separator=", ",
+    end="]",
+)
 FAMILY = Family(
     name="pythonic",
     openings=(
@@ -106,4 +115,5 @@ FAMILY = Family(
     ),
     knows=knows,
     render=render,
+    forms=(FORM,),
 )

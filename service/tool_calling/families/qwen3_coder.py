@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
+from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags, untyped
 
@@ -65,9 +66,16 @@ def _function(call: ToolCall) -> str:
     return f"{TAGS.call}{call.name}>\n{''.join(parameters)}{TAGS.call_end}"
 
 
+FORM = CallForm(
+    before=f"{OPEN}\n{TAGS.call}{{name}}>\n",
+    argument=ArgumentForm(before=f"{TAGS.argument}{{name}}>\n", after=f"\n{TAGS.argument_end}\n"),
+    after=f"{TAGS.call_end}\n{CLOSE}",
+    trigger=OPEN,
+)
 FAMILY = Family(
     name="qwen3_coder",
     openings=(Opening((OPEN,), read), Opening((TAGS.call,), read, consumed=False)),
     knows=knows,
     render=render,
+    forms=(FORM,),
 )
