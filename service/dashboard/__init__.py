@@ -8,6 +8,7 @@ ASSETS = {
     "style.css": "text/css",
     "app.js": "text/javascript",
     "charts.js": "text/javascript",
+    "connection.js": "text/javascript",
     "format.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }

@@ -1,12 +1,10 @@
-// Reads the server's statistics as they come and shows them. Everything is set as text: nothing that the server or a
+// Shows the server's statistics as they come. Everything is set as text: nothing that the server or a
 // client of it says is ever read as HTML.
 
 import { Area, Histogram, StackedBars } from "./charts.js";
+import { follow } from "./connection.js";
 import { bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
 
-const KEY = "anyclaude-key";
-const SILENCE_MS = 10_000;
-const LONGEST_PAUSE_MS = 10_000;
 const SPEED_SECONDS = 60;
 const KINDS = {
   hit: "Hits",
@@ -16,6 +14,7 @@ const KINDS = {
   failed: "Failed",
 };
 const OUTCOMES = { hit: "hit", collapsed: "joined", miss: "miss", bypass: "bypass" };
+const LEFT = ["client_gone", "cancelled"];
 const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
 
 const at = (id) => document.getElementById(id);
@@ -141,9 +140,10 @@ function showTokens(stats) {
 
 function recentRow(request) {
   const row = document.createElement("tr");
-  const failed = request.error && request.status !== 0;
-  const left = request.error && request.status === 0 ? "client left" : "";
-  const said = failed ? `${request.status} ${request.error}` : left || OUTCOMES[request.outcome] || UNKNOWN;
+  const left = LEFT.includes(request.error);
+  const failed = request.error && !left;
+  const done = failed ? `${request.status} ${request.error}` : OUTCOMES[request.outcome] ?? UNKNOWN;
+  const said = left ? `${done}, client left` : done;
   const outcome = make("td", "", "");
   outcome.append(make("span", `outcome ${failed ? "failed" : request.outcome ?? "bypass"}`, said));
   const cached = request.cached_tokens ? ` (${count(request.cached_tokens)} cached)` : "";
@@ -162,21 +162,20 @@ function recentRow(request) {
   return row;
 }
 
-let newestShown = null;
+// What is only written anew when it changes: somebody may be selecting text in it.
+const shown = { newest: null, settings: false };
 
 function showRecent(recent) {
   const newest = recent.length ? recent[0].request_id : "";
-  if (newest === newestShown) return;
-  newestShown = newest;
+  if (newest === shown.newest) return;
+  shown.newest = newest;
   at("recent").replaceChildren(...recent.map(recentRow));
   at("no-recent").hidden = recent.length > 0;
 }
 
-let settingsShown = false;
-
 function showSettings({ model, settings, version }) {
-  if (settingsShown) return;
-  settingsShown = true;
+  if (shown.settings) return;
+  shown.settings = true;
   const rows = [
     ["anyclaude", version],
     ["served model", model.id],
@@ -187,113 +186,4 @@ function showSettings({ model, settings, version }) {
   at("settings").replaceChildren(...rows.flatMap(([key, value]) => [make("dt", "", key), make("dd", "", value)]));
 }
 
-// The connection. `fetch` rather than `EventSource`: only it can send the key as a header.
-
-async function* readEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
-    const frames = text.split("\n\n");
-    text = frames.pop();
-    for (const frame of frames) if (frame.startsWith("data: ")) yield JSON.parse(frame.slice(6));
-  }
-}
-
-function storedKey() {
-  return sessionStorage.getItem(KEY) ?? "";
-}
-
-async function follow(signal, heard) {
-  const key = storedKey();
-  const response = await fetch("dashboard/events", {
-    headers: key ? { authorization: `Bearer ${key}` } : {},
-    cache: "no-store",
-    signal,
-  });
-  if (response.status === 401) return "key";
-  if (!response.ok) throw new Error((await response.json()).error.message);
-  for await (const stats of readEvents(response)) {
-    heard();
-    at("main").hidden = false;
-    at("main").classList.remove("stale");
-    at("notice").hidden = true;
-    show(stats);
-  }
-  throw new Error("The server has stopped.");
-}
-
-function lose(message) {
-  write("status", "not connected");
-  at("status").className = "pill";
-  at("main").classList.add("stale");
-  write("notice", message);
-  at("notice").hidden = false;
-}
-
-// Resolves when the page is visible again and `milliseconds` have passed.
-async function pause(milliseconds) {
-  await new Promise((resolve) => setTimeout(resolve, milliseconds));
-  if (document.hidden) {
-    await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
-  }
-}
-
-async function askForKey() {
-  const wrong = storedKey() !== "";
-  sessionStorage.removeItem(KEY);
-  at("main").hidden = true;
-  at("notice").hidden = true;
-  write("status", "key required");
-  write("key-error", wrong ? "That is not a key of this server." : "");
-  at("key-form").hidden = false;
-  at("key").focus();
-  await new Promise((resolve) => {
-    at("key-form").addEventListener("submit", (event) => (event.preventDefault(), resolve()), { once: true });
-  });
-  sessionStorage.setItem(KEY, at("key").value.trim());
-  at("key").value = "";
-  at("key-form").hidden = true;
-}
-
-async function connect() {
-  const aborting = new AbortController();
-  const leave = () => document.hidden && aborting.abort();
-  let silence;
-  const heard = () => {
-    clearTimeout(silence);
-    silence = setTimeout(() => aborting.abort(), SILENCE_MS);
-  };
-  document.addEventListener("visibilitychange", leave);
-  heard();
-  try {
-    return await follow(aborting.signal, heard);
-  } finally {
-    clearTimeout(silence);
-    document.removeEventListener("visibilitychange", leave);
-    aborting.abort();
-  }
-}
-
-async function main() {
-  let wait = 0;
-  for (;;) {
-    try {
-      newestShown = null;
-      settingsShown = false;
-      if ((await connect()) === "key") await askForKey();
-      wait = 0;
-    } catch (error) {
-      wait = at("notice").hidden ? 500 : Math.min(LONGEST_PAUSE_MS, wait * 2);
-      if (!document.hidden) {
-        const away = error instanceof TypeError || error.name === "AbortError";
-        lose(`${away ? "The server does not answer." : error.message} Trying again…`);
-      }
-      await pause(wait);
-    }
-  }
-}
-
-main();
+follow({ begin: () => Object.assign(shown, { newest: null, settings: false }), show });

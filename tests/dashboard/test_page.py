@@ -1,0 +1,177 @@
+"""The dashboard in a real browser, against a real server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+
+from service.app import create_app
+from service.executor.scripted import PROFILE, ScriptedExecutor
+from tests.dashboard.browser import Page, open_browser
+from tests.serving import running, settings
+
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "zanzibar quokka"}]}
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def page(chrome: webdriver.Chrome) -> Page:
+    page = Page(chrome)
+    await page.open("about:blank")
+    await page.emulate()
+    await page.complaints()
+    return page
+
+
+async def ask(url: str, times: int = 1, *, status: int = 200, **changes: object) -> None:
+    async with httpx.AsyncClient(base_url=url) as client:
+        for _ in range(times):
+            assert (await client.post(CHAT, json={**HELLO, **changes})).status_code == status
+
+
+async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until("#status", "healthy")
+        await page.until("#no-recent", "None yet")
+        await ask(url, 4)
+        await page.until("#hit-rate", "75.0%")
+        assert await page.text("#hit-counts") == "3 of 4 requests, 1 answer kept"
+        await page.until("#recent tr:nth-child(4)", "miss")
+        assert "hit" in await page.text("#recent tr:first-child")
+        assert await page.text("#outcomes .legend") == "Hits 3\nMisses 1"
+        assert await page.text("#latency .readout") == "share of the last 3 hits, 1 miss"
+        await ask(url, temperature=9, status=400)
+        await page.until("#recent tr:first-child", "400 invalid_value")
+        await page.until("#outcomes .legend", "Failed 1")
+        assert "zanzibar" not in await page.text("body")
+        assert (await page.script("document.title")).startswith("75.0% hits")
+        assert await page.complaints() == []
+
+
+async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path, api_key="do-not-show", max_queue=77)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until_shown("details")
+        await page.click("summary")
+        await page.until("#settings", "maxQueue\n77")
+        assert "do-not-show" not in await page.script("document.documentElement.outerHTML")
+
+
+async def test_what_others_say_is_text(page: Page, tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    configured = settings(tmp_path)
+    executor = ScriptedExecutor(profile=msgspec.structs.replace(PROFILE, id=name))
+    async with running(create_app(configured, executor=executor), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until("#model", name)
+        assert await page.script("document.querySelectorAll('#model *').length") == 0
+        assert await page.complaints() == []
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "document.body.innerHTML = '<b>x</b>'",
+        "document.body.insertAdjacentHTML('beforeend', '<b>x</b>')",
+        "document.body.setAttribute('onclick', 'x()')",
+        "document.head.append(Object.assign(document.createElement('script'), {src: 'https://evil.example'}))",
+    ],
+)
+async def test_the_browser_refuses_what_could_run_foreign_text(page: Page, tmp_path: Path, attempt: str) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until("#status", "healthy")
+        refused = await page.script(f"(() => {{ try {{ {attempt}; }} catch (error) {{ return error.name; }} }})()")
+    assert refused == "TypeError"
+
+
+async def test_the_key_is_asked_for_and_kept_in_the_tab(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path, require_api_key=True, api_key="open-sesame")
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until("#key-form", "This server requires an API key")
+        await page.type("#key", "wrong" + Keys.ENTER)
+        await page.until("#key-error", "That is not a key of this server.")
+        await page.type("#key", "clé" + Keys.ENTER)
+        await page.until_shown("#key-form")
+        await page.type("#key", "open-sesame" + Keys.ENTER)
+        await page.until("#status", "healthy")
+        await page.until_shown("#key-form", shown=False)
+        await page.open(url + "/dashboard")
+        await page.until("#status", "healthy")
+        assert await page.script("document.cookie") == ""
+        assert await page.script("location.href") == url + "/dashboard"
+
+
+async def test_a_server_that_restarts_is_followed_again(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await ask(url, 2)
+        await page.open(url + "/dashboard")
+        await page.until("#hit-rate", "50.0%")
+    await page.until("#notice", "Trying again")
+    assert await page.text("#status") == "not connected"
+    same_port = msgspec.structs.replace(configured, port=int(url.rpartition(":")[2]))
+    async with running(create_app(same_port), same_port) as url:
+        await ask(url, 4)
+        await page.until("#hit-rate", "75.0%")
+        await page.until_shown("#notice", shown=False)
+
+
+async def test_charts_are_read_with_the_keyboard_and_aloud(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await ask(url, 3)
+        await page.open(url + "/dashboard")
+        await page.until("#outcomes .readout", "3 requests in the last five minutes")
+        assert await page.attribute("#outcomes svg", "aria-label") == "3 requests in the last five minutes"
+        await page.type("#outcomes svg", Keys.ARROW_LEFT)
+        await page.until("#outcomes .readout", ":")
+        for _ in range(2):
+            await page.type("#outcomes svg", Keys.ARROW_LEFT)
+        await page.until("#outcomes .readout", "no requests")
+        await page.script("document.activeElement.blur()")
+        await page.until("#outcomes .readout", "in the last five minutes")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1200])
+async def test_no_width_needs_sideways_scrolling(page: Page, tmp_path: Path, width: int) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await ask(url, 3)
+        await page.emulate(width=width, phone=width < 500)
+        await page.open(url + "/dashboard")
+        await page.until("#recent tr:nth-child(3)", "miss")
+        await page.click("summary")
+        await page.until("#settings", "maxQueue")
+        assert await page.script("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_light_and_dark(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    colours = {}
+    async with running(create_app(configured), configured) as url:
+        for scheme in ("light", "dark"):
+            await page.emulate(scheme=scheme)
+            await page.open(url + "/dashboard")
+            await page.until("#status", "healthy")
+            colours[scheme] = await page.script(
+                "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+                ".map((colour) => colour.match(/\\d+/g).reduce((sum, part) => sum + Number(part), 0))"
+            )
+    assert colours["light"][0] > 700 > 200 > colours["light"][1]
+    assert colours["dark"][1] > 600 > 200 > colours["dark"][0]
