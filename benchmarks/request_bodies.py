@@ -19,11 +19,13 @@ def small_chat(text: str = "What is the capital of France?") -> dict[str, Any]:
 
 
 def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
-    """A chat request that no other `number` shares, for a greedy answer that does not end before `tokens`."""
+    """A chat request for a greedy answer that does not end soon. With another `number` it differs from the first words
+    on: who keeps the state of prompts has no use of it."""
     return {
         "model": "default_model",
         "messages": [
-            {"role": "user", "content": f"Write a very long story about {number} ships and what became of them."}
+            {"role": "system", "content": f"{number} is the number of this session. You tell stories."},
+            {"role": "user", "content": f"Write a very long story about {number} ships and what became of them."},
         ],
         "temperature": 0,
         "max_tokens": tokens,

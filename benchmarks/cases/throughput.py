@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import UnexpectedResponse, fetch, post_json
+from benchmarks.http_client import fetch, post_json
 from benchmarks.model_folders import dense_demo, tiny_model
 from benchmarks.processes import module_server, service
 from benchmarks.request_bodies import story
@@ -26,6 +26,17 @@ class Load(msgspec.Struct, frozen=True):
     tokens: int
     requests: int
     rounds: int
+
+
+class Tally(msgspec.Struct):
+    """What one side has made so far."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
 
 
 LOADS = (Load("demo", tokens=32, requests=1, rounds=2), Load("tiny", tokens=64, requests=4, rounds=3))
@@ -50,34 +61,38 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
         module_server(scratch, "benchmarks.peers.mlx_lm_server", *peer_arguments) as peer_port,
     ):
         for warmed in (port, peer_port):
-            await _generate(warmed, numbers, MAX_CONCURRENCY, load, stream=False)
+            await _generate(warmed, Tally(), numbers, MAX_CONCURRENCY, load, stream=False)
         for stream, concurrency in itertools.product((False, True), CONCURRENCIES):
-            ours = theirs = 0.0
+            ours, theirs = Tally(), Tally()
             for _ in range(load.rounds):
-                ours += await _generate(port, numbers, concurrency, load, stream=stream)
-                theirs += await _generate(peer_port, numbers, concurrency, load, stream=stream)
-            tokens = load.rounds * concurrency * load.requests * load.tokens
+                for side, tally in ((port, ours), (peer_port, theirs)):
+                    await _generate(side, tally, numbers, concurrency, load, stream=stream)
             name = _name(load.model, concurrency, stream=stream)
-            values |= {f"{name}, over mlx_lm.server": theirs / ours, name: tokens / ours}
+            values |= {f"{name}, over mlx_lm.server": ours.rate / theirs.rate, name: ours.rate}
     return values
 
 
-async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
-    """Seconds until every client has all its answers."""
+async def _generate(
+    port: int, tally: Tally, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool
+) -> None:
+    """Adds what one round makes, from its start until every client has all its answers."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
     started = time.perf_counter()
-    await asyncio.gather(*(_ask_in_turn(port, requests, load.tokens, stream=stream) for _ in range(concurrency)))
-    return time.perf_counter() - started
+    tokens = await asyncio.gather(*(_ask_in_turn(port, requests, stream=stream) for _ in range(concurrency)))
+    tally.seconds += time.perf_counter() - started
+    tally.tokens += sum(tokens)
 
 
-async def _ask_in_turn(port: int, requests: Iterator[bytes], tokens: int, *, stream: bool) -> None:
-    """One client: takes what nobody else has taken. Raises `UnexpectedResponse` for an answer that is too short."""
+async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
+    """One client: takes what nobody else has taken, and counts the tokens as the server does. Answers may end early:
+    random weights give an end of turn now and then."""
+    tokens = 0
     for request in requests:
         response = await fetch(port, request)
         last = response.events()[-1] if stream else response.json()
-        if last["usage"]["completion_tokens"] != tokens:
-            raise UnexpectedResponse(f"Expected {tokens} tokens, found {last['usage']}")
+        tokens += last["usage"]["completion_tokens"]
+    return tokens
 
 
 def _name(model: str, concurrency: int, *, stream: bool) -> str:
