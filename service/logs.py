@@ -63,7 +63,8 @@ class JsonLines(logging.Formatter):
         fields |= {k: v for k, v in vars(record).items() if k not in _OWN_ATTRIBUTES and v is not None}
         if traceback := _traceback(self, record):
             fields["traceback"] = traceback
-        return json.dumps(fields, ensure_ascii=True, default=str)
+        # JSON lets DEL stand as it is; terminals need not see it. Everything else beyond printable ASCII is escaped.
+        return json.dumps(fields, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -1,0 +1,113 @@
+"""What a request leaves in the log: one line, whatever the client sent, and nothing of what it asked or was told."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from service.app import create_app
+from service.logs import OURS, ServiceHandler, configure
+from service.settings import DebugLevel, LogFormat
+from tests.serving import RawRequest, settings
+
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+CANARY = "zanzibar-quokka"
+FORGED = f"{CANARY}\n2025-01-01 00:00:00.000 INFO request: forged\r\x1b[2J\x7f\x9b\u2028\u202e"
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR) [\w.]+: .+|  \| .+")
+BODIES = {
+    "answered": {"messages": [{"role": "user", "content": FORGED}], "max_tokens": 5},
+    "with a tool": {
+        "messages": [{"role": "system", "content": FORGED}, {"role": "user", "content": CANARY}],
+        "tools": [{"type": "function", "function": {"name": "look", "description": FORGED, "parameters": {}}}],
+        "max_tokens": 5,
+    },
+    "streamed": {"messages": [{"role": "user", "content": FORGED}], "max_tokens": 5, "stream": True},
+    "unknown model": {"model": FORGED, "messages": [{"role": "user", "content": CANARY}], "max_tokens": 5},
+    "wrong role": {"messages": [{"role": FORGED, "content": CANARY}], "max_tokens": 5},
+    "wrong type": {"messages": FORGED, "max_tokens": FORGED},
+    "no object": [FORGED],
+}
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    yield
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
+        root.removeHandler(handler)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+async def logged(tmp_path: Path, requests: list[RawRequest], level: DebugLevel, log_format: LogFormat) -> list[str]:
+    configured = settings(tmp_path, debug_level=level, log_format=log_format)
+    stream = io.StringIO()
+    configure(configured, stream)
+    app = create_app(configured)
+    async with app.router.lifespan_context(app):
+        for request in requests:
+            await request.run(app)
+    return stream.getvalue().split("\n")[:-1]
+
+
+def hostile_requests() -> list[RawRequest]:
+    headers = {"user-agent": "x\x1b[2J", "x-request-id": "forged", "cache-control": "max-age=1\x1b"}
+    asked = [
+        RawRequest(path, json.dumps(body).encode(), headers=extra)
+        for path in (CHAT, MESSAGES)
+        for body in BODIES.values()
+        for extra in ({}, headers)
+    ]
+    return [*asked, RawRequest(CHAT, FORGED.encode()), RawRequest(f"/v1/models/{FORGED}", method="GET")]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("level", [0, 1, 2])
+async def test_nothing_of_a_client_reaches_the_log(tmp_path: Path, level: DebugLevel, log_format: LogFormat) -> None:
+    lines = await logged(tmp_path, hostile_requests(), level, log_format)
+    text = "\n".join(lines)
+    assert CANARY not in text
+    assert "forged" not in text
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    for line in lines:
+        assert LINE.fullmatch(line) if log_format == "text" else isinstance(json.loads(line), dict)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_one_line_a_request(tmp_path: Path, level: DebugLevel, expected: int, body: object) -> None:
+    lines = await logged(tmp_path, [RawRequest(CHAT, json.dumps(body).encode())], level, "json")
+    assert len([line for line in lines if json.loads(line)["logger"] == "anyclaude.request"]) == expected
+
+
+async def test_the_fields_of_a_line(tmp_path: Path) -> None:
+    requests = [RawRequest(MESSAGES, json.dumps({**BODIES["answered"], "stream": True}).encode()) for _ in range(2)]
+    lines = await logged(tmp_path, requests, 1, "json")
+    miss, hit = (fields for fields in map(json.loads, lines) if fields["logger"] == "anyclaude.request")
+    assert [miss["cache"], hit["cache"]] == ["miss", "hit"]
+    assert hit["request_id"] == requests[1].headers["request-id"]
+    assert (hit["status"], hit["dialect"], hit["stream"]) == (200, "anthropic_messages", True)
+    assert hit["completion_tokens"] == miss["completion_tokens"] > 0
+    assert 0 < hit["first_event_ms"] <= hit["total_ms"]
+    assert "error" not in hit
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@given(text=st.text())
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_logged_is_one_printable_line(tmp_path: Path, log_format: LogFormat, text: str) -> None:
+    stream = io.StringIO()
+    configure(settings(tmp_path, log_format=log_format), stream)
+    logging.getLogger("anyclaude.request").info("%s", text, extra={"given": text})
+    (line,) = stream.getvalue().split("\n")[:-1]
+    assert len(line.splitlines()) == 1
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", line)
+    if log_format == "json":
+        assert json.loads(line)["given"] == text
