@@ -30,13 +30,15 @@ def lines(
     *,
     log: bool = False,
 ) -> Path:
-    """A line for each curve over the same places; `labels` are of the two axes, `log` makes the upright one so."""
+    """A line for each curve over the same places; `labels` are of the two axes, `log` makes both so."""
     figure = Figure(SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
         axes.plot(places, values, marker="o", label=name)
+    scale = "log" if log else "linear"
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xscale=scale, yscale=scale)
     axes.set_xticks(places, [f"{place:g}" for place in places])
-    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], yscale="log" if log else "linear")
+    axes.xaxis.minorticks_off()
     return _save(figure, path)
 
 
