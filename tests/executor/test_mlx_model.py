@@ -141,6 +141,26 @@ async def test_leaving_in_the_middle_of_a_prompt_frees_the_place(executor: MlxEx
     assert executor.status().running == executor.status().waiting == 0
 
 
+@in_module_loop
+async def test_a_question_does_not_wait_for_a_document_to_be_read(executor: MlxExecutor) -> None:
+    document = "word " * 400
+    alone = await ask(executor, document, max_tokens=4)
+    ended: list[str] = []
+
+    async def ask_for(name: str, text: str, **fields: Any) -> Completion:
+        completion = await ask(executor, text, **fields)
+        ended.append(name)
+        return completion
+
+    reading = asyncio.ensure_future(ask_for("document", document, max_tokens=4))
+    await until(lambda: executor.status().running == 1)
+    questions = [ask_for("question", FRANCE), ask_for("other question", "Say hello.", max_tokens=2)]
+    answer, _ = await asyncio.gather(*questions)
+    assert answer.choices[0].text == PARIS
+    assert (await reading).choices == alone.choices
+    assert ended[-1] == "document"
+
+
 class FaultyEngine:
     """A real engine that fails at given steps."""
 
