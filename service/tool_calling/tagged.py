@@ -71,11 +71,13 @@ class TaggedCall:
         tags = self._tags
         out = _Value(write, own_line=tags.own_line)
         nested = 0  # other calls around this place, which are part of the value
-        may_close = False  # one of them
+        may_close = False  # one of them: what came last was the end of an argument, or its name
         if tags.own_line:
             yield from self._source.skip("\n")
         while True:
-            out.write(self._source.take_while(self._plain))
+            plain = self._source.take_while(self._plain)
+            out.write(plain)
+            may_close = may_close and not plain
             if not (yield from self._source.peek()):
                 raise Cut
             could_close, may_close = may_close, False

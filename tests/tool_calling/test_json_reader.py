@@ -106,7 +106,23 @@ def test_a_python_integer_of_any_length_keeps_its_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(1)", "f(1)", "1+1", "r'a'", "1j", "0x", "lambda: 0", "'\\N{NO SUCH}'", "'\\xg1'", "'\\U00110000'"]
+    "text",
+    [
+        "(1)",
+        "f(1)",
+        "1+1",
+        "r'a'",
+        "1j",
+        "0x",
+        "lambda: 0",
+        "[0b9]",
+        "[00.5]",
+        "[.]",
+        "[(1)]",
+        "'\\N{NO SUCH}'",
+        "'\\xg1'",
+        "'\\U00110000'",
+    ],
 )
 def test_what_is_no_literal_is_refused(text: str) -> None:
     assert repair(text, PythonReader) is None
