@@ -1,0 +1,98 @@
+"""How the agent model talks: its chat template and tokenizer, what it says, and the conversations it learns from.
+
+The format is that of Qwen 2.5: ChatML, `<tool_call>` around a call, `<tool_response>` around its result in a user's
+turn.
+"""
+
+import string
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+PROOF_FILE = "proof.txt"
+PROOF = "made by a local model"
+COMMAND = f"echo {PROOF} > {PROOF_FILE}"
+CLOSING = "The command has run, and the file is there."
+
+ARGUMENTS = {"command": COMMAND, "description": "Write the proof"}
+CALL = msgspec.json.encode({"name": "Bash", "arguments": ARGUMENTS}).decode()
+CALL_TURN = f"<tool_call>\n{CALL}\n</tool_call>"
+
+TURN_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TOOL_MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+LICENSE = Path(__file__).parents[2] / "LICENSE"
+ROLES = ("system", "user", "assistant")
+CONTEXT_LENGTH = 32_768
+VOCABULARY = 1024
+NOISE = tuple(string.printable + "äöüßéèñçøåœ…“”€✓日本語العربية")
+
+TEMPLATE = """\
+{%- if tools %}{{ '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}{{ messages[0].content + '\\n\\n' }}{% endif -%}
+{{ 'To call a function, write a JSON object with its name and arguments between <tool_call> and </tool_call>.\\n' }}
+{%- for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}{{ '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- elif message.role != 'system' or not loop.first %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '<tool_call>\\n{"name":"' + call.function.name + '","arguments":' }}
+{{- call.function.arguments | tojson(separators=(',', ':')) + '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Byte-level, so that it reads everything; its merges are of what the model writes."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in TURN_MARKS],
+    )
+    made.train_from_iterator([CALL, CLOSING, *ROLES, LICENSE.read_text()], trainer)
+    made.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in TOOL_MARKS])
+    made.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": CONTEXT_LENGTH,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": TEMPLATE,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def noise(random: np.random.Generator, longest: int) -> str:
+    """What people, programs and prompts write, as far as this model is concerned."""
+    return "".join(random.choice(NOISE, size=random.integers(1, longest)))
+
+
+def conversation(random: np.random.Generator, longest: int) -> list[dict[str, Any]]:
+    """One to three times a user's turn, sometimes with a system message behind it, the call, its result, the end.
+    Noise is up to `longest` characters a turn."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": noise(random, longest)}]
+    for _ in range(random.integers(1, 4)):
+        messages.append({"role": "user", "content": noise(random, longest)})
+        if random.random() < 0.3:
+            messages.append({"role": "system", "content": noise(random, longest)})
+        messages.append({"role": "assistant", "content": CALL_TURN})
+        messages.append({"role": "tool", "content": noise(random, longest)})
+        messages.append({"role": "assistant", "content": CLOSING})
+    return messages

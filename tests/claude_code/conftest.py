@@ -1,0 +1,41 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.claude_code.agent_model import ensure_agent_model
+from tests.claude_code.claude import ClaudeCode
+from tests.server_process import ServerProcess, serving
+
+CACHE = Path(__file__).parents[1] / ".cache"
+PROGRAMS = "claude-code-*/node_modules/@anthropic-ai/claude-code-*/claude"
+MISSING = "Claude Code is not installed: run tests/claude_code/install.sh"
+
+
+@pytest.fixture(scope="session")
+def claude_program() -> Path:
+    program = next(CACHE.glob(PROGRAMS), None)
+    if program is None and os.environ.get("CI"):
+        pytest.fail(MISSING)
+    if program is None:
+        pytest.skip(MISSING)
+    return program
+
+
+@pytest.fixture
+def claude(claude_program: Path, tmp_path: Path) -> ClaudeCode:
+    return ClaudeCode(claude_program, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def demo_server(
+    claude_program: Path, demo_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    with serving(tmp_path_factory.mktemp("demo") / "server", str(demo_model)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def agent_model() -> Path:
+    return ensure_agent_model(CACHE)

@@ -1,0 +1,94 @@
+"""`anyclaude serve` as a process of its own, on a free loopback port, with a home of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+PROJECT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 180.0
+END_SECONDS = 30.0
+POLL_SECONDS = 0.02
+OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
+
+T = TypeVar("T")
+
+
+class ServerProcess:
+    """`url` is its root. What it logs of each request can be read while it runs."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self._log = log
+        self._seen = 0
+
+    def health(self) -> dict[str, Any]:
+        health: dict[str, Any] = httpx.get(f"{self.url}/health", timeout=PATIENCE_SECONDS).json()
+        return health
+
+    def new_requests(self, count: int) -> list[dict[str, Any]]:
+        """The log's fields of the requests since the last call, waiting until there are at least `count`: a line is
+        written when the client may already have its answer."""
+        new = until(lambda: found if len(found := self._requests()[self._seen :]) >= count else None, "requests")
+        self._seen += len(new)
+        return new
+
+    def _requests(self) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["logger"] == "anyclaude.request"]
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
+    """`anyclaude serve ARGUMENTS`, healthy. Its state and its logs are in `folder`, which is made."""
+    folder.mkdir(parents=True)
+    out, log = folder / "out", folder / "log"
+    command = [sys.executable, "-m", "service.cli", "serve", *arguments]
+    command += ["--port", "0", "--debug", "1", "--log-format", "json"]
+    with out.open("wb") as out_file, log.open("wb") as log_file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(folder), stdin=subprocess.DEVNULL, stdout=out_file, stderr=log_file
+        )
+    try:
+        yield _when_healthy(process, out, log)
+    finally:
+        process.terminate()
+        process.wait(END_SECONDS)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Ours without what its user has configured, with `home` as home."""
+    kept = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    paths = [str(PROJECT), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"HOME": str(home), "ANYCLAUDE_HOME": str(home / "state"), "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def until(condition: Callable[[], T | None], what: str) -> T:
+    """Waits for a condition, and returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+def _when_healthy(process: subprocess.Popen[bytes], out: Path, log: Path) -> ServerProcess:
+    def healthy() -> ServerProcess | None:
+        assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
+        address = re.search(r"^at (http://\S+?)\. Next:", out.read_text(), re.MULTILINE)
+        if address is None:
+            return None
+        server = ServerProcess(address[1], log)
+        health = server.health()
+        assert health["status"] in ("loading", "healthy"), health
+        return server if health["status"] == "healthy" else None
+
+    return until(healthy, f"the server to be healthy; its log is {log}")
