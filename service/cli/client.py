@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.config.address import Address, is_loopback
+from service.stats import Stats
 
 TIMEOUT_SECONDS = 3.0
 T = TypeVar("T")
@@ -67,13 +68,20 @@ class ServerClient:
         """Raises NotThere, NoAnswer, NotOurs or Refused; an unhealthy server answers too."""
         return self._decode("/health", self._get("/health", {}), Health)
 
+    def stats(self) -> Stats:
+        """What the server did lately. Raises like `health`."""
+        return self._decode("/stats", self._get("/stats", self._authorization()), Stats)
+
     def model(self) -> Model:
         """The model that is served. Raises like `health`."""
-        body = self._get("/v1/models", {"Authorization": f"Bearer {self._api_key}"})
+        body = self._get("/v1/models", self._authorization())
         models = self._decode("/v1/models", body, _Models).data
         if not models:
             raise NotOurs("it lists no model")
         return models[0]
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._api_key}"}
 
     def _get(self, path: str, headers: dict[str, str]) -> bytes:
         request = urllib.request.Request(self._root + path, headers=headers)  # noqa: S310 - http(s), by parse_base_url

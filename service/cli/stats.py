@@ -1,80 +1,80 @@
-"""`anyclaude stats`: what the server says of itself, once or again and again."""
+"""`anyclaude stats`: what the server did lately, once or again and again."""
 
-import json
 import time
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from service.cli.client import Health, NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.config import server_address
+from service.stats import Stats
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+RECENT_ONCE = 10
+OTHER_LINES = 15
 
 
 @click.command("stats", short_help="Show what the server does, and what its response cache saved.")
 @click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: the answer of /health, one line each time.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: the answer of /stats, one line each time.")
 def command(watch: bool, interval: float, as_json: bool) -> None:
-    """Show the state, the load and the response cache of the running server."""
+    """Show the state, the load, the response cache and the last requests of the running server: what its page
+    /dashboard shows."""
+    from rich.console import Console
+
     settings, _ = read_configuration({})
     address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client, console = ServerClient(address, settings.api_key), Console(highlight=False)
     if not watch:
-        health = _ask(client, address.root)
-        click.echo(json.dumps(msgspec.to_builtins(health)) if as_json else describe(health, address.root))
+        _print(console, _ask(client, address.root), address.root, as_json)
         return
     try:
-        _watch(client, address.root, interval, as_json)
+        if as_json or not console.is_terminal:
+            while True:
+                _print(console, _ask(client, address.root), address.root, as_json)
+                time.sleep(interval)
+        _watch(console, client, address.root, interval)
     except KeyboardInterrupt:
         return
 
 
-def describe(health: Health, root: str) -> str:
-    """One screen, the same every time but for the numbers."""
-    cache = health.cache
-    rows = [
-        ("Server", f"{root}: {health.status}" + (f" ({health.detail})" if health.detail else "")),
-        ("Model", health.model + ("" if health.model_loaded else " (not loaded yet)")),
-        ("Generating", f"{health.running} running, {health.waiting} waiting"),
-        (
-            "Response cache",
-            f"{cache.get('hits', 0)} hits of {cache.get('total_requests', 0)} requests "
-            f"({cache.get('hit_rate', '0.0%')}), {cache.get('cached_items', 0)} answers kept",
-        ),
-    ]
-    return "\n".join(f"{name:<15} {value}" for name, value in rows)
+def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
+    from service.cli.stats_view import view
+
+    if as_json:
+        click.echo(msgspec.json.encode(stats))
+    else:
+        console.print(view(stats, root, recent=RECENT_ONCE))
 
 
-def _watch(client: ServerClient, root: str, interval: float, as_json: bool) -> None:
-    from rich.console import Console
+def _watch(console: "Console", client: ServerClient, root: str, interval: float) -> None:
     from rich.live import Live
-    from rich.text import Text
 
-    console = Console()
-    if as_json or not console.is_terminal:
-        while True:
-            health = _ask(client, root)
-            click.echo(json.dumps(msgspec.to_builtins(health)) if as_json else describe(health, root) + "\n")
-            time.sleep(interval)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(Text(_describe_now(client, root)), refresh=True)
+            live.update(_view_now(console, client, root), refresh=True)
             time.sleep(interval)
 
 
-def _describe_now(client: ServerClient, root: str) -> str:
-    """A server that restarts is watched on."""
+def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":
+    """As many requests as fit. A server that restarts is watched on."""
+    from service.cli.stats_view import view
+
     try:
-        return describe(_ask(client, root), root)
+        return view(_ask(client, root), root, recent=max(0, console.height - OTHER_LINES))
     except Failure as exc:
         return exc.message
 
 
-def _ask(client: ServerClient, root: str) -> Health:
+def _ask(client: ServerClient, root: str) -> Stats:
     try:
-        return client.health()
+        return client.stats()
     except NotThere:
         raise Failure(Exit.UNAVAILABLE, f"No server answers at {root}. Start one with 'anyclaude serve'.") from None
     except NoAnswer:

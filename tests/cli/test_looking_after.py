@@ -1,16 +1,23 @@
 """The commands that look after a server: config, stats, cache, doctor."""
 
 import asyncio
+import fcntl
 import json
+import os
+import pty
+import select
+import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cache_backends import open_backend
 from service.generation import Choice, Completion, Text, Usage
 from service.response_cache.record import Record, encode_record
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 ANSWER = Completion(
     choices=(Choice(parts=(Text("Paris"),), finish_reason="stop"),),
@@ -44,15 +51,34 @@ def test_config_for_people_shows_no_secret_and_cuts_no_key(terminal: Terminal) -
 def test_stats(terminal: Terminal) -> None:
     with terminal.start("serve"):
         until(terminal.health, "the server")
-        done = terminal.run("stats")
+        fresh = terminal.run("stats")
+        for _ in range(4):
+            httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+        done = terminal.run("stats", COLUMNS="80")
         as_json = terminal.run("stats", "--json")
-    assert done.stdout.splitlines() == [
-        f"Server          {terminal.url}: healthy",
-        "Model           scripted",
-        "Generating      0 running, 0 waiting",
-        "Response cache  0 hits of 0 requests (0.0%), 0 answers kept",
-    ]
-    assert json.loads(as_json.stdout)["model_loaded"] is True
+    assert "0.0% hits: 0 of 0 requests, 0 answers kept" in fresh.stdout
+    assert "none in 5 min" in fresh.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0][:3] == ["Server", f"{terminal.url}:", "healthy,"]
+    assert lines[1] == ["Model", "scripted"]
+    assert lines[2] == ["Generating", "0", "running", "of", "2,", "0", "waiting", "of", "64"]
+    assert lines[3] == ["Response", "cache", "75.0%", "hits:", "3", "of", "4", "requests,", "1", "answers", "kept"]
+    assert "3 hits, 1 misses in 5 min" in done.stdout
+    assert [line[1] for line in lines[-4:]] == ["hit", "hit", "hit", "miss"]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert json.loads(as_json.stdout)["cache"]["hit_rate"] == "75.0%"
+
+
+def test_stats_with_a_key(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", requireApiKey=True, apiKey="open-sesame")
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("stats")
+        terminal.configure(executor="scripted", requireApiKey=True, apiKey="wrong")
+        refused = terminal.run("stats")
+    assert "healthy" in done.stdout
+    assert refused.returncode == 69
+    assert "The API key is not one of this server's" in refused.stderr
 
 
 def test_stats_are_watched_until_told_to_stop(terminal: Terminal) -> None:
@@ -61,6 +87,36 @@ def test_stats_are_watched_until_told_to_stop(terminal: Terminal) -> None:
         with terminal.start("stats", "--watch", "--interval", "0.1", "--json") as watching:
             assert watching.stdout is not None
             assert [json.loads(watching.stdout.readline())["status"] for _ in range(3)] == ["healthy"] * 3
+
+
+def read_until(terminal: int, text: str) -> None:
+    shown = b""
+    while text.encode() not in shown:
+        assert select.select([terminal], [], [], PATIENCE_SECONDS)[0], shown
+        shown += os.read(terminal, 65536)
+
+
+def test_stats_on_a_terminal_follow_until_ctrl_c(terminal: Terminal) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        watching = subprocess.Popen(
+            terminal.command("stats", "--watch", "--interval", "0.1"),
+            cwd=terminal.cwd,
+            env={**terminal.environment, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+        )
+        read_until(ours, "0 of 0 requests")
+        httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+        read_until(ours, "0 of 1 requests")
+        os.write(ours, b"\x03")
+        assert watching.wait(timeout=30) == 0
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_stats_without_a_server(terminal: Terminal) -> None:
