@@ -8,7 +8,7 @@ from rich.text import Text
 
 from service.activity import KINDS, Kind, Latency, RecentRequest
 from service.cli.figures import count, duration, size, span
-from service.stats import Stats
+from service.stats import EngineNumbers, Stats
 
 NAMES: dict[Kind, str] = {
     "hit": "hits",
@@ -36,18 +36,13 @@ def view(stats: Stats, root: str, *, recent: int) -> RenderableType:
 
 
 def _rows(stats: Stats, root: str) -> list[tuple[str, Text]]:
-    cache, engine, latency = stats.cache, stats.engine, stats.latency
+    cache, latency = stats.cache, stats.latency
     state = Text.assemble(f"{root}: ", (stats.status, STATE_STYLES.get(stats.status, "")))
     state.append(f", up {span(stats.uptime_seconds)}" + (f" ({stats.detail})" if stats.detail else ""))
     return [
         ("Server", state),
         ("Model", Text(stats.model.id)),
-        (
-            "Generating",
-            Text(
-                f"{engine.running} running of {engine.max_concurrency}, {engine.waiting} waiting of {engine.max_queue}"
-            ),
-        ),
+        ("Generating", Text(_generating(stats.engine))),
         (
             "Response cache",
             Text.assemble(
@@ -62,6 +57,16 @@ def _rows(stats: Stats, root: str) -> list[tuple[str, Text]]:
         ("Requests", _bars(stats)),
         ("", _sums(stats)),
     ]
+
+
+def _generating(engine: EngineNumbers) -> str:
+    """What went wrong is told only where it did."""
+    parts = [f"{engine.running} running of {engine.max_concurrency}", f"{engine.waiting} waiting of {engine.max_queue}"]
+    if engine.engine_restarts:
+        parts.append(f"{engine.engine_restarts} engine restarts")
+    if engine.tool_call_repairs:
+        parts.append(f"{engine.tool_call_repairs} repairs of tool calls")
+    return ", ".join(parts)
 
 
 def _latency(latency: Latency) -> str:

@@ -73,7 +73,12 @@ function showTiles({ cache, engine, latency, memory, timeline }) {
 
   at("running").replaceChildren(`${engine.running} `, make("small", "", `of ${engine.max_concurrency}`));
   meter("running-meter", engine.running / engine.max_concurrency);
-  write("waiting", `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`);
+  const troubles = [
+    engine.engine_restarts && counted(engine.engine_restarts, "engine restart", "engine restarts"),
+    engine.tool_call_repairs && counted(engine.tool_call_repairs, "repair of tool calls", "repairs of tool calls"),
+  ];
+  const queue = `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`;
+  write("waiting", [queue, ...troubles.filter(Boolean)].join("; "));
 
   const slots = Math.round(SPEED_SECONDS / timeline.slot_seconds);
   const generated = sum(timeline.generated_tokens.slice(-1 - slots, -1));

@@ -10,6 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from service.app import create_app
+from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from tests.dashboard.browser import Page, open_browser
 from tests.serving import running, settings
@@ -58,6 +59,23 @@ async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None
         assert "zanzibar" not in await page.text("body")
         assert (await page.script("document.title")).startswith("75.0% hits")
         assert await page.complaints() == []
+
+
+async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    executor = ScriptedExecutor()
+    async with running(create_app(configured, executor=executor), configured) as url:
+        await page.open(url + "/dashboard")
+        await page.until("#waiting", "0 waiting, of at most 64")
+        executor.state = ExecutorStatus(
+            state="stalled", engine_restarts=1, tool_call_repairs=2, memory_bytes=3 * 2**30, prefix_cache_bytes=2**29
+        )
+        executor.running, executor.waiting = 2, 7
+        await page.until("#status", "degraded")
+        assert await page.text("#running") == "2 of 2"
+        assert await page.text("#waiting") == "7 waiting, of at most 64; 1 engine restart; 2 repairs of tool calls"
+        assert await page.text("#memory") == "3.0 GiB"
+        assert "prefix cache 512 MiB" in await page.text("#memory-note")
 
 
 async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) -> None:
