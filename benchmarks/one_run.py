@@ -1,14 +1,18 @@
-"""Runs one case once: the fresh process. `python -m benchmarks.one_run CASE RESULT_FILE [--quick]`"""
+"""Runs one case once: the fresh process. `python -m benchmarks.one_run CASE FOLDER [--quick]`
+
+`FOLDER` is the caller's, who removes it however this process ends; the outcome is left there.
+"""
 
 import asyncio
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from benchmarks import cases
 from benchmarks.case import Run, Unavailable
+
+OUTCOME_FILE = "outcome.json"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -18,14 +22,15 @@ class Outcome(msgspec.Struct, frozen=True):
     unavailable: str = ""
 
 
-def main(name: str, result_file: str, *flags: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="anyclaude-benchmark-") as scratch:
-        run = Run(scratch=Path(scratch), quick="--quick" in flags)
-        try:
-            outcome = Outcome(values=asyncio.run(_measure(name, run)))
-        except Unavailable as missing:
-            outcome = Outcome(unavailable=str(missing))
-    Path(result_file).write_bytes(msgspec.json.encode(outcome))
+def main(name: str, folder: str, *flags: str) -> None:
+    scratch = Path(folder, "scratch")
+    scratch.mkdir()
+    run = Run(scratch=scratch, quick="--quick" in flags)
+    try:
+        outcome = Outcome(values=asyncio.run(_measure(name, run)))
+    except Unavailable as missing:
+        outcome = Outcome(unavailable=str(missing))
+    Path(folder, OUTCOME_FILE).write_bytes(msgspec.json.encode(outcome))
 
 
 async def _measure(name: str, run: Run) -> dict[str, float]:

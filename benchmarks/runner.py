@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.case import Case, Figure, Measure, Result, Unavailable
 from benchmarks.environment import read_environment
-from benchmarks.one_run import Outcome
+from benchmarks.one_run import OUTCOME_FILE, Outcome
 from benchmarks.processes import last_lines
 
 PROJECT = Path(__file__).parents[1]
@@ -56,9 +56,9 @@ def _figure(measure: Measure, values: list[float]) -> Figure:
 
 
 def _run_once(name: str, timeout_seconds: float, *, quick: bool) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        result_file, log = Path(folder, "result.json"), Path(folder, "log")
-        command = [sys.executable, "-m", "benchmarks.one_run", name, str(result_file), *(["--quick"] if quick else [])]
+    with tempfile.TemporaryDirectory(prefix="anyclaude-benchmark-") as folder:
+        log = Path(folder, "log")
+        command = [sys.executable, "-m", "benchmarks.one_run", name, folder, *(["--quick"] if quick else [])]
         with log.open("wb") as output:
             # A session of its own: its servers can be ended with it, whatever happened.
             process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=output, start_new_session=True)
@@ -70,7 +70,7 @@ def _run_once(name: str, timeout_seconds: float, *, quick: bool) -> dict[str, fl
                 _end_session(process)
         if code != 0:
             raise RunFailed(f"{name} ended with exit code {code}.\n{last_lines(log)}")
-        outcome = msgspec.json.decode(result_file.read_bytes(), type=Outcome)
+        outcome = msgspec.json.decode(Path(folder, OUTCOME_FILE).read_bytes(), type=Outcome)
     if outcome.unavailable:
         raise Unavailable(outcome.unavailable)
     return outcome.values

@@ -2,11 +2,20 @@
 
 import asyncio
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 from benchmarks.case import Case, Run, Unavailable
 
 
+def start_child(pid_file: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    pid_file.write_text(str(child.pid))
+
+
 async def hang(run: Run) -> dict[str, float]:
+    start_child(Path(os.environ["BROKEN_CASE_CHILD"]))
     await asyncio.sleep(600)
     return {}
 
@@ -21,4 +30,4 @@ async def miss(run: Run) -> dict[str, float]:
 
 RUNS = {"hang": hang, "fail": fail, "miss": miss}
 
-CASE = Case(title="Broken", measures=(), run=RUNS[os.environ.get("BROKEN_CASE", "fail")], timeout_seconds=2.0)
+CASE = Case(title="Broken", measures=(), run=RUNS[os.environ.get("BROKEN_CASE", "fail")], timeout_seconds=5.0)
