@@ -7,6 +7,7 @@ import numpy as np
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
+from service.executor.constraint import Constraint
 from service.executor.messages import Sequence
 from service.executor.sampling import greedy, make_logits_processors, make_sampler
 from service.executor.scheduler import Token, TokenChances
@@ -27,12 +28,15 @@ class _Start:
     """A sequence until its first token. `read` tokens of its prompt are in `cache`; `uid` is its name in the batch,
     which gets it when the rest is one chunk."""
 
-    __slots__ = ("cache", "processors", "read", "sampler", "sequence", "uid")
+    __slots__ = ("cache", "constraint", "processors", "read", "sampler", "sequence", "uid")
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
         self.sampler = make_sampler(sequence.sampling)
         self.processors = make_logits_processors(sequence.sampling, len(sequence.prompt.tokens))
+        self.constraint = Constraint(sequence.prompt.grammar) if sequence.prompt.grammar is not None else None
+        if self.constraint is not None:
+            self.processors.append(self.constraint)
         self.cache: list[Any] | None = None
         self.read = 0
         self.uid: int | None = None
@@ -67,6 +71,7 @@ class BatchEngine:
         uid = self._uids.pop(sequence, None)
         if uid is not None:
             del self._sequences[uid]
+            self._constraints.pop(uid, None)
             self._batch.remove([uid])
 
     def step(self) -> list[Token]:
@@ -111,6 +116,8 @@ class BatchEngine:
             start.uid, start.cache = uid, None
             self._uids[start.sequence.id] = uid
             self._sequences[uid] = start.sequence
+            if start.constraint is not None:
+                self._constraints[uid] = start.constraint
 
     def reset(self) -> None:
         self._batch.close()
@@ -125,6 +132,7 @@ class BatchEngine:
         self._starting: dict[int, _Start] = {}
         self._uids: dict[int, int] = {}
         self._sequences: dict[int, Sequence] = {}
+        self._constraints: dict[int, Constraint] = {}
         self._batch: Any = BatchGenerator(
             self._model,
             stop_tokens=[[token] for token in self._end_tokens],
@@ -141,18 +149,21 @@ class BatchEngine:
         chances = None
         if sequence.request.logprobs is not None:
             chances = token_chances(response.logprobs, response.token, sequence.request.logprobs)
+        constraint = self._constraints.get(response.uid)
+        error = constraint.error if constraint is not None else ""
         if response.finish_reason is not None:
+            self._constraints.pop(response.uid, None)
             del self._sequences[response.uid]
             del self._uids[sequence.id]
-        return Token(sequence.id, response.token, response.finish_reason, chances)
+        return Token(sequence.id, response.token, response.finish_reason, chances, error)
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
     """Of one row `[vocabulary]`, evaluated already. Read with NumPy, in place: an MLX operation would wait behind the
-    next token, which is being computed by now."""
+    next token, which is being computed by now. What a grammar rules out is no alternative."""
     row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
     if top == 0:
         return TokenChances(float(row[token]), ())
     best = np.argpartition(row, -top)[-top:]
     best = best[np.argsort(-row[best], kind="stable")]
-    return TokenChances(float(row[token]), tuple((int(i), float(row[i])) for i in best))
+    return TokenChances(float(row[token]), tuple((int(i), float(row[i])) for i in best if row[i] > -np.inf))

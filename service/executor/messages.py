@@ -4,6 +4,8 @@ Every `Submit` is answered by any number of `Progress` and exactly one terminal 
 `Finished`, `Failed` or `Aborted`.
 """
 
+from typing import Any
+
 import msgspec
 
 from service.errors import ServiceError
@@ -11,11 +13,22 @@ from service.events import Event
 from service.generation import GenerationRequest, SamplingParams
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must look like. `matcher` is an `LLMatcher` of llguidance's, before the answer's first token; it
+    is shared, and copied for each sequence. `tokens` is how many token ids it knows."""
+
+    matcher: Any
+    tokens: int
+
+
 class Prompt(msgspec.Struct, frozen=True):
-    """What the model reads. `in_reasoning`: the template has opened the model's reasoning already."""
+    """What the model reads. `in_reasoning`: the template has opened the model's reasoning already. `prefill` is the
+    beginning of the answer, where the request gives one: `tokens` end with it."""
 
     tokens: list[int]
     in_reasoning: bool = False
+    prefill: str = ""
+    grammar: Grammar | None = None
 
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):

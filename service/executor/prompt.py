@@ -7,18 +7,27 @@ user's message is spelled out, so that nobody writes another's turn.
 import inspect
 from typing import Any
 
-import msgspec
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
+from service.executor.hf_messages import (
+    CallStyle,
+    HfMessage,
+    join,
+    plain_chat,
+    to_hf_tool,
+    user,
+    with_tools,
+    without_tools,
+)
 from service.executor.messages import Prompt
 from service.executor.output import ReasoningMarkers
-from service.generation import GenerationRequest, Message, Tool, ToolCall
-from service.tool_calling import detect_family
-from service.tool_calling.instructions import FAMILY, calls_as_text, instructions, result_as_text
-
-HfMessage = dict[str, Any]
+from service.generation import GenerationRequest, Message
+from service.normalize import canonical_tools
+from service.tool_calling import FAMILIES, detect_family
+from service.tool_calling.grammar import Thought
+from service.tool_calling.instructions import FAMILY, offered_tools
 
 TAIL_TOKENS = 16
 """How far from the end of a prompt an opened reasoning block is looked for."""
@@ -39,9 +48,14 @@ class PromptRenderer:
         self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
         template = tokenizer.get_chat_template() if self._has_template else ""
         self._knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
-        self._keeps_first_system = self._shows([_probe("system"), _user("a")])
-        self._keeps_later_system = self._shows([_user("a"), _probe("system")]) and self._shows(
-            [_user("a"), {"role": "assistant", "content": "b"}, _probe("system"), _user("c")]
+        self._keeps_first_system = self._shows([_probe("system"), user("a")])
+        self._keeps_later_system = self._shows([user("a"), _probe("system")]) and self._shows(
+            [user("a"), {"role": "assistant", "content": "b"}, _probe("system"), user("c")]
+        )
+        self._style = CallStyle(
+            text_arguments=not self._shows(_probe_call({"b": PROBE}))
+            and self._shows(_probe_call(f'{{"b": "{PROBE}"}}')),
+            indexed_ids=self.tool_family == "kimi_k2",
         )
 
     @property
@@ -57,23 +71,57 @@ class PromptRenderer:
             return FAMILY
         return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
 
+    def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
+        """The reasoning that the model may write before its answer."""
+        family = FAMILIES.get(self.tool_family or "")
+        if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
+            return None
+        if family is not None and family.thought is not None:
+            return Thought(*family.thought)
+        markers = self.reasoning
+        return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
+
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `BadRequest` for what the template refuses, and `ContextLengthExceeded`."""
-        tokens = self._tokens(request)
-        if len(tokens) >= self._context_length:
-            raise ContextLengthExceeded(len(tokens), self._context_length)
-        return Prompt(tokens, self._opens_reasoning(tokens))
+        prompt = self._prompt(request)
+        if len(prompt.tokens) >= self._context_length:
+            raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
+        return prompt
 
     def count(self, request: GenerationRequest) -> int:
         """The prompt's length in tokens, also where it does not fit."""
-        return len(self._tokens(request))
+        return len(self._prompt(request).tokens)
 
-    def _tokens(self, request: GenerationRequest) -> list[int]:
-        if self._knows_tools:
-            messages = [to_hf(message, request.messages) for message in request.messages]
-        else:
-            messages = without_tools(request)
-        return self._render(messages, self._arguments(request))
+    def _prompt(self, request: GenerationRequest) -> Prompt:
+        messages = with_tools(request.messages, self._style) if self._knows_tools else without_tools(request)
+        arguments = self._arguments(request)
+        begun = begun_answer(request)
+        if begun is None:
+            return self._question(messages, arguments)
+        if begun.content:
+            return self._continued(messages, begun.content, arguments)
+        return self._question(messages[:-1], arguments)  # an answer that begins with nothing
+
+    def _question(self, messages: list[HfMessage], arguments: dict[str, Any]) -> Prompt:
+        tokens = self._render(messages, {**arguments, "add_generation_prompt": True})
+        return Prompt(tokens, self._opens_reasoning(tokens))
+
+    def _continued(self, messages: list[HfMessage], content: str, arguments: dict[str, Any]) -> Prompt:
+        """A prompt that ends inside of the last message. Where the template cannot leave it open, it stands behind what
+        the template begins an answer with, after reasoning if that begins with it."""
+        if self._has_template:
+            try:
+                return Prompt(self._render(messages, {**arguments, "continue_final_message": True}), prefill=content)
+            except BadRequest:
+                if len(messages) == 1:
+                    raise
+        prompt = self._question(messages[:-1], arguments)
+        closing = f"\n{self._tokenizer.think_end}\n\n" if prompt.in_reasoning else ""
+        tokens = [*prompt.tokens, *self._encode(closing), *self._encode(content, split_special_tokens=True)]
+        return Prompt(tokens, prefill=content)
+
+    def _encode(self, text: str, **options: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False, **options)) if text else []
 
     def _arguments(self, request: GenerationRequest) -> dict[str, Any]:
         for name in request.template_arguments:
@@ -81,7 +129,7 @@ class PromptRenderer:
                 raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
         arguments = dict(request.template_arguments)
         if self._knows_tools and (tools := offered_tools(request)):
-            arguments["tools"] = [to_hf_tool(tool) for tool in tools]
+            arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"
             if self._has_template:  # the same switch by its other name
@@ -99,7 +147,7 @@ class PromptRenderer:
     def _apply(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
         if self._has_template:
             arguments = {**arguments, "sanitize_control_tokens": True}
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **arguments))
+        return list(self._tokenizer.apply_chat_template(messages, **arguments))
 
     def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
         """System messages stay where they are if the template shows them there. Else those at the front become one, and
@@ -113,7 +161,7 @@ class PromptRenderer:
             if message["role"] == "system" and not (at_front and self._keeps_first_system):
                 message = {"role": "user", "content": message["content"]}
             if fitted and fitted[-1]["role"] == message["role"] in ("system", "user"):
-                fitted[-1] = {**message, "content": _join(fitted[-1]["content"], message["content"])}
+                fitted[-1] = {**message, "content": join(fitted[-1]["content"], message["content"])}
             else:
                 fitted.append(message)
         return fitted
@@ -123,7 +171,7 @@ class PromptRenderer:
         if not self._tokenizer.has_chat_template:
             return True
         try:
-            tokens = self._apply(messages, {})
+            tokens = self._apply(messages, {"add_generation_prompt": True})
         except Exception:  # templates raise whatever they like
             return False
         return PROBE in self._tokenizer.decode(tokens)
@@ -134,82 +182,16 @@ class PromptRenderer:
         return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self._tokenizer.think_start))
 
 
-def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    return () if request.tool_choice.mode == "none" else request.tools
-
-
-def without_tools(request: GenerationRequest) -> list[HfMessage]:
-    """For templates that know no tools: definitions, calls and results as text of the roles that there are."""
-    messages: list[HfMessage] = []
-    for message in request.messages:
-        hf = to_hf(message, request.messages)
-        if message.role == "tool":
-            hf = _user(result_as_text(message.content, name=hf.get("name", ""), is_error=message.is_error))
-        elif message.tool_calls:
-            hf = {**hf, "content": calls_as_text(message.content, message.tool_calls)}
-            del hf["tool_calls"]
-        messages.append(hf)
-    text = instructions(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
-    if text and messages and messages[0]["role"] == "system":
-        messages[0] = {**messages[0], "content": _join(messages[0]["content"], text)}
-    elif text:
-        messages.insert(0, {"role": "system", "content": text})
-    return messages
-
-
-def to_hf(message: Message, conversation: tuple[Message, ...]) -> HfMessage:
-    """As chat templates expect it. A tool's result names its function, which some templates print."""
-    hf: HfMessage = {"role": message.role, "content": message.content}
-    if message.reasoning:
-        hf["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        hf["tool_calls"] = [_to_hf_call(call) for call in message.tool_calls]
-    if message.role == "tool":
-        hf["tool_call_id"] = message.tool_call_id
-        name = _called_name(message.tool_call_id, conversation)
-        if name:
-            hf["name"] = name
-        if message.is_error:
-            hf["content"] = f"Error: {message.content}"
-    return hf
-
-
-def to_hf_tool(tool: Tool) -> dict[str, Any]:
-    parameters = tool.parameters or {"type": "object", "properties": {}}
-    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    return {"type": "function", "function": function}
-
-
-def plain_chat(messages: list[HfMessage]) -> str:
-    """For base models, which have no chat template: turns marked by their role, as a transcript to go on with."""
-    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
-    return "\n\n".join([*turns, "Assistant:"])
-
-
-def _to_hf_call(call: ToolCall) -> dict[str, Any]:
-    """Arguments as an object, which templates iterate or print as JSON; text that is none is passed on as it is."""
-    arguments: Any = call.arguments
-    try:
-        decoded = msgspec.json.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        decoded = None
-    if isinstance(decoded, dict):
-        arguments = decoded
-    return {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": arguments}}
-
-
-def _called_name(call_id: str, conversation: tuple[Message, ...]) -> str:
-    calls = (call for message in conversation for call in message.tool_calls)
-    return next((call.name for call in calls if call.id == call_id), "")
-
-
-def _user(content: str) -> HfMessage:
-    return {"role": "user", "content": content}
+def begun_answer(request: GenerationRequest) -> Message | None:
+    """The last message, where it is the beginning of the answer and not a turn of its own."""
+    last = request.messages[-1] if request.messages else None
+    return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 
 
 def _probe(role: str) -> HfMessage:
     return {"role": role, "content": PROBE}
 
 
-def _join(first: str, second: str) -> str:
-    return f"{first}\n\n{second}" if first else second
+def _probe_call(arguments: Any) -> list[HfMessage]:
+    call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": arguments}}
+    return [user("a"), {"role": "assistant", "content": "", "tool_calls": [call]}]

@@ -52,10 +52,12 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
     from service.executor.engine import BatchEngine, default_chunk_tokens
+    from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
     from service.executor.output import ChoiceWriter, ReasoningSplitter
-    from service.executor.prompt import PromptRenderer, offered_tools
+    from service.executor.prompt import PromptRenderer
     from service.executor.text import Vocabulary
     from service.tool_calling import StreamParser
+    from service.tool_calling.instructions import offered_tools
 
     engine = BatchEngine(
         loaded.model,
@@ -63,9 +65,10 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
         max_concurrency=settings.max_concurrency,
         chunk_tokens=settings.prefill_chunk_tokens or default_chunk_tokens(),
     )
-    renderer = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
+    prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)
-    markers, family = renderer.reasoning, renderer.tool_family
+    markers, family = prompts.reasoning, prompts.tool_family
+    compiler = GrammarCompiler(lambda: open_tokenizer(loaded.tokenizer, loaded.logits))
 
     def open_writer(sequence: Sequence) -> Writer:
         return ChoiceWriter(
@@ -78,5 +81,9 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
         )
 
     return Runtime(
-        engine=engine, renderer=renderer, open_writer=open_writer, logits=loaded.logits, device=loaded.device
+        engine=engine,
+        renderer=ConstrainingRenderer(prompts, compiler),
+        open_writer=open_writer,
+        logits=loaded.logits,
+        device=loaded.device,
     )

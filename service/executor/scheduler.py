@@ -42,12 +42,13 @@ class TokenChances(msgspec.Struct, frozen=True, gc=False):
 
 class Token(msgspec.Struct, frozen=True, gc=False):
     """One decoded token of one sequence. With `end` it is the last: on `stop` it is an end-of-text token, which has
-    no text. `chances` are there where the request asked for them."""
+    no text. `chances` are there where the request asked for them. `error` says why the sequence cannot go on."""
 
     sequence: int
     id: int
     end: EndReason | None = None
     chances: TokenChances | None = None
+    error: str = ""
 
 
 class Engine(Protocol):
@@ -227,6 +228,12 @@ class Scheduler:
                 self._write(running, token)
 
     def _write(self, running: _Running, token: Token) -> None:
+        if token.error:
+            log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
+            if token.end is None:
+                self._remove(token.sequence)
+            self._fail(token.sequence, EngineFailed("The answer's form could not be kept to. Simplify its schema."))
+            return
         running.tokens += 1
         writer = running.writer
         try:

@@ -19,7 +19,7 @@ class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
 
 class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     """A block is `begin`, then calls with a `separator` between them, then `end`; a call is `before`, its arguments,
-    `after`. In these texts `{name}` is the tool's name, `{index}` a number.
+    `after`. In these texts `{name}` is the tool's name, `{index}` a number; `separator` None means one call a block.
 
     Without `argument` the arguments are one JSON object. `trigger` is the text that nothing but a block begins with,
     where there is one: in running text it tells that a block begins.
@@ -28,7 +28,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     before: str
     after: str = ""
     begin: str = ""
-    separator: str = "\n"
+    separator: str | None = "\n"
     end: str = ""
     argument: ArgumentForm | None = None
     trigger: str = ""

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.generation import Tool, ToolCall, ToolChoice
+from service.generation import GenerationRequest, Tool, ToolCall, ToolChoice
 from service.tool_calling.families import hermes
 
 FAMILY = hermes.FAMILY.name
 RESULT, RESULT_END = "<tool_response>", "</tool_response>"
+
+
+def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
+    """The tools that the model is told of: none where none may be called."""
+    return () if request.tool_choice.mode == "none" else request.tools
 
 
 def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True) -> str:

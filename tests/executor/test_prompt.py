@@ -5,7 +5,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from service.errors import BadRequest, ContextLengthExceeded
-from service.executor.prompt import PromptRenderer, to_hf
+from service.executor.hf_messages import CallStyle, with_tools
+from service.executor.prompt import PromptRenderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall, ToolChoice
 
 CHATML = (
@@ -48,8 +49,8 @@ class TokenizerParts:
         arguments = {"enable_thinking": self.has_thinking, **arguments, "return_dict": False}
         return self._tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **arguments)
 
-    def encode(self, text: str) -> Any:
-        return self._tokenizer.encode(text)
+    def encode(self, text: str, **options: bool) -> Any:
+        return self._tokenizer.encode(text, **options)
 
     def decode(self, tokens: list[int]) -> Any:
         return self._tokenizer.decode(tokens)
@@ -134,13 +135,14 @@ def test_calls_and_results_become_what_templates_expect(tokenizer: Any) -> None:
         Message(role="assistant", reasoning="I should look.", tool_calls=(call,)),
         Message(role="tool", content="nothing there", tool_call_id="call_1", is_error=True),
     )
-    assert to_hf(messages[1], messages) == {
+    _, called, answered = with_tools(messages, CallStyle())
+    assert called == {
         "role": "assistant",
         "content": "",
         "reasoning_content": "I should look.",
         "tool_calls": [{"type": "function", "id": "call_1", "function": {"name": "look", "arguments": {"at": "x"}}}],
     }
-    assert to_hf(messages[2], messages) == {
+    assert answered == {
         "role": "tool",
         "content": "Error: nothing there",
         "tool_call_id": "call_1",
@@ -176,7 +178,7 @@ def test_the_family_is_the_templates_or_the_one_that_we_teach(tokenizer: Any, te
 @pytest.mark.parametrize(("arguments", "expected"), [("", {}), ("[1]", "[1]"), ("{", "{"), ("[" * 9999, "[" * 9999)])
 def test_arguments_that_are_no_object_pass_as_they_are(arguments: str, expected: object) -> None:
     message = Message(role="assistant", tool_calls=(ToolCall("c", "f", arguments),))
-    assert to_hf(message, ())["tool_calls"][0]["function"]["arguments"] == expected
+    assert with_tools((message,), CallStyle())[0]["tool_calls"][0]["function"]["arguments"] == expected
 
 
 @pytest.mark.parametrize(

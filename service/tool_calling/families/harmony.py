@@ -78,7 +78,7 @@ def render(calls: Sequence[ToolCall]) -> str:
     ) + (ENDS[2] if calls else "")
 
 
-FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator="")
+FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator=None)
 FAMILY = Family(
     name="harmony",
     openings=(Opening((START,), read_start), Opening((CHANNEL,), read_channel)),

@@ -1,0 +1,111 @@
+"""Conversations as chat templates read them: the dicts that transformers documents, and text where a template knows no
+tools."""
+
+from typing import Any
+
+import msgspec
+
+from service.generation import GenerationRequest, Message, Tool, ToolCall
+from service.normalize import canonical_tools
+from service.tool_calling.instructions import calls_as_text, instructions, result_as_text
+
+HfMessage = dict[str, Any]
+
+
+class CallStyle(msgspec.Struct, frozen=True):
+    """How a template wants calls. `text_arguments`: as their JSON text, where most want an object. `indexed_ids`: ids
+    that tell the tool and the place of the call, as Kimi K2 was trained on; elsewhere an id is only a name."""
+
+    text_arguments: bool = False
+    indexed_ids: bool = False
+
+
+def with_tools(messages: tuple[Message, ...], style: CallStyle) -> list[HfMessage]:
+    """For templates that know tools. A result names its function, which some templates print."""
+    calls = _Calls(style)
+    return [calls.to_hf(message) for message in messages]
+
+
+def without_tools(request: GenerationRequest) -> list[HfMessage]:
+    """For templates that know no tools: definitions, calls and results as text of the roles that there are."""
+    calls = _Calls(CallStyle())
+    messages: list[HfMessage] = []
+    for message in request.messages:
+        hf = calls.to_hf(message)
+        if message.role == "tool":
+            hf = user(result_as_text(message.content, name=hf.get("name", ""), is_error=message.is_error))
+        elif message.tool_calls:
+            hf = {**hf, "content": calls_as_text(message.content, message.tool_calls)}
+            del hf["tool_calls"]
+        messages.append(hf)
+    tools = canonical_tools(request.tools)
+    text = instructions(tools, request.tool_choice, parallel=request.parallel_tool_calls)
+    if text and messages and messages[0]["role"] == "system":
+        messages[0] = {**messages[0], "content": join(messages[0]["content"], text)}
+    elif text:
+        messages.insert(0, {"role": "system", "content": text})
+    return messages
+
+
+def to_hf_tool(tool: Tool) -> dict[str, Any]:
+    parameters = tool.parameters or {"type": "object", "properties": {}}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def plain_chat(messages: list[HfMessage]) -> str:
+    """For base models, which have no chat template: turns marked by their role, as a transcript to go on with."""
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    return "\n\n".join([*turns, "Assistant:"])
+
+
+def user(content: str) -> HfMessage:
+    return {"role": "user", "content": content}
+
+
+def join(first: str, second: str) -> str:
+    return f"{first}\n\n{second}" if first else second
+
+
+class _Calls:
+    """Goes through a conversation once, and remembers the calls that results will answer."""
+
+    def __init__(self, style: CallStyle) -> None:
+        self._style = style
+        self._names: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
+        self._count = 0
+
+    def to_hf(self, message: Message) -> HfMessage:
+        hf: HfMessage = {"role": message.role, "content": message.content}
+        if message.reasoning:
+            hf["reasoning_content"] = message.reasoning
+        if message.tool_calls:
+            hf["tool_calls"] = [self._call(call) for call in message.tool_calls]
+        if message.role == "tool":
+            hf["tool_call_id"] = self._ids.get(message.tool_call_id, message.tool_call_id)
+            if name := self._names.get(message.tool_call_id):
+                hf["name"] = name
+            if message.is_error:
+                hf["content"] = f"Error: {message.content}"
+        return hf
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        self._names[call.id] = call.name
+        self._ids[call.id] = f"functions.{call.name}:{self._count}" if self._style.indexed_ids else call.id
+        self._count += 1
+        arguments = call.arguments if self._style.text_arguments else _object(call.arguments)
+        return {
+            "type": "function",
+            "id": self._ids[call.id],
+            "function": {"name": call.name, "arguments": arguments},
+        }
+
+
+def _object(arguments: str) -> Any:
+    """Arguments as an object, which templates iterate or print as JSON; text that is none is passed on as it is."""
+    try:
+        decoded = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        return arguments
+    return decoded if isinstance(decoded, dict) else arguments

@@ -1,0 +1,247 @@
+"""The grammar of what a request allows its answer to be, where it promises anything: a required call, the arguments of
+strict tools, JSON under a schema. It is text, as llguidance reads it (its dialect of Lark, with `%json` for schemas).
+
+What is enforced: `tool_choice` required or named, one block of calls and nothing else, with arguments under the tools'
+schemas; a tool that is not `strict` is held to what of its schema can be enforced. Strict tools with `tool_choice`
+auto: text stays free, and calls are held to their form as soon as their marker is written. `response_format`: one JSON
+document, or calls where there are tools. A model that reasons may do so first.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from service.generation import GenerationRequest, Tool
+from service.tool_calling.closing import argument_schema, closed
+from service.tool_calling.families import FAMILIES, fallbacks
+from service.tool_calling.form import ArgumentForm, CallForm
+from service.tool_calling.instructions import offered_tools
+from service.tool_calling.schema import property_types
+from service.tool_calling.tagged import untyped
+
+Spell = Callable[[str], Sequence[str | int]]
+"""Markup as the tokenizer has it: text, and the ids of special tokens, which no text can stand for."""
+
+ANYTHING = "(?s:.*)"
+_GAP = '("\\n" | "\\n\\n")?'
+_ESCAPED = frozenset("\\/.+*?()|[]{}^$#&-~")
+# A line break may be followed by an indentation; more white space would only let a small model run on for ever.
+_JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
+_JSON_ESCAPES = {"json_allow_general_unicode_escapes": True}
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """How reasoning opens and closes; `inside`: it has been opened already."""
+
+    opens: str
+    closes: str
+    inside: bool = False
+
+
+def is_constrained(request: GenerationRequest) -> bool:
+    """Whether the request promises anything of its answer's form."""
+    tools = offered_tools(request)
+    called = bool(tools) and request.tool_choice.mode == "required"
+    return called or request.response_format is not None or any(tool.strict for tool in tools)
+
+
+def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell, thought: Thought | None) -> str:
+    """The grammar of a request that `is_constrained`. `family` is the model's format of calls, or None: then calls are
+    bare JSON objects, which every parser reads. Raises ValueError for what the format cannot express."""
+    grammar = _AnswerGrammar(request, family, spell)
+    return grammar.text(thought)
+
+
+def schema_grammar(schema: dict[str, Any]) -> str:
+    """The grammar of documents under a schema."""
+    return f"start: {_json(schema)}\n"
+
+
+def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
+    """The schemas that must be enforced to the letter, by the request's field that they stand in."""
+    schemas = {
+        f"tools[{i}].function.parameters": tool.parameters for i, tool in enumerate(request.tools) if tool.strict
+    }
+    if request.response_format is not None and request.response_format.schema is not None:
+        schemas["response_format.json_schema.schema"] = request.response_format.schema
+    return schemas
+
+
+class _AnswerGrammar:
+    def __init__(self, request: GenerationRequest, family: str | None, spell: Spell) -> None:
+        self._request = request
+        self._family = FAMILIES.get(family or "")
+        self._forms = self._family.forms if self._family else (fallbacks.FORM,)
+        self._tools = offered_tools(request)
+        self._rules = _Rules(spell)
+
+    def text(self, thought: Thought | None) -> str:
+        rules = self._rules
+        start = self._answer()
+        if thought is not None:
+            thinking = f"{rules.until(thought.closes)} {_GAP}"
+            start = f"{thinking} {start}" if thought.inside else f"({rules.literal(thought.opens)} {thinking})? {start}"
+        return f"start: {start}\n{rules}"
+
+    def _answer(self) -> str:
+        choice, wanted = self._request.tool_choice, self._request.response_format
+        if self._tools and choice.mode == "required":
+            named = tuple(tool for tool in self._tools if choice.name in ("", tool.name))
+            single = bool(choice.name) or not self._request.parallel_tool_calls
+            return self._calls(named, single=single)
+        if wanted is not None:
+            opening = self._family.answer if self._family else ""
+            document = f"{self._rules.literal(opening)} {_json(closed(wanted.schema or {'type': 'object'}))}"
+            calls = self._calls(self._tools, single=not self._request.parallel_tool_calls) if self._tools else ""
+            return self._rules.rule(f"{document} | {calls}" if calls else document)
+        return self._free()
+
+    def _calls(self, tools: Sequence[Tool], *, single: bool) -> str:
+        """One block of calls in one of the family's forms."""
+        return self._rules.rule(" | ".join(self._block(form, tools, single=single) for form in self._forms))
+
+    def _block(self, form: CallForm, tools: Sequence[Tool], *, single: bool, opened: str = "") -> str:
+        """`opened` is what of the block has been written already."""
+        rules = self._rules
+        begin = form.begin.removeprefix(opened)
+        before = form.before.removeprefix(opened) if not form.begin else form.before
+        call = rules.rule(" | ".join(self._call(form, before, tool) for tool in tools))
+        repeated = "" if single or form.separator is None else f"({rules.literal(form.separator)} {call})*"
+        return f"{rules.literal(begin)} {call} {repeated} {rules.literal(form.end)}"
+
+    def _call(self, form: CallForm, before: str, tool: Tool) -> str:
+        rules = self._rules
+        arguments = _Arguments(rules, tool, lenient=not tool.strict)
+        if self._request.tool_choice.mode == "auto" and not tool.strict:
+            arguments = _Arguments(rules, _free_arguments(tool), lenient=True)
+        written = arguments.one_by_one(form.argument) if form.argument else arguments.object()
+        return f"{rules.literal(before, tool.name)} {written} {rules.literal(form.after, tool.name)}"
+
+    def _free(self) -> str:
+        """Text, and calls in it."""
+        rules = self._rules
+        if self._family is not None and self._family.answer:
+            return rules.rule(
+                f"{self._calls(self._tools, single=True)} | {rules.literal(self._family.answer)} "
+                + rules.terminal(ANYTHING)
+            )
+        trigger = self._forms[0].trigger
+        if not trigger:  # calls stand alone, and begin as no text would
+            text = rules.terminal(r"[ \t\n]*([^ \t\n{\[](?s:.*))?")
+            return rules.rule(f"{self._calls(self._tools, single=False)} | {text}")
+        blocks = (self._block(form, self._tools, single=not form.begin, opened=trigger) for form in self._forms)
+        return f"({rules.until(trigger)} {rules.rule(' | '.join(blocks))})* {rules.without(trigger)}"
+
+
+class _Arguments:
+    """The arguments of one tool. Where `lenient`, what cannot be enforced is left out."""
+
+    def __init__(self, rules: "_Rules", tool: Tool, *, lenient: bool) -> None:
+        self._rules = rules
+        self._tool = tool
+        self._lenient = lenient
+
+    def object(self) -> str:
+        schema = {"type": "object", **self._tool.parameters}
+        return self._rules.rule(_json(closed(schema), lenient=self._lenient))
+
+    def one_by_one(self, form: ArgumentForm) -> str:
+        """The arguments in the order of the schema; those that are not required may be left out."""
+        properties: dict[str, Any] = self._tool.parameters.get("properties") or {}
+        required = self._tool.parameters.get("required") or ()
+        separator = self._rules.literal(form.separator)
+        first, others = "", ""
+        for name in reversed(properties):
+            argument = self._rules.rule(self._argument(form, name))
+            if name in required:
+                first, others = f"{argument} {others}", f"{separator} {argument} {others}"
+            else:
+                first = f"({argument} {others} | {first})" if first else f"({argument} {others})?"
+                others = f"({separator} {argument})? {others}"
+            first, others = self._rules.rule(first), self._rules.rule(others)
+        return first
+
+    def _argument(self, form: ArgumentForm, name: str) -> str:
+        return f"{self._rules.literal(form.before, name)} {self._value(form, name)}"
+
+    def _value(self, form: ArgumentForm, name: str) -> str:
+        """A value, and what stands after it."""
+        rules = self._rules
+        schema = closed(argument_schema(self._tool.parameters, name))
+        types = property_types(self._tool, name)
+        if form.values == "json":
+            return f"{_json(schema, lenient=self._lenient, escapes=False)} {rules.literal(form.after)}"
+        if "enum" in schema or "const" in schema:
+            values = (untyped(json.dumps(value)) for value in schema.get("enum", [schema.get("const")]))
+            return f"({' | '.join(map(rules.literal, values))}) {rules.literal(form.after)}"
+        if "string" not in types:
+            return f"{_json(schema, lenient=self._lenient)} {rules.literal(form.after)}"
+        if not self._lenient and (loose := {"pattern", "format"} & schema.keys()):
+            raise ValueError(f"{self._tool.name}.{name}: this model's format of calls cannot enforce {min(loose)!r}")
+        if types == {"string"}:
+            return rules.until(form.after, f"(?s:.{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}})")
+        return rules.until(form.after)
+
+
+class _Rules:
+    """The rules of a grammar, each added once under a name of its own."""
+
+    def __init__(self, spell: Spell) -> None:
+        self._spell = spell
+        self._names: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return "".join(f"{name}{body}\n" for body, name in self._names.items())
+
+    def rule(self, body: str, attribute: str = "") -> str:
+        return self._add("r", f"{attribute}: {body}")
+
+    def terminal(self, pattern: str) -> str:
+        return self._add("T", f": /{pattern}/")
+
+    def literal(self, text: str, name: str = "") -> str:
+        """`text` with `name` in it, and a number where it says `{index}`."""
+        pieces = text.replace("{name}", name).split("{index}")
+        return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
+
+    def until(self, end: str, text: str = ANYTHING) -> str:
+        """Text up to the first `end`, and that."""
+        first, *rest = self._spell(end)
+        written = " ".join(map(_written, rest))
+        if isinstance(first, int):
+            return f"{self.terminal(text)} {_written(first)} {written}"
+        return f"{self.rule(f'/{text}{_escape(first)}/', '[lazy]')} {written}"
+
+    def without(self, marker: str) -> str:
+        """Text that does not have `marker` in it."""
+        first = self._spell(marker)[0]
+        if isinstance(first, int):
+            return self.terminal(ANYTHING)
+        return self._add("T", f": /{ANYTHING}/ & ~/{ANYTHING}{_escape(first)}{ANYTHING}/")
+
+    def _add(self, prefix: str, body: str) -> str:
+        return self._names.setdefault(body, f"{prefix}{len(self._names)}")
+
+
+def _written(piece: str | int) -> str:
+    return f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False)
+
+
+def _escape(text: str) -> str:
+    """`text` in a regular expression of Rust's, where a backslash before other characters may mean something."""
+    return "".join(f"\\{c}" if c in _ESCAPED else c for c in text).replace("\n", "\\n")
+
+
+def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:
+    options = {**_JSON, **(_JSON_ESCAPES if escapes else {}), "lenient": lenient}
+    return "%json " + json.dumps({**schema, "x-guidance": options})
+
+
+def _free_arguments(tool: Tool) -> Tool:
+    """The tool with no more said of its arguments than their names and types."""
+    properties = {
+        name: {"type": sorted(property_types(tool, name))} for name in tool.parameters.get("properties") or ()
+    }
+    return Tool(name=tool.name, parameters={"properties": properties, "additionalProperties": True})
