@@ -1,6 +1,6 @@
 """The interface of every store, and what it may raise. Nothing here knows of requests or models."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -49,4 +49,33 @@ class CacheBackend(Protocol):
     async def stats(self) -> BackendStats: ...
     async def aclose(self) -> None:
         """Frees what is held. Calling it twice is allowed; nothing else may be called after it."""
+        ...
+
+
+class Leases(Protocol):
+    """Who of several processes is at work on a key. A lease has one holder, a note of its for those who wait, and ends
+    by itself `ttl` seconds after it was last taken or kept. Every method may raise `CacheUnavailable`."""
+
+    async def acquire(self, key: str, holder: str, note: str, *, ttl: float) -> str | None:
+        """Takes the lease if nobody has it; else returns the note of whoever has it."""
+        ...
+
+    async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
+        """Holds it for longer, with another note; takes it again if it has ended and nobody has it. False: another
+        holder has it now."""
+        ...
+
+    async def release(self, key: str, holder: str) -> None:
+        """Gives it back, if it is still this holder's. By then, whatever this process has set under the key is there
+        for the others to get."""
+        ...
+
+
+@runtime_checkable
+class HasLeases(Protocol):
+    """A store that other processes may share. Not every store is: memory is not."""
+
+    @property
+    def leases(self) -> Leases | None:
+        """None: it is shared with nobody."""
         ...

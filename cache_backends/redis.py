@@ -7,6 +7,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
 from cache_backends.base import BackendStats, CacheUnavailable
+from cache_backends.redis_leases import RedisLeases
 from cache_backends.urls import BackendUrl, positive_integer, positive_seconds
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class RedisBackend:
         self._errors = 0
         # While this runs, the server is away.
         self._probing: asyncio.Task[None] | None = None
+        self.leases = RedisLeases(prefix, self._call)
 
     @classmethod
     def from_url(cls, url: BackendUrl) -> "RedisBackend":

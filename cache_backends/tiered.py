@@ -7,12 +7,14 @@ from contextlib import suppress
 from logging import getLogger
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
-from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable
+from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable, HasLeases, Leases
 
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
 DRAIN_SECONDS = 5.0
 # How long a value may stay in a faster tier when the slower one cannot say for how long it holds.
 UNKNOWN_TTL_SECONDS = 60.0
+# How often somebody who waits for one value to be written looks whether it is.
+LOOK_SECONDS = 0.01
 
 log = getLogger(__name__)
 
@@ -51,6 +53,7 @@ class TieredBackend:
         self._errors = 0
         # Counts the changes: a value that was read before one must not be filled in after it.
         self._changes = 0
+        self.leases = _find_leases(self._first, self._slower)
 
     def __repr__(self) -> str:
         return f"<TieredBackend {self._first!r} {' '.join(repr(slower.tier) for slower in self._slower)}>"
@@ -179,6 +182,11 @@ class _SlowerTier:
             self._writer = asyncio.get_running_loop().create_task(self._write())
         return True
 
+    async def until_written(self, key: str) -> None:
+        """Returns when nothing waits to be written under the key; whether it was, `errors` counts."""
+        while key in self._unwritten and self._writer is not None and not self._writer.done():
+            await asyncio.wait({self._writer}, timeout=LOOK_SECONDS)
+
     async def delete(self, key: str) -> bool:
         waited = self._forget(key)
         async with self._changing:
@@ -226,6 +234,30 @@ class _SlowerTier:
         value, expires_at = entry
         self._unwritten_bytes -= len(value)
         return expires_at is None or expires_at > time.monotonic()
+
+
+class _TierLeases:
+    """The leases of a slower tier, given back only when that tier has what was set."""
+
+    def __init__(self, tier: _SlowerTier, leases: Leases) -> None:
+        self._tier = tier
+        self.acquire = leases.acquire
+        self.keep = leases.keep
+        self._release = leases.release
+
+    async def release(self, key: str, holder: str) -> None:
+        await self._tier.until_written(key)
+        await self._release(key, holder)
+
+
+def _find_leases(first: CacheBackend, slower: Iterable[_SlowerTier]) -> Leases | None:
+    """Those of the fastest tier that has any: it is the first in which another process can find what is stored."""
+    if isinstance(first, HasLeases) and first.leases is not None:
+        return first.leases
+    for tier in slower:
+        if isinstance(tier.tier, HasLeases) and tier.tier.leases is not None:
+            return _TierLeases(tier, tier.tier.leases)
+    return None
 
 
 def _ttl(expires_at: float | None) -> float | None:

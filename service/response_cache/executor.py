@@ -1,6 +1,10 @@
 """`CachingExecutor`: an `Executor` around another that generates nothing twice."""
 
+import asyncio
+from contextlib import suppress
+
 from cache_backends import CacheBackend
+from cache_backends.base import HasLeases
 from service.errors import NotCached, ShuttingDown
 from service.executor.base import (
     NO_DIRECTIVES,
@@ -16,9 +20,10 @@ from service.generation import GenerationRequest
 from service.normalize import normalize
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
-from service.response_cache.single_flight import Flight, FlightAnswer
+from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
+from service.response_cache.single_flight import Flight, FlightAnswer, Submit
 from service.response_cache.statistics import CacheCounters, CacheStatistics
-from service.response_cache.store import ResponseStore
+from service.response_cache.store import CLOSE_SECONDS, ResponseStore
 from service.settings import Settings
 
 
@@ -28,13 +33,24 @@ class CachingExecutor:
     Requests are normalised here, once, for the key as for the generation.
     """
 
-    def __init__(self, inner: Executor, backend: CacheBackend, settings: Settings) -> None:
+    def __init__(
+        self, inner: Executor, backend: CacheBackend, settings: Settings, *, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
         self.counters = CacheCounters()
         self._inner = inner
         self._policy = settings.cache_policy
         self._linger_seconds = settings.finish_abandoned_seconds
         self._keys = RequestKeys()
         self._store = ResponseStore(backend, self.counters)
+        # With other servers, where any can see what this one stores.
+        self._replicas: Replicas | None = None
+        if isinstance(backend, HasLeases) and backend.leases is not None:
+            limits = ReplicaLimits(
+                places=settings.max_concurrency,
+                wait_seconds=settings.request_timeout_seconds,
+                lease_seconds=lease_seconds,
+            )
+            self._replicas = Replicas(inner, self._store, backend.leases, limits)
         # The generations in flight that others may join, by key, and all of them.
         self._joinable: dict[str, Flight] = {}
         self._flights: set[Flight] = set()
@@ -74,9 +90,14 @@ class CachingExecutor:
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-        for flight in list(self._flights):
+        flights = list(self._flights)
+        for flight in flights:
             flight.abort(ShuttingDown("The server is shutting down."))
-            await flight.until_ended()
+        with suppress(TimeoutError):
+            # Those that are over already may wait for a store that hangs.
+            async with asyncio.timeout(CLOSE_SECONDS):
+                for flight in flights:
+                    await flight.until_ended()
         await self._store.aclose()
 
     async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> Answer:
@@ -95,28 +116,49 @@ class CachingExecutor:
             self.counters.hits += 1
             self.counters.collapsed += 1
             return await self._accepted(FlightAnswer(flight, "collapsed"), flight)
-        self.counters.misses += 1
         if directives.only_if_cached:
+            self.counters.misses += 1
             raise _not_cached()
-        return await self._lead(key, request, "miss")
+        if self._replicas is None or directives.max_age is not None:
+            self.counters.misses += 1
+            return await self._lead(key, request, "miss")
+        return await self._lead_among(self._replicas, key, request)
 
-    async def _lead(self, key: str, request: GenerationRequest, outcome: CacheOutcome) -> Answer:
+    async def _lead_among(self, replicas: Replicas, key: str, request: GenerationRequest) -> Answer:
+        """Leads the readers of this server, who may all turn out to follow another server's."""
+        try:
+            answer = await self._lead(key, request, "miss", lambda: replicas.submit(key, request))
+        except BaseException:
+            self.counters.misses += 1
+            raise
+        if answer.outcome == "collapsed":
+            self.counters.hits += 1
+            self.counters.collapsed += 1
+        else:
+            self.counters.misses += 1
+        return answer
+
+    async def _lead(
+        self, key: str, request: GenerationRequest, outcome: CacheOutcome, submit: Submit | None = None
+    ) -> Answer:
         def ended(flight: Flight) -> None:
-            self._flights.discard(flight)
             if self._joinable.get(key) is flight:
                 del self._joinable[key]
-            if flight.completion is not None and may_store(request, flight.completion, flight.events):
+            if flight.answer is not None and flight.answer.stored:
+                flight.stored = True
+            elif flight.completion is not None and may_store(request, flight.completion, flight.events):
                 flight.write = self._store.put(key, flight.completion)
                 flight.stored = flight.write is not None and self._store.writes
 
         flight = Flight(
-            lambda: self._inner.submit(request),
+            submit or (lambda: self._inner.submit(request)),
             ended,
             with_logprobs=request.logprobs is not None,
             linger_seconds=self._linger_seconds,
         )
         flight.stored = self._store.writes
         self._flights.add(flight)
+        flight.when_ended(self._flights.discard)
         self._joinable.setdefault(key, flight)
         return await self._accepted(FlightAnswer(flight, outcome), flight)
 
@@ -126,6 +168,8 @@ class CachingExecutor:
         except BaseException:
             await answer.aclose()
             raise
+        if flight.answer is not None and flight.answer.outcome == "collapsed":
+            answer.outcome = "collapsed"
         return answer
 
 

@@ -31,8 +31,7 @@ class Flight:
         self.events: list[Event] = []
         self.completion: Completion | None = None
         self.error: BaseException | None = None
-        self.accepted = False
-        self.prompt_tokens = 0
+        self.answer: Answer | None = None
         self.readers = 0
         # Whether the answer is or will be stored, and the write that decides it.
         self.stored = True
@@ -44,6 +43,14 @@ class Flight:
         self._waiters: list[asyncio.Future[None]] = []
         self._lingering: asyncio.TimerHandle | None = None
         self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def accepted(self) -> bool:
+        return self.answer is not None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return 0 if self.answer is None else self.answer.prompt_tokens
 
     @property
     def over(self) -> bool:
@@ -75,6 +82,10 @@ class Flight:
         """Waits until the task of the generation has ended, its cleaning up included."""
         await asyncio.wait({self._task})
 
+    def when_ended(self, call: Callable[["Flight"], object]) -> None:
+        """Calls it then."""
+        self._task.add_done_callback(lambda _: call(self))
+
     async def until_accepted(self) -> None:
         """Raises what `submit` raised."""
         while not self.accepted and not self.over:
@@ -94,11 +105,8 @@ class Flight:
             raise self.error.with_traceback(None)
 
     async def _run(self) -> None:
-        answer: Answer | None = None
         try:
-            answer = await self._submit()
-            self.prompt_tokens = answer.prompt_tokens
-            self.accepted = True
+            answer = self.answer = await self._submit()
             self._wake()
             async for event in answer.events():
                 self._feed(event)
@@ -109,8 +117,8 @@ class Flight:
         except Exception as exc:
             self._end(error=exc)
         finally:
-            if answer is not None:
-                await self._close(answer)
+            if self.answer is not None:
+                await self._close(self.answer)
 
     def _feed(self, event: Event) -> None:
         self._builder.feed(event)

@@ -86,6 +86,14 @@ class ResponseStore:
             writer = self._writers[key] = asyncio.get_running_loop().create_task(self._write(key))
         return writer
 
+    async def written(self, key: str) -> bool:
+        """Whether the backend has what was put last under a key, once that is known."""
+        writer = self._writers.get(key)
+        if writer is not None:
+            await asyncio.wait({writer})
+            return not writer.cancelled() and writer.result()
+        return await self.get(key) is not None
+
     async def count_items(self) -> int:
         """How many the backend holds; what it told last when it does not answer within a few milliseconds."""
         if self._counting is None or self._counting.done():
