@@ -14,8 +14,10 @@ KEY_VERSION = 1
 # An agent sends the same tools with every request, 64 KB of them, and dialects give equal ones as one object.
 REMEMBERED_TOOL_SETS = 8
 
-# Sorts the keys of dictionaries (JSON Schemas, template arguments), and nothing else: order counts everywhere else.
+# Sort the keys of dictionaries (JSON Schemas, template arguments), and nothing else: order counts everywhere else.
+# msgpack copies text as it is, and so is many times faster; its integers have 64 bits, those of a schema may have more.
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_LONG_INTEGERS = msgspec.json.Encoder(order="deterministic")
 
 
 class RequestKeys:
@@ -34,7 +36,7 @@ class RequestKeys:
         if request.tools:
             digest = self._digest(request.tools)
             request = msgspec.structs.replace(request, tools=())
-        return hashlib.sha256(_ENCODER.encode((KEY_VERSION, fingerprint, digest, request))).hexdigest()
+        return hashlib.sha256(_encode((KEY_VERSION, fingerprint, digest, request))).hexdigest()
 
     def _digest(self, tools: tuple[Tool, ...]) -> bytes:
         # The tools are kept beside their digest: while they live, nothing else has their identity.
@@ -42,8 +44,16 @@ class RequestKeys:
         if remembered is not None:
             self._digests.move_to_end(id(tools))
             return remembered[1]
-        digest = hashlib.sha256(_ENCODER.encode(tools)).digest()
+        digest = hashlib.sha256(_encode(tools)).digest()
         self._digests[id(tools)] = tools, digest
         if len(self._digests) > REMEMBERED_TOOL_SETS:
             self._digests.popitem(last=False)
         return digest
+
+
+def _encode(value: tuple[object, ...]) -> bytes:
+    """The first byte tells the two encodings apart: an array begins with "[" in JSON alone."""
+    try:
+        return _ENCODER.encode(value)
+    except OverflowError:
+        return _LONG_INTEGERS.encode(value)

@@ -73,6 +73,26 @@ async def test_bad_body_is_refused_in_shape(client: httpx.AsyncClient, path: str
     assert (await client.post(path, json=HELLO)).status_code == 200
 
 
+LONG = 10**400
+LONG_SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "maximum": LONG}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": LONG_SCHEMA}}]}),
+        (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": LONG_SCHEMA}}}),
+        (CHAT, {"chat_template_kwargs": {"n": LONG}}),
+        (MESSAGES, {"tools": [{"name": "f", "input_schema": LONG_SCHEMA}]}),
+    ],
+    ids=["tools", "response-format", "template-arguments", "anthropic-tools"],
+)
+async def test_free_form_json_may_hold_integers_of_any_size(
+    client: httpx.AsyncClient, path: str, field: dict[str, object]
+) -> None:
+    assert (await client.post(path, json=HELLO | field)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -218,6 +218,27 @@ def test_temperatures_are_told_apart(left: float, right: float) -> None:
     assert (keys[0] == keys[1]) is (left == right)
 
 
+INTEGERS = st.integers() | st.integers(min_value=-(10**30), max_value=10**30)
+
+
+@settings(deadline=None)
+@given(INTEGERS, INTEGERS)
+def test_integers_of_any_size_are_told_apart(left: int, right: int) -> None:
+    """Schemas may bound a number by more than the 64 bits of msgpack's."""
+    for path in (("tools", 0, "parameters", "maximum"), ("template_arguments", "nested", "a")):
+        keys = [key_of(changed(REQUEST, path, value)) for value in (left, right)]
+        assert (keys[0] == keys[1]) is (left == right)
+
+
+def test_the_order_of_keys_is_no_difference_beside_a_long_integer() -> None:
+    nested = {"a": 2**64, "b": 2}
+    keys = [
+        key_of(changed(REQUEST, ("template_arguments", "nested"), dict(items)))
+        for items in (nested.items(), reversed(nested.items()))
+    ]
+    assert keys[0] == keys[1]
+
+
 DEFAULTS = SamplingParams(temperature=0.6, top_p=0.95)
 
 OPENAI: dict[str, Any] = {
