@@ -15,6 +15,7 @@ from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 
 from service.settings import Settings
+from service.unread_body import UnreadBody
 
 logger = logging.getLogger("anyclaude.server")
 
@@ -55,7 +56,8 @@ async def serve(
     """
     config = _config(settings, listener or bind(settings))
     stopping = stop or asyncio.Event()
-    serving = asyncio.ensure_future(hypercorn_serve(cast(ASGIFramework, app), config, shutdown_trigger=stopping.wait))
+    framework = cast(ASGIFramework, UnreadBody(app))
+    serving = asyncio.ensure_future(hypercorn_serve(framework, config, shutdown_trigger=stopping.wait))
     ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
     try:
         with _signals(stopping, serving) if stop is None else nullcontext():

@@ -182,6 +182,25 @@ async def test_a_chunked_body_is_bounded(client: httpx.AsyncClient) -> None:
     assert b'"code":"request_too_large"' in answer
 
 
+@pytest.mark.parametrize("pieces", [1, 11, 3000])
+@pytest.mark.parametrize(
+    ("request_line", "content_type", "status"),
+    [
+        (b"POST /nowhere", b"application/json", b"404"),
+        (b"POST /health", b"application/json", b"405"),
+        (b"GET /health", b"application/json", b"200"),
+        (b"POST /v1/messages", b"text/plain", b"415"),
+        (b"POST /v1/chat/completions", b"text/plain", b"415"),
+    ],
+)
+async def test_a_body_that_nobody_reads_does_not_hold_the_connection(
+    client: httpx.AsyncClient, request_line: bytes, content_type: bytes, status: bytes, pieces: int
+) -> None:
+    head = request_line + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: " + content_type
+    answer = await exchange(client.base_url, head + b"\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * pieces)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
 @pytest.mark.parametrize(
     "sent",
     [

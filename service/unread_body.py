@@ -1,0 +1,50 @@
+"""Takes in what an app leaves unread of a request's body, so that its answer can end.
+
+Hypercorn hands a body over in a queue of ten pieces, and puts the end of the exchange into the same queue. An app that
+refuses a request without reading its body, as one to an unknown path, would otherwise leave the queue full: the end
+never comes, and the connection stays for ever, also when the client has gone. A piece may be one byte.
+"""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class UnreadBody:
+    """The app, which need not read bodies to their end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_read = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._is_read = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._is_read or message["type"] != "http.response.body" or message.get("more_body", False):
+            await self._send(message)
+            return
+        discarding = asyncio.ensure_future(self._discard())
+        try:
+            await self._send(message)
+        finally:
+            discarding.cancel()
+
+    async def _discard(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
