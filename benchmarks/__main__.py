@@ -1,5 +1,6 @@
 """The command: runs cases, shows and stores what they measured."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 )
 def benchmarks(names: tuple[str, ...], quick: bool, output: Path | None) -> None:
     """Run the benchmarks, or those named. Exit code 1: a case failed, or a full run missed a target."""
+    # As Ctrl-C does, SIGTERM must take along what runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
     chosen = {name: cases.load(name) for name in names or cases.names()}
     passed = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -74,6 +75,39 @@ class Connection:
             chunks.append((await self._reader.readexactly(size + 2))[:-2])
         await self._reader.readline()
         return b"".join(chunks)
+
+
+class Streamed(msgspec.Struct, frozen=True):
+    """An answer that came as a stream of OpenAI's: when its first text was there, in seconds since it was asked."""
+
+    first_text_seconds: float
+    text: str
+
+
+async def stream(port: int, request: bytes) -> Streamed:
+    """Asks on a connection of its own, and looks at every event when it comes. Raises `UnexpectedResponse` for an
+    answer without text."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    started = time.perf_counter()
+    writer.write(request)
+    first = 0.0
+    parts = []
+    # Whole events come in chunks of their own, so the lines between them are of no interest.
+    while (line := await reader.readline()) and line.strip() != b"data: [DONE]":
+        text = _text_of(line)
+        first = first or (time.perf_counter() - started if text else 0.0)
+        parts.append(text)
+    writer.close()
+    if not first:
+        raise UnexpectedResponse("Expected a stream with text, found none")
+    return Streamed(first, "".join(parts))
+
+
+def _text_of(line: bytes) -> str:
+    if not line.startswith(b"data: {"):
+        return ""
+    choices = msgspec.json.decode(line[6:]).get("choices") or [{}]
+    return choices[0].get("delta", {}).get("content") or ""
 
 
 async def fetch(port: int, request: bytes) -> Response:
