@@ -53,7 +53,7 @@ class GenerationEndpoint:
         headers = Headers(scope=scope)
         caller = identify_caller(headers, settings)
         check_json_content_type(headers)
-        directives = read_cache_control(headers.get("cache-control"))
+        directives = read_cache_control(headers.getlist("cache-control"))
         body = await read_body(receive, headers, settings)
         record.request_bytes = len(body)
 

@@ -194,6 +194,17 @@ async def test_cache_control(tmp_path: Path, directive: str, statuses: list[str]
     assert seen == statuses
 
 
+async def test_cache_control_on_several_lines_is_one_list(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    seen = []
+    for _ in range(2):
+        request = RawRequest(CHAT, json.dumps(BODY).encode())
+        request.scope["headers"] += [(b"cache-control", b"private"), (b"cache-control", b"no-store")]
+        await request.run(app)
+        seen.append(request.headers["cache-status"])
+    assert seen == ["anyclaude; fwd=bypass", "anyclaude; fwd=bypass"]
+
+
 async def test_only_if_cached(tmp_path: Path) -> None:
     app = create_app(settings(tmp_path))
     only = {"cache-control": "only-if-cached"}
