@@ -13,14 +13,17 @@ class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
-def check_json_content_type(headers: Headers) -> None:
-    """Refuses a body that does not say that it is JSON. This is also what keeps a web page's plain form post, which
-    a browser sends across origins without asking, from reaching the model."""
+def check_content(headers: Headers) -> None:
+    """Refuses a body that does not say that it is JSON, and one that is compressed. The first is also what keeps a web
+    page's plain form post, which a browser sends across origins without asking, from reaching the model."""
     content_type = headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         found = f"'{content_type}'" if content_type else "no Content-Type"
         raise UnsupportedMediaType(f"Expected the header 'Content-Type: application/json', found {found}.")
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"Expected a body that is not compressed, found 'Content-Encoding: {encoding}'.")
 
 
 async def read_body(receive: Receive, headers: Headers, settings: Settings) -> bytes:

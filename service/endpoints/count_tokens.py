@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.access import identify_caller
-from service.body import ClientGone, check_json_content_type, read_body
+from service.body import ClientGone, check_content, read_body
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.endpoints.context import ServiceContext
 from service.model_names import check_model
@@ -20,7 +20,7 @@ class CountTokensEndpoint:
         executor = self._context.executor
         headers = Headers(scope=scope)
         identify_caller(headers, self._context.settings)
-        check_json_content_type(headers)
+        check_content(headers)
         try:
             body = await read_body(receive, headers, self._context.settings)
         except ClientGone:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.access import identify_caller
-from service.body import ClientGone, check_json_content_type, read_body
+from service.body import ClientGone, check_content, read_body
 from service.cache_headers import cache_status, read_cache_control
 from service.dialects.base import ClientRequest, Dialect, Reply
 from service.endpoints.context import ServiceContext
@@ -52,7 +52,7 @@ class GenerationEndpoint:
         settings, executor = self._context.settings, self._context.executor
         headers = Headers(scope=scope)
         caller = identify_caller(headers, settings)
-        check_json_content_type(headers)
+        check_content(headers)
         directives = read_cache_control(headers.getlist("cache-control"))
         body = await read_body(receive, headers, settings)
         record.request_bytes = len(body)

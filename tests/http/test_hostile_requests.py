@@ -125,6 +125,15 @@ async def test_content_type_must_be_json(client: httpx.AsyncClient, content_type
     assert_error_shape(response, anthropic=False)
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("zstd", 415), ("Identity", 200)])
+async def test_a_compressed_body_is_refused_as_one(client: httpx.AsyncClient, encoding: str, status: int) -> None:
+    response = await client.post(CHAT, json=HELLO, headers={"content-encoding": encoding})
+    assert response.status_code == status
+    if status != 200:
+        assert f"'Content-Encoding: {encoding}'" in response.json()["error"]["message"]
+        assert_error_shape(response, anthropic=False)
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
