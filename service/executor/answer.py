@@ -32,6 +32,10 @@ class RunningAnswer:
         self._completion_tokens = 0
         self._reasoning_tokens = 0
 
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
     def fail_after(self, seconds: float, error: ServiceError) -> None:
         """Sets the deadline of the whole answer."""
         self._deadline = asyncio.get_running_loop().call_later(seconds, self.fail, error)

@@ -8,6 +8,7 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.constraint import Constraint
+from service.executor.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.messages import Sequence
 from service.executor.sampling import greedy, make_logits_processors, make_sampler
 from service.executor.scheduler import Token, TokenChances
@@ -58,10 +59,21 @@ class BatchEngine:
     def __init__(self, model: Any, end_tokens: set[int], *, max_concurrency: int, chunk_tokens: int) -> None:
         self.prompt_tokens_read = 0
         self._model = model
+        self._cost = measure_cache_cost(model)
         self._end_tokens = sorted(end_tokens)
         self._max_concurrency = max_concurrency
         self._chunk_tokens = chunk_tokens
         self._start()
+
+    def shortfall(self, sequences: list[Sequence]) -> int:
+        room = room_bytes()
+        if room is None:
+            return 0
+        needed = self._cost.bytes_for(len(each.prompt.tokens) + each.max_tokens for each in sequences)
+        return needed - int(KV_SHARE * (room + self._kv_bytes()))
+
+    def memory_bytes(self) -> int:
+        return held_bytes()
 
     def insert(self, sequence: Sequence) -> None:
         self._starting[sequence.id] = _Start(sequence)
@@ -78,6 +90,11 @@ class BatchEngine:
         self._read_prompts()
         _, responses = self._batch.next()
         return [self._token(response) for response in responses]
+
+    def _kv_bytes(self) -> int:
+        caches = [start.cache for start in self._starting.values() if start.cache is not None]
+        held: int = self._batch.prompt_cache_nbytes + sum(layer.nbytes for cache in caches for layer in cache)
+        return held
 
     def _read_prompts(self) -> None:
         """At most one chunk. Prompts that end with this chunk are read together: it is what a device is best at."""

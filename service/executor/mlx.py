@@ -5,26 +5,15 @@ This module imports neither MLX nor transformers: those load on their thread, wh
 
 import asyncio
 import itertools
-import logging
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from service.errors import (
-    BadRequest,
-    EngineFailed,
-    GenerationTimeout,
-    NotReady,
-    Overloaded,
-    ServiceError,
-    ShuttingDown,
-)
+from service.errors import BadRequest, GenerationTimeout, NotReady, Overloaded, ShuttingDown
 from service.executor.answer import RunningAnswer
 from service.executor.base import (
     NO_DIRECTIVES,
@@ -34,13 +23,13 @@ from service.executor.base import (
     ModelProfile,
     StoredAnswer,
 )
-from service.executor.messages import Abort, Delivery, Message, Progress, Prompt, Sequence, Shutdown, Submit
-from service.executor.runtime import Loader, Runtime, load_runtime, release_thread
-from service.executor.scheduler import RETRY_AFTER_SECONDS, Scheduler
+from service.executor.messages import Prompt, Sequence
+from service.executor.runtime import Loader, load_runtime
+from service.executor.scheduler import RETRY_AFTER_SECONDS
+from service.executor.supervisor import Supervisor
+from service.executor.worker import ServedModel
 from service.generation import Choice, Completion, GenerationRequest, SamplingParams, Usage
 from service.settings import Settings
-
-log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,68 +45,45 @@ class MlxExecutor:
         self, model_path: Path, profile: ModelProfile, settings: Settings, *, load: Loader = load_runtime
     ) -> None:
         self.profile = profile
-        self._path = model_path
         self._settings = settings
-        self._load = load
-        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._ids = itertools.count()
-        self._answers: dict[int, RunningAnswer] = {}
         self._arriving = 0
-        self._settled = asyncio.Event()
-        self._runtime: Runtime | None = None
-        self._scheduler: Scheduler | None = None
-        self._failure = ""
         self._closing = False
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def status(self) -> ExecutorStatus:
-        if self._failure:
-            return ExecutorStatus(state="failed", detail=self._failure)
-        scheduler, runtime = self._scheduler, self._runtime
-        if scheduler is None or runtime is None:
-            return ExecutorStatus(state="loading", waiting=self._arriving, detail=f"loading {self._path.name}")
-        running = scheduler.running
-        waiting = max(0, len(self._answers) - running)
+        supervisor = self._supervisor
+        pulse = supervisor.pulse
         return ExecutorStatus(
-            state="ready",
-            running=running,
-            waiting=waiting,
-            detail=runtime.device,
-            engine_restarts=scheduler.restarts,
+            state=supervisor.state,
+            running=pulse.running,
+            waiting=max(0, supervisor.in_flight - pulse.running) if supervisor.model else self._arriving,
+            detail=supervisor.detail,
+            memory_bytes=pulse.memory_bytes,
+            engine_restarts=pulse.restarts,
         )
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
-        self._thread.start()
+        self._supervisor.start()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
         with self._reserve(request.n):
-            runtime = await self._ready()
-            _check_logit_bias(request.sampling, runtime.logits)
-            prompt = await self._off_loop(runtime.renderer.render, request)
+            model = await self._ready()
+            _check_logit_bias(request.sampling, model.logits)
+            prompt = await self._off_loop(model.renderer.render, request)
             self._refuse_when_closing()
             if request.max_tokens == 0:
                 return StoredAnswer(_empty_completion(request, len(prompt.tokens)), "bypass")
             return self._begin(request, prompt)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        runtime = await self._ready()
-        return await self._off_loop(runtime.renderer.count, request)
+        model = await self._ready()
+        return await self._off_loop(model.renderer.count, request)
 
     async def aclose(self) -> None:
-        """A thread that does not end within the grace period is left behind: it cannot be interrupted."""
         self._closing = True
-        self._runtime = self._scheduler = None  # so that the model is freed on the thread that ran it
-        self._inbox.put(Shutdown())
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, self._settings.shutdown_grace_seconds)
-            if self._thread.is_alive():
-                log.warning("The MLX thread is still busy and is left behind")
-        self._settled.set()
-        self._fail_answers(lambda: ShuttingDown("The server is shutting down."))
+        await self._supervisor.aclose()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     # The request's way in, on the event loop
@@ -127,7 +93,7 @@ class MlxExecutor:
         """Holds places in the queue while a request is being prepared. Who is refused is refused at once."""
         self._refuse_when_closing()
         places = self._settings.max_concurrency + self._settings.max_queue
-        if len(self._answers) + self._arriving >= places:
+        if self._supervisor.in_flight + self._arriving >= places:
             raise Overloaded(
                 f"{self._settings.max_queue} requests wait already. Try again later, or raise maxQueue.",
                 retry_after=RETRY_AFTER_SECONDS,
@@ -138,18 +104,19 @@ class MlxExecutor:
         finally:
             self._arriving -= sequences
 
-    async def _ready(self) -> Runtime:
+    async def _ready(self) -> ServedModel:
         """Waits while the model loads."""
+        supervisor = self._supervisor
         try:
             async with asyncio.timeout(self._settings.queue_timeout_seconds):
-                await self._settled.wait()
+                await supervisor.settled.wait()
         except TimeoutError:
             message = f"The model {self.profile.id} is still loading. Try again later."
             raise NotReady(message, retry_after=RETRY_AFTER_SECONDS) from None
         self._refuse_when_closing()
-        if self._failure or self._runtime is None:
-            raise NotReady(self._failure)
-        return self._runtime
+        if supervisor.model is None or supervisor.state == "failed":
+            raise NotReady(supervisor.detail)
+        return supervisor.model
 
     async def _off_loop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._prompts, lambda: function(*args, **kwargs))
@@ -177,87 +144,12 @@ class MlxExecutor:
             [sequence.id for sequence in sequences],
             len(prompt.tokens),
             with_logprobs=request.logprobs is not None,
-            abort=self._abort,
+            abort=self._supervisor.abort,
         )
         seconds = self._settings.request_timeout_seconds
         answer.fail_after(seconds, GenerationTimeout(f"The answer was not finished within {seconds:g} seconds."))
-        for sequence in sequences:
-            self._answers[sequence.id] = answer
-            self._inbox.put(Submit(sequence))
+        self._supervisor.begin(sequences, answer)
         return answer
-
-    def _abort(self, sequences: list[int]) -> None:
-        for sequence in sequences:
-            self._inbox.put(Abort(sequence))
-
-    # The answer's way back, on the event loop
-
-    def _receive(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            if isinstance(delivery, Progress):
-                answer = self._answers.get(delivery.sequence)
-            else:
-                answer = self._answers.pop(delivery.sequence, None)
-            if answer is not None:
-                answer.take(delivery)
-
-    def _loaded(self, runtime: Runtime, scheduler: Scheduler) -> None:
-        if not self._closing:
-            self._runtime, self._scheduler = runtime, scheduler
-            self._settled.set()
-
-    def _failed(self, detail: str) -> None:
-        self._failure = detail
-        self._runtime = self._scheduler = None
-        self._settled.set()
-        self._fail_answers(lambda: EngineFailed(detail))
-
-    def _fail_answers(self, error: Callable[[], ServiceError]) -> None:
-        answers, self._answers = set(self._answers.values()), {}
-        for answer in answers:
-            answer.fail(error())
-
-    # The thread that owns MLX
-
-    def _run(self) -> None:
-        try:
-            runtime = self._load_runtime()
-            if runtime is not None:
-                self._run_scheduler(runtime)
-        except BaseException as exc:
-            log.critical("The MLX thread has ended", exc_info=exc)
-            self._post(self._failed, f"The thread that runs the model has ended: {exc!r}")
-        finally:
-            release_thread()
-
-    def _load_runtime(self) -> Runtime | None:
-        try:
-            return self._load(self._path, self.profile, self._settings)
-        except Exception as exc:
-            log.exception("The model %s could not be loaded", self._path)
-            self._post(self._failed, f"The model {self.profile.id} could not be loaded: {exc}")
-            return None
-
-    def _run_scheduler(self, runtime: Runtime) -> None:
-        scheduler = Scheduler(
-            runtime.engine,
-            self._inbox,
-            lambda deliveries: self._post(self._receive, deliveries),
-            runtime.open_writer,
-            max_concurrency=self._settings.max_concurrency,
-        )
-        self._post(self._loaded, runtime, scheduler)
-        scheduler.run()
-        runtime.engine.close()
-
-    def _post(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls a function on the event loop. Where the loop is gone, nobody is left to work for."""
-        loop = self._loop
-        try:
-            if loop is not None:
-                loop.call_soon_threadsafe(lambda: function(*args, **kwargs))
-        except RuntimeError:
-            self._inbox.put(Shutdown())
 
 
 def _of_choice(sampling: SamplingParams, choice: int) -> SamplingParams:

@@ -3,12 +3,12 @@
 import importlib
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from service.executor.memory import free_memory_bytes
 from service.models.blas import load_openblas
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ def load_model(path: Path, *, dequantize_on_cpu: bool = True) -> LoadedModel:
     _prepare_libraries()
     import mlx.core as mx
 
+    from service.executor.device_memory import set_memory_limits
+
+    set_memory_limits()
     mlx_lm_utils: Any = importlib.import_module("mlx_lm.utils")
     model, config = mlx_lm_utils.load_model(path)
     tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))
@@ -82,14 +85,3 @@ def _dense_on_cpu(model: Any) -> Any:
     mx.clear_cache()
     log.info("The weights are dense f32 (%.1f GiB), which is fastest on a CPU", needed / 2**30)
     return model
-
-
-def free_memory_bytes() -> int | None:
-    """What can be used without swapping, or None where that cannot be told cheaply."""
-    if not sys.platform.startswith("linux"):
-        return None
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None

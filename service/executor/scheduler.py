@@ -26,11 +26,19 @@ from service.executor.messages import (
     Shutdown,
     Submit,
 )
+from service.executor.pulse import Pulse
+from service.executor.turns import Turns
 
 log = logging.getLogger(__name__)
 
 EndReason = Literal["stop", "length"]
 RETRY_AFTER_SECONDS = 5.0
+FAILURES_IN_A_ROW = 3
+"""So often the engine may fail without any progress in between; then rebuilding it does not help."""
+
+
+class EngineLost(Exception):
+    """The engine cannot be made to work again on this thread: it must be loaded anew."""
 
 
 class TokenChances(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +60,17 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 
 class Engine(Protocol):
-    """Runs sequences side by side. Only the scheduler's thread calls it."""
+    """Runs sequences side by side. Only the scheduler's thread calls it. `prompt_tokens_read` grows with every part of
+    a prompt that was read."""
+
+    @property
+    def prompt_tokens_read(self) -> int: ...
+
+    def shortfall(self, sequences: list[Sequence]) -> int:
+        """The bytes that are missing to run these side by side up to their last token; 0 or less: they fit."""
+        ...
+
+    def memory_bytes(self) -> int: ...
 
     def insert(self, sequence: Sequence) -> None:
         """The sequence takes part from the next `step` on, its prompt first. Raises for what is wrong with it alone."""
@@ -104,10 +122,10 @@ class _Running:
 
 
 class Scheduler:
-    """At most `max_concurrency` sequences run, the others wait in the order in which they came.
+    """At most `max_concurrency` sequences run, as far as memory allows; the others wait, short prompts before long ones
+    in `Turns`.
 
     Where the engine fails, sequences of which nothing was sent run again, once; the others end in `EngineFailed`.
-    `heartbeat` grows with every step that the engine completes, `restarts` with every time that it was rebuilt.
     """
 
     def __init__(
@@ -118,10 +136,10 @@ class Scheduler:
         open_writer: Callable[[Sequence], Writer],
         *,
         max_concurrency: int,
+        pulse: Pulse | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.heartbeat = 0
-        self.restarts = 0
+        self.pulse = pulse or Pulse()
         self._engine = engine
         self._inbox = inbox
         self._send = deliver
@@ -130,6 +148,9 @@ class Scheduler:
         self._clock = clock
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, _Running] = {}
+        self._turns = Turns()
+        self._next: int | None = None
+        self._failures = 0
         self._retried: set[int] = set()
         self._outbox: list[Delivery] = []
         self._engine_broken = False
@@ -147,12 +168,15 @@ class Scheduler:
         return len(self._waiting)
 
     def run(self) -> None:
-        """Steps until `Shutdown`, and sleeps while there is nothing to do."""
+        """Steps until `Shutdown`, and sleeps while there is nothing to do. Raises `EngineLost`; who has got no terminal
+        message then, gets none from here any more."""
         while not self._stopping:
             if not self._waiting and not self._running:
                 self._receive(self._inbox.get())
             try:
                 self.step()
+            except EngineLost:
+                raise
             except Exception as exc:  # a defect of ours must not end the thread, nor leave a client waiting
                 self._recover(exc)
 
@@ -160,7 +184,10 @@ class Scheduler:
         self._drain_inbox()
         self._expire()
         self._admit()
+        self.pulse.running = len(self._running)
         self._decode()
+        self.pulse.running = len(self._running)
+        self.pulse.memory_bytes = self._engine.memory_bytes()
         self._deliver()
 
     def _drain_inbox(self) -> None:
@@ -201,27 +228,46 @@ class Scheduler:
         if self._engine_broken and self._waiting:
             self._rebuild()
         while self._waiting and len(self._running) < self._max_concurrency:
-            _, sequence = self._waiting.popitem(last=False)
+            sequence = self._waiting[self._whose_turn()]
             try:
+                if not self._has_room(sequence):
+                    return
+                del self._waiting[sequence.id]
                 writer = self._open_writer(sequence)
                 self._engine.insert(sequence)
-            except ServiceError as error:
-                self._fail(sequence.id, error)
-            except Exception:
-                log.exception("Sequence %d could not be started", sequence.id)
-                self._fail(sequence.id, EngineFailed("The generation could not be started. Try again."))
+            except Exception as exc:
+                self._waiting.pop(sequence.id, None)
+                self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
             else:
                 self._running[sequence.id] = _Running(sequence, writer)
+
+    def _whose_turn(self) -> int:
+        """A turn is kept until it is taken: who needs more memory than is free now is overtaken by nobody."""
+        if self._next is None or self._next not in self._waiting:
+            self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
+        return self._next
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Raises `Overloaded` for one that does not even fit alone."""
+        missing = self._engine.shortfall([sequence])
+        if missing > 0:
+            raise _too_large(sequence, missing)
+        running = [running.sequence for running in self._running.values()]
+        return not running or self._engine.shortfall([*running, sequence]) <= 0
 
     def _decode(self) -> None:
         if not self._running:
             return
+        read = self._engine.prompt_tokens_read
         try:
             tokens = self._engine.step()
         except Exception as exc:
             self._recover(exc)
             return
-        self.heartbeat += 1
+        if tokens or self._engine.prompt_tokens_read != read:
+            self._failures = 0
+            self.pulse.heartbeat += 1
+            self.pulse.progress_at = self._clock()
         for token in tokens:
             running = self._running.get(token.sequence)
             if running is not None:
@@ -279,6 +325,9 @@ class Scheduler:
 
     def _recover(self, exc: Exception) -> None:
         """The batch is lost: who has been sent nothing goes back to the head of the queue, once."""
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            raise EngineLost(f"The engine failed {self._failures} times in a row, the last time with: {exc!r}") from exc
         log.error("The engine failed with %d sequences running; it is rebuilt", len(self._running), exc_info=exc)
         self._engine_broken = True
         lost, self._running = list(self._running.values()), {}
@@ -294,12 +343,10 @@ class Scheduler:
     def _rebuild(self) -> None:
         try:
             self._engine.reset()
-        except Exception:
-            log.exception("The engine could not be rebuilt")
-            self._fail_all(lambda: EngineFailed("The engine failed and could not be rebuilt. Try again."))
-        else:
-            self._engine_broken = False
-            self.restarts += 1
+        except Exception as exc:
+            raise EngineLost(f"The engine could not be rebuilt: {exc!r}") from exc
+        self._engine_broken = False
+        self.pulse.restarts += 1
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
         """Each gets its own error: an exception gathers the traceback of whoever raises it."""
@@ -312,6 +359,20 @@ class Scheduler:
 
 def _shutting_down() -> ShuttingDown:
     return ShuttingDown("The server is shutting down.")
+
+
+def _not_started(sequence: Sequence) -> EngineFailed:
+    log.exception("Sequence %d could not be started", sequence.id)
+    return EngineFailed("The generation could not be started. Try again.")
+
+
+def _too_large(sequence: Sequence, missing_bytes: int) -> Overloaded:
+    message = (
+        f"There is not enough memory for a prompt of {len(sequence.prompt.tokens)} tokens and up to "
+        f"{sequence.max_tokens} more: {missing_bytes / 2**20:,.0f} MiB are missing. Ask for fewer tokens, or try again "
+        "when more memory is free."
+    )
+    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def _waited_too_long() -> Overloaded:

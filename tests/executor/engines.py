@@ -16,10 +16,13 @@ from service.settings import Settings
 
 class CountingEngine:
     """Reads a prompt two tokens a step, then counts 1, 2, 3, ... up to `max_tokens`. `fail` is called before each
-    step with its number, and may raise. `most` is the largest number of sequences it ever held."""
+    step with its number, and may raise. `most` is the largest number of sequences it ever held. A token, read or
+    written, takes one of `memory` bytes."""
 
-    def __init__(self, fail: Callable[[int], None] = lambda step: None) -> None:
+    def __init__(self, fail: Callable[[int], None] = lambda step: None, *, memory: int = 1_000_000) -> None:
         self.fail = fail
+        self.memory = memory
+        self.prompt_tokens_read = 0
         self.held: dict[int, Sequence] = {}
         self.most = 0
         self.resets = 0
@@ -27,6 +30,12 @@ class CountingEngine:
         self.closed = False
         self._unread: dict[int, int] = {}
         self._counters: dict[int, int] = {}
+
+    def shortfall(self, sequences: list[Sequence]) -> int:
+        return sum(len(each.prompt.tokens) + each.max_tokens for each in sequences) - self.memory
+
+    def memory_bytes(self) -> int:
+        return sum(len(each.prompt.tokens) + each.max_tokens for each in self.held.values())
 
     def insert(self, sequence: Sequence) -> None:
         assert sequence.id not in self.held
@@ -53,6 +62,7 @@ class CountingEngine:
     def _next(self, sequence: Sequence) -> Token | None:
         if self._unread[sequence.id] > 0:
             self._unread[sequence.id] -= 2
+            self.prompt_tokens_read += 2
             return None
         self._counters[sequence.id] += 1
         count = self._counters[sequence.id]
@@ -111,6 +121,7 @@ class WordRenderer:
 
 def counting_loader(engine: CountingEngine, renderer: WordRenderer | None = None) -> Callable[..., Runtime]:
     def load(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+        engine.held.clear()
         return Runtime(engine=engine, renderer=renderer or WordRenderer(), open_writer=NumberWriter, logits=100)
 
     return load

@@ -233,19 +233,6 @@ async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
         assert executor.status().engine_restarts == 1
 
 
-async def test_a_dead_thread_is_told_to_everybody() -> None:
-    def die(step: int) -> None:
-        raise SystemExit("killed")
-
-    async with running(counting_loader(CountingEngine(die))) as executor:
-        answer = await executor.submit(question(max_tokens=5))
-        with pytest.raises(EngineFailed, match="killed"):
-            await answer.completion()
-        assert executor.status().state == "failed"
-        with pytest.raises(NotReady, match="killed"):
-            await executor.submit(question())
-
-
 async def test_closing_fails_what_runs_and_what_comes() -> None:
     gate = Gate()
     engine = CountingEngine(gate)

@@ -169,6 +169,16 @@ class FaultyEngine:
         self._fail = fail
         self._steps = 0
 
+    @property
+    def prompt_tokens_read(self) -> int:
+        return self._engine.prompt_tokens_read
+
+    def shortfall(self, sequences: list[Sequence]) -> int:
+        return self._engine.shortfall(sequences)
+
+    def memory_bytes(self) -> int:
+        return self._engine.memory_bytes()
+
     def insert(self, sequence: Sequence) -> None:
         self._engine.insert(sequence)
 
