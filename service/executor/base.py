@@ -43,7 +43,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A reading that costs nothing. `running` and `waiting` are sequences; `detail` is for people.
 
     `memory_bytes` is what the model and everything computed with it hold, `prefix_cache_bytes` the prefix cache's part
-    of it; None is not known. `engine_restarts` and `tool_call_repairs` count since the start.
+    of it; None is not known. `engine_restarts` counts since the start, what follows since the model was loaded: repairs
+    in tool calls, and calls that broke off, could not be read, named no tool on offer, or do not fit their schema.
     """
 
     state: ModelState
@@ -54,6 +55,10 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: int | None = None
     engine_restarts: int = 0
     tool_call_repairs: int = 0
+    tool_calls_cut: int = 0
+    tool_calls_broken: int = 0
+    tool_calls_unknown: int = 0
+    tool_calls_mismatched: int = 0
 
 
 class Answer(Protocol):

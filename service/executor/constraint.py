@@ -50,6 +50,5 @@ def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int3
         from llguidance.mlx import apply_token_bitmask
 
         return apply_token_bitmask(logits, bits)
-    width = logits.shape[-1]
-    allowed = np.unpackbits(bits.view(np.uint8), axis=-1, bitorder="little", count=bits.size * 32)[:, :width]
+    allowed = np.unpackbits(bits.view(np.uint8), axis=-1, bitorder="little", count=logits.shape[-1])
     return mx.where(mx.array(allowed.view(np.bool_)), logits, -math.inf)

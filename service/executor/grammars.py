@@ -86,6 +86,8 @@ class Prompts(Protocol):
     """What is needed of a `PromptRenderer`."""
 
     @property
+    def knows_tools(self) -> bool: ...
+    @property
     def tool_family(self) -> str | None: ...
     def render(self, request: GenerationRequest) -> Prompt: ...
     def count(self, request: GenerationRequest) -> int: ...
@@ -106,7 +108,7 @@ class ConstrainingRenderer:
             return prompt
         thought = self._prompts.thought(request, prompt)
         try:
-            text = answer_grammar(request, self._prompts.tool_family, self._compiler.spell, thought)
+            text = answer_grammar(self._asked(request), self._prompts.tool_family, self._compiler.spell, thought)
             matcher = self._compiler.compile(text)
         except ValueError as exc:
             raise self._refusal(request, exc) from exc
@@ -115,6 +117,12 @@ class ConstrainingRenderer:
 
     def count(self, request: GenerationRequest) -> int:
         return self._prompts.count(request)
+
+    def _asked(self, request: GenerationRequest) -> GenerationRequest:
+        """A model that was taught to call by the prompt alone does not know when to stop: where it must call, it calls
+        once."""
+        single = request.tool_choice.mode == "required" and not self._prompts.knows_tools
+        return msgspec.structs.replace(request, parallel_tool_calls=False) if single else request
 
     def _refusal(self, request: GenerationRequest, reason: ValueError) -> BadRequest:
         """Names the schema at fault, where it is one."""

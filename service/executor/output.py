@@ -13,6 +13,8 @@ from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, Too
 from service.executor.scheduler import EndReason, Token, TokenChances
 from service.executor.text import Detokenizer, Scanner, Vocabulary
 from service.generation import TokenLogprob, TopLogprob
+from service.tool_calling.calls import Counts
+from service.tool_calling.watch import CallWatch
 
 
 class ReasoningMarkers(msgspec.Struct, frozen=True):
@@ -23,8 +25,13 @@ class ReasoningMarkers(msgspec.Struct, frozen=True):
 
 
 class Parser(Protocol):
-    """Turns the visible text of one choice into events: text and tool calls."""
+    """Turns the visible text of one choice into events: text and tool calls. `done`: the one call that was wanted is
+    whole."""
 
+    @property
+    def done(self) -> bool: ...
+    @property
+    def counts(self) -> Counts: ...
     def feed(self, text: str) -> list[Event]: ...
     def finish(self, *, truncated: bool) -> list[Event]:
         """`truncated`: it was not the model that ended the text."""
@@ -105,6 +112,7 @@ class ChoiceWriter:
         *,
         stop: tuple[str, ...] = (),
         reasoning: ReasoningSplitter | None = None,
+        watch: CallWatch | None = None,
     ) -> None:
         self.stopped = False
         self.reasoning_tokens = 0
@@ -114,6 +122,7 @@ class ChoiceWriter:
         self._parser = parser
         self._stops = Scanner(stop) if stop else None
         self._reasoning = reasoning
+        self._watch = watch
         self._calls = 0
         self._logprobs = _HeldLogprobs()
 
@@ -132,15 +141,20 @@ class ChoiceWriter:
                 self._logprobs.drop()
         if token.chances is not None:
             self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
-        return self._events(thought, visible, last=False)
+        events = self._events(thought, visible, last=False)
+        if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # a format with channels
+            self.reasoning_tokens += 1
+        return events
 
     def finish(self, reason: EndReason) -> list[Event]:
         events: list[Event] = []
         if not self.stopped:
             self._detokenizer.finalize()
             events = self._flush(self._detokenizer.last_segment)
-        truncated = reason == "length" or self.stopped
+        truncated = not self._parser.done and (reason == "length" or self.stopped)
         self._parsed(events, self._parser.finish(truncated=truncated))
+        if self._watch is not None:
+            self._watch.finish(self._parser.counts)
         if self._calls and not truncated:
             return [*events, ChoiceFinished(self._choice, "tool_calls")]
         return [*events, ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)]
@@ -164,6 +178,7 @@ class ChoiceWriter:
         logprobs = self._logprobs.release(len(visible), held=held)
         if visible:
             self._parsed(events, self._parser.feed(visible))
+            self.stopped = self.stopped or self._parser.done
         if logprobs:
             _attach(events, TextDelta(self._choice, "", logprobs))
         return events
@@ -174,6 +189,8 @@ class ChoiceWriter:
                 self._calls += 1
             elif isinstance(event, ToolCallAbandoned):
                 self._calls -= 1
+        if self._watch is not None:
+            self._watch.feed(parsed)
         events += parsed
 
 

@@ -47,7 +47,7 @@ class PromptRenderer:
         # A renderer in Python, which some models have in place of a template, takes no further arguments.
         self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
         template = tokenizer.get_chat_template() if self._has_template else ""
-        self._knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
+        self.knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
         self._keeps_first_system = self._shows([_probe("system"), user("a")])
         self._keeps_later_system = self._shows([user("a"), _probe("system")]) and self._shows(
             [user("a"), {"role": "assistant", "content": "b"}, _probe("system"), user("c")]
@@ -67,7 +67,7 @@ class PromptRenderer:
     @property
     def tool_family(self) -> str | None:
         """The format of tool calls that the model is taught, by its template or by us; None is not known."""
-        if not self._knows_tools:
+        if not self.knows_tools:
             return FAMILY
         return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
 
@@ -93,7 +93,7 @@ class PromptRenderer:
         return len(self._prompt(request).tokens)
 
     def _prompt(self, request: GenerationRequest) -> Prompt:
-        messages = with_tools(request.messages, self._style) if self._knows_tools else without_tools(request)
+        messages = with_tools(request.messages, self._style) if self.knows_tools else without_tools(request)
         arguments = self._arguments(request)
         begun = begun_answer(request)
         if begun is None:
@@ -128,7 +128,7 @@ class PromptRenderer:
             if name in OURS:
                 raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
         arguments = dict(request.template_arguments)
-        if self._knows_tools and (tools := offered_tools(request)):
+        if self.knows_tools and (tools := offered_tools(request)):
             arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"

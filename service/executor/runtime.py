@@ -12,6 +12,7 @@ from service.executor.messages import Prompt, Sequence
 from service.executor.scheduler import Engine, Writer
 from service.generation import GenerationRequest
 from service.settings import Settings
+from service.tool_calling.watch import CallTally, CallWatch
 
 
 class Renderer(Protocol):
@@ -25,13 +26,14 @@ class Renderer(Protocol):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model. `logits` is how many token ids it scores; `device` is for people."""
+    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` is over its answers."""
 
     engine: Engine
     renderer: Renderer
     open_writer: Callable[[Sequence], Writer]
     logits: int
     device: str = ""
+    tally: CallTally = msgspec.field(default_factory=CallTally)
 
 
 Loader = Callable[[Path, ModelProfile, Settings], Runtime]
@@ -70,14 +72,19 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     markers, family = prompts.reasoning, prompts.tool_family
     compiler = GrammarCompiler(lambda: open_tokenizer(loaded.tokenizer, loaded.logits))
 
+    tally = CallTally()
+
     def open_writer(sequence: Sequence) -> Writer:
+        request = sequence.request
+        tools = offered_tools(request)
         return ChoiceWriter(
             sequence.choice,
             loaded.tokenizer.detokenizer,
             vocabulary,
-            StreamParser(offered_tools(sequence.request), family, choice=sequence.choice),
-            stop=sequence.request.stop,
+            StreamParser(tools, family, choice=sequence.choice, single=not request.parallel_tool_calls),
+            stop=request.stop,
             reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers else None,
+            watch=CallWatch(tools, tally) if tools else None,
         )
 
     return Runtime(
@@ -86,4 +93,5 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
         open_writer=open_writer,
         logits=loaded.logits,
         device=loaded.device,
+        tally=tally,
     )

@@ -50,8 +50,7 @@ def is_constrained(request: GenerationRequest) -> bool:
 def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell, thought: Thought | None) -> str:
     """The grammar of a request that `is_constrained`. `family` is the model's format of calls, or None: then calls are
     bare JSON objects, which every parser reads. Raises ValueError for what the format cannot express."""
-    grammar = _AnswerGrammar(request, family, spell)
-    return grammar.text(thought)
+    return _AnswerGrammar(request, family, spell).text(thought)
 
 
 def schema_grammar(schema: dict[str, Any]) -> str:

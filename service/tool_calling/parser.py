@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.events import ChoiceFinished, CompletionBuilder, Done, Event, TextDelta
+from service.events import (
+    ChoiceFinished,
+    CompletionBuilder,
+    Done,
+    Event,
+    TextDelta,
+    ToolCallAbandoned,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from service.generation import Tool, ToolCall, Usage
 from service.tool_calling.calls import Calls, Counts
 from service.tool_calling.families import FAMILIES, fallbacks
@@ -30,9 +39,15 @@ class StreamParser:
     text, markup and all, follows as content. So a call is never invented, and nothing is lost.
     """
 
-    def __init__(self, tools: Sequence[Tool], family: str | None = None, *, choice: int = 0) -> None:
-        """`family` None reads every format. Raises ValueError for one that there is not."""
+    def __init__(
+        self, tools: Sequence[Tool], family: str | None = None, *, choice: int = 0, single: bool = False
+    ) -> None:
+        """`family` None reads every format. With `single` the text ends with its first call: what follows is not read.
+        Raises ValueError for a family that there is not."""
+        self.done = False
         self._choice = choice
+        self._single = single
+        self._in_call = False
         self._source = Source()
         self._calls = Calls(self._source, {tool.name: tool for tool in tools}, choice)
         openings = _openings(tools, family)
@@ -47,8 +62,7 @@ class StreamParser:
         if self._scan is None:
             return [TextDelta(self._choice, text)] if text else []
         self._source.feed(text)
-        next(self._scan, None)
-        return self._calls.drain()
+        return self._events()
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
         """The text is at its end. With `truncated` it was not the model that ended it (its tokens ran out): then
@@ -56,8 +70,25 @@ class StreamParser:
         if self._scan is None:
             return []
         self._source.end(truncated=truncated)
+        return self._events()
+
+    def _events(self) -> list[Event]:
+        if self._scan is None or self.done:
+            return []
         next(self._scan, None)
-        return self._calls.drain()
+        events = self._calls.drain()
+        return self._up_to_first_call(events) if self._single else events
+
+    def _up_to_first_call(self, events: list[Event]) -> list[Event]:
+        """`done` becomes true with the first whole call."""
+        kept: list[Event] = []
+        for event in events:
+            if self._in_call and not isinstance(event, ToolCallDelta | ToolCallAbandoned):
+                break
+            self._in_call = isinstance(event, ToolCallStarted | ToolCallDelta)
+            kept.append(event)
+        self.done = self._in_call and self.counts.calls > 0
+        return kept
 
 
 def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, truncated: bool = False) -> ParsedOutput:

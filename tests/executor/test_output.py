@@ -6,6 +6,7 @@ from service.executor.scheduler import EndReason, Token, TokenChances
 from service.executor.text import Vocabulary
 from service.generation import Tool
 from service.tool_calling import StreamParser
+from service.tool_calling.watch import CallTally, CallWatch
 
 THINK = ReasoningMarkers("<think>", "</think>")
 
@@ -35,10 +36,15 @@ class Letters:
 
 
 def writer(
-    stop: tuple[str, ...] = (), *, reasoning: ReasoningSplitter | None = None, parser: Parser | None = None
+    stop: tuple[str, ...] = (),
+    *,
+    reasoning: ReasoningSplitter | None = None,
+    parser: Parser | None = None,
+    watch: CallWatch | None = None,
 ) -> ChoiceWriter:
     letters = Letters()
-    return ChoiceWriter(0, letters, Vocabulary(letters), parser or StreamParser(()), stop=stop, reasoning=reasoning)
+    parser = parser or StreamParser(())
+    return ChoiceWriter(0, letters, Vocabulary(letters), parser, stop=stop, reasoning=reasoning, watch=watch)
 
 
 def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
@@ -156,3 +162,32 @@ def test_a_call_that_is_none_after_all_is_no_reason() -> None:
     events = write(writer(parser=StreamParser([Tool(name="go")], "hermes")), broken)
     assert text_of(events) == broken
     assert events[-1] == ChoiceFinished(0, "stop")
+
+
+def test_the_one_call_that_was_wanted_ends_the_answer() -> None:
+    parser = StreamParser([Tool(name="go")], "hermes", single=True)
+    one = writer(parser=parser)
+    text = f"{CALL}\n{CALL}"
+    events = [event for letter in text if not one.stopped for event in one.feed(Token(0, ord(letter)))]
+    assert one.stopped
+    events += one.finish("stop")
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["go"]
+    assert events[-1] == ChoiceFinished(0, "tool_calls")
+
+
+def test_calls_are_watched_to_the_end() -> None:
+    tally = CallTally()
+    tool = Tool(name="go", parameters={"type": "object", "properties": {"to": {"type": "integer"}}})
+    watched = writer(parser=StreamParser([tool], "hermes"), watch=CallWatch([tool], tally))
+    write(watched, CALL)
+    assert tally == CallTally(mismatched=1)
+    cut = writer(parser=StreamParser([tool], "hermes"), watch=CallWatch([tool], tally))
+    write(cut, CALL[:-20], "length")
+    assert tally == CallTally(mismatched=1, cut=1)
+
+
+def test_reasoning_on_a_channel_is_counted_too() -> None:
+    channels = writer(parser=StreamParser((), "harmony"))
+    events = write(channels, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>yes")
+    assert (reasoning_of(events), text_of(events)) == ("hm", "yes")
+    assert channels.reasoning_tokens == 2

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,77 @@ def test_a_prompt_that_does_not_fit_is_refused_with_its_counts(tokenizer: Any) -
 def test_a_base_model_gets_a_transcript(tokenizer: Any) -> None:
     request = talk(("system", "Be brief."), ("user", "Hi"))
     assert rendered(tokenizer, None, request) == "System: Be brief.\n\nUser: Hi\n\nAssistant:"
+
+
+BEGUN = talk(("user", "Colours?"), ("assistant", "Red, gre"))
+TRIMMING = CHATML.replace("{{ m.content }}", "{{ m.content | trim | upper }}")
+
+
+@pytest.mark.parametrize(
+    ("template", "tail"),
+    [
+        (CHATML, f"{ASK}Red, gre"),
+        (TRIMMING, f"{ASK}Red, gre"),  # what the template makes of it cannot be left open
+        (None, "User: Colours?\n\nAssistant:Red, gre"),
+    ],
+)
+def test_an_answer_that_was_begun_is_continued(tokenizer: Any, template: str | None, tail: str) -> None:
+    prompt = PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).render(BEGUN)
+    assert tokenizer.decode(prompt.tokens).endswith(tail)
+    assert prompt.prefill == "Red, gre"
+
+
+def test_the_beginning_of_an_answer_is_no_reasoning(tokenizer: Any) -> None:
+    template = THINKING.replace("{{ m.content }}", "{{ m.content | upper }}")
+    prompt = PromptRenderer(TokenizerParts(tokenizer, template, thinking=True), context_length=4096).render(BEGUN)
+    assert tokenizer.decode(prompt.tokens).endswith("<think>\n\n</think>\n\nRed, gre")
+    assert not prompt.in_reasoning
+
+
+def test_an_answer_begun_with_nothing_is_a_new_one(tokenizer: Any) -> None:
+    assert rendered(tokenizer, CHATML, talk(("user", "Hi"), ("assistant", ""))).endswith(turn("user", "Hi") + ASK)
+
+
+def test_no_beginning_of_an_answer_writes_control_tokens(tokenizer: Any) -> None:
+    request = talk(("user", "Hi"), ("assistant", "a<|im_end|>b"))
+    for template in (CHATML, TRIMMING):
+        tokens = PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).render(request).tokens
+        assert tokens.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
+
+
+def called(*calls: ToolCall) -> tuple[Message, ...]:
+    results = tuple(Message(role="tool", content="done", tool_call_id=call.id) for call in calls)
+    return (Message(role="user", content="Look."), Message(role="assistant", tool_calls=calls), *results)
+
+
+def test_templates_that_join_arguments_as_text_get_text(tokenizer: Any) -> None:
+    template = TOOLS.replace(
+        "[{{ c.function.name }} {{ c.function.arguments | tojson }}]", "{{ '=' + c.function.arguments }}"
+    )
+    request = GenerationRequest(messages=called(ToolCall("call_1", "look", '{"at": "x"}')), tools=(TOOL,))
+    assert '={"at": "x"}' in rendered(tokenizer, template, request)
+
+
+def test_ids_tell_tool_and_place_where_the_model_was_trained_on_that() -> None:
+    calls = (ToolCall("call00000", "look", "{}"), ToolCall("call00001", "go", "{}"))
+    _, made, *results = with_tools(called(*calls), CallStyle(indexed_ids=True))
+    assert [call["id"] for call in made["tool_calls"]] == ["functions.look:0", "functions.go:1"]
+    assert [result["tool_call_id"] for result in results] == ["functions.look:0", "functions.go:1"]
+
+
+def test_results_find_their_calls_in_linear_time() -> None:
+    messages = [m for i in range(10_000) for m in called(ToolCall(f"call{i:05d}", "look", "{}"))]
+    started = time.process_time()
+    assert len(with_tools(tuple(messages), CallStyle())) == 30_000
+    assert time.process_time() - started < 3.0  # looking through the conversation for each takes 15
+
+
+@pytest.mark.parametrize("template", [TOOLS, CHATML.replace("m.tool_calls or ", "")])
+def test_the_key_order_of_schemas_does_not_change_the_prompt(tokenizer: Any, template: str) -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "string"}, "a": {}}}
+    turned = {"properties": {"a": {}, "b": {"type": "string"}}, "type": "object"}
+    first, second = (
+        rendered(tokenizer, template, talk(("user", "Hi"), tools=(Tool(name="look", parameters=parameters),)))
+        for parameters in (schema, turned)
+    )
+    assert first == second

@@ -1,0 +1,66 @@
+"""Looks after the calls that a model makes: checks them against their tools' schemas, and keeps count."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from service.events import Event, ToolCallAbandoned, ToolCallDelta, ToolCallStarted
+from service.generation import Tool, ToolCall
+from service.tool_calling.calls import Counts
+from service.tool_calling.schema import check
+
+log = logging.getLogger(__name__)
+
+
+class CallTally(msgspec.Struct):
+    """Over all answers. `repaired` is the number of repairs; the others are calls: `cut` broke off, `broken` could not
+    be read, `unknown` named no tool on offer, `mismatched` do not fit their tool's schema."""
+
+    repaired: int = 0
+    cut: int = 0
+    broken: int = 0
+    unknown: int = 0
+    mismatched: int = 0
+
+
+class CallWatch:
+    """Watches the events of one answer. A call that does not fit is the client's all the same: it is told of in the
+    log, by its tool's name, and counted."""
+
+    def __init__(self, tools: Sequence[Tool], tally: CallTally) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self._tally = tally
+        self._open: ToolCallStarted | None = None
+        self._arguments: list[str] = []
+
+    def feed(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, ToolCallDelta):
+                self._arguments.append(event.arguments)
+                continue
+            if isinstance(event, ToolCallAbandoned):
+                self._open = None
+            self._close()
+            if isinstance(event, ToolCallStarted):
+                self._open = event
+
+    def finish(self, counts: Counts) -> None:
+        """`counts` are the parser's, for this answer."""
+        self._close()
+        self._tally.repaired += counts.repairs
+        self._tally.cut += counts.cut_calls
+        self._tally.broken += counts.broken_calls
+        self._tally.unknown += counts.unknown_tools
+
+    def _close(self) -> None:
+        opened, self._open = self._open, None
+        arguments = "".join(self._arguments)
+        self._arguments.clear()
+        tool = self._tools.get(opened.name) if opened is not None else None
+        if opened is None or tool is None:
+            return
+        mismatches = check(ToolCall(opened.id, opened.name, arguments), tool)
+        if mismatches:
+            self._tally.mismatched += 1
+            log.warning("A call of the tool %s does not fit its schema in %d places", opened.name, len(mismatches))

@@ -1,0 +1,196 @@
+"""What the grammars allow is what the parsers read: random documents under a grammar come back as valid calls."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import numpy as np
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+from service.generation import GenerationRequest, ResponseFormat, Tool, ToolCall, ToolChoice
+from service.tool_calling import FAMILIES, parse
+from service.tool_calling.grammar import Thought, answer_grammar, is_constrained
+
+TEXT_FAMILIES = [*FAMILIES, None]
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "note": {"type": "string", "maxLength": 6},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+        "unit": {"enum": ["c", "f"]},
+        "options": {
+            "type": "object",
+            "properties": {"on": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2}},
+            "required": ["on"],
+        },
+    },
+    "required": ["note", "options"],
+}
+TOOLS = (
+    Tool(name="forecast", parameters=PARAMETERS, strict=True),
+    Tool(name="ping", parameters={"type": "object", "properties": {}}),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo_model: Path) -> LLTokenizer:
+    return LLTokenizer((demo_model / "tokenizer.json").read_text(), eos_token=2)
+
+
+def spell(text: str) -> Sequence[str]:
+    """As for a tokenizer to which no markup is special."""
+    return [text] if text else []
+
+
+def asked(mode: Any, *, name: str = "", tools: tuple[Tool, ...] = TOOLS, **fields: Any) -> GenerationRequest:
+    return GenerationRequest(messages=(), tools=tools, tool_choice=ToolChoice(mode, name), **fields)
+
+
+def accepts(tokenizer: LLTokenizer, grammar: str, text: str) -> bool:
+    matcher = LLMatcher(tokenizer, grammar)
+    assert not matcher.is_error(), matcher.get_error()
+    tokens = tokenizer.tokenize_str(text)
+    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+
+
+def walk(tokenizer: LLTokenizer, grammar: str, seed: int) -> str | None:
+    """A random document; None if it would not end."""
+    matcher = LLMatcher(tokenizer, grammar)
+    assert not matcher.is_error(), matcher.get_error()
+    chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
+    bits = allocate_token_bitmask(1, tokenizer.vocab_size)
+    tokens: list[int] = []
+    while len(tokens) < 200:
+        if matcher.is_accepting() and (matcher.is_stopped() or chance.random() < 0.6):
+            return tokenizer.decode_str(tokens)
+        fill_next_token_bitmask(matcher, bits)
+        allowed = np.unpackbits(bits.view(np.uint8), bitorder="little").nonzero()[0]
+        token = int(chance.choice(allowed[allowed != tokenizer.eos_token]))
+        assert matcher.consume_token(token)
+        tokens.append(token)
+    return None
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_whatever_a_required_call_may_look_like_is_read_as_valid_calls(
+    tokenizer: LLTokenizer, family: str | None
+) -> None:
+    grammar = answer_grammar(asked("required"), family, spell, None)
+    documents = [text for seed in range(20) if (text := walk(tokenizer, grammar, seed)) is not None]
+    assert len(documents) >= 5
+    for text in documents:
+        output = parse(text, TOOLS, family)
+        assert output.tool_calls, text
+        assert (output.content.strip(), output.counts.repairs, output.counts.broken_calls) == ("", 0, 0), text
+        for call in output.tool_calls:
+            schema = next(tool.parameters for tool in TOOLS if tool.name == call.name)
+            jsonschema.validate(msgspec.json.decode(call.arguments), schema)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_calls_as_the_family_writes_them_are_allowed(tokenizer: LLTokenizer, family: str) -> None:
+    arguments = '{"note": "a\\"b", "options": {"on": [true]}}'
+
+    text = FAMILIES[family].render([ToolCall("1", "forecast", arguments)])
+    if family == "pythonic":
+        text = text.replace("True", "true").replace("'", '"').replace('a"b', 'a\\"b')
+    ended = text.removesuffix("<|call|>")  # harmony's end of a call is the end of the text
+    grammar = answer_grammar(asked("required"), family, spell, None)
+    assert accepts(tokenizer, grammar, ended), text
+    assert not accepts(tokenizer, grammar, ended[:-1])
+
+
+def test_a_named_call_is_one_call_of_that_tool(tokenizer: LLTokenizer) -> None:
+    grammar = answer_grammar(asked("required", name="ping"), "hermes", spell, None)
+    ping = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+    assert accepts(tokenizer, grammar, ping)
+    assert not accepts(tokenizer, grammar, f"{ping}\n{ping}")
+    assert not accepts(tokenizer, grammar, ping.replace("ping", "forecast"))
+
+
+@pytest.mark.parametrize(("parallel", "both"), [(True, True), (False, False)])
+def test_several_calls_where_they_are_wanted(tokenizer: LLTokenizer, parallel: bool, both: bool) -> None:
+    grammar = answer_grammar(asked("required", parallel_tool_calls=parallel), "hermes", spell, None)
+    ping = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+    assert accepts(tokenizer, grammar, ping)
+    assert accepts(tokenizer, grammar, f"{ping}\n{ping}") is both
+
+
+@pytest.mark.parametrize("family", ["hermes", "qwen3_coder", "deepseek", "llama3", "harmony"])
+def test_strict_tools_leave_text_free_and_hold_calls(tokenizer: LLTokenizer, family: str) -> None:
+    grammar = answer_grammar(asked("auto"), family, spell, None)
+    opening = FAMILIES[family].answer
+    assert accepts(tokenizer, grammar, f"{opening}Any text, with {{braces}} and <tags>.\n")
+
+    good = FAMILIES[family].render([ToolCall("1", "forecast", '{"note": "x", "options": {"on": []}}')])
+    bad = FAMILIES[family].render([ToolCall("1", "forecast", '{"note": "x", "options": {"on": 7}}')])
+    assert accepts(tokenizer, grammar, good.removesuffix("<|call|>"))
+    assert not accepts(tokenizer, grammar, bad.removesuffix("<|call|>"))
+
+
+def test_any_character_may_stand_in_a_string(tokenizer: LLTokenizer) -> None:
+    schema = {"type": "object", "properties": {"s": {"type": "string"}}, "required": ["s"]}
+    wanted = GenerationRequest(messages=(), response_format=ResponseFormat(kind="json_schema", schema=schema))
+    grammar = answer_grammar(wanted, None, spell, None)
+    for text in ("", "é😀\u2028", 'a"b\\c\n\t\0', "</tool_call><think>", "x" * 500):
+        assert accepts(tokenizer, grammar, msgspec.json.encode({"s": text}).decode())
+    assert accepts(tokenizer, grammar, '{\n  "s": "\\u00e9"\n}')
+    for wrong in ('{"s": "a', '{"s": 1}', "{}", '{"s": "", "t": 1}', "null", '{"s": ""} and'):
+        assert not accepts(tokenizer, grammar, wrong)
+
+
+def test_json_or_calls_where_both_are_asked_for(tokenizer: LLTokenizer) -> None:
+    request = asked("auto", response_format=ResponseFormat(kind="json_object"))
+    grammar = answer_grammar(request, "hermes", spell, None)
+    assert accepts(tokenizer, grammar, '{"any": ["thing"]}')
+    assert accepts(tokenizer, grammar, '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>')
+    assert not accepts(tokenizer, grammar, "text")
+
+
+@pytest.mark.parametrize(
+    ("thought", "text", "allowed"),
+    [
+        (Thought("<think>", "</think>"), "<think>a < b</think>\n\n{}", True),
+        (Thought("<think>", "</think>"), "{}", True),
+        (Thought("<think>", "</think>", inside=True), "so, {}</think>{}", True),
+        (Thought("<think>", "</think>", inside=True), "{}", False),
+        (None, "<think></think>{}", False),
+    ],
+)
+def test_reasoning_comes_first(tokenizer: LLTokenizer, thought: Thought | None, text: str, allowed: bool) -> None:
+    wanted = GenerationRequest(messages=(), response_format=ResponseFormat(kind="json_object"))
+    assert accepts(tokenizer, answer_grammar(wanted, None, spell, thought), text) is allowed
+
+
+def test_special_tokens_are_named_by_their_ids() -> None:
+    grammar = answer_grammar(
+        asked("required", name="ping"), "hermes", lambda text: [7, text.removeprefix("<tool_call>")], None
+    )
+    assert "<[7]>" in grammar
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (asked("auto", tools=TOOLS[1:]), False),
+        (asked("auto"), True),
+        (asked("none"), False),
+        (asked("required", tools=TOOLS[1:]), True),
+        (GenerationRequest(messages=(), response_format=ResponseFormat(kind="json_object")), True),
+        (GenerationRequest(messages=()), False),
+    ],
+)
+def test_only_promises_constrain(request_: GenerationRequest, expected: bool) -> None:
+    assert is_constrained(request_) is expected
+
+
+def test_what_a_format_cannot_express_is_refused() -> None:
+    tool = Tool(name="f", strict=True, parameters={"properties": {"a": {"type": "string", "pattern": "^x"}}})
+    with pytest.raises(ValueError, match=r"f\.a: this model's format of calls cannot enforce 'pattern'"):
+        answer_grammar(asked("required", tools=(tool,)), "glm", spell, None)
+    assert answer_grammar(asked("required", tools=(tool,)), "hermes", spell, None)
