@@ -1,5 +1,6 @@
 """The interface of every store, and what it may raise. Nothing here knows of requests or models."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -49,6 +50,15 @@ class CacheBackend(Protocol):
     async def stats(self) -> BackendStats: ...
     async def aclose(self) -> None:
         """Frees what is held. Calling it twice is allowed; nothing else may be called after it."""
+        ...
+
+
+@runtime_checkable
+class ListsKeys(Protocol):
+    """A store that can say what it holds, as all of ours can."""
+
+    def list_keys(self) -> AsyncIterator[str]:
+        """Every key with a value, each once, in no order. What comes or goes meanwhile may be missing."""
         ...
 
 

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging import getLogger
 from pathlib import Path
@@ -105,6 +105,10 @@ class DiskBackend:
 
     async def clear(self) -> int:
         return await self._writer.run(lambda database: int(database.clear()))
+
+    async def list_keys(self) -> AsyncIterator[str]:
+        for key in await self._reader.run(lambda database: database.all_keys()):
+            yield key
 
     async def stats(self) -> BackendStats:
         items, volume = await self._reader.run(lambda database: (len(database), database.volume()))

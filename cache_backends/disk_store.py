@@ -90,6 +90,13 @@ class Database(diskcache.Cache):  # type: ignore[misc]
                     "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1 AND access_time < ?", (when, key, when)
                 )
 
+    def all_keys(self) -> list[str]:
+        """Of the values that have not expired."""
+        rows = self._sql(
+            "SELECT key FROM Cache WHERE raw = 1 AND (expire_time IS NULL OR expire_time > ?)", (time.time(),)
+        )
+        return [key for (key,) in rows if isinstance(key, str)]
+
     def shrink(self, max_bytes: int) -> int:
         """Removes what has expired and then the least recently used until the database is within `max_bytes`;
         returns how many were removed before their time."""

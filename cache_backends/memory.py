@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from cache_backends.base import BackendStats
 from cache_backends.urls import BackendUrl, positive_integer, size
@@ -81,6 +81,11 @@ class MemoryBackend:
         self._entries.clear()
         self._bytes = 0
         return count
+
+    async def list_keys(self) -> AsyncIterator[str]:
+        for key, (_, expires_at) in list(self._entries.items()):
+            if expires_at is None or expires_at > self._clock():
+                yield key
 
     async def stats(self) -> BackendStats:
         return BackendStats(

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
@@ -97,6 +97,18 @@ class RedisBackend:
 
     async def clear(self) -> int:
         return await self._call(lambda client: _clear(client, self._prefix), seconds=CLEAR_SECONDS)
+
+    async def list_keys(self) -> AsyncIterator[str]:
+        seen: set[str] = set()  # the server may give one more than once
+        cursor, ended = 0, False
+        while not ended:
+            cursor, names = await self._call(_scanner(self._prefix, cursor), seconds=COUNT_SECONDS)
+            for name in names:
+                key = (name.decode(errors="replace") if isinstance(name, bytes) else name).removeprefix(self._prefix)
+                if key not in seen:
+                    seen.add(key)
+                    yield key
+            ended = cursor == 0
 
     async def stats(self) -> BackendStats:
         """`items` is None when more keys are in the database than are quickly counted."""
@@ -193,6 +205,10 @@ async def _get_with_ttl(client: "Redis", name: str) -> tuple[bytes, float | None
     if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds == -2:
         return None
     return value, None if milliseconds < 0 else milliseconds / 1000
+
+
+def _scanner(prefix: str, cursor: int) -> "Callable[[Redis], Awaitable[tuple[int, list[bytes | str]]]]":
+    return lambda client: client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
 
 
 async def _clear(client: "Redis", prefix: str) -> int:

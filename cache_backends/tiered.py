@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import suppress
 from logging import getLogger
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
-from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable, HasLeases, Leases
+from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable, HasLeases, Leases, ListsKeys
 
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
 DRAIN_SECONDS = 5.0
@@ -105,6 +105,17 @@ class TieredBackend:
         self._changes += 1
         return max(await _of_all([slower.clear() for slower in self._slower] + [self._first.clear()]))
 
+    async def list_keys(self) -> AsyncIterator[str]:
+        """Of all tiers together; those that cannot list their keys are passed over."""
+        seen: set[str] = set()
+        for slower in self._slower:
+            seen.update(slower.unwritten_keys())
+        for tier in (self._first, *(slower.tier for slower in self._slower)):
+            if isinstance(tier, ListsKeys):
+                seen.update([key async for key in tier.list_keys()])
+        for key in seen:
+            yield key
+
     async def stats(self) -> BackendStats:
         """`items` is of the fullest tier: the tiers hold the same values."""
         tiers = tuple([await _stats(tier) for tier in (self._first, *(slower.tier for slower in self._slower))])
@@ -181,6 +192,13 @@ class _SlowerTier:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write())
         return True
+
+    def unwritten_keys(self) -> list[str]:
+        return [
+            key
+            for key, (_, expires_at) in self._unwritten.items()
+            if expires_at is None or expires_at > time.monotonic()
+        ]
 
     async def until_written(self, key: str) -> None:
         """Returns when nothing waits to be written under the key; whether it was, `errors` counts."""

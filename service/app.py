@@ -1,7 +1,9 @@
 """Puts the service together: routes, lifespan, error handlers. No module-level state."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,40 +28,54 @@ from service.executor.base import Executor
 from service.executor.scripted import ScriptedExecutor
 from service.metrics import Metrics
 from service.middleware import Gate
+from service.recording.recorder import RecordingExecutor
 from service.request_log import log_request
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
+from service.trace_recorder import TraceRecorder
+from service.traces import TraceWriter
 
 
 def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Starlette:
     """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
-    one of the settings. Both are started and closed with the app."""
+    one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
+    settings name to record in."""
     caching = CachingExecutor(
         executor or ScriptedExecutor(concurrency=settings.max_concurrency),
         cache or open_backend(settings.cache),
         settings,
     )
+    answering: Executor = caching
+    if settings.record is not None:
+        answering = RecordingExecutor(caching, Path(settings.record))
     metrics, activity = Metrics(caching, caching.counters, caching.statistics), Activity()
     context = ServiceContext(
         settings=settings,
-        executor=caching,
+        executor=answering,
         cache_counters=caching.counters,
         cache_statistics=caching.statistics,
         observers=(log_request, metrics.observe, activity.observe),
     )
 
+    traces = TraceWriter(settings.home / "traces", settings.trace_max_bytes) if settings.debug_level >= 2 else None
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await caching.start()
+        await answering.start()
         try:
             yield
         finally:
-            await caching.aclose()
+            await answering.aclose()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = Starlette(
         routes=[*_routes(context), *_looking_routes(context, metrics, activity)],
         lifespan=lifespan,
-        middleware=[Middleware(Gate, settings=settings)],
+        middleware=[
+            Middleware(Gate, settings=settings),
+            *([Middleware(TraceRecorder, writer=traces)] if traces is not None else []),
+        ],
         exception_handlers={
             ServiceError: handle_service_error,
             HTTPException: handle_http_exception,

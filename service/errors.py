@@ -43,6 +43,12 @@ class UnsupportedValue(BadRequest):
     code = "unsupported_value"
 
 
+class NotRecorded(BadRequest):
+    """A replay has no answer to this. Not a 404 or a 5xx: clients take these for a wrong model, or try again."""
+
+    code = "not_recorded"
+
+
 class ContextLengthExceeded(BadRequest):
     """The prompt does not fit. Counts are in tokens."""
 

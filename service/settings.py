@@ -45,6 +45,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     executor: Annotated[
         ExecutorName, Meta(description="'scripted' needs no model and repeats what it is told, for trying things out.")
     ] = "mlx"
+    record: Annotated[
+        str | None, Meta(description="A file to write every answer to, for 'replay'. Null: none is written.")
+    ] = None
+    replay: Annotated[
+        str | None,
+        Meta(description="A file written by 'record' to answer from, and from nothing else: no model is loaded."),
+    ] = None
     host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes a free one.")] = 8081
     base_url: Annotated[str, Meta(description="Where the launcher finds the server. Empty: at host and port.")] = ""

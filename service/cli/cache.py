@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +17,12 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from cache_backends.base import BackendStats, CacheBackend
+    from service.recording.transfer import Stored
 
 T = TypeVar("T")
 
 
-@click.group("cache", short_help="Look into the response cache, empty it, explain a miss.")
+@click.group("cache", short_help="Look into the response cache, empty it, move it, explain a miss.")
 def command() -> None:
     """Look after the response cache: the stores under 'cache' in .anyclauderc.json.
 
@@ -49,6 +51,45 @@ def clear(urls: tuple[str, ...], yes: bool) -> None:
     if not yes:
         click.confirm(f"Remove every answer from {', '.join(map(shown_url, stores))}?", abort=True)
     click.echo(f"{_on_stores(stores, lambda store: store.clear())} answers removed.")
+
+
+@command.command("list")
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: a line of JSON for each answer.")
+def list_answers(urls: tuple[str, ...], as_json: bool) -> None:
+    """Show what is stored: a line for each answer, without its content. 'get KEY' shows that."""
+    from service.recording.transfer import stored_answers
+
+    async def show(store: "CacheBackend") -> None:
+        if not as_json:
+            click.echo(f"{'KEY':64}  {'STORED':20}  {'BYTES':>7}  TOKENS")
+        async for stored in stored_answers(store):
+            click.echo(_listed_json(stored) if as_json else _listed(stored))
+
+    _on_stores(_configured(urls), show)
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+def export_file(file: Path, urls: tuple[str, ...]) -> None:
+    """Write every answer to FILE, a line of JSON each, readable by you alone. It replaces FILE."""
+    from service.recording.transfer import export_answers
+
+    click.echo(f"{_on_stores(_configured(urls), lambda store: export_answers(store, file))} answers in {file}.")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+def import_file(file: Path, urls: tuple[str, ...]) -> None:
+    """Put the answers of FILE, made by 'export' or by 'serve --record', into the stores.
+
+    The whole file is verified first. Whoever can write it decides what clients are answered.
+    """
+    from service.recording.transfer import import_answers
+
+    click.echo(f"{_on_stores(_configured(urls), lambda store: import_answers(store, file))} answers stored.")
 
 
 @command.command("get")
@@ -98,6 +139,8 @@ def _configured(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
     from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
+    from service.recording.archive import ArchiveError
+    from service.recording.transfer import CannotList
 
     async def run() -> T:
         store = open_backend(urls)
@@ -112,6 +155,22 @@ def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[A
         raise Failure(Exit.CONFIG, str(exc)) from None
     except CacheUnavailable as exc:
         raise Failure(Exit.UNAVAILABLE, str(exc)) from None
+    except (ArchiveError, CannotList) as exc:
+        raise Failure(Exit.FAILED, str(exc)) from None
+    except OSError as exc:
+        raise Failure(Exit.FAILED, f"{exc.filename}: {exc.strerror}.") from None
+
+
+def _listed(stored: "Stored") -> str:
+    record = stored.record
+    when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(record.stored_at))
+    usage = record.completion.usage
+    return f"{stored.key:64}  {when}  {stored.size:>7}  {usage.prompt_tokens} + {usage.completion_tokens}"
+
+
+def _listed_json(stored: "Stored") -> str:
+    line = {"key": stored.key, "stored_at": stored.record.stored_at, "bytes": stored.size, "ttl": stored.ttl}
+    return json.dumps(line | {"usage": msgspec.to_builtins(stored.record.completion.usage)})
 
 
 def _describe(found: "BackendStats", indent: str = "") -> list[str]:

@@ -1,6 +1,7 @@
 """`anyclaude serve`: the server, in the foreground."""
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 @click.option("--cache-policy", help="What the response cache stores: all, deterministic or off.  [default: all]")
 @click.option("--max-concurrency", type=int, help="Sequences that generate at the same time.  [default: 2]")
 @click.option("--max-queue", type=int, help="Requests that may wait for a place.  [default: 64]")
+@click.option("--record", metavar="FILE", help="Write every answer to FILE too.")
+@click.option("--replay", metavar="FILE", help="Answer from FILE alone, made by --record: no model is loaded.")
 @click.option("--debug", "debug_level", type=int, help="1 logs requests; 2 also writes traces with content.")
 @click.option("--log-format", help="text or json.  [default: text]")
 @click.option("--executor", help="mlx, or scripted: no model, repeats the last user message.  [default: mlx]")
@@ -54,10 +57,22 @@ def _app(settings: Settings) -> "tuple[Starlette, str]":
     """The service, and what it serves in words. Fetches the model if need be: outside of the event loop, where Ctrl-C
     still works."""
     from service.app import create_app
+    from service.recording.archive import ArchiveError
 
-    cache = _open_cache(settings)
-    executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings)
-    return create_app(settings, executor=executor, cache=cache), described
+    try:
+        if settings.replay is not None:
+            executor, cache, described = _replay(settings, settings.replay)
+        else:
+            cache = _open_cache(settings)
+            executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings)
+        app = create_app(settings, executor=executor, cache=cache)
+    except ArchiveError as exc:
+        raise Failure(Exit.CONFIG, str(exc)) from None
+    except OSError as exc:
+        if exc.filename != settings.record:
+            raise
+        raise Failure(Exit.CONFIG, f"{settings.record} cannot be written: {exc.strerror}.") from None
+    return app, described
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -88,6 +103,16 @@ def _scripted(settings: Settings) -> "tuple[Executor, str]":
     return ScriptedExecutor(
         concurrency=settings.max_concurrency
     ), "the scripted executor, which repeats what it is told"
+
+
+def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str]":
+    from service.recording.player import RecordedAnswers, ReplayExecutor, read_recording
+
+    if settings.record is not None:
+        raise Failure(Exit.CONFIG, "expected one of --record and --replay, found both. Leave one of them out.")
+    recording = read_recording(Path(path))
+    described = f"{len(recording.answers)} answers of {recording.profile.id}, recorded in {path}, and no model"
+    return ReplayExecutor(recording), RecordedAnswers(recording), described
 
 
 def _mlx(settings: Settings) -> "tuple[Executor, str]":

@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "PROXY_ONLY": "proxy_only",
     "ANYCLAUDE_HOME": "home",
 }
+PATHS = ("model", "home", "record", "replay")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -55,7 +56,7 @@ def file_layer(path: Path) -> Layer:
         given = _read(key, value, Origin("file", where, key.dotted))
         if key.dotted.endswith(".enabled") and given.value is False:
             raise ConfigError(where, key.dotted, "expected true, found false. There is no other backend to run.")
-        if key.field in ("model", "home"):
+        if key.field in PATHS:
             given = msgspec.structs.replace(given, value=_from_folder(given.value, path.parent))
         if key.field:
             layer[key.field] = given

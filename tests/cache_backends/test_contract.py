@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cache_backends import CacheBackend
+from cache_backends.base import ListsKeys
 from tests.cache_backends.conftest import until
 
 VALUES = [b"", b"x", b"\x00\xff\x80 not text", b"\x80\x04\x95 like a pickle", b"v" * 40_000, b"v" * 300_000]
@@ -40,6 +41,21 @@ async def test_keys_are_told_apart(backend: CacheBackend) -> None:
         await backend.set(key, str(index).encode())
     assert [await backend.get(key) for key in KEYS] == [str(index).encode() for index in range(len(KEYS))]
     assert await backend.get("A" * 200) is None
+
+
+async def test_the_keys_are_those_that_can_be_got(backend: CacheBackend) -> None:
+    assert isinstance(backend, ListsKeys)
+    assert [key async for key in backend.list_keys()] == []
+    for key in KEYS:
+        await backend.set(key, b"v")
+    await backend.set("limit", b"v", ttl=0.05)
+    await backend.delete("k")
+
+    async def limit_has_passed() -> bool:
+        return await backend.get("limit") is None
+
+    await until(limit_has_passed, "the time limit")
+    assert sorted([key async for key in backend.list_keys()]) == sorted(KEYS[1:])
 
 
 async def test_set_replaces(backend: CacheBackend) -> None:

@@ -1,0 +1,140 @@
+"""The file that answers are kept in, for people as for programs: a line of JSON that says what the file is, then a line
+for each answer or count of tokens. Where a key comes twice, the later line holds."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.generation import Completion
+from service.models.storage import FILE_MODE
+from service.response_cache.key import KEY_VERSION
+
+FORMAT_VERSION = 1
+
+Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class ArchiveError(Exception):
+    """The file cannot be used. The message names it and the line, what was expected and what was found."""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`key_version` is that of the response-cache keys: with another, no request would find its answer. `profile` is
+    of the model that answered, where all answers are of one."""
+
+    format: Literal["anyclaude-answers"]
+    version: int
+    key_version: int
+    profile: ModelProfile | None
+
+
+class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
+    """Times are in Unix seconds; without `expires_at` it is kept for ever."""
+
+    key: Key
+    stored_at: float
+    expires_at: float | None = None
+    completion: Completion
+
+
+class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
+    """How many tokens the prompt of a request has."""
+
+    key: Key
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
+
+
+Entry = AnswerEntry | CountEntry
+
+
+def new_header(profile: ModelProfile | None) -> Header:
+    """Of a file that this version writes."""
+    return Header(format="anyclaude-answers", version=FORMAT_VERSION, key_version=KEY_VERSION, profile=profile)
+
+
+def read_header(path: Path) -> Header:
+    """Raises ArchiveError."""
+    return _header(path, next(_lines(path), b""))
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Every entry, verified as it comes. Raises ArchiveError."""
+    lines = _lines(path)
+    _header(path, next(lines, b""))
+    for number, line in enumerate(lines, start=2):
+        yield _decode(path, number, line, Entry, "an answer or a count of tokens")
+
+
+class ArchiveWriter:
+    """Adds entries to a file that its owner alone can read. A file that is there already must have the same header;
+    each entry is one write, so that what kills the process leaves whole lines."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Raises ArchiveError and OSError."""
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            if os.fstat(self._descriptor).st_size == 0:
+                self._write(header)
+            elif (found := read_header(path)) != header:
+                raise ArchiveError(_other_header(path, header, found))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "ArchiveWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, entry: Entry) -> None:
+        self._write(entry)
+
+    def close(self) -> None:
+        """Calling it twice is allowed."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _write(self, value: Header | Entry) -> None:
+        os.write(self._descriptor, msgspec.json.encode(value) + b"\n")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as exc:
+        raise ArchiveError(f"{path} cannot be read: {exc.strerror}.") from None
+
+
+def _header(path: Path, line: bytes) -> Header:
+    header: Header = _decode(path, 1, line, Header, "the head of a file of answers")
+    if header.version != FORMAT_VERSION:
+        raise ArchiveError(f"{path}: expected format version {FORMAT_VERSION}, found {header.version}.")
+    if header.key_version != KEY_VERSION:
+        raise ArchiveError(
+            f"{path}: expected response-cache keys of version {KEY_VERSION}, found {header.key_version}: no request "
+            "would find its answer. Record or export it anew with this version."
+        )
+    return header
+
+
+def _decode(path: Path, number: int, line: bytes, kind: Any, expected: str) -> Any:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (ValueError, RecursionError) as exc:
+        raise ArchiveError(f"{path}, line {number}: expected {expected}, found something else: {exc}.") from None
+
+
+def _other_header(path: Path, header: Header, found: Header) -> str:
+    ours, theirs = (header.profile, found.profile)
+    names = [f"{profile.id} ({profile.fingerprint[:12]})" if profile else "no one model" for profile in (ours, theirs)]
+    return f"{path} holds answers of {names[1]}, and this server's are of {names[0]}. Record to another file."

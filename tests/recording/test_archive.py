@@ -1,0 +1,143 @@
+"""The file that answers are kept in: what comes back, what is refused, and who can read it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from service.executor.scripted import PROFILE
+from service.generation import Choice, Completion, Reasoning, Text, TokenLogprob, ToolCall, TopLogprob, Usage
+from service.recording.archive import (
+    AnswerEntry,
+    ArchiveError,
+    ArchiveWriter,
+    CountEntry,
+    Entry,
+    new_header,
+    read_entries,
+    read_header,
+)
+from service.response_cache.key import KEY_VERSION
+
+texts = st.text(max_size=20)
+logprobs = st.builds(
+    TokenLogprob,
+    texts,
+    st.binary(max_size=4),
+    st.floats(max_value=0, allow_nan=False, allow_infinity=False),
+    st.lists(st.builds(TopLogprob, texts, st.binary(max_size=4), st.just(-1.5)), max_size=2).map(tuple),
+)
+choices = st.builds(
+    Choice,
+    parts=st.lists(
+        st.one_of(st.builds(Text, texts), st.builds(Reasoning, texts), st.builds(ToolCall, texts, texts, texts))
+    ).map(tuple),
+    finish_reason=st.sampled_from(["stop", "length", "tool_calls"]),
+    logprobs=st.none() | st.lists(logprobs, max_size=2).map(tuple),
+)
+counts = st.integers(0, 10**9)
+keys = st.text("0123456789abcdef", min_size=64, max_size=64)
+answers = st.builds(
+    AnswerEntry,
+    key=keys,
+    stored_at=st.floats(0, 2e9),
+    expires_at=st.none() | st.floats(0, 2e9),
+    completion=st.builds(
+        Completion,
+        choices=st.lists(choices, min_size=1, max_size=2).map(tuple),
+        usage=st.builds(Usage, prompt_tokens=counts, completion_tokens=counts, cached_tokens=counts),
+    ),
+)
+entries = st.one_of(answers, st.builds(CountEntry, key=keys, prompt_tokens=counts))
+
+ANSWER = AnswerEntry(
+    key="0" * 64,
+    stored_at=1.0,
+    completion=Completion(
+        choices=(Choice(parts=(Text("hi"),), finish_reason="stop"),),
+        usage=Usage(prompt_tokens=1, completion_tokens=1),
+    ),
+)
+
+
+@given(written=st.lists(entries, max_size=4))
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_comes_back(tmp_path: Path, written: list[Entry]) -> None:
+    path = tmp_path / "answers"
+    path.unlink(missing_ok=True)
+    with ArchiveWriter(path, new_header(PROFILE)) as writer:
+        for entry in written:
+            writer.add(entry)
+    assert read_header(path) == new_header(PROFILE)
+    assert list(read_entries(path)) == written
+
+
+def test_more_is_added_behind_what_is_there_and_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    for _ in range(2):
+        with ArchiveWriter(path, new_header(None)) as writer:
+            writer.add(ANSWER)
+    assert list(read_entries(path)) == [ANSWER, ANSWER]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_of_another_model_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    ArchiveWriter(path, new_header(PROFILE)).close()
+    before = path.read_bytes()
+    with pytest.raises(
+        ArchiveError, match=r"holds answers of scripted \(scripted-1\), and this server's are of no one"
+    ):
+        ArchiveWriter(path, new_header(None))
+    assert path.read_bytes() == before
+
+
+HEAD = {"format": "anyclaude-answers", "version": 1, "key_version": KEY_VERSION, "profile": None}
+ENTRY = {"type": "count", "key": "a" * 64, "prompt_tokens": 3}
+WRONG: list[tuple[list[object], str]] = [
+    ([], "line 1: expected the head of a file of answers"),
+    ([ENTRY], "line 1: expected the head of a file of answers"),
+    ([{}], "line 1: expected the head of a file of answers"),
+    ([{"format": "something"}], "line 1: expected the head of a file of answers"),
+    ([HEAD | {"version": 2}], "expected format version 1, found 2"),
+    ([HEAD | {"key_version": 0}], "found 0: no request would find its answer"),
+    ([HEAD, ENTRY, ENTRY | {"key": "A" * 64}], r"line 3: expected an answer or .* at `\$.key`"),
+    ([HEAD, ENTRY | {"prompt_tokens": -1}], r"line 2: .* at `\$.prompt_tokens`"),
+    ([HEAD, ENTRY | {"type": "pickle"}], "line 2: .*'pickle'"),
+    ([HEAD, ENTRY | {"more": 1}], "line 2: .*unknown field `more`"),
+    ([HEAD, {"type": "answer", "key": "a" * 64, "stored_at": 1, "completion": {}}], "line 2: .*`choices`"),
+    ([HEAD, []], "line 2"),
+]
+
+
+@pytest.mark.parametrize(("lines", "message"), WRONG)
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, lines: list[object], message: str) -> None:
+    path = tmp_path / "answers"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ArchiveError, match=message):
+        list(read_entries(path))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"\x00" * 10, b'{"format": "any'])
+def test_what_is_no_text_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "answers"
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match="line 1"):
+        read_header(path)
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with ArchiveWriter(path, new_header(None)) as writer:
+        writer.add(ANSWER)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArchiveError, match="line 2"):
+        list(read_entries(path))
+
+
+def test_no_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="cannot be read: No such file"):
+        read_header(tmp_path / "nothing")

@@ -1,0 +1,103 @@
+"""Out of a store and back: whole or not at all."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cache_backends import BackendStats, CacheUnavailable
+from cache_backends.disk import DiskBackend
+from cache_backends.memory import MemoryBackend
+from service.recording.archive import ArchiveError
+from service.recording.transfer import CannotList, export_answers, import_answers, stored_answers
+from service.response_cache.record import Record, encode_record
+from tests.response_cache.answers import text
+
+KEY = "a" * 64
+OTHER = "b" * 64
+VALUE = encode_record(Record(1000.0, text("hello")))
+
+
+async def test_what_was_exported_can_be_imported_with_its_age_and_its_time_limit(tmp_path: Path) -> None:
+    source, target = DiskBackend(tmp_path / "source"), DiskBackend(tmp_path / "target")
+    await source.set(KEY, VALUE)
+    await source.set(OTHER, VALUE, ttl=1000)
+    assert await export_answers(source, tmp_path / "file") == 2
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    assert await import_answers(target, tmp_path / "file") == 2
+    found = {stored.key: stored async for stored in stored_answers(target)}
+    assert found[KEY].ttl is None
+    assert 990 < (found[OTHER].ttl or 0) <= 1000
+    assert {stored.record for stored in found.values()} == {Record(1000.0, text("hello"))}
+    await source.aclose()
+    await target.aclose()
+
+
+async def test_what_is_damaged_or_of_another_version_is_not_exported(tmp_path: Path) -> None:
+    store = MemoryBackend()
+    await store.set(KEY, VALUE)
+    await store.set(OTHER, VALUE[:-1])
+    assert await export_answers(store, tmp_path / "file") == 1
+
+
+async def test_what_has_expired_since_is_not_imported(tmp_path: Path) -> None:
+    store = MemoryBackend()
+    await store.set(KEY, VALUE, ttl=0.05)
+    await export_answers(store, tmp_path / "file")
+    while await store.get(KEY) is not None:
+        time.sleep(0.01)  # noqa: ASYNC251 -- nothing else runs
+    assert await import_answers(store, tmp_path / "file") == 0
+
+
+async def test_nothing_of_a_damaged_file_is_imported(tmp_path: Path) -> None:
+    source, target = MemoryBackend(), MemoryBackend()
+    await source.set(KEY, VALUE)
+    await source.set(OTHER, VALUE)
+    await export_answers(source, tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(content[:-20])
+    with pytest.raises(ArchiveError, match="line 3"):
+        await import_answers(target, tmp_path / "file")
+    assert (await target.stats()).items == 0
+
+
+class Failing(MemoryBackend):
+    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+        raise CacheUnavailable("gone")
+
+
+async def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
+    store = Failing()
+    await store.set(KEY, VALUE)
+    (tmp_path / "file").write_text("the earlier one")
+    with pytest.raises(CacheUnavailable):
+        await export_answers(store, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "the earlier one"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+class Silent:
+    """Somebody else's store, with no more than the protocol asks for."""
+
+    async def get(self, key: str) -> bytes | None:
+        return None
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None: ...
+
+    async def delete(self, key: str) -> bool:
+        return False
+
+    async def clear(self) -> int:
+        return 0
+
+    async def stats(self) -> BackendStats:
+        return BackendStats(backend="silent")
+
+    async def aclose(self) -> None: ...
+
+
+async def test_a_store_that_does_not_list_its_keys_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CannotList):
+        await export_answers(Silent(), tmp_path / "file")
+    assert os.listdir(tmp_path) == []
