@@ -88,7 +88,7 @@ def _when_healthy(process: subprocess.Popen[bytes], out: Path, log: Path) -> Ser
             return None
         server = ServerProcess(address[1], log)
         health = server.health()
-        assert health["status"] in ("loading", "healthy"), health
+        assert health.get("status") in ("loading", "healthy"), f"{health}\n{log.read_text()}"
         return server if health["status"] == "healthy" else None
 
     return until(healthy, f"the server to be healthy; its log is {log}")

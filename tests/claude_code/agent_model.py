@@ -16,6 +16,7 @@ from pathlib import Path
 from service.models.blas import load_openblas
 
 PROJECT = Path(__file__).parents[2]
+CACHE = PROJECT / "tests" / ".cache"
 SOURCES = ("agent_conversation.py", "agent_training.py", "../../LICENSE")
 """What the model depends on; its tokenizer has learnt from the licence."""
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.claude_code.agent_model import ensure_agent_model
+from tests.claude_code.agent_model import CACHE, ensure_agent_model
 from tests.claude_code.claude import ClaudeCode
 from tests.server_process import ServerProcess, serving
 
-CACHE = Path(__file__).parents[1] / ".cache"
 PROGRAMS = "claude-code-*/node_modules/@anthropic-ai/claude-code-*/claude"
 MISSING = "Claude Code is not installed: run tests/claude_code/install.sh"
 

@@ -33,10 +33,10 @@ def test_it_answers_and_the_same_prompt_in_another_process_is_a_hit(
 def test_the_whole_default_prompt_does_not_fit_and_claude_code_understands_why(
     demo_server: ServerProcess, claude: ClaudeCode
 ) -> None:
-    outcome = claude.ask(demo_server.url, "hello", DISABLE_AUTO_COMPACT="1")
-    requests = demo_server.new_requests(1)
+    outcome = claude.ask(demo_server.url, "hello")
+    (request,) = demo_server.new_requests(1)
 
-    assert outcome.code != 0
-    assert outcome.said["is_error"]
+    assert (request["status"], request["error"]) == (400, "context_length_exceeded")
+    assert (outcome.code, outcome.said["is_error"], outcome.said["terminal_reason"]) == (1, True, "prompt_too_long")
     assert outcome.text.startswith("Prompt is too long")
-    assert {(r["status"], r["error"]) for r in requests} == {(400, "context_length_exceeded")}
+    assert "(limit 8192)" in outcome.text
