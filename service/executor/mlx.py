@@ -30,6 +30,7 @@ from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
 from service.generation import Choice, Completion, GenerationRequest, SamplingParams, Usage
 from service.settings import Settings
+from service.tool_calling.watch import CallTally
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +56,7 @@ class MlxExecutor:
     def status(self) -> ExecutorStatus:
         supervisor = self._supervisor
         pulse = supervisor.pulse
+        tally = supervisor.model.tally if supervisor.model else CallTally()
         return ExecutorStatus(
             state=supervisor.state,
             running=pulse.running,
@@ -62,6 +64,11 @@ class MlxExecutor:
             detail=supervisor.detail,
             memory_bytes=pulse.memory_bytes,
             engine_restarts=pulse.restarts,
+            tool_call_repairs=tally.repaired,
+            tool_calls_cut=tally.cut,
+            tool_calls_broken=tally.broken,
+            tool_calls_unknown=tally.unknown,
+            tool_calls_mismatched=tally.mismatched,
         )
 
     async def start(self) -> None:

@@ -16,6 +16,7 @@ from service.executor.messages import Delivery, Message, Shutdown
 from service.executor.pulse import Pulse
 from service.executor.runtime import Renderer, Runtime, release_thread
 from service.executor.scheduler import Scheduler
+from service.tool_calling.watch import CallTally
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     renderer: Renderer
     logits: int
     device: str
+    tally: CallTally
 
 
 class Owner(Protocol):
@@ -113,7 +115,9 @@ class Worker:
             max_concurrency=self._max_concurrency,
             pulse=self._pulse,
         )
-        model = ServedModel(renderer=runtime.renderer, logits=runtime.logits, device=runtime.device)
+        model = ServedModel(
+            renderer=runtime.renderer, logits=runtime.logits, device=runtime.device, tally=runtime.tally
+        )
         self._post(self._owner.loaded, model)
         try:
             scheduler.run()
