@@ -30,7 +30,7 @@ def dialect_of(scope: Scope) -> Dialect:
 def error_response(scope: Scope, error: ServiceError) -> Response:
     dialect = dialect_of(scope)
     request_id = scope["state"]["request_id"]
-    headers = {"request-id": request_id, "x-request-id": request_id}
+    headers = {dialect.request_id_header: request_id}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     return Response(

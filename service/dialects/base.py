@@ -48,7 +48,10 @@ class StreamEncoder(Protocol):
 
 
 class Dialect(Protocol):
+    """`request_id_header` is where the protocol's clients look for the id of a request, in lower case."""
+
     name: str
+    request_id_header: str
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         """Raises `BadRequest` that names the field; `defaults` fill in the sampling that the client left out."""

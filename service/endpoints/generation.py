@@ -26,6 +26,7 @@ class GenerationEndpoint:
     def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
         self._context = context
         self._dialect = dialect
+        self._request_id_header = dialect.request_id_header.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = RequestRecord(
@@ -118,12 +119,10 @@ class GenerationEndpoint:
         )
 
     def _headers(self, answer: Answer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:
-        request_id = record.request_id.encode()
         return [
             (b"content-type", content_type),
             (b"cache-status", cache_status(answer).encode()),
-            (b"request-id", request_id),
-            (b"x-request-id", request_id),
+            (self._request_id_header, record.request_id.encode()),
         ]
 
 

@@ -20,6 +20,7 @@ class AnthropicMessages:
     """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same."""
 
     name = "anthropic_messages"
+    request_id_header = "request-id"
 
     def __init__(self) -> None:
         self._remembered = lru_cache(_REMEMBERED_TOOL_SETS)(read_tools)

@@ -23,6 +23,7 @@ class OpenAIChat:
     """
 
     name = "openai_chat"
+    request_id_header = "x-request-id"
 
     def __init__(self) -> None:
         self._remembered = lru_cache(_REMEMBERED_TOOL_SETS)(read_tools)
