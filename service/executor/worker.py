@@ -94,6 +94,7 @@ class Worker:
             reason = f"{type(exc).__name__}: {exc}"
         finally:
             try:
+                gc.unfreeze()
                 gc.collect()  # so that the memory is free again before the model is loaded anew
                 release_thread()
             finally:
@@ -119,6 +120,9 @@ class Worker:
             renderer=runtime.renderer, logits=runtime.logits, device=runtime.device, tally=runtime.tally
         )
         self._post(self._owner.loaded, model)
+        # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in
+        # which nothing is answered.
+        gc.freeze()
         try:
             scheduler.run()
         finally:
