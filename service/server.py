@@ -1,13 +1,15 @@
 """Runs an app under Hypercorn until it is told to stop, and then lets running answers end properly."""
 
 import asyncio
+import errno
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import cast
+from typing import Any, cast
 
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
@@ -23,8 +25,12 @@ KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 3.0  # for the last frames to leave, after running answers were failed
 
 
-class AddressInUse(OSError):
-    """Somebody else listens there. The message names the address."""
+class CannotListen(OSError):
+    """Nobody can listen there. The message names the address, and says what to do."""
+
+
+class AddressInUse(CannotListen):
+    """Somebody else listens there already."""
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -36,11 +42,10 @@ def bind(settings: Settings) -> socket.socket:
         listener.bind((settings.host.strip("[]"), settings.port))
     except OSError as error:
         listener.close()
-        raise AddressInUse(
-            error.errno,
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another with --port, "
-            "or stop what runs there.",
-        ) from error
+        in_use = error.errno == errno.EADDRINUSE
+        advice = "Choose another with --port, or stop what runs there." if in_use else "Correct --host or --port."
+        what = f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. {advice}"
+        raise (AddressInUse if in_use else CannotListen)(error.errno, what) from error
     listener.listen(1024)
     listener.setblocking(False)
     return listener
@@ -60,11 +65,8 @@ async def serve(
     serving = asyncio.ensure_future(hypercorn_serve(framework, config, shutdown_trigger=stopping.wait))
     ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
     try:
-        with _signals(stopping, serving) if stop is None else nullcontext():
+        with _signals(stopping) if stop is None else nullcontext(), _cancelled_connections_unsaid():
             await serving
-    except asyncio.CancelledError:
-        if not stopping.is_set():
-            raise
     finally:
         serving.cancel()
         ending.cancel()
@@ -72,20 +74,41 @@ async def serve(
 
 
 @contextmanager
-def _signals(stopping: asyncio.Event, serving: asyncio.Future[None]) -> Iterator[None]:
-    def on_signal() -> None:
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
+    def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
-            serving.cancel()
+            # Nothing is unwound: what blocks a thread, as loading a model does, would hold up the end.
+            logger.warning("stopped at once by a second signal")
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         stopping.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         yield
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _cancelled_connections_unsaid() -> Iterator[None]:
+    """Connections that are still open when the time is over are cancelled, which asyncio in Python 3.11 reports as an
+    error of its own, with a traceback for each."""
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), asyncio.CancelledError):
+            loop.default_exception_handler(context)
+
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(report)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)
 
 
 async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float) -> None:

@@ -77,12 +77,14 @@ def _app(settings: Settings) -> "tuple[Starlette, str]":
 
 def _listen(settings: Settings) -> socket.socket:
     """Before anything slow, so that a port in use is said at once."""
-    from service.server import AddressInUse, bind
+    from service.server import AddressInUse, CannotListen, bind
 
     try:
         return bind(settings)
     except AddressInUse as exc:
         raise Failure(Exit.PORT_IN_USE, str(exc.strerror)) from None
+    except CannotListen as exc:
+        raise Failure(Exit.CONFIG, str(exc.strerror)) from None
 
 
 def _open_cache(settings: Settings) -> "CacheBackend":

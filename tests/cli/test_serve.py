@@ -3,6 +3,8 @@
 import json
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -55,6 +57,51 @@ def test_a_port_in_use_is_one_line(terminal: Terminal) -> None:
     assert done.returncode == 75
     assert done.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{terminal.port}: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_where_nobody_can_listen_is_one_line(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", requireApiKey=True, apiKey="a secret", host="192.0.2.1")
+    done = terminal.run("serve")
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"Error: Cannot listen on 192.0.2.1:{terminal.port}: ")
+    assert done.stderr.endswith("Correct --host or --port.\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@contextmanager
+def half_a_request(terminal: Terminal) -> Iterator[None]:
+    """A request whose body does not come: it keeps a server that is to stop from having nothing to do."""
+    head = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n"
+    with socket.create_connection(("127.0.0.1", terminal.port)) as connection:
+        connection.sendall(f"{head}expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(1024).startswith(b"HTTP/1.1 100")
+        yield
+
+
+def test_what_is_open_when_the_time_is_over_leaves_no_traceback(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", shutdownGraceSeconds=0)
+    with terminal.start("serve") as server:
+        until(terminal.health, "the server")
+        with half_a_request(terminal):
+            server.send_signal(signal.SIGTERM)
+            _, err = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert "Traceback" not in err
+    assert " ERROR " not in err
+
+
+def test_a_second_signal_ends_it_at_once(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", shutdownGraceSeconds=600)
+    with terminal.start("serve") as server:
+        until(terminal.health, "the server")
+        with half_a_request(terminal):
+            server.send_signal(signal.SIGTERM)
+            assert server.stderr is not None
+            until(lambda: "stopping" in server.stderr.readline(), "the server to begin to stop")
+            server.send_signal(signal.SIGINT)
+            _, err = server.communicate(timeout=30)
+    assert server.returncode == -signal.SIGINT
+    assert "Traceback" not in err
 
 
 WRONG = [
