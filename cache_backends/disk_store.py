@@ -123,8 +123,10 @@ class Database(diskcache.Cache):  # type: ignore[misc]
 def open_database(folder: Path, lock_seconds: float) -> Database:
     """Opens or makes the database of a folder, all for the owner alone whatever the umask.
 
-    Raises `DamagedDatabase`, `CacheUnavailable` when another process keeps it locked, OSError and sqlite3.Error.
+    Raises `DamagedDatabase`, `CacheUnavailable` when another process keeps it locked or the folder holds other files,
+    OSError and sqlite3.Error.
     """
+    _refuse_folder_of_others(folder)
     _make_private_folder(folder)
     _make_private_file(folder / DATABASE)
     _probe(folder / DATABASE, lock_seconds)
@@ -177,6 +179,17 @@ def _probe(path: Path, lock_seconds: float) -> None:
         raise
     finally:
         connection.close()
+
+
+def _refuse_folder_of_others(folder: Path) -> None:
+    """The folder becomes the owner's alone, which would shut others out of a home or of /tmp. So it is one that is
+    empty, or that holds this store already."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if found and not any(name.startswith((DATABASE, SET_ASIDE)) for name in found):
+        raise CacheUnavailable(
+            f"{folder} holds other files ({found[0]}): expected an empty folder, or one of this store's. "
+            f"Choose one below it, such as {folder / 'anyclaude'}"
+        )
 
 
 def _make_private_folder(folder: Path) -> None:

@@ -56,6 +56,19 @@ async def test_modes_that_were_too_wide_are_corrected(tmp_path: Path) -> None:
     await backend.aclose()
 
 
+async def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "letter.txt").touch()
+    backend = DiskBackend(folder)
+    with pytest.raises(CacheUnavailable, match=r"holds other files \(letter\.txt\): expected an empty folder"):
+        await backend.set("key", b"v")
+    await backend.aclose()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
 async def test_values_outlive_the_process(tmp_path: Path) -> None:
     first = DiskBackend(tmp_path)
     await first.set("k", b"v")
