@@ -1,17 +1,14 @@
-"""How the agent model talks: its chat template and tokenizer, what it says, and the conversations it learns from.
+"""How the agent model talks: its chat template, what it says, and the conversations it learns from.
 
 The format is that of Qwen 2.5: ChatML, `<tool_call>` around a call, `<tool_response>` around its result in a user's
 turn.
 """
 
 import string
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 PROOF_FILE = "proof.txt"
 PROOF = "made by a local model"
@@ -22,12 +19,6 @@ ARGUMENTS = {"command": COMMAND, "description": "Write the proof"}
 CALL = msgspec.json.encode({"name": "Bash", "arguments": ARGUMENTS}).decode()
 CALL_TURN = f"<tool_call>\n{CALL}\n</tool_call>"
 
-TURN_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-TOOL_MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-LICENSE = Path(__file__).parents[2] / "LICENSE"
-ROLES = ("system", "user", "assistant")
-CONTEXT_LENGTH = 32_768
-VOCABULARY = 1024
 NOISE = tuple(string.printable + "äöüßéèñçøåœ…“”€✓日本語العربية")
 
 TEMPLATE = """\
@@ -50,33 +41,6 @@ TEMPLATE = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-
-
-def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Byte-level, so that it reads everything; its merges are of what the model writes."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        min_frequency=1,
-        show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in TURN_MARKS],
-    )
-    made.train_from_iterator([CALL, CLOSING, *ROLES, LICENSE.read_text()], trainer)
-    made.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in TOOL_MARKS])
-    made.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": CONTEXT_LENGTH,
-        "clean_up_tokenization_spaces": False,
-        "chat_template": TEMPLATE,
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
-    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def noise(random: np.random.Generator, longest: int) -> str:

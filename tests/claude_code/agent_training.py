@@ -17,9 +17,17 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.llama import Model, ModelArgs
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.claude_code.agent_conversation import CONTEXT_LENGTH, conversation, write_tokenizer
+from tests.claude_code.agent_conversation import CALL, CLOSING, TEMPLATE, conversation
+
+TURN_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TOOL_MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+ROLES = ("system", "user", "assistant")
+LICENSE = Path(__file__).parents[2] / "LICENSE"
+VOCABULARY = 1024
+CONTEXT_LENGTH = 32_768
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -60,6 +68,34 @@ def write_agent_model(folder: Path) -> None:
     require_learnt(model, tokenizer, conversation(random, 1000))
     weights = dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+
+def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Byte-level, so that it reads everything; its merges are of what the model writes, and of some English
+    that is at hand, so that prompts are not too long."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in TURN_MARKS],
+    )
+    made.train_from_iterator([CALL, CLOSING, *ROLES, LICENSE.read_text()], trainer)
+    made.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in TOOL_MARKS])
+    made.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": CONTEXT_LENGTH,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": TEMPLATE,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, random: np.random.Generator) -> Iterator[tuple[mx.array, mx.array]]:

@@ -81,10 +81,10 @@ def test_why_an_answer_ends(demo: anthropic.Anthropic, arguments, stop_reason: s
 
 
 @pytest.mark.model
-def test_tokens_are_counted_as_create_counts_them(demo: anthropic.Anthropic) -> None:
-    counted = demo.messages.count_tokens(model=MODEL, system="You are terse.", messages=FRANCE, tools=[BASH])
-    bare = demo.messages.count_tokens(model=MODEL, messages=FRANCE)
-    message = demo.messages.create(model=MODEL, max_tokens=1, system="You are terse.", messages=FRANCE, tools=[BASH])
+def test_tokens_are_counted_as_create_counts_them(agent: anthropic.Anthropic) -> None:
+    counted = agent.messages.count_tokens(model=MODEL, system="You are terse.", messages=FRANCE, tools=[BASH])
+    bare = agent.messages.count_tokens(model=MODEL, messages=FRANCE)
+    message = agent.messages.create(model=MODEL, max_tokens=1, system="You are terse.", messages=FRANCE, tools=[BASH])
 
     assert counted.input_tokens == message.usage.input_tokens > bare.input_tokens > 0
 
