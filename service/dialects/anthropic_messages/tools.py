@@ -1,14 +1,13 @@
 """The tools that the model may call, as Anthropic writes them."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from service.dialects.json_body import check_depth, decode, show
+from service.dialects.json_body import decode, show
+from service.dialects.tool_definitions import ToolName, argument_schema
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
-
-ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 _TEXT = {"type": "string"}
 _BASH = {"type": "object", "properties": {"command": _TEXT, "restart": {"type": "boolean"}}}
@@ -93,7 +92,7 @@ def _tool(definition: ToolDefinition, at: str) -> Tool:
     return Tool(
         name=definition.name,
         description=definition.description or "",
-        parameters=_parameters(schema, f"{at}.input_schema"),
+        parameters=argument_schema(schema, f"{at}.input_schema"),
         strict=bool(definition.strict),
     )
 
@@ -131,18 +130,3 @@ def _editor_schema(version: str) -> dict[str, Any]:
     if version >= _INSERT_TEXT:
         properties["insert_text"] = _TEXT
     return {"type": "object", "properties": properties, "required": ["command", "path"]}
-
-
-def _parameters(schema: dict[str, Any], param: str) -> dict[str, Any]:
-    """A schema of type object; a tool without parameters may come with an empty one."""
-    if not schema:
-        return {"type": "object", "properties": {}}
-    check_depth(schema, param)
-    if "type" not in schema:
-        return {"type": "object", **schema}
-    if schema["type"] != "object":
-        raise BadRequest(
-            f"Invalid '{param}': expected a JSON Schema of type 'object', found type {show(schema['type'])}.",
-            param=param,
-        )
-    return schema

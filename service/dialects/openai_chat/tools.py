@@ -1,20 +1,19 @@
 """The functions that the model may call, as OpenAI writes them: tools, and the deprecated functions."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from service.dialects.json_body import check_depth, choose, decode, show
+from service.dialects.json_body import choose, decode, show
+from service.dialects.tool_definitions import ToolName, argument_schema
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
-
-FunctionName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 _MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 
 
 class FunctionDefinition(msgspec.Struct):
-    name: FunctionName
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -110,24 +109,9 @@ def _tool(function: FunctionDefinition, at: str) -> Tool:
     return Tool(
         name=function.name,
         description=function.description or "",
-        parameters=_parameters(function.parameters, f"{at}.parameters"),
+        parameters=argument_schema(function.parameters, f"{at}.parameters"),
         strict=bool(function.strict),
     )
-
-
-def _parameters(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:
-    """A schema of type object. A function without parameters may come without one, or with an empty one."""
-    if not schema:
-        return {"type": "object", "properties": {}}
-    check_depth(schema, param)
-    if "type" not in schema:
-        return {"type": "object", **schema}
-    if schema["type"] != "object":
-        raise BadRequest(
-            f"Invalid '{param}': expected a JSON Schema of type 'object', found type {show(schema['type'])}.",
-            param=param,
-        )
-    return schema
 
 
 def _check_names(tools: list[Tool], param: str) -> None:
