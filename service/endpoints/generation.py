@@ -12,6 +12,7 @@ from service.access import identify_caller
 from service.body import ClientGone, check_content, read_body
 from service.cache_headers import cache_status, read_cache_control
 from service.dialects.base import ClientRequest, Dialect, Reply
+from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
 from service.executor.base import Answer
@@ -89,7 +90,7 @@ class GenerationEndpoint:
         self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
     ) -> None:
         encoder = self._dialect.encode_stream(self._reply(answer, asked))
-        headers = self._headers(answer, b"text/event-stream; charset=utf-8", record)
+        headers = self._headers(answer, CONTENT_TYPE.encode(), record)
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         if answer.outcome == "hit":
             await _send_whole(send, headers, await replay_stream(answer, encoder, record.see))
