@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
-from service.models.storage import private_folder
+from service.models.storage import locked, private_folder
 from service.settings import Settings
 
 POLL_SECONDS = 0.05
@@ -35,19 +36,9 @@ class BackgroundServer:
         self._child: subprocess.Popen[bytes] | None = None
         self._use: int | None = None
 
-    @contextmanager
-    def order(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def order(self, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         """While held, no other launcher starts or stops the server. Waits for its turn, and calls `on_wait` then."""
-        descriptor = self._open("order")
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return locked(self._lock_file("order"), on_wait)
 
     def start(self) -> None:
         """Starts it in a session of its own: the terminal's signals are for Claude Code. Call it within `order`."""
@@ -138,4 +129,7 @@ class BackgroundServer:
         return True
 
     def _open(self, name: str) -> int:
-        return os.open(self._run / f"{self._settings.port}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self._lock_file(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _lock_file(self, name: str) -> Path:
+        return self._run / f"{self._settings.port}.{name}"
