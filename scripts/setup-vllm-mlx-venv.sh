@@ -3,7 +3,7 @@
 #
 #   VENV    where to make it            (default: ~/.venv-mlx)
 #   PYTHON  the Python to make it with  (default: the first of 3.11 or newer that is found)
-#   EXTRAS  what to install besides the service, comma-separated: redis, test  (default: nothing)
+#   EXTRAS  what to install besides the service, comma-separated: redis, test, bench  (default: nothing)
 set -Eeuo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
