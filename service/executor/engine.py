@@ -14,8 +14,9 @@ from service.executor.sampling import greedy, make_logits_processors, make_sampl
 from service.executor.scheduler import Token, TokenChances
 from service.executor.turns import Turns
 
-CHUNK_TOKENS_ON_CPU = 128
-"""Measured: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048."""
+CHUNK_TOKENS_ON_CPU = 64
+"""Measured: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048. A request that comes in the
+middle of one waits for its end."""
 
 CHUNK_TOKENS_ON_GPU = 512
 """Large enough to fill the device, small enough that running sequences go on in between."""
