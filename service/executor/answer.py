@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from service.errors import EngineFailed, ServiceError
 from service.events import Done, Event
 from service.executor.base import CacheOutcome, collect
-from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress
+from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse
 from service.generation import Completion, Usage
 
 
@@ -31,6 +31,7 @@ class RunningAnswer:
         self._deadline: asyncio.TimerHandle | None = None
         self._completion_tokens = 0
         self._reasoning_tokens = 0
+        self._prompt_uses: list[PromptUse] = []
 
     @property
     def ended(self) -> bool:
@@ -45,11 +46,8 @@ class RunningAnswer:
         match delivery:
             case Progress(_, events):
                 self._put(events)
-            case Finished(sequence=sequence, events=events, completion_tokens=completed, reasoning_tokens=reasoned):
-                self._open.discard(sequence)
-                self._completion_tokens += completed
-                self._reasoning_tokens += reasoned
-                self._put(events if self._open else [*events, self._done()], last=not self._open)
+            case Finished():
+                self._finish(delivery)
             case Failed(sequence, error):
                 self._open.discard(sequence)
                 self.fail(error)
@@ -83,6 +81,13 @@ class RunningAnswer:
     async def aclose(self) -> None:
         self._close()
 
+    def _finish(self, finished: Finished) -> None:
+        self._open.discard(finished.sequence)
+        self._completion_tokens += finished.completion_tokens
+        self._reasoning_tokens += finished.reasoning_tokens
+        self._prompt_uses.append(finished.prompt_use)
+        self._put(finished.events if self._open else [*finished.events, self._done()], last=not self._open)
+
     def _close(self) -> None:
         self.fail(EngineFailed("The answer was closed before it was finished."))
 
@@ -103,10 +108,14 @@ class RunningAnswer:
             waiter.set_result(None)
 
     def _done(self) -> Done:
+        """All choices have the same prompt: what one of them took over from another is not from an earlier request."""
+        uses = self._prompt_uses
         return Done(
             Usage(
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self._completion_tokens,
+                cached_tokens=min(use.cached_tokens for use in uses),
+                prefix_stored_tokens=max(use.stored_tokens for use in uses),
                 reasoning_tokens=self._reasoning_tokens,
             )
         )

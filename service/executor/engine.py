@@ -1,5 +1,6 @@
 """The `Engine` on mlx-lm's `BatchGenerator`. Every call comes from the one thread that owns MLX."""
 
+import logging
 from typing import Any
 
 import mlx.core as mx
@@ -9,10 +10,13 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.constraint import Constraint
 from service.executor.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
-from service.executor.messages import Sequence
+from service.executor.messages import PromptUse, Sequence
+from service.executor.prefix_cache import NoPrefixCache, Prefixes
 from service.executor.sampling import greedy, make_logits_processors, make_sampler
 from service.executor.scheduler import Token, TokenChances
 from service.executor.turns import Turns
+
+log = logging.getLogger(__name__)
 
 CHUNK_TOKENS_ON_CPU = 64
 """Measured: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048. A request that comes in the
@@ -27,10 +31,11 @@ def default_chunk_tokens() -> int:
 
 
 class _Start:
-    """A sequence until its first token. `read` tokens of its prompt are in `cache`; `uid` is its name in the batch,
-    which gets it when the rest is one chunk."""
+    """A sequence until its first token. `read` tokens of its prompt are in `cache`, `reused` of them from the prefix
+    cache, which wants the state after each of `stops`. `uid` is its name in the batch, which gets it when the rest is
+    one chunk."""
 
-    __slots__ = ("cache", "constraint", "processors", "read", "sampler", "sequence", "uid")
+    __slots__ = ("cache", "constraint", "processors", "read", "reused", "sampler", "sequence", "stops", "uid")
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
@@ -41,12 +46,24 @@ class _Start:
             self.processors.append(self.constraint)
         self.cache: list[Any] | None = None
         self.read = 0
+        self.reused = 0
+        self.stops: list[int] = []
         self.uid: int | None = None
 
     @property
     def unread(self) -> int:
         """In tokens."""
         return len(self.sequence.prompt.tokens) - self.read if self.uid is None else 0
+
+    @property
+    def next_stop(self) -> int | None:
+        return next((stop for stop in self.stops if stop > self.read), None)
+
+    def reuse(self, prefixes: Prefixes) -> None:
+        """Begins with what is known. Again, as long as nothing of its own has been read: more may be known by now."""
+        if self.read == self.reused:
+            reuse = prefixes.find(self.sequence.request.caller, self.sequence.prompt.tokens)
+            self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
 
 class BatchEngine:
@@ -57,8 +74,17 @@ class BatchEngine:
     prompt that has been read gets its first token before another's chunk.
     """
 
-    def __init__(self, model: Any, end_tokens: set[int], *, max_concurrency: int, chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        end_tokens: set[int],
+        *,
+        max_concurrency: int,
+        chunk_tokens: int,
+        prefixes: Prefixes | None = None,
+    ) -> None:
         self.prompt_tokens_read = 0
+        self._prefixes = prefixes or NoPrefixCache()
         self._model = model
         self._cost = measure_cache_cost(model)
         self._end_tokens = sorted(end_tokens)
@@ -67,30 +93,52 @@ class BatchEngine:
         self._start()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        room = room_bytes()
-        if room is None:
-            return 0
-        needed = self._cost.bytes_for(len(each.prompt.tokens) + each.max_tokens for each in sequences)
-        return needed - int(KV_SHARE * (room + self._kv_bytes()))
+        return self._missing(sequences, self._prefixes.nbytes)  # the prefix cache gives way
 
     def memory_bytes(self) -> int:
         return held_bytes()
 
-    def insert(self, sequence: Sequence) -> None:
-        self._starting[sequence.id] = _Start(sequence)
+    def prefix_cache_bytes(self) -> int:
+        return self._prefixes.nbytes
 
-    def remove(self, sequence: int) -> None:
-        self._starting.pop(sequence, None)
+    def insert(self, sequence: Sequence) -> None:
+        others = [
+            *(start.sequence for start in self._starting.values() if start.uid is None),
+            *self._sequences.values(),
+        ]
+        self._prefixes.give_back(self._missing([*others, sequence], 0))
+        start = _Start(sequence)
+        start.stops = self._prefixes.stops(sequence.prompt)
+        start.reuse(self._prefixes)
+        self._starting[sequence.id] = start
+        self._stored[sequence.id] = 0
+        self._prefixes.rest(False)
+
+    def remove(self, sequence: int) -> PromptUse | None:
+        """What has been read stays in the prefix cache."""
+        start = self._starting.pop(sequence, None)
         uid = self._uids.pop(sequence, None)
         if uid is not None:
-            del self._sequences[uid]
+            removed = self._sequences.pop(uid)
             self._constraints.pop(uid, None)
+            self._keep_running(removed, uid)
             self._batch.remove([uid])
+        elif start is not None:
+            self._keep_start(start)
+        return self._end(sequence)
 
     def step(self) -> list[Token]:
         self._read_prompts()
         _, responses = self._batch.next()
         return [self._token(response) for response in responses]
+
+    def _missing(self, sequences: list[Sequence], spare_bytes: int) -> int:
+        """The bytes that are missing to run these, where besides what is free these can be."""
+        room = room_bytes()
+        if room is None:
+            return 0
+        needed = self._cost.bytes_for(len(each.prompt.tokens) + each.max_tokens for each in sequences)
+        return needed - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
 
     def _kv_bytes(self) -> int:
         caches = [start.cache for start in self._starting.values() if start.cache is not None]
@@ -99,27 +147,50 @@ class BatchEngine:
 
     def _read_prompts(self) -> None:
         """At most one chunk. Prompts that end with this chunk are read together: it is what a device is best at."""
-        if not self._starting:
+        costs = {i: start.unread for i, start in self._starting.items() if not self._follows(start)}
+        if not costs:
             return
-        chosen = self._starting[self._turns.choose({i: start.unread for i, start in self._starting.items()})]
-        if chosen.unread > self._chunk_tokens:
-            self._read_chunk(chosen)
+        chosen = self._starting[self._turns.choose(costs)]
+        chosen.reuse(self._prefixes)
+        if self._is_last_chunk(chosen):
+            self._join([start for i, start in self._starting.items() if i in costs and self._is_last_chunk(start)])
         elif chosen.unread:
-            self._join([start for start in self._starting.values() if 0 < start.unread <= self._chunk_tokens])
+            self._read_chunk(chosen)
+
+    def _is_last_chunk(self, start: _Start) -> bool:
+        return 0 < start.unread <= self._chunk_tokens and start.next_stop is None
+
+    def _follows(self, start: _Start) -> bool:
+        """Whether another one reads the same prompt right now: one of the answers to the same request. Its state will
+        do for this one, too."""
+        return (
+            start.sequence.choice > 0
+            and self._prefixes.shares
+            and any(
+                leader.sequence.prompt is start.sequence.prompt
+                and leader.sequence.id < start.sequence.id
+                and leader.unread
+                for leader in self._starting.values()
+            )
+        )
 
     def _read_chunk(self, start: _Start) -> None:
         if start.cache is None:
             start.cache = make_prompt_cache(self._model)
-        end = start.read + self._chunk_tokens
+        end = min(start.read + self._chunk_tokens, start.next_stop or len(start.sequence.prompt.tokens))
         with mx.stream(self._batch.stream):
             self._model(mx.array([start.sequence.prompt.tokens[start.read : end]]), cache=start.cache)
             mx.eval([layer.state for layer in start.cache])
             mx.clear_cache()
+        self.prompt_tokens_read += end - start.read
         start.read = end
-        self.prompt_tokens_read += self._chunk_tokens
+        if end in start.stops:
+            self._keep_start(start)
 
     def _join(self, starts: list[_Start]) -> None:
         """They take part in the batch from its next step on, which reads what is left of their prompts."""
+        for start in starts:
+            self._keep_start(start)
         prompts = [start.sequence.prompt.tokens for start in starts]
         uids = self._batch.insert(
             [prompt[start.read :] for prompt, start in zip(prompts, starts, strict=True)],
@@ -132,6 +203,7 @@ class BatchEngine:
         for start, uid in zip(starts, uids, strict=True):
             self.prompt_tokens_read += start.unread
             start.uid, start.cache = uid, None
+            self._reused[start.sequence.id] = start.reused
             self._uids[start.sequence.id] = uid
             self._sequences[uid] = start.sequence
             if start.constraint is not None:
@@ -144,10 +216,40 @@ class BatchEngine:
 
     def close(self) -> None:
         self._batch.close()
+        self._prefixes.close()
+
+    def _keep_start(self, start: _Start) -> None:
+        if start.cache is not None and start.read > start.reused:
+            self._keep(start.sequence, start.sequence.prompt.tokens[: start.read], start.cache)
+
+    def _keep_running(self, sequence: Sequence, uid: int) -> None:
+        if not self._prefixes.shares:
+            return
+        try:
+            caches, tokens = self._batch.extract_cache([uid])[uid]
+        except Exception:
+            log.exception("The state of sequence %d is lost to the prefix cache", sequence.id)
+        else:
+            self._keep(sequence, tokens, caches)
+
+    def _keep(self, sequence: Sequence, tokens: list[int], caches: list[Any]) -> None:
+        """`caches` have read `tokens`: of the sequence's prompt, and of its answer."""
+        new = self._prefixes.keep(sequence.request.caller, tokens, caches)
+        answered = max(0, len(tokens) - len(sequence.prompt.tokens))
+        self._stored[sequence.id] += max(0, new - answered)
+
+    def _end(self, sequence: int) -> PromptUse | None:
+        """Forgets a sequence, whose prompt was read like this."""
+        stored, reused = self._stored.pop(sequence, 0), self._reused.pop(sequence, 0)
+        if not self._stored:
+            self._prefixes.rest(True)
+        return PromptUse(reused, stored)
 
     def _start(self) -> None:
         self._turns = Turns()
         self._starting: dict[int, _Start] = {}
+        self._reused: dict[int, int] = {}
+        self._stored: dict[int, int] = {}
         self._uids: dict[int, int] = {}
         self._sequences: dict[int, Sequence] = {}
         self._constraints: dict[int, Constraint] = {}
@@ -169,11 +271,14 @@ class BatchEngine:
             chances = token_chances(response.logprobs, response.token, sequence.request.logprobs)
         constraint = self._constraints.get(response.uid)
         error = constraint.error if constraint is not None else ""
+        use = None
         if response.finish_reason is not None:
             self._constraints.pop(response.uid, None)
             del self._sequences[response.uid]
             del self._uids[sequence.id]
-        return Token(sequence.id, response.token, response.finish_reason, chances, error)
+            self._keep(sequence, response.all_tokens, response.prompt_cache)
+            use = self._end(sequence.id)
+        return Token(sequence.id, response.token, response.finish_reason, chances, error, use)
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:

@@ -23,12 +23,21 @@ class Grammar(msgspec.Struct, frozen=True):
 
 class Prompt(msgspec.Struct, frozen=True):
     """What the model reads. `in_reasoning`: the template has opened the model's reasoning already. `prefill` is the
-    beginning of the answer, where the request gives one: `tokens` end with it."""
+    beginning of the answer, where the request gives one: `tokens` end with it. `boundaries` are the numbers of tokens
+    after which other prompts may go on in another way: where messages end."""
 
     tokens: list[int]
     in_reasoning: bool = False
     prefill: str = ""
     grammar: Grammar | None = None
+    boundaries: tuple[int, ...] = ()
+
+
+class PromptUse(msgspec.Struct, frozen=True):
+    """Of a prompt's tokens, `cached_tokens` came from the prefix cache, and `stored_tokens` were added to it."""
+
+    cached_tokens: int = 0
+    stored_tokens: int = 0
 
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +87,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event]
     completion_tokens: int
     reasoning_tokens: int = 0
+    prompt_use: PromptUse = PromptUse()
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -63,6 +63,7 @@ class MlxExecutor:
             waiting=max(0, supervisor.in_flight - pulse.running) if supervisor.model else self._arriving,
             detail=supervisor.detail,
             memory_bytes=pulse.memory_bytes,
+            prefix_cache_bytes=pulse.prefix_cache_bytes,
             engine_restarts=pulse.restarts,
             tool_call_repairs=tally.repaired,
             tool_calls_cut=tally.cut,

@@ -55,17 +55,20 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
 
     from service.executor.engine import BatchEngine, default_chunk_tokens
     from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
+    from service.executor.open_prefixes import open_prefix_cache
     from service.executor.output import ChoiceWriter, ReasoningSplitter
     from service.executor.prompt import PromptRenderer
     from service.executor.text import Vocabulary
     from service.tool_calling import StreamParser
     from service.tool_calling.instructions import offered_tools
 
+    prefixes = open_prefix_cache(loaded.model, profile, settings)
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
         max_concurrency=settings.max_concurrency,
         chunk_tokens=settings.prefill_chunk_tokens or default_chunk_tokens(),
+        prefixes=prefixes,
     )
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)

@@ -22,6 +22,7 @@ from service.executor.messages import (
     Finished,
     Message,
     Progress,
+    PromptUse,
     Sequence,
     Shutdown,
     Submit,
@@ -50,13 +51,15 @@ class TokenChances(msgspec.Struct, frozen=True, gc=False):
 
 class Token(msgspec.Struct, frozen=True, gc=False):
     """One decoded token of one sequence. With `end` it is the last: on `stop` it is an end-of-text token, which has
-    no text. `chances` are there where the request asked for them. `error` says why the sequence cannot go on."""
+    no text. `chances` are there where the request asked for them. `error` says why the sequence cannot go on. The last
+    token may tell how the prompt was read."""
 
     sequence: int
     id: int
     end: EndReason | None = None
     chances: TokenChances | None = None
     error: str = ""
+    prompt_use: PromptUse | None = None
 
 
 class Engine(Protocol):
@@ -71,13 +74,14 @@ class Engine(Protocol):
         ...
 
     def memory_bytes(self) -> int: ...
+    def prefix_cache_bytes(self) -> int: ...
 
     def insert(self, sequence: Sequence) -> None:
         """The sequence takes part from the next `step` on, its prompt first. Raises for what is wrong with it alone."""
         ...
 
-    def remove(self, sequence: int) -> None:
-        """Frees a sequence that has not ended, in whatever phase it is."""
+    def remove(self, sequence: int) -> PromptUse | None:
+        """Frees a sequence that has not ended, in whatever phase it is. May tell how its prompt was read."""
         ...
 
     def step(self) -> list[Token]:
@@ -188,6 +192,7 @@ class Scheduler:
         self._decode()
         self.pulse.running = len(self._running)
         self.pulse.memory_bytes = self._engine.memory_bytes()
+        self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
 
     def _drain_inbox(self) -> None:
@@ -294,10 +299,9 @@ class Scheduler:
             self._end(Failed(token.sequence, EngineFailed("The model's output could not be read.")))
             return
         if end is not None:
-            if token.end is None:
-                self._remove(token.sequence)
+            use = self._remove(token.sequence) if token.end is None else token.prompt_use
             counts = {"completion_tokens": running.tokens, "reasoning_tokens": writer.reasoning_tokens}
-            self._end(Finished(sequence=token.sequence, events=events, **counts))
+            self._end(Finished(sequence=token.sequence, events=events, prompt_use=use or PromptUse(), **counts))
         elif events:
             running.sent = True
             self._outbox.append(Progress(token.sequence, events))
@@ -315,13 +319,14 @@ class Scheduler:
     def _fail(self, sequence_id: int, error: ServiceError) -> None:
         self._end(Failed(sequence_id, error))
 
-    def _remove(self, sequence_id: int) -> None:
+    def _remove(self, sequence_id: int) -> PromptUse | None:
         """Takes a running sequence out of the engine, and out of `running`."""
         self._running.pop(sequence_id, None)
         try:
-            self._engine.remove(sequence_id)
+            return self._engine.remove(sequence_id)
         except Exception as exc:
             self._recover(exc)
+            return None
 
     def _recover(self, exc: Exception) -> None:
         """The batch is lost: who has been sent nothing goes back to the head of the queue, once."""

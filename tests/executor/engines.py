@@ -37,6 +37,9 @@ class CountingEngine:
     def memory_bytes(self) -> int:
         return sum(len(each.prompt.tokens) + each.max_tokens for each in self.held.values())
 
+    def prefix_cache_bytes(self) -> int:
+        return 0
+
     def insert(self, sequence: Sequence) -> None:
         assert sequence.id not in self.held
         self.held[sequence.id] = sequence

@@ -33,7 +33,8 @@ PARIS = "The capital of France is Paris."
 @asynccontextmanager
 async def serving(path: Path, load: Loader = load_runtime, **settings: Any) -> AsyncIterator[MlxExecutor]:
     profile = ModelProfile(id="demo", fingerprint="demo", context_length=8192)
-    executor = MlxExecutor(path, profile, Settings(home=Path("unused"), **settings), load=load)
+    configured = Settings(**{"home": Path("unused"), "prefix_memory_bytes": 0, "prefix_disk_bytes": 0, **settings})
+    executor = MlxExecutor(path, profile, configured, load=load)
     await executor.start()
     try:
         yield executor
@@ -175,6 +176,9 @@ class FaultyEngine:
 
     def shortfall(self, sequences: list[Sequence]) -> int:
         return self._engine.shortfall(sequences)
+
+    def prefix_cache_bytes(self) -> int:
+        return self._engine.prefix_cache_bytes()
 
     def memory_bytes(self) -> int:
         return self._engine.memory_bytes()

@@ -1,0 +1,58 @@
+"""The prefix cache that a model and the settings call for."""
+
+import logging
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+from mlx.utils import tree_flatten
+
+from service.executor.base import ModelProfile
+from service.executor.device_memory import room_bytes
+from service.executor.prefix_cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix_state import PromptCaches
+from service.executor.prefix_store import PrefixStore
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.25
+"""Of the memory that is free once the model is loaded, the part for the prefix cache where nothing is set."""
+
+FALLBACK_BYTES = 8 * 1024**3
+"""Taken for free where that cannot be told."""
+
+FORMAT = 1
+"""Of states in files. Grows with every change of what they hold."""
+
+
+def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
+    memory_bytes = settings.prefix_memory_bytes
+    if memory_bytes is None:
+        memory_bytes = int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
+    if memory_bytes == settings.prefix_disk_bytes == 0:
+        return NoPrefixCache()
+    try:
+        caches = PromptCaches(model)
+    except ValueError as exc:
+        log.warning("No prefix cache for %s: %s", profile.id, exc)
+        return NoPrefixCache()
+    return PrefixCache(caches, memory_bytes, _open_store(caches, model, profile, settings))
+
+
+def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, settings: Settings) -> PrefixStore | None:
+    if settings.prefix_disk_bytes == 0:
+        return None
+    try:
+        return PrefixStore(settings.home / "prefix", _identity(model, profile), settings.prefix_disk_bytes, caches)
+    except OSError as exc:
+        log.warning("The prefix cache is not kept on disk: %s", exc)
+        return None
+
+
+def _identity(model: Any, profile: ModelProfile) -> str:
+    """Everything that a state depends on besides the tokens: weights, what they were expanded to, code, and device."""
+    weights: Any = tree_flatten(model.parameters())
+    dtypes = sorted({str(array.dtype) for _, array in weights})
+    parts = (str(FORMAT), profile.fingerprint, *dtypes, mlx_lm.__version__, str(mx.default_device()))
+    return " ".join(parts)

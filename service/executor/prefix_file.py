@@ -1,0 +1,144 @@
+"""The file of one run of tokens: what it is for, and the bytes of its state. Nothing in it is ever executed.
+
+    MAGIC | SHA-256 of the header, 32 bytes | length of the header, 4 bytes, little endian | header, JSON | arrays
+
+A file's name is a digest of what it is for: a run is written once, and a file that was moved or renamed is a stranger.
+Raises OSError where the disk fails.
+"""
+
+import hashlib
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+MAGIC = b"anyclaude prefix 1\n"
+SUFFIX = ".prefix"
+DRAFT_SUFFIX = ".draft"
+DIGEST_BYTES = 32
+LENGTH_BYTES = 4
+MAX_HEADER_BYTES = 64 * 1024**2
+
+ITEM_BYTES = {
+    "bool_": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2,
+    "uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8, "complex64": 8,
+}  # fmt: skip
+"""Bytes of one number, by MLX's names."""
+
+
+class DamagedFile(Exception):
+    """The file is not what its name says. The message says what is wrong with it."""
+
+
+class Buffer(msgspec.Struct, frozen=True):
+    """An array as bytes that any thread may read. `dtype` is MLX's name of it."""
+
+    data: memoryview
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+
+class RunKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is for. `model` names everything that the state depends on besides the tokens; `parent` is the name of
+    the run before it, empty for the first."""
+
+    model: str
+    caller: str
+    parent: str
+    start: int
+    tokens: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:40] + SUFFIX
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """`layouts` are the state's, with an index for every array; `checksum` is the CRC-32 of all arrays' bytes."""
+
+    key: RunKey
+    layouts: tuple[Any, ...]
+    arrays: tuple[ArrayHeader, ...]
+    checksum: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+def write_run(folder: Path, key: RunKey, layouts: tuple[Any, ...], buffers: list[Buffer]) -> int:
+    """Writes the file whole or not at all, for the owner's eyes only. Returns its size in bytes."""
+    checksum = 0
+    for buffer in buffers:
+        checksum = zlib.crc32(buffer.data, checksum)
+    arrays = tuple(ArrayHeader(buffer.dtype, buffer.shape) for buffer in buffers)
+    header = msgspec.json.encode(Header(key=key, layouts=layouts, arrays=arrays, checksum=checksum))
+    path = folder / key.name
+    draft = path.with_suffix(f".{os.getpid()}{DRAFT_SUFFIX}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(MAGIC + hashlib.sha256(header).digest() + len(header).to_bytes(LENGTH_BYTES, "little") + header)
+            for buffer in buffers:
+                file.write(buffer.data)
+            size = file.tell()
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    return size
+
+
+def read_header(path: Path) -> Header:
+    """What the file is for, verified; the arrays are not looked at. Raises DamagedFile."""
+    with path.open("rb") as file:
+        header, _ = _read_header(file, path)
+    return header
+
+
+def read_run(path: Path) -> tuple[Header, list[Buffer]]:
+    """The whole file, verified. Raises DamagedFile."""
+    with path.open("rb") as file:
+        header, _ = _read_header(file, path)
+        data = memoryview(file.read())
+    if zlib.crc32(data) != header.checksum:
+        raise DamagedFile("the checksum of its arrays is wrong")
+    buffers: list[Buffer] = []
+    for array in header.arrays:
+        buffers.append(Buffer(data[: array.nbytes], array.dtype, array.shape))
+        data = data[array.nbytes :]
+    return header, buffers
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[Header, int]:
+    """The header, and where the arrays begin."""
+    start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
+    if not start.startswith(MAGIC):
+        raise DamagedFile("it does not begin as a prefix file does")
+    digest = start[len(MAGIC) :][:DIGEST_BYTES]
+    length = int.from_bytes(start[len(MAGIC) + DIGEST_BYTES :], "little")
+    encoded = file.read(length) if length <= MAX_HEADER_BYTES else b""
+    if hashlib.sha256(encoded).digest() != digest:
+        raise DamagedFile("the checksum of its header is wrong")
+    try:
+        header = msgspec.json.decode(encoded, type=Header)
+        size = file.tell() + header.nbytes
+    except (msgspec.DecodeError, KeyError) as exc:
+        raise DamagedFile(f"its header is of another kind: {exc}") from exc
+    if header.key.name != path.name:
+        raise DamagedFile("its name is another one's")
+    found = os.fstat(file.fileno()).st_size
+    if found != size:
+        raise DamagedFile(f"it has {found} bytes, {size} were expected")
+    return header, size - header.nbytes

@@ -1,0 +1,231 @@
+"""The prefix cache on disk: one file a run, at most so many bytes, the least recently used removed first."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from service.executor.prefix_file import (
+    DRAFT_SUFFIX,
+    SUFFIX,
+    Buffer,
+    DamagedFile,
+    RunKey,
+    read_header,
+    read_run,
+)
+from service.executor.prefix_tree import Node
+from service.executor.prefix_writer import PATIENCE_SECONDS, Job, PrefixWriter
+
+log = logging.getLogger(__name__)
+
+MAX_BACKLOG_BYTES = 1024**3
+"""What may wait to be written. Runs beyond it are written when they are used again."""
+
+PAUSE_SECONDS = 60.0
+"""How long nothing is written after the disk has failed."""
+
+DRAFT_SECONDS = 600.0
+"""A file begun longer ago will not be finished."""
+
+
+class StateBytes(Protocol):
+    """Between states and their bytes, as `prefix_state.PromptCaches` does it."""
+
+    def to_buffers(self, state: Any) -> tuple[tuple[Any, ...], list[Buffer]]: ...
+    def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> Any:
+        """Raises ValueError, TypeError, LookupError or AttributeError for what fits no state."""
+        ...
+
+
+class StoredRun(msgspec.Struct, frozen=True):
+    """A file of this model that was there at the start."""
+
+    name: str
+    key: RunKey
+
+
+class _File(msgspec.Struct):
+    """`node` None: it belongs to another model, and only counts."""
+
+    file_bytes: int
+    node: Node | None
+
+
+class PrefixStore:
+    """The files under `folder`, of all models at most `max_bytes`. Those of `model` are used: it names all that a state
+    depends on. Called by the engine's thread alone. A disk that fails costs what would have been on it."""
+
+    def __init__(self, folder: Path, model: str, max_bytes: int, states: StateBytes) -> None:
+        self._model = model
+        self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
+        self._max_bytes = max_bytes
+        self._states = states
+        self._files: OrderedDict[Path, _File] = OrderedDict()
+        self._nbytes = 0
+        self._not_before = 0.0
+        for part in (folder, self._folder):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._runs = self._scan(folder)
+        self._writer = PrefixWriter()
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def stored(self) -> list[StoredRun]:
+        """The files of this model that were there at the start, each after the one that it stands on."""
+        return sorted(self._runs, key=lambda run: run.key.start)
+
+    def adopt(self, node: Node, run: StoredRun) -> None:
+        """Takes `node` for what is in the file."""
+        node.file = node.name = run.name
+        self._files[self._folder / run.name].node = node
+
+    def load(self, node: Node) -> Any:
+        """The state in the node's file, or None: a file that cannot be used is deleted."""
+        if not node.file:
+            return None
+        path = self._folder / node.file
+        try:
+            header, buffers = read_run(path)
+            return self._states.from_buffers(header.layouts, buffers)
+        except (DamagedFile, OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
+            log.warning("The prefix file %s is not used, and deleted: %s", path.name, exc)
+            self.delete(node.file)
+            node.file = ""
+            return None
+
+    def save(self, path: list[Node]) -> None:
+        """Has the states of these runs written, each of which stands on the one before it, and marks their files as
+        used."""
+        now = time.time()
+        for node in path:
+            if not node.file and not node.writing:
+                self._submit(node)
+        for node in reversed(path):
+            file = self._folder / node.file
+            if node.file and file in self._files:
+                self._files.move_to_end(file)
+                with contextlib.suppress(OSError):
+                    os.utime(file, (now, now))
+
+    def settle(self) -> list[Node]:
+        """Takes in what has been written. Returns the nodes that have no state left anywhere."""
+        lost: list[Node] = []
+        for job, file_bytes in self._writer.written():
+            node = job.node
+            node.writing = False
+            if file_bytes is None:
+                self._not_before = time.monotonic() + PAUSE_SECONDS
+                lost.append(node)
+            else:
+                self._nbytes += file_bytes
+                self._files[self._folder / node.name] = _File(file_bytes, node)
+                node.file = node.name
+                if node.removed:
+                    self.discard([node])
+        lost += self._shrink()
+        return [node for node in lost if node.state is None and not node.removed]
+
+    def discard(self, nodes: list[Node]) -> None:
+        """Deletes the files of nodes that are gone."""
+        for node in nodes:
+            if node.file:
+                self.delete(node.file)
+                node.file = ""
+
+    def delete(self, name: str) -> None:
+        self._delete(self._folder / name)
+
+    def rest(self, resting: bool) -> None:
+        """Tells when nothing is being computed: a good time to write."""
+        self._writer.rest(resting)
+
+    def close(self) -> None:
+        self._writer.close()
+        self.settle()
+
+    def _submit(self, node: Node) -> None:
+        parent = node.parent
+        written = parent is not None and (parent.parent is None or parent.file or parent.writing)
+        full = self._writer.backlog_bytes > MAX_BACKLOG_BYTES or time.monotonic() < self._not_before
+        if node.state is None or not written or full:
+            return
+        key = RunKey(
+            model=self._model,
+            caller=node.caller,
+            parent=parent.name if parent is not None else "",
+            start=node.start,
+            tokens=node.tokens,
+        )
+        layouts, buffers = self._states.to_buffers(node.state)
+        node.name, node.writing = key.name, True
+        self._writer.submit(
+            Job(
+                node=node,
+                folder=self._folder,
+                key=key,
+                layouts=layouts,
+                buffers=buffers,
+                write_before=time.monotonic() + PATIENCE_SECONDS,
+            )
+        )
+
+    def _shrink(self) -> list[Node]:
+        """Deletes files until the rest fits. Returns the nodes of this model that they were of."""
+        nodes: list[Node] = []
+        while self._nbytes > self._max_bytes and self._files:
+            path, file = next(iter(self._files.items()))
+            self._delete(path)
+            if file.node is not None:
+                file.node.file = ""
+                nodes.append(file.node)
+        return nodes
+
+    def _delete(self, path: Path) -> None:
+        file = self._files.pop(path, None)
+        if file is not None:
+            self._nbytes -= file.file_bytes
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as exc:
+            log.warning("A prefix file could not be deleted: %s", exc)
+
+    def _scan(self, folder: Path) -> list[StoredRun]:
+        """Takes stock of what is there, the least recently used first."""
+        found: list[tuple[float, int, Path]] = []
+        for path in folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if path.suffix == SUFFIX:
+                    found.append((status.st_mtime, status.st_size, path))
+                elif path.suffix == DRAFT_SUFFIX and status.st_mtime < time.time() - DRAFT_SECONDS:
+                    path.unlink()
+        runs: list[StoredRun] = []
+        for _, size, path in sorted(found):
+            self._files[path] = _File(size, None)
+            self._nbytes += size
+            if path.parent == self._folder and (key := self._read_key(path)) is not None:
+                runs.append(StoredRun(path.name, key))
+        self._shrink()
+        return [run for run in runs if self._folder / run.name in self._files]
+
+    def _read_key(self, path: Path) -> RunKey | None:
+        """What the file is for; one that is damaged or of another model is deleted."""
+        try:
+            key = read_header(path).key
+        except (DamagedFile, OSError) as exc:
+            log.warning("The prefix file %s is not used, and deleted: %s", path.name, exc)
+        else:
+            if key.model == self._model:
+                return key
+            log.warning("The prefix file %s is deleted: it is of another model", path.name)
+        self._delete(path)
+        return None
