@@ -16,6 +16,8 @@ from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceE
 
 logger = logging.getLogger("anyclaude.error")
 
+_SHOWN_CHARS = 200
+
 _ANTHROPIC: Dialect = AnthropicMessages()
 _OPENAI: Dialect = OpenAIChat()
 
@@ -49,7 +51,7 @@ async def handle_service_error(request: Request, error: Exception) -> Response:
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
-    method, path = request.method, request.url.path
+    method, path = request.method, request.url.path[:_SHOWN_CHARS]
     told: ServiceError
     match error.status_code:
         case 404:

@@ -113,6 +113,12 @@ async def test_wrong_path_or_method(client: httpx.AsyncClient, method: str, path
     assert ("allow" in response.headers) == (status == 405)
 
 
+async def test_a_long_path_is_not_repeated_in_full(client: httpx.AsyncClient) -> None:
+    response = await client.get("/" + "a" * 10_000)
+    assert response.status_code == 404
+    assert len(response.content) < 500
+
+
 async def test_error_shape_follows_the_client_on_shared_paths(client: httpx.AsyncClient) -> None:
     response = await client.get("/nowhere", headers={"anthropic-version": "2023-06-01"})
     assert_error_shape(response, anthropic=True)
