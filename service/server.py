@@ -21,6 +21,7 @@ from service.unread_body import UnreadBody
 
 logger = logging.getLogger("anyclaude.server")
 
+BACKLOG = 1024  # connections that the kernel keeps until they are accepted; of more, it lets each wait for a second
 KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 3.0  # for the last frames to leave, after running answers were failed
 
@@ -46,7 +47,7 @@ def bind(settings: Settings) -> socket.socket:
         advice = "Choose another with --port, or stop what runs there." if in_use else "Correct --host or --port."
         what = f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. {advice}"
         raise (AddressInUse if in_use else CannotListen)(error.errno, what) from error
-    listener.listen(1024)
+    listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 
@@ -122,6 +123,7 @@ async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float
 def _config(settings: Settings, listener: socket.socket) -> Config:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = logging.getLogger("anyclaude.http")
     config.include_server_header = False

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -231,6 +232,16 @@ async def test_what_is_no_http_is_refused_and_the_server_goes_on(client: httpx.A
     with contextlib.suppress(ConnectionError):
         assert (await exchange(client.base_url, sent))[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
     assert (await client.get("/health")).status_code == 200
+
+
+async def test_many_connections_at_once_are_kept_until_they_are_accepted(client: httpx.AsyncClient) -> None:
+    """The event loop does not run meanwhile: whatever connects here waits in the kernel."""
+    assert (await client.get("/health")).status_code == 200
+    address = client.base_url.host, client.base_url.port
+    with contextlib.ExitStack() as connections:
+        for _ in range(300):
+            connections.enter_context(socket.create_connection(address, timeout=0.9))
+        assert (await client.get("/health")).status_code == 200
 
 
 async def test_a_wrong_request_is_refused_before_its_stream_opens(client: httpx.AsyncClient) -> None:
