@@ -1,0 +1,21 @@
+"""The executor around the demo model."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from service.executor.base import ModelProfile
+from service.executor.mlx import MlxExecutor
+from service.settings import Settings
+
+
+@asynccontextmanager
+async def demo_executor(path: Path, **settings: Any) -> AsyncIterator[MlxExecutor]:
+    profile = ModelProfile(id="demo", fingerprint="demo", context_length=8192)
+    executor = MlxExecutor(path, profile, Settings(home=Path("unused"), **settings))
+    await executor.start()
+    try:
+        yield executor
+    finally:
+        await executor.aclose()
