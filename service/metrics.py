@@ -171,6 +171,17 @@ class _Readings(Collector):
             "Repairs made in the JSON of tool calls that the model wrote.",
             status.tool_call_repairs,
         )
+        losses = CounterMetricFamily(
+            "anyclaude_tool_call_faults",
+            "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
+            "their tool's schema.",
+            labels=["fault"],
+        )
+        losses.add_metric(["cut"], status.tool_calls_cut)
+        losses.add_metric(["broken"], status.tool_calls_broken)
+        losses.add_metric(["unknown_tool"], status.tool_calls_unknown)
+        losses.add_metric(["schema"], status.tool_calls_mismatched)
+        yield losses
         if status.memory_bytes is not None:
             yield _gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)
         if status.prefix_cache_bytes is not None:

@@ -18,7 +18,7 @@ from service.executor.messages import (
     Shutdown,
     Submit,
 )
-from service.executor.scheduler import EngineLost, Scheduler, Writer
+from service.executor.scheduler import EngineLost, Scheduler, Token, Writer
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
@@ -338,3 +338,28 @@ def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
             assert bench.text(i) == "".join(f"{n} " for n in range(1, count + 1))
     assert bench.engine.most <= places
     assert not bench.engine.held or faults
+
+
+class StuckEngine(CountingEngine):
+    """Its sequence 1 cannot go on after two tokens."""
+
+    def step(self) -> list[Token]:
+        return [
+            Token(
+                token.sequence, token.id, token.end, error="no way on" if (token.sequence, token.id) == (1, 3) else ""
+            )
+            for token in super().step()
+        ]
+
+
+@pytest.mark.parametrize("max_tokens", [3, 9])
+def test_a_sequence_that_cannot_go_on_fails_alone(max_tokens: int) -> None:
+    bench = Bench(StuckEngine())
+    bench.submit(sequence(1, max_tokens=max_tokens), sequence(2, max_tokens=5))
+    bench.step(8)
+    *_, last = bench.of(1)
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, EngineFailed)
+    assert bench.text(2) == "1 2 3 4 5 "
+    assert not bench.engine.held
+    assert (bench.scheduler.running, bench.engine.resets) == (0, 0)

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from service.executor.text import Scanner, Vocabulary
+from service.tool_calling.families import deepseek, mistral
 
 
 def scan(strings: list[str], pieces: list[str]) -> tuple[str, str | None]:
@@ -96,3 +100,18 @@ def test_vocabulary_knows_exact_bytes(tokenmap: list[str] | list[bytes] | None, 
     vocabulary = Vocabulary(SmallTokenizer(tokenmap))
     assert [vocabulary.token_bytes(i) for i in range(len(expected))] == expected
     assert [vocabulary.token_bytes(i) for i in range(len(expected))] == expected
+
+
+def test_special_tokens_reach_the_text(demo_model: Path) -> None:
+    """Many models mark their calls with them."""
+    from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, NaiveStreamingDetokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(demo_model, local_files_only=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": [deepseek.CALL, mistral.OPEN]})
+    text = f"a<|im_start|>b {deepseek.CALL}{mistral.OPEN}"
+    for kind in (BPEStreamingDetokenizer, NaiveStreamingDetokenizer):
+        detokenizer = kind(tokenizer)
+        for token in tokenizer.encode(text):
+            detokenizer.add_token(token)
+        detokenizer.finalize()
+        assert detokenizer.last_segment == text

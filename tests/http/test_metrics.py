@@ -123,7 +123,12 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
     assert sample(before, "anyclaude_engine_state", state="ready") == 1
     assert sample(before, "anyclaude_prefix_cache_bytes") is None
     executor.state = ExecutorStatus(
-        state="stalled", memory_bytes=9, prefix_cache_bytes=7, engine_restarts=2, tool_call_repairs=3
+        state="stalled",
+        memory_bytes=9,
+        prefix_cache_bytes=7,
+        engine_restarts=2,
+        tool_call_repairs=3,
+        tool_calls_mismatched=4,
     )
     executor.running, executor.waiting = 2, 5
     after = await scrape(app)
@@ -136,6 +141,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         "anyclaude_tool_call_repairs_total": 3,
     }
     assert {name: sample(after, name) for name in read} == read
+    faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "schema")}
+    assert faults == {"cut": 0, "schema": 4}
     states = {s: sample(after, "anyclaude_engine_state", state=s) for s in ("loading", "ready", "stalled", "failed")}
     assert states == {"loading": 0, "ready": 0, "stalled": 1, "failed": 0}
 
