@@ -29,8 +29,7 @@ def check_content(headers: Headers) -> None:
 async def read_body(receive: Receive, headers: Headers, settings: Settings) -> bytes:
     """The whole body. Raises `BodyTooLarge`, `BodyTimeout`, or `ClientGone`."""
     _check_declared_length(headers, settings.max_body_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    body = bytearray()  # and not a list of chunks: each may be one byte
     try:
         async with asyncio.timeout(settings.body_timeout_seconds):
             more = True
@@ -38,17 +37,15 @@ async def read_body(receive: Receive, headers: Headers, settings: Settings) -> b
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > settings.max_body_bytes:
+                body += message.get("body", b"")
+                if len(body) > settings.max_body_bytes:
                     raise _too_large(f"more than {settings.max_body_bytes}", settings.max_body_bytes)
-                chunks.append(chunk)
                 more = message.get("more_body", False)
     except TimeoutError:
         raise BodyTimeout(
-            f"The request body did not end within {settings.body_timeout_seconds:g} seconds; {size} bytes came."
+            f"The request body did not end within {settings.body_timeout_seconds:g} seconds; {len(body)} bytes came."
         ) from None
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _check_declared_length(headers: Headers, limit: int) -> None:
