@@ -1,7 +1,7 @@
 """Grammars compiled for the model's tokenizer, ahead of the generation that they constrain."""
 
+import logging
 import re
-from collections.abc import Callable
 from copy import copy
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ from service.tool_calling.grammar import (
     schema_grammar,
 )
 
+log = logging.getLogger(__name__)
+
 KEPT_GRAMMARS = 64
 """An agent sends the same few over and over; one of a large set of tools takes some 10 ms and a few MB."""
 
@@ -31,18 +33,16 @@ class GrammarError(ValueError):
 
 
 class GrammarCompiler:
-    """Compiles for one tokenizer, and remembers. The tokenizer's own preparation takes a second or more, so the first
-    request that needs it waits for it, and a server that never gets one never pays. Used by one thread at a time."""
+    """Compiles for one tokenizer, and remembers. Without a tokenizer, nothing can be compiled."""
 
-    def __init__(self, open_tokenizer: Callable[[], LLTokenizer]) -> None:
-        self._open_tokenizer = open_tokenizer
-        self._tokenizer: LLTokenizer | None = None
+    def __init__(self, tokenizer: LLTokenizer | None) -> None:
+        self._tokenizer = tokenizer
         self.compile = lru_cache(KEPT_GRAMMARS)(self._compile)
 
     @property
     def tokenizer(self) -> LLTokenizer:
         if self._tokenizer is None:
-            self._tokenizer = self._open_tokenizer()
+            raise GrammarError("this model's tokenizer is not of a kind that answers can be constrained for")
         return self._tokenizer
 
     def spell(self, text: str) -> list[str | int]:
@@ -68,18 +68,22 @@ class GrammarCompiler:
         return matcher
 
 
-def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer:
-    """llguidance's view of mlx-lm's `TokenizerWrapper`. `logits` is how many token ids the model scores: models pad
-    their vocabulary, and some tokenizers know more tokens than their model. Raises `GrammarError` for the few
-    tokenizers that are not of the tokenizers library."""
+def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
+    """llguidance's view of mlx-lm's `TokenizerWrapper`; None for the few that are not of the tokenizers library. It
+    takes a second or more, in which no other thread runs: to be called while the model loads. `logits` is how many
+    token ids the model scores: models pad their vocabulary, and some tokenizers know more tokens than their model."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise GrammarError("this model's tokenizer is not of a kind that answers can be constrained for")
+        return None
     backend = copy(backend)
     backend.no_padding()
     backend.no_truncation()
     vocabulary = max(logits, len(tokenizer))
-    return LLTokenizer(backend.to_str(), n_vocab=vocabulary, eos_token=sorted(tokenizer.eos_token_ids))
+    try:
+        return LLTokenizer(backend.to_str(), n_vocab=vocabulary, eos_token=sorted(tokenizer.eos_token_ids))
+    except ValueError as exc:
+        log.warning("Answers of this model cannot be constrained: llguidance refuses its tokenizer: %s", exc)
+        return None
 
 
 class Prompts(Protocol):

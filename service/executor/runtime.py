@@ -73,7 +73,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)
     markers, family = prompts.reasoning, prompts.tool_family
-    compiler = GrammarCompiler(lambda: open_tokenizer(loaded.tokenizer, loaded.logits))
+    compiler = GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits))
 
     tally = CallTally()
 

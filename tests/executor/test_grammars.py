@@ -8,7 +8,7 @@ from llguidance import LLTokenizer
 from tokenizers import AddedToken, Tokenizer
 
 from service.errors import BadRequest
-from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, GrammarError
+from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, GrammarError, open_tokenizer
 from service.executor.messages import Grammar, Prompt
 from service.generation import GenerationRequest, Message, ResponseFormat, Tool, ToolChoice
 from service.tool_calling.grammar import Thought
@@ -21,7 +21,7 @@ BAD = {"type": "array", "uniqueItems": True}
 def compiler(demo_model: Path) -> GrammarCompiler:
     tokenizer = Tokenizer.from_file(str(demo_model / "tokenizer.json"))
     tokenizer.add_tokens([AddedToken("<tool_call>", special=False, normalized=False)])
-    return GrammarCompiler(lambda: LLTokenizer(tokenizer.to_str(), eos_token=2))
+    return GrammarCompiler(LLTokenizer(tokenizer.to_str(), eos_token=2))
 
 
 class Prompts:
@@ -139,6 +139,26 @@ def test_an_answer_that_was_begun_goes_on_from_there(compiler: GrammarCompiler) 
     assert not follows(compiler, grammar, '{"a": 12}')
     with pytest.raises(BadRequest, match="begins an answer that cannot have the form"):
         ConstrainingRenderer(Prompts(prefill="Sure, "), compiler).render(schema(OBJECT))
+
+
+def test_without_a_tokenizer_nothing_is_promised() -> None:
+    with pytest.raises(BadRequest, match="tokenizer is not of a kind"):
+        ConstrainingRenderer(Prompts(), GrammarCompiler(None)).render(schema(OBJECT))
+    assert ConstrainingRenderer(Prompts(), GrammarCompiler(None)).render(ask()).grammar is None
+
+
+def test_padding_of_the_vocabulary_is_known(demo_model: Path) -> None:
+    class Wrapper:
+        backend_tokenizer = Tokenizer.from_file(str(demo_model / "tokenizer.json"))
+        eos_token_ids = frozenset({2, 0})
+
+        def __len__(self) -> int:
+            return self.backend_tokenizer.get_vocab_size()
+
+    opened = open_tokenizer(Wrapper(), 50_000)
+    assert opened is not None
+    assert (opened.vocab_size, opened.eos_tokens) == (50_000, [0, 2])
+    assert open_tokenizer(object(), 50_000) is None
 
 
 def test_what_is_no_grammar_is_an_error(compiler: GrammarCompiler) -> None:

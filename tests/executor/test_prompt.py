@@ -9,6 +9,7 @@ from service.errors import BadRequest, ContextLengthExceeded
 from service.executor.hf_messages import CallStyle, with_tools
 from service.executor.prompt import PromptRenderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall, ToolChoice
+from service.tool_calling.grammar import Thought
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
@@ -294,3 +295,23 @@ def test_the_key_order_of_schemas_does_not_change_the_prompt(tokenizer: Any, tem
         for parameters in (schema, turned)
     )
     assert first == second
+
+
+HARMONY = CHATML + "<|channel|>analysis<|message|>{{ tools }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "request_", "expected"),
+    [
+        (THINKING, talk(("user", "Hi")), Thought("<think>", "</think>", inside=True)),
+        (THINKING, talk(("user", "Hi"), thinking="off"), None),
+        (CHATML, talk(("user", "Hi")), Thought("<think>", "</think>")),
+        (CHATML, BEGUN, None),
+        (HARMONY, talk(("user", "Hi")), Thought("<|channel|>analysis<|message|>", "<|end|><|start|>assistant")),
+    ],
+)
+def test_what_may_be_thought_before_the_answer(
+    tokenizer: Any, template: str, request_: GenerationRequest, expected: Thought | None
+) -> None:
+    renderer = PromptRenderer(TokenizerParts(tokenizer, template, thinking=True), context_length=4096)
+    assert renderer.thought(request_, renderer.render(request_)) == expected
