@@ -1,25 +1,15 @@
 """What stands before every route, as pure ASGI: it costs a hit one header look-up."""
 
-import ipaddress
 import secrets
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.config.address import is_loopback
 from service.error_responses import error_response
 from service.errors import HostRefused
 from service.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding to `host` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Gate:

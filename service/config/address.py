@@ -39,14 +39,16 @@ def parse_base_url(url: str) -> Address:
 
 def base_url(host: str, port: int) -> str:
     """The URL of a server that binds `host`; one that binds everything is reached on loopback."""
+    host = host.strip("[]")
     name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{name}]:{port}/v1" if ":" in name else f"http://{name}:{port}/v1"
 
 
 def is_loopback(host: str) -> bool:
+    """Whether binding to `host` can be reached from this machine only. IPv6 addresses may stand in brackets."""
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
