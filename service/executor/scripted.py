@@ -6,6 +6,7 @@ events pass as they are. The default script repeats the last user message, word 
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,8 @@ from service.generation import Completion, GenerationRequest, TokenLogprob, TopL
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]
 
+REMEMBERED_REQUESTS = 100
+
 PROFILE = ModelProfile(id="scripted", fingerprint="scripted-1", context_length=200_000)
 
 
@@ -55,12 +58,12 @@ def count_words(request: GenerationRequest) -> int:
 
 
 class ScriptedExecutor:
-    """Plays `script` for every request, `concurrency` at a time, the rest queue. `submitted` are the requests
-    accepted so far, `aborted` how many lost their reader; `running` is now."""
+    """Plays `script` for every request, `concurrency` at a time, the rest queue. `submitted` are the last
+    requests that were accepted, `aborted` how many lost their reader; `running` is now."""
 
     def __init__(self, script: Script = echo, *, profile: ModelProfile = PROFILE, concurrency: int = 2) -> None:
         self.profile = profile
-        self.submitted: list[GenerationRequest] = []
+        self.submitted: deque[GenerationRequest] = deque(maxlen=REMEMBERED_REQUESTS)
         self.aborted = 0
         self.running = 0
         self.waiting = 0
