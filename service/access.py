@@ -22,4 +22,9 @@ def identify_caller(headers: Headers, settings: Settings) -> str:
         raise InvalidApiKey("This server requires an API key: send 'Authorization: Bearer KEY' or 'x-api-key: KEY'.")
     if not hmac.compare_digest(key.encode(), settings.api_key.encode()):
         raise InvalidApiKey("The API key is not one of this server's. It is 'apiKey' in its .anyclauderc.json.")
+    return caller_of(key)
+
+
+def caller_of(key: str) -> str:
+    """How a caller is called inside: the key itself goes no further."""
     return hashlib.sha256(key.encode()).hexdigest()

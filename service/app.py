@@ -34,14 +34,16 @@ from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.trace_recorder import TraceRecorder
 from service.traces import TraceWriter
+from service.warming import warm
 
 
 def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Starlette:
     """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
     one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
     settings name to record in."""
+    generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
     caching = CachingExecutor(
-        executor or ScriptedExecutor(concurrency=settings.max_concurrency),
+        generating,
         cache or open_backend(settings.cache),
         settings,
     )
@@ -62,9 +64,11 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await answering.start()
+        warming = asyncio.create_task(warm(generating, settings))
         try:
             yield
         finally:
+            warming.cancel()
             await answering.aclose()
             if traces is not None:
                 await asyncio.to_thread(traces.close)

@@ -88,6 +88,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     prefix_disk_bytes: Annotated[Bytes, Meta(description="Prefix cache on disk; 0 switches it off.")] = 20 * 1024**3
 
+    warm: Annotated[
+        tuple[str, ...],
+        Meta(description="Files of requests whose prompts are read into the prefix cache once the model is loaded."),
+    ] = ()
+
     sampling: SamplingDefaults = SamplingDefaults()
     prefill_chunk_tokens: Annotated[
         Count | None, Meta(description="Prompt tokens read between two decode steps. Null: what suits the device.")

@@ -80,18 +80,34 @@ class ServerClient:
             raise NotOurs("it lists no model")
         return models[0]
 
+    def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
+        """The answer to a request in JSON. Raises like `health`; an error of the server's is `Refused`."""
+        headers = {**self._authorization(), "Content-Type": "application/json"}
+        request = urllib.request.Request(self._root + path, body, headers)  # noqa: S310 - http(s), by parse_base_url
+        try:
+            return self._send(request, timeout_seconds)
+        except urllib.error.HTTPError as exc:
+            raise Refused(_error_message(exc.read())) from None
+
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_key}"}
 
     def _get(self, path: str, headers: dict[str, str]) -> bytes:
         request = urllib.request.Request(self._root + path, headers=headers)  # noqa: S310 - http(s), by parse_base_url
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
-                return bytes(response.read())
+            return self._send(request, TIMEOUT_SECONDS)
         except urllib.error.HTTPError as exc:
             if exc.code in (401, 403):
                 raise Refused(_error_message(exc.read())) from None
             return exc.read()
+
+    def _send(self, request: urllib.request.Request, timeout_seconds: float) -> bytes:
+        """Raises NotThere, NoAnswer or NotOurs, and HTTPError for a status that is an error."""
+        try:
+            with self._opener.open(request, timeout=timeout_seconds) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError:
+            raise
         except urllib.error.URLError as exc:
             if isinstance(exc.reason, TimeoutError):
                 raise NoAnswer("no answer in time") from None

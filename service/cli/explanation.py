@@ -1,11 +1,7 @@
 """Where two requests part: by field, and by token of the prompt."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from service.cli.exits import Exit, Failure
 from service.cli.local_model import find_local_model
@@ -16,23 +12,15 @@ from service.models.errors import ModelError
 from service.normalize import normalize
 from service.settings import Settings
 
-ANTHROPIC_KEYS = {"system", "thinking", "stop_sequences", "output_config", "context_management"}
-ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
-
 
 def read_request(path: Path) -> GenerationRequest:
     """The request in a file, as both caches see it: a body of either API, or a trace."""
-    from service.dialects.anthropic_messages import AnthropicMessages
-    from service.dialects.openai_chat import OpenAIChat
+    from service.request_files import NoRequest, read_request_file
 
     try:
-        document = msgspec.json.decode(path.read_bytes())
-    except (ValueError, RecursionError) as exc:
-        raise Failure(Exit.USAGE, f"{path}: expected the JSON of a request, found something else: {exc}") from None
-    body, is_anthropic = _body(document)
-    dialect = AnthropicMessages() if is_anthropic else OpenAIChat()
-    try:
-        return normalize(dialect.decode(json.dumps(body).encode(), SamplingParams()).request)
+        return normalize(read_request_file(path).decode(SamplingParams()))
+    except NoRequest as exc:
+        raise Failure(Exit.USAGE, str(exc)) from None
     except ServiceError as exc:
         raise Failure(Exit.USAGE, f"{path}: {exc}") from None
 
@@ -50,33 +38,6 @@ def explain_requests(
     if settings is not None:
         lines.append(_by_token(a, b, settings))
     return "\n".join(lines)
-
-
-class _Turn(msgspec.Struct):
-    content: str | list[dict[str, Any]] | None = None
-
-
-class _Shape(msgspec.Struct):
-    """As much of a body as shows whose API it is of."""
-
-    messages: list[_Turn] = []
-    tools: list[dict[str, Any]] = []
-
-
-def _body(document: Any) -> tuple[Any, bool]:
-    """The body, and whether it is Anthropic's: a trace names its path; a body shows it by what only Anthropic has."""
-    if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
-        return trace.get("body"), "/messages" in str(trace["path"])
-    try:
-        shape = msgspec.convert(document, _Shape)
-    except msgspec.ValidationError:  # no request: the dialect says what is wrong
-        return document, False
-    kinds = {block.get("type") for turn in shape.messages for block in turn.content or () if isinstance(block, dict)}
-    return document, bool(
-        ANTHROPIC_KEYS & document.keys()
-        or ANTHROPIC_BLOCKS & kinds
-        or any("input_schema" in tool for tool in shape.tools)
-    )
 
 
 def _by_token(a: GenerationRequest, b: GenerationRequest, settings: Settings) -> str:

@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "PROXY_ONLY": "proxy_only",
     "ANYCLAUDE_HOME": "home",
 }
-PATHS = ("model", "home", "record", "replay")
+PATHS = ("model", "home", "record", "replay", "warm")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -120,6 +120,8 @@ def _from_folder(value: Any, folder: Path) -> Any:
     """A path like ./models/x means the same wherever the command is run: it is relative to the file that says it."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
         return str((folder / value).resolve())
+    if isinstance(value, list):
+        return [_from_folder(item, folder) for item in value]
     return value
 
 

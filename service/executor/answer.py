@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 
+import msgspec
+
 from service.errors import EngineFailed, ServiceError
-from service.events import Done, Event
+from service.events import ChoiceFinished, Done, Event
 from service.executor.base import CacheOutcome, collect
 from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse
-from service.generation import Completion, Usage
+from service.generation import Completion, GenerationRequest, Usage
 
 
 class RunningAnswer:
@@ -119,3 +121,31 @@ class RunningAnswer:
                 reasoning_tokens=self._reasoning_tokens,
             )
         )
+
+
+class PromptReadAnswer:
+    """The `Answer` to a request for no tokens: its prompt has been read, into the prefix cache. `reading` generates one
+    token, which is what follows a prompt that is read to its end, and nobody sees it."""
+
+    outcome: CacheOutcome = "bypass"
+    stored = False
+
+    def __init__(self, reading: RunningAnswer, request: GenerationRequest) -> None:
+        self.prompt_tokens = reading.prompt_tokens
+        self._reading = reading
+        self._request = request
+
+    async def events(self) -> AsyncIterator[Event]:
+        try:
+            usage = (await self._reading.completion()).usage
+            for choice in range(self._request.n):
+                yield ChoiceFinished(choice, "length")
+            yield Done(msgspec.structs.replace(usage, completion_tokens=0, reasoning_tokens=0))
+        finally:
+            await self._reading.aclose()
+
+    async def completion(self) -> Completion:
+        return await collect(self.events(), with_logprobs=self._request.logprobs is not None)
+
+    async def aclose(self) -> None:
+        await self._reading.aclose()

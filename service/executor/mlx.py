@@ -14,21 +14,20 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from service.errors import BadRequest, GenerationTimeout, NotReady, Overloaded, ShuttingDown
-from service.executor.answer import RunningAnswer
+from service.executor.answer import PromptReadAnswer, RunningAnswer
 from service.executor.base import (
     NO_DIRECTIVES,
     Answer,
     CacheDirectives,
     ExecutorStatus,
     ModelProfile,
-    StoredAnswer,
 )
 from service.executor.messages import Prompt, Sequence
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduler import RETRY_AFTER_SECONDS
 from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
-from service.generation import Choice, Completion, GenerationRequest, SamplingParams, Usage
+from service.generation import GenerationRequest, SamplingParams
 from service.settings import Settings
 from service.tool_calling.watch import CallTally
 
@@ -82,7 +81,8 @@ class MlxExecutor:
             prompt = await self._off_loop(model.renderer.render, request)
             self._refuse_when_closing()
             if request.max_tokens == 0:
-                return StoredAnswer(_empty_completion(request, len(prompt.tokens)), "bypass")
+                one_token = msgspec.structs.replace(request, max_tokens=1, n=1, logprobs=None)
+                return PromptReadAnswer(self._begin(one_token, prompt), request)
             return self._begin(request, prompt)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
@@ -171,9 +171,3 @@ def _check_logit_bias(sampling: SamplingParams, logits: int) -> None:
     for token, _ in sampling.logit_bias:
         if not 0 <= token < logits:
             raise BadRequest(f"Expected a token id from 0 to {logits - 1}, got {token}.", param="logit_bias")
-
-
-def _empty_completion(request: GenerationRequest, prompt_tokens: int) -> Completion:
-    logprobs = None if request.logprobs is None else ()
-    choice = Choice(parts=(), finish_reason="length", logprobs=logprobs)
-    return Completion(choices=(choice,) * request.n, usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=0))

@@ -39,10 +39,13 @@ class Reuse(msgspec.Struct, frozen=True):
 
 class Prefixes(Protocol):
     """What the engine knows of a prefix cache. Only its thread calls it. Nothing raises: what fails costs time, and
-    no answer. `shares`: what one sequence has read is there for the next."""
+    no answer. `shares`: what one sequence has read is there for the next. `needs_boundaries`: it has to be told where
+    messages end, because states are of use only where they were kept."""
 
     @property
     def shares(self) -> bool: ...
+    @property
+    def needs_boundaries(self) -> bool: ...
     @property
     def nbytes(self) -> int:
         """What is held in memory."""
@@ -75,6 +78,7 @@ class NoPrefixCache:
     """Every prompt is read from its beginning."""
 
     shares = False
+    needs_boundaries = False
     nbytes = 0
 
     def stops(self, prompt: Prompt) -> list[int]:
@@ -107,6 +111,10 @@ class PrefixCache:
         self._store = store
         if store is not None:
             self._adopt(store)
+
+    @property
+    def needs_boundaries(self) -> bool:
+        return not self._caches.cuts_anywhere
 
     @property
     def nbytes(self) -> int:

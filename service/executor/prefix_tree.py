@@ -5,7 +5,7 @@ a system prompt is kept once, whatever follows it. A node may begin inside its p
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -116,12 +116,13 @@ class PrefixTree:
 
     def find(self, caller: str, tokens: list[int], limit: int) -> Match:
         """The longest usable prefix, of at most `limit` tokens."""
+        prompt = tuple(tokens)
         root = self.root(caller)
         best, shared, diverges = (root, 0), 0, False
         open_nodes = [root]
         while open_nodes:
             node = open_nodes.pop()
-            common = node.start + _common_length(node.tokens, tokens, node.start)
+            common = node.start + common_length(node.tokens, prompt[node.start : node.end])
             usable = min(common, limit) if self._cuts_anywhere else node.end
             if best[1] < usable <= min(common, limit):
                 best = (node, usable)
@@ -187,9 +188,8 @@ class PrefixTree:
         return removed
 
 
-def _common_length(run: tuple[int, ...], tokens: list[int], start: int) -> int:
-    """How many tokens of `run` stand in `tokens` from `start` on."""
-    others = tokens[start : start + len(run)]
-    if tuple(others) == run:
+def common_length(run: Sequence[int], tokens: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    if run == tokens:
         return len(run)
-    return next((i for i, (a, b) in enumerate(zip(run, others, strict=False)) if a != b), len(others))
+    return next((i for i, (a, b) in enumerate(zip(run, tokens, strict=False)) if a != b), min(len(run), len(tokens)))

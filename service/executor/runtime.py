@@ -53,6 +53,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
 
     loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
+    from service.executor.boundaries import SegmentingRenderer
     from service.executor.engine import BatchEngine, default_chunk_tokens
     from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
     from service.executor.open_prefixes import open_prefix_cache
@@ -73,7 +74,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)
     markers, family = prompts.reasoning, prompts.tool_family
-    compiler = GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits))
+    renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
 
     tally = CallTally()
 
@@ -92,7 +93,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
 
     return Runtime(
         engine=engine,
-        renderer=ConstrainingRenderer(prompts, compiler),
+        renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
         open_writer=open_writer,
         logits=loaded.logits,
         device=loaded.device,

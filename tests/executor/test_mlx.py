@@ -18,6 +18,7 @@ from service.errors import (
     Overloaded,
     ShuttingDown,
 )
+from service.events import ChoiceFinished, Done
 from service.executor.base import ModelProfile
 from service.executor.mlx import MlxExecutor
 from service.executor.runtime import Loader
@@ -83,9 +84,14 @@ async def test_without_max_tokens_the_rest_of_the_context_is_written() -> None:
     assert completion.choices[0].finish_reason == "length"
 
 
-async def test_max_tokens_of_zero_reads_and_writes_nothing() -> None:
-    async with running(counting_loader(CountingEngine())) as executor:
+async def test_max_tokens_of_zero_reads_the_prompt_once_and_writes_nothing() -> None:
+    engine = CountingEngine()
+    async with running(counting_loader(engine)) as executor:
         completion = await (await executor.submit(question("a b", max_tokens=0, n=2))).completion()
+        answer = await executor.submit(question("a b", max_tokens=0))
+        events = [event async for event in answer.events()]
+    assert events == [ChoiceFinished(0, "length"), Done(Usage(prompt_tokens=2, completion_tokens=0))]
+    assert (engine.prompt_tokens_read, engine.most) == (4, 1)
     assert [(c.parts, c.finish_reason) for c in completion.choices] == [((), "length")] * 2
     assert completion.usage == Usage(prompt_tokens=2, completion_tokens=0)
 

@@ -1,0 +1,103 @@
+"""`anyclaude warm`: has the running server read prompts into its prefix cache, before somebody waits for them."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.configuration import read_configuration
+from service.cli.exits import Exit, Failure
+from service.config import server_address
+from service.request_files import NoRequest, RequestFile, read_request_file
+
+
+class _PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    """Of either API's answer."""
+
+    prompt_tokens: int = 0
+    prompt_tokens_details: _PromptDetails = _PromptDetails()
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+    @property
+    def prompt(self) -> int:
+        ours = self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+        return self.prompt_tokens + ours
+
+    @property
+    def known(self) -> int:
+        return self.prompt_tokens_details.cached_tokens + self.cache_read_input_tokens
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    usage: _Usage
+
+
+@click.command("warm", short_help="Read the prompts of requests into the prefix cache.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--anthropic/--openai", "anthropic", default=None, help="Whose API it is, where a body does not show it.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds for one FILE."
+)
+def command(files: tuple[Path, ...], anthropic: bool | None, timeout: float) -> None:
+    """Have the running server read the prompt of each FILE, and generate nothing: requests that begin alike are then
+    answered sooner.
+
+    A FILE is the JSON body of a request, of OpenAI's or Anthropic's API, or a file of ~/.anyclaude/traces. The setting
+    'warm' in .anyclauderc.json does the same at every start.
+    """
+    settings, _ = read_configuration({})
+    address = server_address(settings)
+    client = ServerClient(address, settings.api_key)
+    requests = [(path, _read(path, anthropic)) for path in files]  # all of them, before the first is sent
+    with click.progressbar(requests, label="Warming", file=sys.stderr, item_show_func=_name) as progress:
+        lines = [f"{path}: {_warm(client, request, path, address.root, timeout)}" for path, request in progress]
+    click.echo("\n".join(lines))
+
+
+def _name(item: tuple[Path, RequestFile] | None) -> str | None:
+    return item[0].name if item is not None else None
+
+
+def _read(path: Path, anthropic: bool | None) -> RequestFile:
+    try:
+        request = read_request_file(path)
+    except NoRequest as exc:
+        raise Failure(Exit.USAGE, str(exc)) from None
+    except OSError as exc:
+        raise Failure(Exit.USAGE, f"{path}: {exc.strerror}.") from None
+    if not isinstance(request.body, dict):
+        raise Failure(Exit.USAGE, f"{path}: expected an object, as the body of a request is, found something else.")
+    return request if anthropic is None else RequestFile(request.body, anthropic)
+
+
+def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, timeout: float) -> str:
+    started = time.perf_counter()
+    try:
+        answered = client.post(request.path, msgspec.json.encode(_without_answer(request.body)), timeout)
+        usage = msgspec.json.decode(answered, type=_Answer).usage
+    except NotThere:
+        raise Failure(Exit.UNAVAILABLE, f"No server answers at {root}. Start one with 'anyclaude serve'.") from None
+    except NoAnswer:
+        message = f"{path}: no answer from {root} within {timeout:g} seconds. Give it more with --timeout."
+        raise Failure(Exit.UNAVAILABLE, message) from None
+    except Refused as exc:
+        raise Failure(Exit.FAILED, f"{path}: {exc}") from None
+    except (NotOurs, ValueError) as exc:
+        raise Failure(Exit.UNAVAILABLE, f"What answers at {root} is no anyclaude server: {exc}.") from None
+    return f"{usage.prompt:,} tokens, {usage.known:,} of them known before, {time.perf_counter() - started:.1f} s"
+
+
+def _without_answer(body: dict[str, Any]) -> dict[str, Any]:
+    """The same prompt, and nothing to be said to it."""
+    shaping = {name: value for name, value in body.items() if name not in ("max_completion_tokens", "stream_options")}
+    return {**shaping, "max_tokens": 0, "stream": False} | ({"n": 1} if "n" in body else {})

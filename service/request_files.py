@@ -1,0 +1,70 @@
+"""Requests that lie in files: bodies of either API, or traces of them."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.openai_chat import OpenAIChat
+from service.generation import GenerationRequest, SamplingParams
+
+ANTHROPIC_KEYS = {"system", "thinking", "stop_sequences", "output_config", "context_management"}
+ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
+
+
+class NoRequest(ValueError):
+    """The file holds no JSON. The message names it."""
+
+
+class RequestFile(msgspec.Struct, frozen=True):
+    """`body` is any JSON: whether it is a request shows when it is decoded. `anthropic` says which API it is for."""
+
+    body: Any
+    anthropic: bool
+
+    @property
+    def path(self) -> str:
+        """Where it would be posted."""
+        return "/v1/messages" if self.anthropic else "/v1/chat/completions"
+
+    def decode(self, defaults: SamplingParams) -> GenerationRequest:
+        """Raises `ServiceError` for a body that is no request."""
+        dialect = AnthropicMessages() if self.anthropic else OpenAIChat()
+        return dialect.decode(msgspec.json.encode(self.body), defaults).request
+
+
+class _Turn(msgspec.Struct):
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Shape(msgspec.Struct):
+    """As much of a body as shows whose API it is of."""
+
+    messages: list[_Turn] = []
+    tools: list[dict[str, Any]] = []
+
+
+def read_request_file(path: Path) -> RequestFile:
+    """Raises NoRequest, and OSError where the file cannot be read."""
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+    except (ValueError, RecursionError) as exc:
+        raise NoRequest(f"{path}: expected the JSON of a request, found something else: {exc}") from None
+    return RequestFile(*_body(document))
+
+
+def _body(document: Any) -> tuple[Any, bool]:
+    """The body, and whether it is Anthropic's: a trace names its path; a body shows it by what only Anthropic has."""
+    if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
+        return trace.get("body"), "/messages" in str(trace["path"])
+    try:
+        shape = msgspec.convert(document, _Shape)
+    except msgspec.ValidationError:  # no request: the dialect says what is wrong
+        return document, False
+    kinds = {block.get("type") for turn in shape.messages for block in turn.content or () if isinstance(block, dict)}
+    return document, bool(
+        ANTHROPIC_KEYS & document.keys()
+        or ANTHROPIC_BLOCKS & kinds
+        or any("input_schema" in tool for tool in shape.tools)
+    )

@@ -1,0 +1,34 @@
+"""Fills the prefix cache with the prompts of requests in files, before somebody waits for them."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+
+from service.access import caller_of
+from service.errors import ServiceError
+from service.executor.base import Executor
+from service.normalize import normalize
+from service.request_files import NoRequest, read_request_file
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+async def warm(executor: Executor, settings: Settings) -> None:
+    """Reads the prompts of `settings.warm`, one after another. A file that is wrong is told of, and left out."""
+    caller = caller_of(settings.api_key) if settings.require_api_key else ""
+    for path in map(Path, settings.warm):
+        started = time.perf_counter()
+        try:
+            file = await asyncio.to_thread(read_request_file, path)
+            request = normalize(file.decode(executor.profile.sampling))
+            request = msgspec.structs.replace(request, max_tokens=0, n=1, caller=caller)
+            usage = (await (await executor.submit(request)).completion()).usage
+        except (NoRequest, OSError, ServiceError) as exc:
+            log.warning("The prefix cache is not warmed with %s: %s", path, exc)
+        else:
+            seconds = time.perf_counter() - started
+            log.info("The prefix cache is warmed with %s: %d tokens, %.1f s", path, usage.prompt_tokens, seconds)

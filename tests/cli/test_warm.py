@@ -1,0 +1,78 @@
+"""`anyclaude warm` and the setting of the same name, against a server that needs no model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+
+OPENAI = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 9, "stream": True, "n": 2}
+ANTHROPIC = {"system": "You are terse.", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 9}
+
+
+def write(terminal: Terminal, name: str, content: Any) -> Path:
+    file = terminal.cwd / name
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+def test_posts_each_request_without_asking_for_an_answer(terminal: Terminal) -> None:
+    openai, anthropic = write(terminal, "a.json", OPENAI), write(terminal, "b.json", ANTHROPIC)
+    trace = write(terminal, "c.json", {"request": {"path": "/v1/messages?beta=true", "body": ANTHROPIC}})
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("warm", str(openai), str(anthropic), str(trace))
+        recent = httpx.get(f"{terminal.url}/stats", trust_env=False).json()["recent"]
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    assert [line.split(": ")[1].split(" of them")[0] for line in done.stdout.splitlines()] == [
+        "3 tokens, 0",
+        "5 tokens, 0",
+        "5 tokens, 0",
+    ]
+    assert sorted(request["dialect"] for request in recent) == ["anthropic_messages"] * 2 + ["openai_chat"]
+    assert [request["completion_tokens"] for request in recent] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "code", "said"),
+    [
+        ("no JSON", (), 2, "expected the JSON of a request"),
+        ("[1]", (), 2, "expected an object"),
+        ({"messages": "wrong"}, (), 1, "messages"),
+        ({"messages": [{"role": "developer", "content": "x"}]}, ("--anthropic",), 1, "role"),
+    ],
+)
+def test_says_what_is_wrong_with_a_file(
+    terminal: Terminal, content: Any, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    file = write(terminal, "a.json", content)
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("warm", *arguments, str(file))
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert said in done.stderr
+    assert str(file) in done.stderr
+
+
+def test_says_what_to_do_without_a_server(terminal: Terminal) -> None:
+    done = terminal.run("warm", str(write(terminal, "a.json", OPENAI)))
+    assert done.returncode == 69
+    assert "anyclaude serve" in done.stderr
+    missing = terminal.run("warm", "missing.json")
+    assert (missing.returncode, "missing.json" in missing.stderr) == (2, True)
+
+
+def test_the_setting_warms_at_the_start(terminal: Terminal) -> None:
+    write(terminal, "a.json", OPENAI)
+    write(terminal, "wrong.json", "no JSON")
+    terminal.configure(executor="scripted", warm=["./wrong.json", "./a.json", "./missing.json"])
+    with terminal.start("serve") as server:
+        until(terminal.health, "the server")
+        server.terminate()
+        _, said = server.communicate(timeout=PATIENCE_SECONDS)
+    assert "is warmed with" in said
+    assert "a.json: 3 tokens" in said
+    assert said.count("is not warmed with") == 2
