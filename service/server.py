@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import logging
+import math
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -22,6 +24,8 @@ from service.unread_body import UnreadBody
 logger = logging.getLogger("anyclaude.server")
 
 BACKLOG = 1024  # connections that the kernel keeps until they are accepted; of more, it lets each wait for a second
+MOST_FILES = 10_240  # macOS' OPEN_MAX
+ACCEPT_FAILURE_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 3.0  # for the last frames to leave, after running answers were failed
 
@@ -66,7 +70,7 @@ async def serve(
     serving = asyncio.ensure_future(hypercorn_serve(framework, config, shutdown_trigger=stopping.wait))
     ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
     try:
-        with _signals(stopping) if stop is None else nullcontext(), _cancelled_connections_unsaid():
+        with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
             await serving
     finally:
         serving.cancel()
@@ -94,18 +98,41 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def allow_many_files() -> None:
+    """Takes as many file descriptors as the system grants: each connection is one, and 1024 or 256 are the usual start.
+    Without any left, asyncio in Python 3.11 keeps itself busy with trying to accept the next."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS says "unlimited", and takes less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES if most == resource.RLIM_INFINITY else most, most))
+
+
+class _LoopErrors:
+    """What asyncio reports besides what is caught, without two kinds that say nothing or too much.
+
+    Connections that are still open when the time is over are cancelled, which Python 3.11 reports as an error, with a
+    traceback for each. And a connection that cannot be accepted is reported for each place of the backlog.
+    """
+
+    def __init__(self) -> None:
+        self._accept_failure_said = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return
+        if isinstance(error, OSError) and "accept" in context.get("message", ""):
+            if loop.time() - self._accept_failure_said > ACCEPT_FAILURE_SECONDS:
+                self._accept_failure_said = loop.time()
+                logger.error("connections cannot be accepted now: %s", error.strerror)
+            return
+        loop.default_exception_handler(context)
+
+
 @contextmanager
-def _cancelled_connections_unsaid() -> Iterator[None]:
-    """Connections that are still open when the time is over are cancelled, which asyncio in Python 3.11 reports as an
-    error of its own, with a traceback for each."""
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if not isinstance(context.get("exception"), asyncio.CancelledError):
-            loop.default_exception_handler(context)
-
+def _loop_errors() -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
-    loop.set_exception_handler(report)
+    loop.set_exception_handler(_LoopErrors())
     try:
         yield
     finally:

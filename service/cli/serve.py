@@ -41,10 +41,11 @@ def command(cache: tuple[str, ...], **flags: object) -> None:
     import asyncio
 
     from service.logs import configure
-    from service.server import serve
+    from service.server import allow_many_files, serve
 
     settings, _ = read_configuration(flags | {"cache": cache or None})
     configure(settings)
+    allow_many_files()
     with _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         settings = msgspec.structs.replace(settings, port=port, base_url=base_url(host, port))

@@ -1,10 +1,11 @@
 """`anyclaude serve`, in its own process, over real sockets."""
 
 import json
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -102,6 +103,25 @@ def test_a_second_signal_ends_it_at_once(terminal: Terminal) -> None:
             _, err = server.communicate(timeout=30)
     assert server.returncode == -signal.SIGINT
     assert "Traceback" not in err
+
+
+def test_more_connections_than_files_at_the_start_are_taken(terminal: Terminal) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+    try:
+        starting = terminal.start("serve")
+        with starting as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            until(terminal.health, "the server")
+            with ExitStack() as connections:
+                for _ in range(200):
+                    connections.enter_context(socket.create_connection(("127.0.0.1", terminal.port)))
+                until(terminal.health, "an answer beside all of them")
+            server.send_signal(signal.SIGTERM)
+            _, err = server.communicate(timeout=30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert " ERROR " not in err
 
 
 WRONG = [
