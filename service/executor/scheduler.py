@@ -175,9 +175,10 @@ class Scheduler:
         """Steps until `Shutdown`, and sleeps while there is nothing to do. Raises `EngineLost`; who has got no terminal
         message then, gets none from here any more."""
         while not self._stopping:
-            if not self._waiting and not self._running:
-                self._receive(self._inbox.get())
             try:
+                if not self._waiting and not self._running:
+                    self._deliver()  # what a step that failed has left
+                    self._receive(self._inbox.get())
                 self.step()
             except EngineLost:
                 raise
@@ -185,6 +186,7 @@ class Scheduler:
                 self._recover(exc)
 
     def step(self) -> None:
+        before = self.pulse.heartbeat
         self._drain_inbox()
         self._expire()
         self._admit()
@@ -194,6 +196,8 @@ class Scheduler:
         self.pulse.memory_bytes = self._engine.memory_bytes()
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
+        if self.pulse.heartbeat != before:
+            self._failures = 0  # what was made has also arrived
 
     def _drain_inbox(self) -> None:
         while True:
@@ -270,7 +274,6 @@ class Scheduler:
             self._recover(exc)
             return
         if tokens or self._engine.prompt_tokens_read != read:
-            self._failures = 0
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
         for token in tokens:

@@ -223,6 +223,31 @@ def test_one_that_never_fits_is_refused_at_once() -> None:
     assert bench.scheduler.running == 1
 
 
+def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:
+    class Defective(CountingEngine):
+        def memory_bytes(self) -> int:
+            if self.steps == 3:
+                bench.inbox.put(Shutdown())
+                raise ValueError("a defect")
+            return super().memory_bytes()
+
+    bench = Bench(Defective())
+    bench.submit(sequence(1, max_tokens=2))
+    bench.scheduler.run()
+    assert bench.text(1) == "1 2 "
+
+
+def test_a_defect_at_every_step_ends_the_thread() -> None:
+    class Defective(CountingEngine):
+        def memory_bytes(self) -> int:
+            raise ValueError("a defect")
+
+    bench = Bench(Defective(), max_concurrency=1)
+    bench.submit(sequence(1), sequence(2))
+    with pytest.raises(EngineLost, match="a defect"):
+        bench.scheduler.run()
+
+
 def test_the_pulse_tells_what_is_held() -> None:
     bench = Bench()
     bench.submit(sequence(1, max_tokens=9))

@@ -1,0 +1,172 @@
+"""An exception at every call of the engine in turn, and readers who leave at any point: nothing wrong is answered,
+nobody is forgotten, and the next request works."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import EngineFailed, ServiceError
+from service.executor.base import ModelProfile
+from service.executor.mlx import MlxExecutor
+from service.executor.runtime import Loader, Runtime, load_runtime
+from service.executor.scheduler import Engine
+from service.settings import Settings
+from tests.executor.engines import CountingEngine, counting_loader, question, until
+
+PROFILE = ModelProfile(id="faulty", fingerprint="1", context_length=4000)
+
+
+class Faults:
+    """Raises `error` at call number `at` of the engine, whichever it is; `calls` counts over all its lives."""
+
+    def __init__(self, at: int, error: Callable[[str], BaseException]) -> None:
+        self.calls = 0
+        self._at = at
+        self._error = error
+
+    def call(self, name: str) -> None:
+        self.calls += 1
+        if self.calls == self._at:
+            raise self._error(f"injected at call {self.calls}, {name}")
+
+
+class FaultyEngine:
+    """An engine whose every call may fail, before it does anything."""
+
+    def __init__(self, engine: Engine, faults: Faults) -> None:
+        self._engine = engine
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._engine, name)
+        if not callable(member):
+            return member
+
+        def call(*arguments: Any) -> Any:
+            self._faults.call(name)
+            return member(*arguments)
+
+        return call
+
+
+def faulty(load: Loader, faults: Faults) -> Loader:
+    def load_faulty(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+        runtime = load(path, profile, settings)
+        return Runtime(
+            engine=FaultyEngine(runtime.engine, faults),
+            renderer=runtime.renderer,
+            open_writer=runtime.open_writer,
+            logits=runtime.logits,
+        )
+
+    return load_faulty
+
+
+def executor_of(path: Path, load: Loader) -> MlxExecutor:
+    settings = Settings(home=Path("unused"), prefix_memory_bytes=0, prefix_disk_bytes=0, prefill_chunk_tokens=16)
+    return MlxExecutor(path, PROFILE, settings, load=load)
+
+
+async def ask(executor: MlxExecutor, text: str, max_tokens: int, stop: tuple[str, ...] = ()) -> str | ServiceError:
+    try:
+        answer = await executor.submit(question(text, max_tokens=max_tokens, stop=stop))
+        return (await answer.completion()).choices[0].text
+    except ServiceError as error:
+        return error
+
+
+async def ask_and_leave(executor: MlxExecutor) -> None:
+    try:
+        answer = await executor.submit(question("long " * 20, max_tokens=500))
+        async for _ in answer.events():
+            break
+        await answer.aclose()
+    except EngineFailed:
+        return
+
+
+async def ask_everything(executor: MlxExecutor) -> list[str | ServiceError]:
+    async with asyncio.timeout(60):
+        *answers, _ = await asyncio.gather(
+            ask(executor, "one", 3),
+            ask(executor, "one two three four five", 4),
+            ask(executor, "one two", 9, stop=("3",)),
+            ask_and_leave(executor),
+        )
+    return answers
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit], ids=["an exception", "the end of the thread"])
+async def test_a_fault_at_any_call_gives_no_wrong_answer(error: Callable[[str], BaseException]) -> None:
+    at = 0
+    faults = Faults(at, error)
+    while faults.calls >= at:
+        at += 1
+        faults = Faults(at, error)
+        await survive(executor_of(Path("counting"), faulty(counting_loader(CountingEngine()), faults)), at)
+    assert at > 30
+
+
+async def survive(executor: MlxExecutor, at: int) -> None:
+    expected = ["1 2 3 ", "1 2 3 4 ", "1 2 "]
+    await executor.start()
+    for answer, right in zip(await ask_everything(executor), expected, strict=True):
+        assert answer == right or isinstance(answer, EngineFailed), f"fault at call {at}: {answer!r}"
+    assert await ask(executor, "again", 2) == "1 2 "
+    await until(lambda: executor.status().running == executor.status().waiting == 0)
+    assert executor.status().state == "ready"
+    await executor.aclose()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit], ids=["an exception", "the end of the thread"])
+async def test_a_model_that_fails_at_a_step_answers_as_one_that_does_not(
+    tiny_model: Path, error: Callable[[str], BaseException]
+) -> None:
+    healthy = executor_of(tiny_model, load_runtime)
+    await healthy.start()
+    expected = await ask_everything(healthy)
+    await healthy.aclose()
+    assert all(isinstance(answer, str) for answer in expected)
+    for at in (5, 9, 14, 22):
+        faults = Faults(at, error)
+        executor = executor_of(tiny_model, faulty(load_runtime, faults))
+        await executor.start()
+        for answer, right in zip(await ask_everything(executor), expected, strict=True):
+            assert answer == right or isinstance(answer, EngineFailed), f"fault at call {at}: {answer!r}"
+        assert faults.calls > at
+        assert await ask(executor, "one", 3) == expected[0]
+        await executor.aclose()
+
+
+@pytest.mark.model
+async def test_leaving_at_random_points_gives_everything_back(tiny_model: Path) -> None:
+    """In the queue, in the prompt, in the answer: every place is free after, and so is the memory."""
+    moments = random.Random(5)  # noqa: S311
+    executor = executor_of(tiny_model, load_runtime)
+    await executor.start()
+    expected = await ask(executor, "one two three", 8)
+    baseline = 0
+    for i in range(200):
+        answers = [await executor.submit(question(f"{i} " * 300, max_tokens=200)) for _ in range(3)]
+        await asyncio.sleep(moments.uniform(0, 0.03))
+        for answer in answers:
+            await answer.aclose()
+        if i == 40:
+            baseline = await memory_at_rest(executor)
+    grown = await memory_at_rest(executor) - baseline
+    assert grown < 1_000_000
+    assert await ask(executor, "one two three", 8) == expected
+    await executor.aclose()
+
+
+async def memory_at_rest(executor: MlxExecutor) -> int:
+    await until(lambda: executor.status().running == executor.status().waiting == 0)
+    await ask(executor, "the last step tells what is held", 1)
+    memory = executor.status().memory_bytes
+    assert memory is not None
+    return memory
