@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 # Schemas of real tools nest about ten deep. What reads a schema later recurses, on a stack that is not empty.
 MAX_DEPTH = 64
+MAX_VALUES = 100_000
+MAX_MESSAGES = 20_000
 
 _SHOWN_CHARS = 80
 # A larger body is not worth reading again for a better message.
@@ -40,10 +42,15 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
         raise InvalidJson(f"{_whole(at)} nests too deep to be read.", param=at or None) from None
 
 
-def check_depth(value: Any, param: str) -> None:
-    """Refuses free-form JSON (a schema, template arguments) that nests more than `MAX_DEPTH` deep."""
+def check_free_form(value: Any, param: str) -> None:
+    """Refuses free-form JSON (a schema, template arguments) that nests more than `MAX_DEPTH` deep, or that has more
+    values than can be gone through while everybody else waits."""
     level: list[Any] = [value]
+    seen = 0
     for _ in range(MAX_DEPTH + 1):
+        seen += len(level)
+        if seen > MAX_VALUES:
+            raise BadRequest(f"'{param}' is too large: expected at most {MAX_VALUES} values in it.", param=param)
         below: list[Any] = []
         for item in level:
             if type(item) is dict:

@@ -109,9 +109,9 @@ def test_depth_is_bounded_exactly(opening: str) -> None:
             value = [value] if opening == "[" else {"a": value}
         return value
 
-    json_body.check_depth(nested(json_body.MAX_DEPTH), "schema")
+    json_body.check_free_form(nested(json_body.MAX_DEPTH), "schema")
     with pytest.raises(BadRequest, match="64 levels") as caught:
-        json_body.check_depth(nested(json_body.MAX_DEPTH + 1), "schema")
+        json_body.check_free_form(nested(json_body.MAX_DEPTH + 1), "schema")
     assert caught.value.param == "schema"
 
 
@@ -122,3 +122,9 @@ def test_parts_are_joined_by_lines() -> None:
 @pytest.mark.parametrize(("value", "shown"), [({"a": [1]}, '{"a":[1]}'), ("x" * 200, '"' + "x" * 79 + "...")])
 def test_values_are_shown_short(value: Any, shown: str) -> None:
     assert json_body.show(value) == shown
+
+
+def test_free_form_json_has_a_bounded_number_of_values() -> None:
+    json_body.check_free_form({"enum": [[]] * 90_000}, "schema")
+    with pytest.raises(BadRequest, match="'schema' is too large: expected at most 100000 values"):
+        json_body.check_free_form({"enum": [[]] * 110_000}, "schema")

@@ -1,29 +1,25 @@
 """Anthropic's messages: `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-from functools import lru_cache
-
 from service.dialects.anthropic_messages.answer import encode_count, encode_error, encode_message, error_status
 from service.dialects.anthropic_messages.request import read_count_request, read_request
 from service.dialects.anthropic_messages.stream import MessageStream
 from service.dialects.anthropic_messages.tools import read_tools
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.tool_definitions import ToolReader
 from service.errors import ServiceError
-from service.generation import Completion, SamplingParams, Tool
+from service.generation import Completion, SamplingParams
 
 __all__ = ["AnthropicMessages"]
 
-_REMEMBERED_TOOL_SETS = 8
-_MAX_REMEMBERED_BYTES = 256 * 1024
-
 
 class AnthropicMessages:
-    """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same."""
+    """The dialect. Requests with the same tools share them, so that nobody may change a schema in place."""
 
     name = "anthropic_messages"
     request_id_header = "request-id"
 
     def __init__(self) -> None:
-        self._remembered = lru_cache(_REMEMBERED_TOOL_SETS)(read_tools)
+        self._read_tools = ToolReader(read_tools)
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         return read_request(body, defaults, self._read_tools)
@@ -46,6 +42,3 @@ class AnthropicMessages:
 
     def error_status(self, error: ServiceError) -> int:
         return error_status(error)
-
-    def _read_tools(self, raw: bytes) -> tuple[Tool, ...]:
-        return self._remembered(raw) if len(raw) <= _MAX_REMEMBERED_BYTES else read_tools(raw)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.dialects.json_body import check_depth, decode, join_texts, show
+from service.dialects.json_body import check_free_form, decode, join_texts, show
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import Message, ToolCall
 
@@ -153,7 +153,7 @@ def _texts(blocks: list[AnyBlock] | list[TextBlock | ImageBlock | DocumentBlock]
 
 def _arguments(block: ToolUseBlock, at: str) -> str:
     text = bytes(block.input)
-    check_depth(decode(_INPUT, text, at=at), at)
+    check_free_form(decode(_INPUT, text, at=at), at)
     return text.decode()
 
 

@@ -12,7 +12,7 @@ import msgspec
 from service.dialects.anthropic_messages.messages import TextBlock, WireMessage, read_messages
 from service.dialects.anthropic_messages.tools import AnyToolChoice, read_tool_choice
 from service.dialects.base import ClientRequest
-from service.dialects.json_body import check_depth, decode
+from service.dialects.json_body import MAX_MESSAGES, check_free_form, decode
 from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking, Tool
 
 ToolReader = Callable[[bytes], tuple[Tool, ...]]
@@ -54,7 +54,7 @@ class CountRequest(msgspec.Struct, kw_only=True):
     """Everything that shapes the prompt or the answer, but for `max_tokens`. `output_format` is the older place of
     `output_config.format`."""
 
-    messages: Annotated[list[WireMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[WireMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[TextBlock] | None = None
     model: str | None = None
     stream: bool | None = None
@@ -140,7 +140,7 @@ def _response_format(asked: CountRequest) -> ResponseFormat | None:
         wanted, param = asked.output_format, "output_format.schema"
     else:
         return None
-    check_depth(wanted.schema, param)
+    check_free_form(wanted.schema, param)
     return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=True)
 
 

@@ -1,32 +1,25 @@
 """OpenAI's chat completions: `POST /v1/chat/completions`."""
 
-from functools import lru_cache
-
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_chat.answer import encode_completion, encode_error
 from service.dialects.openai_chat.request import read_request
 from service.dialects.openai_chat.stream import ChatStream
 from service.dialects.openai_chat.tools import read_tools
+from service.dialects.tool_definitions import ToolReader
 from service.errors import ServiceError
-from service.generation import Completion, SamplingParams, Tool
+from service.generation import Completion, SamplingParams
 
 __all__ = ["OpenAIChat"]
 
-_REMEMBERED_TOOL_SETS = 8
-_MAX_REMEMBERED_BYTES = 256 * 1024
-
 
 class OpenAIChat:
-    """The dialect. It remembers the last few sets of tools: they are most of an agent's body, and always the same.
-
-    Requests with the same tools share them, so that nobody may change a schema in place.
-    """
+    """The dialect. Requests with the same tools share them, so that nobody may change a schema in place."""
 
     name = "openai_chat"
     request_id_header = "x-request-id"
 
     def __init__(self) -> None:
-        self._remembered = lru_cache(_REMEMBERED_TOOL_SETS)(read_tools)
+        self._read_tools = ToolReader(read_tools)
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         return read_request(body, defaults, self._read_tools)
@@ -43,6 +36,3 @@ class OpenAIChat:
 
     def error_status(self, error: ServiceError) -> int:
         return error.status
-
-    def _read_tools(self, raw: bytes) -> tuple[Tool, ...]:
-        return self._remembered(raw) if len(raw) <= _MAX_REMEMBERED_BYTES else read_tools(raw)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from service.dialects.json_body import check_depth, choose, join_texts, show
+from service.dialects.json_body import check_free_form, choose, join_texts, show
 from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
 from service.generation import Message, ToolCall
 
@@ -153,5 +153,5 @@ def _tool_call(call: CalledTool, at: str) -> ToolCall:
 def _arguments(function: CalledFunction, at: str) -> str:
     if isinstance(function.arguments, str):
         return function.arguments or "{}"
-    check_depth(function.arguments, f"{at}.arguments")
+    check_free_form(function.arguments, f"{at}.arguments")
     return msgspec.json.encode(function.arguments or {}).decode()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from service.dialects.base import ClientRequest
-from service.dialects.json_body import check_depth, choose, decode, show
+from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose, decode, show
 from service.dialects.openai_chat.messages import ChatMessage, read_messages
 from service.dialects.openai_chat.tools import (
     FunctionDefinition,
@@ -50,6 +50,8 @@ _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
     {"messages", "conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
 )
 
+MAX_BIASES = 10_000
+
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
@@ -71,7 +73,7 @@ class ThinkingObject(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -83,7 +85,7 @@ class ChatRequest(msgspec.Struct):
     repetition_penalty: RepetitionPenalty | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Bias] | None = None
+    logit_bias: Annotated[dict[str, Bias], msgspec.Meta(max_length=MAX_BIASES)] | None = None
     seed: Seed | None = None
 
     max_tokens: TokenCount | None = None
@@ -222,7 +224,7 @@ def _response_format(wanted: ResponseFormatObject | None) -> ResponseFormat | No
     if given is None or given.schema is None:
         missing = "response_format.json_schema" + (".schema" if given else "")
         raise MissingParameter(f"Missing required parameter: '{missing}'.", param=missing)
-    check_depth(given.schema, "response_format.json_schema.schema")
+    check_free_form(given.schema, "response_format.json_schema.schema")
     return ResponseFormat(kind=kind, schema=given.schema, name=given.name or "", strict=bool(given.strict))
 
 
@@ -235,7 +237,7 @@ def _thinking(asked: ChatRequest) -> Thinking:
 def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
     """Templates of models that know efforts read `reasoning_effort`; "none" is said by `thinking`."""
     arguments = asked.chat_template_kwargs or {}
-    check_depth(arguments, "chat_template_kwargs")
+    check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():
         param = f"chat_template_kwargs.{reserved}"
         raise BadRequest(f"Invalid '{param}': a request may not set this.", param=param)
