@@ -12,6 +12,7 @@ from starlette.types import Scope
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.base import Dialect
 from service.dialects.openai_chat import OpenAIChat
+from service.endpoints.generation import GenerationEndpoint
 from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceError, UnknownPath
 
 logger = logging.getLogger("anyclaude.error")
@@ -33,6 +34,8 @@ def error_response(scope: Scope, error: ServiceError) -> Response:
     dialect = dialect_of(scope)
     request_id = scope["state"]["request_id"]
     headers = {dialect.request_id_header: request_id}
+    if isinstance(scope.get("endpoint"), GenerationEndpoint):
+        headers["cache-status"] = f"anyclaude; detail={error.code}"  # no `hit`, no `fwd`: there is no answer
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     return Response(

@@ -212,6 +212,7 @@ async def test_only_if_cached(tmp_path: Path) -> None:
     for request in requests:
         await request.run(app)
     assert [r.status for r in requests] == [504, 200, 200]
+    assert requests[0].headers["cache-status"] == "anyclaude; detail=not_cached"
 
 
 async def test_stop_fails_what_runs_in_its_protocol_and_frees_the_port(tmp_path: Path) -> None:
