@@ -176,9 +176,10 @@ def test_the_address_of_the_server(computer: Computer, url: str, root: str, loca
 
 
 def test_paths_mean_the_same_from_everywhere(computer: Computer) -> None:
-    computer.write({"home": "~/state", **backend(model="./models/mine")}, at_home=True)
+    computer.write({"home": "~/state", **backend(model="./models/mine", warm=["./a.json", "/b.json"])}, at_home=True)
     settings, _ = computer.load()
     assert settings.model == str(computer.home / "models/mine")
+    assert settings.warm == (str(computer.home / "a.json"), "/b.json")
     assert settings.home == computer.home / "state"
 
 
