@@ -120,8 +120,8 @@ def _from_folder(value: Any, folder: Path) -> Any:
     """A path like ./models/x means the same wherever the command is run: it is relative to the file that says it."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
         return str((folder / value).resolve())
-    if isinstance(value, list):
-        return [_from_folder(item, folder) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_from_folder(item, folder) for item in value)
     return value
 
 
