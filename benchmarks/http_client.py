@@ -55,11 +55,15 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
 
-    async def send(self, request: bytes) -> Response:
-        """Raises `UnexpectedResponse` for every status but 200."""
+    async def exchange(self, request: bytes) -> Response:
+        """Whatever the status is."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        response = Response(int(head[9:12]), head, await self._read_body(head.lower()))
+        return Response(int(head[9:12]), head, await self._read_body(head.lower()))
+
+    async def send(self, request: bytes) -> Response:
+        """Raises `UnexpectedResponse` for every status but 200."""
+        response = await self.exchange(request)
         if response.status != 200:
             raise UnexpectedResponse(f"Expected status 200, found {response.status}: {response.body[:300]!r}")
         return response

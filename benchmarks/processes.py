@@ -98,6 +98,13 @@ async def module_worker(scratch: Path, module: str, *arguments: str) -> AsyncIte
 @asynccontextmanager
 async def service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[int]:
     """The port of `anyclaude serve ARGUMENTS` once it is healthy; `configured` goes into its configuration file."""
+    async with watched_service(scratch, *arguments, **configured) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def watched_service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[tuple[int, int]]:
+    """As `service`, with the id of its process."""
     port = free_port()
     configuration = scratch / f"service-{port}.json"
     configuration.write_text(json.dumps({"backend": "vllm-mlx", "backends": {"vllm-mlx": configured}}))
@@ -106,7 +113,7 @@ async def service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIte
     log = scratch / f"service-{port}.log"
     async with process(command, log) as started:
         await until_ready(started, log, port, "/health", lambda response: response.json()["status"] == "healthy")
-        yield port
+        yield port, started.pid
 
 
 @asynccontextmanager

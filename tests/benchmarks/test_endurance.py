@@ -1,0 +1,30 @@
+"""The benchmarks of endurance, short: what they count must be right in every run, however fast the machine is."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.case import Run
+from benchmarks.cases import aborts, crowd, soak
+
+pytestmark = pytest.mark.model
+
+
+async def test_mixed_requests_are_all_answered_right(tmp_path: Path) -> None:
+    values = await soak.run(Run(scratch=tmp_path, quick=True))
+    assert values["requests"] == 300
+    assert values["answers that are wrong"] == values["requests without an answer"] == 0
+    assert values["threads, growth"] <= 0
+    assert values["open files, growth"] <= 2
+
+
+async def test_a_crowd_is_served_or_refused(tmp_path: Path) -> None:
+    values = await crowd.run(Run(scratch=tmp_path, quick=True))
+    assert values["answers that are wrong"] == values["requests without an answer"] == 0
+    assert values["requests served"] >= crowd.MAX_QUEUE
+    assert values["requests served"] + values["requests refused"] == 200
+
+
+async def test_clients_that_leave_give_everything_back(tmp_path: Path) -> None:
+    values = await aborts.run(Run(scratch=tmp_path, quick=True))
+    assert values["memory of the engine, after less before"] <= 1
