@@ -143,7 +143,8 @@ def _mlx(settings: Settings) -> "tuple[Executor, str]":
 
 def _greet(settings: Settings, described: str) -> None:
     root = settings.base_url.removesuffix("/v1")
-    command = "anyclaude" if settings.port == Settings.port else f"VLLM_MLX_URL={settings.base_url} anyclaude"
+    is_default = settings.port == Settings(home=settings.home).port
+    command = "anyclaude" if is_default else f"VLLM_MLX_URL={settings.base_url} anyclaude"
     click.echo(f"Serving {described}\nat {root}. Next:")
     click.echo(f"  Claude Code on it, in another terminal:  {command}")
     click.echo(f"  any API client:  OPENAI_BASE_URL={root}/v1 or ANTHROPIC_BASE_URL={root}; the state: {root}/health")

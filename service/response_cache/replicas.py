@@ -142,6 +142,7 @@ class Lease:
         self._holder = secrets.token_hex(8)
         self._note = Note()
         self._begun = False
+        self._over = False
         self._told = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -166,6 +167,7 @@ class Lease:
 
     async def end(self, *, gave_up: bool = False) -> None:
         """Gives it back; or leaves it, until it ends, to tell that there is nothing to wait for."""
+        self._over = True
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
@@ -181,7 +183,7 @@ class Lease:
 
     async def _keep(self, engine: Engine) -> None:
         held = True
-        while held:
+        while held and not self._over:
             self._told.clear()
             self._note = msgspec.structs.replace(self._note, queued=not self._begun and engine.has_queue())
             if engine.is_well():
@@ -189,8 +191,10 @@ class Lease:
                     held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
                 except Exception as exc:
                     log.debug("a lease was not kept: %r", exc)
+            # Not wait_for: when it is cancelled as the event is set, it forgets that it was cancelled (Python 3.11).
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), self._seconds / KEEPS_PER_LEASE)
+                async with asyncio.timeout(self._seconds / KEEPS_PER_LEASE):
+                    await self._told.wait()
 
     def _text(self) -> str:
         return msgspec.json.encode(self._note).decode()

@@ -31,14 +31,16 @@ SOON_SECONDS = 5.0
 class Replica:
     """A server: what it was asked to generate is in `inner`, and waits until `gate` is open."""
 
-    def __init__(self, number: int, backend: RedisBackend | TieredBackend, profile: ModelProfile = PROFILE) -> None:
+    def __init__(
+        self, number: int, backend: RedisBackend | TieredBackend, profile: ModelProfile, lease_seconds: float
+    ) -> None:
         self.gate = asyncio.Event()
         self.failure: ServiceError | None = None
         self.text = f"by {number}"
         self.backend = backend
         self.inner = ScriptedExecutor(self._script, profile=profile, concurrency=1)
         self.caching = CachingExecutor(
-            self.inner, backend, settings(max_concurrency=1, request_timeout_seconds=10.0), lease_seconds=LEASE_SECONDS
+            self.inner, backend, settings(max_concurrency=1, request_timeout_seconds=10.0), lease_seconds=lease_seconds
         )
 
     @property
@@ -76,10 +78,12 @@ Start = Callable[..., Replica]
 async def starting(server: RedisServer) -> AsyncIterator[Start]:
     started: list[Replica] = []
 
-    def start(*, tiered: bool = False, profile: ModelProfile = PROFILE) -> Replica:
+    def start(
+        *, tiered: bool = False, profile: ModelProfile = PROFILE, lease_seconds: float = LEASE_SECONDS
+    ) -> Replica:
         redis = RedisBackend(server.url)
         backend = TieredBackend([MemoryBackend(), redis]) if tiered else redis
-        started.append(Replica(len(started) + 1, backend, profile))
+        started.append(Replica(len(started) + 1, backend, profile, lease_seconds))
         return started[-1]
 
     try:
@@ -186,7 +190,7 @@ async def test_when_the_only_client_of_the_generation_leaves_another_server_take
 async def test_what_will_not_be_stored_is_generated_by_everybody_at_once(
     start: Start, failure: ServiceError | None
 ) -> None:
-    first, *others = [start() for _ in range(3)]
+    first, *others = [start(lease_seconds=10.0) for _ in range(3)]
     client = await generating(first)
     clients = [replica.ask() for replica in others]
     first.failure, first.text = failure, ""
@@ -285,6 +289,15 @@ async def test_the_lease_ends_with_the_answer_and_never_counts_as_one(start: Sta
     await client
     await until(lambda: redis_server.command("KEYS", "lease:*") == b"*0\r\n")
     assert (await replica.backend.stats()).items == 1
+
+
+async def test_leases_of_instant_answers_end_too(start: Start, redis_server: RedisServer) -> None:
+    """Such an answer is accepted, begun and over before its lease is kept for the first time."""
+    replica = start()
+    replica.gate.set()
+    await asyncio.wait_for(asyncio.gather(*(replica.ask(ask(f"{number}")) for number in range(50))), SOON_SECONDS)
+    await until(lambda: redis_server.command("KEYS", "lease:*") == b"*0\r\n")
+    await asyncio.wait_for(replica.caching.aclose(), SOON_SECONDS)
 
 
 async def test_a_holder_that_was_held_up_takes_nothing_away(start: Start) -> None:
