@@ -130,7 +130,7 @@ async def open_pair(name: str, scratch: Path) -> AsyncIterator[Pair]:
                 urls = [f"memory://?max_bytes={PLENTY_BYTES}", f"disk://{folder}-ours?max_bytes={PLENTY_BYTES}"]
                 pair = Pair(open_backend(urls), RawTiers(folder))
             case "redis":
-                port = await stack.enter_async_context(_redis_server(scratch))
+                port = await stack.enter_async_context(redis_server(scratch))
                 pair = Pair(open_backend(f"redis://{HOST}:{port}/0"), RawRedis(port))
             case _:
                 raise ValueError(f"expected memory, disk, tiers or redis, found {name!r}")
@@ -140,7 +140,7 @@ async def open_pair(name: str, scratch: Path) -> AsyncIterator[Pair]:
 
 
 @asynccontextmanager
-async def _redis_server(scratch: Path) -> AsyncIterator[int]:
+async def redis_server(scratch: Path) -> AsyncIterator[int]:
     if shutil.which("redis-server") is None:
         raise Unavailable("redis-server is not installed: apt-get install redis-server")
     port = free_port()

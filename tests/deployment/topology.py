@@ -71,7 +71,10 @@ class Program:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(END_SECONDS)
+        try:
+            self._process.wait(END_SECONDS)
+        finally:
+            self._process.kill()
 
 
 AUTHORIZED = {"authorization": f"Bearer {API_KEY}"}
