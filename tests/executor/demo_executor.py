@@ -11,9 +11,9 @@ from service.settings import Settings
 
 
 @asynccontextmanager
-async def demo_executor(path: Path, **settings: Any) -> AsyncIterator[MlxExecutor]:
+async def demo_executor(path: Path, home: Path, **settings: Any) -> AsyncIterator[MlxExecutor]:
     profile = ModelProfile(id="demo", fingerprint="demo", context_length=8192)
-    executor = MlxExecutor(path, profile, Settings(home=Path("unused"), **settings))
+    executor = MlxExecutor(path, profile, Settings(home=home, **settings))
     await executor.start()
     try:
         yield executor
