@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from service.request_log import RequestRecord
+from service.http.request_log import RequestRecord
 
 SLOT_SECONDS = 5.0
 SLOTS = 60

@@ -22,18 +22,18 @@ from service.endpoints.health import HealthEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelsEndpoint
 from service.endpoints.stats import StatsEndpoint
-from service.error_responses import handle_defect, handle_http_exception, handle_service_error
 from service.errors import ServiceError
 from service.executor.base import Executor
 from service.executor.scripted import ScriptedExecutor
+from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
+from service.http.gate import Gate
+from service.http.request_log import log_request
+from service.http.trace_recorder import TraceRecorder
+from service.http.traces import TraceWriter
 from service.metrics import Metrics
-from service.middleware import Gate
 from service.recording.recorder import RecordingExecutor
-from service.request_log import log_request
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
-from service.trace_recorder import TraceRecorder
-from service.traces import TraceWriter
 from service.warming import warm
 
 

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from service.executor.base import Executor, ModelState
-from service.request_log import RequestRecord
+from service.http.request_log import RequestRecord
 from service.response_cache.statistics import CacheCounters, CacheStatistics
 
 # Hits take less than the conventions' first bucket of 10 ms, long answers more than their last of 81.92 s.

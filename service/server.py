@@ -18,8 +18,8 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 
+from service.http.unread_body import UnreadBody
 from service.settings import Settings
-from service.unread_body import UnreadBody
 
 logger = logging.getLogger("anyclaude.server")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from service.access import caller_of
 from service.errors import ServiceError
 from service.executor.base import Executor
+from service.http.access import caller_of
 from service.normalize import normalize
 from service.request_files import NoRequest, read_request_file
 from service.settings import Settings

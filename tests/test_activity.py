@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.activity import BOUNDS, LATENCIES, RECENT, SLOT_SECONDS, SLOTS, Activity, kind_of, quantile
 from service.executor.base import CacheOutcome
 from service.generation import Usage
-from service.request_log import RequestRecord
+from service.http.request_log import RequestRecord
 
 NOW = 10_000.0
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from service.executor.base import Executor
-from service.request_log import Observer, RequestRecord
+from service.http.request_log import Observer, RequestRecord
 from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
 

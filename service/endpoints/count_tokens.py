@@ -4,11 +4,11 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.access import identify_caller
-from service.body import ClientGone, check_content, read_body
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.endpoints.context import ServiceContext
-from service.model_names import check_model
+from service.http.access import identify_caller
+from service.http.body import ClientGone, check_content, read_body
+from service.http.model_names import check_model
 
 
 class CountTokensEndpoint:

@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.access import identify_caller
-from service.body import ClientGone
 from service.dashboard import ASSETS, PAGE, read_asset
 from service.dialects.sse import CONTENT_TYPE, frame
 from service.endpoints.context import ServiceContext
 from service.endpoints.stats import StatsEndpoint
 from service.errors import Overloaded, UnknownPath
-from service.streaming import until_disconnect
+from service.http.access import identify_caller
+from service.http.body import ClientGone
+from service.http.streaming import until_disconnect
 
 INTERVAL_SECONDS = 1.0
 MAX_LISTENERS = 16

@@ -8,17 +8,17 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from service.access import identify_caller
-from service.body import ClientGone, check_content, read_body
-from service.cache_headers import cache_status, read_cache_control
 from service.dialects.base import ClientRequest, Dialect, Reply
 from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
 from service.executor.base import Answer
-from service.model_names import check_model
-from service.request_log import RequestRecord
-from service.streaming import StreamWriter, replay_stream, until_disconnect
+from service.http.access import identify_caller
+from service.http.body import ClientGone, check_content, read_body
+from service.http.cache_headers import cache_status, read_cache_control
+from service.http.model_names import check_model
+from service.http.request_log import RequestRecord
+from service.http.streaming import StreamWriter, replay_stream, until_disconnect
 
 
 class GenerationEndpoint:

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.access import identify_caller
+from service.http.access import identify_caller
 from service.metrics import Metrics
 from service.settings import Settings
 

@@ -5,11 +5,11 @@ import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.access import identify_caller
 from service.endpoints.context import ServiceContext
 from service.endpoints.json_response import json_response
 from service.executor.base import ModelProfile
-from service.model_names import check_model
+from service.http.access import identify_caller
+from service.http.model_names import check_model
 
 
 class ModelsEndpoint:

@@ -11,7 +11,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.access import identify_caller
 from service.activity import BOUNDS, Activity
 from service.config.keys import SETTING_KEYS
 from service.config.redaction import shown_value
@@ -19,6 +18,7 @@ from service.endpoints.context import ServiceContext
 from service.endpoints.health import HEALTH_OF_STATE
 from service.endpoints.json_response import json_response
 from service.executor.base import ExecutorStatus
+from service.http.access import identify_caller
 from service.settings import Settings
 from service.stats import CacheNumbers, EngineNumbers, Latencies, Memory, ServedModel, Stats
 

@@ -25,6 +25,10 @@ middle of one waits for its end."""
 CHUNK_TOKENS_ON_GPU = 512
 """Large enough to fill the device, small enough that running sequences go on in between."""
 
+LAST_CHUNKS = 2
+"""So many chunks are read at once where a prompt ends with them: a question is read together with those that came with
+it, however little it is longer than a chunk."""
+
 
 def default_chunk_tokens() -> int:
     return CHUNK_TOKENS_ON_CPU if mx.default_device() == mx.cpu else CHUNK_TOKENS_ON_GPU
@@ -158,7 +162,7 @@ class BatchEngine:
             self._read_chunk(chosen)
 
     def _is_last_chunk(self, start: _Start) -> bool:
-        return 0 < start.unread <= self._chunk_tokens and start.next_stop is None
+        return 0 < start.unread <= LAST_CHUNKS * self._chunk_tokens and start.next_stop is None
 
     def _follows(self, start: _Start) -> bool:
         """Whether another one reads the same prompt right now: one of the answers to the same request. Its state will
@@ -259,7 +263,7 @@ class BatchEngine:
             sampler=greedy,
             completion_batch_size=self._max_concurrency,
             prefill_batch_size=self._max_concurrency,
-            prefill_step_size=self._chunk_tokens,
+            prefill_step_size=LAST_CHUNKS * self._chunk_tokens,
             stream=mx.default_stream(mx.default_device()),
         )
 

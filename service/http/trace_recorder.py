@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.traces import Exchange, TraceWriter
+from service.http.traces import Exchange, TraceWriter
 
 RECORDED_PREFIX = "/v1/"
 

@@ -7,8 +7,8 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from service.body import ClientGone, read_body
 from service.errors import BadRequest, BodyTooLarge
+from service.http.body import ClientGone, read_body
 from tests.serving import settings
 
 MANY = 200_000

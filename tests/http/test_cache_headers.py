@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.cache_headers import cache_status, read_cache_control
 from service.errors import BadRequest
 from service.executor.base import NO_DIRECTIVES, CacheDirectives, CacheOutcome, StoredAnswer
 from service.generation import Completion, Usage
+from service.http.cache_headers import cache_status, read_cache_control
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
-from service.body import ClientGone
 from service.dialects.base import StreamEncoder
 from service.errors import InternalError, ServiceError
 from service.events import Event
 from service.executor.base import Answer
+from service.http.body import ClientGone
 
 logger = logging.getLogger("anyclaude.stream")
 T = TypeVar("T")

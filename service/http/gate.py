@@ -5,8 +5,8 @@ import secrets
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.config.address import is_loopback
-from service.error_responses import error_response
 from service.errors import HostRefused
+from service.http.error_responses import error_response
 from service.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")

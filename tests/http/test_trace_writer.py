@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.traces import Exchange, TraceWriter, file_name, render
+from service.http.traces import Exchange, TraceWriter, file_name, render
 
 KEY = "sk-a-key-that-is-long"
 EXCHANGE = Exchange(
