@@ -47,6 +47,7 @@ class PromptCaches:
         be cut anywhere. Raises ValueError where the caches have read another number."""
         arrays: list[mx.array] = []
         layouts = [_capture(leaf, start, end, arrays) for leaf in _leaves(caches)]
+        mx.eval(arrays)
         return State(tuple(arrays), tuple(layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
@@ -91,12 +92,10 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """The tree with numbers of `arrays` in place of its arrays, which are copied there. Layer by layer: what a layer
-    was cut from is freed before the next one is."""
+    """The tree with numbers of `arrays` in place of its arrays, which are copied there: what they were cut from is kept
+    alive by none of them."""
     if isinstance(tree, mx.array):
-        array = mx.contiguous(tree)
-        mx.eval(array)
-        arrays.append(array)
+        arrays.append(mx.contiguous(tree))
         return {"array": len(arrays) - 1}
     if isinstance(tree, list | tuple):
         return [_taken(item, arrays) for item in tree]
