@@ -12,8 +12,9 @@ from service.executor.constraint import Constraint
 from service.executor.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.messages import PromptUse, Sequence
 from service.executor.prefix_cache import NoPrefixCache, Prefixes
-from service.executor.sampling import greedy, make_logits_processors, make_sampler
+from service.executor.sampling import greedy
 from service.executor.scheduler import Token, TokenChances
+from service.executor.starting import Start
 from service.executor.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -32,42 +33,6 @@ it, however little it is longer than a chunk."""
 
 def default_chunk_tokens() -> int:
     return CHUNK_TOKENS_ON_CPU if mx.default_device() == mx.cpu else CHUNK_TOKENS_ON_GPU
-
-
-class _Start:
-    """A sequence until its first token. `read` tokens of its prompt are in `cache`, `reused` of them from the prefix
-    cache, which wants the state after each of `stops`. `uid` is its name in the batch, which gets it when the rest is
-    one chunk."""
-
-    __slots__ = ("cache", "constraint", "processors", "read", "reused", "sampler", "sequence", "stops", "uid")
-
-    def __init__(self, sequence: Sequence) -> None:
-        self.sequence = sequence
-        self.sampler = make_sampler(sequence.sampling)
-        self.processors = make_logits_processors(sequence.sampling, len(sequence.prompt.tokens))
-        self.constraint = Constraint(sequence.prompt.grammar) if sequence.prompt.grammar is not None else None
-        if self.constraint is not None:
-            self.processors.append(self.constraint)
-        self.cache: list[Any] | None = None
-        self.read = 0
-        self.reused = 0
-        self.stops: list[int] = []
-        self.uid: int | None = None
-
-    @property
-    def unread(self) -> int:
-        """In tokens."""
-        return len(self.sequence.prompt.tokens) - self.read if self.uid is None else 0
-
-    @property
-    def next_stop(self) -> int | None:
-        return next((stop for stop in self.stops if stop > self.read), None)
-
-    def reuse(self, prefixes: Prefixes) -> None:
-        """Begins with what is known. Again, as long as nothing of its own has been read: more may be known by now."""
-        if self.read == self.reused:
-            reuse = prefixes.find(self.sequence.request.caller, self.sequence.prompt.tokens)
-            self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
 
 class BatchEngine:
@@ -111,9 +76,9 @@ class BatchEngine:
             *self._sequences.values(),
         ]
         self._prefixes.give_back(self._missing([*others, sequence], 0))
-        start = _Start(sequence)
-        start.stops = self._prefixes.stops(sequence.prompt)
-        start.reuse(self._prefixes)
+        start = Start(sequence, self._prefixes)
+        if self._prefixes.shares:
+            start.follow(self._starting.values(), self._chunk_tokens)
         self._starting[sequence.id] = start
         self._stored[sequence.id] = 0
         self._prefixes.rest(False)
@@ -129,6 +94,7 @@ class BatchEngine:
             self._batch.remove([uid])
         elif start is not None:
             self._keep_start(start)
+            self._release_followers(start)
         return self._end(sequence)
 
     def step(self) -> list[Token]:
@@ -151,9 +117,13 @@ class BatchEngine:
 
     def _read_prompts(self) -> None:
         """At most one chunk. Prompts that end with this chunk are read together: it is what a device is best at."""
-        costs = {i: start.unread for i, start in self._starting.items() if not self._follows(start)}
+        costs = {i: start.unread for i, start in self._starting.items() if not start.waits}
         if not costs:
             return
+        for start in self._starting.values():  # who is waited for has the turns of those who wait
+            if start.leader is not None and start.leader.sequence.id in costs:
+                leader = start.leader.sequence.id
+                costs[leader] = min(costs[leader], start.unread)
         chosen = self._starting[self._turns.choose(costs)]
         chosen.reuse(self._prefixes)
         if self._is_last_chunk(chosen):
@@ -161,24 +131,10 @@ class BatchEngine:
         elif chosen.unread:
             self._read_chunk(chosen)
 
-    def _is_last_chunk(self, start: _Start) -> bool:
+    def _is_last_chunk(self, start: Start) -> bool:
         return 0 < start.unread <= LAST_CHUNKS * self._chunk_tokens and start.next_stop is None
 
-    def _follows(self, start: _Start) -> bool:
-        """Whether another one reads the same prompt right now: one of the answers to the same request. Its state will
-        do for this one, too."""
-        return (
-            start.sequence.choice > 0
-            and self._prefixes.shares
-            and any(
-                leader.sequence.prompt is start.sequence.prompt
-                and leader.sequence.id < start.sequence.id
-                and leader.unread
-                for leader in self._starting.values()
-            )
-        )
-
-    def _read_chunk(self, start: _Start) -> None:
+    def _read_chunk(self, start: Start) -> None:
         if start.cache is None:
             start.cache = make_prompt_cache(self._model)
         end = min(start.read + self._chunk_tokens, start.next_stop or len(start.sequence.prompt.tokens))
@@ -188,10 +144,13 @@ class BatchEngine:
             mx.clear_cache()
         self.prompt_tokens_read += end - start.read
         start.read = end
-        if end in start.stops:
+        followers = [other for other in self._starting.values() if other.leader is start and other.shared <= end]
+        if followers or end in start.stops:
             self._keep_start(start)
+        for follower in followers:
+            follower.stop_following(self._prefixes)
 
-    def _join(self, starts: list[_Start]) -> None:
+    def _join(self, starts: list[Start]) -> None:
         """They take part in the batch from its next step on, which reads what is left of their prompts."""
         for start in starts:
             self._keep_start(start)
@@ -212,6 +171,7 @@ class BatchEngine:
             self._sequences[uid] = start.sequence
             if start.constraint is not None:
                 self._constraints[uid] = start.constraint
+            self._release_followers(start)
 
     def reset(self) -> None:
         self._batch.close()
@@ -222,7 +182,12 @@ class BatchEngine:
         self._batch.close()
         self._prefixes.close()
 
-    def _keep_start(self, start: _Start) -> None:
+    def _release_followers(self, leader: Start) -> None:
+        for start in self._starting.values():
+            if start.leader is leader:
+                start.stop_following(self._prefixes)
+
+    def _keep_start(self, start: Start) -> None:
         if start.cache is not None and start.read > start.reused:
             self._keep(start.sequence, start.sequence.prompt.tokens[: start.read], start.cache)
 
@@ -251,7 +216,7 @@ class BatchEngine:
 
     def _start(self) -> None:
         self._turns = Turns()
-        self._starting: dict[int, _Start] = {}
+        self._starting: dict[int, Start] = {}
         self._reused: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         self._uids: dict[int, int] = {}

@@ -9,7 +9,7 @@ import mlx.core as mx
 import msgspec
 import pytest
 
-from service.executor.engine import BatchEngine
+from service.executor.engine import LAST_CHUNKS, BatchEngine
 from service.executor.messages import Prompt, PromptUse, Sequence
 from service.executor.prefix_cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix_state import PromptCaches
@@ -251,8 +251,30 @@ def test_answers_to_one_request_read_its_prompt_once(transformer: Any) -> None:
     before = harness.engine.prompt_tokens_read
     runs = harness.finish(*started)
     assert len({run.tokens for run in runs}) == 1
-    last_chunk = len(prompt) % CHUNK
-    assert harness.engine.prompt_tokens_read - before == len(prompt) + 2 * last_chunk
+    last_chunks = (len(prompt) - 1) % CHUNK + 1 + CHUNK * (LAST_CHUNKS - 1)
+    assert harness.engine.prompt_tokens_read - before == len(prompt) + 2 * last_chunks
+
+
+def test_requests_that_come_together_read_what_they_share_once(model: Any) -> None:
+    plain = Harness(model, NoPrefixCache())
+    prompts = [[*SYSTEM, *QUESTION, *OTHER], [*SYSTEM, *OTHER], OTHER, [*SYSTEM, *OTHER, *OTHER]]
+    alone = [plain.run(prompt).tokens for prompt in prompts]
+    harness = with_cache(model)
+    started = [harness.start(prompt) for prompt in prompts]
+    stranger = harness.start(prompts[0], caller="somebody else")
+    runs = harness.finish(*started, stranger)
+    assert [run.tokens for run in runs] == [*alone, alone[0]]
+    assert [run.use.cached_tokens >= len(SYSTEM) for run in runs] == [False, True, False, True, False]
+
+
+def test_who_waits_for_another_goes_on_when_that_one_leaves(model: Any) -> None:
+    harness = with_cache(model)
+    leader, follower = harness.start([*SYSTEM, *QUESTION, *OTHER]), harness.start(SYSTEM + OTHER)
+    assert harness.engine.step() == []
+    harness.engine.remove(leader.id)
+    (run,) = harness.finish(follower)
+    assert run.use.cached_tokens == CHUNK
+    assert run.tokens == Harness(model, NoPrefixCache()).run(SYSTEM + OTHER).tokens
 
 
 def test_states_hold_only_what_is_used(transformer: Any) -> None:

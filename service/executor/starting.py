@@ -1,0 +1,88 @@
+"""A sequence until its first token: how much of its prompt has been read, and what it waits for."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from service.executor.constraint import Constraint
+from service.executor.messages import Sequence
+from service.executor.prefix_cache import Prefixes
+from service.executor.prefix_tree import common_length
+from service.executor.sampling import make_logits_processors, make_sampler
+
+
+class Start:
+    """`read` tokens of the prompt are in `cache`, `reused` of them from the prefix cache, which wants the state after
+    each of `stops`. `uid` is its name in the batch, which gets it when the rest is one chunk.
+
+    Where another one, the `leader`, is reading what this one would read, it waits until that has read the `shared`
+    tokens, and takes them over: the answers to one request, or requests of one agent that come together.
+    """
+
+    __slots__ = (
+        "cache",
+        "constraint",
+        "leader",
+        "processors",
+        "read",
+        "reused",
+        "sampler",
+        "sequence",
+        "shared",
+        "stops",
+        "uid",
+    )
+
+    def __init__(self, sequence: Sequence, prefixes: Prefixes) -> None:
+        self.sequence = sequence
+        self.sampler = make_sampler(sequence.sampling)
+        self.processors = make_logits_processors(sequence.sampling, len(sequence.prompt.tokens))
+        self.constraint = Constraint(sequence.prompt.grammar) if sequence.prompt.grammar is not None else None
+        if self.constraint is not None:
+            self.processors.append(self.constraint)
+        self.cache: list[Any] | None = None
+        self.read = 0
+        self.reused = 0
+        self.stops = prefixes.stops(sequence.prompt)
+        self.uid: int | None = None
+        self.leader: Start | None = None
+        self.shared = 0
+        self.reuse(prefixes)
+
+    @property
+    def unread(self) -> int:
+        """In tokens."""
+        return len(self.sequence.prompt.tokens) - self.read if self.uid is None else 0
+
+    @property
+    def next_stop(self) -> int | None:
+        return next((stop for stop in self.stops if stop > self.read), None)
+
+    @property
+    def waits(self) -> bool:
+        return self.leader is not None
+
+    def reuse(self, prefixes: Prefixes) -> None:
+        """Begins with what is known. Again, as long as nothing of its own has been read: more may be known by now."""
+        if self.read == self.reused:
+            reuse = prefixes.find(self.sequence.request.caller, self.sequence.prompt.tokens)
+            self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
+
+    def follow(self, others: Iterable["Start"], at_least: int) -> None:
+        """Takes for its leader who spares it most, if that is `at_least` so many tokens. Waiting takes no longer than
+        reading would: the leader has read as much already, and reads the rest as fast."""
+        for other in others:
+            if other.uid is None and other.read >= self.read:
+                shared = self._shared_with(other)
+                if shared - max(self.read, self.shared) >= at_least:
+                    self.leader, self.shared = other, shared
+
+    def stop_following(self, prefixes: Prefixes) -> None:
+        self.leader, self.shared = None, 0
+        self.reuse(prefixes)
+
+    def _shared_with(self, other: "Start") -> int:
+        """How many tokens both have in common, of which the other's state will be known."""
+        if self.sequence.request.caller != other.sequence.request.caller:
+            return 0
+        common = common_length(self.sequence.prompt.tokens, other.sequence.prompt.tokens)
+        return max((stop for stop in other.stops if stop <= common), default=0) if other.stops else common
