@@ -116,7 +116,7 @@ class BatchEngine:
         return held
 
     def _read_prompts(self) -> None:
-        """At most one chunk. Prompts that end with this chunk are read together: it is what a device is best at."""
+        """At most one chunk, or together what is left of all prompts that are nearly read."""
         costs = {i: start.unread for i, start in self._starting.items() if not start.waits}
         if not costs:
             return
@@ -125,11 +125,12 @@ class BatchEngine:
                 leader = start.leader.sequence.id
                 costs[leader] = min(costs[leader], start.unread)
         chosen = self._starting[self._turns.choose(costs)]
-        chosen.reuse(self._prefixes)
-        if self._is_last_chunk(chosen):
-            self._join([start for i, start in self._starting.items() if i in costs and self._is_last_chunk(start)])
-        elif chosen.unread:
+        if chosen.unread:
+            chosen.reuse(self._prefixes)
+        if chosen.unread and not self._is_last_chunk(chosen):
             self._read_chunk(chosen)
+        elif last := [start for i, start in self._starting.items() if i in costs and self._is_last_chunk(start)]:
+            self._join(last)
 
     def _is_last_chunk(self, start: Start) -> bool:
         return 0 < start.unread <= LAST_CHUNKS * self._chunk_tokens and start.next_stop is None
