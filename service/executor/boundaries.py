@@ -6,7 +6,7 @@ import msgspec
 
 from service.errors import ServiceError
 from service.executor.messages import Prompt
-from service.executor.prefix_tree import common_length
+from service.executor.prefix.tree import common_length
 from service.generation import GenerationRequest, Message
 
 OTHER = Message(role="user", content="zq7 other")

@@ -11,7 +11,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.constraint import Constraint
 from service.executor.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.messages import PromptUse, Sequence
-from service.executor.prefix_cache import NoPrefixCache, Prefixes
+from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.sampling import greedy
 from service.executor.scheduler import Token, TokenChances
 from service.executor.starting import Start

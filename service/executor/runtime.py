@@ -56,8 +56,8 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     from service.executor.boundaries import SegmentingRenderer
     from service.executor.engine import BatchEngine, default_chunk_tokens
     from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
-    from service.executor.open_prefixes import open_prefix_cache
     from service.executor.output import ChoiceWriter, ReasoningSplitter
+    from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt import PromptRenderer
     from service.executor.text import Vocabulary
     from service.tool_calling import StreamParser

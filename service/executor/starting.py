@@ -5,8 +5,8 @@ from typing import Any
 
 from service.executor.constraint import Constraint
 from service.executor.messages import Sequence
-from service.executor.prefix_cache import Prefixes
-from service.executor.prefix_tree import common_length
+from service.executor.prefix.cache import Prefixes
+from service.executor.prefix.tree import common_length
 from service.executor.sampling import make_logits_processors, make_sampler
 
 

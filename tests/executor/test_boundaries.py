@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.executor.boundaries import SegmentingRenderer
-from service.executor.prefix_tree import common_length
+from service.executor.prefix.tree import common_length
 from service.executor.prompt import PromptRenderer
 from service.executor.prompt_tokens import load_renderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall

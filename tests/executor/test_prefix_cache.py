@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.executor.messages import Prompt
-from service.executor.prefix_cache import RUN_TOKENS, NoPrefixCache, PrefixCache
-from service.executor.prefix_store import PrefixStore
+from service.executor.prefix.cache import RUN_TOKENS, NoPrefixCache, PrefixCache
+from service.executor.prefix.store import PrefixStore
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
 
 A_LOT = 10**9
@@ -210,7 +210,7 @@ def test_what_is_dropped_for_running_sequences_can_be_read_again(tmp_path: Path)
 def test_the_log_names_the_first_token_that_differs_and_no_text(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "service.executor.prefix_cache")
+    caplog.set_level(logging.DEBUG, "service.executor.prefix.cache")
     with opened(tmp_path) as cache:
         read(cache, [71, 72, 73, 74, 75])
         read(cache, [71, 72, 73, 99, 98, 97])

@@ -11,9 +11,9 @@ import pytest
 
 from service.executor.engine import LAST_CHUNKS, BatchEngine
 from service.executor.messages import Prompt, PromptUse, Sequence
-from service.executor.prefix_cache import NoPrefixCache, PrefixCache, Prefixes
-from service.executor.prefix_state import PromptCaches
-from service.executor.prefix_store import PrefixStore
+from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.store import PrefixStore
 from tests.executor.engines import sequence
 
 A_LOT = 10**9

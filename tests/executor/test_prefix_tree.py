@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.executor.prefix_tree import PrefixTree, common_length
+from service.executor.prefix.tree import PrefixTree, common_length
 
 A_LOT = 10**9
 

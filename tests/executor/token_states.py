@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from service.executor.prefix_file import Buffer
+from service.executor.prefix.file import Buffer
 
 BYTES_PER_TOKEN = 4
 

@@ -9,9 +9,9 @@ from mlx.utils import tree_flatten
 
 from service.executor.base import ModelProfile
 from service.executor.device_memory import room_bytes
-from service.executor.prefix_cache import NoPrefixCache, PrefixCache, Prefixes
-from service.executor.prefix_state import PromptCaches
-from service.executor.prefix_store import PrefixStore
+from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.store import PrefixStore
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.executor.prefix_file import Buffer, RunKey, write_run
-from service.executor.prefix_tree import Node
+from service.executor.prefix.file import Buffer, RunKey, write_run
+from service.executor.prefix.tree import Node
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
-from service.executor.prefix_file import Buffer
+from service.executor.prefix.file import Buffer
 
 AS_NUMPY = {mx.bfloat16: mx.uint16}
 """What NumPy has no type for travels as another of the same width."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from service.executor.prefix_file import (
+from service.executor.prefix.file import (
     DRAFT_SUFFIX,
     SUFFIX,
     Buffer,
@@ -20,8 +20,8 @@ from service.executor.prefix_file import (
     read_header,
     read_run,
 )
-from service.executor.prefix_tree import Node
-from service.executor.prefix_writer import PATIENCE_SECONDS, Job, PrefixWriter
+from service.executor.prefix.tree import Node
+from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ DRAFT_SECONDS = 600.0
 
 
 class StateBytes(Protocol):
-    """Between states and their bytes, as `prefix_state.PromptCaches` does it."""
+    """Between states and their bytes, as `state.PromptCaches` does it."""
 
     def to_buffers(self, state: Any) -> tuple[tuple[Any, ...], list[Buffer]]: ...
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> Any:

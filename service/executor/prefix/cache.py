@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from service.executor.messages import Prompt
-from service.executor.prefix_file import RunKey
-from service.executor.prefix_store import PrefixStore
-from service.executor.prefix_tree import Match, Node, PrefixTree
+from service.executor.prefix.file import RunKey
+from service.executor.prefix.store import PrefixStore
+from service.executor.prefix.tree import Match, Node, PrefixTree
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ written in a moment."""
 
 
 class Caches(Protocol):
-    """The model's side, as `prefix_state.PromptCaches` implements it. `cuts_anywhere`: a state can be cut to any of its
+    """The model's side, as `state.PromptCaches` implements it. `cuts_anywhere`: a state can be cut to any of its
     tokens."""
 
     @property
