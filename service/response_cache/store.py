@@ -42,6 +42,7 @@ class ResponseStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
+        self._instant = getattr(backend, "instant", False)
         self._counters = counters
         self._lookup_seconds = lookup_seconds
         self._max_unwritten_bytes = max_unwritten_bytes
@@ -121,11 +122,15 @@ class ResponseStore:
     async def _read(self, key: str) -> bytes | None:
         if self._paused_until and time.monotonic() < self._paused_until:
             return None
+        deadline = None
         try:
-            async with asyncio.timeout(self._lookup_seconds) as deadline:
+            if self._instant:
                 data = await self._backend.get(key)
+            else:
+                async with asyncio.timeout(self._lookup_seconds) as deadline:
+                    data = await self._backend.get(key)
         except Exception as exc:
-            if deadline.expired():
+            if deadline is not None and deadline.expired():
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
                 self._fail("read", f"took longer than {self._lookup_seconds} s; not asked for {PAUSE_SECONDS} s")
             else:
