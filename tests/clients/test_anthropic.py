@@ -7,7 +7,7 @@ import pytest
 from anthropic.types import MessageParam, ToolParam
 
 from tests.claude_code.agent_conversation import ARGUMENTS, CLOSING
-from tests.clients.clients import anthropic_client
+from tests.clients.clients import anthropic_client, prompt_tokens
 from tests.server_process import ServerProcess
 
 MODEL = "default"
@@ -46,7 +46,7 @@ def test_create(demo: anthropic.Anthropic) -> None:
     assert [block.type for block in message.content] == ["text"]
     assert "Paris" in message.content[0].text
     assert (message.stop_reason, message.stop_sequence) == ("end_turn", None)
-    assert message.usage.input_tokens > message.usage.output_tokens > 0
+    assert prompt_tokens(message.usage) > message.usage.output_tokens > 0
 
 
 @pytest.mark.model
@@ -86,7 +86,7 @@ def test_tokens_are_counted_as_create_counts_them(agent: anthropic.Anthropic) ->
     bare = agent.messages.count_tokens(model=MODEL, messages=FRANCE)
     message = agent.messages.create(model=MODEL, max_tokens=1, system="You are terse.", messages=FRANCE, tools=[BASH])
 
-    assert counted.input_tokens == message.usage.input_tokens > bare.input_tokens > 0
+    assert counted.input_tokens == prompt_tokens(message.usage) > bare.input_tokens > 0
 
 
 @pytest.mark.model

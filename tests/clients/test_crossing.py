@@ -10,7 +10,7 @@ import pytest
 from anthropic.types import Message
 
 from tests.claude_code.agent_conversation import ARGUMENTS
-from tests.clients.clients import anthropic_client, openai_client
+from tests.clients.clients import anthropic_client, openai_client, prompt_tokens
 from tests.clients.test_anthropic import BASH as ANTHROPIC_BASH
 from tests.clients.test_openai import BASH as OPENAI_BASH
 from tests.server_process import ServerProcess
@@ -77,7 +77,7 @@ def test_asked_through_openai_served_to_anthropic(demo: Clients) -> None:
     assert message.content[0].text == streamed.content[0].text == completion.choices[0].message.content != ""
     assert completion.choices[0].finish_reason == "length"
     assert message.stop_reason == streamed.stop_reason == "max_tokens"
-    assert message.usage.input_tokens == streamed.usage.input_tokens == completion.usage.prompt_tokens
+    assert prompt_tokens(message.usage) == prompt_tokens(streamed.usage) == completion.usage.prompt_tokens
     assert message.usage.output_tokens == streamed.usage.output_tokens == completion.usage.completion_tokens
 
 
