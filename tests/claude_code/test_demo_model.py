@@ -33,7 +33,7 @@ def test_it_answers_and_the_same_prompt_in_another_process_is_a_hit(
 def test_another_prompt_reads_only_what_is_new_in_it(demo_server: ServerProcess, claude: ClaudeCode) -> None:
     claude.ask(demo_server.url, "Say hello.", *TERSE, **SHORT)
     claude.ask(demo_server.url, "Say hello to everybody.", *TERSE, **SHORT)
-    first, other = demo_server.new_requests(2)
+    first, other, *_ = demo_server.new_requests(2)  # an answer that was cut is asked for again
 
     assert other["cache"] == "miss"
     assert other["cached_tokens"] > 0.9 * first["prompt_tokens"]
