@@ -1,6 +1,7 @@
 """Conversations as chat templates read them: the dicts that transformers documents, and text where a template knows no
 tools."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,16 +15,25 @@ HfMessage = dict[str, Any]
 
 class CallStyle(msgspec.Struct, frozen=True):
     """How a template wants calls. `text_arguments`: as their JSON text, where most want an object. `indexed_ids`: ids
-    that tell the tool and the place of the call, as Kimi K2 was trained on; elsewhere an id is only a name."""
+    that tell the tool and the place of the call, as Kimi K2 was trained on; elsewhere an id is only a name.
+
+    `single_calls`: one call a turn; others are refused (Llama 3) or never shown (gpt-oss). `text_apart`: text beside a
+    call would not be shown, and has a turn of its own. `reasoning_field` is where reasoning is looked for, and
+    `text_in_reasoning`: it cannot stand beside text in a turn that calls.
+    """
 
     text_arguments: bool = False
     indexed_ids: bool = False
+    single_calls: bool = False
+    text_apart: bool = False
+    reasoning_field: str = "reasoning_content"
+    text_in_reasoning: bool = False
 
 
-def with_tools(messages: tuple[Message, ...], style: CallStyle) -> list[HfMessage]:
+def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
     """For templates that know tools. A result names its function, which some templates print."""
     calls = _Calls(style)
-    return [calls.to_hf(message) for message in messages]
+    return [calls.to_hf(message) for message in _turns(messages, style)]
 
 
 def without_tools(request: GenerationRequest) -> list[HfMessage]:
@@ -67,6 +77,43 @@ def join(first: str, second: str) -> str:
     return f"{first}\n\n{second}" if first else second
 
 
+def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
+    """The messages, those with calls as the template can show them."""
+    start = 0
+    while start < len(messages):
+        turn = messages[start]
+        end = start + 1
+        if turn.tool_calls:
+            while end < len(messages) and messages[end].role == "tool":
+                end += 1
+            yield from _calling(turn, messages[start + 1 : end], style)
+        else:
+            yield turn
+        start = end
+
+
+def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Iterator[Message]:
+    """A turn with calls, and their results."""
+    if turn.content and style.text_apart:
+        yield msgspec.structs.replace(turn, tool_calls=())
+        turn = msgspec.structs.replace(turn, content="", reasoning="")
+    elif turn.content and turn.reasoning and style.text_in_reasoning:
+        turn = msgspec.structs.replace(turn, content="", reasoning=join(turn.reasoning, turn.content))
+    if not style.single_calls:
+        yield turn
+        yield from results
+        return
+    called = {call.id for call in turn.tool_calls}
+    answers: dict[str, list[Message]] = {}
+    for result in results:
+        answers.setdefault(result.tool_call_id if result.tool_call_id in called else "", []).append(result)
+    for call in turn.tool_calls:
+        yield msgspec.structs.replace(turn, tool_calls=(call,))
+        yield from answers.pop(call.id, ())
+        turn = Message(role=turn.role)
+    yield from answers.pop("", ())
+
+
 class _Calls:
     """Goes through a conversation once, and remembers the calls that results will answer."""
 
@@ -79,7 +126,7 @@ class _Calls:
     def to_hf(self, message: Message) -> HfMessage:
         hf: HfMessage = {"role": message.role, "content": message.content}
         if message.reasoning:
-            hf["reasoning_content"] = message.reasoning
+            hf[self._style.reasoning_field] = message.reasoning
         if message.tool_calls:
             hf["tool_calls"] = [self._call(call) for call in message.tool_calls]
         if message.role == "tool":

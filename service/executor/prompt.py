@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
+from service.executor.call_style import PROBE, find_call_style
 from service.executor.hf_messages import (
     CallStyle,
     HfMessage,
@@ -32,8 +33,6 @@ from service.tool_calling.instructions import FAMILY, offered_tools
 TAIL_TOKENS = 16
 """How far from the end of a prompt an opened reasoning block is looked for."""
 
-PROBE = "zq7 probe"
-
 OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
 """Names in a template's arguments that would not reach the template, or would replace it."""
 
@@ -52,11 +51,8 @@ class PromptRenderer:
         self._keeps_later_system = self._shows([user("a"), _probe("system")]) and self._shows(
             [user("a"), {"role": "assistant", "content": "b"}, _probe("system"), user("c")]
         )
-        self._style = CallStyle(
-            text_arguments=not self._shows(_probe_call({"b": PROBE}))
-            and self._shows(_probe_call(f'{{"b": "{PROBE}"}}')),
-            indexed_ids=self.tool_family == "kimi_k2",
-        )
+        indexed_ids = self.tool_family == "kimi_k2"
+        self._style = find_call_style(self._shows, indexed_ids=indexed_ids) if self.knows_tools else CallStyle()
 
     @property
     def reasoning(self) -> ReasoningMarkers | None:
@@ -190,8 +186,3 @@ def begun_answer(request: GenerationRequest) -> Message | None:
 
 def _probe(role: str) -> HfMessage:
     return {"role": role, "content": PROBE}
-
-
-def _probe_call(arguments: Any) -> list[HfMessage]:
-    call = {"type": "function", "id": "call00000", "function": {"name": "f", "arguments": arguments}}
-    return [user("a"), {"role": "assistant", "content": "", "tool_calls": [call]}]

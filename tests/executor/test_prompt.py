@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from service.executor.hf_messages import CallStyle, with_tools
 from service.executor.prompt import PromptRenderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall, ToolChoice
 from service.tool_calling.grammar import Thought
+from tests.executor.templates import TokenizerParts, called, rendered
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
@@ -34,39 +34,9 @@ NO_SYSTEM = (
 )
 
 
-class TokenizerParts:
-    """mlx-lm's `TokenizerWrapper`, as far as prompts need it, without importing MLX."""
-
-    def __init__(self, tokenizer: Any, template: str | None, *, thinking: bool = False) -> None:
-        self._tokenizer = tokenizer
-        self.chat_template = template
-        self.has_chat_template = template is not None
-        self.has_thinking = thinking
-        self.think_start, self.think_end = "<think>", "</think>"
-
-    def get_chat_template(self) -> str | None:
-        return self.chat_template
-
-    def apply_chat_template(self, messages: list[dict[str, Any]], **arguments: Any) -> Any:
-        arguments = {"enable_thinking": self.has_thinking, **arguments, "return_dict": False}
-        return self._tokenizer.apply_chat_template(messages, chat_template=self.chat_template, **arguments)
-
-    def encode(self, text: str, **options: bool) -> Any:
-        return self._tokenizer.encode(text, **options)
-
-    def decode(self, tokens: list[int]) -> Any:
-        return self._tokenizer.decode(tokens)
-
-
 @pytest.fixture(scope="module")
 def tokenizer(demo_model: Path) -> Any:
     return AutoTokenizer.from_pretrained(demo_model, local_files_only=True)
-
-
-def rendered(tokenizer: Any, template: str | None, request: GenerationRequest, *, thinking: bool = False) -> str:
-    parts = TokenizerParts(tokenizer, template, thinking=thinking)
-    tokens = PromptRenderer(parts, context_length=4096).render(request).tokens
-    return str(tokenizer.decode(tokens))
 
 
 def talk(*turns: tuple[str, str], **fields: Any) -> GenerationRequest:
@@ -177,12 +147,6 @@ def test_the_family_is_the_templates_or_the_one_that_we_teach(tokenizer: Any, te
     assert PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).tool_family == family
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [("", {}), ("[1]", "[1]"), ("{", "{"), ("[" * 9999, "[" * 9999)])
-def test_arguments_that_are_no_object_pass_as_they_are(arguments: str, expected: object) -> None:
-    message = Message(role="assistant", tool_calls=(ToolCall("c", "f", arguments),))
-    assert with_tools((message,), CallStyle())[0]["tool_calls"][0]["function"]["arguments"] == expected
-
-
 @pytest.mark.parametrize(
     ("thinking", "tail", "inside"),
     [("on", "<think>\n", True), ("off", "<think>\n\n</think>\n\n", False), ("default", "<think>\n", True)],
@@ -259,31 +223,12 @@ def test_no_beginning_of_an_answer_writes_control_tokens(tokenizer: Any) -> None
         assert tokens.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 
-def called(*calls: ToolCall) -> tuple[Message, ...]:
-    results = tuple(Message(role="tool", content="done", tool_call_id=call.id) for call in calls)
-    return (Message(role="user", content="Look."), Message(role="assistant", tool_calls=calls), *results)
-
-
 def test_templates_that_join_arguments_as_text_get_text(tokenizer: Any) -> None:
     template = TOOLS.replace(
         "[{{ c.function.name }} {{ c.function.arguments | tojson }}]", "{{ '=' + c.function.arguments }}"
     )
     request = GenerationRequest(messages=called(ToolCall("call_1", "look", '{"at": "x"}')), tools=(TOOL,))
     assert '={"at": "x"}' in rendered(tokenizer, template, request)
-
-
-def test_ids_tell_tool_and_place_where_the_model_was_trained_on_that() -> None:
-    calls = (ToolCall("call00000", "look", "{}"), ToolCall("call00001", "go", "{}"))
-    _, made, *results = with_tools(called(*calls), CallStyle(indexed_ids=True))
-    assert [call["id"] for call in made["tool_calls"]] == ["functions.look:0", "functions.go:1"]
-    assert [result["tool_call_id"] for result in results] == ["functions.look:0", "functions.go:1"]
-
-
-def test_results_find_their_calls_in_linear_time() -> None:
-    messages = [m for i in range(10_000) for m in called(ToolCall(f"call{i:05d}", "look", "{}"))]
-    started = time.process_time()
-    assert len(with_tools(tuple(messages), CallStyle())) == 30_000
-    assert time.process_time() - started < 3.0  # looking through the conversation for each takes 15
 
 
 @pytest.mark.parametrize("template", [TOOLS, CHATML.replace("m.tool_calls or ", "")])
