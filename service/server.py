@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
-from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 
+from service.http.connections import serve_connections
 from service.http.unread_body import UnreadBody
 from service.settings import Settings
 
@@ -64,18 +64,16 @@ async def serve(
     Then: no new connections; running answers may end within `shutdown_grace_seconds`; what is left is told
     `ShuttingDown` in its protocol. A second signal ends at once.
     """
-    config = _config(settings, listener or bind(settings))
-    stopping = stop or asyncio.Event()
-    framework = cast(ASGIFramework, UnreadBody(app))
-    serving = asyncio.ensure_future(hypercorn_serve(framework, config, shutdown_trigger=stopping.wait))
-    ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
-    try:
-        with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
-            await serving
-    finally:
-        serving.cancel()
-        ending.cancel()
-        await asyncio.gather(serving, ending, return_exceptions=True)
+    listening, stopping = listener or bind(settings), stop or asyncio.Event()
+    with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
+        async with app.router.lifespan_context(app):
+            ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
+            try:
+                framework = cast(ASGIFramework, UnreadBody(app))
+                await serve_connections(framework, _config(settings), listening, stopping)
+            finally:
+                ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
 
 
 @contextmanager
@@ -147,9 +145,8 @@ async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float
     await app.state.context.executor.aclose()
 
 
-def _config(settings: Settings, listener: socket.socket) -> Config:
+def _config(settings: Settings) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
     config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = logging.getLogger("anyclaude.http")
