@@ -28,7 +28,8 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences now, and their limits; `engine_restarts` and `tool_call_repairs` since the start."""
+    """Sequences now, and their limits; restarts since the start, and what went wrong in tool calls since the model
+    was loaded (as in `ExecutorStatus`)."""
 
     running: int
     waiting: int
@@ -36,6 +37,10 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
     max_queue: int
     engine_restarts: int
     tool_call_repairs: int
+    tool_calls_cut: int
+    tool_calls_broken: int
+    tool_calls_unknown: int
+    tool_calls_mismatched: int
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,14 @@ NAMES: dict[Kind, str] = {
 }
 STYLES = {"hit": "blue", "collapsed": "cyan", "miss": "yellow", "bypass": "bright_black", "failed": "red"}
 STATE_STYLES = {"healthy": "green", "loading": "yellow", "degraded": "yellow", "unhealthy": "red"}
+TROUBLES = {
+    "engine_restarts": ("engine restart", "engine restarts"),
+    "tool_call_repairs": ("repair of tool calls", "repairs of tool calls"),
+    "tool_calls_cut": ("tool call cut off", "tool calls cut off"),
+    "tool_calls_broken": ("unreadable tool call", "unreadable tool calls"),
+    "tool_calls_unknown": ("call of an unknown tool", "calls of unknown tools"),
+    "tool_calls_mismatched": ("tool call against its schema", "tool calls against their schema"),
+}
 BARS = " ▁▂▃▄▅▆▇█"
 SPEED_SECONDS = 60
 DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
@@ -62,10 +70,8 @@ def _rows(stats: Stats, root: str) -> list[tuple[str, Text]]:
 def _generating(engine: EngineNumbers) -> str:
     """What went wrong is told only where it did."""
     parts = [f"{engine.running} running of {engine.max_concurrency}", f"{engine.waiting} waiting of {engine.max_queue}"]
-    if engine.engine_restarts:
-        parts.append(f"{engine.engine_restarts} engine restarts")
-    if engine.tool_call_repairs:
-        parts.append(f"{engine.tool_call_repairs} repairs of tool calls")
+    troubles = {field: getattr(engine, field) for field in TROUBLES}
+    parts += [f"{count(number)} {TROUBLES[field][number > 1]}" for field, number in troubles.items() if number]
     return ", ".join(parts)
 
 

@@ -14,6 +14,14 @@ const KINDS = {
   failed: "Failed",
 };
 const OUTCOMES = { hit: "hit", collapsed: "joined", miss: "miss", bypass: "bypass" };
+const TROUBLES = {
+  engine_restarts: ["engine restart", "engine restarts"],
+  tool_call_repairs: ["repair of tool calls", "repairs of tool calls"],
+  tool_calls_cut: ["tool call cut off", "tool calls cut off"],
+  tool_calls_broken: ["unreadable tool call", "unreadable tool calls"],
+  tool_calls_unknown: ["call of an unknown tool", "calls of unknown tools"],
+  tool_calls_mismatched: ["tool call against its schema", "tool calls against their schema"],
+};
 const LEFT = ["client_gone", "cancelled"];
 const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
 
@@ -73,12 +81,9 @@ function showTiles({ cache, engine, latency, memory, timeline }) {
 
   at("running").replaceChildren(`${engine.running} `, make("small", "", `of ${engine.max_concurrency}`));
   meter("running-meter", engine.running / engine.max_concurrency);
-  const troubles = [
-    engine.engine_restarts && counted(engine.engine_restarts, "engine restart", "engine restarts"),
-    engine.tool_call_repairs && counted(engine.tool_call_repairs, "repair of tool calls", "repairs of tool calls"),
-  ];
+  const troubles = Object.entries(TROUBLES).filter(([field]) => engine[field]);
   const queue = `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`;
-  write("waiting", [queue, ...troubles.filter(Boolean)].join("; "));
+  write("waiting", [queue, ...troubles.map(([field, names]) => counted(engine[field], ...names))].join("; "));
 
   const slots = Math.round(SPEED_SECONDS / timeline.slot_seconds);
   const generated = sum(timeline.generated_tokens.slice(-1 - slots, -1));

@@ -19,6 +19,7 @@ from service.endpoints.health import HEALTH_OF_STATE
 from service.endpoints.json_response import json_response
 from service.executor.base import ExecutorStatus
 from service.http.access import identify_caller
+from service.http.request_headers import read_headers
 from service.settings import Settings
 from service.stats import CacheNumbers, EngineNumbers, Latencies, Memory, ServedModel, Stats
 
@@ -31,7 +32,7 @@ class StatsEndpoint:
         self._settings = shown_settings(context.settings)
 
     async def get(self, request: Request) -> Response:
-        identify_caller(request.headers, self._context.settings)
+        identify_caller(read_headers(request.scope), self._context.settings)
         response = json_response(await self.read())
         response.headers["cache-control"] = "no-store"
         return response
@@ -54,6 +55,10 @@ class StatsEndpoint:
                 max_queue=settings.max_queue,
                 engine_restarts=status.engine_restarts,
                 tool_call_repairs=status.tool_call_repairs,
+                tool_calls_cut=status.tool_calls_cut,
+                tool_calls_broken=status.tool_calls_broken,
+                tool_calls_unknown=status.tool_calls_unknown,
+                tool_calls_mismatched=status.tool_calls_mismatched,
             ),
             memory=_memory(status),
             timeline=activity.timeline(),

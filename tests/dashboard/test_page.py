@@ -76,6 +76,20 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
         assert await page.text("#waiting") == "7 waiting, of at most 64; 1 engine restart; 2 repairs of tool calls"
         assert await page.text("#memory") == "3.0 GiB"
         assert "prefix cache 512 MiB" in await page.text("#memory-note")
+        executor.state = ExecutorStatus(
+            state="ready",
+            tool_calls_cut=1,
+            tool_calls_broken=2,
+            tool_calls_unknown=1,
+            tool_calls_mismatched=1500,
+        )
+        await page.until("#status", "healthy")
+        assert (await page.text("#waiting")).split("; ")[1:] == [
+            "1 tool call cut off",
+            "2 unreadable tool calls",
+            "1 call of an unknown tool",
+            "1,500 tool calls against their schema",
+        ]
 
 
 async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) -> None:
