@@ -29,10 +29,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheBackend(Protocol):
-    """Byte store for finished completions. Values are opaque. Every method may raise `CacheUnavailable`.
-
-    A store whose `get` never waits may say so with an attribute `instant = True`: it is then asked without a deadline.
-    """
+    """Byte store for finished completions. Values are opaque. Every method may raise `CacheUnavailable`."""
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None when there is none, it has expired, or it was damaged."""

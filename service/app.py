@@ -25,12 +25,13 @@ from service.endpoints.stats import StatsEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor
 from service.executor.scripted import ScriptedExecutor
+from service.http.body import BodyReader
 from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.gate import Gate
 from service.http.request_log import log_request
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
-from service.metrics import Metrics
+from service.metrics.registry import Metrics
 from service.recording.recorder import RecordingExecutor
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
@@ -54,6 +55,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     context = ServiceContext(
         settings=settings,
         executor=answering,
+        bodies=BodyReader(settings),
         cache_counters=caching.counters,
         cache_statistics=caching.statistics,
         observers=(log_request, metrics.observe, activity.observe),

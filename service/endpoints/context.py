@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from service.executor.base import Executor
+from service.http.body import BodyReader
 from service.http.request_log import Observer, RequestRecord
 from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
@@ -16,6 +17,7 @@ class ServiceContext:
 
     settings: Settings
     executor: Executor
+    bodies: BodyReader
     cache_counters: CacheCounters
     cache_statistics: Callable[[], Awaitable[CacheStatistics]]
     observers: tuple[Observer, ...] = ()

@@ -1,14 +1,14 @@
 """`POST /v1/messages/count_tokens`: how long the prompt is, by the model's own template and tokenizer."""
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.endpoints.context import ServiceContext
 from service.http.access import identify_caller
-from service.http.body import ClientGone, check_content, read_body
+from service.http.body import ClientGone, check_content
 from service.http.model_names import check_model
+from service.http.request_headers import read_headers
 
 
 class CountTokensEndpoint:
@@ -18,11 +18,11 @@ class CountTokensEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         executor = self._context.executor
-        headers = Headers(scope=scope)
+        headers = read_headers(scope)
         identify_caller(headers, self._context.settings)
         check_content(headers)
         try:
-            body = await read_body(receive, headers, self._context.settings)
+            body = await self._context.bodies.read(receive, headers)
         except ClientGone:
             return
         asked = self._dialect.decode_count(body, executor.profile.sampling)

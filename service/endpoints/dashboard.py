@@ -8,7 +8,6 @@ import asyncio
 from contextlib import suppress
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +19,7 @@ from service.endpoints.stats import StatsEndpoint
 from service.errors import Overloaded, UnknownPath
 from service.http.access import identify_caller
 from service.http.body import ClientGone
+from service.http.request_headers import read_headers
 from service.http.streaming import until_disconnect
 
 INTERVAL_SECONDS = 1.0
@@ -78,7 +78,7 @@ class DashboardEvents:
         self._max_listeners = max_listeners
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        identify_caller(Headers(scope=scope), self._context.settings)
+        identify_caller(read_headers(scope), self._context.settings)
         if self.listeners >= self._max_listeners:
             message = f"{self.listeners} dashboards listen already. Close one of them."
             raise Overloaded(message, retry_after=self._interval)

@@ -1,11 +1,9 @@
 """The generation endpoint: one class serves every dialect, streamed or not, and does not know of the response cache."""
 
 import asyncio
-import secrets
 import time
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.dialects.base import ClientRequest, Dialect, Reply
@@ -14,10 +12,11 @@ from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
 from service.executor.base import Answer
 from service.http.access import identify_caller
-from service.http.body import ClientGone, check_content, read_body
+from service.http.body import ClientGone, check_content
 from service.http.cache_headers import cache_status, read_cache_control
 from service.http.model_names import check_model
-from service.http.request_log import RequestRecord
+from service.http.request_headers import read_headers
+from service.http.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.http.streaming import StreamWriter, replay_stream, until_disconnect
 
 
@@ -52,11 +51,11 @@ class GenerationEndpoint:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         settings, executor = self._context.settings, self._context.executor
-        headers = Headers(scope=scope)
+        headers = read_headers(scope)
         caller = identify_caller(headers, settings)
         check_content(headers)
-        directives = read_cache_control(headers.getlist("cache-control"))
-        body = await read_body(receive, headers, settings)
+        directives = read_cache_control(headers)
+        body = await self._context.bodies.read(receive, headers)
         record.request_bytes = len(body)
 
         asked = self._dialect.decode(body, executor.profile.sampling)
@@ -83,13 +82,13 @@ class GenerationEndpoint:
         else:
             completion = await until_disconnect(receive, answer.completion())
         record.see_completion(completion)
-        body = self._dialect.encode(completion, self._reply(answer, asked))
+        body = self._dialect.encode(completion, self._reply(answer, asked, record))
         await _send_whole(send, self._headers(answer, b"application/json", record), body)
 
     async def _stream(
         self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
     ) -> None:
-        encoder = self._dialect.encode_stream(self._reply(answer, asked))
+        encoder = self._dialect.encode_stream(self._reply(answer, asked, record))
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         if answer.outcome == "hit":
@@ -107,10 +106,10 @@ class GenerationEndpoint:
         if error is not None:
             record.error_code = error.code
 
-    def _reply(self, answer: Answer, asked: ClientRequest) -> Reply:
+    def _reply(self, answer: Answer, asked: ClientRequest, record: RequestRecord) -> Reply:
         profile = self._context.executor.profile
         return Reply(
-            id=secrets.token_hex(12),
+            id=record.request_id.removeprefix(REQUEST_ID_PREFIX),
             model=asked.model or profile.id,
             created=int(time.time()),
             include_usage=asked.include_usage,

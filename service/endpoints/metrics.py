@@ -4,7 +4,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.access import identify_caller
-from service.metrics import Metrics
+from service.http.request_headers import read_headers
+from service.metrics.registry import Metrics
 from service.settings import Settings
 
 
@@ -14,6 +15,6 @@ class MetricsEndpoint:
         self._metrics = metrics
 
     async def get(self, request: Request) -> Response:
-        identify_caller(request.headers, self._settings)
+        identify_caller(read_headers(request.scope), self._settings)
         exposition, content_type = await self._metrics.render(request.headers.get("accept", ""))
         return Response(exposition, headers={"content-type": content_type})

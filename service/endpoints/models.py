@@ -10,6 +10,7 @@ from service.endpoints.json_response import json_response
 from service.executor.base import ModelProfile
 from service.http.access import identify_caller
 from service.http.model_names import check_model
+from service.http.request_headers import read_headers
 
 
 class ModelsEndpoint:
@@ -17,13 +18,13 @@ class ModelsEndpoint:
         self._context = context
 
     async def list(self, request: Request) -> Response:
-        identify_caller(request.headers, self._context.settings)
+        identify_caller(read_headers(request.scope), self._context.settings)
         model = describe(self._context.executor.profile)
         page = {"object": "list", "data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
         return json_response(page)
 
     async def get(self, request: Request) -> Response:
-        identify_caller(request.headers, self._context.settings)
+        identify_caller(read_headers(request.scope), self._context.settings)
         profile = self._context.executor.profile
         check_model(profile, request.path_params["id"])
         return json_response(describe(profile))

@@ -1,62 +1,78 @@
 """Reads a request's body within a size and a deadline. ASGI servers bound neither."""
 
-import asyncio
-
-from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from service.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMediaType
+from service.deadlines import Deadline
+from service.errors import BadRequest, BodyTimeout, BodyTooLarge, Overloaded, UnsupportedMediaType
+from service.http.request_headers import RequestHeaders, shown
 from service.settings import Settings
+
+LARGEST_AT_ONCE = 8
 
 
 class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
-def check_content(headers: Headers) -> None:
+def check_content(headers: RequestHeaders) -> None:
     """Refuses a body that does not say that it is JSON, and one that is compressed. The first is also what keeps a web
     page's plain form post, which a browser sends across origins without asking, from reaching the model."""
-    content_type = headers.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        found = f"'{content_type}'" if content_type else "no Content-Type"
+    content_type = headers.get(b"content-type", b"")
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type != b"application/json" and not media_type.endswith(b"+json"):
+        found = f"'{shown(content_type)}'" if content_type else "no Content-Type"
         raise UnsupportedMediaType(f"Expected the header 'Content-Type: application/json', found {found}.")
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
-        raise UnsupportedMediaType(f"Expected a body that is not compressed, found 'Content-Encoding: {encoding}'.")
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.strip().lower() != b"identity":
+        raise UnsupportedMediaType(
+            f"Expected a body that is not compressed, found 'Content-Encoding: {shown(encoding)}'."
+        )
 
 
-async def read_body(receive: Receive, headers: Headers, settings: Settings) -> bytes:
-    """The whole body. Raises `BodyTooLarge`, `BodyTimeout`, or `ClientGone`."""
-    _check_declared_length(headers, settings.max_body_bytes)
-    body = bytearray()  # and not a list of chunks: each may be one byte
-    try:
-        async with asyncio.timeout(settings.body_timeout_seconds):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                body += message.get("body", b"")
-                if len(body) > settings.max_body_bytes:
-                    raise _too_large(f"more than {settings.max_body_bytes}", settings.max_body_bytes)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise BodyTimeout(
-            f"The request body did not end within {settings.body_timeout_seconds:g} seconds; {len(body)} bytes came."
-        ) from None
-    return bytes(body)
+class BodyReader:
+    """Reads bodies within the settings' `max_body_bytes` and `body_timeout_seconds`; all that arrive at the same time,
+    within the memory of `LARGEST_AT_ONCE` of the largest."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._max_bytes = settings.max_body_bytes
+        self._arriving_bytes = 0
+        self._deadline = Deadline(settings.body_timeout_seconds)
 
-def _check_declared_length(headers: Headers, limit: int) -> None:
-    declared = headers.get("content-length")
-    if declared is None:
-        return
-    if not declared.isascii() or not declared.isdigit():
-        raise BadRequest("Expected a number of bytes in the header Content-Length.")
-    if len(declared) > 18 or int(declared) > limit:
-        raise _too_large(declared[:20], limit)
+    async def read(self, receive: Receive, headers: RequestHeaders) -> bytes:
+        """The whole body. Raises `BodyTooLarge`, `BodyTimeout`, `Overloaded`, or `ClientGone`."""
+        self._check_declared_length(headers)
+        body = bytearray()  # and not a list of chunks: each may be one byte
+        try:
+            with self._deadline.limit():
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    piece = message.get("body", b"")
+                    body += piece
+                    self._arriving_bytes += len(piece)
+                    if len(body) > self._max_bytes:
+                        raise self._too_large(f"more than {self._max_bytes}")
+                    if self._arriving_bytes > LARGEST_AT_ONCE * self._max_bytes:
+                        raise Overloaded("Too many large requests arrive at the same time. Try again.", retry_after=1.0)
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise BodyTimeout(
+                f"The request body did not end within {self._deadline.seconds:g} seconds; {len(body)} bytes came."
+            ) from None
+        finally:
+            self._arriving_bytes -= len(body)
+        return bytes(body)
 
+    def _check_declared_length(self, headers: RequestHeaders) -> None:
+        declared = headers.get(b"content-length")
+        if declared is None:
+            return
+        if not declared.isdigit():
+            raise BadRequest("Expected a number of bytes in the header Content-Length.")
+        if len(declared) > 18 or int(declared) > self._max_bytes:
+            raise self._too_large(shown(declared[:20]))
 
-def _too_large(found: str, limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body may have {limit} bytes at most, found {found}.")
+    def _too_large(self, found: str) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body may have {self._max_bytes} bytes at most, found {found}.")

@@ -1,21 +1,19 @@
 """The response cache in HTTP's words: `Cache-Control` asks (RFC 9111), `Cache-Status` answers (RFC 9211)."""
 
-from collections.abc import Iterable
-
 from service.errors import BadRequest
 from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives
+from service.http.request_headers import RequestHeaders
 
 
-def read_cache_control(lines: Iterable[str]) -> CacheDirectives:
-    """The header of all its lines: several are one list (RFC 9110 section 5.3). Unknown directives mean nothing here
-    (RFC 9111 section 5.2.3)."""
-    directives: dict[str, str] = {}
-    for line in lines:
-        for directive in line.split(","):
-            name, _, value = directive.partition("=")
-            directives[name.strip().lower()] = value.strip().strip('"')
-    if not directives:
+def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
+    """Unknown directives mean nothing here (RFC 9111 section 5.2.3)."""
+    header = headers.get(b"cache-control")
+    if header is None:
         return NO_DIRECTIVES
+    directives: dict[str, str] = {}
+    for directive in header.decode("latin-1").split(","):
+        name, _, value = directive.partition("=")
+        directives[name.strip().lower()] = value.strip().strip('"')
     return CacheDirectives(
         no_cache="no-cache" in directives,
         no_store="no-store" in directives,

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.config.address import is_loopback
 from service.errors import HostRefused
 from service.http.error_responses import error_response
+from service.http.request_log import REQUEST_ID_PREFIX
 from service.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -31,9 +32,9 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})["request_id"] = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = REQUEST_ID_PREFIX + secrets.token_hex(12)
         if self._allowed is not None:
-            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            host = _host(scope)
             if _without_port(host) not in self._allowed:
                 refused = HostRefused(
                     "This server answers requests for its own host only, found the header "
@@ -42,6 +43,14 @@ class Gate:
                 await error_response(scope, refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _host(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host: bytes = value
+            return host
+    return b""
 
 
 def _without_port(host: bytes) -> bytes:

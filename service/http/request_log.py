@@ -12,6 +12,8 @@ from service.generation import Completion, FinishReason, Usage
 
 logger = logging.getLogger("anyclaude.request")
 
+REQUEST_ID_PREFIX = "req_"
+
 
 class RequestRecord(msgspec.Struct, kw_only=True):
     """Filled while a request is handled. Times are in seconds since it came; sizes in bytes."""

@@ -7,6 +7,7 @@ from logging import DEBUG, WARNING, getLogger
 from typing import Any
 
 from cache_backends import CacheBackend
+from service.deadlines import Deadline
 from service.generation import Completion
 from service.response_cache.record import Record, decode_record, encode_record
 from service.response_cache.statistics import CacheCounters
@@ -42,9 +43,8 @@ class ResponseStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._backend = backend
-        self._instant = getattr(backend, "instant", False)
         self._counters = counters
-        self._lookup_seconds = lookup_seconds
+        self._lookup_deadline = Deadline(lookup_seconds)
         self._max_unwritten_bytes = max_unwritten_bytes
         self._now = now
         self._unwritten: dict[str, bytes] = {}
@@ -122,17 +122,15 @@ class ResponseStore:
     async def _read(self, key: str) -> bytes | None:
         if self._paused_until and time.monotonic() < self._paused_until:
             return None
-        deadline = None
+        limit = self._lookup_deadline.limit()
         try:
-            if self._instant:
+            with limit:
                 data = await self._backend.get(key)
-            else:
-                async with asyncio.timeout(self._lookup_seconds) as deadline:
-                    data = await self._backend.get(key)
         except Exception as exc:
-            if deadline is not None and deadline.expired():
+            if limit.expired:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-                self._fail("read", f"took longer than {self._lookup_seconds} s; not asked for {PAUSE_SECONDS} s")
+                seconds = self._lookup_deadline.seconds
+                self._fail("read", f"took longer than {seconds} s; not asked for {PAUSE_SECONDS} s")
             else:
                 self._fail("read", repr(exc))
             return None

@@ -245,8 +245,10 @@ async def test_closing_fails_what_runs_and_what_comes() -> None:
     async with running(counting_loader(engine), max_concurrency=1) as executor:
         answers = [await executor.submit(question(max_tokens=900)) for _ in range(2)]
         await until(gate.reached.is_set)
+        closing = asyncio.create_task(executor.aclose())
+        await asyncio.sleep(0)  # it waits for the thread now, which finds it when the step ends
         gate.open.set()
-        await executor.aclose()
+        await closing
         for answer in answers:
             with pytest.raises(ShuttingDown):
                 await answer.completion()

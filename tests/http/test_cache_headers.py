@@ -9,28 +9,31 @@ from service.http.cache_headers import cache_status, read_cache_control
 
 
 @pytest.mark.parametrize(
-    ("lines", "directives"),
+    ("header", "directives"),
     [
-        ([], NO_DIRECTIVES),
-        ([""], NO_DIRECTIVES),
-        (["private, x=y"], NO_DIRECTIVES),
-        (["no-cache"], CacheDirectives(no_cache=True)),
-        (["No-Store"], CacheDirectives(no_store=True)),
-        (["only-if-cached,max-age=60"], CacheDirectives(only_if_cached=True, max_age=60)),
-        (['max-age = "0"'], CacheDirectives(max_age=0)),
-        (["max-age=99999999999999999999"], CacheDirectives(max_age=999_999_999_999)),
-        (["private", "no-cache", "no-store"], CacheDirectives(no_cache=True, no_store=True)),
+        (b"", NO_DIRECTIVES),
+        (b"private, x=y", NO_DIRECTIVES),
+        (b"no-cache", CacheDirectives(no_cache=True)),
+        (b"No-Store", CacheDirectives(no_store=True)),
+        (b"only-if-cached,max-age=60", CacheDirectives(only_if_cached=True, max_age=60)),
+        (b'max-age = "0"', CacheDirectives(max_age=0)),
+        (b"max-age=99999999999999999999", CacheDirectives(max_age=999_999_999_999)),
+        (b"private, no-cache, no-store", CacheDirectives(no_cache=True, no_store=True)),
     ],
     ids=str,
 )
-def test_what_a_client_asks(lines: list[str], directives: CacheDirectives) -> None:
-    assert read_cache_control(lines) == directives
+def test_what_a_client_asks(header: bytes, directives: CacheDirectives) -> None:
+    assert read_cache_control({b"cache-control": header}) == directives
+
+
+def test_without_the_header_nothing_is_asked() -> None:
+    assert read_cache_control({}) == NO_DIRECTIVES
 
 
 @pytest.mark.parametrize("value", ["", "=", "=-1", "=1.5", "=soon", "=\u0661"])
 def test_an_age_is_a_whole_number_of_seconds(value: str) -> None:
     with pytest.raises(BadRequest, match="max-age"):
-        read_cache_control([f"max-age{value}"])
+        read_cache_control({b"cache-control": b"max-age" + value.encode()})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""One timer for many waits: who waits too long is told, and nobody else."""
+
+import asyncio
+
+import pytest
+
+from service.deadlines import Deadline
+
+FOR_EVER = 3600.0
+
+
+async def test_what_ends_in_time_is_left_alone() -> None:
+    deadline = Deadline(FOR_EVER)
+    with deadline.limit() as limit:
+        await asyncio.sleep(0)
+    assert not limit.expired
+
+
+async def test_each_wait_ends_when_its_own_time_is_over() -> None:
+    deadline = Deadline(0.02)
+    loop = asyncio.get_running_loop()
+
+    async def wait(before: float) -> float:
+        await asyncio.sleep(before)
+        began = loop.time()
+        with pytest.raises(TimeoutError), deadline.limit() as limit:
+            await asyncio.sleep(FOR_EVER)
+        assert limit.expired
+        return loop.time() - began
+
+    for seconds in await asyncio.gather(*(wait(i * 0.005) for i in range(8))):
+        assert seconds >= 0.02
+
+
+async def test_a_task_goes_on_after_it_was_told() -> None:
+    deadline = Deadline(0.01)
+    for _ in range(2):
+        with pytest.raises(TimeoutError), deadline.limit():
+            await asyncio.sleep(FOR_EVER)
+    with deadline.limit():
+        await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_an_error_of_its_own_passes() -> None:
+    deadline = Deadline(FOR_EVER)
+    with pytest.raises(LookupError), deadline.limit() as limit:
+        raise LookupError
+    assert not limit.expired
+
+
+async def test_who_is_cancelled_by_another_stays_cancelled() -> None:
+    """Also when both happen at the same time."""
+    deadline = Deadline(0.01)
+    expired = asyncio.Event()
+
+    async def wait() -> None:
+        with deadline.limit():
+            try:
+                await asyncio.sleep(FOR_EVER)
+            except asyncio.CancelledError:
+                expired.set()
+                await asyncio.sleep(FOR_EVER)
+
+    task = asyncio.create_task(wait())
+    await expired.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_a_limit_within_another() -> None:
+    outer, inner = Deadline(0.01), Deadline(FOR_EVER)
+    with pytest.raises(TimeoutError), outer.limit(), inner.limit() as limit:
+        await asyncio.sleep(FOR_EVER)
+    assert not limit.expired
