@@ -5,6 +5,7 @@ A `Scheduler` lives on the engine's thread. Its one way in is an inbox of messag
 
 import logging
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -36,6 +37,10 @@ EndReason = Literal["stop", "length"]
 RETRY_AFTER_SECONDS = 5.0
 FAILURES_IN_A_ROW = 3
 """So often the engine may fail without any progress in between; then rebuilding it does not help."""
+
+LEAST_TOKENS = 1024
+"""An answer of no stated length may be kept shorter than the context allows, for want of memory, but not than this: it
+would more often break off than end."""
 
 
 class EngineLost(Exception):
@@ -239,6 +244,7 @@ class Scheduler:
         while self._waiting and len(self._running) < self._max_concurrency:
             sequence = self._waiting[self._whose_turn()]
             try:
+                sequence = self._waiting[sequence.id] = self._fitted(sequence)
                 if not self._has_room(sequence):
                     return
                 del self._waiting[sequence.id]
@@ -256,11 +262,23 @@ class Scheduler:
             self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
         return self._next
 
-    def _has_room(self, sequence: Sequence) -> bool:
-        """Raises `Overloaded` for one that does not even fit alone."""
+    def _fitted(self, sequence: Sequence) -> Sequence:
+        """A sequence that fits, alone: where the request has left its length open, with as many tokens as do. Others
+        that run have no part in it, so that it does not depend on them how long an answer gets. Raises `Overloaded`."""
         missing = self._engine.shortfall([sequence])
-        if missing > 0:
-            raise _too_large(sequence, missing)
+        if missing <= 0:
+            return sequence
+        least = min(LEAST_TOKENS, sequence.max_tokens)
+        if sequence.request.max_tokens is None:
+            counts = range(sequence.max_tokens)
+            most = bisect_right(counts, 0, lo=least, key=lambda n: self._engine.shortfall([_limited(sequence, n)])) - 1
+            if most >= least:
+                log.info("Sequence %d gets %d tokens at most, of %d: memory", sequence.id, most, sequence.max_tokens)
+                return _limited(sequence, most)
+        raise _too_large(sequence, missing)
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Beside the others."""
         running = [running.sequence for running in self._running.values()]
         return not running or self._engine.shortfall([*running, sequence]) <= 0
 
@@ -363,6 +381,10 @@ class Scheduler:
             self._fail(sequence_id, error())
         while self._waiting:
             self._fail(self._waiting.popitem(last=False)[0], error())
+
+
+def _limited(sequence: Sequence, max_tokens: int) -> Sequence:
+    return msgspec.structs.replace(sequence, max_tokens=max_tokens)
 
 
 def _shutting_down() -> ShuttingDown:

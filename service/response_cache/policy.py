@@ -27,6 +27,7 @@ def is_deterministic(sampling: SamplingParams) -> bool:
 
 def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
     """Whether an answer is worth giving again: all its choices are there, none is empty, and what has to be JSON is.
+    One that was cut where the request named no limit was cut for want of room, of which there may be more next time.
 
     `events` are those it was built from: a call that broke off leaves its trace there alone.
     """
@@ -41,6 +42,8 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
     if not choice.parts or (choice.finish_reason == "tool_calls" and not choice.tool_calls):
         return False
     if not all(_is_json_object(call.arguments) for call in choice.tool_calls):
+        return False
+    if choice.finish_reason == "length" and request.max_tokens is None:
         return False
     must_be_json = request.response_format is not None and choice.finish_reason == "stop" and not choice.tool_calls
     return not must_be_json or _is_json_object(choice.text)

@@ -100,7 +100,7 @@ def sequence(sequence_id: int, *, max_tokens: int = 3, prompt: int = 1, **fields
     return Sequence(
         id=sequence_id,
         choice=0,
-        request=question(**fields),
+        request=question(max_tokens=max_tokens, **fields),
         prompt=Prompt([7] * prompt),
         sampling=SamplingParams(),
         max_tokens=max_tokens,

@@ -1,5 +1,6 @@
 from queue import SimpleQueue
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,8 @@ from service.executor.messages import (
     Shutdown,
     Submit,
 )
-from service.executor.scheduler import EngineLost, Scheduler, Token, Writer
-from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
+from service.executor.scheduler import LEAST_TOKENS, EngineLost, Scheduler, Token, Writer
+from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, question, sequence
 
 
 class Bench:
@@ -221,6 +222,33 @@ def test_one_that_never_fits_is_refused_at_once() -> None:
     assert "10 tokens and up to 15 more" in str(bench.error(2))
     assert bench.error(2).retry_after
     assert bench.scheduler.running == 1
+
+
+@given(memory=st.integers(1, 9_000), prompt=st.integers(1, 3_000), room=st.integers(1, 6_000))
+def test_one_of_no_stated_length_gets_what_fits_and_is_refused_where_that_is_too_little(
+    memory: int, prompt: int, room: int
+) -> None:
+    bench = Bench(CountingEngine(memory=memory))
+    stated = sequence(1, prompt=prompt, max_tokens=room)
+    bench.submit(msgspec.structs.replace(stated, request=question()))
+    bench.step()
+    fitting = min(room, memory - prompt)
+    if fitting >= min(room, LEAST_TOKENS):
+        assert bench.engine.held[1].max_tokens == fitting
+    else:
+        assert isinstance(bench.error(1), Overloaded)
+        assert f"up to {room} more" in str(bench.error(1))
+
+
+def test_one_of_no_stated_length_waits_for_the_others_and_is_not_shortened_by_them() -> None:
+    bench = Bench(CountingEngine(memory=1_500))
+    bench.submit(sequence(1, max_tokens=99))
+    bench.step()
+    bench.submit(msgspec.structs.replace(sequence(2, max_tokens=5_000), request=question()))
+    bench.step()
+    assert list(bench.engine.held) == [1]
+    bench.step(101)
+    assert bench.engine.held[2].max_tokens == 1_499
 
 
 def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:

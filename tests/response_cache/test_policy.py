@@ -40,11 +40,17 @@ def test_policy(policy: CachePolicy, sampling: dict[str, Any], expected: bool) -
 STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("stopped", ask(), answer(Text("a")), True),
     ("cut at max_tokens", ask(max_tokens=1), answer(Text("a"), finish_reason="length"), True),
+    ("cut without a limit", ask(), answer(Text("a"), finish_reason="length"), False),
     ("calls", ask(), answer(CALL, finish_reason="tool_calls"), True),
     ("thinking and calls", ask(), answer(Reasoning("a"), CALL, finish_reason="tool_calls"), True),
     ("two choices", ask(n=2), answer(Text("a"), choices=2), True),
     ("JSON", ask(response_format=JSON), answer(Text('{"a": [1]}')), True),
-    ("JSON cut at max_tokens", ask(response_format=JSON), answer(Text('{"a": '), finish_reason="length"), True),
+    (
+        "JSON cut at max_tokens",
+        ask(max_tokens=3, response_format=JSON),
+        answer(Text('{"a": '), finish_reason="length"),
+        True,
+    ),
     ("a call where JSON was asked", ask(response_format=JSON), answer(CALL, finish_reason="tool_calls"), True),
     ("empty", ask(), answer(), False),
     (
