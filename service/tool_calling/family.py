@@ -1,11 +1,10 @@
 """What a format family is: how its calls open, how they are read, and how they are written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.form import CallForm
 from service.tool_calling.source import Reading, Source
@@ -29,8 +28,8 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """`knows` tells from the text of a chat template whether its model was trained on this format. `render` writes
-    calls as such a model does; `forms` say the same for constrained decoding, one for each generation of models.
+    """`knows` tells from the text of a chat template whether its model was trained on this format. `forms`
+    say how it writes them, one for each generation of models.
 
     With `frames` the markup is around all of an answer, not only around calls: `answer` begins what is no call, and
     `thought` is around reasoning.
@@ -39,7 +38,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     openings: tuple[Opening, ...]
     knows: Callable[[str], bool]
-    render: Callable[[Sequence[ToolCall]], str]
     forms: tuple[CallForm, ...]
     frames: bool = False
     answer: str = ""

@@ -16,10 +16,9 @@ import msgspec
 from service.generation import GenerationRequest, Tool
 from service.tool_calling.closing import argument_schema, closed
 from service.tool_calling.families import FAMILIES, fallbacks
-from service.tool_calling.form import ArgumentForm, CallForm
+from service.tool_calling.form import ArgumentForm, CallForm, untyped
 from service.tool_calling.instructions import offered_tools
 from service.tool_calling.schema import property_types
-from service.tool_calling.tagged import untyped
 
 Spell = Callable[[str], Sequence[str | int]]
 """Markup as the tokenizer has it: text, and the ids of special tokens, which no text can stand for."""

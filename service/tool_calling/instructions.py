@@ -22,7 +22,7 @@ def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = 
     """What the system prompt says of the tools; nothing if there are none, or none may be called."""
     if not tools or choice.mode == "none":
         return ""
-    example = hermes.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
+    example = hermes.FORM.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
     number = "one or more blocks" if parallel else "one block"
     return (
         "# Tools\n\n"
@@ -35,7 +35,7 @@ def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = 
 
 def calls_as_text(content: str, calls: Sequence[ToolCall]) -> str:
     """An assistant's turn with its calls, as the model wrote it."""
-    return "\n".join(part for part in (content, hermes.render(calls)) if part)
+    return "\n".join(part for part in (content, hermes.FORM.render(calls)) if part)
 
 
 def result_as_text(content: str, *, name: str = "", is_error: bool = False) -> str:

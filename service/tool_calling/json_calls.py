@@ -1,9 +1,7 @@
 """Calls written as JSON objects with a name and arguments, as most formats have them."""
 
-import json
 import re
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.json_reader import JsonReader, ignore, repair
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
@@ -160,8 +158,3 @@ class _CallObject:
         self._done = True
         if not self._bare:
             self._calls.end()
-
-
-def json_object(call: ToolCall, arguments: str = "arguments") -> str:
-    """A call as the object that most formats have. The arguments are put in as they are."""
-    return f'{{"name": {json.dumps(call.name)}, "{arguments}": {call.arguments}}}'

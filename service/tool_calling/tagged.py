@@ -134,12 +134,6 @@ def typed(text: str, types: frozenset[str]) -> str:
     return value
 
 
-def untyped(text: str) -> str:
-    """A JSON value as the tagged formats write it: a string as its text."""
-    value = json.loads(text)
-    return value if isinstance(value, str) else text
-
-
 def _kinds(value: str) -> frozenset[str]:
     kind = _KINDS.get(value[0])
     if kind:

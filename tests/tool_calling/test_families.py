@@ -1,6 +1,7 @@
 """What holds in every format: random arguments come back as they were, and a family is known by its template."""
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -35,6 +36,26 @@ values = st.recursive(
 )
 arguments = st.dictionaries(names, values, max_size=4)
 calls_made = st.lists(st.tuples(names, arguments), min_size=1, max_size=3)
+
+
+def as_turns(calls: Sequence[ToolCall]) -> str:
+    """As gpt-oss ends its calls: each begins a message of its own."""
+    form = FAMILIES["harmony"].forms[0]
+    return "<|start|>assistant".join(f"{form.render([call])}<|call|>" for call in calls)
+
+
+def as_python(calls: Sequence[ToolCall]) -> str:
+    """With the literals of Python, where the form has those of JSON."""
+    written = (", ".join(f"{name}={value!r}" for name, value in json.loads(call.arguments).items()) for call in calls)
+    return f"[{', '.join(f'{call.name}({text})' for call, text in zip(calls, written, strict=True))}]"
+
+
+FORMS: list[tuple[str, Callable[[Sequence[ToolCall]], str]]] = [
+    *((name, form.render) for name, family in sorted(FAMILIES.items()) for form in family.forms),
+    ("harmony", as_turns),
+    ("pythonic", as_python),
+]
+each_form = pytest.mark.parametrize(("family", "render"), FORMS)
 
 TYPES = {
     type(None): "null",
@@ -76,14 +97,19 @@ def unambiguous(made: list[tuple[str, dict[str, Any]]]) -> bool:
     return all(len(found) == 1 for found in types.values())
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_form
 @settings(max_examples=20, deadline=None)
 @given(made=calls_made, data=st.data())
-def test_random_arguments_come_back(family: str, made: list[tuple[str, dict[str, Any]]], data: st.DataObject) -> None:
+def test_random_arguments_come_back(
+    family: str,
+    render: Callable[[Sequence[ToolCall]], str],
+    made: list[tuple[str, dict[str, Any]]],
+    data: st.DataObject,
+) -> None:
     if family in TAGGED and not unambiguous(made):
         return
     calls = [call_of(name, values) for name, values in made]
-    text = FAMILIES[family].render(calls)
+    text = render(calls)
     tools = tools_for(made)
     output = parse(text, tools, family)
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == made
@@ -97,15 +123,17 @@ def test_random_arguments_come_back(family: str, made: list[tuple[str, dict[str,
     assert without_ids(choice_of(events(pieces, family, tools)[0])) == whole
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_form
 @settings(max_examples=10, deadline=None)
 @given(inner=calls_made)
-def test_a_whole_other_call_as_an_argument_comes_back(family: str, inner: list[tuple[str, dict[str, Any]]]) -> None:
+def test_a_whole_other_call_as_an_argument_comes_back(
+    family: str, render: Callable[[Sequence[ToolCall]], str], inner: list[tuple[str, dict[str, Any]]]
+) -> None:
     if not unambiguous(inner):
         return
-    text = FAMILIES[family].render([call_of(name, values) for name, values in inner])
+    text = render([call_of(name, values) for name, values in inner])
     outer = [("write_file", {"content": text, "path": "a"})]
-    output = parse(FAMILIES[family].render([call_of(*outer[0])]), tools_for([*outer, *inner]), family)
+    output = parse(render([call_of(*outer[0])]), tools_for([*outer, *inner]), family)
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == outer
 
 

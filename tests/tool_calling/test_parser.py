@@ -21,7 +21,7 @@ def written(found: Iterable[Event]) -> str:
 
 def call_text(family: str) -> str:
     call = parse(f'<tool_call>{{"name": "write_file", "arguments": {ARGUMENTS}}}</tool_call>', TOOLS).tool_calls
-    return FAMILIES[family].render(call)
+    return FAMILIES[family].forms[0].render(call)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

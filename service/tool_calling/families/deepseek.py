@@ -1,9 +1,8 @@
 """DeepSeek: V3 and R1 (`function`, the name, fenced JSON) and V3.1 (the name, JSON), in one kind of markers."""
 
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
+from service.tool_calling.blocks import read_block
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
@@ -24,20 +23,10 @@ _FENCE_INFO = re.compile(r"[a-z]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
-    """A block; some answers leave out its beginning."""
-    yield from source.run(SPACE)
-    while True:
-        yield from _read_call(source, calls)
-        yield from source.run(SPACE)
-        if not (yield from source.which((CALL,))):
-            break
-    if (yield from source.skip(BLOCK_END)):
-        calls.absorb()
+    yield from read_block(source, calls, _read_call, call=CALL, end=BLOCK_END)
 
 
 def _read_call(source: Source, calls: Calls) -> Reading[None]:
-    calls.begin()
-    yield from source.expect(CALL)
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(SEPARATOR)
     yield from source.run(SPACE)
@@ -57,11 +46,6 @@ def _read_call(source: Source, calls: Calls) -> Reading[None]:
 
 def knows(template: str) -> bool:
     return BLOCK in template or CALL in template
-
-
-def render(calls: Sequence[ToolCall]) -> str:
-    """As V3.1."""
-    return BLOCK + "".join(f"{CALL}{call.name}{SEPARATOR}{call.arguments}{CALL_END}" for call in calls) + BLOCK_END
 
 
 FORMS = (
@@ -85,6 +69,5 @@ FAMILY = Family(
     name="deepseek",
     openings=(Opening((BLOCK,), read), Opening((CALL,), read, consumed=False)),
     knows=knows,
-    render=render,
     forms=FORMS,
 )

@@ -1,15 +1,12 @@
 """GLM 4.5, 4.6 and 4.7: the name, then keys and values as tags, in `<tool_call>`; 4.7 leaves out the line breaks."""
 
-import json
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
-from service.tool_calling.tagged import TaggedCall, Tags, untyped
+from service.tool_calling.tagged import TaggedCall, Tags
 
 KEY_END, VALUE = "</arg_key>", "<arg_value>"
 TAGS = Tags(call="<tool_call>", call_end="</tool_call>", argument="<arg_key>", argument_end="</arg_value>")
@@ -39,22 +36,10 @@ def knows(template: str) -> bool:
     return TAGS.argument in template and VALUE in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(_call(call) for call in calls)
-
-
-def _call(call: ToolCall) -> str:
-    arguments = (
-        f"{TAGS.argument}{name}{KEY_END}\n{VALUE}{untyped(json.dumps(value, ensure_ascii=False))}{TAGS.argument_end}\n"
-        for name, value in json.loads(call.arguments).items()
-    )
-    return f"{TAGS.call}{call.name}\n{''.join(arguments)}{TAGS.call_end}"
-
-
 FORM = CallForm(
     before=f"{TAGS.call}{{name}}\n",
     argument=ArgumentForm(before=f"{TAGS.argument}{{name}}{KEY_END}\n{VALUE}", after=f"{TAGS.argument_end}\n"),
     after=TAGS.call_end,
     trigger=TAGS.call,
 )
-FAMILY = Family(name="glm", openings=(Opening((TAGS.call,), read),), knows=knows, render=render, forms=(FORM,))
+FAMILY = Family(name="glm", openings=(Opening((TAGS.call,), read),), knows=knows, forms=(FORM,))

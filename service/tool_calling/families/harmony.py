@@ -2,9 +2,8 @@
 `functions.NAME` is a call. (Format: OpenAI's harmony response format.)"""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
@@ -72,18 +71,11 @@ def knows(template: str) -> bool:
     return CHANNEL in template and MESSAGE in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return f"{ENDS[2]}{START}assistant".join(
-        f"{CHANNEL}commentary to=functions.{call.name} {CONSTRAIN}json{MESSAGE}{call.arguments}" for call in calls
-    ) + (ENDS[2] if calls else "")
-
-
 FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator=None)
 FAMILY = Family(
     name="harmony",
     openings=(Opening((START,), read_start), Opening((CHANNEL,), read_channel)),
     knows=knows,
-    render=render,
     forms=(FORM,),
     frames=True,
     answer=f"{CHANNEL}final{MESSAGE}",

@@ -1,12 +1,9 @@
 """Hermes 2 Pro, Qwen 2.5 and 3, and many more: `<tool_call>` around a JSON object."""
 
-from collections.abc import Sequence
-
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import json_object, read_calls, read_end
+from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.source import Reading, Source
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -21,9 +18,5 @@ def knows(template: str) -> bool:
     return OPEN in template and "<function=" not in template and "<arg_key>" not in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(f"{OPEN}\n{json_object(call)}\n{CLOSE}" for call in calls)
-
-
 FORM = CallForm(before=f'{OPEN}\n{{"name": "{{name}}", "arguments": ', after=f"}}\n{CLOSE}", trigger=OPEN)
-FAMILY = Family(name="hermes", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=(FORM,))
+FAMILY = Family(name="hermes", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))

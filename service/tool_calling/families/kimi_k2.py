@@ -1,9 +1,8 @@
 """Kimi K2: a section of calls, each with the id `functions.NAME:INDEX` and JSON arguments."""
 
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
+from service.tool_calling.blocks import read_block
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
@@ -16,20 +15,10 @@ _ID = re.compile(r"[^<\n]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
-    """A section; some answers leave out its beginning."""
-    yield from source.run(SPACE)
-    while True:
-        yield from _read_call(source, calls)
-        yield from source.run(SPACE)
-        if not (yield from source.which((CALL,))):
-            break
-    if (yield from source.skip(SECTION_END)):
-        calls.absorb()
+    yield from read_block(source, calls, _read_call, call=CALL, end=SECTION_END)
 
 
 def _read_call(source: Source, calls: Calls) -> Reading[None]:
-    calls.begin()
-    yield from source.expect(CALL)
     call_id = (yield from source.run(_ID)).strip()
     name, colon, index = call_id.removeprefix("functions.").rpartition(":")
     yield from source.expect(ARGUMENTS)
@@ -40,13 +29,6 @@ def _read_call(source: Source, calls: Calls) -> Reading[None]:
 
 def knows(template: str) -> bool:
     return SECTION in template
-
-
-def render(calls: Sequence[ToolCall]) -> str:
-    rendered = (
-        f"{CALL}functions.{call.name}:{index}{ARGUMENTS}{call.arguments}{CALL_END}" for index, call in enumerate(calls)
-    )
-    return f"{SECTION}{''.join(rendered)}{SECTION_END}"
 
 
 FORM = CallForm(
@@ -61,6 +43,5 @@ FAMILY = Family(
     name="kimi_k2",
     openings=(Opening((SECTION,), read), Opening((CALL,), read, consumed=False)),
     knows=knows,
-    render=render,
     forms=(FORM,),
 )

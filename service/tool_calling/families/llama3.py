@@ -1,13 +1,11 @@
 """Llama 3.1 to 3.3: bare JSON with name and parameters, after `<|python_tag|>` or not, or in `<function=NAME>`."""
 
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import json_object, read_arguments, read_calls, read_end
+from service.tool_calling.json_calls import read_arguments, read_calls, read_end
 from service.tool_calling.source import SPACE, Reading, Source
 
 TAG = "<|python_tag|>"
@@ -39,10 +37,6 @@ def knows(template: str) -> bool:
     return TAG in template or ('"parameters"' in template and "<|start_header_id|>" in template)
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return "; ".join(json_object(call, "parameters") for call in calls)
-
-
 FAMILY = Family(
     name="llama3",
     openings=(
@@ -51,6 +45,5 @@ FAMILY = Family(
         Opening(("{",), read_bare, "line", consumed=False),
     ),
     knows=knows,
-    render=render,
     forms=(CallForm(before='{"name": "{name}", "parameters": ', after="}", separator="; "),),
 )

@@ -1,12 +1,9 @@
 """LM Studio's convention for models that were not trained on tools: `[TOOL_REQUEST]` around a JSON object."""
 
-from collections.abc import Sequence
-
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import json_object, read_calls, read_end
+from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.source import Reading, Source
 
 OPEN, CLOSE = "[TOOL_REQUEST]", "[END_TOOL_REQUEST]"
@@ -21,9 +18,5 @@ def knows(template: str) -> bool:
     return OPEN in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(f"{OPEN}{json_object(call)}{CLOSE}" for call in calls)
-
-
 FORM = CallForm(before=f'{OPEN}{{"name": "{{name}}", "arguments": ', after=f"}}{CLOSE}", trigger=OPEN)
-FAMILY = Family(name="lmstudio", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=(FORM,))
+FAMILY = Family(name="lmstudio", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))

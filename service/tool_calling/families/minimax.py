@@ -1,15 +1,13 @@
 """MiniMax M2: `<invoke>` with parameters as tags, in `<minimax:tool_call>`."""
 
-import json
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
+from service.tool_calling.blocks import read_block
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
-from service.tool_calling.tagged import TaggedCall, Tags, untyped
+from service.tool_calling.tagged import TaggedCall, Tags
 
 OPEN, CLOSE = "<minimax:tool_call>", "</minimax:tool_call>"
 TAGS = Tags(call="<invoke name=", call_end="</invoke>", argument="<parameter name=", argument_end="</parameter>")
@@ -17,19 +15,10 @@ _NAME = re.compile(r"[^<>\n]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
-    while True:
-        yield from source.run(SPACE)
-        yield from _read_invoke(source, calls)
-        yield from source.run(SPACE)
-        if not (yield from source.which((TAGS.call,))):
-            break
-    if (yield from source.skip(CLOSE)):
-        calls.absorb()
+    yield from read_block(source, calls, _read_invoke, call=TAGS.call, end=CLOSE)
 
 
 def _read_invoke(source: Source, calls: Calls) -> Reading[None]:
-    calls.begin()
-    yield from source.expect(TAGS.call)
     name = yield from _quoted(source)
     yield from source.run(SPACE)
     call = TaggedCall(source, calls, TAGS, name)
@@ -48,18 +37,6 @@ def knows(template: str) -> bool:
     return OPEN in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return f"{OPEN}\n{''.join(_invoke(call) for call in calls)}{CLOSE}"
-
-
-def _invoke(call: ToolCall) -> str:
-    parameters = (
-        f'{TAGS.argument}"{name}">{untyped(json.dumps(value, ensure_ascii=False))}{TAGS.argument_end}\n'
-        for name, value in json.loads(call.arguments).items()
-    )
-    return f'{TAGS.call}"{call.name}">\n{"".join(parameters)}{TAGS.call_end}\n'
-
-
 FORM = CallForm(
     begin=f"{OPEN}\n",
     before=f'{TAGS.call}"{{name}}">\n',
@@ -69,4 +46,4 @@ FORM = CallForm(
     end=CLOSE,
     trigger=OPEN,
 )
-FAMILY = Family(name="minimax", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=(FORM,))
+FAMILY = Family(name="minimax", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))

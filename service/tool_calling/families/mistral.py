@@ -1,9 +1,7 @@
 """Mistral: `[TOOL_CALLS]`, then a JSON list (tokenizers up to v7), or `name[ARGS]{...}` for each call (from v11)."""
 
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
@@ -37,15 +35,10 @@ def knows(template: str) -> bool:
     return OPEN in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    """As from v11 on."""
-    return "".join(f"{OPEN}{call.name}{ARGUMENTS}{call.arguments}" for call in calls)
-
-
 FORMS = (
     CallForm(before=f"{OPEN}{{name}}{ARGUMENTS}", separator="", trigger=OPEN),
     CallForm(
         begin=f"{OPEN}[", before='{"name": "{name}", "arguments": ', after="}", separator=", ", end="]", trigger=OPEN
     ),
 )
-FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, render=render, forms=FORMS)
+FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, forms=FORMS)

@@ -1,10 +1,7 @@
 """Llama 3.2 and 4, LFM2, ToolACE: a Python list of calls, `[f(a=1), g()]`, alone or between markers."""
 
-import json
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
@@ -89,15 +86,6 @@ def knows(template: str) -> bool:
     return any(marker in template for marker in (*OPENS, "<|tool_list_start|>")) or "[func_name1(" in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return f"[{', '.join(_call(call) for call in calls)}]"
-
-
-def _call(call: ToolCall) -> str:
-    arguments = json.loads(call.arguments)
-    return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
-
-
 FORM = CallForm(
     begin="[",
     before="{name}(",
@@ -114,6 +102,5 @@ FAMILY = Family(
         Opening(("[",), read_bare, "line", consumed=False),
     ),
     knows=knows,
-    render=render,
     forms=(FORM,),
 )

@@ -1,15 +1,13 @@
 """Qwen3-Coder and Nemotron: functions and parameters as tags, in `<tool_call>` or, now and then, without it."""
 
-import json
 import re
-from collections.abc import Sequence
 
-from service.generation import ToolCall
+from service.tool_calling.blocks import read_block
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
-from service.tool_calling.tagged import TaggedCall, Tags, untyped
+from service.tool_calling.tagged import TaggedCall, Tags
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 TAGS = Tags(
@@ -23,20 +21,10 @@ _NAME = re.compile(r"[^<>\n]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
-    """What is in `<tool_call>`; some answers leave out its beginning, though not its end."""
-    while True:
-        yield from source.run(SPACE)
-        yield from _read_function(source, calls)
-        yield from source.run(SPACE)
-        if not (yield from source.which((TAGS.call,))):
-            break
-    if (yield from source.skip(CLOSE)):
-        calls.absorb()
+    yield from read_block(source, calls, _read_function, call=TAGS.call, end=CLOSE)
 
 
 def _read_function(source: Source, calls: Calls) -> Reading[None]:
-    calls.begin()
-    yield from source.expect(TAGS.call)
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)
@@ -54,18 +42,6 @@ def knows(template: str) -> bool:
     return TAGS.call in template and TAGS.argument in template
 
 
-def render(calls: Sequence[ToolCall]) -> str:
-    return "\n".join(f"{OPEN}\n{_function(call)}\n{CLOSE}" for call in calls)
-
-
-def _function(call: ToolCall) -> str:
-    parameters = (
-        f"{TAGS.argument}{name}>\n{untyped(json.dumps(value, ensure_ascii=False))}\n{TAGS.argument_end}\n"
-        for name, value in json.loads(call.arguments).items()
-    )
-    return f"{TAGS.call}{call.name}>\n{''.join(parameters)}{TAGS.call_end}"
-
-
 FORM = CallForm(
     before=f"{OPEN}\n{TAGS.call}{{name}}>\n",
     argument=ArgumentForm(before=f"{TAGS.argument}{{name}}>\n", after=f"\n{TAGS.argument_end}\n"),
@@ -76,6 +52,5 @@ FAMILY = Family(
     name="qwen3_coder",
     openings=(Opening((OPEN,), read), Opening((TAGS.call,), read, consumed=False)),
     knows=knows,
-    render=render,
     forms=(FORM,),
 )
