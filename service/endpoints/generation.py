@@ -18,6 +18,7 @@ from service.http.model_names import check_model
 from service.http.request_headers import read_headers
 from service.http.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.http.streaming import StreamWriter, replay_stream, until_disconnect
+from service.http.submission import submit_watched
 
 
 class GenerationEndpoint:
@@ -63,7 +64,7 @@ class GenerationEndpoint:
         request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
         record.stream = asked.stream
 
-        answer = await executor.submit(request, directives)
+        answer = await submit_watched(receive, executor.submit(request, directives))
         record.outcome = answer.outcome
         record.status = 200
         try:
