@@ -59,7 +59,7 @@ class MlxExecutor:
         return ExecutorStatus(
             state=supervisor.state,
             running=pulse.running,
-            waiting=max(0, supervisor.in_flight - pulse.running) if supervisor.model else self._arriving,
+            waiting=max(0, supervisor.in_flight - pulse.running) + (0 if supervisor.model else self._arriving),
             detail=supervisor.detail,
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,

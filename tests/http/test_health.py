@@ -1,0 +1,110 @@
+"""`/health` over a real connection while the engine hangs, dies and comes back."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.executor.mlx import MlxExecutor
+from service.executor.runtime import Loader
+from service.executor.scripted import PROFILE
+from tests.executor.engines import CountingEngine, counting_loader
+from tests.serving import running, settings
+
+CHAT = "/v1/chat/completions"
+BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
+STALL_SECONDS = 0.5
+
+
+class Gate:
+    """Holds the engine up before one of its steps."""
+
+    def __init__(self, at: int) -> None:
+        self.opened = threading.Event()
+        self._at = at
+
+    def __call__(self, step: int) -> None:
+        if step == self._at:
+            assert self.opened.wait(60)
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, load: Loader) -> AsyncIterator[httpx.AsyncClient]:
+    configured = settings(tmp_path, stall_seconds=STALL_SECONDS)
+    app = create_app(configured, executor=MlxExecutor(tmp_path, PROFILE, configured, load=load))
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        yield client
+
+
+async def until_health(client: httpx.AsyncClient, status: str) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and the body of the first answer with that `status`."""
+    async with asyncio.timeout(60):
+        while True:
+            response = await client.get("/health")
+            if response.json()["status"] == status:
+                return response.status_code, response.json()
+            await asyncio.sleep(0.02)
+
+
+async def test_an_engine_that_hangs_is_degraded_then_unhealthy_and_healthy_again(tmp_path: Path) -> None:
+    gate = Gate(at=3)
+    async with serving(tmp_path, counting_loader(CountingEngine(gate))) as client:
+        assert (await until_health(client, "healthy"))[0] == 200
+        asking = asyncio.create_task(client.post(CHAT, json=BODY))
+        code, health = await until_health(client, "degraded")
+        assert (code, health["model_loaded"], health["running"]) == (200, True, 1)
+        assert health["detail"].startswith("no progress for ")
+        code, health = await until_health(client, "unhealthy")
+        assert (code, health["model_loaded"]) == (503, False)
+        failed = await asking
+        assert (failed.status_code, "made no progress" in failed.json()["error"]["message"]) == (500, True)
+        gate.opened.set()
+        code, health = await until_health(client, "healthy")
+        assert (code, health["model_loaded"]) == (200, True)
+        again = await client.post(CHAT, json=BODY)
+        assert again.json()["choices"][0]["message"]["content"] == "1 2 3 "
+
+
+async def test_a_thread_that_died_is_loading_until_the_model_is_there_again(tmp_path: Path) -> None:
+    reloading, load = threading.Event(), counting_loader(CountingEngine(die_at_2))
+    loads = 0
+
+    def load_slowly_the_second_time(*arguments: Any) -> Any:
+        nonlocal loads
+        loads += 1
+        if loads == 2:
+            assert reloading.wait(60)
+        return load(*arguments)
+
+    async with serving(tmp_path, load_slowly_the_second_time) as client:
+        await until_health(client, "healthy")
+        asking = asyncio.create_task(client.post(CHAT, json=BODY))
+        code, health = await until_health(client, "loading")
+        assert (code, health["model_loaded"], health["waiting"]) == (200, False, 1)
+        assert "killed at step 2" in health["detail"]
+        reloading.set()
+        assert (await until_health(client, "healthy"))[0] == 200
+        assert (await asking).json()["choices"][0]["message"]["content"] == "1 2 3 "
+
+
+def die_at_2(step: int) -> None:
+    if step == 2:
+        raise SystemExit(f"killed at step {step}")
+
+
+@pytest.mark.parametrize("reason", ["no such file", "not enough memory"])
+async def test_a_model_that_cannot_be_loaded_is_unhealthy_and_says_why(tmp_path: Path, reason: str) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(reason)
+
+    async with serving(tmp_path, fail) as client:
+        code, health = await until_health(client, "unhealthy")
+        assert (code, health["model_loaded"], reason in health["detail"]) == (503, False, True)
+        refused = await client.post(CHAT, json=BODY)
+        assert (refused.status_code, reason in refused.json()["error"]["message"]) == (503, True)
