@@ -1,22 +1,24 @@
 """The floor under a response-cache hit: the least that the same server and framework could do with the same body.
 
-A bare Starlette app under the service's own Hypercorn configuration decodes the body as JSON and returns stored bytes.
+A bare Starlette app on Hypercorn's own server decodes the body as JSON and returns stored bytes.
 `python -m benchmarks.floor PORT NAME=LENGTH ...` serves `POST /NAME` with LENGTH bytes.
 """
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from typing import cast
 
 import msgspec
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.server import bind, serve
-from service.settings import Settings
+from benchmarks.http_client import HOST
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -40,8 +42,10 @@ async def _health(request: Request) -> Response:
 
 def main(port: str, *answers: str) -> None:
     lengths = {name: int(length) for name, _, length in (answer.partition("=") for answer in answers)}
-    settings = Settings(home=Path(), port=int(port), shutdown_grace_seconds=0.0)
-    asyncio.run(serve(floor_app(lengths), settings, bind(settings)))
+    config = Config()
+    config.bind = [f"{HOST}:{port}"]
+    config.keep_alive_max_requests = sys.maxsize
+    asyncio.run(serve(cast(ASGIFramework, floor_app(lengths)), config))
 
 
 if __name__ == "__main__":
