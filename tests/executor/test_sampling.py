@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from service.executor.engine import token_chances
+from service.executor.batch import token_chances
 from service.executor.sampling import greedy, keep_likely, make_logits_processors, make_sampler
 from service.generation import SamplingParams
 
