@@ -16,16 +16,16 @@ import msgspec
 from service.generation import GenerationRequest, Tool
 from service.tool_calling.closing import argument_schema, closed
 from service.tool_calling.families import FAMILIES, fallbacks
-from service.tool_calling.form import ArgumentForm, CallForm, untyped
+from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.instructions import offered_tools
 from service.tool_calling.schema import property_types
+from service.tool_calling.text_values import ANYTHING, enforced_text, escape, likely_text
 
+TEXT = f"/{ANYTHING}/"
 Spell = Callable[[str], Sequence[str | int]]
 """Markup as the tokenizer has it: text, and the ids of special tokens, which no text can stand for."""
 
-ANYTHING = "(?s:.*)"
 _GAP = '("\\n" | "\\n\\n")?'
-_ESCAPED = frozenset("\\/.+*?()|[]{}^$#&-~")
 # A line break may be followed by an indentation; more white space would only let a small model run on for ever.
 _JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
 _JSON_ESCAPES = {"json_allow_general_unicode_escapes": True}
@@ -123,11 +123,11 @@ class _AnswerGrammar:
         if self._family is not None and self._family.answer:
             return rules.rule(
                 f"{self._calls(self._tools, single=True)} | {rules.literal(self._family.answer)} "
-                + rules.terminal(ANYTHING)
+                + rules.terminal(TEXT)
             )
         trigger = self._forms[0].trigger
         if not trigger:  # calls stand alone, and begin as no text would
-            text = rules.terminal(r"[ \t\n]*([^ \t\n{\[](?s:.*))?")
+            text = rules.terminal(r"/[ \t\n]*([^ \t\n{\[](?s:.*))?/")
             return rules.rule(f"{self._calls(self._tools, single=False)} | {text}")
         blocks = (self._block(form, self._tools, single=not form.begin, opened=trigger) for form in self._forms)
         return f"({rules.until(trigger)} {rules.rule(' | '.join(blocks))})* {rules.without(trigger)}"
@@ -168,19 +168,16 @@ class _Arguments:
         """A value, and what stands after it."""
         rules = self._rules
         schema = closed(argument_schema(self._tool.parameters, name))
-        types = property_types(self._tool, name)
         if form.values == "json":
             return f"{_json(schema, lenient=self._lenient, escapes=False)} {rules.literal(form.after)}"
-        if "enum" in schema or "const" in schema:
-            values = (untyped(json.dumps(value)) for value in schema.get("enum", [schema.get("const")]))
-            return f"({' | '.join(map(rules.literal, values))}) {rules.literal(form.after)}"
-        if "string" not in types:
+        if "string" not in property_types(self._tool, name):
             return f"{_json(schema, lenient=self._lenient)} {rules.literal(form.after)}"
-        if not self._lenient and (loose := {"pattern", "format"} & schema.keys()):
-            raise ValueError(f"{self._tool.name}.{name}: this model's format of calls cannot enforce {min(loose)!r}")
-        if types == {"string"}:
-            return rules.until(form.after, f"(?s:.{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}})")
-        return rules.until(form.after)
+        if self._lenient:
+            return rules.until(form.after, likely_text(self._tool, name, schema))
+        try:
+            return rules.until(form.after, enforced_text(schema, self._tool.parameters))
+        except ValueError as exc:
+            raise ValueError(f"{self._tool.name}.{name}: this model's format of calls cannot enforce {exc}") from exc
 
 
 class _Rules:
@@ -196,28 +193,31 @@ class _Rules:
     def rule(self, body: str, attribute: str = "") -> str:
         return self._add("r", f"{attribute}: {body}")
 
-    def terminal(self, pattern: str) -> str:
-        return self._add("T", f": /{pattern}/")
+    def terminal(self, body: str) -> str:
+        return self._add("T", f": {body}")
 
     def literal(self, text: str, name: str = "") -> str:
         """`text` with `name` in it, and a number where it says `{index}`."""
         pieces = text.replace("{name}", name).split("{index}")
         return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
 
-    def until(self, end: str, text: str = ANYTHING) -> str:
-        """Text up to the first `end`, and that."""
+    def until(self, end: str, text: str = TEXT) -> str:
+        """`text`, which is a terminal, up to the first `end`, and that."""
         first, *rest = self._spell(end)
         written = " ".join(map(_written, rest))
         if isinstance(first, int):
             return f"{self.terminal(text)} {_written(first)} {written}"
-        return f"{self.rule(f'/{text}{_escape(first)}/', '[lazy]')} {written}"
+        ended = f"{text} /{escape(first)}/"
+        if text != TEXT:
+            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, also where `text` asks for more
+        return f"{self.rule(self.terminal(ended), '[lazy]')} {written}"
 
     def without(self, marker: str) -> str:
         """Text that does not have `marker` in it."""
         first = self._spell(marker)[0]
         if isinstance(first, int):
-            return self.terminal(ANYTHING)
-        return self._add("T", f": /{ANYTHING}/ & ~/{ANYTHING}{_escape(first)}{ANYTHING}/")
+            return self.terminal(TEXT)
+        return self.terminal(f"/{ANYTHING}/ & ~/{ANYTHING}{escape(first)}{ANYTHING}/")
 
     def _add(self, prefix: str, body: str) -> str:
         return self._names.setdefault(body, f"{prefix}{len(self._names)}")
@@ -225,11 +225,6 @@ class _Rules:
 
 def _written(piece: str | int) -> str:
     return f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False)
-
-
-def _escape(text: str) -> str:
-    """`text` in a regular expression of Rust's, where a backslash before other characters may mean something."""
-    return "".join(f"\\{c}" if c in _ESCAPED else c for c in text).replace("\n", "\\n")
 
 
 def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:

@@ -20,7 +20,7 @@ def property_types(tool: Tool | None, name: str) -> frozenset[str]:
     """The JSON types that the tool's argument `name` may have: all, if the schema does not say."""
     root = tool.parameters if tool else {}
     properties = root.get("properties")
-    return _types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0)
+    return _types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0) or TYPES
 
 
 def check(call: ToolCall, tool: Tool) -> list[str]:
@@ -33,13 +33,15 @@ def check(call: ToolCall, tool: Tool) -> list[str]:
 
 
 def _types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
-    schema = _resolved(schema, root)
+    """None, where the schema contradicts itself. A number may be an integer."""
+    schema = resolved(schema, root)
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return TYPES
     types = TYPES
     declared = schema.get("type")
     if declared:
         types = frozenset([declared] if isinstance(declared, str) else declared) & TYPES or TYPES
+        types |= {"integer"} if "number" in types else frozenset()
     elif isinstance(schema.get("enum"), list):
         types = frozenset(map(_type, schema["enum"]))
     elif "const" in schema:
@@ -50,17 +52,18 @@ def _types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
             types &= frozenset[str]().union(*(_types(branch, root, depth + 1) for branch in branches))
     for branch in schema.get("allOf") or ():
         types &= _types(branch, root, depth + 1)
-    return types or TYPES
+    return types
 
 
 def _mismatches(value: Any, schema: Any, root: Mapping[str, Any], path: str, depth: int) -> Iterator[str]:
-    schema = _resolved(schema, root)
+    schema = resolved(schema, root)
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return
     types = _types(schema, root, depth)
     found = _type(value)
-    if found not in types and not (found == "integer" and "number" in types) and not _is_integral(value, types):
-        yield f"{path}: expected {' or '.join(sorted(types))}, found {found}"
+    if found not in types and not _is_integral(value, types):
+        expected = types - {"integer"} if "number" in types else types
+        yield f"{path}: expected {' or '.join(sorted(expected)) or 'nothing'}, found {found}"
         return
     allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if isinstance(allowed, list) and not any(_same(value, item) for item in allowed):
@@ -100,7 +103,7 @@ def _fits_one(value: Any, branches: list[Any], root: Mapping[str, Any], path: st
     return any(not any(_mismatches(value, branch, root, path, depth + 1)) for branch in branches)
 
 
-def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
+def resolved(schema: Any, root: Mapping[str, Any]) -> Any:
     """Follows `$ref` within the schema (RFC 6901); one that leads elsewhere, or in a circle, allows everything."""
     for _ in range(_MAX_DEPTH):
         reference = schema.get("$ref") if isinstance(schema, Mapping) else None

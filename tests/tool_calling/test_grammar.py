@@ -1,21 +1,17 @@
 """What the grammars allow is what the parsers read: random documents under a grammar come back as valid calls."""
 
-import random
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import msgspec
-import numpy as np
 import pytest
-from llguidance import LLMatcher, LLTokenizer
-from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from llguidance import LLTokenizer
 
 from service.generation import GenerationRequest, ResponseFormat, Tool, ToolCall, ToolChoice
 from service.tool_calling import FAMILIES, parse
 from service.tool_calling.form import CallForm
 from service.tool_calling.grammar import Thought, answer_grammar, is_constrained
+from tests.tool_calling.documents import accepts, spell, walk
 
 TEXT_FAMILIES = [*FAMILIES, None]
 PARAMETERS = {
@@ -38,43 +34,8 @@ TOOLS = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(demo_model: Path) -> LLTokenizer:
-    return LLTokenizer((demo_model / "tokenizer.json").read_text(), eos_token=2)
-
-
-def spell(text: str) -> Sequence[str]:
-    """As for a tokenizer to which no markup is special."""
-    return [text] if text else []
-
-
 def asked(mode: Any, *, name: str = "", tools: tuple[Tool, ...] = TOOLS, **fields: Any) -> GenerationRequest:
     return GenerationRequest(messages=(), tools=tools, tool_choice=ToolChoice(mode, name), **fields)
-
-
-def accepts(tokenizer: LLTokenizer, grammar: str, text: str) -> bool:
-    matcher = LLMatcher(tokenizer, grammar)
-    assert not matcher.is_error(), matcher.get_error()
-    tokens = tokenizer.tokenize_str(text)
-    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
-
-
-def walk(tokenizer: LLTokenizer, grammar: str, seed: int) -> str | None:
-    """A random document; None if it would not end."""
-    matcher = LLMatcher(tokenizer, grammar)
-    assert not matcher.is_error(), matcher.get_error()
-    chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
-    bits = allocate_token_bitmask(1, tokenizer.vocab_size)
-    tokens: list[int] = []
-    while len(tokens) < 200:
-        if matcher.is_accepting() and (matcher.is_stopped() or chance.random() < 0.6):
-            return tokenizer.decode_str(tokens)
-        fill_next_token_bitmask(matcher, bits)
-        allowed = np.unpackbits(bits.view(np.uint8), bitorder="little").nonzero()[0]
-        token = int(chance.choice(allowed[allowed != tokenizer.eos_token]))
-        assert matcher.consume_token(token)
-        tokens.append(token)
-    return None
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
@@ -184,10 +145,3 @@ def test_special_tokens_are_named_by_their_ids() -> None:
 )
 def test_only_promises_constrain(request_: GenerationRequest, expected: bool) -> None:
     assert is_constrained(request_) is expected
-
-
-def test_what_a_format_cannot_express_is_refused() -> None:
-    tool = Tool(name="f", strict=True, parameters={"properties": {"a": {"type": "string", "pattern": "^x"}}})
-    with pytest.raises(ValueError, match=r"f\.a: this model's format of calls cannot enforce 'pattern'"):
-        answer_grammar(asked("required", tools=(tool,)), "glm", spell, None)
-    assert answer_grammar(asked("required", tools=(tool,)), "hermes", spell, None)

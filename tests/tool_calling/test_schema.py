@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.generation import Tool, ToolCall
@@ -121,6 +121,8 @@ schemas = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(schema=schemas, value=st.dictionaries(st.sampled_from("ab"), values, max_size=2))
+@example(schema={"type": "array", "allOf": [{"type": "object"}]}, value={})
+@example(schema={"properties": {"a": {"type": "number", "allOf": [{"type": "integer"}]}}}, value={"a": 1})
 def test_agrees_with_jsonschema(schema: dict[str, Any], value: dict[str, Any]) -> None:
     expected = jsonschema.Draft202012Validator(schema).is_valid(value)
     assert (check(ToolCall("", "f", json.dumps(value)), tool(schema)) == []) == expected
