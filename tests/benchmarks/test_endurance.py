@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.case import Run
-from benchmarks.cases import aborts, crowd, soak
+from benchmarks.cases import aborts, crowd, recovery, soak
 
 pytestmark = pytest.mark.model
 
@@ -28,3 +28,8 @@ async def test_a_crowd_is_served_or_refused(tmp_path: Path) -> None:
 async def test_clients_that_leave_give_everything_back(tmp_path: Path) -> None:
     values = await aborts.run(Run(scratch=tmp_path, quick=True))
     assert values["memory of the engine, after less before"] <= 1
+
+
+async def test_what_follows_a_fault_is_right(tmp_path: Path) -> None:
+    values = await recovery.run(Run(scratch=tmp_path, quick=True))
+    assert values["answers that are wrong"] == values["streams without an end"] == 0

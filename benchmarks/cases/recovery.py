@@ -1,0 +1,129 @@
+"""How soon the next right answer comes after the engine has failed, and after its thread has died."""
+
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from benchmarks.case import Case, Measure, Run
+from benchmarks.http_client import HOST, Connection, post_json
+from benchmarks.model_folders import demo_model, tiny_model
+from benchmarks.processes import free_port, process, until_ready
+from benchmarks.request_bodies import story
+
+CHAT = "/v1/chat/completions"
+Fault = Literal["engine fault", "thread killed"]
+SIGNALS: dict[Fault, signal.Signals] = {"engine fault": signal.SIGUSR1, "thread killed": signal.SIGUSR2}
+MODELS = ("tiny", "demo")
+# A thread that dies more often within ten minutes is not replaced.
+FAULTS_OF_A_KIND = 3
+QUESTION = post_json(CHAT, story(1, tokens=8))
+PAUSE_SECONDS = 0.005
+PATIENCE_SECONDS = 60.0
+
+
+class Server(msgspec.Struct, frozen=True):
+    port: int
+    pid: int
+
+
+class Tally(msgspec.Struct):
+    """`wrong` are answers to the same greedy question that are not the first one; `silent` are streams that were
+    running, and came to no end."""
+
+    wrong: int = 0
+    silent: int = 0
+
+
+async def run(run: Run) -> dict[str, float]:
+    figures, tally = {}, Tally()
+    for name, model in zip(MODELS, (await tiny_model(run), await asyncio.to_thread(demo_model)), strict=True):
+        async with _served(run, model) as server:
+            right = await _answer(server)
+            started = time.perf_counter()
+            tally.wrong += await _answer(server) != right
+            figures[f"{name}: without a fault"] = time.perf_counter() - started
+            for fault in SIGNALS:
+                seconds = [await _recover(server, fault, right, tally) for _ in range(run.pick(FAULTS_OF_A_KIND, 1))]
+                figures[f"{name}: {fault}"] = statistics.median(seconds)
+    return {**figures, "answers that are wrong": float(tally.wrong), "streams without an end": float(tally.silent)}
+
+
+@asynccontextmanager
+async def _served(run: Run, model: Path) -> AsyncIterator[Server]:
+    port = free_port()
+    log = run.scratch / f"faulty-{port}.log"
+    async with process([sys.executable, "-m", "benchmarks.faulty_server", str(port), str(model)], log) as started:
+        await until_ready(started, log, port, "/health", lambda response: response.json()["status"] == "healthy")
+        yield Server(port, started.pid)
+
+
+async def _recover(server: Server, fault: Fault, right: str, tally: Tally) -> float:
+    """Seconds from a fault in the middle of other answers to the next right answer, asked for at once, and again
+    whenever it is refused or fails."""
+    async with _running(server, tally), _running(server, tally):
+        started = time.perf_counter()
+        os.kill(server.pid, SIGNALS[fault])
+        answer = await _answer(server)
+        seconds = time.perf_counter() - started
+    tally.wrong += answer != right
+    return seconds
+
+
+async def _answer(server: Server) -> str:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            async with Connection(server.port) as connection:
+                response = await connection.exchange(QUESTION)
+            if response.status == 200:
+                text: str = response.json()["choices"][0]["message"]["content"]
+                return text
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+@asynccontextmanager
+async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
+    """A stream that has begun, and in the end must have ended: with its answer, or with an error."""
+    reader, writer = await asyncio.open_connection(HOST, server.port)
+    writer.write(post_json(CHAT, story(2, tokens=2_000, stream=True)))
+    async for line in reader:  # up to the first text: what has sent none would run again, and keep its place
+        if b'"content":"' in line and b'"content":""' not in line:
+            break
+    reading = asyncio.create_task(_read_to_end(reader))
+    yield
+    try:
+        await asyncio.wait_for(reading, PATIENCE_SECONDS)
+    except (TimeoutError, asyncio.IncompleteReadError):
+        tally.silent += 1
+    writer.close()
+
+
+async def _read_to_end(reader: asyncio.StreamReader) -> None:
+    """Of a chunked body: the chunk of length 0. Raises IncompleteReadError where the connection ends without."""
+    while (line := await reader.readline()).strip() != b"0":
+        if not line:
+            raise asyncio.IncompleteReadError(line, None)
+
+
+CASE = Case(
+    title="A fault in the engine, and the death of its thread, while two answers are streamed",
+    measures=(
+        *(
+            Measure(name=f"{model}: {what}", unit="s")
+            for model in MODELS
+            for what in ("engine fault", "thread killed", "without a fault")
+        ),
+        Measure(name="answers that are wrong", unit="answers", at_most=0),
+        Measure(name="streams without an end", unit="streams", at_most=0),
+    ),
+    run=run,
+    timeout_seconds=400.0,
+)
