@@ -28,6 +28,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.http.body import BodyReader
 from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.gate import Gate
+from service.http.other_requests import OtherRequests
 from service.http.request_log import log_request
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
@@ -75,11 +76,13 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
+    routes = [*_routes(context), *_looking_routes(context, metrics, activity)]
     app = Starlette(
-        routes=[*_routes(context), *_looking_routes(context, metrics, activity)],
+        routes=routes,
         lifespan=lifespan,
         middleware=[
             Middleware(Gate, settings=settings),
+            *([Middleware(OtherRequests, routes=routes)] if settings.debug_level >= 1 else []),
             *([Middleware(TraceRecorder, writer=traces)] if traces is not None else []),
         ],
         exception_handlers={

@@ -1,6 +1,8 @@
 """What stands before every route, as pure ASGI: it costs a hit one header look-up."""
 
+import re
 import secrets
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -10,6 +12,7 @@ from service.http.error_responses import error_response
 from service.http.request_log import REQUEST_ID_PREFIX
 from service.settings import Settings
 
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -33,6 +36,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})["request_id"] = REQUEST_ID_PREFIX + secrets.token_hex(12)
+        if not scope["path"].startswith("/"):
+            _take_absolute_form(scope)
         if self._allowed is not None:
             host = _host(scope)
             if _without_port(host) not in self._allowed:
@@ -43,6 +48,16 @@ class Gate:
                 await error_response(scope, refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _take_absolute_form(scope: Scope) -> None:
+    """`GET http://host/path`, as clients ask that take this server for a proxy. Its host is the request's, whatever the
+    header says (RFC 9112 section 3.2.2)."""
+    target = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
+    if target is not None:
+        host, path = target[1], target[2] or b"/"
+        scope["raw_path"], scope["path"] = path, unquote(path.decode("latin-1"))
+        scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
 
 
 def _host(scope: Scope) -> bytes:

@@ -11,7 +11,7 @@ def check_model(profile: ModelProfile, name: str | None) -> None:
     (`claude-*`), also for background calls: they all mean this one."""
     if not name or name == profile.id or name in ALIASES or name.startswith("claude-"):
         return
-    if name == profile.id.rpartition("/")[2]:
+    if name in profile.aliases or name == profile.id.rpartition("/")[2]:
         return
     raise ModelNotFound(
         f"The model '{name[:200]}' is not served here. Served: '{profile.id}' (also as 'default', or leave it out).",

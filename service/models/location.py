@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from service.models.demo import ensure_demo
+from service.models.errors import ModelNotThere
 from service.models.folder import require_mlx_model
 from service.models.progress import ProgressReport
 
@@ -20,6 +21,8 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
     """
     if name is None or name == DEMO:
         return ensure_demo(home, progress)
+    if not name:
+        raise ModelNotThere("Expected a model: a folder, a Hugging Face name or 'demo'. Found an empty name.")
     folder = Path(name).expanduser()
     if HUB_NAME.fullmatch(name) and not folder.exists():
         from service.models.hub import ensure_hub_model  # its client takes a third of a second to import

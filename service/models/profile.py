@@ -10,6 +10,7 @@ from service.generation import SamplingParams
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
 from service.models.folder import WEIGHTS, read_config, read_json
+from service.models.location import DEMO
 from service.settings import SamplingDefaults, Settings
 
 # By architecture: most; GPT-2 and kin; MPT; ChatGLM; Falcon and others of their own making.
@@ -41,6 +42,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
         context_length=context_length(read_config(path), read_json(path / "tokenizer_config.json")),
         sampling=resolve_sampling(settings.sampling, read_generation_config(path)),
         created=int(max(file.stat().st_mtime for file in path.glob(WEIGHTS))),
+        aliases=(settings.model or DEMO,),
     )
 
 

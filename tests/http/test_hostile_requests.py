@@ -162,6 +162,26 @@ async def test_foreign_host_is_refused(client: httpx.AsyncClient, host: str, sta
         assert_error_shape(response, anthropic=False)
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost/health", "localhost", 200),
+        ("http://127.0.0.1:8081/health?x=1", "evil.example", 200),
+        ("HTTP://localhost", "localhost", 200),
+        ("http://evil.example/health", "localhost", 403),
+        ("http://localhost/v1/models/%73cripted", "localhost", 200),
+        ("ftp://localhost/health", "localhost", 404),
+        ("*", "localhost", 404),
+    ],
+)
+async def test_a_target_with_a_host_names_the_host(
+    client: httpx.AsyncClient, target: str, host: str, status: int
+) -> None:
+    request = f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+    answer = await exchange(client.base_url, request.encode())
+    assert answer.split()[1] == str(status).encode()
+
+
 async def test_no_cross_origin_permission_is_ever_given(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, json=HELLO, headers={"origin": "https://evil.example"})
     assert not [name for name in response.headers if name.startswith("access-control")]

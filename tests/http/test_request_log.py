@@ -99,6 +99,28 @@ async def test_the_fields_of_a_line(tmp_path: Path) -> None:
     assert "error" not in hit
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "shown", "status"),
+    [
+        ("GET", "/health", "/health", 200),
+        ("GET", "/v1/models", "/v1/models", 200),
+        ("GET", f"/v1/models/{CANARY}", "/v1/models/{id:path}", 404),
+        ("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens", 400),
+        ("GET", f"/{CANARY}", "of an unknown path", 404),
+        (CANARY, "/health", "/health", 405),
+    ],
+)
+async def test_a_request_that_generates_nothing_has_its_line_too(
+    tmp_path: Path, method: str, path: str, shown: str, status: int
+) -> None:
+    request = RawRequest(path, b"{}", method=method)
+    (line,) = map(json.loads, await logged(tmp_path, [request], 1, "json"))
+    assert (line["logger"], line["path"], line["status"]) == ("anyclaude.request", shown, status)
+    assert line["request_id"].startswith("req_")
+    assert CANARY not in str(line)
+    assert await logged(tmp_path, [RawRequest(path, b"{}", method=method)], 0, "json") == []
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @given(text=st.text())
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

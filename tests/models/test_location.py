@@ -27,6 +27,7 @@ RESOLVE = """
 import sys
 from pathlib import Path
 from service.models.errors import ModelError
+from service.models.errors import ModelNotThere
 from service.models.location import resolve_model
 from service.models.progress import Silent
 try:
@@ -121,6 +122,11 @@ def test_no_name_is_the_demo(name: str | None, tmp_path: Path) -> None:
         (folder / file).write_text("{}")
     (folder / "origin.json").write_bytes(DEMO_MODEL.origin)
     assert resolve_model(name, tmp_path, Silent()) == folder
+
+
+def test_an_empty_name_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotThere, match="empty name"):
+        resolve_model("", tmp_path, Silent())
 
 
 def test_folders_are_taken_as_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

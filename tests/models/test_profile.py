@@ -32,6 +32,7 @@ def test_a_profile_is_read_from_files(tmp_path: Path) -> None:
     assert (profile.id, profile.context_length, profile.created) == ("Some-Model", 4096, 1_700_000_000)
     assert profile.sampling == SamplingParams(temperature=0.6, top_p=0.5)
     assert len(profile.fingerprint) == 64
+    assert profile.aliases == ("demo",)
 
 
 @pytest.mark.parametrize(

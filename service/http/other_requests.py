@@ -1,0 +1,56 @@
+"""The log's lines of requests that generate nothing: only there from debug level 1 on, so that no other server pays."""
+
+import time
+from collections.abc import Iterable
+
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.endpoints.generation import GenerationEndpoint
+from service.http.request_log import logger
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class OtherRequests:
+    """Logs one line for each, with the route's path: what else stands in a path is the client's."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
+        self._app = app
+        self._paths = {route.endpoint: route.path for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        finally:
+            endpoint = scope.get("endpoint")
+            if not isinstance(endpoint, GenerationEndpoint):
+                self._log(scope, status, (time.perf_counter() - started) * 1e3)
+
+    def _log(self, scope: Scope, status: int, milliseconds: float) -> None:
+        request_id = scope["state"]["request_id"]
+        method = scope["method"] if scope["method"] in _METHODS else "another method"
+        path = self._paths[scope["endpoint"]] if "endpoint" in scope else "of an unknown path"
+        logger.debug(
+            "%s %s %s %d in %.1f ms",
+            *(request_id, method, path, status, milliseconds),
+            extra={
+                "request_id": request_id,
+                "method": method,
+                "path": path,
+                "status": status,
+                "total_ms": round(milliseconds, 3),
+            },
+        )
