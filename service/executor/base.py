@@ -28,8 +28,8 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the served model from its files alone, before it is loaded.
 
     `id` is what `/v1/models` lists, `aliases` are the operator's other words for it; `fingerprint` names weights,
-    config, tokenizer, template and adapter; `context_length` is in tokens; `sampling` are the resolved defaults (settings over
-    generation_config.json over greedy); `created` is the model's date in Unix seconds.
+    config, tokenizer, template and adapter; `context_length` is in tokens; `sampling` are the resolved defaults
+    (settings over generation_config.json over greedy); `created` is the model's date in Unix seconds.
     """
 
     id: str
