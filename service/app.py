@@ -44,14 +44,9 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
     settings name to record in."""
     generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
-    caching = CachingExecutor(
-        generating,
-        cache or open_backend(settings.cache),
-        settings,
-    )
-    answering: Executor = caching
-    if settings.record is not None:
-        answering = RecordingExecutor(caching, Path(settings.record))
+    caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings)
+    recording = settings.record
+    answering: Executor = caching if recording is None else RecordingExecutor(caching, Path(recording))
     metrics, activity = Metrics(caching, caching.counters, caching.statistics), Activity()
     context = ServiceContext(
         settings=settings,
@@ -80,11 +75,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[
-            Middleware(Gate, settings=settings),
-            *([Middleware(OtherRequests, routes=routes)] if settings.debug_level >= 1 else []),
-            *([Middleware(TraceRecorder, writer=traces)] if traces is not None else []),
-        ],
+        middleware=_middleware(settings, routes, traces),
         exception_handlers={
             ServiceError: handle_service_error,
             HTTPException: handle_http_exception,
@@ -94,6 +85,16 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     app.router.redirect_slashes = False
     app.state.context = context
     return app
+
+
+def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:
+    """What only debugging needs is only there while debugging."""
+    middleware = [Middleware(Gate, settings=settings)]
+    if settings.debug_level >= 1:
+        middleware.append(Middleware(OtherRequests, routes=routes))
+    if traces is not None:
+        middleware.append(Middleware(TraceRecorder, writer=traces))
+    return middleware
 
 
 def _routes(context: ServiceContext) -> list[Route]:
