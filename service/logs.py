@@ -17,10 +17,13 @@ _ESCAPES = {
 }
 
 
-def configure(settings: Settings, stream: TextIO | None = None) -> None:
+def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | None = None) -> None:
     """Sends everything logged to `stream`, stderr by default. Ours from INFO on, from debug level 1 on all of it;
-    libraries' from WARNING on. Calling it again replaces what it did before."""
+    libraries' from WARNING on. Lines of one of several processes that serve together have its `rank`. Calling it again
+    replaces what it did before."""
     handler = ServiceHandler(sys.stderr if stream is None else stream)
+    if rank is not None:
+        handler.addFilter(_Ranked(rank))
     handler.setFormatter(JsonLines() if settings.log_format == "json" else Lines())
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
@@ -40,12 +43,24 @@ class ServiceHandler(logging.StreamHandler[TextIO]):
     """Its type marks the handler as ours."""
 
 
+class _Ranked(logging.Filter):
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._rank = rank
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.rank = self._rank
+        return True
+
+
 class Lines(logging.Formatter):
-    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC; a traceback follows, each of its lines marked with a bar."""
+    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC; a traceback follows, each of its lines marked with a bar.
+    With a rank, that stands before the text's source: `INFO rank 1 server: text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("anyclaude.").removeprefix("service.")
-        lines = [f"{_time(record)} {record.levelname} {name}: {escape_controls(record.getMessage())}"]
+        rank = f"rank {vars(record)['rank']} " if "rank" in vars(record) else ""
+        lines = [f"{_time(record)} {record.levelname} {rank}{name}: {escape_controls(record.getMessage())}"]
         lines += [f"  | {escape_controls(line)}" for line in _traceback(self, record).split("\n") if line]
         return "\n".join(lines)
 

@@ -14,6 +14,7 @@ CachePolicy = Literal["all", "deterministic", "off"]
 DebugLevel = Literal[0, 1, 2]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["mlx", "scripted"]
+Parallel = Literal["tensor", "pipeline"]
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -100,6 +101,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dequantize_on_cpu: Annotated[
         bool, Meta(description="On CPU devices, expand quantized weights when memory allows: many times faster.")
     ] = True
+    prompt_lookup: Annotated[
+        bool, Meta(description="Guess that a greedy answer repeats text it has seen: several tokens at once in edits.")
+    ] = False
+    draft_model: Annotated[
+        str | None,
+        Meta(description="A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id."),
+    ] = None
+    parallel: Annotated[
+        Parallel | None,
+        Meta(
+            description="How 'serve --distributed' divides a model: each layer over all ranks (tensor), or each rank "
+            "gets some layers (pipeline). Null: tensor where the model can, else pipeline."
+        ),
+    ] = None
 
     proxy_only: Annotated[bool, Meta(description="The launcher serves without starting Claude Code.")] = False
     startup_timeout_seconds: Annotated[

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cache_backends.base import CacheBackend
     from service.executor.base import Executor
+    from service.executor.distributed.leader import Leader
 
 
 @click.command("serve", short_help="Serve a model in the foreground.")
@@ -32,29 +33,41 @@ if TYPE_CHECKING:
 @click.option("--replay", metavar="FILE", help="Answer from FILE alone, made by --record: no model is loaded.")
 @click.option("--debug", "debug_level", type=int, help="1 logs requests; 2 also writes traces with content.")
 @click.option("--log-format", help="text or json.  [default: text]")
+@click.option("--distributed", is_flag=True, help="One model over several processes; started by mlx.launch.")
+@click.option("--parallel", help="How --distributed divides the model: tensor or pipeline.  [default: what it can]")
 @click.option("--executor", help="mlx, or scripted: no model, repeats the last user message.  [default: mlx]")
-def command(cache: tuple[str, ...], **flags: object) -> None:
+def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
     """Serve MODEL: a folder, a hub id, or 'demo'. Without one, the configured model, else the embedded demo model.
 
     Stops on Ctrl-C or SIGTERM, letting running answers end.
     """
     import asyncio
 
+    from service.cli.distributed import end_now, follow_rank_0, meet_others, own_rank
+    from service.executor.distributed.leader import Leader
     from service.logs import configure
     from service.server import allow_many_files, serve
 
     settings, _ = read_configuration(flags | {"cache": cache or None})
-    configure(settings)
+    rank = own_rank(settings) if distributed else None
+    configure(settings, rank=rank)
+    if rank is not None:
+        meet_others()
+    if rank:
+        follow_rank_0(settings)
+    leader = Leader() if distributed else None
     allow_many_files()
     with _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         settings = msgspec.structs.replace(settings, port=port, base_url=base_url(host, port))
-        app, described = _app(settings)
+        app, described = _app(settings, leader)
         _greet(settings, described)
         asyncio.run(serve(app, settings, listener))
+    if leader is not None and leader.lost:
+        end_now(Exit.UNAVAILABLE)
 
 
-def _app(settings: Settings) -> "tuple[Starlette, str]":
+def _app(settings: Settings, leader: "Leader | None") -> "tuple[Starlette, str]":
     """The service, and what it serves in words. Fetches the model if need be: outside of the event loop, where Ctrl-C
     still works."""
     from service.app import create_app
@@ -65,7 +78,7 @@ def _app(settings: Settings) -> "tuple[Starlette, str]":
             executor, cache, described = _replay(settings, settings.replay)
         else:
             cache = _open_cache(settings)
-            executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings)
+            executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings, leader)
         app = create_app(settings, executor=executor, cache=cache)
     except ArchiveError as exc:
         raise Failure(Exit.CONFIG, str(exc)) from None
@@ -118,7 +131,7 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
     return ReplayExecutor(recording), RecordedAnswers(recording), described
 
 
-def _mlx(settings: Settings) -> "tuple[Executor, str]":
+def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     from rich.console import Console
 
     from service.executor.mlx import MlxExecutor
@@ -138,6 +151,8 @@ def _mlx(settings: Settings) -> "tuple[Executor, str]":
     described = profile.id
     if settings.model is None:
         described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
+    if leader is not None:
+        return MlxExecutor(path, profile, settings, load=leader.load, peers=leader), described
     return MlxExecutor(path, profile, settings), described
 
 

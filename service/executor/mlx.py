@@ -7,9 +7,10 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -35,6 +36,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Peers(Protocol):
+    """Other processes without which the model does not work."""
+
+    def watch(self, on_loss: Callable[[str], None]) -> None:
+        """`on_loss` is called with the reason, by any thread, when one of them is gone."""
+        ...
+
+
 class MlxExecutor:
     """Serves the model folder `model_path`. Up to `max_concurrency` sequences run, `max_queue` wait.
 
@@ -42,10 +51,17 @@ class MlxExecutor:
     """
 
     def __init__(
-        self, model_path: Path, profile: ModelProfile, settings: Settings, *, load: Loader = load_runtime
+        self,
+        model_path: Path,
+        profile: ModelProfile,
+        settings: Settings,
+        *,
+        load: Loader = load_runtime,
+        peers: Peers | None = None,
     ) -> None:
         self.profile = profile
         self._settings = settings
+        self._peers = peers
         self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._ids = itertools.count()
@@ -72,6 +88,8 @@ class MlxExecutor:
         )
 
     async def start(self) -> None:
+        if self._peers is not None:
+            self._peers.watch(partial(_call_on, asyncio.get_running_loop(), self._supervisor.fail))
         self._supervisor.start()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
@@ -158,6 +176,11 @@ class MlxExecutor:
         answer.fail_after(seconds, GenerationTimeout(f"The answer was not finished within {seconds:g} seconds."))
         self._supervisor.begin(sequences, answer)
         return answer
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], reason: str) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        loop.call_soon_threadsafe(function, reason)
 
 
 def _of_choice(sampling: SamplingParams, choice: int) -> SamplingParams:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -13,6 +13,10 @@ from service.executor.scheduler import Engine, Writer
 from service.generation import GenerationRequest
 from service.settings import Settings
 from service.tool_calling.watch import CallTally, CallWatch
+
+if TYPE_CHECKING:
+    from service.executor.model import LoadedModel
+    from service.executor.prefix.cache import Prefixes
 
 
 class Renderer(Protocol):
@@ -36,6 +40,13 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     tally: CallTally = msgspec.field(default_factory=CallTally)
 
 
+class Team(Protocol):
+    """Loads what is this process's of a model that several run together."""
+
+    def load(self, path: Path, settings: Settings) -> "LoadedModel": ...
+    def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> "Prefixes": ...
+
+
 Loader = Callable[[Path, ModelProfile, Settings], Runtime]
 
 
@@ -47,11 +58,14 @@ def release_thread() -> None:
         mlx.clear_streams()
 
 
-def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
     """Runs on the engine's thread. What imports MLX is imported here, so that the server answers while it loads."""
     from service.executor.model import load_model
 
-    loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
+    if team is not None:
+        loaded = team.load(path, settings)
+    else:
+        loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
     from service.executor.boundaries import SegmentingRenderer
     from service.executor.engine import BatchEngine, default_chunk_tokens
@@ -59,17 +73,23 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings) -> Runti
     from service.executor.output import ChoiceWriter, ReasoningSplitter
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt import PromptRenderer
+    from service.executor.speculation.drafters import Drafters, open_drafters
     from service.executor.text import Vocabulary
     from service.tool_calling import StreamParser
     from service.tool_calling.instructions import offered_tools
 
-    prefixes = open_prefix_cache(loaded.model, profile, settings)
+    open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
+    prefixes = open_prefixes(loaded.model, profile, settings)
+    chunk_tokens = settings.prefill_chunk_tokens or default_chunk_tokens()
+    # Ranks must decide alike, and whether there is memory to draft is for each of them another question.
+    drafters = open_drafters(loaded, settings, chunk_tokens=chunk_tokens) if team is None else Drafters(lookup=False)
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
         max_concurrency=settings.max_concurrency,
-        chunk_tokens=settings.prefill_chunk_tokens or default_chunk_tokens(),
+        chunk_tokens=chunk_tokens,
         prefixes=prefixes,
+        drafters=drafters,
     )
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     vocabulary = Vocabulary(loaded.tokenizer)

@@ -113,6 +113,12 @@ class Supervisor:
         for sequence in sequences:
             self._inbox.put(Abort(sequence))
 
+    def fail(self, reason: str) -> None:
+        """What the model needs is gone, and its thread may not know yet, or hang for it."""
+        if not self._closing and not self._failure:
+            log.critical("The model cannot go on: %s", reason)
+            self._give_up(f"The model cannot go on: {reason}. Restart the server.")
+
     # What the worker reports
 
     def loaded(self, model: ServedModel) -> None:

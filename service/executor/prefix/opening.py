@@ -27,17 +27,29 @@ FORMAT = 1
 
 
 def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-    memory_bytes = settings.prefix_memory_bytes
-    if memory_bytes is None:
-        memory_bytes = int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
+    memory_bytes = memory_for_prefixes(settings)
     if memory_bytes == settings.prefix_disk_bytes == 0:
         return NoPrefixCache()
-    try:
-        caches = PromptCaches(model)
-    except ValueError as exc:
-        log.warning("No prefix cache for %s: %s", profile.id, exc)
+    caches = open_prompt_caches(model, profile)
+    if caches is None:
         return NoPrefixCache()
     return PrefixCache(caches, memory_bytes, _open_store(caches, model, profile, settings))
+
+
+def memory_for_prefixes(settings: Settings) -> int:
+    """In bytes. The model must be loaded: where nothing is set, it is a share of what that has left."""
+    if settings.prefix_memory_bytes is not None:
+        return settings.prefix_memory_bytes
+    return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
+
+
+def open_prompt_caches(model: Any, profile: ModelProfile) -> PromptCaches | None:
+    """None for a model whose states cannot be kept."""
+    try:
+        return PromptCaches(model)
+    except ValueError as exc:
+        log.warning("No prefix cache for %s: %s", profile.id, exc)
+        return None
 
 
 def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, settings: Settings) -> PrefixStore | None:

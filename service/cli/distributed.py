@@ -1,0 +1,78 @@
+"""`anyclaude serve --distributed`: what a process that `mlx.launch` has started does besides serving, or instead."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from service.cli.exits import Exit, Failure
+from service.executor.distributed.route import NotLaunched, launched_rank
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LogProgress:
+    """Tells a log: several processes share the terminal, so that there are no bars."""
+
+    def step(self, text: str) -> None:
+        log.info("%s", text)
+
+    def advance(self, done_bytes: int, total_bytes: int) -> None:
+        return None
+
+    def finish(self) -> None:
+        return None
+
+
+def own_rank(settings: Settings) -> int:
+    if settings.executor != "mlx" or settings.replay is not None:
+        raise Failure(Exit.CONFIG, "--distributed runs a model: leave out --replay, and the scripted executor.")
+    try:
+        return launched_rank(os.environ)
+    except NotLaunched as exc:
+        raise Failure(Exit.USAGE, str(exc)) from None
+
+
+def meet_others() -> None:
+    """Before the model is fetched or read, which takes longer on one machine than on another."""
+    from service.executor.model import prepare_libraries
+
+    prepare_libraries()
+    from service.executor.distributed.ranks import meet
+
+    try:
+        meet()
+    except RuntimeError as exc:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            f"The ranks did not meet: {exc}. All have to start within some seconds, and reach each other at the "
+            "addresses of the host file.",
+        ) from None
+
+
+def follow_rank_0(settings: Settings) -> NoReturn:
+    """Exits with 0 when rank 0 has ended as it should."""
+    from service.executor.distributed.follower import Follower
+    from service.models.errors import ModelError
+    from service.models.location import resolve_model
+    from service.models.profile import read_profile
+
+    try:
+        path = resolve_model(settings.model, settings.home, LogProgress())
+        profile = read_profile(path, settings, home=settings.home)
+    except ModelError as exc:
+        raise Failure(Exit.NO_MODEL, str(exc)) from None
+    failure = Follower(path, profile, settings).run()
+    if failure:
+        log.error("This rank ends: %s", failure)
+        end_now(Exit.UNAVAILABLE)
+    sys.exit(0)
+
+
+def end_now(code: Exit) -> NoReturn:
+    """Without unwinding: a thread may wait for ever for a rank that is gone, and Python would wait for it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,114 @@
+"""A rank that is not 0, as a process: no HTTP, one thread that owns MLX, and an end when rank 0 ends."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.executor.distributed.calls import Terms, decode
+from service.executor.distributed.following import follow
+from service.executor.distributed.leading import RankLost
+from service.executor.messages import Grammar
+from service.executor.runtime import Runtime, load_runtime, release_thread
+from service.generation import GenerationRequest
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+UNWIND_SECONDS = 5.0
+"""How long the thread that owns MLX may take to end where a rank is lost: it may wait for that rank."""
+
+SIGNAL_SECONDS = 10.0
+"""What a signal leaves rank 0 beyond its own grace period, to end first."""
+
+
+class Unlike(Exception):
+    """This rank would compute something else than rank 0. The message says what differs, and what to do."""
+
+
+class Follower:
+    """`run` returns when it is over. A signal is rank 0's business, which gets it too, from a terminal or a service
+    manager: this rank goes on until that has ended its answers, but not for ever."""
+
+    def __init__(self, path: Path, profile: ModelProfile, settings: Settings) -> None:
+        self._path = path
+        self._profile = profile
+        self._settings = settings
+        self._over = threading.Event()
+        self._signals = 0
+        self._failure = "it was told to end, and rank 0 did not end"
+        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
+
+    def run(self) -> str:
+        """In the main thread. Returns why it failed, or nothing. The thread that owns MLX may hang then."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._thread.start()
+        self._over.wait()
+        self._thread.join(UNWIND_SECONDS)
+        return self._failure
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            self._over.set()
+            return
+        log.info("Told to end: rank 0 ends first")
+        patience = threading.Timer(self._settings.shutdown_grace_seconds + SIGNAL_SECONDS, self._over.set)
+        patience.daemon = True
+        patience.start()
+
+    def _lose(self, reason: str) -> None:
+        self._failure = reason
+        self._over.set()
+
+    def _run(self) -> None:
+        try:
+            self._follow()
+        except RankLost as exc:
+            self._failure = str(exc)
+        except Exception as exc:
+            log.exception("This rank has failed")
+            self._failure = f"{type(exc).__name__}: {exc}"
+        else:
+            self._failure = ""
+        finally:
+            release_thread()
+            self._over.set()
+
+    def _follow(self) -> None:
+        from service.executor.distributed.ranks import join_ranks
+        from service.executor.distributed.team import Team, versions
+
+        ranks = join_ranks(self._lose)
+        try:
+            message = ranks.hear()
+            if message is None:
+                return
+            settings = accept(decode(message), versions(), self._profile.fingerprint, self._settings)
+            runtime = load_runtime(self._path, self._profile, settings, Team(ranks))
+            follow(runtime.engine, ranks, lambda request: grammar_of(runtime, request))
+        except Exception as exc:
+            ranks.fail(f"rank {ranks.rank} has failed: {exc}")
+            raise
+
+
+def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: Settings) -> Settings:
+    """This rank's settings with rank 0's where they matter. Raises `Unlike`."""
+    if not isinstance(terms, Terms):
+        raise Unlike(f"expected rank 0's terms first, found {type(terms).__name__}")
+    for package, version in terms.versions.items():
+        if versions.get(package) != version:
+            raise Unlike(f"rank 0 runs {package} {version}, this rank {versions.get(package)}. Install the same one")
+    if terms.fingerprint != fingerprint:
+        raise Unlike("this rank's model is not rank 0's: its files differ. Copy them, or let both fetch the same model")
+    return msgspec.structs.replace(settings, **terms.settings)
+
+
+def grammar_of(runtime: Runtime, request: GenerationRequest) -> Grammar | None:
+    """It follows from the request alone; the tokens of the prompt are rank 0's."""
+    return runtime.renderer.render(request).grammar

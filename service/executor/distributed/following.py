@@ -1,0 +1,78 @@
+"""The other ranks: each makes the calls that rank 0 tells on an engine of its own. Knows no MLX."""
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, decode
+from service.executor.distributed.leading import Ranks
+from service.executor.messages import Grammar, Prompt, Sequence
+from service.executor.scheduler import Engine
+from service.generation import GenerationRequest, SamplingParams
+
+log = logging.getLogger(__name__)
+
+Compile = Callable[[GenerationRequest], Grammar | None]
+"""The grammar of a request's answer, which every rank compiles for itself."""
+
+
+class OutOfStep(Exception):
+    """This rank's engine has answered something else than rank 0's: to go on would compute nonsense."""
+
+
+def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
+    """Returns when rank 0 ends as it should. Raises `RankLost`, `OutOfStep`, and what the engine raises; none of them
+    leaves anything to go on with."""
+    history = History()
+    try:
+        while (message := ranks.hear()) is not None:
+            _make(decode(message), engine, ranks, history, compile_grammar)
+    finally:
+        engine.close()
+
+
+def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_grammar: Compile) -> None:
+    match call:
+        case Step(expected):
+            if history.checksum != expected:
+                raise OutOfStep(
+                    f"rank {ranks.rank} is not where rank 0 is ({history.checksum:08x}, expected {expected:08x})"
+                )
+            tokens = engine.step()
+            history.stepped(tokens, engine.prompt_tokens_read)
+        case Insert(sequence, constrained):
+            history.inserted(sequence.id, _inserted(engine, sequence, compile_grammar if constrained else None))
+        case Remove(sequence_id):
+            history.removed(sequence_id, engine.remove(sequence_id))
+        case Weigh(sizes):
+            ranks.largest(engine.shortfall([_of_size(prompt, answer) for prompt, answer in sizes]))
+        case _:
+            raise OutOfStep(f"rank 0 told something unexpected: {type(call).__name__}")
+
+
+def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | None) -> bool:
+    """Whether the engine took it. What is wrong with a sequence alone is wrong on rank 0 too, which answers for it; if
+    not, the histories differ."""
+    try:
+        if compile_grammar is not None:
+            prompt = msgspec.structs.replace(sequence.prompt, grammar=compile_grammar(sequence.request))
+            sequence = msgspec.structs.replace(sequence, prompt=prompt)
+        engine.insert(sequence)
+    except Exception as exc:
+        log.warning("Sequence %d was not taken: %s", sequence.id, exc)
+        return False
+    return True
+
+
+def _of_size(prompt_tokens: int, max_tokens: int) -> Sequence:
+    """Stands for a sequence where only its length counts."""
+    return Sequence(
+        id=-1,
+        choice=0,
+        request=GenerationRequest(messages=()),
+        prompt=Prompt([0] * prompt_tokens),
+        sampling=SamplingParams(),
+        max_tokens=max_tokens,
+        start_before=0.0,
+    )

@@ -1,0 +1,60 @@
+"""Rank 0's part in a distributed server: it loads as every rank does, and leads. Imports MLX only when it loads."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.executor.distributed.calls import Terms, encode
+from service.executor.distributed.leading import LeadingEngine, RankLost
+from service.executor.runtime import Runtime, load_runtime
+from service.settings import Settings
+
+SHARED_SETTINGS = (
+    "max_concurrency",
+    "prefill_chunk_tokens",
+    "prefix_memory_bytes",
+    "dequantize_on_cpu",
+    "parallel",
+)
+"""What an engine decides by: rank 0's hold for all."""
+
+
+class Leader:
+    """Loads once: ranks that have lost each other do not find together again in the same processes."""
+
+    def __init__(self) -> None:
+        self.lost = ""
+        self._lock = threading.Lock()
+        self._loaded = False
+        self._on_loss: Callable[[str], None] = lambda reason: None
+
+    def watch(self, on_loss: Callable[[str], None]) -> None:
+        self._on_loss = on_loss
+
+    def load(self, path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+        """Raises `RankLost` where it was called before, and what loading raises."""
+        if self._loaded:
+            raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
+        self._loaded = True
+        from service.executor.distributed.ranks import join_ranks
+        from service.executor.distributed.team import Team, versions
+
+        ranks = join_ranks(self._lose)
+        try:
+            shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
+            terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=shared)
+            ranks.tell(encode(terms))
+            runtime = load_runtime(path, profile, settings, Team(ranks))
+        except Exception as exc:
+            ranks.fail(f"rank 0 could not load the model: {exc}")
+            raise
+        engine = LeadingEngine(runtime.engine, ranks)
+        return msgspec.structs.replace(runtime, engine=engine, device=f"{runtime.device}, {ranks.size} ranks")
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
+            self.lost = reason
+        self._on_loss(reason)

@@ -1,0 +1,145 @@
+"""Rank 0's engine: what it is called, it tells the others first. Knows no MLX."""
+
+import logging
+import secrets
+from typing import Protocol
+
+import msgspec
+
+from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, encode, insert
+from service.executor.messages import PromptUse, Sequence
+from service.executor.scheduler import Engine, EngineLost, Token
+
+log = logging.getLogger(__name__)
+
+SEED_BITS = 63
+
+
+class RankLost(Exception):
+    """A rank is gone, and with it a part of the model. The message says which, and why, where that is known."""
+
+
+class Ranks(Protocol):
+    """The processes that run one model together, seen by one of them. Only its engine's thread calls it."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+    def tell(self, message: bytes) -> None:
+        """Reaches all others, in order. Of rank 0 alone. Raises `RankLost`."""
+        ...
+
+    def hear(self) -> bytes | None:
+        """What rank 0 tells next, however long that takes; None when it ends in an orderly way. Raises `RankLost`."""
+        ...
+
+    def largest(self, number: int) -> int:
+        """Of the numbers that all ranks give, each of which has to call this. Raises `RankLost`."""
+        ...
+
+    def end(self) -> None:
+        """Tells the others that it is over, as it should be. Of rank 0 alone; nothing follows."""
+        ...
+
+    def fail(self, reason: str) -> None:
+        """Leaves the others, who are told why as far as they can be."""
+        ...
+
+
+class LeadingEngine:
+    """`engine` is this rank's own; the other ranks run `follow` on theirs.
+
+    Sequences without a seed get one here: all ranks must draw the same. Where a call fails on this rank, nobody knows
+    what the others made of it, and they cannot be asked while a collective waits; so that ends the group.
+    """
+
+    def __init__(self, engine: Engine, ranks: Ranks) -> None:
+        self._engine = engine
+        self._ranks = ranks
+        self._history = History()
+        self._broken = ""
+
+    @property
+    def prompt_tokens_read(self) -> int:
+        return self._engine.prompt_tokens_read
+
+    def memory_bytes(self) -> int:
+        return self._engine.memory_bytes()
+
+    def prefix_cache_bytes(self) -> int:
+        return self._engine.prefix_cache_bytes()
+
+    def shortfall(self, sequences: list[Sequence]) -> int:
+        """Of the rank that misses most."""
+        self._tell(Weigh(tuple((len(each.prompt.tokens), each.max_tokens) for each in sequences)))
+        try:
+            return self._ranks.largest(self._engine.shortfall(sequences))
+        except Exception as exc:
+            raise self._break(exc) from exc
+
+    def insert(self, sequence: Sequence) -> None:
+        sequence = seeded(sequence)
+        self._tell(insert(sequence))
+        accepted = False
+        try:
+            self._engine.insert(sequence)
+            accepted = True
+        finally:
+            self._history.inserted(sequence.id, accepted)
+
+    def remove(self, sequence: int) -> PromptUse | None:
+        self._tell(Remove(sequence))
+        try:
+            use = self._engine.remove(sequence)
+        except Exception as exc:
+            raise self._break(exc) from exc
+        self._history.removed(sequence, use)
+        return use
+
+    def step(self) -> list[Token]:
+        self._tell(Step(self._history.checksum))
+        try:
+            tokens = self._engine.step()
+        except Exception as exc:
+            raise self._break(exc) from exc
+        self._history.stepped(tokens, self._engine.prompt_tokens_read)
+        return tokens
+
+    def reset(self) -> None:
+        """Cannot be: see above."""
+        raise EngineLost(self._broken or self._lose("rank 0 could not go on"))
+
+    def close(self) -> None:
+        if not self._broken:
+            self._ranks.end()
+        self._engine.close()
+
+    def _tell(self, call: Call) -> None:
+        if self._broken:
+            raise EngineLost(self._broken)
+        try:
+            self._ranks.tell(encode(call))
+        except Exception as exc:
+            if isinstance(exc, RankLost) or not isinstance(call, Insert):
+                raise self._break(exc) from exc
+            raise  # what cannot be written down, which concerns nobody else: nothing was sent
+
+    def _break(self, exc: Exception) -> EngineLost:
+        return EngineLost(self._lose(str(exc) if isinstance(exc, RankLost) else f"rank 0 failed: {exc!r}"))
+
+    def _lose(self, reason: str) -> str:
+        if not self._broken:
+            self._broken = reason
+            log.error("The ranks part: %s", reason)
+            self._ranks.fail(reason)
+        return self._broken
+
+
+def seeded(sequence: Sequence) -> Sequence:
+    """With a seed, so that what is drawn at random follows from the call."""
+    if sequence.sampling.seed is not None:
+        return sequence
+    sampling = msgspec.structs.replace(sequence.sampling, seed=secrets.randbits(SEED_BITS))
+    return msgspec.structs.replace(sequence, sampling=sampling)

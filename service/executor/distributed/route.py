@@ -1,0 +1,74 @@
+"""Who connects to whom for the calls, by the addresses that `mlx.launch` gives to MLX. Knows no MLX.
+
+The ring backend promises one thing: each rank reaches the next one, the last reaches rank 0. Machines joined by a cable
+between neighbours have no other way. So the calls run down a chain: rank 0, the last rank, the one before it, and on.
+Backends that name one address of rank 0 (JACCL, NCCL) promise that all reach it: there they run straight from rank 0.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+COMMAND = "mlx.launch -n 3 --backend ring -- anyclaude serve --distributed [MODEL]"
+
+
+class NotLaunched(Exception):
+    """This process was not started by `mlx.launch`, or by a backend that gives no address."""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """This rank's place. It listens on `listen` for the ranks `below`, and connects to `upstream` of rank `above`;
+    rank 0 has none above it."""
+
+    rank: int
+    listen: str
+    below: tuple[int, ...]
+    upstream: str = ""
+    above: int = 0
+
+
+def launched_rank(environ: Mapping[str, str]) -> int:
+    """Which rank this process is. Raises `NotLaunched`."""
+    rank = environ.get("MLX_RANK", "")
+    if not rank.isdigit():
+        raise NotLaunched(f"--distributed works only in processes that mlx.launch starts. Run: {COMMAND}")
+    return int(rank)
+
+
+def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
+    """Raises `NotLaunched` where no address is known."""
+    addresses = _ring(environ)
+    if addresses is not None:
+        if len(addresses) != size:
+            raise NotLaunched(f"expected {size} hosts in MLX_HOSTFILE, found {len(addresses)}")
+        child = (rank - 1) % size
+        above = (rank + 1) % size
+        return Route(
+            rank=rank,
+            listen=addresses[rank],
+            below=(child,) if child != 0 else (),
+            upstream=addresses[above] if rank else "",
+            above=above if rank else 0,
+        )
+    leader = environ.get("MLX_JACCL_COORDINATOR", "").rpartition(":")[0] or environ.get("NCCL_HOST_IP", "")
+    if not leader:
+        raise NotLaunched(
+            "expected a backend that says where rank 0 is (ring, jaccl or nccl), found none of MLX_HOSTFILE, "
+            f"MLX_JACCL_COORDINATOR and NCCL_HOST_IP. Run: {COMMAND}"
+        )
+    return Route(rank=rank, listen=leader, below=() if rank else tuple(range(1, size)), upstream=leader if rank else "")
+
+
+def _ring(environ: Mapping[str, str]) -> list[str] | None:
+    """Of each rank its first address: `MLX_HOSTFILE` is a file with a list of `address:port` for each rank."""
+    file = environ.get("MLX_HOSTFILE")
+    if not file:
+        return None
+    try:
+        return [str(host[0]).rpartition(":")[0] for host in json.loads(Path(file).read_text())]
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise NotLaunched(
+            f"expected a list of addresses in MLX_HOSTFILE ({file}), found something else: {exc}"
+        ) from exc

@@ -1,0 +1,156 @@
+"""What each rank loads: its part of the model, and a prefix cache that holds the same as all others'."""
+
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import msgspec
+
+from service.executor.base import ModelProfile
+from service.executor.distributed.ranks import MlxRanks
+from service.executor.model import LoadedModel, load_model
+from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
+from service.executor.prefix.state import PromptCaches, State
+from service.settings import Parallel, Settings
+
+log = logging.getLogger(__name__)
+
+KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
+UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2
+
+
+class CannotDivide(ValueError):
+    """The model cannot be divided among so many ranks, in this way. The message says what could be done."""
+
+
+class Team:
+    """The loading side of `MlxRanks`."""
+
+    def __init__(self, ranks: MlxRanks) -> None:
+        self._ranks = ranks
+
+    def load(self, path: Path, settings: Settings) -> LoadedModel:
+        division = Division(self._ranks, settings.parallel)
+        return load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, division=division)
+
+    def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
+        """In memory alone: what is on the disks of several machines is not the same."""
+        memory_bytes = self._ranks.smallest(memory_for_prefixes(settings))
+        caches = open_prompt_caches(model, profile)
+        kind = UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE
+        kind = self._ranks.smallest(kind)
+        if caches is None or kind == UNKNOWN or memory_bytes == 0:
+            return NoPrefixCache()
+        return AgreedPrefixCache(AgreedCaches(caches, kind == ANYWHERE, self._ranks), memory_bytes, self._ranks)
+
+
+class Division:
+    """Divides a model that is not in memory yet, so that no rank ever holds more than its part and one layer."""
+
+    def __init__(self, ranks: MlxRanks, parallel: Parallel | None) -> None:
+        self.parts = ranks.size
+        self._ranks = ranks
+        self._parallel = parallel
+
+    def agree(self, here: bool) -> bool:
+        """Whether it holds on all ranks: what they exchange must be of one type."""
+        return bool(self._ranks.smallest(int(here)))
+
+    def apply(self, model: Any, config: dict[str, Any]) -> None:
+        """Raises CannotDivide."""
+        parallel = self._parallel or ("tensor" if hasattr(model, "shard") else "pipeline")
+        if parallel == "tensor":
+            self._shard(model, config)
+        else:
+            self._pipeline(model, config)
+        for layer in _layers(model):
+            mx.eval(layer.parameters())
+        mx.eval(model.parameters())
+        mx.clear_cache()
+        log.info("Rank %d of %d holds its part of the model (%s parallel)", self._ranks.rank, self.parts, parallel)
+
+    def _shard(self, model: Any, config: dict[str, Any]) -> None:
+        if not hasattr(model, "shard"):
+            raise CannotDivide(f"{_kind(config)} has no tensor parallel form in mlx-lm. Try --parallel pipeline.")
+        text = config.get("text_config", config)
+        heads, kv_heads = (int(text.get(key) or 0) for key in ("num_attention_heads", "num_key_value_heads"))
+        if heads % self.parts:
+            raise self._uneven(config, heads, kv_heads)
+        model.shard(self._ranks.group)
+        if any(left * self.parts < kv_heads for left in _kv_heads_left(model)):
+            raise self._uneven(config, heads, kv_heads)
+
+    def _pipeline(self, model: Any, config: dict[str, Any]) -> None:
+        inner: Any = getattr(model, "model", None)
+        if not hasattr(inner, "pipeline"):
+            raise CannotDivide(f"{_kind(config)} has no pipeline parallel form in mlx-lm. Try --parallel tensor.")
+        if len(inner.layers) < self.parts:
+            raise CannotDivide(f"{len(inner.layers)} layers cannot be divided among {self.parts} ranks.")
+        inner.pipeline(self._ranks.group)
+
+    def _uneven(self, config: dict[str, Any], heads: int, kv_heads: int) -> CannotDivide:
+        fit = [n for n in range(2, heads + 1) if heads % n == 0 and (not kv_heads or kv_heads % n == 0)]
+        advice = f"Start {' or '.join(map(str, fit))} ranks" if fit else "Use one machine"
+        return CannotDivide(
+            f"{heads} heads and {kv_heads} key-value heads of {_kind(config)} cannot be divided among {self.parts} "
+            f"ranks. {advice}, or try --parallel pipeline."
+        )
+
+
+class AgreedState(msgspec.Struct, frozen=True):
+    """`nbytes` is the size of the largest part: what is dropped for it must be the same everywhere."""
+
+    state: State
+    nbytes: int
+
+
+class AgreedCaches:
+    """`PromptCaches` of which all ranks have kept the same."""
+
+    def __init__(self, caches: PromptCaches, cuts_anywhere: bool, ranks: MlxRanks) -> None:
+        self.cuts_anywhere = cuts_anywhere
+        self._caches = caches
+        self._ranks = ranks
+
+    def capture(self, caches: list[Any], start: int, end: int) -> AgreedState:
+        state = self._caches.capture(caches, start, end)
+        return AgreedState(state, self._ranks.largest(state.nbytes))
+
+    def restore(self, parts: list[tuple[AgreedState, int]]) -> list[Any]:
+        return self._caches.restore([(part.state, tokens) for part, tokens in parts])
+
+
+class AgreedPrefixCache(PrefixCache):
+    """Gives back what the rank needs that has least."""
+
+    def __init__(self, caches: AgreedCaches, memory_bytes: int, ranks: MlxRanks) -> None:
+        super().__init__(caches, memory_bytes)
+        self._ranks = ranks
+
+    def give_back(self, nbytes: int) -> None:
+        super().give_back(self._ranks.largest(nbytes))
+
+
+def versions() -> dict[str, str]:
+    """Of whatever computes."""
+    return {package: version(package) for package in ("anyclaude", "mlx", "mlx-lm")}
+
+
+def _layers(model: Any) -> list[Any]:
+    return [layer for layer in getattr(model, "layers", []) if layer is not None]
+
+
+def _kv_heads_left(model: Any) -> Iterator[int]:
+    for _, module in model.named_modules():
+        for name in KV_HEADS:
+            value = getattr(module, name, None)
+            if isinstance(value, int):
+                yield value
+
+
+def _kind(config: dict[str, Any]) -> str:
+    return f"a model of the type {config.get('model_type', 'unknown')}"
