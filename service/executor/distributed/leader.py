@@ -1,5 +1,6 @@
 """Rank 0's part in a distributed server: it loads as every rank does, and leads. Imports MLX only when it loads."""
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,16 @@ from service.executor.distributed.leading import LeadingEngine, RankLost
 from service.executor.runtime import Runtime, load_runtime
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
+
 SHARED_SETTINGS = (
     "max_concurrency",
     "prefill_chunk_tokens",
     "prefix_memory_bytes",
     "dequantize_on_cpu",
     "parallel",
+    "prompt_lookup",
+    "draft_model",
 )
 """What an engine decides by: rank 0's hold for all."""
 
@@ -44,6 +49,7 @@ class Leader:
 
         ranks = join_ranks(self._lose)
         try:
+            settings = without_drafts(settings)
             shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
             terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=shared)
             ranks.tell(encode(terms))
@@ -58,3 +64,10 @@ class Leader:
         with self._lock:
             self.lost = reason
         self._on_loss(reason)
+
+
+def without_drafts(settings: Settings) -> Settings:
+    """Whether there is memory to draft is each machine's own affair, and what is drafted decides what is computed."""
+    if settings.prompt_lookup or settings.draft_model is not None:
+        log.warning("Nothing is drafted on several ranks: promptLookup and draftModel are left aside")
+    return msgspec.structs.replace(settings, prompt_lookup=False, draft_model=None)
