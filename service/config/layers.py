@@ -18,7 +18,7 @@ ENVIRONMENT = {
     "PROXY_ONLY": "proxy_only",
     "ANYCLAUDE_HOME": "home",
 }
-PATHS = ("model", "home", "record", "replay", "warm")
+PATHS = ("model", "draft_model", "home", "record", "replay", "warm")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 

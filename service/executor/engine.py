@@ -12,6 +12,8 @@ from service.executor.messages import PromptUse, Sequence
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.run import Drawn, Run
 from service.executor.scheduler import Token
+from service.executor.speculation.drafters import Drafters
+from service.executor.speculation.solo import Solo
 from service.executor.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,10 @@ LAST_CHUNKS = 2
 """So many chunks are read at once where a prompt ends with them: a question is read together with those that came with
 it, however little it is longer than a chunk."""
 
+STEPS_ALONE = 4
+"""Who is left alone in the batch leaves it after so many steps: its state is copied then, and again when the next one
+comes, who may be on its way."""
+
 
 def default_chunk_tokens() -> int:
     return CHUNK_TOKENS_ON_CPU if mx.default_device() == mx.cpu else CHUNK_TOKENS_ON_GPU
@@ -38,6 +44,8 @@ class BatchEngine:
     mlx-lm's batch reads all waiting prompts side by side, each as slowly as the longest of them. Here it gets a prompt
     only for its last chunk: the chunks before are read one prompt at a time, in the order that `Turns` gives, and a
     prompt that has been read gets its first token before another's chunk.
+
+    With `drafters`, a greedy sequence that is alone is not in the batch but in a `Solo`, until another joins it.
     """
 
     def __init__(
@@ -48,9 +56,11 @@ class BatchEngine:
         max_concurrency: int,
         chunk_tokens: int,
         prefixes: Prefixes | None = None,
+        drafters: Drafters | None = None,
     ) -> None:
         self.prompt_tokens_read = 0
         self._prefixes = prefixes or NoPrefixCache()
+        self._drafters = drafters or Drafters(lookup=False)
         self._model = model
         self._cost = measure_cache_cost(model)
         self._end_tokens = end_tokens
@@ -59,7 +69,7 @@ class BatchEngine:
         self._start()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        return self._missing(sequences, self._prefixes.nbytes)  # the prefix cache gives way
+        return self._missing(sequences, self._prefixes.nbytes + self._drafters.nbytes)  # these give way
 
     def memory_bytes(self) -> int:
         return held_bytes()
@@ -68,7 +78,7 @@ class BatchEngine:
         return self._prefixes.nbytes
 
     def insert(self, sequence: Sequence) -> None:
-        self._prefixes.give_back(self._missing([*(run.sequence for run in self._runs.values()), sequence], 0))
+        self._make_room([*(run.sequence for run in self._runs.values()), sequence])
         run = Run(sequence, self._prefixes)
         if self._prefixes.shares:
             run.follow(self._runs.values(), self._chunk_tokens)
@@ -90,10 +100,14 @@ class BatchEngine:
 
     def step(self) -> list[Token]:
         self._read_prompts()
-        return [self._token(drawn) for drawn in self._batch.step()]
+        drawn = self._batch.step() if self._solo is None else self._solo.step()
+        tokens = [self._token(each) for each in drawn]
+        self._leave_batch_when_alone()
+        return tokens
 
     def reset(self) -> None:
         self._batch.close()
+        self._drafters.forget()
         self._start()
         mx.clear_cache()
 
@@ -104,6 +118,8 @@ class BatchEngine:
     def _start(self) -> None:
         self._turns = Turns()
         self._runs: dict[int, Run] = {}
+        self._solo: Solo | None = None
+        self._steps_alone = 0
         self._batch = Batch(
             self._model,
             self._end_tokens,
@@ -113,13 +129,21 @@ class BatchEngine:
 
     # Memory
 
-    def _missing(self, sequences: list[Sequence], spare_bytes: int) -> int:
-        """The bytes that are missing to run these, where besides what is free these can be."""
+    def _make_room(self, sequences: list[Sequence]) -> None:
+        """For these, as far as others give way."""
+        if self._missing(sequences, 0) > 0:
+            self._drafters.forget()
+            mx.clear_cache()
+        self._prefixes.give_back(self._missing(sequences, 0))
+
+    def _missing(self, sequences: list[Sequence], spare_bytes: int, besides: int = 0) -> int:
+        """The bytes that are missing to run these, and to hold so many besides, where besides what is free these can
+        be."""
         room = room_bytes()
         if room is None:
             return 0
-        needed = self._cost.bytes_for(len(each.prompt.tokens) + each.max_tokens for each in sequences)
-        return needed - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
+        needed = self._cost.bytes_for(_length(each) for each in sequences)
+        return needed + besides - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
 
     def _kv_bytes(self) -> int:
         caches = [run.cache for run in self._runs.values() if run.cache is not None]
@@ -142,7 +166,10 @@ class BatchEngine:
         if chosen.unread and not self._is_last_chunk(chosen):
             self._read_chunk(chosen)
         elif last := [self._runs[i] for i in costs if self._is_last_chunk(self._runs[i])]:
-            self._join(last)
+            if self._can_be_solo(last[0]):
+                self._begin_solo(last[0])
+            else:
+                self._join(last)
 
     def _is_last_chunk(self, run: Run) -> bool:
         return 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens and run.next_stop is None
@@ -173,14 +200,50 @@ class BatchEngine:
     # Answers
 
     def _join(self, runs: list[Run]) -> None:
-        """They take part in the batch from its next step on, which reads what is left of their prompts."""
+        """They take part in the batch from its next step on, which reads what is left of their prompts. So does who was
+        alone until now."""
         for run in runs:
             self._keep(run)
         unread = sum(run.unread for run in runs)
-        self._batch.insert(runs)
+        alone = self._end_solo()
+        self._batch.insert(runs if alone is None else [alone, *runs])
         self.prompt_tokens_read += unread
         for run in runs:
             self._release_followers(run)
+
+    def _can_be_solo(self, run: Run) -> bool:
+        return len(self._runs) == 1 and run.is_greedy and self._drafters.active
+
+    def _begin_solo(self, run: Run) -> None:
+        """Reads the prompt but for its last token, as the batch would, and goes on with that."""
+        if run.unread > 1:
+            self._read(run, len(run.tokens) - 1)
+        self._keep(run)
+        self.prompt_tokens_read += run.unread
+        self._go_solo(run)
+
+    def _go_solo(self, run: Run) -> None:
+        draft_bytes = self._drafters.bytes_for(_length(run.sequence))
+        fits = self._missing([run.sequence], 0, draft_bytes) <= 0
+        self._solo = self._drafters.open(self._model, run, self._end_tokens, with_model=fits)
+
+    def _end_solo(self) -> Run | None:
+        solo, self._solo = self._solo, None
+        if solo is None:
+            return None
+        solo.leave()
+        return solo.run
+
+    def _leave_batch_when_alone(self) -> None:
+        (run,) = self._runs.values() if len(self._runs) == 1 else (None,)
+        if run is None or run.uid is None or not run.answering or not self._can_be_solo(run):
+            self._steps_alone = 0
+            return
+        self._steps_alone += 1
+        if self._steps_alone >= STEPS_ALONE:
+            self._steps_alone = 0
+            self._batch.take(run)
+            self._go_solo(run)
 
     def _token(self, drawn: Drawn) -> Token:
         run = drawn.run
@@ -195,6 +258,8 @@ class BatchEngine:
     def _end(self, run: Run) -> PromptUse:
         """Forgets a sequence, whose prompt was read like this."""
         del self._runs[run.sequence.id]
+        if self._solo is not None and self._solo.run is run:
+            self._solo = None
         if not self._runs:
             self._prefixes.rest(True)
         return PromptUse(run.reused, run.stored)
@@ -218,3 +283,8 @@ class BatchEngine:
         new = self._prefixes.keep(run.sequence.request.caller, run.tokens[: run.read], run.cache)
         answered = max(0, run.read - len(run.sequence.prompt.tokens))
         run.stored += max(0, new - answered)
+
+
+def _length(sequence: Sequence) -> int:
+    """In tokens, at its end."""
+    return len(sequence.prompt.tokens) + sequence.max_tokens

@@ -29,7 +29,7 @@ def greedy(logprobs: mx.array) -> mx.array:
 
 
 def make_sampler(params: SamplingParams) -> Sampler:
-    if params.temperature < GREEDY_BELOW:
+    if params.temperature < GREEDY_BELOW or params.top_k == 1:
         return greedy
     return _Draw(params)
 

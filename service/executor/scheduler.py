@@ -90,7 +90,8 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Token]:
-        """Decodes at most one token of each sequence and reads at most one chunk of the waiting prompts."""
+        """Decodes a token of each sequence, or several, in their order, and reads at most one chunk of the waiting
+        prompts. Nothing of a sequence follows its `end`."""
         ...
 
     def reset(self) -> None:

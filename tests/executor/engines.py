@@ -17,11 +17,14 @@ from service.settings import Settings
 class CountingEngine:
     """Reads a prompt two tokens a step, then counts 1, 2, 3, ... up to `max_tokens`. `fail` is called before each
     step with its number, and may raise. `most` is the largest number of sequences it ever held. A token, read or
-    written, takes one of `memory` bytes."""
+    written, takes one of `memory` bytes. It gives up to `at_once` tokens of each sequence in one step."""
 
-    def __init__(self, fail: Callable[[int], None] = lambda step: None, *, memory: int = 1_000_000) -> None:
+    def __init__(
+        self, fail: Callable[[int], None] = lambda step: None, *, memory: int = 1_000_000, at_once: int = 1
+    ) -> None:
         self.fail = fail
         self.memory = memory
+        self.at_once = at_once
         self.prompt_tokens_read = 0
         self.held: dict[int, Sequence] = {}
         self.most = 0
@@ -53,7 +56,7 @@ class CountingEngine:
     def step(self) -> list[Token]:
         self.steps += 1
         self.fail(self.steps)
-        return [token for sequence in list(self.held.values()) if (token := self._next(sequence))]
+        return [token for sequence in list(self.held.values()) for token in self._several(sequence)]
 
     def reset(self) -> None:
         self.resets += 1
@@ -61,6 +64,15 @@ class CountingEngine:
 
     def close(self) -> None:
         self.closed = True
+
+    def _several(self, sequence: Sequence) -> list[Token]:
+        tokens = []
+        while len(tokens) < self.at_once and sequence.id in self.held:
+            token = self._next(sequence)
+            if token is None:
+                break
+            tokens.append(token)
+        return tokens
 
     def _next(self, sequence: Sequence) -> Token | None:
         if self._unread[sequence.id] > 0:

@@ -105,6 +105,18 @@ def test_a_stop_string_takes_the_sequence_out_of_the_engine_at_once() -> None:
     assert not bench.engine.held
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 4, 50])
+def test_tokens_that_come_together_are_delivered_as_if_one_by_one(at_once: int) -> None:
+    one_by_one, together = Bench(), Bench(CountingEngine(at_once=at_once))
+    for bench in (one_by_one, together):
+        bench.submit(sequence(1, max_tokens=7), sequence(2, max_tokens=40, stop=("5",)))
+        bench.step(20)
+        assert [bench.text(1), bench.text(2)] == ["1 2 3 4 5 6 7 ", "1 2 3 4 "]
+        assert [bench.of(i)[-1].completion_tokens for i in (1, 2)] == [7, 5]
+        assert [sum(isinstance(d, Finished) for d in bench.of(i)) for i in (1, 2)] == [1, 1]
+        assert not bench.engine.held
+
+
 @pytest.mark.parametrize(
     "steps", [0, 1, 2, 4], ids=["before", "in the prompt", "later in the prompt", "while it writes"]
 )

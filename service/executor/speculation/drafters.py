@@ -1,0 +1,81 @@
+"""Who guesses at answers, as the settings have it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from service.executor.model import LoadedModel, load_model
+from service.executor.run import Run
+from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
+from service.executor.speculation.drafter import Drafter, DraftTally
+from service.executor.speculation.lookup import PromptLookup
+from service.executor.speculation.solo import Solo, can_take_back
+from service.models.errors import InvalidModel
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Drafters:
+    """For a model whose state can be taken back. The text itself is asked first, which costs nothing; then the model
+    `draft`."""
+
+    def __init__(self, *, lookup: bool, draft: DraftModel | None = None) -> None:
+        self.tally = DraftTally()
+        self._lookup = lookup
+        self._draft = draft
+
+    @property
+    def active(self) -> bool:
+        return self._lookup or self._draft is not None
+
+    @property
+    def nbytes(self) -> int:
+        """KV state of the draft model: nothing that an answer needs."""
+        return self._draft.nbytes if self._draft is not None else 0
+
+    def bytes_for(self, tokens: int) -> int:
+        """What drafting for a sequence of so many tokens needs besides."""
+        return self._draft.cost.bytes_for([tokens]) - self._draft.nbytes if self._draft is not None else 0
+
+    def forget(self) -> None:
+        if self._draft is not None:
+            self._draft.forget()
+
+    def open(self, model: Any, run: Run, end_tokens: set[int], *, with_model: bool) -> Solo:
+        """`with_model`: there is memory for the draft model's state."""
+        drafters: list[Drafter] = [PromptLookup(run.tokens)] if self._lookup else []
+        if self._draft is not None and with_model:
+            self._draft.begin(run.sequence.request.caller, run.tokens)
+            drafters.append(self._draft)
+        return Solo(model, run, drafters, end_tokens=end_tokens, tally=self.tally)
+
+
+def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int) -> Drafters:
+    """Nobody, where the settings say so or nothing can be taken back. Raises `InvalidModel` for a draft model that does
+    not fit the model, and what `load_model` raises."""
+    if settings.draft_model is None and not settings.prompt_lookup:
+        return Drafters(lookup=False)
+    if not can_take_back(loaded.model):
+        log.warning("Nothing is drafted for this model: what it has read cannot be taken back")
+        return Drafters(lookup=False)
+    draft = None
+    if settings.draft_model is not None:
+        draft = _load_draft(Path(settings.draft_model), loaded, settings, chunk_tokens)
+    return Drafters(lookup=settings.prompt_lookup, draft=draft)
+
+
+def _load_draft(path: Path, main: LoadedModel, settings: Settings, chunk_tokens: int) -> DraftModel:
+    loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
+    difference = vocabulary_difference(main.tokenizer.get_vocab(), loaded.tokenizer.get_vocab())
+    if difference:
+        raise InvalidModel(
+            f"The draft model in {path} does not know the same tokens as the model: {difference}. Expected a smaller "
+            "model of the same family; set 'draftModel' to one, or leave it out."
+        )
+    if not can_take_back(loaded.model):
+        raise InvalidModel(
+            f"The draft model in {path} cannot take back what it has read: it has sliding windows or a recurrent "
+            "state. Expected a plain transformer; set 'draftModel' to one, or leave it out."
+        )
+    return DraftModel(loaded.model, logits=main.logits, chunk_tokens=chunk_tokens)
