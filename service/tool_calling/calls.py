@@ -9,6 +9,7 @@ from service.events import Event, ReasoningDelta, TextDelta, ToolCallAbandoned, 
 from service.generation import Tool
 from service.tool_calling.source import Malformed, Source
 
+NAMESPACE = "functions."
 _SPACE = " \t\r\n"
 
 
@@ -113,7 +114,13 @@ class Calls:
             self.absorb()
             self._muted = False
 
+    def offered(self, name: str) -> str:
+        """The name as the tool has it: some models put OpenAI's namespace before it."""
+        plain = name.removeprefix(NAMESPACE)
+        return plain if name not in self.tools and plain in self.tools else name
+
     def start(self, name: str) -> None:
+        name = self.offered(name)
         if not name:
             raise Malformed
         self.settled = True

@@ -8,6 +8,8 @@ from service.tool_calling.source import SPACE, Malformed, Reading, Source
 
 NAME_KEYS = ("name", "function", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
+FENCE = "```"
+_FENCE_INFO = re.compile(r"[a-z_]*")
 _STRAY = re.compile(r"[}\] \t\r\n]*")
 
 
@@ -42,12 +44,29 @@ def read_calls(source: Source, calls: Calls, *ends: str, bare: bool = False) -> 
 
 
 def read_end(source: Source, calls: Calls, *ends: str) -> Reading[None]:
-    """The marker after a call. Brackets too many before it are no part of anything; without it they are text."""
+    """The marker after a call, once or more. Brackets too many before it are no part of anything; without it they are
+    text."""
     yield from source.run(SPACE)
     if (yield from source.run(_STRAY)):
         calls.repaired()
-    if (yield from source.skip(*ends)):
+    while (yield from source.skip(*ends)):
         calls.absorb()
+        yield from source.run(SPACE)
+
+
+def read_fence(source: Source) -> Reading[bool]:
+    """Whether a fence opens here, inside of a call's markup."""
+    fenced = yield from source.skip(FENCE)
+    if fenced:
+        yield from source.run(_FENCE_INFO)
+        yield from source.run(SPACE)
+    return fenced
+
+
+def read_fence_end(source: Source, *, fenced: bool) -> Reading[None]:
+    if fenced:
+        yield from source.run(SPACE)
+        yield from source.skip(FENCE)
 
 
 class _CallObject:

@@ -21,13 +21,20 @@ _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "nul
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
     """`call` and `argument` stand before their names. With `own_line` a value is on lines of its own: the line breaks
-    next to its tags are not part of it."""
+    next to its tags are not part of it. `block_end` is what comes after the last call: some models write it in place
+    of the call's own end."""
 
     call: str
     call_end: str
     argument: str
     argument_end: str
     own_line: bool = False
+    block_end: str = ""
+
+    @property
+    def after_argument(self) -> tuple[str, ...]:
+        """What may come between arguments, or after the last."""
+        return tuple(filter(None, (self.argument, self.call_end, self.block_end)))
 
 
 class TaggedCall:
@@ -37,7 +44,7 @@ class TaggedCall:
         self._source = source
         self._calls = calls
         self._tags = tags
-        self._tool = calls.tools.get(name)
+        self._tool = calls.tools.get(calls.offered(name))
         self._plain = re.compile(f"[^{re.escape(tags.argument_end[0])}\n]*")
         self._separator = ""
         calls.start(name)
@@ -61,11 +68,16 @@ class TaggedCall:
         """The closing tag of the call. A text that ends without it has ended the call, if nothing was cut off."""
         yield from self._source.run(SPACE)
         if not (yield from self._source.skip(self._tags.call_end)):
-            if (yield from self._source.peek()) or self._source.truncated:
+            if not (yield from self._ends_without_tag()):
                 yield from self._source.refuse()
             self._calls.repaired()
         self._calls.write("}")
         self._calls.end()
+
+    def _ends_without_tag(self) -> Reading[bool]:
+        if not (yield from self._source.peek()):
+            return not self._source.truncated
+        return bool((yield from self._source.which(tuple(filter(None, (self._tags.block_end,))))))
 
     def _value(self, write: Write) -> Reading[None]:
         tags = self._tags
@@ -100,7 +112,7 @@ class TaggedCall:
 
     def _value_ends(self) -> Reading[bool]:
         if (yield from self._source.peek()):
-            return bool((yield from self._source.which((self._tags.argument, self._tags.call_end))))
+            return bool((yield from self._source.which(self._tags.after_argument)))
         if self._source.truncated:
             raise Cut
         return True

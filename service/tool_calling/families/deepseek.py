@@ -6,7 +6,7 @@ from service.tool_calling.blocks import read_block
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import read_arguments, read_end
+from service.tool_calling.json_calls import FENCE, read_arguments, read_end, read_fence, read_fence_end
 from service.tool_calling.source import SPACE, Reading, Source
 
 
@@ -17,9 +17,7 @@ def _marker(words: str) -> str:
 
 BLOCK, BLOCK_END = _marker("tool calls begin"), _marker("tool calls end")
 CALL, SEPARATOR, CALL_END = _marker("tool call begin"), _marker("tool sep"), _marker("tool call end")
-FENCE = "```"
 _NAME = re.compile(r"[^<\n]*")
-_FENCE_INFO = re.compile(r"[a-z]*")
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
@@ -33,14 +31,9 @@ def _read_call(source: Source, calls: Calls) -> Reading[None]:
     if (yield from source.peek()) not in ("{", "`"):  # V3: what came first was the kind of call
         name = (yield from source.run(_NAME)).strip()
         yield from source.run(SPACE)
-    fenced = yield from source.skip(FENCE)
-    if fenced:
-        yield from source.run(_FENCE_INFO)
-        yield from source.run(SPACE)
+    fenced = yield from read_fence(source)
     yield from read_arguments(source, calls, name, CALL_END, FENCE)
-    if fenced:
-        yield from source.run(SPACE)
-        yield from source.skip(FENCE)
+    yield from read_fence_end(source, fenced=fenced)
     yield from read_end(source, calls, CALL_END)
 
 

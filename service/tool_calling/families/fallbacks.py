@@ -11,8 +11,9 @@ from service.generation import Tool
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import read_arguments, read_calls
-from service.tool_calling.source import BLANK, SPACE, Malformed, Reading, Source
+from service.tool_calling.json_calls import read_calls
+from service.tool_calling.json_reader import JsonReader
+from service.tool_calling.source import BLANK, SPACE, Cut, Malformed, Reading, Source
 
 INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
 FORM = CallForm(before='{"name": "{name}", "arguments": ', after="}")
@@ -52,8 +53,17 @@ def read_text_call(source: Source, calls: Calls) -> Reading[None]:
     name = yield from source.run(_NAME)
     yield from source.expect("(")
     yield from source.run(SPACE)
-    yield from read_arguments(source, calls, name, ")")
+    if (yield from source.peek()) != "{":
+        yield from source.refuse()
+    calls.start(name)
+    yield from JsonReader(source, calls.repaired, (")",)).value(calls.write)
     yield from source.run(SPACE)
     yield from source.expect(")")
     yield from source.skip(";")
-    calls.absorb()
+    yield from source.run(BLANK)
+    following = yield from source.peek()
+    if not following and source.truncated:
+        raise Cut
+    if following not in ("", "\n"):
+        raise Malformed  # a sentence about the call
+    calls.end()

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Callable
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import NAMESPACE, Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
@@ -62,7 +62,7 @@ def _pass(source: Source, calls: Calls, write: Callable[[str], None]) -> Reading
 
 def _name(recipient: str, calls: Calls) -> str:
     """The tool's name; the content type `json` is sometimes written without a space after it."""
-    name = recipient.removeprefix("functions.")
+    name = recipient.removeprefix(NAMESPACE)
     glued = name.removesuffix("json")
     return glued if name not in calls.tools and glued in calls.tools else name
 

@@ -3,14 +3,21 @@
 from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import read_calls, read_end
-from service.tool_calling.source import Reading, Source
+from service.tool_calling.json_calls import FENCE, read_calls, read_end, read_fence, read_fence_end
+from service.tool_calling.source import SPACE, Reading, Source
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_calls(source, calls, CLOSE)
+    """Now and then the opening is doubled, or the object is fenced in between."""
+    yield from source.run(SPACE)
+    while (yield from source.skip(OPEN)):
+        calls.repaired()
+        yield from source.run(SPACE)
+    fenced = yield from read_fence(source)
+    yield from read_calls(source, calls, *((FENCE, CLOSE) if fenced else (CLOSE,)))
+    yield from read_fence_end(source, fenced=fenced)
     yield from read_end(source, calls, CLOSE)
 
 

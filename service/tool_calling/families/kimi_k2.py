@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.blocks import read_block
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import NAMESPACE, Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
@@ -20,7 +20,7 @@ def read(source: Source, calls: Calls) -> Reading[None]:
 
 def _read_call(source: Source, calls: Calls) -> Reading[None]:
     call_id = (yield from source.run(_ID)).strip()
-    name, colon, index = call_id.removeprefix("functions.").rpartition(":")
+    name, colon, index = call_id.removeprefix(NAMESPACE).rpartition(":")
     yield from source.expect(ARGUMENTS)
     yield from source.run(SPACE)
     yield from read_arguments(source, calls, name if colon and index.isdigit() else call_id, CALL_END)

@@ -6,16 +6,29 @@ from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls, read_end
+from service.tool_calling.python_calls import read_keywords
 from service.tool_calling.source import SPACE, Reading, Source
 
 TAG = "<|python_tag|>"
 TURN_ENDS = ("<|eom_id|>", "<|eot_id|>")
 FUNCTION, FUNCTION_END = "<function=", "</function>"
+CALL_METHOD = ".call"
+_PYTHON_NAME = re.compile(r"[\w.-]*")
 _NAME = re.compile(r"[^<>\n]*")
 
 
 def read_tagged(source: Source, calls: Calls) -> Reading[None]:
     yield from read_calls(source, calls, *TURN_ENDS, TAG)
+    yield from read_end(source, calls, *TURN_ENDS)
+
+
+def read_builtin(source: Source, calls: Calls) -> Reading[None]:
+    """The form for tools that the model was trained on: `brave_search.call(query="...")`."""
+    yield from source.run(SPACE)
+    name = yield from source.run(_PYTHON_NAME)
+    if not name.endswith(CALL_METHOD):
+        yield from source.refuse()
+    yield from read_keywords(source, calls, name.removesuffix(CALL_METHOD))
     yield from read_end(source, calls, *TURN_ENDS)
 
 
@@ -41,6 +54,7 @@ FAMILY = Family(
     name="llama3",
     openings=(
         Opening((TAG,), read_tagged),
+        Opening((TAG,), read_builtin),
         Opening((FUNCTION,), read_function),
         Opening(("{",), read_bare, "line", consumed=False),
     ),

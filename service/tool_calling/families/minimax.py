@@ -10,7 +10,13 @@ from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
 
 OPEN, CLOSE = "<minimax:tool_call>", "</minimax:tool_call>"
-TAGS = Tags(call="<invoke name=", call_end="</invoke>", argument="<parameter name=", argument_end="</parameter>")
+TAGS = Tags(
+    call="<invoke name=",
+    call_end="</invoke>",
+    argument="<parameter name=",
+    argument_end="</parameter>",
+    block_end=CLOSE,
+)
 _NAME = re.compile(r"[^<>\n]*")
 
 
@@ -46,4 +52,9 @@ FORM = CallForm(
     end=CLOSE,
     trigger=OPEN,
 )
-FAMILY = Family(name="minimax", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))
+FAMILY = Family(
+    name="minimax",
+    openings=(Opening((OPEN,), read), Opening((TAGS.call,), read, consumed=False)),
+    knows=knows,
+    forms=(FORM,),
+)

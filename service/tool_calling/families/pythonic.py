@@ -6,13 +6,12 @@ from service.tool_calling.calls import Calls
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_calls, read_end
-from service.tool_calling.python_reader import PythonReader
+from service.tool_calling.python_calls import read_keywords
 from service.tool_calling.source import SPACE, Reading, Source
 
 OPENS = ("<|tool_call_start|>", "<|python_start|>")
 CLOSES = ("<|tool_call_end|>", "<|python_end|>")
 _NAME = re.compile(r"[\w.-]*")
-_KEYWORD = re.compile(r"\w*")
 
 
 def read_marked(source: Source, calls: Calls) -> Reading[None]:
@@ -51,35 +50,7 @@ def _read_call(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
     name = yield from source.run(_NAME)
     if bare and name not in calls.tools:
         yield from source.refuse()
-    yield from source.expect("(")
-    yield from source.run(SPACE)
-    keyword = yield from _keyword(source)
-    if not keyword and (yield from source.peek()) != ")":
-        yield from source.refuse()
-    calls.start(name)
-    reader = PythonReader(source)
-    opening = "{"
-    while keyword:
-        calls.write(f'{opening}"{keyword}": ')
-        opening = ", "
-        yield from reader.value(calls.write)
-        yield from source.run(SPACE)
-        comma = yield from source.skip(",")
-        yield from source.run(SPACE)
-        keyword = (yield from _keyword(source)) if comma else ""
-    yield from source.expect(")")
-    calls.write("{}" if opening == "{" else "}")
-    calls.end()
-
-
-def _keyword(source: Source) -> Reading[str]:
-    """The name of an argument, and its equals sign; nothing if there is no argument."""
-    keyword = yield from source.run(_KEYWORD)
-    yield from source.run(SPACE)
-    if keyword:
-        yield from source.expect("=")
-        yield from source.run(SPACE)
-    return keyword
+    yield from read_keywords(source, calls, name)
 
 
 def knows(template: str) -> bool:

@@ -16,6 +16,7 @@ TAGS = Tags(
     argument="<parameter=",
     argument_end="</parameter>",
     own_line=True,
+    block_end=CLOSE,
 )
 _NAME = re.compile(r"[^<>\n]*")
 
@@ -28,7 +29,7 @@ def _read_function(source: Source, calls: Calls) -> Reading[None]:
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)
-    if not (yield from source.which((TAGS.argument, TAGS.call_end))):
+    if not (yield from source.which(TAGS.after_argument)):
         yield from source.refuse()
     call = TaggedCall(source, calls, TAGS, name)
     while (yield from source.skip(TAGS.argument)):

@@ -1,0 +1,42 @@
+"""Calls written as in Python, with arguments by their keywords: `f(a=1, b="x")`."""
+
+import re
+
+from service.tool_calling.calls import Calls
+from service.tool_calling.python_reader import PythonReader
+from service.tool_calling.source import SPACE, Reading, Source
+
+_KEYWORD = re.compile(r"\w*")
+
+
+def read_keywords(source: Source, calls: Calls, name: str) -> Reading[None]:
+    """A call from its bracket on."""
+    yield from source.expect("(")
+    yield from source.run(SPACE)
+    keyword = yield from _keyword(source)
+    if not keyword and (yield from source.peek()) != ")":
+        yield from source.refuse()
+    calls.start(name)
+    reader = PythonReader(source)
+    opening = "{"
+    while keyword:
+        calls.write(f'{opening}"{keyword}": ')
+        opening = ", "
+        yield from reader.value(calls.write)
+        yield from source.run(SPACE)
+        comma = yield from source.skip(",")
+        yield from source.run(SPACE)
+        keyword = (yield from _keyword(source)) if comma else ""
+    yield from source.expect(")")
+    calls.write("{}" if opening == "{" else "}")
+    calls.end()
+
+
+def _keyword(source: Source) -> Reading[str]:
+    """The name of an argument, and its equals sign; nothing if there is no argument."""
+    keyword = yield from source.run(_KEYWORD)
+    yield from source.run(SPACE)
+    if keyword:
+        yield from source.expect("=")
+        yield from source.run(SPACE)
+    return keyword
