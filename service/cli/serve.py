@@ -145,6 +145,10 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
         path = resolve_model(settings.model, settings.home, progress)
         progress.finish()
         profile = read_profile(path, settings, home=settings.home)
+        if settings.draft_model is not None and leader is None:
+            draft = resolve_model(settings.draft_model, settings.home, progress)
+            progress.finish()
+            settings = msgspec.structs.replace(settings, draft_model=str(draft))
     except ModelError as exc:
         progress.finish()
         raise Failure(Exit.NO_MODEL, str(exc)) from None

@@ -45,7 +45,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_bytes` is what the model and everything computed with it hold, `prefix_cache_bytes` the prefix cache's part
     of it; None is not known. `engine_restarts` counts since the start, what follows since the model was loaded: repairs
-    in tool calls, and calls that broke off, could not be read, named no tool on offer, or do not fit their schema.
+    in tool calls, and calls that broke off, could not be read, named no tool on offer, or do not fit their schema; and
+    tokens guessed by speculative decoding, and those of them that were right.
     """
 
     state: ModelState
@@ -60,6 +61,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls_broken: int = 0
     tool_calls_unknown: int = 0
     tool_calls_mismatched: int = 0
+    drafted_tokens: int = 0
+    accepted_draft_tokens: int = 0
 
 
 class Answer(Protocol):

@@ -26,6 +26,7 @@ from service.executor.base import (
 from service.executor.messages import Prompt, Sequence
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduler import RETRY_AFTER_SECONDS
+from service.executor.speculation.drafter import DraftTally
 from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
 from service.generation import GenerationRequest, SamplingParams
@@ -72,6 +73,7 @@ class MlxExecutor:
         supervisor = self._supervisor
         pulse = supervisor.pulse
         tally = supervisor.model.tally if supervisor.model else CallTally()
+        drafts = supervisor.model.drafts if supervisor.model else DraftTally()
         return ExecutorStatus(
             state=supervisor.state,
             running=pulse.running,
@@ -85,6 +87,8 @@ class MlxExecutor:
             tool_calls_broken=tally.broken,
             tool_calls_unknown=tally.unknown,
             tool_calls_mismatched=tally.mismatched,
+            drafted_tokens=drafts.drafted,
+            accepted_draft_tokens=drafts.accepted,
         )
 
     async def start(self) -> None:

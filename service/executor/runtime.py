@@ -10,6 +10,7 @@ import msgspec
 from service.executor.base import ModelProfile
 from service.executor.messages import Prompt, Sequence
 from service.executor.scheduler import Engine, Writer
+from service.executor.speculation.drafter import DraftTally
 from service.generation import GenerationRequest
 from service.settings import Settings
 from service.tool_calling.watch import CallTally, CallWatch
@@ -30,7 +31,8 @@ class Renderer(Protocol):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` is over its answers."""
+    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` and
+    `drafts` are over its answers."""
 
     engine: Engine
     renderer: Renderer
@@ -38,6 +40,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     logits: int
     device: str = ""
     tally: CallTally = msgspec.field(default_factory=CallTally)
+    drafts: DraftTally = msgspec.field(default_factory=DraftTally)
 
 
 class Team(Protocol):
@@ -118,4 +121,5 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         logits=loaded.logits,
         device=loaded.device,
         tally=tally,
+        drafts=drafters.tally,
     )

@@ -16,6 +16,7 @@ from service.executor.messages import Delivery, Message, Shutdown
 from service.executor.pulse import Pulse
 from service.executor.runtime import Renderer, Runtime, release_thread
 from service.executor.scheduler import Scheduler
+from service.executor.speculation.drafter import DraftTally
 from service.tool_calling.watch import CallTally
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     logits: int
     device: str
     tally: CallTally
+    drafts: DraftTally
 
 
 class Owner(Protocol):
@@ -117,7 +119,11 @@ class Worker:
             pulse=self._pulse,
         )
         model = ServedModel(
-            renderer=runtime.renderer, logits=runtime.logits, device=runtime.device, tally=runtime.tally
+            renderer=runtime.renderer,
+            logits=runtime.logits,
+            device=runtime.device,
+            tally=runtime.tally,
+            drafts=runtime.drafts,
         )
         self._post(self._owner.loaded, model)
         # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in

@@ -39,6 +39,12 @@ class Readings(Collector):
             "Repairs made in the JSON of tool calls that the model wrote.",
             status.tool_call_repairs,
         )
+        yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", status.drafted_tokens)
+        yield _counter(
+            "anyclaude_accepted_draft_tokens",
+            "Guessed tokens that were right: each saved the model a step.",
+            status.accepted_draft_tokens,
+        )
         losses = CounterMetricFamily(
             "anyclaude_tool_call_faults",
             "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
