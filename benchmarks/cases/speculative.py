@@ -1,0 +1,126 @@
+"""What prompt lookup does to the speed of one answer: for code that is written again with a change, and for prose.
+
+Both servers run side by side and answer the same requests in turn. A draft model is not measured: it would have to be
+several times smaller than the model, and no smaller one of the demo model's vocabulary is at hand.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import msgspec
+
+from benchmarks.case import Case, Measure, Run
+from benchmarks.http_client import UnexpectedResponse, fetch, post_json
+from benchmarks.model_folders import dense_demo
+from benchmarks.processes import service
+
+NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
+
+CODE = '''class Basket:
+    """What a customer wants to buy."""
+
+    def __init__(self, customer, currency="EUR"):
+        self.customer = customer
+        self.currency = currency
+        self.items = []
+
+    def add(self, product, quantity=1):
+        if quantity < 1:
+            raise ValueError("Expected a quantity of at least 1.")
+        self.items.append((product, quantity))
+
+    def remove(self, product):
+        self.items = [item for item in self.items if item[0] != product]
+
+    def total(self):
+        return sum(product.price * quantity for product, quantity in self.items)
+
+    def is_empty(self):
+        return len(self.items) == 0
+'''
+TASKS = {
+    "code edit": (
+        f"Repeat this file. Change nothing but the name of the class, which becomes Cart:\n```python\n{CODE}```",
+        f"Repeat this file. Change nothing but the method total, which becomes price:\n```python\n{CODE}```",
+    ),
+    "free prose": (
+        "Write a very long story about seven ships and what became of them.",
+        "Explain at length how bread is made, and why it rises.",
+    ),
+}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    text: str
+    tokens: int
+    seconds: float
+
+
+async def run(run: Run) -> dict[str, float]:
+    model = str(await dense_demo(run))
+    tokens = run.pick(160, 40)
+    values: dict[str, float] = {}
+    async with (
+        service(run.scratch, model, promptLookup=False, **NO_CACHES) as without,
+        service(run.scratch, model, promptLookup=True, **NO_CACHES) as with_lookup,
+    ):
+        for port in (without, with_lookup):
+            await _ask(port, "Say hello.", 4)
+        differing = 0
+        for task, prompts in TASKS.items():
+            rates: list[tuple[float, float]] = []
+            for prompt in prompts[: run.pick(len(prompts), 1)]:
+                plain, faster = await _decode(without, prompt, tokens), await _decode(with_lookup, prompt, tokens)
+                differing += plain.text != faster.text
+                rates.append((plain.tokens / plain.seconds, faster.tokens / faster.seconds))
+            slow, fast = (statistics.mean(side) for side in zip(*rates, strict=True))
+            ratio = statistics.mean(fast / slow for slow, fast in rates)
+            values |= {_ratio(task): ratio, _rate(task, "with"): fast, _rate(task, "without"): slow}
+    return values | {DIFFERING: float(differing)}
+
+
+async def _decode(port: int, prompt: str, tokens: int) -> Answer:
+    """What follows the first token: reading the prompt does not count."""
+    first = await _ask(port, prompt, 1)
+    whole = await _ask(port, prompt, 1 + tokens)
+    if whole.tokens < 1 + tokens // 2:
+        raise UnexpectedResponse(f"Expected about {tokens} tokens, found {whole.tokens}: {whole.text!r}")
+    return Answer(whole.text, whole.tokens - first.tokens, whole.seconds - first.seconds)
+
+
+async def _ask(port: int, prompt: str, tokens: int) -> Answer:
+    body: dict[str, Any] = {
+        "model": "default_model",
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": tokens,
+    }
+    started = time.perf_counter()
+    response = await fetch(port, post_json("/v1/chat/completions", body))
+    seconds = time.perf_counter() - started
+    answer = response.json()
+    return Answer(answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"], seconds)
+
+
+def _ratio(task: str) -> str:
+    return f"{task}, with prompt lookup over without"
+
+
+def _rate(task: str, side: str) -> str:
+    return f"{task}, {side}"
+
+
+DIFFERING = "answers that differ"
+
+CASE = Case(
+    title="Prompt lookup: tokens per second of one answer",
+    measures=(
+        Measure(name=_ratio("code edit"), at_least=1.5),
+        Measure(name=_ratio("free prose"), at_least=0.95),
+        *(Measure(name=_rate(task, side), unit="tokens/s") for task in TASKS for side in ("with", "without")),
+        Measure(name=DIFFERING, unit="answers"),
+    ),
+    run=run,
+    timeout_seconds=300.0,
+)
