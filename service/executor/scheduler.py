@@ -226,12 +226,16 @@ class Scheduler:
                 self._fail_all(_shutting_down)
 
     def _abort(self, sequence_id: int) -> None:
-        if sequence_id in self._running:
-            self._remove(sequence_id)
-        elif self._waiting.pop(sequence_id, None) is None:
+        """The place is free before the engine puts by what it has read, which can take as long as a step."""
+        is_running = self._running.pop(sequence_id, None) is not None
+        if not is_running and self._waiting.pop(sequence_id, None) is None:
             return
         self._retried.discard(sequence_id)
+        self.pulse.running = len(self._running)
         self._outbox.append(Aborted(sequence_id))
+        self._deliver()
+        if is_running:
+            self._remove(sequence_id)
 
     def _expire(self) -> None:
         now = self._clock()

@@ -130,6 +130,22 @@ def test_an_abort_frees_the_place_at_the_next_step(steps: int) -> None:
     assert list(bench.engine.held) == [2]
 
 
+def test_an_aborted_place_is_free_before_its_state_is_put_by() -> None:
+    class Keeping(CountingEngine):
+        def remove(self, sequence: int) -> None:
+            told.append((bench.of(sequence)[-1], bench.scheduler.pulse.running))
+            super().remove(sequence)
+
+    told: list[tuple[Delivery, int]] = []
+    bench = Bench(Keeping())
+    bench.submit(sequence(1, max_tokens=9), sequence(2, max_tokens=9))
+    bench.step(3)
+    bench.inbox.put(Abort(1))
+    bench.step()
+    assert told == [(Aborted(1), 1)]
+    assert list(bench.engine.held) == [2]
+
+
 def test_an_abort_of_one_that_has_ended_is_silent() -> None:
     bench = Bench()
     bench.submit(sequence(1, max_tokens=1))
