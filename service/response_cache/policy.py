@@ -1,6 +1,7 @@
 """What may be answered from the response cache, and what may be kept in it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -45,13 +46,19 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
         return False
     if choice.finish_reason == "length" and request.max_tokens is None:
         return False
-    must_be_json = request.response_format is not None and choice.finish_reason == "stop" and not choice.tool_calls
-    return not must_be_json or _is_json_object(choice.text)
+    wanted = request.response_format
+    if wanted is None or choice.finish_reason != "stop" or choice.tool_calls:
+        return True
+    return _is_json_object(choice.text) if wanted.kind == "json_object" else _is_json(choice.text)
 
 
 def _is_json_object(text: str) -> bool:
+    return _is_json(text, dict[str, msgspec.Raw])
+
+
+def _is_json(text: str, kind: Any = msgspec.Raw) -> bool:
     try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return True

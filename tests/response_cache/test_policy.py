@@ -19,6 +19,7 @@ from service.settings import CachePolicy
 from tests.response_cache.answers import answer, ask
 
 JSON = ResponseFormat(kind="json_object")
+LIST = ResponseFormat(kind="json_schema", schema={"type": "array"})
 CALL = ToolCall("id", "f", '{"a": 1}')
 
 
@@ -64,6 +65,9 @@ STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("calls without a call", ask(), answer(Text("a"), finish_reason="tool_calls"), False),
     ("arguments that are cut", ask(), answer(ToolCall("id", "f", '{"a": '), finish_reason="length"), False),
     ("arguments that are no object", ask(), answer(ToolCall("id", "f", "[1]"), finish_reason="tool_calls"), False),
+    ("a list under a schema", ask(response_format=LIST), answer(Text("[1, 2]")), True),
+    ("a list that is cut", ask(response_format=LIST), answer(Text("[1, 2")), False),
+    ("a list where an object was asked", ask(response_format=JSON), answer(Text("[1, 2]")), False),
     ("text where JSON was asked", ask(response_format=JSON), answer(Text("Sure!")), False),
 ]
 
