@@ -305,3 +305,16 @@ def test_the_draft_models_state_is_counted_and_gives_way(model: Any, stranger: A
     drafters.forget()
     assert drafters.nbytes == 0
     assert bench.run(PROMPTS["a loop"]) == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"])
+
+
+def test_state_that_gave_way_in_the_middle_is_read_again(
+    model: Any, stranger: Any, plain: dict[str, list[int]]
+) -> None:
+    drafters = of("model", model, stranger)
+    bench = Bench(model, drafters)
+    number = bench.start(PROMPTS["longer than a chunk"])
+    bench.step_until(number, 3)
+    drafters.forget()
+    accepted = drafters.tally.accepted
+    assert bench.finish(number) == [plain["longer than a chunk"]]
+    assert drafters.tally.accepted > accepted
