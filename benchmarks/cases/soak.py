@@ -23,7 +23,7 @@ CLIENTS = 8
 ASKED_AGAIN = 20
 TOKENS = 8
 ANSWER_SECONDS = 60.0
-SAMPLE_EVERY = 100
+SAMPLES = 100
 WARM_UP_SHARE = 0.3
 CHAT = "/v1/chat/completions"
 BAD_BODIES = (b"{", b"[]", b'{"messages": []}', b'{"messages": [{"role": "nobody", "content": 1}]}', b"\xff\xfe")
@@ -41,8 +41,10 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """`wrong` are answers with another content than they must have; `silent` came not at all."""
+    """`wrong` are answers with another content than they must have; `silent` came not at all. A sample is taken every
+    `sample_every` requests."""
 
+    sample_every: int
     done: int = 0
     wrong: int = 0
     silent: int = 0
@@ -55,7 +57,7 @@ async def run(run: Run) -> dict[str, float]:
         raise Unavailable("A process's memory, threads and files are read from /proc, which only Linux has.")
     total = run.pick(REQUESTS, 300)
     model = await tiny_model(run)
-    tally = Tally()
+    tally = Tally(sample_every=total // SAMPLES)
     async with watched_service(run.scratch, str(model), **CONFIGURED) as (port, pid):
         kinds = iter(random.Random(5).choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=total))  # noqa: S311
         await asyncio.gather(*(_client(port, pid, kinds, tally, number) for number in range(CLIENTS)))
@@ -91,7 +93,7 @@ async def _client(port: int, pid: int, kinds: Iterator[Kind], tally: Tally, numb
         else:
             tally.wrong += not right
         tally.done += 1
-        if tally.done % SAMPLE_EVERY == 0:
+        if tally.done % tally.sample_every == 0:
             tally.samples.append(_sample(pid, tally.done))
 
 
