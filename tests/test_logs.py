@@ -101,3 +101,12 @@ def test_escaped_text_is_one_line_without_control_characters(text: str) -> None:
 )
 def test_escapes(text: str, escaped: str) -> None:
     assert escape_controls(text) == escaped
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_lines_of_one_of_several_processes_name_its_rank(log_format: LogFormat) -> None:
+    stream = io.StringIO()
+    configure(Settings(home=Path("/nowhere"), log_format=log_format), stream, rank=2)
+    logger.info("loaded")
+    line = stream.getvalue()
+    assert json.loads(line)["rank"] == 2 if log_format == "json" else line.endswith(" INFO rank 2 request: loaded\n")

@@ -30,9 +30,6 @@ class MlxRanks:
     def largest(self, number: int) -> int:
         return max(_gathered(self.group, number))
 
-    def smallest(self, number: int) -> int:
-        return min(_gathered(self.group, number))
-
 
 def meet() -> None:
     """Waits until all ranks are there. To be called before anything that takes long: the ring backend tries for some 15

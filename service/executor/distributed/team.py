@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import msgspec
 
 from service.executor.base import ModelProfile
+from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.ranks import MlxRanks
 from service.executor.model import LoadedModel, load_model
-from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
-from service.executor.prefix.state import PromptCaches, State
 from service.settings import Parallel, Settings
 
 log = logging.getLogger(__name__)
 
 KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
-UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2
 
 
 class CannotDivide(ValueError):
@@ -39,13 +37,7 @@ class Team:
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
         """In memory alone: what is on the disks of several machines is not the same."""
-        memory_bytes = self._ranks.smallest(memory_for_prefixes(settings))
-        caches = open_prompt_caches(model, profile)
-        kind = UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE
-        kind = self._ranks.smallest(kind)
-        if caches is None or kind == UNKNOWN or memory_bytes == 0:
-            return NoPrefixCache()
-        return AgreedPrefixCache(AgreedCaches(caches, kind == ANYWHERE, self._ranks), memory_bytes, self._ranks)
+        return open_agreed(open_prompt_caches(model, profile), memory_for_prefixes(settings), self._ranks)
 
 
 class Division:
@@ -58,7 +50,7 @@ class Division:
 
     def agree(self, here: bool) -> bool:
         """Whether it holds on all ranks: what they exchange must be of one type."""
-        return bool(self._ranks.smallest(int(here)))
+        return bool(smallest(self._ranks, int(here)))
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
         """Raises CannotDivide."""
@@ -99,40 +91,6 @@ class Division:
             f"{heads} heads and {kv_heads} key-value heads of {_kind(config)} cannot be divided among {self.parts} "
             f"ranks. {advice}, or try --parallel pipeline."
         )
-
-
-class AgreedState(msgspec.Struct, frozen=True):
-    """`nbytes` is the size of the largest part: what is dropped for it must be the same everywhere."""
-
-    state: State
-    nbytes: int
-
-
-class AgreedCaches:
-    """`PromptCaches` of which all ranks have kept the same."""
-
-    def __init__(self, caches: PromptCaches, cuts_anywhere: bool, ranks: MlxRanks) -> None:
-        self.cuts_anywhere = cuts_anywhere
-        self._caches = caches
-        self._ranks = ranks
-
-    def capture(self, caches: list[Any], start: int, end: int) -> AgreedState:
-        state = self._caches.capture(caches, start, end)
-        return AgreedState(state, self._ranks.largest(state.nbytes))
-
-    def restore(self, parts: list[tuple[AgreedState, int]]) -> list[Any]:
-        return self._caches.restore([(part.state, tokens) for part, tokens in parts])
-
-
-class AgreedPrefixCache(PrefixCache):
-    """Gives back what the rank needs that has least."""
-
-    def __init__(self, caches: AgreedCaches, memory_bytes: int, ranks: MlxRanks) -> None:
-        super().__init__(caches, memory_bytes)
-        self._ranks = ranks
-
-    def give_back(self, nbytes: int) -> None:
-        super().give_back(self._ranks.largest(nbytes))
 
 
 def versions() -> dict[str, str]:

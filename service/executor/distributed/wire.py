@@ -27,7 +27,8 @@ CONNECT_SECONDS = 60.0
 """How long the other ranks may take to connect once all of them are there."""
 
 KEEP_ALIVE_SECONDS = 10
-"""A machine that vanishes says nothing: after so long without a sign it is asked for one, and given up after three."""
+KEEP_ALIVE_PROBES = 3
+"""A machine that vanishes says nothing: after so long without a sign it is asked for one, and again, so many times."""
 
 SECRET_BYTES = 32
 _LENGTH = struct.Struct("<I")
@@ -172,10 +173,16 @@ def _prepared(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # Linux, macOS
-    for option, value in ((idle, KEEP_ALIVE_SECONDS), (socket.TCP_KEEPINTVL, KEEP_ALIVE_SECONDS)):
+    unanswered = getattr(socket, "TCP_USER_TIMEOUT", None)  # of what was sent, in ms: Linux
+    options = (
+        (idle, KEEP_ALIVE_SECONDS),
+        (socket.TCP_KEEPINTVL, KEEP_ALIVE_SECONDS),
+        (socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES),
+        (unanswered, (1 + KEEP_ALIVE_PROBES) * KEEP_ALIVE_SECONDS * 1000),
+    )
+    for option, value in options:
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     return connection
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.executor.distributed.calls import (
@@ -80,6 +80,7 @@ calls: st.SearchStrategy[Call] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(calls)
 def test_a_call_arrives_as_it_was_told(call: Call) -> None:
     assert decode(encode(call)) == call
