@@ -49,6 +49,19 @@ class DraftModel:
         return True
 
     def draft(self, at_most: int) -> list[int]:
+        try:
+            return self._guess(at_most)
+        except Exception:
+            self.forget()  # it may have read more than is counted
+            raise
+
+    def follow(self, tokens: list[int]) -> None:
+        right = len(self._tokens) + common_length(self._draft, tokens)
+        self._tokens += tokens
+        self._draft = []
+        self._cut(min(right, len(self._tokens) - 1))
+
+    def _guess(self, at_most: int) -> list[int]:
         unread = self._tokens[self._read :]
         if len(unread) > self._chunk_tokens:
             self._forward(mx.array(unread[: self._chunk_tokens]))
@@ -60,12 +73,6 @@ class DraftModel:
         tokens: Any = mx.concatenate(drawn).tolist()
         self._draft = list(tokens)
         return self._draft
-
-    def follow(self, tokens: list[int]) -> None:
-        right = len(self._tokens) + common_length(self._draft, tokens)
-        self._tokens += tokens
-        self._draft = []
-        self._cut(min(right, len(self._tokens) - 1))
 
     def _forward(self, inputs: mx.array) -> mx.array:
         """Reads `[length]` tokens, and draws `[1]` behind the last."""

@@ -1,5 +1,6 @@
 """The engine with drafters, on tiny random models: the same tokens as without, in fewer steps."""
 
+import itertools
 from typing import Any
 
 import mlx.core as mx
@@ -165,12 +166,13 @@ def test_an_end_token_ends_it_inside_of_a_draft(
 def test_joined_by_another_it_goes_on_in_the_batch(
     model: Any, drafters: Drafters, plain: dict[str, list[int]], after: int
 ) -> None:
-    for name in ("no repetition", "the same again"):
+    names = ("no repetition", "the same again", "longer than a chunk", "two tokens")
+    for name, other in itertools.permutations(names, 2):
         bench = Bench(model, drafters)
         first = bench.start(PROMPTS[name])
         bench.step_until(first, after)
-        second = bench.start(PROMPTS["longer than a chunk"])
-        assert bench.finish(first, second) == [plain[name], plain["longer than a chunk"]]
+        second = bench.start(PROMPTS[other])
+        assert bench.finish(first, second) == [plain[name], plain[other]]
 
 
 def test_left_alone_again_it_guesses_again(model: Any, stranger: Any, plain: dict[str, list[int]]) -> None:
@@ -269,23 +271,26 @@ def test_a_draft_model_that_fails_costs_no_answer(model: Any, plain: dict[str, l
     bench = Bench(model, drafters)
     broken.calls_left = 4
     assert bench.run(PROMPTS["two tokens"]) == plain["two tokens"]
+    assert drafters.tally.drafted < len(plain["two tokens"])
     assert bench.run(PROMPTS["no repetition"]) == plain["no repetition"]
+    assert drafters.tally.accepted == drafters.tally.drafted > len(plain["no repetition"]) / 2
 
 
 class Breakable:
-    """A model that raises once, after so many calls."""
+    """A model that raises once, after so many calls, when it has read already."""
 
     def __init__(self, model: Any) -> None:
         self.calls_left: int | None = None
         self._model = model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        logits = self._model(*args, **kwargs)
         if self.calls_left is not None:
             self.calls_left -= 1
             if self.calls_left < 0:
                 self.calls_left = None
                 raise RuntimeError("injected")
-        return self._model(*args, **kwargs)
+        return logits
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
