@@ -31,6 +31,7 @@ class RequestKeys:
         """SHA-256, in hexadecimal, over all of a request and the model's fingerprint.
 
         The whole Struct is encoded, so that a field which is added to `GenerationRequest` is in the key from the start.
+        How fast the server decodes is not in it: speculative decoding draws what the model would have drawn.
         """
         digest = b""
         if request.tools:
