@@ -70,7 +70,7 @@ def follow_rank_0(settings: Settings) -> NoReturn:
     sys.exit(0)
 
 
-def end_now(code: Exit) -> NoReturn:
+def end_now(code: int) -> NoReturn:
     """Without unwinding: a thread may wait for ever for a rank that is gone, and Python would wait for it."""
     logging.shutdown()
     sys.stdout.flush()

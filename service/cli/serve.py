@@ -63,8 +63,8 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
         app, described = _app(settings, leader)
         _greet(settings, described)
         asyncio.run(serve(app, settings, listener))
-    if leader is not None and leader.lost:
-        end_now(Exit.UNAVAILABLE)
+    if leader is not None:
+        end_now(Exit.UNAVAILABLE if leader.lost else 0)
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Starlette, str]":

@@ -41,7 +41,8 @@ class Team:
 
 
 class Division:
-    """Divides a model that is not in memory yet, so that no rank ever holds more than its part and one layer."""
+    """Divides a model that is not in memory yet, and then reads it layer by layer: so no rank ever holds much more than
+    its own part."""
 
     def __init__(self, ranks: MlxRanks, parallel: Parallel | None) -> None:
         self.parts = ranks.size

@@ -30,6 +30,7 @@ KEEP_ALIVE_SECONDS = 10
 KEEP_ALIVE_PROBES = 3
 """A machine that vanishes says nothing: after so long without a sign it is asked for one, and again, so many times."""
 
+BETTER_REASON_SECONDS = 0.5
 SECRET_BYTES = 32
 _LENGTH = struct.Struct("<I")
 
@@ -46,6 +47,7 @@ class Wire:
         self._on_loss = on_loss
         self._inbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self._ended = False
         self._lost = ""
         for rank, connection in below.items():
@@ -72,13 +74,16 @@ class Wire:
     def end(self) -> None:
         with self._lock:
             self._ended = True
+        self._over.set()
         with contextlib.suppress(OSError):
             for connection in self._below.values():
                 _send(connection, b"")
 
     def fail(self, reason: str) -> None:
-        """Leaves. Who is above is told why, who is below finds out."""
-        self._lose(reason)
+        """Leaves. Who is above is told why, who is below finds out. Where MLX fails for want of a rank, its connection
+        here ends at about the same time, and says better what has happened: that goes first."""
+        if not self._over.wait(BETTER_REASON_SECONDS):
+            self._lose(reason)
 
     def _check(self) -> None:
         if self._lost:
@@ -116,6 +121,7 @@ class Wire:
             if self._lost or self._ended:
                 return
             self._lost = reason
+        self._over.set()
         if self._above is not None:
             with contextlib.suppress(OSError):
                 _send(self._above, reason.encode())

@@ -116,6 +116,18 @@ def test_a_process_that_ends_is_missed_by_both_sides() -> None:
     assert "without a word" in losses.get(timeout=PATIENCE_SECONDS)
 
 
+def test_a_rank_that_is_gone_is_a_better_reason_than_what_failed_for_it() -> None:
+    ours, theirs = socket.socketpair()
+    losses: SimpleQueue[str] = SimpleQueue()
+    wire = Wire(None, {2: ours}, losses.put)
+    failing = threading.Thread(target=wire.fail, args=("a collective failed",))
+    failing.start()
+    theirs.close()
+    failing.join(PATIENCE_SECONDS)
+    assert losses.get(timeout=PATIENCE_SECONDS) == "rank 2 has ended"
+    assert losses.empty()
+
+
 def test_strangers_are_sent_away() -> None:
     leader, follower = star(2)
     listener = listen(leader)
