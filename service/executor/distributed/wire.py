@@ -30,7 +30,7 @@ KEEP_ALIVE_SECONDS = 10
 KEEP_ALIVE_PROBES = 3
 """A machine that vanishes says nothing: after so long without a sign it is asked for one, and again, so many times."""
 
-BETTER_REASON_SECONDS = 0.5
+BETTER_REASON_SECONDS = 1.0
 SECRET_BYTES = 32
 _LENGTH = struct.Struct("<I")
 
