@@ -1,5 +1,6 @@
 """What the executor's thread needs of a model, put together: engine, prompts, writers."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,8 @@ class Renderer(Protocol):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` and
-    `drafts` are over its answers."""
+    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` and `drafts` are over
+    its answers. `release` is called at the end of its thread, once nothing refers to the model any more."""
 
     engine: Engine
     renderer: Renderer
@@ -41,6 +42,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     tally: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
+    release: Callable[[], None] = lambda: None
 
 
 class Team(Protocol):
@@ -54,8 +56,11 @@ Loader = Callable[[Path, ModelProfile, Settings], Runtime]
 
 
 def release_thread() -> None:
-    """Ends what MLX runs for the calling thread, which ends now: threads of its streams that are still there when the
-    process exits abort it."""
+    """Gives back the memory of a model that this thread has loaded, so that it is there when the model is loaded anew.
+    And ends what MLX runs for the thread, which ends now: threads of its streams that are still there when the process
+    exits abort it."""
+    gc.unfreeze()
+    gc.collect()
     mlx: Any = sys.modules.get("mlx.core")
     if mlx is not None:
         mlx.clear_streams()
@@ -114,6 +119,9 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
             watch=CallWatch(tools, tally) if tools else None,
         )
 
+    # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in which
+    # nothing is answered.
+    gc.freeze()
     return Runtime(
         engine=engine,
         renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
@@ -122,4 +130,5 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         device=loaded.device,
         tally=tally,
         drafts=drafters.tally,
+        release=release_thread,
     )

@@ -1,7 +1,6 @@
 """One life of the thread that owns MLX: it loads the model, runs it, and ends."""
 
 import asyncio
-import gc
 import logging
 import sys
 import threading
@@ -66,6 +65,7 @@ class Worker:
         self._owner = owner
         self._pulse = pulse
         self._max_concurrency = max_concurrency
+        self._release: Callable[[], None] = release_thread  # also where the model could be loaded in part alone
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
@@ -96,9 +96,7 @@ class Worker:
             reason = f"{type(exc).__name__}: {exc}"
         finally:
             try:
-                gc.unfreeze()
-                gc.collect()  # so that the memory is free again before the model is loaded anew
-                release_thread()
+                self._release()
             finally:
                 self._post(report, reason)
 
@@ -110,6 +108,7 @@ class Worker:
             raise _LoadFailed(str(exc)) from None
 
     def _serve(self, runtime: Runtime) -> None:
+        self._release = runtime.release
         scheduler = Scheduler(
             runtime.engine,
             self._inbox,
@@ -126,9 +125,6 @@ class Worker:
             drafts=runtime.drafts,
         )
         self._post(self._owner.loaded, model)
-        # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in
-        # which nothing is answered.
-        gc.freeze()
         try:
             scheduler.run()
         finally:

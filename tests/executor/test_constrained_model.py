@@ -82,7 +82,7 @@ CITY = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MlxExecutor]:
-    async with demo_executor(demo_model, tmp_path_factory.mktemp("home"), max_concurrency=4) as executor:
+    async with demo_executor(demo_model, tmp_path_factory.mktemp("home"), max_concurrency=10) as executor:
         yield executor
 
 
