@@ -1,5 +1,6 @@
 """The log's lines of requests that generate nothing: only there from debug level 1 on, so that no other server pays."""
 
+import logging
 import time
 from collections.abc import Iterable
 
@@ -7,8 +8,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.endpoints.generation import GenerationEndpoint
-from service.http.request_log import logger
 
+logger = logging.getLogger("anyclaude.access")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

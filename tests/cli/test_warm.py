@@ -70,9 +70,14 @@ def test_the_setting_warms_at_the_start(terminal: Terminal) -> None:
     write(terminal, "wrong.json", "no JSON")
     terminal.configure(executor="scripted", warm=["./wrong.json", "./a.json", "./missing.json"])
     with terminal.start("serve") as server:
-        until(terminal.health, "the server")
+        assert server.stderr is not None
+        said = ""
+        while "missing.json" not in said:  # the last of them
+            line = server.stderr.readline()
+            assert line, said
+            said += line
         server.terminate()
-        _, said = server.communicate(timeout=PATIENCE_SECONDS)
+        server.communicate(timeout=PATIENCE_SECONDS)
     assert "is warmed with" in said
     assert "a.json: 3 tokens" in said
     assert said.count("is not warmed with") == 2

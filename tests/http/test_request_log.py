@@ -115,7 +115,7 @@ async def test_a_request_that_generates_nothing_has_its_line_too(
 ) -> None:
     request = RawRequest(path, b"{}", method=method)
     (line,) = map(json.loads, await logged(tmp_path, [request], 1, "json"))
-    assert (line["logger"], line["path"], line["status"]) == ("anyclaude.request", shown, status)
+    assert (line["logger"], line["path"], line["status"]) == ("anyclaude.access", shown, status)
     assert line["request_id"].startswith("req_")
     assert CANARY not in str(line)
     assert await logged(tmp_path, [RawRequest(path, b"{}", method=method)], 0, "json") == []
