@@ -102,8 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="On CPU devices, expand quantized weights when memory allows: many times faster.")
     ] = True
     prompt_lookup: Annotated[
-        bool, Meta(description="Guess that a greedy answer repeats text it has seen: several tokens at once in edits.")
-    ] = False
+        bool | None,
+        Meta(description="Guess that a greedy answer repeats text it has seen. Null: on CPU devices, where it pays."),
+    ] = None
     draft_model: Annotated[
         str | None,
         Meta(description="A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id."),

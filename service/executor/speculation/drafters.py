@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from service.executor.model import LoadedModel, load_model
 from service.executor.run import Run
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
@@ -51,18 +53,26 @@ class Drafters:
         return Solo(model, run, drafters, end_tokens=end_tokens, tally=self.tally)
 
 
+def default_lookup() -> bool:
+    """Where it has been measured, it pays: 3 times the speed of plain decoding in edits of code, and no loss in prose.
+    That was on a CPU; on Metal and CUDA nobody has."""
+    return bool(mx.default_device() == mx.cpu)
+
+
 def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int) -> Drafters:
     """Nobody, where the settings say so or nothing can be taken back. Raises `InvalidModel` for a draft model that does
     not fit the model, and what `load_model` raises."""
-    if settings.draft_model is None and not settings.prompt_lookup:
+    lookup = default_lookup() if settings.prompt_lookup is None else settings.prompt_lookup
+    if settings.draft_model is None and not lookup:
         return Drafters(lookup=False)
     if not can_take_back(loaded.model):
-        log.warning("Nothing is drafted for this model: what it has read cannot be taken back")
+        if settings.draft_model is not None or settings.prompt_lookup:
+            log.warning("Nothing is drafted for this model: what it has read cannot be taken back")
         return Drafters(lookup=False)
     draft = None
     if settings.draft_model is not None:
         draft = _load_draft(Path(settings.draft_model), loaded, settings, chunk_tokens)
-    return Drafters(lookup=settings.prompt_lookup, draft=draft)
+    return Drafters(lookup=lookup, draft=draft)
 
 
 def _load_draft(path: Path, main: LoadedModel, settings: Settings, chunk_tokens: int) -> DraftModel:

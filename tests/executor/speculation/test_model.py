@@ -50,13 +50,13 @@ async def answers(executor: MlxExecutor) -> dict[str, Any]:
 
 
 async def test_the_same_texts_by_lookup_and_by_a_draft_model(demo_model: Path, tmp_path: Path) -> None:
-    async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0) as executor:
+    async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=False) as executor:
         plain = await answers(executor)
         assert executor.status().drafted_tokens == 0
     async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=True) as executor:
         assert await answers(executor) == plain
         assert executor.status().accepted_draft_tokens > 40
-    own = {"draft_model": str(demo_model), "prefix_disk_bytes": 0}
+    own = {"draft_model": str(demo_model), "prompt_lookup": False, "prefix_disk_bytes": 0}
     async with demo_executor(demo_model, tmp_path, **own) as executor:
         assert (await answer(executor, REQUESTS["an edit"])).choices == plain["an edit"]
         status = executor.status()
@@ -66,7 +66,7 @@ async def test_the_same_texts_by_lookup_and_by_a_draft_model(demo_model: Path, t
 async def test_a_second_request_and_one_that_leaves_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
     long = question("one two three four", max_tokens=300)
     short = question("five six seven", max_tokens=30)
-    async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0) as executor:
+    async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=False) as executor:
         expected = [(await answer(executor, request)).choices for request in (long, short)]
     own = {"draft_model": str(tiny_model), "prompt_lookup": True}
     async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, **own) as executor:
@@ -106,7 +106,7 @@ async def test_a_draft_model_of_another_vocabulary_is_refused_with_the_differenc
 
 async def test_what_is_drawn_is_drawn_as_before(tiny_model: Path, tmp_path: Path) -> None:
     drawn = question("one two", max_tokens=30, sampling=SamplingParams(temperature=1.0, seed=3))
-    async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0) as executor:
+    async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=False) as executor:
         expected = (await answer(executor, drawn)).choices
     async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=True) as executor:
         assert (await answer(executor, drawn)).choices == expected
