@@ -28,10 +28,12 @@ class Store(Protocol):
 
 
 class RawMemory:
-    """`collections.OrderedDict` in the order of use, with room for so many items."""
+    """`collections.OrderedDict` in the order of use, with room for so many items and bytes, as a cache must have."""
 
-    def __init__(self, max_items: int = 100_000) -> None:
+    def __init__(self, max_items: int = 100_000, max_bytes: int = PLENTY_BYTES) -> None:
         self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._entries: OrderedDict[str, bytes] = OrderedDict()
 
     async def get(self, key: str) -> bytes | None:
@@ -41,10 +43,11 @@ class RawMemory:
         return value
 
     async def set(self, key: str, value: bytes) -> None:
+        self._bytes += len(value) - len(self._entries.get(key, b""))
         self._entries[key] = value
         self._entries.move_to_end(key)
-        if len(self._entries) > self._max_items:
-            self._entries.popitem(last=False)
+        while len(self._entries) > self._max_items or self._bytes > self._max_bytes:
+            self._bytes -= len(self._entries.popitem(last=False)[1])
 
     async def aclose(self) -> None:
         self._entries.clear()

@@ -1,5 +1,6 @@
 """`memory://`: the store inside the process. Least recently used goes first, by count and by bytes."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ class MemoryBackend:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_items = max_items
+        self._most_items = math.inf if max_items is None else max_items
         self._max_bytes = max_bytes
         self._clock = clock
         # Each is the value and when it expires; the least recently used stands first.
@@ -61,15 +63,19 @@ class MemoryBackend:
         return value, None if expires_at is None else expires_at - self._clock()
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        self._remove(key)
-        added = len(key) + len(value)
-        if added > self._max_bytes or (ttl is not None and ttl <= 0):
+        size = len(key) + len(value)
+        if size > self._max_bytes or (ttl is not None and ttl <= 0):
+            self._remove(key)
             return
-        self._entries[key] = value, None if ttl is None else self._clock() + ttl
-        self._bytes += added
-        while self._bytes > self._max_bytes or (self._max_items is not None and len(self._entries) > self._max_items):
-            self._remove(next(iter(self._entries)))
-            self._evictions += 1
+        entries = self._entries
+        before = entries.get(key)
+        entries[key] = value, None if ttl is None else self._clock() + ttl
+        if before is not None:
+            entries.move_to_end(key)
+            size -= len(key) + len(before[0])
+        self._bytes += size
+        if self._bytes > self._max_bytes or len(entries) > self._most_items:
+            self._evict()
 
     async def delete(self, key: str) -> bool:
         existed = await self.get(key) is not None
@@ -100,6 +106,11 @@ class MemoryBackend:
     async def aclose(self) -> None:
         self._entries.clear()
         self._bytes = 0
+
+    def _evict(self) -> None:
+        while self._bytes > self._max_bytes or len(self._entries) > self._most_items:
+            self._remove(next(iter(self._entries)))
+            self._evictions += 1
 
     def _remove(self, key: str) -> None:
         entry = self._entries.pop(key, None)

@@ -16,16 +16,21 @@ from benchmarks.request_bodies import story
 
 MAX_CONCURRENCY = 8
 CONCURRENCIES = (1, 4, 8)
+MOST_ROUNDS = 2
 NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Load(msgspec.Struct, frozen=True):
-    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times."""
+    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times at the
+    highest concurrency, and more often where a round makes fewer tokens."""
 
     model: str
     tokens: int
     requests: int
     rounds: int
+
+    def rounds_at(self, concurrency: int) -> int:
+        return self.rounds * min(MOST_ROUNDS, MAX_CONCURRENCY // concurrency)
 
 
 class Tally(msgspec.Struct):
@@ -64,8 +69,9 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
             await _generate(warmed, Tally(), numbers, MAX_CONCURRENCY, load, stream=False)
         for stream, concurrency in itertools.product((False, True), CONCURRENCIES):
             ours, theirs = Tally(), Tally()
-            for _ in range(load.rounds):
-                for side, tally in ((port, ours), (peer_port, theirs)):
+            for number in range(load.rounds_at(concurrency)):
+                sides = ((port, ours), (peer_port, theirs))
+                for side, tally in sides if number % 2 else reversed(sides):
                     await _generate(side, tally, numbers, concurrency, load, stream=stream)
             name = _name(load.model, concurrency, stream=stream)
             values |= {f"{name}, over mlx_lm.server": ours.rate / theirs.rate, name: ours.rate}
@@ -111,5 +117,5 @@ CASE = Case(
         *(Measure(name=name, unit="tokens/s") for name in NAMES),
     ),
     run=run,
-    timeout_seconds=300.0,
+    timeout_seconds=600.0,
 )
