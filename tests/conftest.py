@@ -10,6 +10,10 @@ from service.models.blas import load_openblas
 from service.models.demo import ensure_demo
 from service.models.progress import Silent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads of OpenBLAS wait for each other by spinning: those of two processes on two cores, for most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Before any test imports MLX; without it the tests on real models take ten times as long on Linux.
 load_openblas()
 

@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import BatchGenerator
 
+from service.executor.protocols import TokenChances
 from service.executor.run import Drawn, Run
 from service.executor.sampling import greedy
-from service.executor.scheduler import TokenChances
 
 
 class Batch:

@@ -10,8 +10,8 @@ from service.executor.batch import Batch
 from service.executor.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.messages import PromptUse, Sequence
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
+from service.executor.protocols import Token
 from service.executor.run import Drawn, Run
-from service.executor.scheduler import Token
 from service.executor.speculation.drafters import Drafters
 from service.executor.speculation.solo import Solo
 from service.executor.turns import Turns

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallStarted
-from service.executor.scheduler import EndReason, Token, TokenChances
+from service.executor.protocols import EndReason, Token, TokenChances
 from service.executor.text import Detokenizer, Scanner, Vocabulary
 from service.generation import TokenLogprob, TopLogprob
 from service.tool_calling.calls import Counts

@@ -9,8 +9,8 @@ from service.executor.constraint import Constraint
 from service.executor.messages import Sequence
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.tree import common_length
+from service.executor.protocols import EndReason, TokenChances
 from service.executor.sampling import greedy, make_logits_processors, make_sampler
-from service.executor.scheduler import EndReason, TokenChances
 
 
 class Run:

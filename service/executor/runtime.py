@@ -10,7 +10,7 @@ import msgspec
 
 from service.executor.base import ModelProfile
 from service.executor.messages import Prompt, Sequence
-from service.executor.scheduler import Engine, Writer
+from service.executor.protocols import Engine, Writer
 from service.executor.speculation.drafter import DraftTally
 from service.generation import GenerationRequest
 from service.settings import Settings

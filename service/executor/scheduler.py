@@ -9,12 +9,10 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Literal, Protocol
 
 import msgspec
 
 from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
-from service.events import Event
 from service.executor.messages import (
     Abort,
     Aborted,
@@ -28,12 +26,12 @@ from service.executor.messages import (
     Shutdown,
     Submit,
 )
+from service.executor.protocols import Engine, EngineLost, Token, Writer
 from service.executor.pulse import Pulse
 from service.executor.turns import Turns
 
 log = logging.getLogger(__name__)
 
-EndReason = Literal["stop", "length"]
 RETRY_AFTER_SECONDS = 5.0
 FAILURES_IN_A_ROW = 3
 """So often the engine may fail without any progress in between; then rebuilding it does not help."""
@@ -41,82 +39,6 @@ FAILURES_IN_A_ROW = 3
 LEAST_TOKENS = 1024
 """An answer of no stated length may be kept shorter than the context allows, for want of memory, but not than this: it
 would more often break off than end."""
-
-
-class EngineLost(Exception):
-    """The engine cannot be made to work again on this thread: it must be loaded anew."""
-
-
-class TokenChances(msgspec.Struct, frozen=True, gc=False):
-    """How likely a token was, as natural logarithms, and the likeliest `(token, logprob)` in falling order."""
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-class Token(msgspec.Struct, frozen=True, gc=False):
-    """One decoded token of one sequence. With `end` it is the last: on `stop` it is an end-of-text token, which has
-    no text. `chances` are there where the request asked for them. `error` says why the sequence cannot go on. The last
-    token may tell how the prompt was read."""
-
-    sequence: int
-    id: int
-    end: EndReason | None = None
-    chances: TokenChances | None = None
-    error: str = ""
-    prompt_use: PromptUse | None = None
-
-
-class Engine(Protocol):
-    """Runs sequences side by side. Only the scheduler's thread calls it. `prompt_tokens_read` grows with every part of
-    a prompt that was read."""
-
-    @property
-    def prompt_tokens_read(self) -> int: ...
-
-    def shortfall(self, sequences: list[Sequence]) -> int:
-        """The bytes that are missing to run these side by side up to their last token; 0 or less: they fit."""
-        ...
-
-    def memory_bytes(self) -> int: ...
-    def prefix_cache_bytes(self) -> int: ...
-
-    def insert(self, sequence: Sequence) -> None:
-        """The sequence takes part from the next `step` on, its prompt first. Raises for what is wrong with it alone."""
-        ...
-
-    def remove(self, sequence: int) -> PromptUse | None:
-        """Frees a sequence that has not ended, in whatever phase it is. May tell how its prompt was read."""
-        ...
-
-    def step(self) -> list[Token]:
-        """Decodes a token of each sequence, or several, in their order, and reads at most one chunk of the waiting
-        prompts. Nothing of a sequence follows its `end`."""
-        ...
-
-    def reset(self) -> None:
-        """Drops every sequence, and makes the engine usable again after an exception."""
-        ...
-
-    def close(self) -> None:
-        """Frees what the engine holds. Nothing else is called after it."""
-        ...
-
-
-class Writer(Protocol):
-    """Turns the tokens of one sequence into events."""
-
-    @property
-    def stopped(self) -> bool:
-        """A stop string has been met: nothing more is to be written."""
-        ...
-
-    @property
-    def reasoning_tokens(self) -> int: ...
-    def feed(self, token: Token) -> list[Event]: ...
-    def finish(self, reason: EndReason) -> list[Event]:
-        """What was held back, and `ChoiceFinished`."""
-        ...
 
 
 class _Running:

@@ -16,8 +16,8 @@ from service.errors import ContextLengthExceeded, EngineFailed
 from service.executor.base import ModelProfile
 from service.executor.messages import Sequence
 from service.executor.mlx import MlxExecutor
+from service.executor.protocols import Engine, Token
 from service.executor.runtime import Loader, Runtime, load_runtime
-from service.executor.scheduler import Engine, Token
 from service.generation import Completion, SamplingParams
 from service.settings import Settings
 from tests.executor.engines import failing_at, question, until

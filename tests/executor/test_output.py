@@ -2,7 +2,7 @@ import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
 from service.executor.output import ChoiceWriter, Parser, ReasoningMarkers, ReasoningSplitter
-from service.executor.scheduler import EndReason, Token, TokenChances
+from service.executor.protocols import EndReason, Token, TokenChances
 from service.executor.text import Vocabulary
 from service.generation import Tool
 from service.tool_calling import StreamParser

@@ -19,7 +19,8 @@ from service.executor.messages import (
     Shutdown,
     Submit,
 )
-from service.executor.scheduler import LEAST_TOKENS, EngineLost, Scheduler, Token, Writer
+from service.executor.protocols import EngineLost, Token, Writer
+from service.executor.scheduler import LEAST_TOKENS, Scheduler
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, question, sequence
 
 

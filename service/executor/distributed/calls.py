@@ -9,7 +9,7 @@ from collections.abc import Sequence as Sequential
 import msgspec
 
 from service.executor.messages import Sequence
-from service.executor.scheduler import Token
+from service.executor.protocols import Token
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):

@@ -8,7 +8,7 @@ import msgspec
 
 from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, encode, insert
 from service.executor.messages import PromptUse, Sequence
-from service.executor.scheduler import Engine, EngineLost, Token
+from service.executor.protocols import Engine, EngineLost, Token
 
 log = logging.getLogger(__name__)
 

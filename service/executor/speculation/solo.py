@@ -7,9 +7,9 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
 from service.executor.prefix.tree import common_length
+from service.executor.protocols import EndReason
 from service.executor.run import Drawn, Run
 from service.executor.sampling import greedy
-from service.executor.scheduler import EndReason
 from service.executor.speculation.drafter import Drafter, DraftTally, Pace
 
 log = logging.getLogger(__name__)

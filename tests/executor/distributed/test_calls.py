@@ -21,7 +21,7 @@ from service.executor.distributed.calls import (
     insert,
 )
 from service.executor.messages import Grammar, Prompt, PromptUse, Sequence
-from service.executor.scheduler import Token, TokenChances
+from service.executor.protocols import Token, TokenChances
 from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall
 from tests.executor.engines import sequence
 

@@ -11,7 +11,7 @@ from service.executor.distributed.following import OutOfStep, follow
 from service.executor.distributed.leading import LeadingEngine, RankLost
 from service.executor.distributed.local import LocalRanks, local_ranks
 from service.executor.messages import Grammar, Prompt
-from service.executor.scheduler import EngineLost, Token
+from service.executor.protocols import EngineLost, Token
 from service.generation import GenerationRequest
 from tests.executor.engines import CountingEngine, sequence
 

@@ -11,7 +11,7 @@ from service.executor.engine import STEPS_ALONE, BatchEngine
 from service.executor.messages import Prompt, PromptUse, Sequence
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
 from service.executor.prefix.state import PromptCaches
-from service.executor.scheduler import Token
+from service.executor.protocols import Token
 from service.executor.speculation.draft_model import DraftModel
 from service.executor.speculation.drafters import Drafters
 from service.executor.speculation.solo import can_take_back
