@@ -19,6 +19,7 @@ FORBIDDEN = [
     ("service/response_cache", ("service.endpoints", "service.dialects", "starlette", "mlx")),
     ("service/executor", ("service.endpoints", "service.dialects", "service.response_cache", "starlette")),
     ("service/executor/scheduler.py", ("mlx", "mlx_lm")),
+    ("service/executor/protocols.py", ("mlx", "mlx_lm")),
     ("service/tool_calling", ("service.executor", "service.dialects", "starlette", "mlx")),
     ("service/models", ("service.endpoints", "service.dialects", "service.response_cache", "starlette")),
     ("service/endpoints", ("mlx", "mlx_lm", "hypercorn")),
