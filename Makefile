@@ -17,8 +17,9 @@ setup:
 run: setup
 	"$(VENV)/bin/anyclaude" serve $(ARGS)
 
+# Two processes; each test file is run by one of them, in its order.
 test: setup
-	"$(VENV)/bin/python" -m pytest $(ARGS) --cov
+	"$(VENV)/bin/python" -m pytest -n 2 --dist loadfile $(ARGS) --cov
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .
