@@ -63,19 +63,22 @@ class MemoryBackend:
         return value, None if expires_at is None else expires_at - self._clock()
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        size = len(key) + len(value)
-        if size > self._max_bytes or (ttl is not None and ttl <= 0):
-            self._remove(key)
-            return
+        expires_at = None
+        if ttl is not None:
+            if ttl <= 0:
+                self._remove(key)
+                return
+            expires_at = self._clock() + ttl
         entries = self._entries
         before = entries.get(key)
-        entries[key] = value, None if ttl is None else self._clock() + ttl
-        if before is not None:
+        entries[key] = value, expires_at
+        if before is None:
+            self._bytes += len(key) + len(value)
+        else:
             entries.move_to_end(key)
-            size -= len(key) + len(before[0])
-        self._bytes += size
+            self._bytes += len(value) - len(before[0])
         if self._bytes > self._max_bytes or len(entries) > self._most_items:
-            self._evict()
+            self._evict(key)
 
     async def delete(self, key: str) -> bool:
         existed = await self.get(key) is not None
@@ -107,7 +110,10 @@ class MemoryBackend:
         self._entries.clear()
         self._bytes = 0
 
-    def _evict(self) -> None:
+    def _evict(self, newest: str) -> None:
+        """What alone is too large goes, and nothing else for it."""
+        if len(newest) + len(self._entries[newest][0]) > self._max_bytes:
+            self._remove(newest)
         while self._bytes > self._max_bytes or len(self._entries) > self._most_items:
             self._remove(next(iter(self._entries)))
             self._evictions += 1
