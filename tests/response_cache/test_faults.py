@@ -150,7 +150,7 @@ async def test_what_is_unwritten_is_bounded() -> None:
 @pytest.mark.parametrize(
     "value",
     [b"", b"garbage", bytes([RECORD_VERSION]) + b"\0\0\0\0", b"\0" * 100, "text", 3, memoryview(b"x")],
-    ids=repr,
+    ids=["nothing", "no record", "a wrong checksum", "another version", "a text", "a number", "a view"],
 )
 async def test_garbage_in_the_store_is_a_miss(value: object) -> None:
     class Garbage(MemoryBackend):

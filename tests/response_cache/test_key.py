@@ -284,7 +284,9 @@ def wire_key(dialect: OpenAIChat | AnthropicMessages, body: dict[str, Any], inde
     return key_of(dialect.decode(encoded, DEFAULTS).request)
 
 
-@pytest.mark.parametrize(("dialect", "body", "change"), MEANINGLESS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("dialect", "body", "change"), MEANINGLESS, ids=lambda value: getattr(value, "name", None) or str(value)[:60]
+)
 def test_what_carries_no_meaning(
     dialect: OpenAIChat | AnthropicMessages, body: dict[str, Any], change: dict[str, Any]
 ) -> None:
