@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.executor.distributed.calls import Remove, Terms
@@ -43,8 +44,8 @@ def test_shared_settings_are_settings() -> None:
 
 
 def test_nothing_is_drafted(caplog: pytest.LogCaptureFixture) -> None:
-    assert without_drafts(OWN) == OWN
+    assert without_drafts(OWN) == msgspec.structs.replace(OWN, prompt_lookup=False)
     assert not caplog.records
     drafting = Settings(home=OWN.home, prompt_lookup=True, draft_model="small")
-    assert without_drafts(drafting) == Settings(home=OWN.home)
+    assert without_drafts(drafting) == Settings(home=OWN.home, prompt_lookup=False)
     assert "Nothing is drafted" in caplog.text
