@@ -1,11 +1,14 @@
 """Models for all tests. Everything else that a test needs is made by the test, or beside it."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.tiny_model import write_tiny_model
+from service.logs import OURS, ServiceHandler
 from service.models.blas import load_openblas
 from service.models.demo import ensure_demo
 from service.models.progress import Silent
@@ -29,3 +32,14 @@ def demo_model() -> Path:
 def tiny_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model that costs next to nothing, with the demo model's tokenizer."""
     return write_tiny_model(demo_model, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """What `configure` has set is taken back after the test."""
+    yield
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
+        root.removeHandler(handler)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.NOTSET)

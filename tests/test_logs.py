@@ -3,27 +3,19 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.logs import OURS, ServiceHandler, configure, escape_controls
+from service.logs import configure, escape_controls
 from service.settings import DebugLevel, LogFormat, Settings
 
 logger = logging.getLogger("anyclaude.request")
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    yield
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
-        root.removeHandler(handler)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def configured(level: DebugLevel = 0, log_format: LogFormat = "text") -> io.StringIO:

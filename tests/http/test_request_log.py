@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.app import create_app
-from service.logs import OURS, ServiceHandler, configure
+from service.logs import configure
 from service.settings import DebugLevel, LogFormat
 from tests.serving import RawRequest, settings
 
@@ -36,14 +35,7 @@ BODIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    yield
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, ServiceHandler)]:
-        root.removeHandler(handler)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 async def logged(tmp_path: Path, requests: list[RawRequest], level: DebugLevel, log_format: LogFormat) -> list[str]:
