@@ -19,6 +19,7 @@ from service.tool_calling.watch import CallTally, CallWatch
 if TYPE_CHECKING:
     from service.executor.model import LoadedModel
     from service.executor.prefix.cache import Prefixes
+    from service.executor.prompt import PromptRenderer
 
 
 class Renderer(Protocol):
@@ -78,13 +79,9 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.boundaries import SegmentingRenderer
     from service.executor.engine import BatchEngine, default_chunk_tokens
     from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
-    from service.executor.output import ChoiceWriter, ReasoningSplitter
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
-    from service.executor.text import Vocabulary
-    from service.tool_calling import StreamParser
-    from service.tool_calling.instructions import offered_tools
 
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
@@ -100,11 +97,32 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         drafters=drafters,
     )
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
+    renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
+    tally = CallTally()
+    # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in which
+    # nothing is answered.
+    gc.freeze()
+    return Runtime(
+        engine=engine,
+        renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
+        open_writer=writer_opener(loaded, prompts, tally),
+        logits=loaded.logits,
+        device=loaded.device,
+        tally=tally,
+        drafts=drafters.tally,
+        release=release_thread,
+    )
+
+
+def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally) -> Callable[[Sequence], Writer]:
+    """What opens the writer of each sequence, in the forms that the model was trained on. `tally` counts its calls."""
+    from service.executor.output import ChoiceWriter, ReasoningSplitter
+    from service.executor.text import Vocabulary
+    from service.tool_calling import StreamParser
+    from service.tool_calling.instructions import offered_tools
+
     vocabulary = Vocabulary(loaded.tokenizer)
     markers, family = prompts.reasoning, prompts.tool_family
-    renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
-
-    tally = CallTally()
 
     def open_writer(sequence: Sequence) -> Writer:
         request = sequence.request
@@ -119,16 +137,4 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
             watch=CallWatch(tools, tally) if tools else None,
         )
 
-    # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in which
-    # nothing is answered.
-    gc.freeze()
-    return Runtime(
-        engine=engine,
-        renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
-        open_writer=open_writer,
-        logits=loaded.logits,
-        device=loaded.device,
-        tally=tally,
-        drafts=drafters.tally,
-        release=release_thread,
-    )
+    return open_writer
