@@ -1,4 +1,5 @@
-"""What prompt lookup does to the speed of one answer: for code that is written again with a change, and for prose.
+"""What guessing does to the speed of one answer: code that is written again with a change, prose, and a call of a tool
+whose brackets and keys its grammar knows.
 
 Both servers run side by side and answer the same requests in turn. A draft model is not measured: it would have to be
 several times smaller than the model, and no smaller one of the demo model's vocabulary is at hand.
@@ -39,14 +40,55 @@ CODE = '''class Basket:
     def is_empty(self):
         return len(self.items) == 0
 '''
+EDIT = {
+    "type": "function",
+    "function": {
+        "name": "replace_in_file",
+        "description": "Replaces a text in a file.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "file_path": {"type": "string", "maxLength": 24},
+                "old_string": {"type": "string", "maxLength": 16},
+                "new_string": {"type": "string", "maxLength": 16},
+                "replace_all": {"type": "boolean"},
+                "encoding": {"enum": ["utf-8", "utf-16", "latin-1"]},
+            },
+            "required": ["file_path", "old_string", "new_string", "replace_all", "encoding"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+class Task(msgspec.Struct, frozen=True):
+    """`form` is what else is in its requests. An answer of less than half of `tokens` would measure nothing."""
+
+    prompts: tuple[str, ...]
+    tokens: int = 160
+    form: dict[str, Any] = {}
+
+
 TASKS = {
-    "code edit": (
-        f"Repeat this file. Change nothing but the name of the class, which becomes Cart:\n```python\n{CODE}```",
-        f"Repeat this file. Change nothing but the method total, which becomes price:\n```python\n{CODE}```",
+    "code edit": Task(
+        (
+            f"Repeat this file. Change nothing but the name of the class, which becomes Cart:\n```python\n{CODE}```",
+            f"Repeat this file. Change nothing but the method total, which becomes price:\n```python\n{CODE}```",
+        )
     ),
-    "free prose": (
-        "Write a very long story about seven ships and what became of them.",
-        "Explain at length how bread is made, and why it rises.",
+    "free prose": Task(
+        (
+            "Write a very long story about seven ships and what became of them.",
+            "Explain at length how bread is made, and why it rises.",
+        )
+    ),
+    "tool call": Task(
+        (
+            "In src/basket.py, replace the name Basket by the name Cart everywhere. The file is in UTF-8.",
+            "Replace the word total by the word price in the file README.md, once. The file is in UTF-8.",
+        ),
+        tokens=80,
+        form={"tools": [EDIT], "tool_choice": "required"},
     ),
 }
 
@@ -59,37 +101,36 @@ class Answer(msgspec.Struct, frozen=True):
 
 async def run(run: Run) -> dict[str, float]:
     model = str(await dense_demo(run))
-    tokens = run.pick(160, 40)
     values: dict[str, float] = {}
     async with (
         service(run.scratch, model, promptLookup=False, **NO_CACHES) as without,
         service(run.scratch, model, promptLookup=True, **NO_CACHES) as with_lookup,
     ):
         for port in (without, with_lookup):
-            await _ask(port, "Say hello.", 4)
+            await _ask(port, "Say hello.", 4, {})
         differing = 0
-        for task, prompts in TASKS.items():
+        for name, task in TASKS.items():
             rates: list[tuple[float, float]] = []
-            for prompt in prompts[: run.pick(len(prompts), 1)]:
-                plain, faster = await _decode(without, prompt, tokens), await _decode(with_lookup, prompt, tokens)
+            for prompt in task.prompts[: run.pick(len(task.prompts), 1)]:
+                plain, faster = await _decode(without, prompt, task), await _decode(with_lookup, prompt, task)
                 differing += plain.text != faster.text
                 rates.append((plain.tokens / plain.seconds, faster.tokens / faster.seconds))
             slow, fast = (statistics.mean(side) for side in zip(*rates, strict=True))
             ratio = statistics.mean(fast / slow for slow, fast in rates)
-            values |= {_ratio(task): ratio, _rate(task, "with"): fast, _rate(task, "without"): slow}
+            values |= {_ratio(name): ratio, _rate(name, "with"): fast, _rate(name, "without"): slow}
     return values | {DIFFERING: float(differing)}
 
 
-async def _decode(port: int, prompt: str, tokens: int) -> Answer:
+async def _decode(port: int, prompt: str, task: Task) -> Answer:
     """What follows the first token: reading the prompt does not count."""
-    first = await _ask(port, prompt, 1)
-    whole = await _ask(port, prompt, 1 + tokens)
-    if whole.tokens < 1 + tokens // 2:
-        raise UnexpectedResponse(f"Expected about {tokens} tokens, found {whole.tokens}: {whole.text!r}")
+    first = await _ask(port, prompt, 1, task.form)
+    whole = await _ask(port, prompt, 1 + task.tokens, task.form)
+    if whole.tokens < 1 + task.tokens // 2:
+        raise UnexpectedResponse(f"Expected about {task.tokens} tokens, found {whole.tokens}: {whole.text!r}")
     return Answer(whole.text, whole.tokens - first.tokens, whole.seconds - first.seconds)
 
 
-async def _ask(port: int, prompt: str, tokens: int) -> Answer:
+async def _ask(port: int, prompt: str, tokens: int, form: dict[str, Any]) -> Answer:
     body: dict[str, Any] = {
         "model": "default_model",
         "messages": [{"role": "user", "content": prompt}],
@@ -97,14 +138,19 @@ async def _ask(port: int, prompt: str, tokens: int) -> Answer:
         "max_tokens": tokens,
     }
     started = time.perf_counter()
-    response = await fetch(port, post_json("/v1/chat/completions", body))
+    response = await fetch(port, post_json("/v1/chat/completions", body | form))
     seconds = time.perf_counter() - started
     answer = response.json()
-    return Answer(answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"], seconds)
+    return Answer(_text(answer["choices"][0]["message"]), answer["usage"]["completion_tokens"], seconds)
+
+
+def _text(message: dict[str, Any]) -> str:
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    return "".join([message["content"] or "", *(f"{call['name']}({call['arguments']})" for call in calls)])
 
 
 def _ratio(task: str) -> str:
-    return f"{task}, with prompt lookup over without"
+    return f"{task}, with guesses over without"
 
 
 def _rate(task: str, side: str) -> str:
@@ -114,10 +160,11 @@ def _rate(task: str, side: str) -> str:
 DIFFERING = "answers that differ"
 
 CASE = Case(
-    title="Prompt lookup: tokens per second of one answer",
+    title="Guessed tokens: tokens per second of one answer",
     measures=(
         Measure(name=_ratio("code edit"), at_least=1.5),
         Measure(name=_ratio("free prose"), at_least=0.95),
+        Measure(name=_ratio("tool call"), at_least=1.5),
         *(Measure(name=_rate(task, side), unit="tokens/s") for task in TASKS for side in ("with", "without")),
         Measure(name=DIFFERING, unit="answers"),
     ),

@@ -19,29 +19,78 @@ class Constraint:
     found, while the device works. Only the draw comes behind it.
     """
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, grammar: Grammar, prompt_tokens: int) -> None:
         self.error = ""
         self._matcher = grammar.matcher.deep_copy()
-        self._bits = allocate_token_bitmask(1, grammar.tokens)
-        self._begun = False
+        self._vocabulary = grammar.tokens
+        self._followed = prompt_tokens  # of the sequence's tokens
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """`tokens` ends with the last of the prompt at first, then with the token drawn in the step before."""
-        last = tokens[-1:]
-        start: Any = mx.async_eval
-        start(last)
-        start(logits)
-        if self._begun and not self.error:
-            self._matcher.consume_token(_id(last))
-        self._begun = True
-        if not self.error:
-            fill_next_token_bitmask(self._matcher, self._bits)
-            self.error = self._matcher.get_error()
-        return logits if self.error else _masked(logits, self._bits)
+        """All `tokens` so far `[length]`, prompt first, and logits `[1, vocabulary]` of the next."""
+        drawn = tokens[self._followed :]
+        _start(drawn, logits)
+        self._consume(_ids(drawn))
+        return self._held(logits, [])
+
+    def follow(self, tokens: list[int]) -> None:
+        """These are all tokens so far, prompt first."""
+        self._consume(tokens[self._followed :])
+
+    def forced(self) -> list[int]:
+        """What must come next, as the tokenizer would write it; none where there is a choice."""
+        return [] if self.error else list(self._matcher.compute_ff_tokens())
+
+    def permitted(self, draft: list[int]) -> list[int]:
+        """As much of the beginning of a draft as may come next."""
+        return [] if self.error else draft[: self._matcher.validate_tokens(draft)]
+
+    def look_ahead(self, inputs: mx.array, logits: mx.array, *, read: int) -> mx.array:
+        """Logits `[length, vocabulary]`, a row behind each of `inputs` `[length]`: the last of the first `read` tokens.
+        Those of them that are not followed yet may be guesses, and are not followed by this."""
+        _start(inputs, logits)
+        ahead = read - self._followed
+        return self._held(logits, _ids(inputs)[len(inputs) - ahead :])
+
+    def _consume(self, tokens: list[int]) -> None:
+        self._followed += len(tokens)
+        for token in tokens:
+            if not self.error:
+                self._take(token)
+                self.error = self._matcher.get_error()
+
+    def _take(self, token: int) -> int:
+        """How many tokens the matcher took: behind its end it takes none."""
+        if self._matcher.is_stopped():
+            return 0
+        self._matcher.consume_token(token)
+        return 1
+
+    def _held(self, logits: mx.array, ahead: list[int]) -> mx.array:
+        """The last row is for what comes behind all of `ahead`, the row before for what comes behind all but one."""
+        if self.error:
+            return logits
+        bits = allocate_token_bitmask(logits.shape[0], self._vocabulary)
+        first = logits.shape[0] - len(ahead)  # 0 where no row is for what comes next
+        if first > 0:
+            fill_next_token_bitmask(self._matcher, bits, 0)
+        taken = 0
+        for row, token in enumerate(ahead, first):
+            taken += self._take(token)
+            fill_next_token_bitmask(self._matcher, bits, row)
+        self.error = self._matcher.get_error()
+        if self.error:
+            return logits
+        self._matcher.rollback(taken)
+        return _masked(logits, bits)
 
 
-def _id(token: mx.array) -> int:
-    return int(np.asarray(token)[0])
+def _start(*arrays: mx.array) -> None:
+    start: Any = mx.async_eval
+    start(*arrays)
+
+
+def _ids(tokens: mx.array) -> list[int]:
+    return [int(token) for token in np.asarray(tokens)]
 
 
 def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> mx.array:

@@ -46,7 +46,8 @@ class Run:
         self.tokens = sequence.prompt.tokens
         self.sampler = make_sampler(sequence.sampling)
         self.processors = make_logits_processors(sequence.sampling, len(sequence.prompt.tokens))
-        self.constraint = Constraint(sequence.prompt.grammar) if sequence.prompt.grammar is not None else None
+        grammar = sequence.prompt.grammar
+        self.constraint = None if grammar is None else Constraint(grammar, len(self.tokens))
         if self.constraint is not None:
             self.processors.append(self.constraint)
         self.cache: list[Any] | None = None
@@ -80,8 +81,20 @@ class Run:
 
     @property
     def is_greedy(self) -> bool:
-        """Each token is the likeliest one as the model has it, and nothing else of it is asked for."""
-        return self.sampler is greedy and not self.processors and self.sequence.request.logprobs is None
+        """Each token is the likeliest as the model has it, of those that its grammar permits; and nothing else of it is
+        asked for."""
+        plain = all(processor is self.constraint for processor in self.processors)
+        return plain and self.sampler is greedy and self.sequence.request.logprobs is None
+
+    def extend(self, tokens: list[int]) -> None:
+        """These have been drawn, outside of the batch."""
+        self.tokens += tokens
+        if self.constraint is not None:
+            self.constraint.follow(self.tokens)
+
+    def permitted(self, draft: list[int]) -> list[int]:
+        """As much of the beginning of a draft as may come next."""
+        return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
         """Begins with what is known. Again, as long as nothing of its own has been read: more may be known by now."""

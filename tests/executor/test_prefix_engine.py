@@ -133,10 +133,10 @@ def transformer() -> Any:
     return make_model("llama")
 
 
-def make_model(kind: str) -> Any:
+def make_model(kind: str, **config: Any) -> Any:
     mx.random.seed(3)
     module = importlib.import_module(f"mlx_lm.models.{kind}")
-    made = module.Model(module.ModelArgs.from_dict(CONFIGS[kind]))
+    made = module.Model(module.ModelArgs.from_dict(CONFIGS[kind] | config))
     mx.eval(made.parameters())
     return made
 

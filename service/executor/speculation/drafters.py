@@ -10,6 +10,7 @@ from service.executor.model import LoadedModel, load_model
 from service.executor.run import Run
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
 from service.executor.speculation.drafter import Drafter, DraftTally
+from service.executor.speculation.forced import ForcedTokens
 from service.executor.speculation.lookup import PromptLookup
 from service.executor.speculation.solo import Solo, can_take_back
 from service.models.errors import InvalidModel
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class Drafters:
-    """For a model whose state can be taken back. The text itself is asked first, which costs nothing; then the model
-    `draft`."""
+    """For a model whose state can be taken back. A grammar is asked first, which is nearly always right; then the text
+    itself, which costs nothing; then the model `draft`."""
 
     def __init__(self, *, lookup: bool, draft: DraftModel | None = None) -> None:
         self.tally = DraftTally()
@@ -46,7 +47,9 @@ class Drafters:
 
     def open(self, model: Any, run: Run, end_tokens: set[int], *, with_model: bool) -> Solo:
         """`with_model`: there is memory for the draft model's state."""
-        drafters: list[Drafter] = [PromptLookup(run.tokens)] if self._lookup else []
+        drafters: list[Drafter] = [ForcedTokens(run.constraint)] if run.constraint is not None else []
+        if self._lookup:
+            drafters.append(PromptLookup(run.tokens))
         if self._draft is not None and with_model:
             self._draft.begin(run.sequence.request.caller, run.tokens)
             drafters.append(self._draft)

@@ -47,20 +47,22 @@ class Solo:
         self._ahead: mx.array | None = None  # drawn from all of the tokens, and not looked at yet
         self._steps = 0
         run.tokens, run.cache = list(run.tokens), self._cache
+        run.extend([])
         self._take_back()
 
     def step(self) -> list[Drawn]:
         """The next token, or several."""
         source = self._source()
-        draft = source.draft(self.run.left - 1) if source is not None and self._ahead is None else []
+        guess = source.draft(self.run.left - 1) if source is not None and self._ahead is None else []
+        draft = self.run.permitted(guess)
         tokens = self._check(draft) if draft else [self._next(look_ahead=source is None)]
         drawn = self._until_end(tokens)
         new = [each.token for each in drawn]
-        self.run.tokens += new
+        self.run.extend(new)
         if draft:
             self._take_back()
         for each in self._sources:
-            each.learn(new, draft if each is source else [])
+            each.learn(new, guess if each is source else [])
         self._tally.drafted += len(draft)
         self._tally.accepted += common_length(draft, new)
         self._steps += 1
@@ -95,6 +97,8 @@ class Solo:
         """Reads `[length]` tokens, and draws one behind each, as the batch draws."""
         logits = self._model(inputs[None], cache=self._cache)[0]
         self.run.read += inputs.size
+        if self.run.constraint is not None:
+            logits = self.run.constraint.look_ahead(inputs, logits, read=self.run.read)
         return greedy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def _until_end(self, tokens: list[int]) -> list[Drawn]:

@@ -4,22 +4,18 @@ import itertools
 from typing import Any
 
 import mlx.core as mx
-import msgspec
 import pytest
 
-from service.executor.engine import STEPS_ALONE, BatchEngine
-from service.executor.messages import Prompt, PromptUse, Sequence
-from service.executor.prefix.cache import NoPrefixCache, PrefixCache
-from service.executor.prefix.state import PromptCaches
-from service.executor.protocols import Token
+from service.executor.engine import STEPS_ALONE
+from service.executor.messages import PromptUse
 from service.executor.speculation.draft_model import DraftModel
 from service.executor.speculation.drafters import Drafters
 from service.executor.speculation.solo import can_take_back
 from service.generation import SamplingParams
 from tests.executor.engines import sequence
+from tests.executor.speculation.bench import CHUNK, NO_DRAFTS, Bench
 from tests.executor.test_prefix_engine import CONFIGS, make_model
 
-CHUNK = 16
 VOCABULARY = 199
 WORDS = [(7 * i) % 190 for i in range(45)]
 PROMPTS = {
@@ -30,51 +26,6 @@ PROMPTS = {
     "a loop": [5, 6, 7] * 15,
     "longer than a chunk": [(i * i) % 190 for i in range(90)],
 }
-NO_DRAFTS = Drafters(lookup=False)
-
-
-class Bench:
-    """An engine, stepped by hand. Asserts what the scheduler relies on: nothing of a sequence comes after its end."""
-
-    def __init__(self, model: Any, drafters: Drafters, *, end: int = 198, shares: bool = False) -> None:
-        prefixes = PrefixCache(PromptCaches(model), 10**9) if shares else NoPrefixCache()
-        self.drafters = drafters
-        self.engine = BatchEngine(
-            model, {end}, max_concurrency=4, chunk_tokens=CHUNK, prefixes=prefixes, drafters=drafters
-        )
-        self.tokens: dict[int, list[int]] = {}
-        self.ends: dict[int, Token] = {}
-        self.steps = 0
-
-    def start(self, prompt: list[int], max_tokens: int = 40, **fields: Any) -> int:
-        number = len(self.tokens)
-        started: Sequence = msgspec.structs.replace(
-            sequence(number, max_tokens=max_tokens), prompt=Prompt(prompt), **fields
-        )
-        self.tokens[number] = []
-        self.engine.insert(started)
-        return number
-
-    def step(self) -> None:
-        self.steps += 1
-        for token in self.engine.step():
-            assert token.sequence not in self.ends
-            self.tokens[token.sequence].append(token.id)
-            if token.end is not None:
-                self.ends[token.sequence] = token
-
-    def step_until(self, number: int, tokens: int) -> None:
-        while len(self.tokens[number]) < tokens:
-            self.step()
-
-    def finish(self, *numbers: int) -> list[list[int]]:
-        while not set(numbers) <= set(self.ends):
-            self.step()
-        return [self.tokens[number] for number in numbers]
-
-    def run(self, prompt: list[int], **fields: Any) -> list[int]:
-        (tokens,) = self.finish(self.start(prompt, **fields))
-        return tokens
 
 
 @pytest.fixture(scope="module")
