@@ -21,7 +21,7 @@ from cache_backends.disk_store import (
     open_database,
     set_aside,
 )
-from cache_backends.urls import BackendUrl, size
+from cache_backends.urls import BackendUrl, positive_size
 
 DEFAULT_MAX_BYTES = 1024**3
 # An empty database has about 40 KiB; below this the limit would be about SQLite and not about answers.
@@ -60,7 +60,7 @@ class DiskBackend:
             folder = Path.home() / url.path.lstrip("/")
         elif url.host or not folder.is_absolute() or folder == Path("/"):
             raise url.fail("disk:///absolute/path or disk://~/path", repr(f"{url.host}{url.path}"))
-        parameters = url.parameters({"max_bytes": size})
+        parameters = url.parameters({"max_bytes": positive_size})
         if parameters.get("max_bytes", DEFAULT_MAX_BYTES) < SMALLEST_MAX_BYTES:
             raise url.fail("max_bytes of at least 1MiB", f"{parameters['max_bytes']} bytes")
         return cls(folder, **parameters)

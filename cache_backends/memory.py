@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
 from cache_backends.base import BackendStats
-from cache_backends.urls import BackendUrl, positive_integer, size
+from cache_backends.urls import BackendUrl, positive_integer, positive_size
 
 DEFAULT_MAX_BYTES = 256 * 1024**2
 
@@ -38,7 +38,7 @@ class MemoryBackend:
     def from_url(cls, url: BackendUrl) -> "MemoryBackend":
         if url.host or url.path:
             raise url.fail("nothing between memory:// and its parameters", repr(f"{url.host}{url.path}"))
-        return cls(**url.parameters({"max_items": positive_integer, "max_bytes": size}))
+        return cls(**url.parameters({"max_items": positive_integer, "max_bytes": positive_size}))
 
     def __repr__(self) -> str:
         return f"<MemoryBackend items={len(self._entries)} bytes={self._bytes}>"

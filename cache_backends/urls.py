@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from cache_backends.base import CacheBackend, InvalidBackendUrl
+from cache_backends.sizes import read_size
 from cache_backends.tiered import TieredBackend
 
 ENTRY_POINT_GROUP = "anyclaude.cache_backends"
@@ -26,19 +27,6 @@ BUILT_IN: Mapping[str, str] = {
     "disk": "cache_backends.disk:DiskBackend",
     "redis": "cache_backends.redis:RedisBackend",
     "rediss": "cache_backends.redis:RedisBackend",
-}
-
-UNITS: Mapping[str, int] = {
-    "": 1,
-    "B": 1,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "TB": 1000**4,
-    "KIB": 1024,
-    "MIB": 1024**2,
-    "GIB": 1024**3,
-    "TIB": 1024**4,
 }
 
 ParameterParser = Callable[[str], Any]
@@ -130,15 +118,11 @@ def positive_seconds(text: str) -> float:
     return float(text)
 
 
-def size(text: str) -> int:
-    """Bytes: `1000`, `256MiB` (2**20 each), `1GB` (10**9 each)."""
-    match = re.fullmatch(r"([0-9]{1,15})(\.[0-9]{1,6})? ?([A-Za-z]{0,3})", text)
-    if match is None or (unit := UNITS.get(match[3].upper())) is None:
-        raise ValueError("a size such as 1000, 512KiB, 256MiB or 1GiB")
-    number = round(float(match[1] + (match[2] or "")) * unit) if match[2] else int(match[1]) * unit
-    if number < 1:
+def positive_size(text: str) -> int:
+    """Bytes: `1000`, `256MiB`, `1GB`."""
+    if (size := read_size(text)) < 1:
         raise ValueError("a size of at least 1 byte")
-    return number
+    return size
 
 
 def _open_one(url: BackendUrl) -> CacheBackend:
