@@ -71,17 +71,20 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 
 class ArchiveWriter:
-    """Adds entries to a file that its owner alone can read. A file that is there already must have the same header;
-    each entry is one write, so that what kills the process leaves whole lines."""
+    """Adds entries to a file that its owner alone can read from then on. A file that is there already must have the
+    same header; each entry is one write, so that what kills the process leaves whole lines."""
 
     def __init__(self, path: Path, header: Header) -> None:
         """Raises ArchiveError and OSError."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            if os.fstat(self._descriptor).st_size == 0:
-                self._write(header)
-            elif (found := read_header(path)) != header:
+            status = os.fstat(self._descriptor)
+            if status.st_size and (found := read_header(path)) != header:
                 raise ArchiveError(_other_header(path, header, found))
+            if status.st_mode & 0o777 != FILE_MODE:
+                os.fchmod(self._descriptor, FILE_MODE)
+            if not status.st_size:
+                self._write(header)
         except BaseException:
             self.close()
             raise
@@ -95,6 +98,7 @@ class ArchiveWriter:
         self.close()
 
     def add(self, entry: Entry) -> None:
+        """Raises OSError; then nothing of the entry is in the file."""
         self._write(entry)
 
     def close(self) -> None:
@@ -104,7 +108,15 @@ class ArchiveWriter:
             os.close(descriptor)
 
     def _write(self, value: Header | Entry) -> None:
-        os.write(self._descriptor, msgspec.json.encode(value) + b"\n")
+        rest = line = msgspec.json.encode(value) + b"\n"
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            # A disk that is nearly full takes the front of a line, without an error.
+            if written := len(line) - len(rest):
+                os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
+            raise
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -1,6 +1,9 @@
 """The file that answers are kept in: what comes back, what is refused, and who can read it."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -84,15 +87,49 @@ def test_more_is_added_behind_what_is_there_and_only_the_owner_can_read_it(tmp_p
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("content", ["", "answers"])
+def test_a_file_that_others_could_read_becomes_the_owners_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "answers"
+    if content:
+        ArchiveWriter(path, new_header(None)).close()
+    path.touch()
+    path.chmod(0o644)
+    ArchiveWriter(path, new_header(None)).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_entry_that_finds_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with ArchiveWriter(path, new_header(None)) as writer:
+        writer.add(ANSWER)
+        with room_for(20, path), pytest.raises(OSError, match="File too large"):
+            writer.add(ANSWER)
+        writer.add(ANSWER)
+    assert list(read_entries(path)) == [ANSWER, ANSWER]
+
+
+@contextmanager
+def room_for(more: int, path: Path) -> Iterator[None]:
+    """No file may grow beyond `more` bytes above the size of `path`: a write is cut there, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_file_of_another_model_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "answers"
     ArchiveWriter(path, new_header(PROFILE)).close()
+    path.chmod(0o640)
     before = path.read_bytes()
     with pytest.raises(
         ArchiveError, match=r"holds answers of scripted \(scripted-1\), and this server's are of no one"
     ):
         ArchiveWriter(path, new_header(None))
     assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 HEAD = {"format": "anyclaude-answers", "version": 1, "key_version": KEY_VERSION, "profile": None}
