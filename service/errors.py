@@ -50,13 +50,14 @@ class NotRecorded(BadRequest):
 
 
 class ContextLengthExceeded(BadRequest):
-    """The prompt does not fit. Counts are in tokens."""
+    """The prompt does not fit. Counts are in tokens; `estimated`: the prompt was too long to be counted."""
 
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, prompt_tokens: int, context_length: int, *, estimated: bool = False) -> None:
+        count = f"about {prompt_tokens}" if estimated else prompt_tokens
         super().__init__(
-            f"This model's maximum context length is {context_length} tokens, but the prompt has {prompt_tokens}. "
+            f"This model's maximum context length is {context_length} tokens, but the prompt has {count}. "
             "Shorten the messages or the tools.",
             param="messages",
         )

@@ -7,6 +7,7 @@ user's message is spelled out, so that nobody writes another's turn.
 import inspect
 from typing import Any
 
+import msgspec
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from service.executor.hf_messages import (
 )
 from service.executor.messages import Prompt
 from service.executor.output import ReasoningMarkers
+from service.executor.prompt_size import estimate_excess
 from service.generation import GenerationRequest, Message
 from service.normalize import canonical_tools
 from service.tool_calling import FAMILIES, detect_family
@@ -79,14 +81,28 @@ class PromptRenderer:
 
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `BadRequest` for what the template refuses, and `ContextLengthExceeded`."""
+        excess = self._excess(request)
+        if excess is not None:
+            raise ContextLengthExceeded(excess, self._context_length, estimated=True)
         prompt = self._prompt(request)
         if len(prompt.tokens) >= self._context_length:
             raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """The prompt's length in tokens, also where it does not fit."""
-        return len(self._prompt(request).tokens)
+        """The prompt's length in tokens, also where it does not fit; where it is far too long, an estimate."""
+        excess = self._excess(request)
+        return len(self._prompt(request).tokens) if excess is None else excess
+
+    def _excess(self, request: GenerationRequest) -> int | None:
+        """About how many tokens it has, where its texts alone are certainly too long."""
+        end = self.reasoning.end if self.reasoning else ""
+        texts = [_shown(message, end) for message in request.messages]
+        texts += [msgspec.json.encode(tool).decode() for tool in offered_tools(request)]
+        return estimate_excess(texts, self._encode_plainly, self._context_length)
+
+    def _encode_plainly(self, text: str) -> list[int]:
+        return self._encode(text, split_special_tokens=True)
 
     def _prompt(self, request: GenerationRequest) -> Prompt:
         messages = with_tools(request.messages, self._style) if self.knows_tools else without_tools(request)
@@ -113,7 +129,7 @@ class PromptRenderer:
                     raise
         prompt = self._question(messages[:-1], arguments)
         closing = f"\n{self._tokenizer.think_end}\n\n" if prompt.in_reasoning else ""
-        tokens = [*prompt.tokens, *self._encode(closing), *self._encode(content, split_special_tokens=True)]
+        tokens = [*prompt.tokens, *self._encode(closing), *self._encode_plainly(content)]
         return Prompt(tokens, prefill=content)
 
     def _encode(self, text: str, **options: bool) -> list[int]:
@@ -182,6 +198,15 @@ def begun_answer(request: GenerationRequest) -> Message | None:
     """The last message, where it is the beginning of the answer and not a turn of its own."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
+
+
+def _shown(message: Message, reasoning_end: str) -> str:
+    """Templates leave out what an assistant thought in earlier turns."""
+    arguments = "".join(call.arguments for call in message.tool_calls)
+    content = message.content
+    if message.role == "assistant" and reasoning_end:
+        content = content.rpartition(reasoning_end)[2]
+    return content + arguments
 
 
 def _probe(role: str) -> HfMessage:

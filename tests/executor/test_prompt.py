@@ -182,6 +182,52 @@ def test_a_prompt_that_does_not_fit_is_refused_with_its_counts(tokenizer: Any) -
     assert (refused.value.prompt_tokens, refused.value.context_length) == (renderer.count(request), 20)
 
 
+FAR_TOO_LONG = 200_000  # words
+
+
+class CountingParts(TokenizerParts):
+    """Counts what is encoded."""
+
+    characters = 0
+
+    def encode(self, text: str, **options: bool) -> Any:
+        self.characters += len(text)
+        return super().encode(text, **options)
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **arguments: Any) -> Any:
+        self.characters += sum(len(message["content"]) for message in messages)
+        return super().apply_chat_template(messages, **arguments)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        talk(("user", "word " * FAR_TOO_LONG)),
+        talk(("system", "word " * FAR_TOO_LONG), ("user", "Hi")),
+        talk(*[("user", "word"), ("assistant", "word")] * (FAR_TOO_LONG // 2)),
+        talk(("user", "Hi"), tools=(Tool(name="a", description="word " * FAR_TOO_LONG),)),
+    ],
+    ids=["a message", "a system prompt", "many messages", "a tool"],
+)
+def test_what_is_far_too_long_is_not_read_to_its_end(tokenizer: Any, request_: GenerationRequest) -> None:
+    parts = CountingParts(tokenizer, CHATML)
+    renderer = PromptRenderer(parts, context_length=2048)
+    with pytest.raises(ContextLengthExceeded, match="the prompt has about ") as refused:
+        renderer.render(request_)
+    assert 0.9 * FAR_TOO_LONG < refused.value.prompt_tokens < 2.2 * FAR_TOO_LONG
+    assert renderer.count(request_) == refused.value.prompt_tokens
+    assert parts.characters < 0.2 * len("word ") * FAR_TOO_LONG
+
+
+def test_what_was_thought_in_earlier_turns_does_not_count(tokenizer: Any) -> None:
+    """Templates leave it out."""
+    template = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
+    thought = "<think>" + "word " * 10_000 + "</think>Yes."
+    renderer = PromptRenderer(TokenizerParts(tokenizer, template, thinking=True), context_length=2048)
+    prompt = renderer.render(talk(("user", "One?"), ("assistant", thought), ("user", "Two?")))
+    assert len(prompt.tokens) < 20
+
+
 def test_a_base_model_gets_a_transcript(tokenizer: Any) -> None:
     request = talk(("system", "Be brief."), ("user", "Hi"))
     assert rendered(tokenizer, None, request) == "System: Be brief.\n\nUser: Hi\n\nAssistant:"
