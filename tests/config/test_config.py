@@ -260,10 +260,19 @@ def test_a_wrong_variable_or_flag_is_named(
     assert message in str(caught.value)
 
 
+EXAMPLE = (Path(__file__).parents[2] / ".anyclauderc.example.json").read_text()
+
+
+def test_one_key_of_the_example_can_be_changed_alone(computer: Computer) -> None:
+    document = json.loads(EXAMPLE)
+    document["backends"]["vllm-mlx"]["port"] = 9000
+    computer.write(document)
+    assert computer.load()[0].base_url == "http://127.0.0.1:9000/v1"
+
+
 def test_every_field_of_settings_can_be_set_in_the_file(computer: Computer) -> None:
     """The example of the project sets all of them, so a field without a key, or a key without an example, shows."""
-    example = Path(__file__).parents[2] / ".anyclauderc.example.json"
-    computer.write(example.read_text())
+    computer.write(EXAMPLE)
     settings, origins = computer.load()
     assert {field for field, origin in origins.items() if origin.kind != "file"} == {"home"}
     differing = {"home", "model", "base_url", "prefix_memory_bytes"}
