@@ -20,9 +20,15 @@ INSTALL = "npm install -g @anthropic-ai/claude-code"
 LONGEST_IDLE_MS = 1_800_000
 """Claude Code's own upper bound for a stream that is silent."""
 
+OWN_PROMPT_TOKENS = 20_000
+"""What Claude Code's own prompt and its tools take, about."""
+
+FIRST_TURN_NEEDS_TOKENS = 24_000
+"""Its own prompt, and room for a question and an answer."""
+
 COMPACTION_NEEDS_TOKENS = 40_000
-"""Claude Code keeps 13,000 tokens and the answer's share free, and its own prompt takes about 20,000: in a smaller
-context it would compact, or refuse to go on, at every turn. There the server's answer decides what still fits."""
+"""Claude Code keeps 13,000 tokens and the answer's share free, beside its own prompt: in a smaller context it would
+compact, or refuse to go on, at every turn. There the server's answer decides what still fits."""
 
 LARGEST_OUTPUT_TOKENS = 32_000
 SMALLEST_OUTPUT_TOKENS = 1_024
@@ -56,24 +62,43 @@ def find_claude(environ: Mapping[str, str]) -> str | None:
     return shutil.which("claude", path=environ.get("PATH"))
 
 
+def prompt_too_long(model: Model, arguments: tuple[str, ...]) -> str | None:
+    """What to know of a model too small for Claude Code's own prompt, unless `arguments` shorten it: Claude Code only
+    says "Prompt is too long", and ends."""
+    if model.context_length >= FIRST_TURN_NEEDS_TOKENS or any(a.startswith("--system-prompt") for a in arguments):
+        return None
+    return (
+        f"{model.id} reads {model.context_length:,} tokens, and Claude Code alone sends about {OWN_PROMPT_TOKENS:,}. "
+        "Use a larger model, or a shorter prompt: anyclaude --tools Bash --system-prompt 'Be brief.'"
+    )
+
+
 def claude_environment(
     environ: Mapping[str, str], settings: Settings, address: Address, model: Model
 ) -> dict[str, str]:
-    """The environment in which `claude` works on this server."""
+    """The environment in which `claude` works on this server. Where it goes is ours to say; a limit or a timeout that
+    the user has set stays."""
     kept = {name: value for name, value in environ.items() if name not in OTHER_ACCOUNTS}
-    patience_ms = str(round(1000 * (settings.queue_timeout_seconds + settings.request_timeout_seconds)))
-    return kept | {
+    unset = {name: value for name, value in _preferences(settings, model).items() if not kept.get(name)}
+    forced = {
         "ANTHROPIC_BASE_URL": address.root,
         "ANTHROPIC_AUTH_TOKEN": settings.api_key,
         **dict.fromkeys(MODEL_VARIABLES, model.id),
-        **_limits(model.context_length),
+        **_no_proxy(kept, address),
+    }
+    return kept | unset | forced
+
+
+def _preferences(settings: Settings, model: Model) -> dict[str, str]:
+    """What suits this server and its model."""
+    patience_ms = str(round(1000 * (settings.queue_timeout_seconds + settings.request_timeout_seconds)))
+    return _limits(model.context_length) | {
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "API_TIMEOUT_MS": patience_ms,
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
         "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
         "CLAUDE_ASYNC_AGENT_STALL_TIMEOUT_MS": patience_ms,
-        **_no_proxy(kept, address),
     }
 
 

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 
 from service.cli import serve
-from service.cli.claude_code import INSTALL, claude_environment, find_claude, run_claude
-from service.cli.client import Health, Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.claude_code import INSTALL, claude_environment, find_claude, prompt_too_long, run_claude
+from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
@@ -38,20 +38,24 @@ def command(context: click.Context, mode: str, claude_arguments: tuple[str, ...]
     claude = find_claude(os.environ)
     if claude is None:
         raise Failure(Exit.NO_CLAUDE, f"Claude Code is not installed: there is no 'claude' on PATH. Try: {INSTALL}")
-    with _ended_by_signals(), _server(startup, settings, address) as health:
-        _say_what_is_used(settings, address, health)
-        environment = claude_environment(os.environ, settings, address, _model(client, address))
+    with _ended_by_signals(), _server(startup, settings, address):
+        model = _model(client, address)
+        _say_what_is_used(settings, address, model)
+        if note := prompt_too_long(model, claude_arguments):
+            click.echo(f"Note: {note}", err=True)
+        environment = claude_environment(os.environ, settings, address, model)
         code = run_claude([claude, *claude_arguments], environment)
     sys.exit(code)
 
 
 @contextmanager
-def _server(startup: Startup, settings: Settings, address: Address) -> Iterator[Health]:
+def _server(startup: Startup, settings: Settings, address: Address) -> Iterator[None]:
     if address.local:
-        with startup.use_local(BackgroundServer(settings)) as health:
-            yield health
+        with startup.use_local(BackgroundServer(settings)):
+            yield
     else:
-        yield startup.use_remote()
+        startup.use_remote()
+        yield
 
 
 def _serve_only(context: click.Context, startup: Startup, address: Address, client: ServerClient) -> None:
@@ -64,13 +68,13 @@ def _serve_only(context: click.Context, startup: Startup, address: Address, clie
     click.echo(f"A server is up at {address.root}: {health.status}, model {health.model or 'not known yet'}.")
 
 
-def _say_what_is_used(settings: Settings, address: Address, health: Health) -> None:
+def _say_what_is_used(settings: Settings, address: Address, model: Model) -> None:
     """Only what may surprise: prompts that leave this machine, and another model than the configured one."""
     if not address.local:
-        click.echo(f"Using the server at {address.root}, which is not on this machine: {health.model}.", err=True)
+        click.echo(f"Using the server at {address.root}, which is not on this machine: {model.id}.", err=True)
     wanted = (settings.model or "").rstrip("/").rsplit("/", 1)[-1]
-    if wanted and wanted != "demo" and wanted != health.model.rsplit("/", 1)[-1]:
-        message = f"Note: the server at {address.root} serves {health.model}, not {settings.model}. "
+    if wanted and wanted != "demo" and wanted != model.id.rsplit("/", 1)[-1]:
+        message = f"Note: the server at {address.root} serves {model.id}, not {settings.model}. "
         click.echo(message + "Stop it to have the configured model started.", err=True)
 
 

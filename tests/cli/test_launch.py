@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
@@ -207,18 +208,27 @@ def test_claude_code_that_is_not_installed_is_said_before_a_server_is_started(te
 
 
 class _Stranger(http.server.BaseHTTPRequestHandler):
+    answers: ClassVar[dict[str, bytes]] = {}
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>It works!</html>")
+        self.wfile.write(self.answers.get(self.path, b"<html>It works!</html>"))
 
     def log_message(self, format: str, *args: object) -> None:
         return None
 
 
+class _SmallModel(_Stranger):
+    answers: ClassVar[dict[str, bytes]] = {
+        "/health": b'{"status": "healthy", "model": "small", "model_loaded": true, "cache": {}}',
+        "/v1/models": b'{"data": [{"id": "small", "context_length": 8192}]}',
+    }
+
+
 @contextmanager
-def stranger(port: int) -> Iterator[None]:
-    with http.server.HTTPServer(("127.0.0.1", port), _Stranger) as server:
+def stranger(port: int, kind: type[_Stranger] = _Stranger) -> Iterator[None]:
+    with http.server.HTTPServer(("127.0.0.1", port), kind) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -226,6 +236,14 @@ def stranger(port: int) -> Iterator[None]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_model_too_small_for_claude_code_is_said(user: Terminal) -> None:
+    with stranger(user.port, _SmallModel):
+        done = user.run("-p", "hello")
+    assert done.returncode == 0
+    assert done.stderr.startswith("Note: small reads 8,192 tokens, and Claude Code alone sends about 20,000.")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_port_that_something_else_uses(user: Terminal) -> None:
