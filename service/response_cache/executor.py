@@ -71,19 +71,9 @@ class CachingExecutor:
         await self._store.count_items()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
-        request = normalize(request)
-        if directives.no_store or not may_look_up(request, self._policy):
-            self.counters.bypassed += 1
-            if directives.only_if_cached:
-                raise _not_cached()
-            return await self._inner.submit(request)
-        key = self._keys.key(self._inner.profile.fingerprint, request)
-        if not directives.no_cache:
-            return await self._look_up(key, request, directives)
-        self.counters.bypassed += 1
-        if directives.only_if_cached:
-            raise _not_cached()
-        return await self._lead(key, request, "bypass")
+        answer = await self._submit(normalize(request), directives)
+        self.counters.count(answer.outcome)
+        return answer
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         return await self._inner.count_tokens(normalize(request))
@@ -100,43 +90,36 @@ class CachingExecutor:
                     await flight.until_ended()
         await self._store.aclose()
 
+    async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> Answer:
+        if directives.no_store or not may_look_up(request, self._policy):
+            if directives.only_if_cached:
+                raise _not_cached()
+            return await self._inner.submit(request)
+        key = self._keys.key(self._inner.profile.fingerprint, request)
+        if not directives.no_cache:
+            return await self._look_up(key, request, directives)
+        if directives.only_if_cached:
+            raise _not_cached()
+        return await self._lead(key, request, "bypass")
+
     async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> Answer:
         flight = self._joinable.get(key)
         completion = await self._store.get(key, directives.max_age)
         if completion is not None:
-            self.counters.hits += 1
             return StoredAnswer(completion)
         if flight is not None and flight.completion is not None:
             # It ended while the store was asked, which therefore did not have it yet.
-            self.counters.hits += 1
-            self.counters.collapsed += 1
             return StoredAnswer(flight.completion, "collapsed")
         flight = self._joinable.get(key)
         if flight is not None:
-            self.counters.hits += 1
-            self.counters.collapsed += 1
             return await self._accepted(FlightAnswer(flight, "collapsed"), flight)
         if directives.only_if_cached:
-            self.counters.misses += 1
             raise _not_cached()
-        if self._replicas is None or directives.max_age is not None:
-            self.counters.misses += 1
+        replicas = self._replicas
+        if replicas is None or directives.max_age is not None:
             return await self._lead(key, request, "miss")
-        return await self._lead_among(self._replicas, key, request)
-
-    async def _lead_among(self, replicas: Replicas, key: str, request: GenerationRequest) -> Answer:
-        """Leads the readers of this server, who may all turn out to follow another server's."""
-        try:
-            answer = await self._lead(key, request, "miss", lambda: replicas.submit(key, request))
-        except BaseException:
-            self.counters.misses += 1
-            raise
-        if answer.outcome == "collapsed":
-            self.counters.hits += 1
-            self.counters.collapsed += 1
-        else:
-            self.counters.misses += 1
-        return answer
+        # The readers of this server may all turn out to follow another server's.
+        return await self._lead(key, request, "miss", lambda: replicas.submit(key, request))
 
     async def _lead(
         self, key: str, request: GenerationRequest, outcome: CacheOutcome, submit: Submit | None = None

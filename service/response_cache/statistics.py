@@ -2,10 +2,13 @@
 
 import msgspec
 
+from service.executor.base import CacheOutcome
+
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/health` shows. Requests that were not looked up (`no-cache`, `no-store`, the policy) are not counted; one
-    that joined a generation in flight is a hit. `cached_items` is what the store told last."""
+    """What `/health` shows. Requests that were not looked up (`no-cache`, `no-store`, the policy) are not counted, nor
+    those that were refused; one that joined a generation in flight is a hit. `cached_items` is what the store told
+    last."""
 
     hits: int
     misses: int
@@ -15,8 +18,8 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """Counts since the start. `collapsed` are among the hits; `store_failures` are calls of the store that raised or
-    hung, none of which cost anybody an answer."""
+    """Counts since the start, of requests that were accepted. `collapsed` are among the hits; `store_failures` are
+    calls of the store that raised or hung, none of which cost anybody an answer."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -25,6 +28,18 @@ class CacheCounters:
         self.bypassed = 0
         self.stored = 0
         self.store_failures = 0
+
+    def count(self, outcome: CacheOutcome) -> None:
+        match outcome:
+            case "hit":
+                self.hits += 1
+            case "collapsed":
+                self.hits += 1
+                self.collapsed += 1
+            case "miss":
+                self.misses += 1
+            case "bypass":
+                self.bypassed += 1
 
     def statistics(self, cached_items: int) -> CacheStatistics:
         total = self.hits + self.misses

@@ -75,6 +75,27 @@ async def test_requests_are_counted_by_how_they_ended(tmp_path: Path) -> None:
     assert found == {frozenset(labels.items()): 1 for labels in expected}
 
 
+async def test_requests_and_the_response_cache_count_the_same(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    refused = [{"role": "user", "content": "word " * 200_000}]
+    statuses = [
+        await ask(app, headers={"cache-control": "only-if-cached"}),
+        await ask(app, messages=refused),
+        await ask(app),
+        await ask(app),
+        await ask(app, headers={"cache-control": "no-store"}),
+    ]
+    assert statuses == [504, 400, 200, 200, 200]
+    samples = await scrape(app)
+    for outcome in ("hit", "miss", "collapsed", "bypass"):
+        answered = sum(
+            value
+            for (name, labels), value in samples.items()
+            if name == "anyclaude_requests_total" and ("outcome", outcome) in labels
+        )
+        assert sample(samples, "anyclaude_response_cache_requests_total", outcome=outcome) == answered, outcome
+
+
 async def test_a_client_that_left_has_no_status(tmp_path: Path) -> None:
     app = create_app(settings(tmp_path))
     request = RawRequest(CHAT)

@@ -8,7 +8,7 @@ import pytest
 
 from cache_backends import open_backend
 from cache_backends.memory import MemoryBackend
-from service.errors import NotCached
+from service.errors import ContextLengthExceeded, NotCached, ServiceError
 from service.events import CompletionBuilder, Event, TextDelta
 from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives, CacheOutcome, Executor
 from service.executor.scripted import ScriptedExecutor
@@ -45,6 +45,27 @@ async def test_the_same_again_is_a_hit() -> None:
         "hit_rate": "33.3%",
         "cached_items": 2,
     }
+    await executor.aclose()
+
+
+@pytest.mark.parametrize(
+    ("request_", "directives", "error"),
+    [
+        (ask("word " * 200_000), NO_DIRECTIVES, ContextLengthExceeded),
+        (ask("word " * 200_000), NO_CACHE, ContextLengthExceeded),
+        (ask(), ONLY_IF_CACHED, NotCached),
+        (ask(), msgspec.structs.replace(NO_CACHE, only_if_cached=True), NotCached),
+        (ask(), msgspec.structs.replace(NO_STORE, only_if_cached=True), NotCached),
+    ],
+    ids=["too long", "too long, no-cache", "only-if-cached", "only-if-cached, no-cache", "only-if-cached, no-store"],
+)
+async def test_what_is_refused_is_neither_hit_nor_miss(
+    request_: GenerationRequest, directives: CacheDirectives, error: type[ServiceError]
+) -> None:
+    executor = numbered()
+    with pytest.raises(error):
+        await executor.submit(request_, directives)
+    assert ((await executor.statistics()).total_requests, executor.counters.bypassed) == (0, 0)
     await executor.aclose()
 
 
