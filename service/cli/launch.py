@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ def command(context: click.Context, mode: str, claude_arguments: tuple[str, ...]
     claude = find_claude(os.environ)
     if claude is None:
         raise Failure(Exit.NO_CLAUDE, f"Claude Code is not installed: there is no 'claude' on PATH. Try: {INSTALL}")
-    with _ended_by_signals(), _server(startup, settings, address):
+    with _ended_by_signals(), _state_in(settings.home), _server(startup, settings, address):
         model = _model(client, address)
         _say_what_is_used(settings, address, model)
         if note := prompt_too_long(model, claude_arguments):
@@ -56,6 +57,19 @@ def _server(startup: Startup, settings: Settings, address: Address) -> Iterator[
     else:
         startup.use_remote()
         yield
+
+
+@contextmanager
+def _state_in(home: Path) -> Iterator[None]:
+    """Says it in a line when locks and logs cannot be written below `home`."""
+    try:
+        yield
+    except OSError as exc:
+        place = Path(str(exc.filename or ""))
+        if not place.is_relative_to(home) and place not in home.parents:
+            raise
+        advice = f"Make {home} writable, or name another place with ANYCLAUDE_HOME."
+        raise Failure(Exit.CONFIG, f"{place} cannot be written: {exc.strerror}. {advice}") from None
 
 
 def _serve_only(context: click.Context, startup: Startup, address: Address, client: ServerClient) -> None:

@@ -207,6 +207,18 @@ def test_claude_code_that_is_not_installed_is_said_before_a_server_is_started(te
     assert not (terminal.home / ".anyclaude").exists()
 
 
+@pytest.mark.parametrize("home", ["/proc/nope/home", "{folder}/home/file", "{folder}/home/locked"])
+def test_a_home_that_cannot_be_written_is_one_line(user: Terminal, home: str) -> None:
+    (user.home / "file").touch()
+    (user.home / "locked" / "run" / f"{user.port}.order").mkdir(parents=True)  # no lock file can be there
+    home = home.format(folder=user.folder)
+    done = user.run(ANYCLAUDE_HOME=home)
+    assert done.returncode == 78
+    assert " cannot be written: " in done.stderr
+    assert f"Make {home} writable, or name another place with ANYCLAUDE_HOME.\n" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 class _Stranger(http.server.BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, bytes]] = {}
 

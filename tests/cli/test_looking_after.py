@@ -252,6 +252,15 @@ def test_doctor_says_what_to_do(terminal: Terminal) -> None:
     assert results["Model"]["found"] == "Model path does not exist: /no/such/model"
 
 
+@pytest.mark.parametrize("home", ["/proc/nope", "{folder}/home/file"])
+def test_doctor_finds_a_home_that_cannot_be_written(terminal: Terminal, home: str) -> None:
+    (terminal.home / "file").touch()
+    home = home.format(folder=terminal.folder)
+    code, results = checked(terminal, ANYCLAUDE_HOME=home)
+    assert code == 1
+    assert results["Disk space"]["found"].startswith(f"{home} cannot be written: ")
+
+
 def test_doctor_goes_on_without_a_configuration_that_it_can_read(terminal: Terminal) -> None:
     (terminal.cwd / ".anyclauderc.json").write_text("{")
     done = terminal.run("doctor")

@@ -62,7 +62,7 @@ def claude_code() -> Result:
     code, said = _run([path, "--version"])
     first = said.splitlines()[0] if said else ""
     if code != 0:
-        return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Again: {INSTALL}")
+        return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Reinstall: {INSTALL}")
     if _version(first) < TRIED_CLAUDE:
         return warning("Claude Code", f"{first} ({path})", f"Tried with 2.1 and newer. Update: {INSTALL}")
     return ok("Claude Code", f"{first} ({path})")

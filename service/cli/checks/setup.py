@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import tempfile
 from pathlib import Path
 
 from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
@@ -76,7 +77,12 @@ def port(settings: Settings) -> Result:
 
 
 def disk_space(settings: Settings) -> Result:
-    existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    try:
+        existing = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as exc:
+        advice = "Make it writable, or name another place with ANYCLAUDE_HOME."
+        return failed("Disk space", f"{settings.home} cannot be written: {exc.strerror}", advice)
     free = shutil.disk_usage(existing).free
     found = f"{free / 1e9:.1f} GB free for {settings.home}"
     if free < NEEDED_FREE_BYTES:
@@ -99,6 +105,6 @@ async def _try_store(urls: tuple[str, ...]) -> None:
 def _policy(settings: Settings) -> str:
     return {
         "all": "every complete answer",
-        "deterministic": "answers that repeat",
+        "deterministic": "greedy or seeded answers",
         "off": "nothing (cachePolicy is off)",
     }[settings.cache_policy]
