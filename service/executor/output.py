@@ -4,14 +4,13 @@ It runs on the engine's thread: while the next token is computed there is nothin
 its sequence before another token is asked for.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallStarted
 from service.executor.protocols import EndReason, Token, TokenChances
-from service.executor.text import Detokenizer, Scanner, Vocabulary
+from service.executor.text import Detokenizer, HeldLogprobs, Scanner, Vocabulary
 from service.generation import TokenLogprob, TopLogprob
 from service.tool_calling.calls import Counts
 from service.tool_calling.watch import CallWatch
@@ -124,7 +123,7 @@ class ChoiceWriter:
         self._reasoning = reasoning
         self._watch = watch
         self._calls = 0
-        self._logprobs = _HeldLogprobs()
+        self._logprobs = HeldLogprobs()
 
     def feed(self, token: Token) -> list[Event]:
         self._detokenizer.add_token(token.id)
@@ -192,40 +191,6 @@ class ChoiceWriter:
         if self._watch is not None:
             self._watch.feed(parsed)
         events += parsed
-
-
-class _HeldLogprobs:
-    """Logprobs wait while text does, and go where their text goes: those behind a stop string are never sent."""
-
-    def __init__(self) -> None:
-        self._held: list[tuple[TokenLogprob, int]] = []
-        self._released = 0
-
-    def add(self, logprob: TokenLogprob, length: int) -> None:
-        self._held.append((logprob, length))
-
-    def drop(self) -> None:
-        """What was held back belongs to no answer."""
-        self._held.clear()
-
-    def release(self, length: int, *, held: bool) -> tuple[TokenLogprob, ...]:
-        """`length` more characters were released; `held`: others are still held back."""
-        if not self._held:
-            return ()
-        self._released += length
-        if held:
-            return ()
-        released = tuple(self._starting_before(self._released))
-        self._held.clear()
-        self._released = 0
-        return released
-
-    def _starting_before(self, end: int) -> Iterator[TokenLogprob]:
-        start = 0
-        for logprob, length in self._held:
-            if start < end or length == 0:
-                yield logprob
-            start += length
 
 
 def _attach(events: list[Event], delta: TextDelta) -> None:

@@ -17,7 +17,6 @@ from service.events import (
     ChoiceFinished,
     Done,
     Event,
-    ReasoningDelta,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
@@ -31,6 +30,7 @@ from service.executor.base import (
     ModelProfile,
     collect,
 )
+from service.executor.text import HeldLogprobs, Scanner
 from service.generation import Completion, GenerationRequest, TokenLogprob, TopLogprob, Usage
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]
@@ -97,9 +97,10 @@ class ScriptedExecutor:
             async with self._place():
                 tokens = 0
                 for choice in range(request.n):
-                    async for event, cost in _play_choice(self._script(request), request, choice):
-                        tokens += cost
+                    writer = _ChoiceWriter(choice, request)
+                    async for event in _play(self._script(request), writer):
                         yield event
+                    tokens += writer.tokens
             yield Done(Usage(prompt_tokens=prompt_tokens, completion_tokens=tokens))
             complete = True
         except ServiceError:
@@ -126,38 +127,69 @@ class ScriptedExecutor:
             self._places.release()
 
 
-async def _play_choice(
-    script: AsyncIterator[str | Event], request: GenerationRequest, choice: int
-) -> AsyncIterator[tuple[Event, int]]:
-    budget = request.max_tokens
-    reason = ChoiceFinished(choice, "stop")
-    tokens = 0
-    if budget == 0:
-        yield ChoiceFinished(choice, "length"), 0
-        return
-    async for item in script:
-        tokens += 1
-        event = TextDelta(choice, item, _logprobs(item, request.logprobs)) if isinstance(item, str) else item
-        if isinstance(event, ChoiceFinished | Done):
-            reason = event if isinstance(event, ChoiceFinished) else reason
-            break
-        if isinstance(event, ToolCallStarted):
-            reason = ChoiceFinished(choice, "tool_calls")
-        if isinstance(event, TextDelta) and (stop := next((s for s in request.stop if s in event.text), None)):
-            yield TextDelta(choice, event.text.split(stop)[0]), 1
-            reason = ChoiceFinished(choice, "stop", stop)
-            break
-        yield _in_choice(event, choice), 1
-        if budget is not None and tokens >= budget:
-            reason = ChoiceFinished(choice, "length")
-            break
-    yield reason, 0
+async def _play(script: AsyncIterator[str | Event], writer: "_ChoiceWriter") -> AsyncIterator[Event]:
+    if not writer.ended:
+        async for item in script:
+            for event in writer.feed(item):
+                yield event
+            if writer.ended:
+                break
+    for event in writer.finish():
+        yield event
 
 
-def _in_choice(event: Event, choice: int) -> Event:
-    if isinstance(event, TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta):
-        return msgspec.structs.replace(event, choice=choice)
-    return event
+class _ChoiceWriter:
+    """From the items of a script to the events of one choice. Stop strings are looked for in its text, across items;
+    `tokens` counts the items, also one that a stop string cut."""
+
+    def __init__(self, choice: int, request: GenerationRequest) -> None:
+        self.tokens = 0
+        self.ended = request.max_tokens == 0
+        self._choice = choice
+        self._budget = request.max_tokens
+        self._top = request.logprobs
+        self._stops = Scanner(request.stop)
+        self._logprobs = HeldLogprobs()
+        self._end = ChoiceFinished(choice, "length" if self.ended else "stop")
+
+    def feed(self, item: str | Event) -> list[Event]:
+        if isinstance(item, Done):
+            self.ended = True
+            return []
+        if isinstance(item, str):
+            item = TextDelta(self._choice, item, _logprobs(item, self._top))
+        item = msgspec.structs.replace(item, choice=self._choice)
+        if isinstance(item, ChoiceFinished):
+            self._finish(item)
+            return []
+        self.tokens += 1
+        events = self._text(item) if isinstance(item, TextDelta) else [*self._flush(), item]
+        if isinstance(item, ToolCallStarted):
+            self._end = ChoiceFinished(self._choice, "tool_calls")
+        if self._stops.found is not None:
+            self._finish(ChoiceFinished(self._choice, "stop", self._stops.found))
+        elif self.tokens == self._budget:
+            self._finish(ChoiceFinished(self._choice, "length"))
+        return events
+
+    def finish(self) -> list[Event]:
+        return [*self._flush(), self._end]
+
+    def _finish(self, end: ChoiceFinished) -> None:
+        self._end = end
+        self.ended = True
+
+    def _text(self, delta: TextDelta) -> list[Event]:
+        for logprob in delta.logprobs:
+            self._logprobs.add(logprob, len(logprob.token))
+        return self._release(self._stops.feed(delta.text)[0])
+
+    def _flush(self) -> list[Event]:
+        return self._release(self._stops.finish())
+
+    def _release(self, text: str) -> list[Event]:
+        logprobs = self._logprobs.release(len(text), held=bool(self._stops.held))
+        return [TextDelta(self._choice, text, logprobs)] if text or logprobs else []
 
 
 def _logprobs(token: str, top: int | None) -> tuple[TokenLogprob, ...]:

@@ -1,7 +1,9 @@
 """From tokens to text: what a token says, and where a text must stop. Knows no MLX."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
+
+from service.generation import TokenLogprob
 
 SPM_SPACE = "\u2581".encode()
 
@@ -49,6 +51,7 @@ class Scanner:
     def finish(self) -> str:
         """What was held back and will not become a match any more."""
         held, self._held = self._held, ""
+        self._matched = [0] * len(self._strings)
         return held
 
     def _advance(self, character: str) -> str | None:
@@ -77,6 +80,41 @@ def _borders(string: str) -> list[int]:
             length += 1
         borders[i] = length
     return borders
+
+
+class HeldLogprobs:
+    """Logprobs wait while text does, and go where their text goes: those behind a stop string are never sent."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[TokenLogprob, int]] = []
+        self._released = 0
+
+    def add(self, logprob: TokenLogprob, length: int) -> None:
+        """`length` is of the text that the token adds, in characters."""
+        self._held.append((logprob, length))
+
+    def drop(self) -> None:
+        """What was held back belongs to no answer."""
+        self._held.clear()
+
+    def release(self, length: int, *, held: bool) -> tuple[TokenLogprob, ...]:
+        """`length` more characters were released; `held`: others are still held back."""
+        if not self._held:
+            return ()
+        self._released += length
+        if held:
+            return ()
+        released = tuple(self._starting_before(self._released))
+        self._held.clear()
+        self._released = 0
+        return released
+
+    def _starting_before(self, end: int) -> Iterator[TokenLogprob]:
+        start = 0
+        for logprob, length in self._held:
+            if start < end or length == 0:
+                yield logprob
+            start += length
 
 
 class Vocabulary:

@@ -60,6 +60,13 @@ def test_gives_back_what_stands_behind_a_match() -> None:
     assert Scanner(["</think>"]).feed("so</think>Yes") == ("so", "Yes")
 
 
+def test_what_was_given_back_begins_no_match() -> None:
+    scanner = Scanner(["STOP"])
+    assert scanner.feed("ST") == ("", "")
+    assert scanner.finish() == "ST"
+    assert scanner.feed("OP, STOP") == ("OP, ", "")
+
+
 letters = st.text("ab", min_size=1, max_size=5)
 
 
