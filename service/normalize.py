@@ -7,11 +7,14 @@ beginning, since the prefix cache reads from the front. What goes, each because 
 - the text of tool-call ids, which are random: a call is named by its place;
 - the order of tool results: Claude Code sends them as its tools finish, and a template without ids pairs them by place;
 - how the arguments of a call are written down as JSON: a client that has parsed them sends them back in its own way;
-- what is said of tool use where there are no tools.
+- what is said of tool use where there are no tools;
+- the order of stop strings, of which the one that ends first is found, and any that is there twice;
+- the sign of a zero, and biases of zero: clients fill in what they do not use.
 
 White space and dates stay: Claude Code sends the text of a conversation back as it was, and the rest is content.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterable
@@ -21,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from service.generation import GenerationRequest, Message, Tool, ToolCall, ToolChoice
+from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 
 # Claude Code 2.1: "x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=cli; cch=00000;", a block of its
 # own, so a line of its own here. Only all of this is that line: a prompt that merely begins with its name is content.
@@ -36,6 +39,8 @@ _COMPACT = msgspec.json.Encoder(decimal_format="number")
 _TOOLS = msgspec.json.Decoder(tuple[Tool, ...])
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
+_FLOATS = tuple(field.name for field in msgspec.structs.fields(SamplingParams) if field.type is float)
+
 
 def normalize(request: GenerationRequest) -> GenerationRequest:
     """The request without what carries no meaning. Normalising twice changes nothing more.
@@ -44,11 +49,21 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
     and the prompt takes `canonical_tools`. So a hit does not pay for it.
     """
     messages = settle_tool_calls(without_attribution(request.messages))
-    if messages is not request.messages:
-        request = msgspec.structs.replace(request, messages=messages)
+    sampling = plain_zeros(request.sampling)
+    stop = tuple(sorted(set(request.stop)))
+    if messages is not request.messages or sampling is not request.sampling or stop != request.stop:
+        request = msgspec.structs.replace(request, messages=messages, sampling=sampling, stop=stop)
     if not request.tools and (request.tool_choice != ToolChoice() or not request.parallel_tool_calls):
         request = msgspec.structs.replace(request, tool_choice=ToolChoice(), parallel_tool_calls=True)
     return request
+
+
+def plain_zeros(sampling: SamplingParams) -> SamplingParams:
+    """The sampling without biases of zero, and with -0.0 as 0.0: they are equal, but not once they are encoded."""
+    changes: dict[str, Any] = {name: 0.0 for name in _FLOATS if _is_negative_zero(getattr(sampling, name))}
+    if any(bias == 0 for _, bias in sampling.logit_bias):
+        changes["logit_bias"] = tuple((token, bias) for token, bias in sampling.logit_bias if bias != 0)
+    return msgspec.structs.replace(sampling, **changes) if changes else sampling
 
 
 def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -95,6 +110,10 @@ def canonical_tools(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
     """The tools with the keys of their schemas sorted, for whoever writes them into a prompt. 24 tools of 64 KB take
     0.15 ms, so only a miss should pay for it."""
     return _TOOLS.decode(_SORTED.encode(tools))
+
+
+def _is_negative_zero(number: float) -> bool:
+    return number == 0 and math.copysign(1.0, number) < 0
 
 
 class _CallNames:
