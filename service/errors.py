@@ -8,10 +8,11 @@ from typing import ClassVar
 
 class ServiceError(Exception):
     """Anything that a client is told. `param` names the field at fault (`messages[0].content`), `retry_after` is in
-    seconds."""
+    seconds. The official clients repeat what ends in a 5xx by themselves; with `final`, they are told not to."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
+    final: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -136,8 +137,11 @@ class ShuttingDown(ServiceError):
 
 
 class GenerationTimeout(ServiceError):
+    """The next attempt would take the engine as long, and end alike."""
+
     status = 504
     code = "generation_timeout"
+    final = True
 
 
 class NotCached(ServiceError):
@@ -145,3 +149,4 @@ class NotCached(ServiceError):
 
     status = 504
     code = "not_cached"
+    final = True

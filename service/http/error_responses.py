@@ -38,6 +38,8 @@ def error_response(scope: Scope, error: ServiceError) -> Response:
         headers["cache-status"] = f"anyclaude; detail={error.code}"  # no `hit`, no `fwd`: there is no answer
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.final:
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's own servers say it so
     return Response(
         dialect.encode_error(error, request_id),
         status_code=dialect.error_status(error),

@@ -1,0 +1,59 @@
+"""Errors as responses: what the official clients make of them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from service.app import create_app
+from service.errors import EngineFailed, GenerationTimeout, ServiceError
+from service.events import Event
+from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest
+from tests.serving import running, settings
+
+ASKED = {"model": "default", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+ONLY_IF_CACHED = {"cache-control": "only-if-cached"}
+
+
+class Failing(ScriptedExecutor):
+    def __init__(self, error: ServiceError) -> None:
+        self._error = error
+        super().__init__(self._fail)
+
+    async def _fail(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
+        yield "half "
+        raise self._error
+
+
+async def test_the_official_clients_ask_once_for_what_is_not_cached(tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
+            with pytest.raises(openai.InternalServerError, match="only-if-cached"):
+                await client.chat.completions.create(**ASKED, extra_headers=ONLY_IF_CACHED)
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="any") as client:
+            with pytest.raises(anthropic.InternalServerError, match="only-if-cached"):
+                await client.messages.create(**ASKED, extra_headers=ONLY_IF_CACHED)
+        async with httpx.AsyncClient(base_url=url) as client:
+            stats = (await client.get("/stats")).json()
+    assert [(request["dialect"], request["error"]) for request in stats["recent"]] == [
+        ("anthropic_messages", "not_cached"),
+        ("openai_chat", "not_cached"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(GenerationTimeout("too long"), "false"), (EngineFailed("once"), None)], ids=["final", "not"]
+)
+async def test_clients_are_told_what_is_not_worth_repeating(
+    tmp_path: Path, error: ServiceError, said: str | None
+) -> None:
+    configured = settings(tmp_path)
+    app = create_app(configured, executor=Failing(error))
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post("/v1/chat/completions", json=ASKED)
+    assert (response.status_code, response.headers.get("x-should-retry")) == (error.status, said)
