@@ -67,7 +67,73 @@ def test_only_ever_gives_a_prompt_its_own_beginning(
                     assert cache.nbytes <= memory
                     if restart:
                         break
-            assert sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) <= disk
+            assert on_disk(Path(folder)) <= disk
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["read", "give back", "wait"]), st.lists(st.integers(0, 1), min_size=1, max_size=9)),
+        max_size=15,
+    ),
+    st.booleans(),
+    st.sampled_from([0, 20, A_LOT]),
+    st.sampled_from([0, 2000, A_LOT]),
+)
+def test_what_is_counted_on_disk_is_what_is_there(
+    steps: list[tuple[str, list[int]]], cuts: bool, memory: int, disk: int
+) -> None:
+    """Whatever leaves memory, or the disk, while its file is being written."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = TokenCaches(cuts_anywhere=cuts)
+        store = PrefixStore(Path(folder), "m", disk, caches)
+        cache = PrefixCache(caches, memory, store)
+        cache.rest(False)
+        for step, tokens in steps:
+            if step == "read":
+                read(cache, tokens)
+            elif step == "give back":
+                cache.give_back(BYTES_PER_TOKEN * len(tokens))
+            else:
+                cache.rest(True)
+                cache.rest(False)
+            runs = [(node.parent, node.start, node.tokens) for node in cache._tree]
+            assert len(set(runs)) == len(runs)
+        cache.close()
+        assert store.nbytes == on_disk(Path(folder)) <= disk
+
+
+def on_disk(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> None:
+    prompt = list(range(2 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        read(cache, prompt)
+        cache.give_back(FOR_EVER)
+        assert cache.nbytes == 0
+        assert read(cache, [*prompt, 1, 2, 3]) == len(prompt)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["not known again", "known again"])
+def test_a_run_can_lose_what_it_stands_on_while_its_file_is_being_written(tmp_path: Path, again: bool) -> None:
+    first, both = list(range(RUN_TOKENS)), list(range(2 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        read(cache, first)
+    (file,) = tmp_path.rglob("*.prefix")
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        assert read(cache, both) == RUN_TOKENS
+        file.write_bytes(b"damaged")
+        cache.give_back(FOR_EVER)
+        assert cache.find("", [*both, 1]).length == 0
+        if again:
+            read(cache, both)
+    assert len(list(tmp_path.rglob("*.prefix"))) == (2 if again else 0)
+    with opened(tmp_path) as cache:
+        assert cache.find("", [*both, 1]).length == (len(both) if again else 0)
 
 
 def test_a_conversation_reads_only_what_is_new(tmp_path: Path) -> None:
@@ -196,15 +262,15 @@ def test_a_disk_that_cannot_be_written_costs_no_answer(tmp_path: Path, caplog: p
     assert "could not be written" in caplog.text
 
 
-def test_what_is_dropped_for_running_sequences_can_be_read_again(tmp_path: Path) -> None:
-    with opened(tmp_path, disk=0) as cache:
-        read(cache, [1] * 100)
-        read(cache, [2] * 100)
-        cache.give_back(BYTES_PER_TOKEN * 50)
-        assert cache.nbytes == BYTES_PER_TOKEN * 100
-        cache.give_back(FOR_EVER)
-        assert cache.nbytes == 0
-        assert read(cache, [2] * 100) == 0
+def test_what_is_dropped_for_running_sequences_can_be_read_again() -> None:
+    cache = PrefixCache(TokenCaches(), A_LOT)
+    read(cache, [1] * 100)
+    read(cache, [2] * 100)
+    cache.give_back(BYTES_PER_TOKEN * 50)
+    assert cache.nbytes == BYTES_PER_TOKEN * 100
+    cache.give_back(FOR_EVER)
+    assert cache.nbytes == 0
+    assert read(cache, [2] * 100) == 0
 
 
 def test_the_log_names_the_first_token_that_differs_and_no_text(

@@ -51,6 +51,13 @@ class StoredRun(msgspec.Struct, frozen=True):
     key: RunKey
 
 
+class _Unwritten(msgspec.Struct):
+    """A file on its way to the disk. `node` None: nobody needs it any more."""
+
+    job: Job
+    node: Node | None
+
+
 class _File(msgspec.Struct):
     """`node` None: it belongs to another model, and only counts."""
 
@@ -67,6 +74,7 @@ class PrefixStore:
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
         self._states = states
+        self._unwritten: dict[str, _Unwritten] = {}
         self._files: OrderedDict[Path, _File] = OrderedDict()
         self._nbytes = 0
         self._not_before = 0.0
@@ -85,21 +93,18 @@ class PrefixStore:
 
     def adopt(self, node: Node, run: StoredRun) -> None:
         """Takes `node` for what is in the file."""
-        node.file = node.name = run.name
+        node.file = run.name
         self._files[self._folder / run.name].node = node
 
     def load(self, node: Node) -> Any:
         """The state in the node's file, or None: a file that cannot be used is deleted."""
         if not node.file:
             return None
-        path = self._folder / node.file
         try:
-            header, buffers = read_run(path)
-            return self._states.from_buffers(header.layouts, buffers)
+            return self._states.from_buffers(*self._read(node.file))
         except (DamagedFile, OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
-            log.warning("The prefix file %s is not used, and deleted: %s", path.name, exc)
-            self.delete(node.file)
-            node.file = ""
+            log.warning("The prefix file %s is not used, and deleted: %s", node.file, exc)
+            self.discard([node])
             return None
 
     def save(self, path: list[Node]) -> None:
@@ -107,11 +112,11 @@ class PrefixStore:
         used."""
         now = time.time()
         for node in path:
-            if not node.file and not node.writing:
+            if not node.file:
                 self._submit(node)
         for node in reversed(path):
             file = self._folder / node.file
-            if node.file and file in self._files:
+            if file in self._files:
                 self._files.move_to_end(file)
                 with contextlib.suppress(OSError):
                     os.utime(file, (now, now))
@@ -120,26 +125,28 @@ class PrefixStore:
         """Takes in what has been written. Returns the nodes that have no state left anywhere."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
-            node = job.node
-            node.writing = False
+            node = self._unwritten.pop(job.key.name).node
             if file_bytes is None:
                 self._not_before = time.monotonic() + PAUSE_SECONDS
-                lost.append(node)
+                if node is not None:
+                    node.file = ""
+                    lost.append(node)
+            elif node is None:
+                self.delete(job.key.name)
             else:
                 self._nbytes += file_bytes
-                self._files[self._folder / node.name] = _File(file_bytes, node)
-                node.file = node.name
-                if node.removed:
-                    self.discard([node])
+                self._files[self._folder / node.file] = _File(file_bytes, node)
         lost += self._shrink()
         return [node for node in lost if node.state is None and not node.removed]
 
     def discard(self, nodes: list[Node]) -> None:
         """Deletes the files of nodes that are gone."""
         for node in nodes:
-            if node.file:
+            if node.file in self._unwritten:
+                self._unwritten[node.file].node = None  # `settle` deletes it
+            elif node.file:
                 self.delete(node.file)
-                node.file = ""
+            node.file = ""
 
     def delete(self, name: str) -> None:
         self._delete(self._folder / name)
@@ -154,29 +161,29 @@ class PrefixStore:
 
     def _submit(self, node: Node) -> None:
         parent = node.parent
-        written = parent is not None and (parent.parent is None or parent.file or parent.writing)
-        full = self._writer.backlog_bytes > MAX_BACKLOG_BYTES or time.monotonic() < self._not_before
-        if node.state is None or not written or full:
+        if parent is None or not (parent.file or parent.parent is None) or node.state is None:
             return
-        key = RunKey(
-            model=self._model,
-            caller=node.caller,
-            parent=parent.name if parent is not None else "",
-            start=node.start,
-            tokens=node.tokens,
-        )
-        layouts, buffers = self._states.to_buffers(node.state)
-        node.name, node.writing = key.name, True
-        self._writer.submit(
-            Job(
-                node=node,
-                folder=self._folder,
-                key=key,
-                layouts=layouts,
-                buffers=buffers,
-                write_before=time.monotonic() + PATIENCE_SECONDS,
-            )
-        )
+        if self._writer.backlog_bytes > MAX_BACKLOG_BYTES or time.monotonic() < self._not_before:
+            return
+        key = RunKey(model=self._model, caller=node.caller, parent=parent.file, start=node.start, tokens=node.tokens)
+        name = key.name
+        if name in self._unwritten:  # begun for a node of this run that is gone
+            self._unwritten[name].node = node
+        else:
+            layouts, buffers = self._states.to_buffers(node.state)
+            before = time.monotonic() + PATIENCE_SECONDS
+            job = Job(folder=self._folder, key=key, layouts=layouts, buffers=buffers, write_before=before)
+            self._unwritten[name] = _Unwritten(job, node)
+            self._writer.submit(job)
+        node.file = name
+
+    def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
+        """The layouts and the arrays of a file, or of what is about to be one."""
+        unwritten = self._unwritten.get(name)
+        if unwritten is not None:
+            return unwritten.job.layouts, unwritten.job.buffers
+        header, buffers = read_run(self._folder / name)
+        return header.layouts, buffers
 
     def _shrink(self) -> list[Node]:
         """Deletes files until the rest fits. Returns the nodes of this model that they were of."""

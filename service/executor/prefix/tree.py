@@ -13,21 +13,19 @@ import msgspec
 
 class Node:
     """The tokens `[start, end)` of some prompts. `state` is what the tokens added to the model's state, `nbytes` of it,
-    or None while it is not in memory. `file` names its copy on disk, empty while there is none; `writing` says that one
-    is being made, to be called `name`. `removed`: it is no longer in the tree. A root has no parent and no tokens."""
+    or None while it is not in memory. `file` names its copy that is on disk, or on its way there; empty while there is
+    none. `removed`: it is no longer in the tree. A root has no parent and no tokens."""
 
     __slots__ = (
         "caller",
         "children",
         "file",
-        "name",
         "nbytes",
         "parent",
         "removed",
         "start",
         "state",
         "tokens",
-        "writing",
     )
 
     def __init__(self, parent: "Node | None", start: int, tokens: tuple[int, ...], caller: str) -> None:
@@ -39,8 +37,6 @@ class Node:
         self.state: Any = None
         self.nbytes = 0
         self.file = ""
-        self.name = ""
-        self.writing = False
         self.removed = False
 
     def __repr__(self) -> str:
@@ -49,10 +45,6 @@ class Node:
     @property
     def end(self) -> int:
         return self.start + len(self.tokens)
-
-    @property
-    def available(self) -> bool:
-        return self.state is not None or bool(self.file)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -89,8 +81,9 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class PrefixTree:
-    """States of at most `max_bytes` in memory; the least recently used are dropped first, a run before the runs that it
-    needs. `cuts_anywhere`: a state can be cut to any of its tokens; else it is of use at its node's end alone."""
+    """Each run that has a state or a file, once. At most `max_bytes` of states are in memory; the least recently used
+    are dropped first, a run before the runs that it needs. `cuts_anywhere`: a state can be cut to any of its tokens;
+    else it is of use at its node's end alone."""
 
     def __init__(self, max_bytes: int, *, cuts_anywhere: bool) -> None:
         self.max_bytes = max_bytes
@@ -129,7 +122,7 @@ class PrefixTree:
             if common > shared or node is root:
                 shared, diverges = common, common < min(node.end, len(tokens))
             if common < len(tokens) and (self._cuts_anywhere or common == node.end):
-                open_nodes += [n for n in node.children.get((common, tokens[common]), ()) if n.available]
+                open_nodes += node.children.get((common, tokens[common]), ())
                 diverges |= common == shared and bool(node.children)
         return Match(best[0], best[1], shared, diverges)
 
@@ -169,7 +162,7 @@ class PrefixTree:
         while self.nbytes > limit and self._used:
             node = next(iter(self._used))
             self.empty(node)
-            if not node.file and not node.writing:
+            if not node.file:
                 removed += self.remove(node)
         return removed
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.executor.prefix.file import Buffer, RunKey, write_run
-from service.executor.prefix.tree import Node
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +21,8 @@ CLOSE_SECONDS = 8.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One file to be written. `node` is passed through, and not looked at on this side."""
+    """One file to be written."""
 
-    node: Node
     folder: Path
     key: RunKey
     layouts: tuple[Any, ...]
