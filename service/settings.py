@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,17 +41,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     home: Annotated[Path, Meta(description="Where models, caches, traces and logs live.")]
-    model: Annotated[str | None, Meta(description="A folder, a hub id, or 'demo'. Null: the embedded demo model.")] = (
+    model: Annotated[Name | None, Meta(description="A folder, a hub id, or 'demo'. Null: the embedded demo model.")] = (
         None
     )
     executor: Annotated[
         ExecutorName, Meta(description="'scripted' needs no model and repeats what it is told, for trying things out.")
     ] = "mlx"
     record: Annotated[
-        str | None, Meta(description="A file to write every answer to, for 'replay'. Null: none is written.")
+        Name | None, Meta(description="A file to write every answer to, for 'replay'. Null: none is written.")
     ] = None
     replay: Annotated[
-        str | None,
+        Name | None,
         Meta(description="A file written by 'record' to answer from, and from nothing else: no model is loaded."),
     ] = None
     host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
@@ -69,7 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     finish_abandoned_seconds: Annotated[
         Seconds, Meta(description="How long a generation goes on when its client has left.")
     ] = 0.0
-    stall_seconds: Annotated[PositiveSeconds, Meta(description="No progress for so long counts as stalled.")] = 120.0
+    stall_seconds: Annotated[
+        PositiveSeconds, Meta(description="Seconds without progress after which the engine counts as stalled.")
+    ] = 120.0
     keep_alive_interval_seconds: Annotated[
         PositiveSeconds, Meta(description="The time between keep-alive frames of a waiting stream.")
     ] = 10.0
@@ -106,7 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Guess that a greedy answer repeats text it has seen. Null: on CPU devices, where it pays."),
     ] = None
     draft_model: Annotated[
-        str | None,
+        Name | None,
         Meta(description="A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id."),
     ] = None
     parallel: Annotated[

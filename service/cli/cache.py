@@ -138,7 +138,7 @@ def _configured(urls: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
-    from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
+    from cache_backends import CacheUnavailable, open_backend
     from service.recording.archive import ArchiveError
     from service.recording.transfer import CannotList
 
@@ -151,8 +151,6 @@ def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[A
 
     try:
         return asyncio.run(run())
-    except InvalidBackendUrl as exc:
-        raise Failure(Exit.CONFIG, str(exc)) from None
     except CacheUnavailable as exc:
         raise Failure(Exit.UNAVAILABLE, str(exc)) from None
     except (ArchiveError, CannotList) as exc:

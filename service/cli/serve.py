@@ -103,12 +103,10 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _open_cache(settings: Settings) -> "CacheBackend":
     from cache_backends import open_backend
-    from cache_backends.base import CacheUnavailable, InvalidBackendUrl
+    from cache_backends.base import CacheUnavailable
 
     try:
         return open_backend(settings.cache)
-    except InvalidBackendUrl as exc:
-        raise Failure(Exit.CONFIG, str(exc)) from None
     except CacheUnavailable as exc:
         raise Failure(Exit.UNAVAILABLE, f"{exc} Put the store right, or choose another with --cache.") from None
 

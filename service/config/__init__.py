@@ -57,7 +57,7 @@ def load_settings(
 def config_files(cwd: Path, home: Path) -> list[Path]:
     """Those that exist, the weakest first."""
     candidates = dict.fromkeys([home / FILE_NAME, cwd / FILE_NAME])
-    return [path for path in candidates if path.is_file()]
+    return [path for path in candidates if path.exists()]
 
 
 def server_address(settings: Settings) -> Address:

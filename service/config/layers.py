@@ -1,5 +1,6 @@
 """Where values come from, one layer each: a file, the environment, the flags. Each value knows its origin."""
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from cache_backends import InvalidBackendUrl, open_backend
 from service.config.errors import ConfigError
 from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
 from service.config.values import BadValue, read_value, show
@@ -19,6 +21,7 @@ ENVIRONMENT = {
     "ANYCLAUDE_HOME": "home",
 }
 PATHS = ("model", "draft_model", "home", "record", "replay", "warm")
+_FLAGS = {"model": "MODEL", "debug_level": "--debug"}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -46,7 +49,7 @@ def file_layer(path: Path) -> Layer:
     """What a configuration file sets. Raises ConfigError."""
     where = str(path)
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as exc:
         raise ConfigError(where, "", f"cannot be read: {exc.strerror}") from None
     except (ValueError, RecursionError) as exc:
@@ -102,10 +105,15 @@ def _walk(value: object, tree: Tree, path: tuple[str, ...], where: str) -> Itera
 
 def _read(key: Key, value: object, origin: Origin) -> Given:
     try:
-        return Given(read_value(value, key.kind, is_size=key.is_size), origin)
+        read = read_value(value, key.kind, is_size=key.is_size)
+        if key.field == "cache":
+            open_backend(read)  # and let go: nothing is connected to or created before the first call
     except BadValue as exc:
         found = f"a value of type {type(value).__name__}" if key.secret else exc.found
         raise ConfigError(origin.where, origin.key, f"expected {exc.expected}, found {found}") from None
+    except InvalidBackendUrl as exc:
+        raise ConfigError(origin.where, origin.key, str(exc)) from None
+    return Given(read, origin)
 
 
 def _from_text(text: str, field: str) -> object:
@@ -126,4 +134,4 @@ def _from_folder(value: Any, folder: Path) -> Any:
 
 
 def _flag_name(field: str) -> str:
-    return "MODEL" if field == "model" else "--" + field.replace("_", "-")
+    return _FLAGS.get(field, "--" + field.replace("_", "-"))

@@ -42,7 +42,18 @@ def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
-        raise BadValue('a size in bytes or like "2GiB"' if is_size else describe(kind), value) from None
+        expected = 'a size in bytes or like "2GiB"' if is_size else describe(kind)
+        if _fits([value], kind):
+            expected += f", such as {show([value])}"
+        raise BadValue(expected, value) from None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def read_size(text: str) -> int:

@@ -243,7 +243,7 @@ def test_doctor_finds_what_is_there(terminal: Terminal) -> None:
 def test_doctor_says_what_to_do(terminal: Terminal) -> None:
     (terminal.bin / "claude").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     (terminal.bin / "claude").chmod(0o755)
-    terminal.configure(model="/no/such/model", cache=["nothing://"], baseUrl="http://192.0.2.1:1/v1")
+    terminal.configure(model="/no/such/model", cache=["redis://127.0.0.1:1/0"], baseUrl="http://192.0.2.1:1/v1")
     code, results = checked(terminal, http_proxy="http://127.0.0.1:1")
     assert code == 1
     failed = {name for name, result in results.items() if result["status"] == "failed"}

@@ -125,7 +125,7 @@ def test_more_connections_than_files_at_the_start_are_taken(terminal: Terminal) 
 
 
 WRONG = [
-    (["--cache", "ftp://x"], 78, "ftp"),
+    (["--cache", "ftp://x"], 78, "--cache: expected a cache URL that begins with one of"),
     (["--cache-policy", "some"], 78, '--cache-policy: expected "all" or "deterministic" or "off", found "some"'),
     (["--config", "nothing.json"], 78, "nothing.json: cannot be read"),
     (["--port", "x"], 2, "'x' is not a valid integer"),

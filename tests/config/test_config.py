@@ -202,8 +202,15 @@ WRONG_FILES = [
     (
         backend(cache="memory://"),
         "backends.vllm-mlx.cache",
-        'expected a list of texts that is not empty, found "memory://"',
+        'expected a list of texts that is not empty, such as ["memory://"], found "memory://"',
     ),
+    (
+        backend(cache=["memory://?max_items=abc"]),
+        "backends.vllm-mlx.cache",
+        "memory://: expected max_items to be a whole",
+    ),
+    (backend(cache=["memory://", "foo://"]), "backends.vllm-mlx.cache", "expected a cache URL that begins with one of"),
+    (backend(model=""), "backends.vllm-mlx.model", 'expected a text that is not empty or null, found ""'),
     (backend(cache=[]), "backends.vllm-mlx.cache", "expected a list of texts that is not empty, found []"),
     (backend(prefixCache={"disk": "2 gigs"}), "backends.vllm-mlx.prefixCache.disk", 'like "2GiB", found "2 gigs"'),
     (backend(prefixCache={"disk": -1}), "backends.vllm-mlx.prefixCache.disk", 'like "2GiB", found -1'),
@@ -232,6 +239,17 @@ def test_a_wrong_file_is_named_with_its_key(computer: Computer, document: Any, k
     assert str(caught.value).startswith(str(path))
 
 
+def test_a_folder_in_the_files_place_is_not_passed_over(computer: Computer) -> None:
+    (computer.cwd / ".anyclauderc.json").mkdir()
+    with pytest.raises(ConfigError, match=r"anyclauderc\.json: cannot be read: Is a directory"):
+        computer.load()
+
+
+def test_a_byte_order_mark_is_no_mistake(computer: Computer) -> None:
+    computer.write("\ufeff" + json.dumps(backend(maxQueue=2)))
+    assert computer.load()[0].max_queue == 2
+
+
 def test_an_error_never_shows_the_api_key(computer: Computer) -> None:
     computer.write(backend(apiKey=["s3cret"]))
     with pytest.raises(ConfigError, match="apiKey: expected a text that is not empty, found a value of type list") as e:
@@ -246,6 +264,8 @@ WRONG_ELSEWHERE: list[tuple[dict[str, str], dict[str, object], str]] = [
     ({"VLLM_MLX_URL": "http://x:99999/v1"}, {}, "Port out of range"),
     ({}, {"port": 70000}, "--port: expected a whole number from 0 to 65535, found 70000"),
     ({}, {"cache_policy": "some"}, '--cache-policy: expected "all" or "deterministic" or "off", found "some"'),
+    ({}, {"cache": ("foo://",)}, "--cache: expected a cache URL that begins with one of"),
+    ({}, {"debug_level": 7}, "--debug: expected 0 or 1 or 2, found 7"),
     ({}, {"host": "0.0.0.0"}, '--host: expected a loopback address, found "0.0.0.0"'),
     ({}, {"config": "/does/not/exist.json"}, "/does/not/exist.json: cannot be read: No such file"),
 ]

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cache_backends import CacheUnavailable, InvalidBackendUrl, open_backend
+from cache_backends import CacheUnavailable, open_backend
 from service.cli.checks.result import Result, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.local_model import find_local_model
@@ -47,8 +47,6 @@ def response_cache(settings: Settings) -> Result:
     shown = ", ".join(shown_url(url) for url in settings.cache)
     try:
         asyncio.run(_try_store(settings.cache))
-    except InvalidBackendUrl as exc:
-        return failed("Response cache", str(exc), "Correct 'cache' in .anyclauderc.json.")
     except (CacheUnavailable, TimeoutError) as exc:
         found = f"{shown} does not answer: {exc or 'no answer in time'}"
         return failed(
