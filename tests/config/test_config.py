@@ -204,12 +204,6 @@ WRONG_FILES = [
         "backends.vllm-mlx.cache",
         'expected a list of texts that is not empty, such as ["memory://"], found "memory://"',
     ),
-    (
-        backend(cache=["memory://?max_items=abc"]),
-        "backends.vllm-mlx.cache",
-        "memory://: expected max_items to be a whole",
-    ),
-    (backend(cache=["memory://", "foo://"]), "backends.vllm-mlx.cache", "expected a cache URL that begins with one of"),
     (backend(model=""), "backends.vllm-mlx.model", 'expected a text that is not empty or null, found ""'),
     (backend(cache=[]), "backends.vllm-mlx.cache", "expected a list of texts that is not empty, found []"),
     (backend(prefixCache={"disk": "2 gigs"}), "backends.vllm-mlx.prefixCache.disk", 'like "2GiB", found "2 gigs"'),
@@ -228,7 +222,17 @@ WRONG_FILES = [
 ]
 
 
-@pytest.mark.parametrize(("document", "key", "problem"), WRONG_FILES)
+WRONG_URLS = [
+    (
+        backend(cache=["memory://?max_items=abc"]),
+        "backends.vllm-mlx.cache",
+        "memory://: expected max_items to be a whole",
+    ),
+    (backend(cache=["memory://", "foo://"]), "backends.vllm-mlx.cache", "expected a cache URL that begins with one of"),
+]
+
+
+@pytest.mark.parametrize(("document", "key", "problem"), WRONG_FILES + WRONG_URLS)
 def test_a_wrong_file_is_named_with_its_key(computer: Computer, document: Any, key: str, problem: str) -> None:
     path = computer.write(document)
     with pytest.raises(ConfigError) as caught:
