@@ -18,6 +18,8 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import ASGIFramework, TaskGroup
 
+from service.http.malformed_requests import Http1
+
 UNSENT_BYTES = 64 * 1024
 
 
@@ -129,6 +131,10 @@ class Connection(TCPServer):
                 await self.writer.drain()  # waits where the client reads too slowly
             except (ConnectionError, RuntimeError):
                 await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        self.protocol.protocol = Http1(self.protocol)  # for the one that Hypercorn made in `run`, and asked nobody
+        await super()._read_data()
 
     async def close(self) -> None:
         self._send()
