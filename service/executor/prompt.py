@@ -112,6 +112,12 @@ class PromptRenderer:
             return self._question(messages, arguments)
         if begun.content:
             return self._continued(messages, begun.content, arguments)
+        if len(messages) == 1:
+            raise BadRequest(
+                "The only message is an empty one of the assistant: there is nothing to answer. "
+                "Put a message of the user before it, or give it text to go on from.",
+                param="messages",
+            )
         return self._question(messages[:-1], arguments)  # an answer that begins with nothing
 
     def _question(self, messages: list[HfMessage], arguments: dict[str, Any]) -> Prompt:

@@ -182,6 +182,13 @@ def test_a_prompt_that_does_not_fit_is_refused_with_its_counts(tokenizer: Any) -
     assert (refused.value.prompt_tokens, refused.value.context_length) == (renderer.count(request), 20)
 
 
+@pytest.mark.parametrize("template", [CHATML, None], ids=["chat", "base"])
+def test_an_empty_answer_to_nothing_is_refused_as_that(tokenizer: Any, template: str | None) -> None:
+    with pytest.raises(BadRequest, match="The only message is an empty one of the assistant") as refused:
+        rendered(tokenizer, template, talk(("assistant", "")))
+    assert refused.value.param == "messages"
+
+
 FAR_TOO_LONG = 200_000  # words
 
 
