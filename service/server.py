@@ -140,9 +140,14 @@ def _loop_errors() -> Iterator[None]:
 async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float) -> None:
     await stop.wait()
     app.state.context.stopping.set()
-    logger.info("stopping: running answers have %g seconds to end", grace_seconds)
+    executor = app.state.context.executor
+    loading = executor.status().state == "loading"
+    awaited = (
+        "the model's loading cannot be broken off" if loading else f"answers have {grace_seconds:g} seconds to end"
+    )
+    logger.info("stopping: %s; a second signal ends it at once", awaited)
     await asyncio.sleep(grace_seconds)
-    await app.state.context.executor.aclose()
+    await executor.aclose()
 
 
 def _config(settings: Settings) -> Config:

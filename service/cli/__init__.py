@@ -3,6 +3,7 @@
 Only what every command needs is imported here: the commands import the service, and MLX, when they run.
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -13,12 +14,19 @@ _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, everything but --mode goes to Claude Code untouched; 'anyclaude -- --help' is Claude Code's "
     "own help. Exit codes: Claude Code's, or 66 no model, 69 no server, 75 port in use, 78 wrong configuration, "
-    "127 no Claude Code."
+    "127 no Claude Code, 130 Ctrl-C."
 )
 
 
 class CommandsOnDemand(click.Group):
-    """Imports a command's module when it is asked for."""
+    """Imports a command's module when it is asked for. Ctrl-C ends any of them with the code that shells expect."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(err=True)  # after the terminal's ^C
+            sys.exit(128 + signal.SIGINT)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

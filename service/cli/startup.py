@@ -60,8 +60,10 @@ class Startup:
             if health is None:
                 server.start()
             return self._wait(server if health is None else None)
-        except BaseException:
+        except BaseException as exc:
             if health is None:
+                if not isinstance(exc, Failure):
+                    self._console.print("Stopping the server that was started.")
                 server.stop()
             raise
 
@@ -96,7 +98,7 @@ class Startup:
                     raise self._unhealthy(health)
                 if health is not None and health.status == "healthy":
                     return health
-                show(_phase(health, started))
+                show(phase(health, started))
                 time.sleep(POLL_SECONDS)
         raise self._timeout(started)
 
@@ -139,10 +141,10 @@ class Startup:
         )
 
 
-def _phase(health: Health | None, server: BackgroundServer | None) -> str:
+def phase(health: Health | None, server: BackgroundServer | None) -> str:
     """What the server says of itself, or else its log's last line."""
     if health is not None and health.model:
-        return f"{health.status} {health.model}" + (f": {health.detail}" if health.detail else "")
+        return health.detail or f"{health.status} {health.model}"
     lines = server.log_tail(1) if server else []
     return lines[-1] if lines else "waiting for an answer"
 

@@ -306,12 +306,17 @@ def starting_server(user: Terminal) -> int:
     return int(until(lambda: lock.exists() and lock.read_text(), "the server to be started"))
 
 
-def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_healthy(user: Terminal) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_healthy(
+    user: Terminal, number: signal.Signals
+) -> None:
     user.configure(model=never_loading_model(user))
     with user.start() as launcher:
         pid = starting_server(user)
-        launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(timeout=30) == 128 + signal.SIGTERM
+        launcher.send_signal(number)
+        _, err = launcher.communicate(timeout=30)
+    assert launcher.returncode == 128 + number
+    assert "Stopping the server that was started.\n" in err
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
