@@ -4,16 +4,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from service.cli.configuration import read_configuration
+from service.cli.configuration import config_option, read_configuration
 from service.cli.exits import Exit, Failure
 from service.config.redaction import shown_url
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from cache_backends.base import BackendStats, CacheBackend
@@ -30,12 +30,37 @@ def command() -> None:
     """
 
 
+def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that choose the stores, and the chosen ones as `stores`."""
+
+    @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+    @config_option
+    @wraps(function)
+    def run(*, urls: tuple[str, ...], config: str | None, **others: Any) -> None:
+        function(stores=_configured(urls, config), **others)
+
+    return run
+
+
+def _configured(urls: tuple[str, ...], config: str | None) -> tuple[str, ...]:
+    """The stores to look into. One that lives in the server cannot be seen from here: a fresh one would be empty."""
+    settings, _ = read_configuration({"cache": urls or None, "config": config})
+    shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
+    if not shared:
+        raise Failure(
+            Exit.FAILED,
+            "The response cache is in the server's memory: 'anyclaude stats' shows it, and a restart empties it. "
+            "To keep answers, add a store like disk:///path to 'cache' in .anyclauderc.json.",
+        )
+    return shared
+
+
 @command.command("stats")
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@_with_stores
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def stats(urls: tuple[str, ...], as_json: bool) -> None:
+def stats(stores: tuple[str, ...], as_json: bool) -> None:
     """Show how many answers each store holds, and how large they are."""
-    found = _on_stores(_configured(urls), lambda store: store.stats())
+    found = _on_stores(stores, lambda store: store.stats())
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
@@ -43,20 +68,19 @@ def stats(urls: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("clear")
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@_with_stores
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clear(urls: tuple[str, ...], yes: bool) -> None:
+def clear(stores: tuple[str, ...], yes: bool) -> None:
     """Remove every answer from the stores."""
-    stores = _configured(urls)
     if not yes:
         click.confirm(f"Remove every answer from {', '.join(map(shown_url, stores))}?", abort=True)
     click.echo(f"{_on_stores(stores, lambda store: store.clear())} answers removed.")
 
 
 @command.command("list")
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
+@_with_stores
 @click.option("--json", "as_json", is_flag=True, help="For programs: a line of JSON for each answer.")
-def list_answers(urls: tuple[str, ...], as_json: bool) -> None:
+def list_answers(stores: tuple[str, ...], as_json: bool) -> None:
     """Show what is stored: a line for each answer, without its content. 'get KEY' shows that."""
     from service.recording.transfer import stored_answers
 
@@ -66,40 +90,40 @@ def list_answers(urls: tuple[str, ...], as_json: bool) -> None:
         async for stored in stored_answers(store):
             click.echo(_listed_json(stored) if as_json else _listed(stored))
 
-    _on_stores(_configured(urls), show)
+    _on_stores(stores, show)
 
 
 @command.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
-def export_file(file: Path, urls: tuple[str, ...]) -> None:
+@_with_stores
+def export_file(file: Path, stores: tuple[str, ...]) -> None:
     """Write every answer to FILE, a line of JSON each, readable by you alone. It replaces FILE."""
     from service.recording.transfer import export_answers
 
-    click.echo(f"{_on_stores(_configured(urls), lambda store: export_answers(store, file))} answers in {file}.")
+    click.echo(f"{_on_stores(stores, lambda store: export_answers(store, file))} answers in {file}.")
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
-def import_file(file: Path, urls: tuple[str, ...]) -> None:
+@_with_stores
+def import_file(file: Path, stores: tuple[str, ...]) -> None:
     """Put the answers of FILE, made by 'export' or by 'serve --record', into the stores.
 
     The whole file is verified first. Whoever can write it decides what clients are answered.
     """
     from service.recording.transfer import import_answers
 
-    click.echo(f"{_on_stores(_configured(urls), lambda store: import_answers(store, file))} answers stored.")
+    click.echo(f"{_on_stores(stores, lambda store: import_answers(store, file))} answers stored.")
 
 
 @command.command("get")
 @click.argument("key")
-@click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
-def get(key: str, urls: tuple[str, ...]) -> None:
+@_with_stores
+def get(key: str, stores: tuple[str, ...]) -> None:
     """Print the answer that is stored under KEY, as JSON."""
     from service.response_cache.record import decode_record
 
-    value = _on_stores(_configured(urls), lambda store: store.get(key))
+    value = _on_stores(stores, lambda store: store.get(key))
     record = None if value is None else decode_record(value)
     if record is None:
         found = "nothing is stored" if value is None else "what is stored is no whole answer of this version"
@@ -113,28 +137,16 @@ def get(key: str, urls: tuple[str, ...]) -> None:
 @click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--all", "show_all", is_flag=True, help="Every place where they part, not only the first.")
 @click.option("--tokens/--no-tokens", default=True, help="Compare the prompts by token too.  [default: --tokens]")
-def explain(a: Path, b: Path, show_all: bool, tokens: bool) -> None:
+@config_option
+def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) -> None:
     """Say where two requests part, so that B was no hit after A.
 
     A and B are the JSON bodies of two requests, of OpenAI's or Anthropic's API, or two files of ~/.anyclaude/traces.
     """
     from service.cli.explanation import explain_requests, read_request
 
-    settings, _ = read_configuration({})
+    settings, _ = read_configuration({"config": config})
     click.echo(explain_requests(read_request(a), read_request(b), settings if tokens else None, show_all=show_all))
-
-
-def _configured(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """The stores to look into. One that lives in the server cannot be seen from here: a fresh one would be empty."""
-    settings: Settings = read_configuration({"cache": urls or None})[0]
-    shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
-    if not shared:
-        raise Failure(
-            Exit.FAILED,
-            "The response cache is in the server's memory: 'anyclaude stats' shows it, and a restart empties it. "
-            "To keep answers, add a store like disk:///path to 'cache' in .anyclauderc.json.",
-        )
-    return shared
 
 
 def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:

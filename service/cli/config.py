@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from service.cli.configuration import read_configuration
+from service.cli.configuration import config_option, read_configuration
 from service.config import Origins
 from service.config.keys import SETTING_KEYS, Key
 from service.config.redaction import shown_value
@@ -13,7 +13,7 @@ from service.config.values import show
 
 
 @click.command("config", short_help="Print what is configured, and where each value came from.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Read this file instead of .anyclauderc.json.")
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(config: str | None, as_json: bool) -> None:
     """Print every setting that is in force, under its key in .anyclauderc.json, and where it came from: a flag, a

@@ -11,6 +11,7 @@ import msgspec
 
 from service.cli.checks import machine, setup
 from service.cli.checks.result import Result, failed
+from service.cli.configuration import config_option
 from service.cli.exits import Exit
 from service.config import ConfigError, config_files, load_settings
 from service.settings import Settings
@@ -20,13 +21,14 @@ MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("fa
 
 @click.command("doctor", short_help="Check what is needed, and say what to do about what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(as_json: bool) -> None:
+@config_option
+def command(as_json: bool, config: str | None) -> None:
     """Check Python, MLX and its device, BLAS, configuration, model, response cache, port, disk space and Claude Code.
 
     Exits with 1 when a check has failed; a warning is no failure.
     """
     results = []
-    for result in run_checks():
+    for result in run_checks(config):
         results.append(result)
         if not as_json:
             _print(result)
@@ -36,15 +38,15 @@ def command(as_json: bool) -> None:
         sys.exit(Exit.FAILED)
 
 
-def run_checks() -> Iterator[Result]:
-    """One after another, as each is done."""
+def run_checks(config: str | None) -> Iterator[Result]:
+    """One after another, as each is done. `config` is read instead of the usual files."""
     yield from (check() for check in (machine.python, machine.mlx, machine.blas, machine.claude_code))
     try:
-        settings, _ = load_settings({}, os.environ, Path.cwd(), Path.home())
+        settings, _ = load_settings({"config": config}, os.environ, Path.cwd(), Path.home())
     except ConfigError as exc:
         yield failed("Configuration", str(exc), "Correct it; the checks that need it were left out.")
         return
-    yield setup.configuration(config_files(Path.cwd(), Path.home()))
+    yield setup.configuration([Path(config)] if config else config_files(Path.cwd(), Path.home()))
     checks: tuple[Callable[[Settings], Result], ...] = (setup.model, setup.response_cache, setup.port, setup.disk_space)
     yield from (check(settings) for check in checks)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from service.cli.configuration import read_configuration
+from service.cli.configuration import config_option, read_configuration
 from service.cli.exits import Exit, Failure
 from service.config import base_url
 from service.settings import Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8081]")
-@click.option("--config", type=click.Path(dir_okay=False), help="Read this file instead of .anyclauderc.json.")
+@config_option
 @click.option("--cache", multiple=True, metavar="URL", help="Response cache; repeated: tiers, fastest first.")
 @click.option("--cache-policy", help="What the response cache stores: all, deterministic or off.  [default: all]")
 @click.option("--max-concurrency", type=int, help="Sequences that generate at the same time.  [default: 2]")

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import read_configuration
+from service.cli.configuration import config_option, no_server, read_configuration, url_option
 from service.cli.exits import Exit, Failure
 from service.config import server_address
 from service.stats import Stats
@@ -23,12 +23,14 @@ OTHER_LINES = 15
 @click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: the answer of /stats, one line each time.")
-def command(watch: bool, interval: float, as_json: bool) -> None:
+@url_option
+@config_option
+def command(watch: bool, interval: float, as_json: bool, url: str | None, config: str | None) -> None:
     """Show the state, the load, the response cache and the last requests of the running server: what its page
     /dashboard shows."""
     from rich.console import Console
 
-    settings, _ = read_configuration({})
+    settings, _ = read_configuration({"base_url": url, "config": config})
     address = server_address(settings)
     client, console = ServerClient(address, settings.api_key), Console(highlight=False)
     if not watch:
@@ -76,7 +78,7 @@ def _ask(client: ServerClient, root: str) -> Stats:
     try:
         return client.stats()
     except NotThere:
-        raise Failure(Exit.UNAVAILABLE, f"No server answers at {root}. Start one with 'anyclaude serve'.") from None
+        raise no_server(root) from None
     except NoAnswer:
         raise Failure(Exit.UNAVAILABLE, f"The server at {root} did not answer in time.") from None
     except Refused as exc:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import read_configuration
+from service.cli.configuration import config_option, no_server, read_configuration, url_option
 from service.cli.exits import Exit, Failure
 from service.config import server_address
 from service.request_files import NoRequest, RequestFile, read_request_file
@@ -48,14 +48,18 @@ class _Answer(msgspec.Struct, frozen=True):
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds for one FILE."
 )
-def command(files: tuple[Path, ...], anthropic: bool | None, timeout: float) -> None:
+@url_option
+@config_option
+def command(
+    files: tuple[Path, ...], anthropic: bool | None, timeout: float, url: str | None, config: str | None
+) -> None:
     """Have the running server read the prompt of each FILE, and generate nothing: requests that begin alike are then
     answered sooner.
 
     A FILE is the JSON body of a request, of OpenAI's or Anthropic's API, or a file of ~/.anyclaude/traces. The setting
     'warm' in .anyclauderc.json does the same at every start.
     """
-    settings, _ = read_configuration({})
+    settings, _ = read_configuration({"base_url": url, "config": config})
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
     requests = [(path, _read(path, anthropic)) for path in files]  # all of them, before the first is sent
@@ -86,7 +90,7 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, tim
         answered = client.post(request.path, msgspec.json.encode(_without_answer(request.body)), timeout)
         usage = msgspec.json.decode(answered, type=_Answer).usage
     except NotThere:
-        raise Failure(Exit.UNAVAILABLE, f"No server answers at {root}. Start one with 'anyclaude serve'.") from None
+        raise no_server(root) from None
     except NoAnswer:
         message = f"{path}: no answer from {root} within {timeout:g} seconds. Give it more with --timeout."
         raise Failure(Exit.UNAVAILABLE, message) from None

@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "ANYCLAUDE_HOME": "home",
 }
 PATHS = ("model", "draft_model", "home", "record", "replay", "warm")
-_FLAGS = {"model": "MODEL", "debug_level": "--debug"}
+_FLAGS = {"model": "MODEL", "debug_level": "--debug", "base_url": "--url"}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 

@@ -122,7 +122,32 @@ def test_stats_on_a_terminal_follow_until_ctrl_c(terminal: Terminal) -> None:
 def test_stats_without_a_server(terminal: Terminal) -> None:
     done = terminal.run("stats")
     assert done.returncode == 69
-    assert done.stderr == f"Error: No server answers at {terminal.url}. Start one with 'anyclaude serve'.\n"
+    assert done.stderr == (
+        f"Error: No server answers at {terminal.url}. Start one with 'anyclaude serve', or say where it is with --url "
+        "or VLLM_MLX_URL.\n"
+    )
+
+
+def test_stats_of_a_server_that_is_named(terminal: Terminal) -> None:
+    with terminal.start("serve", "--port", "0") as server:
+        assert server.stdout is not None
+        url = [server.stdout.readline() for _ in range(2)][1].removeprefix("at ").split()[0].rstrip(".")
+        done = terminal.run("stats", "--url", url)
+    assert f"{url}: healthy" in done.stdout
+    assert terminal.run("stats", "--url", "x").stderr.startswith('Error: --url: expected a URL like "http://localhost')
+
+
+def test_what_serves_by_another_file_is_looked_after_by_it(terminal: Terminal, store: str) -> None:
+    other = terminal.folder / "other.json"
+    (terminal.cwd / ".anyclauderc.json").rename(other)
+    document = json.loads(other.read_text())
+    document["backends"]["vllm-mlx"]["cache"] = [store]
+    other.write_text(json.dumps(document))
+    with terminal.start("serve", "--config", str(other)):
+        until(terminal.health, "the server")
+        assert f"{terminal.url}: healthy" in terminal.run("stats", "--config", str(other)).stdout
+        assert f"a server is at {terminal.url}" in terminal.run("doctor", "--config", str(other)).stdout
+    assert terminal.run("cache", "stats", "--config", str(other)).stdout.startswith("disk: 2 answers")
 
 
 @pytest.fixture
