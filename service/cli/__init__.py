@@ -3,6 +3,7 @@
 Only what every command needs is imported here: the commands import the service, and MLX, when they run.
 """
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -51,7 +52,9 @@ def anyclaude() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. What the terminal's encoding lacks is shown as a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     anyclaude.main(route(sys.argv[1:]), prog_name="anyclaude")
 
 

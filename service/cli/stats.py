@@ -52,7 +52,7 @@ def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(stats))
     else:
-        console.print(view(stats, root, recent=RECENT_ONCE))
+        console.print(view(stats, root, recent=RECENT_ONCE, width=console.width))
 
 
 def _watch(console: "Console", client: ServerClient, root: str, interval: float) -> None:
@@ -69,7 +69,7 @@ def _view_now(console: "Console", client: ServerClient, root: str) -> "Renderabl
     from service.cli.stats_view import view
 
     try:
-        return view(_ask(client, root), root, recent=max(0, console.height - OTHER_LINES))
+        return view(_ask(client, root), root, recent=max(0, console.height - OTHER_LINES), width=console.width)
     except Failure as exc:
         return exc.message
 

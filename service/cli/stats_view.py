@@ -29,21 +29,25 @@ TROUBLES = {
 }
 BARS = " ▁▂▃▄▅▆▇█"
 SPEED_SECONDS = 60
+NAME_WIDTH = 14
+COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
+"""Of the last requests, with the screen's width from which on each is shown."""
+FIGURES = ("Total", "First", "Prompt", "Answer")
 DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
 
 
-def view(stats: Stats, root: str, *, recent: int) -> RenderableType:
-    """One screen, the same every time but for the numbers, with up to `recent` requests."""
+def view(stats: Stats, root: str, *, recent: int, width: int) -> RenderableType:
+    """One screen of `width` columns, the same every time but for the numbers, with up to `recent` requests."""
     rows = Table.grid(padding=(0, 2))
-    rows.add_column(no_wrap=True, style="bright_black")
+    rows.add_column(no_wrap=True, style="bright_black", width=NAME_WIDTH)
     rows.add_column()
-    for name, value in _rows(stats, root):
+    for name, value in _rows(stats, root, width - NAME_WIDTH - 2):
         rows.add_row(name, value)
     shown = stats.recent[:recent]
-    return Group(rows, "", _recent(shown)) if shown else rows
+    return Group(rows, "", _recent(shown, width)) if shown else rows
 
 
-def _rows(stats: Stats, root: str) -> list[tuple[str, Text]]:
+def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
     cache, latency = stats.cache, stats.latency
     state = Text.assemble(f"{root}: ", (stats.status, STATE_STYLES.get(stats.status, "")))
     state.append(f", up {span(stats.uptime_seconds)}" + (f" ({stats.detail})" if stats.detail else ""))
@@ -62,7 +66,7 @@ def _rows(stats: Stats, root: str) -> list[tuple[str, Text]]:
         ("Latency", Text(f"hit {_latency(latency.hit)}, miss {_latency(latency.miss)}")),
         ("Speed", Text(f"{_speed(stats):.1f} tokens/s generated, over the last minute")),
         ("Memory", Text(_memory(stats))),
-        ("Requests", _bars(stats)),
+        ("Requests", _bars(stats, width)),
         ("", _sums(stats)),
     ]
 
@@ -96,10 +100,9 @@ def _memory(stats: Stats) -> str:
     return ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value is not None)
 
 
-def _bars(stats: Stats) -> Text:
-    """One for each slot of the timeline, with the time that it covers."""
-    timeline = stats.timeline
-    totals = [sum(slot) for slot in zip(*timeline.outcomes.values(), strict=True)]
+def _bars(stats: Stats, width: int) -> Text:
+    """One for each slot of the timeline, or for the newest that fit."""
+    totals = [sum(slot) for slot in zip(*stats.timeline.outcomes.values(), strict=True)][-max(1, width - 1) :]
     top = max([*totals, len(BARS) - 1])
     bars = "".join(BARS[-(-total * (len(BARS) - 1) // top)] for total in totals)
     return Text.assemble((bars, "blue"), "|")
@@ -112,30 +115,36 @@ def _sums(stats: Stats) -> Text:
     return sums + Text(f" in {span(slots * stats.timeline.slot_seconds)}")
 
 
-def _recent(requests: list[RecentRequest]) -> Table:
+def _recent(requests: list[RecentRequest], width: int) -> Table:
+    """Times and figures are never cut: where the screen is narrow, columns are left out, and an outcome is cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
-    for name in ("Time", "Outcome"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Total", "First", "Prompt", "Answer"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("API", no_wrap=True)
+    columns = [name for name, needed_width in COLUMNS.items() if width >= needed_width]
+    for name in columns:
+        table.add_column(name, justify="right" if name in FIGURES else "left", no_wrap=name != "Outcome")
     for request in requests:
-        table.add_row(
-            time.strftime("%H:%M:%S", time.localtime(request.came)),
-            _outcome(request),
-            duration(request.total_seconds),
-            duration(request.first_event_seconds),
-            count(request.prompt_tokens),
-            count(request.completion_tokens),
-            DIALECTS.get(request.dialect, request.dialect) + (", streamed" if request.stream else ""),
-        )
+        cells = _cells(request)
+        table.add_row(*(cells[name] for name in columns))
     return table
 
 
+def _cells(request: RecentRequest) -> dict[str, Text]:
+    return {
+        "Time": Text(time.strftime("%H:%M:%S", time.localtime(request.came))),
+        "Outcome": _outcome(request),
+        "Total": Text(duration(request.total_seconds)),
+        "First": Text(duration(request.first_event_seconds)),
+        "Prompt": Text(count(request.prompt_tokens)),
+        "Answer": Text(count(request.completion_tokens)),
+        "API": Text(DIALECTS.get(request.dialect, request.dialect)),
+    }
+
+
 def _outcome(request: RecentRequest) -> Text:
-    if request.error in ("client_gone", "cancelled"):
-        return Text(f"{request.outcome or '-'}, client left", style="bright_black")
-    if request.error:
-        return Text(f"{request.status} {request.error}", style=STYLES["failed"])
+    """It is cut and not wrapped: the one cell that gives way."""
     outcome = request.outcome or ""
-    return Text("joined" if outcome == "collapsed" else outcome, style=STYLES.get(outcome, ""))
+    text, style = "joined" if outcome == "collapsed" else outcome, STYLES.get(outcome, "")
+    if request.error in ("client_gone", "cancelled"):
+        text, style = f"{outcome or '-'}, client left", "bright_black"
+    elif request.error:
+        text, style = f"{request.status} {request.error}", STYLES["failed"]
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

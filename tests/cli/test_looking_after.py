@@ -69,6 +69,15 @@ def test_stats(terminal: Terminal) -> None:
     assert json.loads(as_json.stdout)["cache"]["hit_rate"] == "75.0%"
 
 
+def test_an_encoding_without_bars_is_no_reason_to_fail(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+        done = terminal.run("stats", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " ?|" in done.stdout
+
+
 def test_stats_with_a_key(terminal: Terminal) -> None:
     terminal.configure(executor="scripted", requireApiKey=True, apiKey="open-sesame")
     with terminal.start("serve"):
