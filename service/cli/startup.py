@@ -38,7 +38,7 @@ class Startup:
                 f"No server answers at {self._address.root}, and it is not on this machine, so none is started. "
                 "Start it there, or change VLLM_MLX_URL or baseUrl.",
             )
-        return health if health.status == "healthy" else self._wait(None)
+        return health if health.status == "healthy" else self._wait(None, health)
 
     @contextlib.contextmanager
     def use_local(self, server: BackgroundServer) -> Iterator[Health]:
@@ -59,7 +59,7 @@ class Startup:
         try:
             if health is None:
                 server.start()
-            return self._wait(server if health is None else None)
+            return self._wait(server if health is None else None, health)
         except BaseException as exc:
             if health is None:
                 if not isinstance(exc, Failure):
@@ -84,10 +84,10 @@ class Startup:
                 "Stop it, or choose another port: VLLM_MLX_URL=http://localhost:8082/v1, or port in .anyclauderc.json.",
             ) from None
 
-    def _wait(self, started: BackgroundServer | None) -> Health:
-        """Until it is healthy. `started` is the server when it was started here."""
+    def _wait(self, started: BackgroundServer | None, found: Health | None) -> Health:
+        """Until it is healthy. `started` is the server when it was started here, `found` what was there before."""
         deadline = time.monotonic() + self._settings.startup_timeout_seconds
-        with self._progress(started) as show:
+        with self._progress(self._awaited(started, found)) as show:
             while time.monotonic() < deadline:
                 if started is not None and (code := started.exit_code()) is not None:
                     raise self._died(started, code)
@@ -103,15 +103,22 @@ class Startup:
         raise self._timeout(started)
 
     @contextlib.contextmanager
-    def _progress(self, server: BackgroundServer | None) -> Iterator[Callable[[str], None]]:
-        """A spinner with the present phase on a terminal; one line elsewhere."""
-        text = f"Starting the server; its log is {server.log}" if server else "Waiting for the server to load its model"
+    def _progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """A line, and on a terminal a spinner with the present phase under it."""
         self._console.print(text, markup=False, highlight=False)
         if not self._console.is_terminal:
             yield lambda phase: None
             return
         with self._console.status("") as status:
             yield lambda phase: status.update(escape(phase))
+
+    def _awaited(self, started: BackgroundServer | None, found: Health | None) -> str:
+        if started is not None:
+            return f"Starting the server; its log is {started.log}"
+        if found is SILENT:
+            seconds = self._settings.startup_timeout_seconds
+            return f"Something listens at {self._address.root} and does not answer: waiting up to {seconds:g} s"
+        return "Waiting for the server to load its model"
 
     def _say_waiting(self) -> None:
         self._console.print("Another anyclaude is starting or stopping the server: waiting for it.")

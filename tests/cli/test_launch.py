@@ -272,6 +272,7 @@ def test_a_server_that_never_answers(user: Terminal) -> None:
     with socket.create_server(("127.0.0.1", user.port)):
         done = user.run()
     assert done.returncode == 69
+    assert f"Something listens at {user.url} and does not answer: waiting up to 0.5 s\n" in done.stderr
     assert "Server did not respond in timeout (0.5 s)" in done.stderr
 
 
