@@ -1,20 +1,16 @@
 """One value as people write it: what was expected of it, and what it means."""
 
 import json
-import re
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
-_UNITS = {"": 1, "B": 1} | {
-    prefix + suffix: base**power
-    for power, prefix in enumerate("KMGT", start=1)
-    for suffix, base in (("iB", 1024), ("B", 1000))
-}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
-SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)? ?([KMGT]i?B|B)?$"
+from cache_backends.sizes import read_size
+
+SIZE_PATTERN = r"^\s*[0-9]{1,15}(\.[0-9]{1,6})? ?([KkMmGgTt][Ii]?[Bb]|[Bb])?\s*$"
+"""What `read_size` takes, for editors."""
+A_SIZE = 'a size in bytes or like "2GiB"'
 
 
 class BadValue(ValueError):
@@ -38,11 +34,14 @@ def show(value: object) -> str:
 def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
     """`value` as a `kind`, a type with msgspec's bounds. Raises BadValue."""
     if is_size and isinstance(value, str):
-        value = read_size(value)
+        try:
+            value = read_size(value)
+        except ValueError:
+            raise BadValue(A_SIZE, value) from None
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
-        expected = 'a size in bytes or like "2GiB"' if is_size else describe(kind)
+        expected = A_SIZE if is_size else describe(kind)
         if _fits([value], kind):
             expected += f", such as {show([value])}"
         raise BadValue(expected, value) from None
@@ -54,15 +53,6 @@ def _fits(value: object, kind: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def read_size(text: str) -> int:
-    """Bytes of `2GiB`, `500MB` or `1048576`. Raises BadValue."""
-    match = _SIZE.fullmatch(text.strip())
-    factor = _UNITS.get(match[2]) if match else None
-    if match is None or factor is None:
-        raise BadValue('a size in bytes or like "2GiB"', text)
-    return int(Decimal(match[1]) * factor)
 
 
 def show_size(size: int) -> str:
