@@ -18,8 +18,10 @@ from cache_backends.disk_store import (
     Database,
     RefusedRow,
     is_damage,
+    is_locked,
     open_database,
     set_aside,
+    without_timeout,
 )
 from cache_backends.urls import BackendUrl, positive_size
 
@@ -203,14 +205,14 @@ class _Worker:
         except CacheUnavailable:
             self._fail()
             raise
-        except diskcache.Timeout as exc:
+        except (diskcache.Timeout, sqlite3.Error, OSError, DamagedDatabase) as exc:
             self._fail()
-            raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc
-        except (sqlite3.Error, OSError, DamagedDatabase) as exc:
-            # The next call opens afresh: the folder may have been removed, or the disk have come back.
-            self._fail()
+            error = without_timeout(exc)
+            if is_locked(error):
+                raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc
+            # The next call opens afresh: the disk may have come back.
             self._close()
-            raise CacheUnavailable(f"{self._shelf.folder}: {exc}") from exc
+            raise CacheUnavailable(f"{self._shelf.folder}: {error}") from exc
 
     def _database(self) -> Database:
         if self._opened is not None and self._opened[1] != self._shelf.age:

@@ -162,6 +162,18 @@ def is_damage(error: sqlite3.Error) -> bool:
     return re.search(r"no such (table|column)|malformed|not a database", str(error)) is not None
 
 
+def is_locked(error: BaseException) -> bool:
+    """Whether SQLite gave up waiting for another process."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def without_timeout(error: BaseException) -> BaseException:
+    """What is behind diskcache's `Timeout`: any error with which a transaction could not begin, a lock or another."""
+    while isinstance(error, diskcache.Timeout) and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def _probe(path: Path, lock_seconds: float) -> None:
     """Finds what diskcache would answer with a minute of retries or with an attribute overwritten by a setting."""
     connection = sqlite3.connect(path, timeout=lock_seconds, isolation_level=None)
@@ -174,7 +186,7 @@ def _probe(path: Path, lock_seconds: float) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
     except sqlite3.OperationalError as exc:
-        if "locked" in str(exc):
+        if is_locked(exc):
             raise CacheUnavailable(f"{path} is locked by another process") from exc
         raise
     finally:

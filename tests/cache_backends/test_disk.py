@@ -9,6 +9,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -18,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cache_backends import CacheUnavailable
 from cache_backends.disk import MAX_UNWRITTEN_USES, DiskBackend
-from cache_backends.disk_store import BytesOnlyDisk, RefusedRow
+from cache_backends.disk_store import BytesOnlyDisk, Database, RefusedRow
 from tests.cache_backends.write_for_ever import value_of
 
 MEBIBYTE = 1024**2
@@ -242,6 +244,72 @@ async def test_damage_while_it_runs_is_noticed(tmp_path: Path) -> None:
     assert len(set_aside_in(tmp_path)) == 1
 
 
+async def test_damage_that_both_threads_find_is_set_aside_once(tmp_path: Path) -> None:
+    """The second finds it in the database that the first has set aside, and leaves the new one alone."""
+    backend = DiskBackend(tmp_path)
+    await backend.set("k", b"v")
+    assert await backend.get("k") == b"v"
+    both = threading.Barrier(2)
+    attempts = 0
+
+    def damaged_at_first(database: Database) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= 2:
+            both.wait(timeout=10)
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    await asyncio.gather(backend._reader.run(damaged_at_first), backend._writer.run(damaged_at_first))
+    await backend.aclose()
+    (aside,) = set_aside_in(tmp_path)
+    assert rows(aside, "SELECT key FROM Cache") == [("k",)]
+
+
+async def test_after_an_error_of_the_disk_it_is_opened_afresh(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path)
+    await backend.set("k", b"v")
+    break_open_files(tmp_path)
+    with pytest.raises(CacheUnavailable, match="disk I/O error"):
+        await backend.set("k", b"new")
+    await backend.set("k", b"new")
+    assert await backend.get("k") == b"new"
+    await backend.aclose()
+
+
+def break_open_files(folder: Path) -> None:
+    """What is open of a database answers every read and write with an error, as after an unmount."""
+    files = [(folder / name).stat() for name in ("cache.db", "cache.db-wal")]
+    broken = os.open(folder, os.O_RDONLY)
+    for descriptor in range(3, broken):
+        with suppress(OSError):
+            if any(os.path.samestat(os.fstat(descriptor), file) for file in files):
+                os.dup2(broken, descriptor)
+    os.close(broken)
+
+
+async def test_a_database_that_is_truncated_while_it_is_read_kills_nobody(tmp_path: Path) -> None:
+    """A mapped file would: SIGBUS, which no exception handler sees."""
+    await make(tmp_path, **{f"k{index}": b"v" * 3000 for index in range(200)})
+    program = """if True:
+        import asyncio, os, sys
+        from pathlib import Path
+        from cache_backends.disk import DiskBackend
+
+        async def main(folder: Path) -> None:
+            backend = DiskBackend(folder)
+            await backend.set("new", b"v")  # with the journal in use, nobody asks the file how long it is
+            assert await backend.get("k0") is not None
+            os.truncate(folder / "cache.db", 5000)
+            for index in range(200):
+                await backend.get(f"k{index}")
+            await backend.aclose()
+
+        asyncio.run(main(Path(sys.argv[1])))
+    """
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tmp_path))
+    assert await process.wait() == 0
+
+
 async def test_only_the_newest_damaged_one_is_kept(tmp_path: Path) -> None:
     for _ in range(3):
         (tmp_path / "cache.db").write_bytes(b"damaged" * 1000)
@@ -299,6 +367,23 @@ async def test_many_reads_without_a_write_are_written_down(tmp_path: Path) -> No
     connection.close()
     assert unread == [("k0",)]
     await backend.aclose()
+
+
+async def test_an_earlier_use_is_not_written_over_a_later_one(tmp_path: Path) -> None:
+    """Of two processes, the one that read first may be the one that writes its uses down last."""
+    first, second = DiskBackend(tmp_path), DiskBackend(tmp_path)
+    await first.set("k", b"v")
+    await first.get("k")
+    await second.get("k")
+    await second.aclose()
+    used = rows(tmp_path, "SELECT access_time FROM Cache")
+    await first.aclose()
+    assert rows(tmp_path, "SELECT access_time FROM Cache") == used
+
+
+def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "cache.db")) as connection:
+        return connection.execute(query).fetchall()
 
 
 async def test_a_link_in_place_of_the_database_is_not_followed(tmp_path: Path) -> None:
