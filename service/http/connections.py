@@ -137,7 +137,7 @@ class Connection(TCPServer):
         await super()._read_data()
 
     async def close(self) -> None:
-        self._send()
+        """Of an idle connection: what was sent last has left by now."""
         await self._initiate_server_close()
 
     async def _close(self) -> None:

@@ -121,19 +121,68 @@ async def test_a_deletion_is_not_overtaken_by_an_earlier_write() -> None:
 
 
 async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in() -> None:
-    first, slow = MemoryBackend(), GatedBackend()
+    class LateToAnswer(MemoryBackend):
+        """Has found the value when the deletion comes, and says so after it."""
+
+        async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+            found = await super().get_with_ttl(key)
+            has_read.set()
+            await gate.wait()
+            return found
+
+    has_read, gate = asyncio.Event(), asyncio.Event()
+    first, slow = MemoryBackend(), LateToAnswer()
     backend = TieredBackend([first, slow])
     await slow.set("k", b"v")
-    slow.gate.clear()
     reading = asyncio.create_task(backend.get("k"))
-    await until(lambda: _waits(slow), "the read has begun")
-    deletion = asyncio.create_task(backend.delete("k"))
-    await asyncio.sleep(0)
-    slow.gate.set()
-    await reading
-    await deletion
+    await has_read.wait()
+    await backend.delete("k")
+    gate.set()
+    assert await reading == b"v"
     assert await first.get("k") is None
     assert await backend.get("k") is None
+
+
+async def test_a_value_that_is_replaced_while_it_is_written_is_written_again() -> None:
+    slow = GatedBackend()
+    backend = TieredBackend([MemoryBackend(), slow])
+    slow.gate.clear()
+    await backend.set("k", b"old")
+    await until(lambda: _waits(slow), "the write behind has begun")
+    await backend.set("k", b"new")
+    slow.gate.set()
+    await eventually(slow, "k", b"new")
+
+
+class SharedBackend(GatedBackend):
+    """A store that others share. `found` is what they find under a key when they get its lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: bytes | None = None
+        self.leases = self
+
+    async def acquire(self, key: str, holder: str, note: str, *, ttl: float) -> str | None:
+        return None
+
+    async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
+        return True
+
+    async def release(self, key: str, holder: str) -> None:
+        self.found = await MemoryBackend.get(self, key)
+
+
+async def test_a_lease_is_given_back_when_the_value_is_where_the_others_look() -> None:
+    shared = SharedBackend()
+    backend = TieredBackend([MemoryBackend(), shared])
+    assert backend.leases is not None
+    shared.gate.clear()
+    await backend.set("k", b"v")
+    releasing = asyncio.create_task(backend.leases.release("k", "holder"))
+    await until(lambda: _waits(shared), "the write behind has begun")
+    shared.gate.set()
+    await releasing
+    assert shared.found == b"v"
 
 
 async def test_aclose_writes_what_waits() -> None:

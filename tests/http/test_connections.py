@@ -14,7 +14,7 @@ from hypercorn.typing import ASGIFramework
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
-from service.http.connections import serve_connections
+from service.http.connections import Connection, IdleConnections, serve_connections
 from tests.serving import running, settings
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -96,6 +96,39 @@ async def test_an_idle_connection_ends_in_time_and_a_busy_one_does_not() -> None
         busy_writer.close()
 
 
+async def test_a_connection_that_becomes_idle_when_the_server_has_stopped_ends_at_once() -> None:
+    """One that was accepted as the server stopped: nobody looks after the idle ones any more."""
+
+    class Accepted:
+        def __init__(self) -> None:
+            self.closed = asyncio.Event()
+
+        async def close(self) -> None:
+            self.closed.set()
+
+    idle = IdleConnections(seconds=60.0)
+    idle.close()
+    accepted = Accepted()
+    idle.add(cast(Connection, accepted))
+    await asyncio.wait_for(accepted.closed.wait(), PATIENCE_SECONDS)
+
+
+async def test_a_connection_that_does_not_end_in_time_is_cut() -> None:
+    begun = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with _serving(app, _config(graceful_timeout=0.1)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HEALTH)
+            await begun.wait()
+        await reader.read()
+        writer.close()
+
+
 @asynccontextmanager
 async def _serving(app: ASGIApp, config: Config | None = None) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
@@ -110,9 +143,10 @@ async def _serving(app: ASGIApp, config: Config | None = None) -> AsyncIterator[
         await serving
 
 
-def _config(keep_alive_timeout: float = 60.0) -> Config:
+def _config(keep_alive_timeout: float = 60.0, graceful_timeout: float = 60.0) -> Config:
     config = Config()
     config.keep_alive_timeout = keep_alive_timeout
+    config.graceful_timeout = graceful_timeout
     return config
 
 

@@ -164,6 +164,21 @@ async def test_no_store_neither_reads_nor_writes_nor_joins() -> None:
     await executor.aclose()
 
 
+async def test_who_wants_a_new_answer_takes_nobodys_place_in_the_one_in_flight() -> None:
+    scripted = Numbered()
+    scripted.gate.clear()
+    executor = CachingExecutor(ScriptedExecutor(scripted.script), MemoryBackend(), settings())
+    first = await executor.submit(ask())
+    anew = await executor.submit(ask(), NO_CACHE)
+    second = await executor.submit(ask())
+    await anew.aclose()
+    third = await executor.submit(ask())
+    assert [answer.outcome for answer in (first, anew, second, third)] == ["miss", "bypass", "collapsed", "collapsed"]
+    scripted.gate.set()
+    assert {(await answer.completion()).choices[0].text for answer in (first, second, third)} == {"answer 1"}
+    await executor.aclose()
+
+
 async def test_only_if_cached_never_generates() -> None:
     executor = numbered()
     with pytest.raises(NotCached) as refused:

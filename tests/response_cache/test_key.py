@@ -155,6 +155,13 @@ def test_what_is_remembered_of_tools_changes_no_key() -> None:
             assert keys.key("model-1", request) == RequestKeys().key("model-1", request)
 
 
+def test_tools_that_are_gone_are_not_taken_for_those_that_stand_in_their_place() -> None:
+    """What a request leaves free in memory, the next one's tools are made of."""
+    keys = RequestKeys()
+    made = {keys.key("model-1", msgspec.structs.replace(REQUEST, tools=(Tool(name=f"t{n}"),))) for n in range(50)}
+    assert len(made) == 50
+
+
 def test_a_key_is_a_sha256_and_stays() -> None:
     key = key_of(REQUEST)
     assert len(key) == 64

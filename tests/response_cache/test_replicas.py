@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cache_backends import CacheUnavailable
 from cache_backends.base import HasLeases, Leases
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
@@ -260,6 +261,23 @@ async def test_when_the_store_goes_away_the_waiting_generate_themselves(
     assert (await asyncio.wait_for(second_client, SOON_SECONDS))[1] == "by 2"
     first.gate.set()
     assert await first_client == ("miss", "by 1")
+
+
+class Unwritable(RedisBackend):
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        raise CacheUnavailable("no room")
+
+
+async def test_who_cannot_write_waits_for_nobody(redis_server: RedisServer) -> None:
+    """Nor would anybody have what it generates under a lease: it takes none."""
+    backend = Unwritable(redis_server.url)
+    caching = CachingExecutor(ScriptedExecutor(), backend, settings())
+    await (await caching.submit(ask("the first that is not written"))).completion()
+    await until(lambda: caching.counters.store_failures == 1)
+    assert await backend.leases.acquire(key(), "slow", '{"prompt_tokens":3}', ttl=60) is None
+    answer = await asyncio.wait_for(caching.submit(ask()), SOON_SECONDS)
+    assert answer.outcome == "miss"
+    await caching.aclose()
 
 
 @pytest.mark.parametrize("away", ["stopped", "paused"])

@@ -193,6 +193,23 @@ async def test_an_abandoned_one_may_finish_for_a_retry() -> None:
     await executor.aclose()
 
 
+async def test_a_retry_outlives_the_time_that_an_abandoned_one_has() -> None:
+    stage = Stage()
+    executor, inner = stage.executor(finish_abandoned_seconds=0.3)
+    first = await executor.submit(ask())
+    await stage.begun.wait()
+    await first.aclose()
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.3, over.set)  # behind the timer that was set just before
+    retry = await executor.submit(ask())
+    assert retry.outcome == "collapsed"
+    await over.wait()
+    stage.open()
+    assert await read(retry) == WHOLE
+    assert inner.aborted == 0
+    await executor.aclose()
+
+
 async def test_an_abandoned_one_is_aborted_in_the_end() -> None:
     stage = Stage()
     executor, inner = stage.executor(finish_abandoned_seconds=0.01)

@@ -86,6 +86,14 @@ def test_only_the_end_of_the_model_closes_what_is_open(tail: str) -> None:
     assert bool(cut.content) != bool(cut.tool_calls)
 
 
+@pytest.mark.parametrize(
+    ("offered", "name"), [(["go"], "go"), (["functions.go"], "functions.go"), (["go", "functions.go"], "functions.go")]
+)
+def test_a_namespace_is_taken_off_where_no_tool_has_it(offered: list[str], name: str) -> None:
+    output = parse('<tool_call>{"name": "functions.go"}</tool_call>', [Tool(name=tool) for tool in offered])
+    assert [call.name for call in output.tool_calls] == [name]
+
+
 def test_calls_that_count_only_at_the_end_wait_for_it() -> None:
     parser = StreamParser(TOOLS)
     assert parser.feed('Look:\n{"name": "ping", "arguments": {}}\n') == [TextDelta(0, "Look:")]
