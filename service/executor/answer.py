@@ -3,13 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 
 import msgspec
 
 from service.errors import EngineFailed, ServiceError
 from service.events import ChoiceFinished, Done, Event
 from service.executor.base import CacheOutcome, collect
-from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse
+from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
 from service.generation import Completion, GenerationRequest, Usage
 
 
@@ -30,6 +31,8 @@ class RunningAnswer:
         self._ready: deque[Event | ServiceError] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
+        self._begun = asyncio.Event()
+        self._limit: tuple[float, ServiceError] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._completion_tokens = 0
         self._reasoning_tokens = 0
@@ -39,13 +42,23 @@ class RunningAnswer:
     def ended(self) -> bool:
         return self._ended
 
-    def fail_after(self, seconds: float, error: ServiceError) -> None:
-        """Sets the deadline of the whole answer."""
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+    def limit(self, seconds: float, error: ServiceError) -> None:
+        """How long the whole answer may take, from when its first sequence starts."""
+        self._limit = seconds, error
+
+    async def begun(self, seconds: float) -> None:
+        """Waits until it has started, but no longer than that. Raises what it was refused with meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
+        if self._ready and isinstance(self._ready[0], ServiceError):
+            raise self._ready[0]
 
     def take(self, delivery: Delivery) -> None:
         """Adds what came from the engine's thread. A sequence is no longer ours after its terminal message."""
         match delivery:
+            case Started():
+                self._start()
             case Progress(_, events):
                 self._put(events)
             case Finished():
@@ -83,6 +96,13 @@ class RunningAnswer:
     async def aclose(self) -> None:
         self._close()
 
+    def _start(self) -> None:
+        self._begun.set()
+        if self._limit is not None:
+            seconds, error = self._limit
+            self._limit = None
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+
     def _finish(self, finished: Finished) -> None:
         self._open.discard(finished.sequence)
         self._completion_tokens += finished.completion_tokens
@@ -102,6 +122,7 @@ class RunningAnswer:
             return
         if last:
             self._ended = True
+            self._begun.set()
             if self._deadline is not None:
                 self._deadline.cancel()
         self._ready.extend(items)

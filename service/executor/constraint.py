@@ -56,7 +56,7 @@ class Constraint:
         for token in tokens:
             if not self.error:
                 self._take(token)
-                self.error = self._matcher.get_error()
+                self.error = self._kind_of_error()
 
     def _take(self, token: int) -> int:
         """How many tokens the matcher took: behind its end it takes none."""
@@ -64,6 +64,10 @@ class Constraint:
             return 0
         self._matcher.consume_token(token)
         return 1
+
+    def _kind_of_error(self) -> str:
+        """Without what llguidance adds for its developers: the whole grammar, and the text so far."""
+        return str(self._matcher.get_error()).partition(":")[0]
 
     def _held(self, logits: mx.array, ahead: list[int]) -> mx.array:
         """The last row is for what comes behind all of `ahead`, the row before for what comes behind all but one."""
@@ -77,7 +81,7 @@ class Constraint:
         for row, token in enumerate(ahead, first):
             taken += self._take(token)
             fill_next_token_bitmask(self._matcher, bits, row)
-        self.error = self._matcher.get_error()
+        self.error = self._kind_of_error()
         if self.error:
             return logits
         self._matcher.rollback(taken)

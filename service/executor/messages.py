@@ -1,6 +1,6 @@
 """What crosses between the event loop and the thread that owns MLX. Nothing else is shared between the two.
 
-Every `Submit` is answered by any number of `Progress` and exactly one terminal message for its sequence:
+Every `Submit` is answered by any number of `Started` and `Progress`, and exactly one terminal message for its sequence:
 `Finished`, `Failed` or `Aborted`.
 """
 
@@ -73,6 +73,12 @@ class Shutdown(msgspec.Struct, frozen=True):
 Message = Submit | Abort | Shutdown
 
 
+class Started(msgspec.Struct, frozen=True):
+    """It waits no longer. Comes again where a sequence is run again."""
+
+    sequence: int
+
+
 class Progress(msgspec.Struct, frozen=True):
     """More of one answer. `events` is never empty."""
 
@@ -99,4 +105,4 @@ class Aborted(msgspec.Struct, frozen=True):
     sequence: int
 
 
-Delivery = Progress | Finished | Failed | Aborted
+Delivery = Started | Progress | Finished | Failed | Aborted

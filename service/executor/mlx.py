@@ -33,6 +33,10 @@ from service.generation import GenerationRequest, SamplingParams
 from service.settings import Settings
 from service.tool_calling.watch import CallTally
 
+REFUSAL_SECONDS = 0.25
+"""So long an answer is held back for the engine to refuse it, as for want of memory: a refusal has a status of its own
+as long as no part of a stream has been sent. Nothing waits for it that has a place."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,7 +52,7 @@ class Peers(Protocol):
 class MlxExecutor:
     """Serves the model folder `model_path`. Up to `max_concurrency` sequences run, `max_queue` wait.
 
-    The `n` answers of one request are `n` sequences: each reads the prompt for itself.
+    The `n` answers of one request are `n` sequences, whose prompt is read once.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class MlxExecutor:
         return ExecutorStatus(
             state=supervisor.state,
             running=pulse.running,
-            waiting=max(0, supervisor.in_flight - pulse.running) + (0 if supervisor.model else self._arriving),
+            waiting=max(0, supervisor.in_flight - pulse.running) + self._arriving,
             detail=supervisor.detail,
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
@@ -97,15 +101,21 @@ class MlxExecutor:
         self._supervisor.start()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
-        with self._reserve(request.n):
+        generated = request
+        if request.max_tokens == 0:
+            generated = msgspec.structs.replace(request, max_tokens=1, n=1, logprobs=None)
+        with self._reserve(generated.n):
             model = await self._ready()
             _check_logit_bias(request.sampling, model.logits)
             prompt = await self._off_loop(model.renderer.render, request)
             self._refuse_when_closing()
-            if request.max_tokens == 0:
-                one_token = msgspec.structs.replace(request, max_tokens=1, n=1, logprobs=None)
-                return PromptReadAnswer(self._begin(one_token, prompt), request)
-            return self._begin(request, prompt)
+            running = self._begin(generated, prompt)
+        try:
+            await running.begun(REFUSAL_SECONDS)
+        except BaseException:
+            await running.aclose()
+            raise
+        return running if generated is request else PromptReadAnswer(running, request)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         model = await self._ready()
@@ -125,7 +135,7 @@ class MlxExecutor:
         places = self._settings.max_concurrency + self._settings.max_queue
         if self._supervisor.in_flight + self._arriving >= places:
             raise Overloaded(
-                f"{self._settings.max_queue} requests wait already. Try again later, or raise maxQueue.",
+                f"The queue of {self._settings.max_queue} is full. Try again later, or raise maxQueue.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         self._arriving += sequences
@@ -144,8 +154,10 @@ class MlxExecutor:
             message = f"The model {self.profile.id} is still loading. Try again later."
             raise NotReady(message, retry_after=RETRY_AFTER_SECONDS) from None
         self._refuse_when_closing()
-        if supervisor.model is None or supervisor.state == "failed":
+        if supervisor.model is None:
             raise NotReady(supervisor.detail)
+        if supervisor.state == "failed":  # it may go on yet
+            raise NotReady(supervisor.detail, retry_after=RETRY_AFTER_SECONDS)
         return supervisor.model
 
     async def _off_loop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -177,7 +189,7 @@ class MlxExecutor:
             abort=self._supervisor.abort,
         )
         seconds = self._settings.request_timeout_seconds
-        answer.fail_after(seconds, GenerationTimeout(f"The answer was not finished within {seconds:g} seconds."))
+        answer.limit(seconds, GenerationTimeout(f"The answer was not finished within {seconds:g} seconds."))
         self._supervisor.begin(sequences, answer)
         return answer
 

@@ -21,20 +21,26 @@ from service.executor.messages import (
     Finished,
     Message,
     Progress,
+    Prompt,
     PromptUse,
     Sequence,
     Shutdown,
+    Started,
     Submit,
 )
 from service.executor.protocols import Engine, EngineLost, Token, Writer
 from service.executor.pulse import Pulse
+from service.executor.trials import Trials
 from service.executor.turns import Turns
+from service.generation import SamplingParams
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5.0
-FAILURES_IN_A_ROW = 3
-"""So often the engine may fail without any progress in between; then rebuilding it does not help."""
+PROBE = -1
+"""The sequence that tells whether the engine works at all."""
+
+PROBE_STEPS = 4
 
 LEAST_TOKENS = 1024
 """An answer of no stated length may be kept shorter than the context allows, for want of memory, but not than this: it
@@ -57,7 +63,8 @@ class Scheduler:
     """At most `max_concurrency` sequences run, as far as memory allows; the others wait, short prompts before long ones
     in `Turns`.
 
-    Where the engine fails, sequences of which nothing was sent run again, once; the others end in `EngineFailed`.
+    Where the engine fails, sequences of which nothing was sent run again, once, as `Trials` has it; the others end in
+    `EngineFailed`.
     """
 
     def __init__(
@@ -82,8 +89,7 @@ class Scheduler:
         self._running: dict[int, _Running] = {}
         self._turns = Turns()
         self._next: int | None = None
-        self._failures = 0
-        self._retried: set[int] = set()
+        self._trials = Trials()
         self._outbox: list[Delivery] = []
         self._engine_broken = False
         self._stopping = False
@@ -119,13 +125,14 @@ class Scheduler:
         self._expire()
         self._admit()
         self.pulse.running = len(self._running)
+        self._deliver()  # a refusal does not wait for the others' tokens
         self._decode()
         self.pulse.running = len(self._running)
         self.pulse.memory_bytes = self._engine.memory_bytes()
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
         if self.pulse.heartbeat != before:
-            self._failures = 0  # what was made has also arrived
+            self._trials.progress()  # what was made has also arrived
 
     def _drain_inbox(self) -> None:
         while True:
@@ -152,7 +159,7 @@ class Scheduler:
         is_running = self._running.pop(sequence_id, None) is not None
         if not is_running and self._waiting.pop(sequence_id, None) is None:
             return
-        self._retried.discard(sequence_id)
+        self._trials.forget(sequence_id)
         self.pulse.running = len(self._running)
         self._outbox.append(Aborted(sequence_id))
         self._deliver()
@@ -161,14 +168,14 @@ class Scheduler:
 
     def _expire(self) -> None:
         now = self._clock()
-        for sequence in [s for s in self._waiting.values() if s.start_before <= now]:
+        for sequence in [s for s in self._waiting.values() if s.start_before <= now and not self._trials.is_retried(s)]:
             del self._waiting[sequence.id]
             self._fail(sequence.id, _waited_too_long())
 
     def _admit(self) -> None:
         if self._engine_broken and self._waiting:
             self._rebuild()
-        while self._waiting and len(self._running) < self._max_concurrency:
+        while self._waiting and len(self._running) < (1 if self._trials.open else self._max_concurrency):
             sequence = self._waiting[self._whose_turn()]
             try:
                 sequence = self._waiting[sequence.id] = self._fitted(sequence)
@@ -182,9 +189,12 @@ class Scheduler:
                 self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
             else:
                 self._running[sequence.id] = _Running(sequence, writer)
+                self._outbox.append(Started(sequence.id))
 
     def _whose_turn(self) -> int:
-        """A turn is kept until it is taken: who needs more memory than is free now is overtaken by nobody."""
+        """A turn is kept until it is taken: a sequence that needs more memory than is free now is not overtaken."""
+        if self._trials.open:
+            return next(iter(self._waiting))
         if self._next is None or self._next not in self._waiting:
             self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
         return self._next
@@ -221,17 +231,20 @@ class Scheduler:
         if tokens or self._engine.prompt_tokens_read != read:
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
+        uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}
         for token in tokens:
             running = self._running.get(token.sequence)
             if running is not None:
-                self._write(running, token)
+                self._write(running, token, uses.get(token.sequence))
 
-    def _write(self, running: _Running, token: Token) -> None:
+    def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
+        """`prompt_use`: the engine has ended the sequence in this step, with this token or a later one."""
+        self._trials.acquit(token.sequence)
         if token.error:
             log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
             if token.end is None:
                 self._remove(token.sequence)
-            self._fail(token.sequence, EngineFailed("The answer's form could not be kept to. Simplify its schema."))
+            self._fail(token.sequence, EngineFailed("The required form could not be enforced. Simplify the schema."))
             return
         running.tokens += 1
         writer = running.writer
@@ -247,7 +260,7 @@ class Scheduler:
             self._end(Failed(token.sequence, EngineFailed("The model's output could not be read.")))
             return
         if end is not None:
-            use = self._remove(token.sequence) if token.end is None else token.prompt_use
+            use = prompt_use if token.end is not None else self._remove(token.sequence) or prompt_use
             counts = {"completion_tokens": running.tokens, "reasoning_tokens": writer.reasoning_tokens}
             self._end(Finished(sequence=token.sequence, events=events, prompt_use=use or PromptUse(), **counts))
         elif events:
@@ -261,7 +274,7 @@ class Scheduler:
 
     def _end(self, delivery: Finished | Failed) -> None:
         self._running.pop(delivery.sequence, None)
-        self._retried.discard(delivery.sequence)
+        self._trials.forget(delivery.sequence)
         self._outbox.append(delivery)
 
     def _fail(self, sequence_id: int, error: ServiceError) -> None:
@@ -277,29 +290,39 @@ class Scheduler:
             return None
 
     def _recover(self, exc: Exception) -> None:
-        """The batch is lost: who has been sent nothing goes back to the head of the queue, once."""
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise EngineLost(f"The engine failed {self._failures} times in a row, the last time with: {exc!r}") from exc
-        log.error("The engine failed with %d sequences running; it is rebuilt", len(self._running), exc_info=exc)
-        self._engine_broken = True
+        """The batch is lost. What has been sent nothing goes back to the head of the queue, once."""
         lost, self._running = list(self._running.values()), {}
+        self._trials.fail([running.sequence for running in lost], exc)
+        log.error("The engine failed with %d sequences running; it is rebuilt", len(lost), exc_info=exc)
+        self._engine_broken = True
         for running in reversed(lost):
             sequence = running.sequence
-            if running.sent or sequence.id in self._retried:
+            if running.sent or self._trials.is_retried(sequence):
                 self._fail(sequence.id, EngineFailed("The engine failed while it generated. Try again."))
             else:
-                self._retried.add(sequence.id)
+                self._trials.retry(sequence)
                 self._waiting[sequence.id] = sequence
                 self._waiting.move_to_end(sequence.id, last=False)
 
     def _rebuild(self) -> None:
         try:
             self._engine.reset()
+            if self._trials.suspect is not None:
+                self._probe(self._trials.suspect)
         except Exception as exc:
             raise EngineLost(f"The engine could not be rebuilt: {exc!r}") from exc
+        self._trials.blame()
         self._engine_broken = False
         self.pulse.restarts += 1
+
+    def _probe(self, suspect: Sequence) -> None:
+        """Lets the engine draw one token without the sequence that it failed with. Raises what it raises."""
+        prompt = Prompt(suspect.prompt.tokens[:1])
+        probe = msgspec.structs.replace(suspect, id=PROBE, prompt=prompt, sampling=SamplingParams(), max_tokens=1)
+        self._engine.insert(probe)
+        if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
+            self._engine.remove(PROBE)
+        log.warning("The engine failed twice with sequence %d, and works without it", suspect.id)
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
         """Each gets its own error: an exception gathers the traceback of whoever raises it."""

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from service.errors import EngineFailed, ServiceError, ShuttingDown
+import msgspec
+
+from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.answer import RunningAnswer
 from service.executor.base import ModelState
-from service.executor.messages import Abort, Delivery, Message, Progress, Sequence, Shutdown, Submit
+from service.executor.messages import Abort, Delivery, Message, Progress, Sequence, Shutdown, Started, Submit
 from service.executor.pulse import Pulse
 from service.executor.runtime import Runtime
 from service.executor.worker import ServedModel, Worker
@@ -103,6 +105,9 @@ class Supervisor:
         self._in_flight.clear()
 
     def begin(self, sequences: list[Sequence], answer: RunningAnswer) -> None:
+        """Raises `NotReady` where nobody is left to run them."""
+        if self._failure:
+            raise NotReady(self._failure)
         if not self._in_flight:
             self._expect_progress()
         for sequence in sequences:
@@ -130,12 +135,12 @@ class Supervisor:
 
     def receive(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            if isinstance(delivery, Progress):
+            if isinstance(delivery, Started | Progress):
                 flight = self._in_flight.get(delivery.sequence)
             else:
                 flight = self._in_flight.pop(delivery.sequence, None)
             if flight is not None:
-                flight.sent = True
+                flight.sent |= not isinstance(delivery, Started)
                 flight.answer.take(delivery)
 
     def load_failed(self, reason: str) -> None:
@@ -171,13 +176,16 @@ class Supervisor:
                 flight.answer.fail(EngineFailed(f"{reason}. Try again."))
         self._inbox = SimpleQueue()
         self._in_flight = {i: flight for i, flight in self._in_flight.items() if not flight.answer.ended}
+        start_before = asyncio.get_running_loop().time() + self._settings.queue_timeout_seconds
         for flight in self._in_flight.values():
             flight.retried = True
+            flight.sequence = msgspec.structs.replace(flight.sequence, start_before=start_before)
             self._inbox.put(Submit(flight.sequence))
 
     def _give_up(self, failure: str) -> None:
         self._failure = failure
         self.model = None
+        self.pulse.running = 0
         self.settled.set()
         self._fail_everybody(lambda: EngineFailed(failure))
         self._in_flight.clear()

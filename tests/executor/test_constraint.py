@@ -78,6 +78,7 @@ def test_a_grammar_that_cannot_be_followed_says_so(tokenizer: LLTokenizer) -> No
     for tokens in ([1], [1, letter], [1, letter, letter]):
         masked = process(mx.array(tokens), logits)
     assert process.error
+    assert "start" not in process.error  # it is logged, and must not show the grammar, nor what was written
     assert masked is logits
 
 

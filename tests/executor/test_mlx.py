@@ -230,6 +230,57 @@ async def test_an_answer_that_takes_too_long_is_ended() -> None:
         await until(lambda: executor.status().running == 0)
 
 
+async def test_the_time_in_the_queue_is_not_part_of_the_answers_time() -> None:
+    gate = Gate()
+    load = counting_loader(CountingEngine(gate))
+    async with running(load, max_concurrency=1, request_timeout_seconds=0.3) as executor:
+        first = await executor.submit(question(max_tokens=900))
+        second = await executor.submit(question(max_tokens=2))
+        with pytest.raises(GenerationTimeout):
+            await first.completion()
+        gate.open.set()
+        assert (await second.completion()).choices[0].text == "1 2 "
+
+
+async def test_what_the_engine_refuses_is_refused_before_there_is_an_answer() -> None:
+    """So that a stream of it has the status of a refusal, also while the engine generates for another."""
+    async with running(counting_loader(CountingEngine(memory=950)), max_concurrency=1) as executor:
+        for streamed in (False, True):
+            with pytest.raises(Overloaded, match="not enough memory") as refused:
+                await executor.submit(question("word " * 100, max_tokens=890, n=2 if streamed else 1))
+            assert refused.value.retry_after
+        assert (executor.status().running, executor.status().waiting) == (0, 0)
+        assert (await (await executor.submit(question(max_tokens=1))).completion()).choices[0].text == "1 "
+
+
+async def test_a_client_that_leaves_before_its_answer_has_begun_frees_its_place() -> None:
+    gate = Gate()
+    async with running(counting_loader(CountingEngine(gate)), max_concurrency=1) as executor:
+        first = await executor.submit(question(max_tokens=1))
+        waiting = asyncio.ensure_future(executor.submit(question(max_tokens=1)))
+        await until(lambda: executor.status().waiting == 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        gate.open.set()
+        assert (await first.completion()).choices[0].text == "1 "
+        await until(lambda: executor.status().running == executor.status().waiting == 0)
+
+
+async def test_what_is_being_rendered_waits_already() -> None:
+    rendering = threading.Event()
+    loader = counting_loader(CountingEngine(), WordRenderer(lambda: assert_soon(rendering)))
+    async with running(loader) as executor:
+        submitted = asyncio.ensure_future(executor.submit(question(max_tokens=1)))
+        await until(lambda: executor.status().state == "ready" and executor.status().waiting == 1)
+        rendering.set()
+        assert (await (await submitted).completion()).choices[0].text == "1 "
+        await until(lambda: executor.status().waiting == 0)
+
+
+def assert_soon(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
 async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
     async with running(counting_loader(CountingEngine(failing_at(3)))) as executor:
         answer = await executor.submit(question(max_tokens=5))

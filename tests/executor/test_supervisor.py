@@ -17,7 +17,7 @@ from service.executor.runtime import Runtime
 from service.executor.supervisor import RESTARTS_AT_MOST
 from service.generation import Completion
 from service.settings import Settings
-from tests.executor.engines import CountingEngine, counting_loader, failing_from, question, until
+from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_from, question, until
 
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
@@ -143,6 +143,37 @@ async def test_a_thread_that_dies_again_and_again_is_given_up() -> None:
         assert loads.count == RESTARTS_AT_MOST + 1
         with pytest.raises(NotReady, match="has ended 4 times within 600 s"):
             await ask(executor)
+
+
+async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() -> None:
+    """Nobody would ever run it."""
+    rendering, rendered = threading.Event(), threading.Event()
+
+    def render() -> None:
+        rendering.set()
+        assert rendered.wait(10)
+
+    lost = Losing()
+    configured = Settings(home=Path("unused"))
+    load = counting_loader(CountingEngine(), WordRenderer(render))
+    executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load, peers=lost)
+    await executor.start()
+    submitted = asyncio.ensure_future(executor.submit(question()))
+    await until(rendering.is_set)
+    lost.tell("rank 1 is gone")
+    await until(lambda: executor.status().state == "failed")
+    rendered.set()
+    with pytest.raises(NotReady, match="rank 1 is gone"):
+        await submitted
+    assert (executor.status().running, executor.status().waiting) == (0, 0)
+    await executor.aclose()
+
+
+class Losing:
+    """Peers that are lost when told so."""
+
+    def watch(self, on_loss: Callable[[str], None]) -> None:
+        self.tell = on_loss
 
 
 def die(step: int) -> None:
