@@ -1,6 +1,7 @@
 """The `Engine` on MLX. Every call comes from the one thread that owns MLX."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -33,6 +34,9 @@ STEPS_ALONE = 4
 """Who is left alone in the batch leaves it after so many steps: its state is copied then, and again when the next one
 comes, who may be on its way."""
 
+UNLIMITED = 2**60
+"""Bytes, where nobody can tell how many there are."""
+
 
 def default_chunk_tokens() -> int:
     return CHUNK_TOKENS_ON_CPU if mx.default_device() == mx.cpu else CHUNK_TOKENS_ON_GPU
@@ -45,7 +49,8 @@ class BatchEngine:
     only for its last chunk: the chunks before are read one prompt at a time, in the order that `Turns` gives, and a
     prompt that has been read gets its first token before another's chunk.
 
-    With `drafters`, a greedy sequence that is alone is not in the batch but in a `Solo`, until another joins it.
+    With `drafters`, a greedy sequence that is alone is not in the batch but in a `Solo`, until another joins it. `room`
+    tells how many more bytes can be allocated, None where that is unknown.
     """
 
     def __init__(
@@ -57,9 +62,11 @@ class BatchEngine:
         chunk_tokens: int,
         prefixes: Prefixes | None = None,
         drafters: Drafters | None = None,
+        room: Callable[[], int | None] = room_bytes,
     ) -> None:
         self.prompt_tokens_read = 0
         self._prefixes = prefixes or NoPrefixCache()
+        self._room = room
         self._drafters = drafters or Drafters(lookup=False)
         self._model = model
         self._cost = measure_cache_cost(model)
@@ -87,7 +94,7 @@ class BatchEngine:
 
     def remove(self, sequence: int) -> PromptUse | None:
         """What has been read stays in the prefix cache."""
-        run = self._runs.get(sequence)
+        run = self._runs.pop(sequence, None)
         if run is None:
             return None
         if run.uid is None:
@@ -134,14 +141,13 @@ class BatchEngine:
         if self._missing(sequences, 0) > 0:
             self._drafters.forget()
             mx.clear_cache()
-        self._prefixes.give_back(self._missing(sequences, 0))
+        self._prefixes.allow(-self._missing(sequences, 0))
 
     def _missing(self, sequences: list[Sequence], spare_bytes: int, besides: int = 0) -> int:
-        """The bytes that are missing to run these, and to hold so many besides, where besides what is free these can
-        be."""
-        room = room_bytes()
+        """Bytes short of running `sequences` and holding `besides` more, if `spare_bytes` are reclaimed."""
+        room = self._room()
         if room is None:
-            return 0
+            return -UNLIMITED
         needed = self._cost.bytes_for(_length(each) for each in sequences)
         return needed + besides - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
 
@@ -251,13 +257,13 @@ class BatchEngine:
         error = run.constraint.error if run.constraint is not None else ""
         use = None
         if drawn.end is not None:
+            del self._runs[run.sequence.id]
             self._keep(run)
             use = self._end(run)
         return Token(run.sequence.id, drawn.token, drawn.end, drawn.chances, error, use)
 
     def _end(self, run: Run) -> PromptUse:
-        """Forgets a sequence, whose prompt was read like this."""
-        del self._runs[run.sequence.id]
+        """After a sequence has left `_runs`. Tells how its prompt was read."""
         if self._solo is not None and self._solo.run is run:
             self._solo = None
         if not self._runs:
@@ -277,9 +283,11 @@ class BatchEngine:
             self._keep(run)
 
     def _keep(self, run: Run) -> None:
-        """What the model has read: of the sequence's prompt, and of its answer."""
+        """What the model has read: of the sequence's prompt, and of its answer. As far as the running sequences leave
+        room for a copy: one that has ended is not among them, and what it holds is not free yet."""
         if run.cache is None or run.read <= run.reused:
             return
+        self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))
         new = self._prefixes.keep(run.sequence.request.caller, run.tokens[: run.read], run.cache)
         answered = max(0, run.read - len(run.sequence.prompt.tokens))
         run.stored += max(0, new - answered)

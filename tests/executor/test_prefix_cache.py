@@ -18,7 +18,6 @@ from service.executor.prefix.store import PrefixStore
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
 
 A_LOT = 10**9
-FOR_EVER = 10**9
 
 
 @contextmanager
@@ -73,7 +72,9 @@ def test_only_ever_gives_a_prompt_its_own_beginning(
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["read", "give back", "wait"]), st.lists(st.integers(0, 1), min_size=1, max_size=9)),
+        st.tuples(
+            st.sampled_from(["read", "give back", "take", "wait"]), st.lists(st.integers(0, 1), min_size=1, max_size=9)
+        ),
         max_size=15,
     ),
     st.booleans(),
@@ -93,7 +94,9 @@ def test_what_is_counted_on_disk_is_what_is_there(
             if step == "read":
                 read(cache, tokens)
             elif step == "give back":
-                cache.give_back(BYTES_PER_TOKEN * len(tokens))
+                cache.allow(-BYTES_PER_TOKEN * len(tokens))
+            elif step == "take":
+                cache.allow(BYTES_PER_TOKEN * len(tokens))
             else:
                 cache.rest(True)
                 cache.rest(False)
@@ -112,7 +115,7 @@ def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> Non
     with opened(tmp_path) as cache:
         cache.rest(False)
         read(cache, prompt)
-        cache.give_back(FOR_EVER)
+        cache.allow(-A_LOT)
         assert cache.nbytes == 0
         assert read(cache, [*prompt, 1, 2, 3]) == len(prompt)
 
@@ -127,8 +130,9 @@ def test_a_run_can_lose_what_it_stands_on_while_its_file_is_being_written(tmp_pa
         cache.rest(False)
         assert read(cache, both) == RUN_TOKENS
         file.write_bytes(b"damaged")
-        cache.give_back(FOR_EVER)
+        cache.allow(-A_LOT)
         assert cache.find("", [*both, 1]).length == 0
+        cache.allow(A_LOT)
         if again:
             read(cache, both)
     assert len(list(tmp_path.rglob("*.prefix"))) == (2 if again else 0)
@@ -266,11 +270,30 @@ def test_what_is_dropped_for_running_sequences_can_be_read_again() -> None:
     cache = PrefixCache(TokenCaches(), A_LOT)
     read(cache, [1] * 100)
     read(cache, [2] * 100)
-    cache.give_back(BYTES_PER_TOKEN * 50)
+    cache.allow(-BYTES_PER_TOKEN * 50)
     assert cache.nbytes == BYTES_PER_TOKEN * 100
-    cache.give_back(FOR_EVER)
+    cache.allow(-A_LOT)
     assert cache.nbytes == 0
     assert read(cache, [2] * 100) == 0
+
+
+def test_a_prompt_is_kept_from_its_beginning_as_far_as_there_is_room() -> None:
+    prompt = list(range(3 * RUN_TOKENS))
+    cache = PrefixCache(TokenCaches(), A_LOT)
+    cache.allow(2 * RUN_TOKENS * BYTES_PER_TOKEN)
+    assert cache.keep("", prompt, prompt) == 2 * RUN_TOKENS
+    assert cache.find("", prompt).length == 2 * RUN_TOKENS
+    cache.allow(A_LOT)
+    assert cache.keep("", prompt, prompt) == RUN_TOKENS
+
+
+def test_what_waits_to_be_written_takes_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    prompt = list(range(10 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        cache.allow(RUN_TOKENS * BYTES_PER_TOKEN)
+        read(cache, prompt)
+    assert len(list(tmp_path.rglob("*.prefix"))) <= 2
 
 
 def test_the_log_names_the_first_token_that_differs_and_no_text(

@@ -9,9 +9,10 @@ import mlx.core as mx
 import msgspec
 import pytest
 
+from service.executor.device_memory import measure_cache_cost, room_bytes
 from service.executor.engine import LAST_CHUNKS, BatchEngine
 from service.executor.messages import Prompt, PromptUse, Sequence
-from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.cache import RUN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
 from tests.executor.engines import sequence
@@ -89,9 +90,9 @@ class Run(msgspec.Struct, frozen=True):
 class Harness:
     """An engine that runs what it is given to its end."""
 
-    def __init__(self, model: Any, prefixes: Prefixes) -> None:
+    def __init__(self, model: Any, prefixes: Prefixes, room: Callable[[], int | None] = room_bytes) -> None:
         self.prefixes = prefixes
-        self.engine = BatchEngine(model, {198}, max_concurrency=4, chunk_tokens=CHUNK, prefixes=prefixes)
+        self.engine = BatchEngine(model, {198}, max_concurrency=4, chunk_tokens=CHUNK, prefixes=prefixes, room=room)
         self.read: list[int] = []
         self._ids = iter(range(10_000))
 
@@ -225,7 +226,7 @@ def test_what_is_evicted_while_it_is_used_does_no_harm(model: Any) -> None:
     harness = with_cache(model)
     harness.run(SYSTEM + QUESTION)
     started = [harness.start(SYSTEM + OTHER), harness.start(SYSTEM + QUESTION)]
-    harness.prefixes.give_back(A_LOT)
+    harness.prefixes.allow(-A_LOT)
     assert harness.prefixes.nbytes == 0
     runs = harness.finish(*started)
     assert [run.tokens for run in runs] == [plain.run(SYSTEM + OTHER).tokens, plain.run(SYSTEM + QUESTION).tokens]
@@ -238,6 +239,28 @@ def test_memory_is_counted_and_limited(model: Any, memory: int) -> None:
     assert [run.tokens for run in conversation(harness)] == plain
     assert harness.prefixes.nbytes <= memory
     assert harness.engine.prefix_cache_bytes() == harness.prefixes.nbytes
+
+
+@pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "and on disk"])
+def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_path: Path, on_disk: bool) -> None:
+    model, prompt = make_model("llama", num_hidden_layers=8), [i % 190 for i in range(2500)]
+    cost = measure_cache_cost(model).bytes_for([len(prompt) + 6])
+    most = int(1.4 * cost)
+    before = mx.get_active_memory()
+    caches = PromptCaches(model)
+    store = PrefixStore(tmp_path, "tiny", A_LOT, caches) if on_disk else None
+    prefixes = PrefixCache(caches, A_LOT, store)
+    harness = Harness(model, prefixes, lambda: max(0, before + most - mx.get_active_memory()))
+    started = harness.start(prompt)
+    assert harness.engine.shortfall([started]) <= 0
+    held, ended = [], False
+    while not ended:
+        ended = any(token.end for token in harness.engine.step())
+        held.append(mx.get_active_memory() - before)
+    assert cost <= max(held) <= most
+    assert 0 < prefixes.nbytes < cost / 2
+    assert harness.run([*prompt, 1]).use.cached_tokens >= RUN_TOKENS
+    harness.engine.close()
 
 
 def test_answers_to_one_request_read_its_prompt_once(transformer: Any) -> None:

@@ -53,11 +53,11 @@ class AgreedCaches:
 
 
 class AgreedPrefixCache(PrefixCache):
-    """Gives back what the rank needs that has least."""
+    """Holds what the rank can that has least room."""
 
     def __init__(self, caches: AgreedCaches, memory_bytes: int, ranks: Ranks) -> None:
         super().__init__(caches, memory_bytes)
         self._ranks = ranks
 
-    def give_back(self, nbytes: int) -> None:
-        super().give_back(self._ranks.largest(nbytes))
+    def allow(self, more: int) -> None:
+        super().allow(smallest(self._ranks, more))

@@ -63,8 +63,9 @@ class Prefixes(Protocol):
         """Adds what is new of `caches`, which have read `tokens`. Returns how many tokens that is."""
         ...
 
-    def give_back(self, nbytes: int) -> None:
-        """Frees memory for the sequences that run, as far as there is any."""
+    def allow(self, more: int) -> None:
+        """From now on at most so many bytes more than now may be held, and at most those that are set; where `more` is
+        negative, memory is freed."""
         ...
 
     def rest(self, resting: bool) -> None:
@@ -90,7 +91,7 @@ class NoPrefixCache:
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
         return 0
 
-    def give_back(self, nbytes: int) -> None:
+    def allow(self, more: int) -> None:
         return None
 
     def rest(self, resting: bool) -> None:
@@ -101,12 +102,13 @@ class NoPrefixCache:
 
 
 class PrefixCache:
-    """`memory_bytes` of states in memory; `store` keeps them over a restart."""
+    """At most `memory_bytes` of states in memory; `store` keeps them over a restart."""
 
     shares = True
 
     def __init__(self, caches: Caches, memory_bytes: int, store: PrefixStore | None = None) -> None:
         self._caches = caches
+        self._memory_bytes = memory_bytes
         self._tree = PrefixTree(memory_bytes, cuts_anywhere=caches.cuts_anywhere)
         self._store = store
         if store is not None:
@@ -142,9 +144,12 @@ class PrefixCache:
             log.exception("The prefix cache cannot take a state of %d tokens", len(tokens))
             return 0
 
-    def give_back(self, nbytes: int) -> None:
-        if nbytes > 0:
-            self._forget(self._tree.shrink(max(0, self._tree.nbytes - nbytes)))
+    def allow(self, more: int) -> None:
+        self._settle()
+        if self._store is not None:
+            self._store.allow(more)
+        self._tree.max_bytes = max(0, min(self._memory_bytes, self._tree.nbytes + more))
+        self._shrink()
 
     def rest(self, resting: bool) -> None:
         if self._store is not None:
@@ -171,14 +176,16 @@ class PrefixCache:
         self._settle()
         match = self._tree.find(caller, tokens, len(tokens))
         node, end = match.node, match.length
-        new = len(tokens) - end
+        self._use(node)
         while end < len(tokens):
             start, end = end, min(end + RUN_TOKENS, len(tokens)) if self._caches.cuts_anywhere else len(tokens)
             state = self._caches.capture(caches, start, end)
             node = self._tree.add(node, start, tuple(tokens[start:end]), state, state.nbytes)
-        self._use(node)
-        self._shrink()
-        return new
+            self._save([node])
+            self._shrink()  # after each run: the state of a long prompt is never there twice
+            if node.removed:
+                return start - match.length
+        return end - match.length
 
     def _loaded(self, caller: str, tokens: list[int]) -> tuple[Match, list[Node]]:
         """The longest match whose states are all in memory, after what is on disk has been read."""
@@ -207,8 +214,11 @@ class PrefixCache:
 
     def _use(self, node: Node) -> None:
         self._tree.touch(node)
+        self._save(node.path())
+
+    def _save(self, path: list[Node]) -> None:
         if self._store is not None:
-            self._store.save(node.path())
+            self._store.save(path)
 
     def _shrink(self) -> None:
         self._forget(self._tree.shrink())

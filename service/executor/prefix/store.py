@@ -26,7 +26,7 @@ from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
 log = logging.getLogger(__name__)
 
 MAX_BACKLOG_BYTES = 1024**3
-"""What may wait to be written. Runs beyond it are written when they are used again."""
+"""The most that may wait to be written. Runs beyond it are written when they are used again."""
 
 PAUSE_SECONDS = 60.0
 """How long nothing is written after the disk has failed."""
@@ -78,6 +78,7 @@ class PrefixStore:
         self._files: OrderedDict[Path, _File] = OrderedDict()
         self._nbytes = 0
         self._not_before = 0.0
+        self._max_backlog_bytes = MAX_BACKLOG_BYTES
         for part in (folder, self._folder):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runs = self._scan(folder)
@@ -95,6 +96,10 @@ class PrefixStore:
         """Takes `node` for what is in the file."""
         node.file = run.name
         self._files[self._folder / run.name].node = node
+
+    def allow(self, more: int) -> None:
+        """What waits to be written is held in memory: at most so many bytes more than now."""
+        self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
 
     def load(self, node: Node) -> Any:
         """The state in the node's file, or None: a file that cannot be used is deleted."""
@@ -163,7 +168,7 @@ class PrefixStore:
         parent = node.parent
         if parent is None or not (parent.file or parent.parent is None) or node.state is None:
             return
-        if self._writer.backlog_bytes > MAX_BACKLOG_BYTES or time.monotonic() < self._not_before:
+        if self._writer.backlog_bytes > self._max_backlog_bytes or time.monotonic() < self._not_before:
             return
         key = RunKey(model=self._model, caller=node.caller, parent=parent.file, start=node.start, tokens=node.tokens)
         name = key.name

@@ -135,11 +135,12 @@ class PrefixTree:
         return node
 
     def fill(self, node: Node, state: Any, nbytes: int) -> None:
-        """Gives a node its state, in memory."""
+        """Gives a node its state, in memory: a use of it, and of what it needs."""
         self.empty(node)
         node.state, node.nbytes = state, nbytes
         self.nbytes += nbytes
         self._used[node] = None
+        self.touch(node)
 
     def empty(self, node: Node) -> None:
         """Takes a node's state out of memory."""
@@ -154,12 +155,11 @@ class PrefixTree:
             if used.state is not None:
                 self._used.move_to_end(used)
 
-    def shrink(self, to_bytes: int | None = None) -> list[Node]:
+    def shrink(self) -> list[Node]:
         """Drops states until the rest fits. Returns the nodes that are gone with them: those without a file, and what
         stood on them."""
-        limit = self.max_bytes if to_bytes is None else min(to_bytes, self.max_bytes)
         removed: list[Node] = []
-        while self.nbytes > limit and self._used:
+        while self.nbytes > self.max_bytes and self._used:
             node = next(iter(self._used))
             self.empty(node)
             if not node.file:
