@@ -25,11 +25,24 @@ Name = Annotated[str, Meta(min_length=1)]
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator says of sampling where a request is silent. None leaves it to the model's own files."""
 
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=2)] | None = None
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="0 always takes the likeliest token.")
+    ] = None
+    top_p: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        Meta(description="Draws among the likeliest tokens that together have this probability."),
+    ] = None
+    top_k: Annotated[
+        Annotated[int, Meta(ge=0)] | None, Meta(description="Draws among this many likeliest tokens; 0 among all.")
+    ] = None
+    min_p: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Leaves out tokens less likely than this share of the likeliest one's probability."),
+    ] = None
+    repetition_penalty: Annotated[
+        Annotated[float, Meta(gt=0, le=2)] | None,
+        Meta(description="Above 1 makes tokens that have occurred less likely."),
+    ] = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +101,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ("memory://?max_items=32",)
     cache_policy: Annotated[CachePolicy, Meta(description="Which answers the response cache stores.")] = "all"
     prefix_memory_bytes: Annotated[
-        Bytes | None, Meta(description="Prefix cache in memory. Null: a share of what is free.")
+        Bytes | None,
+        Meta(description="Prefix cache in memory. Null: a quarter of what is free once the model is loaded."),
     ] = None
     prefix_disk_bytes: Annotated[Bytes, Meta(description="Prefix cache on disk; 0 switches it off.")] = 20 * 1024**3
 

@@ -45,7 +45,6 @@ def load_settings(
     layers = [file_layer(path) for path in paths]
     layers += [environment_layer(environ), flag_layer(flags)]
     given = _merge(layers)
-    given.setdefault("home", Given(str(home / ".anyclaude"), Origin("default")))
     for field in ("home", "model"):
         if field in given and isinstance(given[field].value, str):
             given[field] = msgspec.structs.replace(given[field], value=_expand_user(given[field].value, home))
@@ -77,7 +76,7 @@ def _merge(layers: list[Layer]) -> Layer:
             del merged["base_url"]
         merged |= layer
     for key in SETTING_KEYS:
-        if key.field not in merged and key.field != "home":
+        if key.field not in merged:
             merged[key.field] = Given(key.default, Origin("default"))
     if not merged["base_url"].value:
         url = base_url(merged["host"].value, merged["port"].value)

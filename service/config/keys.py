@@ -24,6 +24,10 @@ _ELSEWHERE = {
 }
 
 
+HOME = "~/.anyclaude"
+_Home = Annotated[str, msgspec.Meta(min_length=1, description="Where models, caches, traces and logs live.")]
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """`path` stands in the file; `field` in `Settings`, dotted where it is nested, and empty for a key that only
     says something of the file. `kind` is the type that a value must have."""
@@ -55,14 +59,11 @@ def _field_keys(struct: type[msgspec.Struct], folder: tuple[str, ...], prefix: s
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from _field_keys(field.type, path, f"{prefix}{field.name}.")
         else:
-            kind = Annotated[str, msgspec.Meta(min_length=1, description="Where all state lives.")]
             default = None if field.default is msgspec.NODEFAULT else field.default
-            yield Key(
-                path=path,
-                field=prefix + field.name,
-                kind=kind if field.name == "home" else field.type,
-                default=default,
-            )
+            kind = field.type
+            if field.name == "home":
+                default, kind = HOME, _Home
+            yield Key(path=path, field=prefix + field.name, kind=kind, default=default)
 
 
 def _camel_case(name: str) -> str:

@@ -38,7 +38,7 @@ def _value(key: Key) -> dict[str, Any]:
         schema = {name: schema[name] for name in ("description", "anyOf") if name in schema}
     if key.default is not None:
         schema["default"] = show_size(key.default) if key.is_size else key.default
-    elif key in FILE_KEYS or key.field == "home":
+    elif key in FILE_KEYS:
         return schema
     else:
         schema["default"] = None
