@@ -11,7 +11,7 @@ class with `from_url(url: BackendUrl) -> CacheBackend`.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -138,7 +138,15 @@ def _factory(url: BackendUrl) -> BackendFactory:
     if url.scheme not in others:
         known = ", ".join(f"{scheme}://" for scheme in sorted({*BUILT_IN, *others}))
         raise InvalidBackendUrl(f"expected a cache URL that begins with one of {known}, found {url.scheme or 'none'!r}")
-    loaded = others[url.scheme].load()
+    return _load(url, others[url.scheme])
+
+
+def _load(url: BackendUrl, point: EntryPoint) -> BackendFactory:
+    expected = f"the entry point {point.value} to be a class with a class method from_url"
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as exc:
+        raise url.fail(expected, str(exc)) from exc
     if not callable(getattr(loaded, "from_url", None)):
-        raise url.fail(f"the entry point {others[url.scheme].value} to have a from_url", repr(loaded))
+        raise url.fail(expected, repr(loaded))
     return cast(BackendFactory, loaded)

@@ -114,11 +114,20 @@ def test_another_package_adds_a_scheme(tmp_path: Path, monkeypatch: pytest.Monke
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-cache\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
-        "[anyclaude.cache_backends]\nother = other_cache:OtherBackend\nbroken = other_cache:not_a_backend\n"
+        "[anyclaude.cache_backends]\n"
+        "other = other_cache:OtherBackend\n"
+        "number = other_cache:not_a_backend\n"
+        "misspelt = other_cache:OtherBackand\n"
+        "moved = another_cache:OtherBackend\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert type(open_backend("other://?max_items=3")).__name__ == "OtherBackend"
-    with pytest.raises(InvalidBackendUrl, match="other_cache:not_a_backend to have a from_url, found 3"):
-        open_backend("broken://")
-    with pytest.raises(InvalidBackendUrl, match="memory://, other://, redis://"):
+    for scheme, message in {
+        "number": "other_cache:not_a_backend to be a class with a class method from_url, found 3",
+        "misspelt": "other_cache:OtherBackand to be .*, found module 'other_cache' has no attribute 'OtherBackand'",
+        "moved": "another_cache:OtherBackend to be .*, found No module named 'another_cache'",
+    }.items():
+        with pytest.raises(InvalidBackendUrl, match=message):
+            open_backend(f"{scheme}://")
+    with pytest.raises(InvalidBackendUrl, match="memory://, misspelt://, moved://, number://, other://, redis://"):
         open_backend("unknown://")
