@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from service.models.storage import locked, private_folder
 from service.settings import Settings
+from service.storage import FILE_MODE, locked, private_folder
 
 POLL_SECONDS = 0.05
 STOP_MARGIN_SECONDS = 5.0
@@ -45,7 +45,7 @@ class BackgroundServer:
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
         lock = self._open("server")
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._child = subprocess.Popen(
@@ -129,7 +129,7 @@ class BackgroundServer:
         return True
 
     def _open(self, name: str) -> int:
-        return os.open(self._lock_file(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self._lock_file(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
     def _lock_file(self, name: str) -> Path:
         return self._run / f"{self._settings.port}.{name}"

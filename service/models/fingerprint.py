@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from service.models.errors import InvalidModel
-from service.models.storage import write_file
+from service.storage import write_file
 
 # Weights and adapters; config, generation config (it names the tokens that end an answer) and tokenizer; templates.
 SUFFIXES = frozenset((".safetensors", ".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken"))

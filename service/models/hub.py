@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from service.models.errors import FetchFailed, InvalidModel, ModelNotThere
 from service.models.folder import NEEDED, WEIGHTS, require_mlx_model
 from service.models.progress import ProgressReport, watch_growth
-from service.models.storage import locked, private_folder, publish_folder
+from service.storage import locked, private_folder, publish_folder
 
 # What mlx-lm reads, in the top folder; never Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]

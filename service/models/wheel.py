@@ -15,7 +15,7 @@ import msgspec
 
 from service.models.errors import FetchFailed
 from service.models.progress import ProgressReport, watch_growth
-from service.models.storage import FILE_MODE, private_folder
+from service.storage import FILE_MODE, private_folder
 
 CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -11,8 +11,8 @@ import msgspec
 
 from service.executor.base import ModelProfile
 from service.generation import Completion
-from service.models.storage import FILE_MODE
 from service.response_cache.key import KEY_VERSION
+from service.storage import FILE_MODE
 
 FORMAT_VERSION = 1
 

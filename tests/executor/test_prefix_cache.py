@@ -192,10 +192,14 @@ def test_a_restart_keeps_what_is_known(tmp_path: Path) -> None:
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    with opened(tmp_path / "prefix") as cache:
-        read(cache, [1, 2, 3])
-    (file,) = (tmp_path / "prefix").rglob("*.prefix")
-    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    folder = tmp_path / "home" / "prefix"
+    for _ in range(2):
+        with opened(folder) as cache:
+            read(cache, [1, 2, 3])
+        (file,) = folder.rglob("*.prefix")
+        modes = [path.stat().st_mode & 0o777 for path in (file, file.parent, folder, folder.parent)]
+        assert modes == [0o600, 0o700, 0o700, 0o700]
+        folder.chmod(0o755)
 
 
 def test_damaged_files_are_deleted_and_never_used(tmp_path: Path) -> None:

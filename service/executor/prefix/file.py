@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from service.storage import FILE_MODE
+
 MAGIC = b"anyclaude prefix 1\n"
 SUFFIX = ".prefix"
 DRAFT_SUFFIX = ".draft"
@@ -88,7 +90,7 @@ def write_run(folder: Path, key: RunKey, layouts: tuple[Any, ...], buffers: list
     path = folder / key.name
     draft = path.with_suffix(f".{os.getpid()}{DRAFT_SUFFIX}")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(MAGIC + hashlib.sha256(header).digest() + len(header).to_bytes(LENGTH_BYTES, "little") + header)
             for buffer in buffers:
                 file.write(buffer.data)

@@ -22,6 +22,7 @@ from service.executor.prefix.file import (
 )
 from service.executor.prefix.tree import Node
 from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
+from service.storage import FOLDER_MODE, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class PrefixStore:
         self._not_before = 0.0
         self._max_backlog_bytes = MAX_BACKLOG_BYTES
         for part in (folder, self._folder):
-            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(part).chmod(FOLDER_MODE)
         self._runs = self._scan(folder)
         self._writer = PrefixWriter()
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from service.models.storage import locked, private_folder, publish_folder, write_file
+from service.storage import locked, private_folder, publish_folder, write_file
 
 HOLD_LOCK = """
 import sys
 from pathlib import Path
-from service.models.storage import locked
+from service.storage import locked
 with locked(Path(sys.argv[1]), lambda: None):
     print("held", flush=True)
     sys.stdin.read()
