@@ -14,7 +14,7 @@ ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
 
 
 class NoRequest(ValueError):
-    """The file holds no JSON. The message names it."""
+    """The file holds no JSON, or no request for an answer. The message names it."""
 
 
 class RequestFile(msgspec.Struct, frozen=True):
@@ -51,12 +51,15 @@ def read_request_file(path: Path) -> RequestFile:
         document = msgspec.json.decode(path.read_bytes())
     except (ValueError, RecursionError) as exc:
         raise NoRequest(f"{path}: expected the JSON of a request, found something else: {exc}") from None
-    return RequestFile(*_body(document))
+    return RequestFile(*_body(document, path))
 
 
-def _body(document: Any) -> tuple[Any, bool]:
-    """The body, and whether it is Anthropic's: a trace names its path; a body shows it by what only Anthropic has."""
+def _body(document: Any, path: Path) -> tuple[Any, bool]:
+    """The body in the file `path`, and whether it is Anthropic's: a trace names its path; a body shows it by what only
+    Anthropic has."""
     if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
+        if trace.get("method", "POST") != "POST":
+            raise NoRequest(f"{path}: a trace of {trace['method']} {trace['path']}, which asks for no generation.")
         return trace.get("body"), "/messages" in str(trace["path"])
     try:
         shape = msgspec.convert(document, _Shape)

@@ -1,6 +1,5 @@
 """`anyclaude cache`: look into the response cache's stores, empty them, and explain why a request was no hit."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine
@@ -13,6 +12,7 @@ import msgspec
 
 from service.cli.configuration import config_option, read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.stores import ask_stores
 from service.config.redaction import shown_url
 
 if TYPE_CHECKING:
@@ -150,19 +150,12 @@ def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) 
 
 
 def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
-    from cache_backends import CacheUnavailable, open_backend
+    from cache_backends import CacheUnavailable
     from service.recording.archive import ArchiveError
     from service.recording.transfer import CannotList
 
-    async def run() -> T:
-        store = open_backend(urls)
-        try:
-            return await ask(store)
-        finally:
-            await store.aclose()
-
     try:
-        return asyncio.run(run())
+        return ask_stores(urls, ask)
     except CacheUnavailable as exc:
         raise Failure(Exit.UNAVAILABLE, str(exc)) from None
     except (ArchiveError, CannotList) as exc:

@@ -47,7 +47,10 @@ def run_checks(config: str | None) -> Iterator[Result]:
         yield failed("Configuration", str(exc), "Correct it; the checks that need it were left out.")
         return
     yield setup.configuration([Path(config)] if config else config_files(Path.cwd(), Path.home()))
-    checks: tuple[Callable[[Settings], Result], ...] = (setup.model, setup.response_cache, setup.port, setup.disk_space)
+    checks: list[Callable[[Settings], Result]] = [setup.model]
+    if settings.draft_model is not None:
+        checks.append(setup.draft_model)
+    checks += [setup.response_cache, setup.port, setup.disk_space]
     yield from (check(settings) for check in checks)
 
 

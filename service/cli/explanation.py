@@ -44,7 +44,7 @@ def _by_token(a: GenerationRequest, b: GenerationRequest, settings: Settings) ->
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that PyTorch is missing; nothing here needs it
     from service.executor.prompt_tokens import load_renderer
 
-    folder = find_local_model(settings)
+    folder = find_local_model(settings.model, settings.home)
     if folder is None or not folder.is_dir():
         return f"Tokens are not compared: {settings.model or 'the demo model'} is not on this machine."
     try:

@@ -1,21 +1,21 @@
-"""Where the configured model lies on this machine, if it does. Nothing is fetched."""
+"""Where a configured model lies on this machine, if it does. Nothing is fetched."""
 
 from pathlib import Path
 
 from service.models.demo import DEMO_MODEL
 from service.models.location import DEMO, HUB_NAME
-from service.settings import Settings
 
 
-def find_local_model(settings: Settings) -> Path | None:
-    """The folder, not yet looked into; None for a model that would have to be fetched."""
-    name = settings.model or DEMO
+def find_local_model(name: str | None, home: Path) -> Path | None:
+    """The folder of a model as `name` stands in the configuration, not yet looked into; None where it would have to be
+    fetched."""
+    name = name or DEMO
     if name == DEMO:
-        return _existing(settings.home / "models" / DEMO_MODEL.name)
+        return _existing(home / "models" / DEMO_MODEL.name)
     folder = Path(name).expanduser()
     if folder.exists() or not HUB_NAME.fullmatch(name):
         return folder
-    return _existing(settings.home / "models" / name) or _in_hub_cache(name)
+    return _existing(home / "models" / name) or _in_hub_cache(name)
 
 
 def _existing(folder: Path) -> Path | None:

@@ -247,6 +247,14 @@ def test_cache_explain_of_what_is_no_request(terminal: Terminal, text: str) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_cache_explain_of_a_trace_that_is_no_generation(terminal: Terminal) -> None:
+    trace = {"request": {"method": "GET", "path": "/v1/models", "body": None}}
+    (terminal.cwd / "a.json").write_text(json.dumps(trace))
+    done = terminal.run("cache", "explain", "a.json", "a.json")
+    assert done.returncode == 2
+    assert done.stderr == "Error: a.json: a trace of GET /v1/models, which asks for no generation.\n"
+
+
 def checked(terminal: Terminal, **variables: str) -> tuple[int, dict[str, Any]]:
     done = terminal.run("doctor", "--json", **variables)
     return done.returncode, {result["name"]: result for result in json.loads(done.stdout)}
@@ -284,6 +292,22 @@ def test_doctor_says_what_to_do(terminal: Terminal) -> None:
     assert failed == {"Claude Code", "Model", "Response cache", "Port"}
     assert all(results[name]["advice"] for name in failed)
     assert results["Model"]["found"] == "Model path does not exist: /no/such/model"
+
+
+def test_doctor_names_a_store_that_is_away_once(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", cache=["redis://127.0.0.1:1/0"])
+    done = terminal.run("doctor")
+    (line,) = [line for line in done.stdout.splitlines() if "Response cache" in line]
+    assert line.startswith(" failed  Response cache: redis://127.0.0.1:1/0 does not answer: ")
+    assert line.count("redis://") == 1
+    assert done.stderr == ""
+
+
+def test_doctor_looks_at_the_draft_model_too(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", draftModel="/no/such/model")
+    _, results = checked(terminal)
+    assert results["Draft model"]["status"] == "failed"
+    assert results["Draft model"]["found"] == "Model path does not exist: /no/such/model"
 
 
 @pytest.mark.parametrize("home", ["/proc/nope", "{folder}/home/file"])

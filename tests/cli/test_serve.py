@@ -5,7 +5,9 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -103,6 +105,25 @@ def test_a_second_signal_ends_it_at_once(terminal: Terminal) -> None:
             _, err = server.communicate(timeout=30)
     assert server.returncode == -signal.SIGINT
     assert "Traceback" not in err
+
+
+@pytest.mark.model
+def test_a_model_that_still_computes_when_the_time_is_over_is_left_without_a_crash(
+    terminal: Terminal, demo_model: Path
+) -> None:
+    terminal.configure(model=str(demo_model), shutdownGraceSeconds=0)
+    body = {"messages": [{"role": "user", "content": "Write a long story."}], "max_tokens": 2000}
+    # Warnings are no errors: they are of libraries that load the model.
+    with terminal.start("serve", PYTHONWARNINGS="default") as server, ThreadPoolExecutor(2) as clients:
+        until(lambda: (terminal.health() or {}).get("model_loaded"), "the model")
+        url = f"{terminal.url}/v1/chat/completions"
+        answers = [clients.submit(httpx.post, url, json={**body, "seed": i}, timeout=60) for i in range(2)]
+        until(lambda: terminal.health()["running"] == 2, "two answers to begin")
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=30)
+        assert [answer.result().status_code for answer in answers] == [503, 503]
+    assert server.returncode == 0, err
+    assert "left behind" in err
 
 
 def test_more_connections_than_files_at_the_start_are_taken(terminal: Terminal) -> None:

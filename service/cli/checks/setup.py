@@ -1,14 +1,14 @@
 """Checks of what is configured: the model, the stores, the port, the disk."""
 
-import asyncio
 import shutil
 import tempfile
 from pathlib import Path
 
-from cache_backends import CacheUnavailable, open_backend
+from cache_backends import CacheUnavailable
 from service.cli.checks.result import Result, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.local_model import find_local_model
+from service.cli.stores import ask_stores
 from service.config import server_address
 from service.config.redaction import shown_url
 from service.config.values import show_size
@@ -28,27 +28,36 @@ def configuration(files: list[Path]) -> Result:
 
 
 def model(settings: Settings) -> Result:
-    name = settings.model or "the embedded demo model"
     if settings.executor == "scripted":
         return ok("Model", "none is needed: the scripted executor is configured")
-    folder = find_local_model(settings)
+    advice = "Set another model in .anyclauderc.json, or with VLLM_MLX_MODEL."
+    return _model("Model", settings.model, settings.home, advice)
+
+
+def draft_model(settings: Settings) -> Result:
+    """Of the model that guesses ahead, where one is configured."""
+    return _model("Draft model", settings.draft_model, settings.home, "Correct draftModel in .anyclauderc.json.")
+
+
+def _model(check: str, name: str | None, home: Path, advice: str) -> Result:
+    shown, folder = name or "the embedded demo model", find_local_model(name, home)
     if folder is None:
-        advice = "It is fetched at the first start. To do that now: anyclaude serve"
-        return warning("Model", f"{name} is not on this machine yet", advice)
+        fetched = "It is fetched at the first start. To do that now: anyclaude serve"
+        return warning(check, f"{shown} is not on this machine yet", fetched)
     try:
         require_mlx_model(folder)
     except ModelError as exc:
-        return failed("Model", str(exc), "Set another model in .anyclauderc.json, or with VLLM_MLX_MODEL.")
+        return failed(check, str(exc), advice)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return ok("Model", f"{name} in {folder} ({size / 1e9:.2f} GB)")
+    return ok(check, f"{shown} in {folder} ({size / 1e9:.2f} GB)")
 
 
 def response_cache(settings: Settings) -> Result:
     shown = ", ".join(shown_url(url) for url in settings.cache)
     try:
-        asyncio.run(_try_store(settings.cache))
+        ask_stores(settings.cache, lambda store: store.get("anyclaude-doctor"), STORE_SECONDS)
     except (CacheUnavailable, TimeoutError) as exc:
-        found = f"{shown} does not answer: {exc or 'no answer in time'}"
+        found = str(exc) or f"{shown} does not answer in time"
         return failed(
             "Response cache", found, "Answers come without it, only slower. Start the store, or choose another."
         )
@@ -89,15 +98,6 @@ def disk_space(settings: Settings) -> Result:
         advice = f"The prefix cache may grow to {show_size(settings.prefix_disk_bytes)}: set prefixCache.disk lower."
         return warning("Disk space", found, advice)
     return ok("Disk space", found)
-
-
-async def _try_store(urls: tuple[str, ...]) -> None:
-    backend = open_backend(urls)
-    try:
-        async with asyncio.timeout(STORE_SECONDS):
-            await backend.get("anyclaude-doctor")
-    finally:
-        await backend.aclose()
 
 
 def _policy(settings: Settings) -> str:
