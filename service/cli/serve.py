@@ -45,6 +45,7 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
 
     from service.cli.distributed import end_now, follow_rank_0, meet_others, own_rank
     from service.executor.distributed.leader import Leader
+    from service.executor.worker import is_left_behind
     from service.logs import configure
     from service.server import allow_many_files, serve
 
@@ -63,8 +64,8 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
         app, described = _app(settings, leader)
         _greet(settings, described)
         asyncio.run(serve(app, settings, listener))
-    if leader is not None:
-        end_now(Exit.UNAVAILABLE if leader.lost else 0)
+    if leader is not None or is_left_behind():
+        end_now(Exit.UNAVAILABLE if leader is not None and leader.lost else 0)
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Starlette, str]":

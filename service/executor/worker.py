@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
+THREAD_NAME = "mlx"
+
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What the event loop needs of a loaded model. The rest stays on the worker's thread, and ends with it."""
@@ -42,6 +44,12 @@ class Owner(Protocol):
     def ended(self, reason: str) -> None:
         """The thread is over. Nothing more comes from it; what it was given and has not answered, it never will."""
         ...
+
+
+def is_left_behind() -> bool:
+    """Whether a thread still runs a model that nobody waits for. A process that ends with it must not unwind: Python
+    would take from it what it computes with."""
+    return any(thread.name == THREAD_NAME for thread in threading.enumerate())
 
 
 class _LoadFailed(Exception):
@@ -67,7 +75,7 @@ class Worker:
         self._max_concurrency = max_concurrency
         self._release: Callable[[], None] = release_thread  # also where the model could be loaded in part alone
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
