@@ -6,6 +6,7 @@ Only what every command needs is imported here: the commands import the service,
 import io
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -55,7 +56,19 @@ def main() -> None:
     """The console script. What the terminal's encoding lacks is shown as a question mark."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    anyclaude.main(route(sys.argv[1:]), prog_name="anyclaude")
+    arguments = sys.argv[1:]
+    if command := misspelt(arguments):
+        said = f"no command {arguments[0]!r}. Did you mean 'anyclaude {command}'?"
+        click.echo(f"Error: {said} To ask Claude Code just that: anyclaude -- {arguments[0]}", err=True)
+        sys.exit(2)
+    anyclaude.main(route(arguments), prog_name="anyclaude")
+
+
+def misspelt(arguments: list[str]) -> str | None:
+    """The command that a lone word nearly names. As a question to Claude Code it would start a server first."""
+    if len(arguments) != 1 or arguments[0] in COMMANDS:
+        return None
+    return next(iter(get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.8)), None)
 
 
 def route(arguments: list[str]) -> list[str]:

@@ -365,6 +365,15 @@ def test_a_wrong_configuration(user: Terminal) -> None:
     assert 'unknown key "prot". Did you mean "port"?' in done.stderr
 
 
+def test_a_misspelt_command_starts_nothing(user: Terminal) -> None:
+    done = user.run("statss")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Error: no command 'statss'. Did you mean 'anyclaude stats'? To ask Claude Code just that: anyclaude -- statss\n"
+    )
+    assert not (user.home / ".anyclaude").exists()
+
+
 def test_an_unknown_mode(user: Terminal) -> None:
     done: subprocess.CompletedProcess[str] = user.run("--mode=lmstudio")
     assert done.returncode == 2

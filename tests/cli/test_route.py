@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.cli import route
+from service.cli import misspelt, route
 
 CASES = [
     ([], ["launch", "--"]),
@@ -31,6 +31,26 @@ CASES = [
 @pytest.mark.parametrize(("given", "routed"), CASES)
 def test_route(given: list[str], routed: list[str]) -> None:
     assert route(given) == routed
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        (["statss"], "stats"),
+        (["server"], "serve"),
+        (["doctr"], "doctor"),
+        (["stats"], None),
+        (["mcp"], None),
+        (["update"], None),
+        (["hello"], None),
+        ([], None),
+        (["-p", "statss"], None),
+        (["--", "statss"], None),
+        (["explain server"], None),
+    ],
+)
+def test_a_lone_word_that_nearly_names_a_command(given: list[str], command: str | None) -> None:
+    assert misspelt(given) == command
 
 
 HEAVY = ("mlx", "mlx_lm", "transformers", "starlette", "hypercorn", "numpy", "huggingface_hub", "diskcache")
