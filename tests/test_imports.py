@@ -1,6 +1,7 @@
 """The directions in which the code may import, read from the source itself."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,21 +9,41 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+HTTP = ("starlette", "hypercorn", "service.http", "service.endpoints", "service.app", "service.server")
+MLX = ("mlx", "mlx_lm")
+EVERY_EXECUTOR = tuple(
+    f"service.executor.{path.stem}"
+    for path in sorted((ROOT / "service" / "executor").iterdir())
+    if path.stem.isidentifier() and not path.stem.startswith("__") and path.stem != "base"
+)
+EVERY_KIND = (*EVERY_EXECUTOR, "cache_backends", *MLX)
+
 FORBIDDEN = [
-    ("cache_backends", ("service",)),
-    ("service/generation.py", ("service", "starlette", "mlx")),
-    ("service/events.py", ("service.executor", "service.dialects", "starlette", "mlx")),
-    ("service/dialects", ("service.executor", "service.response_cache", "service.endpoints", "starlette", "hypercorn")),
+    ("service/generation.py", ("service", "cache_backends", *HTTP, *MLX)),
+    ("service/events.py", ("service.executor", "service.dialects", "service.response_cache", *HTTP, *MLX)),
+    ("service/dialects", ("service.executor", "service.response_cache", "cache_backends", *HTTP, *MLX)),
     ("service/dialects/openai_chat", ("service.dialects.anthropic_messages",)),
     ("service/dialects/anthropic_messages", ("service.dialects.openai_chat",)),
-    ("service/normalize.py", ("service.dialects", "service.executor", "starlette")),
-    ("service/response_cache", ("service.endpoints", "service.dialects", "starlette", "mlx")),
-    ("service/executor", ("service.endpoints", "service.dialects", "service.response_cache", "starlette")),
-    ("service/executor/scheduler.py", ("mlx", "mlx_lm")),
-    ("service/executor/protocols.py", ("mlx", "mlx_lm")),
-    ("service/tool_calling", ("service.executor", "service.dialects", "starlette", "mlx")),
-    ("service/models", ("service.endpoints", "service.dialects", "service.response_cache", "starlette")),
-    ("service/endpoints", ("mlx", "mlx_lm", "hypercorn")),
+    ("service/normalize.py", ("service.dialects", "service.executor", *HTTP)),
+    ("service/response_cache", ("service.dialects", *HTTP, *MLX)),
+    ("cache_backends", ("service",)),
+    ("service/executor", ("service.dialects", "service.response_cache", *HTTP)),
+    ("service/executor/scheduler.py", MLX),
+    ("service/executor/protocols.py", MLX),
+    ("service/tool_calling", ("service.executor", "service.dialects", *HTTP, *MLX)),
+    ("service/storage.py", ("service", *MLX)),
+    ("service/models", ("service.dialects", "service.response_cache", *HTTP)),
+    ("service/recording", ("service.dialects", *HTTP, *MLX)),
+    ("service/metrics", ("service.dialects", *EVERY_KIND)),
+    ("service/activity.py", ("service.dialects", *EVERY_KIND)),
+    ("service/stats.py", ("service.dialects", *EVERY_KIND)),
+    ("service/dashboard", ("service.dialects", *EVERY_KIND)),
+    ("service/endpoints", ("hypercorn", *EVERY_KIND)),
+    ("service/http", EVERY_KIND),
+    ("service/app.py", ("hypercorn", *MLX)),
+    ("service/server.py", MLX),
 ]
 
 
@@ -50,7 +71,16 @@ def test_imports_go_one_way(place: str, forbidden: tuple[str, ...]) -> None:
         for name in imports(path)
         if any(name == prefix or name.startswith(prefix + ".") for prefix in forbidden)
     ]
+    assert sources(place)
     assert not found
+
+
+def test_every_place_of_the_architecture_that_must_not_know_something_has_a_rule() -> None:
+    rows = [line.split("|") for line in ARCHITECTURE.read_text().splitlines() if line.startswith("| `")]
+    limited = [places for _, places, _, unknown, _ in rows if unknown.strip()]
+    named = {place.rstrip("/") for places in limited for place in re.findall("`(.+?)`", places)}
+    assert "service/storage.py" in named
+    assert named <= {place for place, _ in FORBIDDEN}
 
 
 def test_mlx_is_imported_in_two_folders_only() -> None:
