@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from logging import getLogger
+from logging import DEBUG, WARNING, getLogger
 from pathlib import Path
 from typing import TypeVar
 
@@ -177,6 +177,7 @@ class _Worker:
     def __init__(self, shelf: _Shelf, name: str) -> None:
         self.errors = 0
         self.closed = False
+        self._failing = False
         self._shelf = shelf
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"disk-cache-{name}")
         self._opened: tuple[Database, int] | None = None
@@ -192,6 +193,18 @@ class _Worker:
         self._pool.shutdown(wait=False)
 
     def _run(self, work: Callable[[Database], T]) -> T:
+        """Says once that it does not work, until it does again: whoever goes on without it may have nothing to add."""
+        try:
+            result = self._work(work)
+        except CacheUnavailable as exc:
+            self.errors += 1
+            log.log(DEBUG if self._failing else WARNING, "%s: going on without it until it works", exc)
+            self._failing = True
+            raise
+        self._failing = False
+        return result
+
+    def _work(self, work: Callable[[Database], T]) -> T:
         try:
             try:
                 return work(self._database())
@@ -200,13 +213,7 @@ class _Worker:
                     raise
                 self._shelf.replace(self._opened[1], exc)
                 return work(self._database())
-        except RefusedRow:
-            raise
-        except CacheUnavailable:
-            self._fail()
-            raise
         except (diskcache.Timeout, sqlite3.Error, OSError, DamagedDatabase) as exc:
-            self._fail()
             error = without_timeout(exc)
             if is_locked(error):
                 raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc
@@ -220,9 +227,6 @@ class _Worker:
         if self._opened is None:
             self._opened = self._shelf.open()
         return self._opened[0]
-
-    def _fail(self) -> None:
-        self.errors += 1
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None

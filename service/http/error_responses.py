@@ -18,6 +18,7 @@ from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceE
 logger = logging.getLogger("anyclaude.error")
 
 _SHOWN_CHARS = 200
+_ENDPOINTS = "Ask at POST /v1/messages or POST /v1/chat/completions, and for models at GET /v1/models."
 
 _ANTHROPIC: Dialect = AnthropicMessages()
 _OPENAI: Dialect = OpenAIChat()
@@ -60,7 +61,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     told: ServiceError
     match error.status_code:
         case 404:
-            told = UnknownPath(f"There is no {method} {path} here. See GET /v1/models and POST /v1/chat/completions.")
+            told = UnknownPath(f"There is no {method} {path} here. {_ENDPOINTS}")
         case 405:
             allowed = (error.headers or {}).get("Allow", "")
             told = MethodNotAllowed(f"{path} does not take {method}. Allowed: {allowed}.")

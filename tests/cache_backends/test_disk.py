@@ -339,12 +339,15 @@ async def test_locked_by_another_process(tmp_path: Path) -> None:
     await late.aclose()
 
 
-async def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     backend = DiskBackend(tmp_path / "file" / "cache")
     for _ in range(2):
         with pytest.raises(CacheUnavailable, match="Not a directory"):
             await backend.get("k")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "Not a directory" in said
+    assert said.endswith("going on without it until it works")
     (tmp_path / "file").unlink()
     await backend.set("k", b"v")
     assert await backend.get("k") == b"v"

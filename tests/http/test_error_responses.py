@@ -13,7 +13,7 @@ from service.errors import EngineFailed, GenerationTimeout, ServiceError
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import running, settings
+from tests.serving import RawRequest, running, settings
 
 ASKED = {"model": "default", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 ONLY_IF_CACHED = {"cache-control": "only-if-cached"}
@@ -57,3 +57,11 @@ async def test_clients_are_told_what_is_not_worth_repeating(
     async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post("/v1/chat/completions", json=ASKED)
     assert (response.status_code, response.headers.get("x-should-retry")) == (error.status, said)
+
+
+@pytest.mark.parametrize("path", ["/v1/message", "/v1/messages/count", "/v1/completions"])
+async def test_a_path_that_there_is_not_names_those_of_both_protocols(tmp_path: Path, path: str) -> None:
+    request = RawRequest(path)
+    await request.run(create_app(settings(tmp_path)))
+    assert request.status == 404
+    assert all(endpoint in request.body for endpoint in (b"/v1/messages or", b"/v1/chat/completions"))

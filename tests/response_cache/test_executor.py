@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -295,6 +296,21 @@ async def test_answers_outlive_the_server_on_disk(tmp_path_factory: pytest.TempP
             while (await executor.statistics()).cached_items != 1:
                 pass
         await executor.aclose()
+
+
+@pytest.mark.parametrize("tiers", [0, 1], ids=["alone", "behind memory"])
+async def test_a_store_that_cannot_be_is_told_of_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tiers: int
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    backend = open_backend(["memory://"] * tiers + [f"disk://{tmp_path}/file/cache"])
+    executor = CachingExecutor(ScriptedExecutor(), backend, settings())
+    await executor.start()
+    async with asyncio.timeout(10):
+        while "Not a directory" not in caplog.text:  # noqa: ASYNC110 -- nothing announces it
+            await asyncio.sleep(0.005)
+    assert await outcome_and_text(executor) == ("miss", "one two three")
+    await executor.aclose()
 
 
 async def test_the_rest_is_the_inner_executors() -> None:
