@@ -9,7 +9,7 @@ import msgspec
 
 from service.cli.configuration import config_option, read_configuration
 from service.cli.exits import Exit, Failure
-from service.config import base_url
+from service.config import base_url, parse_base_url, server_address
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
     from service.logs import configure
     from service.server import allow_many_files, serve
 
-    settings, _ = read_configuration(flags | {"cache": cache or None})
+    settings, origins = read_configuration(flags | {"cache": cache or None})
+    if origins["base_url"].kind == "environment" and not server_address(settings).local:
+        here = f"{settings.host}:{settings.port}"
+        click.echo(f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on {here}.", err=True)
     rank = own_rank(settings) if distributed else None
     configure(settings, rank=rank)
     if rank is not None:
@@ -97,9 +100,21 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return bind(settings)
     except AddressInUse as exc:
-        raise Failure(Exit.PORT_IN_USE, str(exc.strerror)) from None
+        raise Failure(Exit.PORT_IN_USE, f"{exc.strerror}{_who_is_there(settings)}") from None
     except CannotListen as exc:
         raise Failure(Exit.CONFIG, str(exc.strerror)) from None
+
+
+def _who_is_there(settings: Settings) -> str:
+    """What to add of a server of ours at the address."""
+    from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+
+    address = parse_base_url(base_url(settings.host, settings.port))
+    try:
+        health = ServerClient(address, settings.api_key).health()
+    except (NoAnswer, NotOurs, NotThere, Refused):
+        return ""
+    return f" It is an anyclaude server, {health.status}, with the model {health.model}: 'anyclaude' uses it as it is."
 
 
 def _open_cache(settings: Settings) -> "CacheBackend":

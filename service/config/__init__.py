@@ -25,6 +25,7 @@ __all__ = [
     "base_url",
     "config_files",
     "load_settings",
+    "parse_base_url",
     "server_address",
 ]
 

@@ -62,6 +62,26 @@ def test_a_port_in_use_is_one_line(terminal: Terminal) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_server_of_ours_on_the_port_is_named(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("serve")
+    assert done.returncode == 75
+    assert done.stderr.endswith(
+        "It is an anyclaude server, healthy, with the model scripted: 'anyclaude' uses it as it is.\n"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_url_of_another_machine_is_not_taken_for_the_place_to_listen_on(terminal: Terminal) -> None:
+    with terminal.start("serve", VLLM_MLX_URL="http://gpu.example:9000/v1") as server:
+        until(terminal.health, "the server")
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=30)
+    note = f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on 127.0.0.1:{terminal.port}.\n"
+    assert err.startswith(note)
+
+
 def test_where_nobody_can_listen_is_one_line(terminal: Terminal) -> None:
     terminal.configure(executor="scripted", requireApiKey=True, apiKey="a secret", host="192.0.2.1")
     done = terminal.run("serve")
