@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
+from math import ceil
 from queue import Empty, SimpleQueue
 
 import msgspec
@@ -21,7 +22,6 @@ from service.executor.messages import (
     Finished,
     Message,
     Progress,
-    Prompt,
     PromptUse,
     Sequence,
     Shutdown,
@@ -30,16 +30,12 @@ from service.executor.messages import (
 )
 from service.executor.protocols import Engine, EngineLost, Token, Writer
 from service.executor.pulse import Pulse
-from service.executor.trials import Trials
+from service.executor.trials import PROBE, Trials, make_probe
 from service.executor.turns import Turns
-from service.generation import SamplingParams
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5.0
-PROBE = -1
-"""The sequence that tells whether the engine works at all."""
-
 PROBE_STEPS = 4
 
 LEAST_TOKENS = 1024
@@ -317,9 +313,7 @@ class Scheduler:
 
     def _probe(self, suspect: Sequence) -> None:
         """Lets the engine draw one token without the sequence that it failed with. Raises what it raises."""
-        prompt = Prompt(suspect.prompt.tokens[:1])
-        probe = msgspec.structs.replace(suspect, id=PROBE, prompt=prompt, sampling=SamplingParams(), max_tokens=1)
-        self._engine.insert(probe)
+        self._engine.insert(make_probe(suspect))
         if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
             self._engine.remove(PROBE)
         log.warning("The engine failed twice with sequence %d, and works without it", suspect.id)
@@ -349,8 +343,8 @@ def _not_started(sequence: Sequence) -> EngineFailed:
 def _too_large(sequence: Sequence, missing_bytes: int) -> Overloaded:
     message = (
         f"There is not enough memory for a prompt of {len(sequence.prompt.tokens)} tokens and up to "
-        f"{sequence.max_tokens} more: {missing_bytes / 2**20:,.0f} MiB are missing. Ask for fewer tokens, or try again "
-        "when more memory is free."
+        f"{sequence.max_tokens} more: {ceil(missing_bytes / 2**20):,} MiB are missing. Ask for fewer tokens, or try "
+        "again when more memory is free."
     )
     return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)
 

@@ -1,10 +1,14 @@
 """What runs again after the engine failed, and whose fault it was: the engine's, or one request's. Knows no MLX."""
 
-from service.executor.messages import Sequence
+from service.executor.messages import Prompt, Sequence
 from service.executor.protocols import EngineLost
+from service.generation import GenerationRequest, Message, SamplingParams
 
 FAILURES_IN_A_ROW = 3
 """After so many failures without any progress in between, rebuilding the engine does not help."""
+
+PROBE = -1
+"""The sequence that tells whether the engine works without the suspect."""
 
 
 class Trials:
@@ -63,3 +67,16 @@ class Trials:
         self._failures = 0
         if len(self._blamed) >= FAILURES_IN_A_ROW:
             raise EngineLost(f"The engine failed with {len(self._blamed)} prompts in a row, each of them twice")
+
+
+def make_probe(suspect: Sequence) -> Sequence:
+    """Has nothing of the suspect but the first token of its prompt, which every model knows."""
+    return Sequence(
+        id=PROBE,
+        choice=0,
+        request=GenerationRequest(messages=(Message(role="user"),)),
+        prompt=Prompt(suspect.prompt.tokens[:1]),
+        sampling=SamplingParams(),
+        max_tokens=1,
+        start_before=suspect.start_before,
+    )
