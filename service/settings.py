@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `cache_policy`: `all` stores every complete answer, `deterministic` only greedy or seeded ones, `off` none.
     `prefill_chunk_tokens` None suits the device. `finish_abandoned_seconds` lets a generation that lost its last
-    reader go on so long, for the client's retry. Times are in seconds, sizes in bytes, as the names say.
+    reader go on for that long, for the client's retry. Times are in seconds, sizes in bytes, as the names say.
     """
 
     home: Annotated[Path, Meta(description="Where models, caches, traces and logs live.")]

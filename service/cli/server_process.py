@@ -5,7 +5,7 @@ Locks on files below `run/` keep order between processes, and end with the proce
 - `PORT.order` is held while somebody looks, starts or stops, so that two launchers never start two servers;
 - `PORT.server` is held by the server itself, through an inherited descriptor, and holds its process id: while the
   lock is taken, the id is the server's and nobody else's;
-- `PORT.users` is held, shared, by every launcher whose Claude Code runs on the server. Who leaves last stops it.
+- `PORT.users` is held, shared, by every launcher whose Claude Code runs on the server. The last to leave stops it.
 """
 
 import fcntl

@@ -26,7 +26,7 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Who set a value: `where` is the file, the variable or the flag, `key` the key in a file."""
+    """Where a value came from: `where` is the file, the variable or the flag, `key` the key in a file."""
 
     kind: Literal["default", "file", "environment", "flag"]
     where: str = ""
