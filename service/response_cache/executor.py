@@ -66,7 +66,7 @@ class CachingExecutor:
         return self.counters.statistics(await self._store.count_items())
 
     async def start(self) -> None:
-        """Has the backend open now rather than at the first request: a damaged one is then rebuilt by that time."""
+        """Opens the backend now, so a damaged one is rebuilt before the first request."""
         await self._inner.start()
         await self._store.count_items()
 
@@ -157,4 +157,7 @@ class CachingExecutor:
 
 
 def _not_cached() -> NotCached:
-    return NotCached("The request said only-if-cached, and no answer to it is stored. Without it, one is generated.")
+    return NotCached(
+        "The request said only-if-cached, and no answer to it is stored. "
+        "Send it without only-if-cached to generate one."
+    )

@@ -57,8 +57,9 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
 
 
-class Engine:
-    """What the other servers' requests depend on of this server's engine. Asking costs nothing."""
+class EngineLoad:
+    """What other servers' requests depend on here: whether this server's engine works, and has room. Asking costs
+    nothing."""
 
     def __init__(self, executor: Executor, places: int) -> None:
         self._executor = executor
@@ -78,20 +79,19 @@ class Engine:
 
 class Replicas:
     """Takes requests like an `Executor`, each with its response-cache key, and has `inner` generate unless another
-    server does. Waiting is never the slow way: a request goes its own way when the other's waits for a place and here
-    one is free."""
+    server does. Waiting never costs time: a request generates here if the holder's is queued and a place is free."""
 
     def __init__(self, inner: Executor, store: ResponseStore, leases: Leases, limits: ReplicaLimits) -> None:
         self._inner = inner
         self._store = store
         self._leases = leases
         self._limits = limits
-        self._engine = Engine(inner, limits.places)
+        self._load = EngineLoad(inner, limits.places)
 
     async def submit(self, key: str, request: GenerationRequest) -> Answer:
         """Returns when this server's engine or another's has accepted the request. Raises what `submit` of `inner`
         raises, and `GenerationTimeout`."""
-        return await Turn(self, key, request).answer(accepted=False)
+        return await Attempt(self, key, request).answer(accepted=False)
 
     async def look(self, key: str) -> "Completion | Lease | Note | Alone":
         """What is to be done about a key: take the answer, generate under the lease, wait, or generate without."""
@@ -111,11 +111,11 @@ class Replicas:
             return completion
         if note is None:
             return lease
-        return Alone() if note.gave_up or (note.queued and self._engine.has_place()) else note
+        return Alone() if note.gave_up or (note.queued and self._load.has_place()) else note
 
     async def generate(self, lease: "Lease", request: GenerationRequest) -> Answer:
         """Under a lease, which ends with the answer."""
-        lease.start_keeping(self._engine)
+        lease.start_keeping(self._load)
         try:
             answer = await self._inner.submit(request)
         except BaseException as exc:
@@ -151,8 +151,8 @@ class Lease:
         theirs = await _within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
         return None if theirs is None else _read_note(theirs)
 
-    def start_keeping(self, engine: Engine) -> None:
-        self._keeping = asyncio.get_running_loop().create_task(self._keep(engine))
+    def start_keeping(self, load: EngineLoad) -> None:
+        self._keeping = asyncio.get_running_loop().create_task(self._keep(load))
 
     def accepted(self, prompt_tokens: int) -> None:
         """Tells those who wait, at once."""
@@ -181,12 +181,12 @@ class Lease:
         except Exception as exc:
             log.debug("a lease was not given back, and will end by itself: %r", exc)
 
-    async def _keep(self, engine: Engine) -> None:
+    async def _keep(self, load: EngineLoad) -> None:
         held = True
         while held and not self._over:
             self._told.clear()
-            self._note = msgspec.structs.replace(self._note, queued=not self._begun and engine.has_queue())
-            if engine.is_well():
+            self._note = msgspec.structs.replace(self._note, queued=not self._begun and load.has_queue())
+            if load.is_well():
                 try:
                     held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
                 except Exception as exc:
@@ -200,8 +200,8 @@ class Lease:
         return msgspec.json.encode(self._note).decode()
 
 
-class Turn:
-    """One request's way through the looks at the store: how long it has waited, and how often it looks."""
+class Attempt:
+    """One request's looks at the store, further and further apart, until there is an answer or its time is up."""
 
     def __init__(self, replicas: Replicas, key: str, request: GenerationRequest) -> None:
         self.request = request
@@ -279,9 +279,9 @@ class JoinedAnswer:
 
     outcome: CacheOutcome = "collapsed"
 
-    def __init__(self, turn: Turn, prompt_tokens: int) -> None:
+    def __init__(self, attempt: Attempt, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
-        self._turn = turn
+        self._attempt = attempt
         self._answer: Answer | None = None
 
     @property
@@ -289,12 +289,12 @@ class JoinedAnswer:
         return self._answer is not None and self._answer.stored
 
     async def events(self) -> AsyncIterator[Event]:
-        self._answer = await self._turn.answer(accepted=True)
+        self._answer = await self._attempt.answer(accepted=True)
         async for event in self._answer.events():
             yield event
 
     async def completion(self) -> Completion:
-        return await collect(self.events(), with_logprobs=self._turn.request.logprobs is not None)
+        return await collect(self.events(), with_logprobs=self._attempt.request.logprobs is not None)
 
     async def aclose(self) -> None:
         if self._answer is not None:

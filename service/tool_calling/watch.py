@@ -25,8 +25,8 @@ class CallTally(msgspec.Struct):
 
 
 class CallWatch:
-    """Watches the events of one answer. A call that does not fit is the client's all the same: it is told of in the
-    log, by its tool's name, and counted."""
+    """Watches the events of one answer. A call that does not fit is still sent to the client; it is logged by tool name
+    and counted."""
 
     def __init__(self, tools: Sequence[Tool], tally: CallTally) -> None:
         self._tools = {tool.name: tool for tool in tools}

@@ -21,7 +21,7 @@ from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from service.response_cache.executor import CachingExecutor
 from service.response_cache.key import RequestKeys
-from service.response_cache.replicas import Engine, Lease
+from service.response_cache.replicas import EngineLoad, Lease
 from tests.cache_backends.redis_server import RedisServer
 from tests.response_cache.answers import ask, settings
 
@@ -331,7 +331,7 @@ async def test_a_lease_ends_however_soon_after_the_answer_began(turns: int) -> N
     """`turns` of the event loop lie between the two: the task that keeps the lease is each time somewhere else."""
     leases = OwnLeases()
     lease = Lease(leases, "key", 60.0)
-    lease.start_keeping(Engine(ScriptedExecutor(), places=1))
+    lease.start_keeping(EngineLoad(ScriptedExecutor(), places=1))
     for _ in range(20):
         await asyncio.sleep(0)
     lease.begun()
