@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from service.executor.prefix.tree import common_length
 from service.generation import GenerationRequest
 
 _CHARACTERS_BEFORE = 30
@@ -29,17 +30,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
     """Every place where two requests differ, in the order of their fields. The order of keys is no difference."""
     return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
-
-
-def first_difference(left: GenerationRequest, right: GenerationRequest) -> Difference | None:
-    """The first place where two requests differ, or None when they are equal."""
-    return next(differences(left, right), None)
-
-
-def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """How many items two sequences share from the front: tokens, which the prefix cache can reuse, or characters."""
-    shorter = min(len(left), len(right))
-    return next((i for i in range(shorter) if left[i] != right[i]), shorter)
 
 
 def first_token_difference(left: Sequence[int], right: Sequence[int]) -> int | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
-from service.explain import first_difference
+from service.explain import differences
 from service.generation import GenerationRequest, SamplingParams
 from service.normalize import normalize
 
@@ -87,7 +87,7 @@ def through_openai(body: dict[str, Any]) -> GenerationRequest:
 
 
 def test_both_dialects_ask_the_same() -> None:
-    assert first_difference(through_openai(OPENAI), through_anthropic(ANTHROPIC)) is None
+    assert list(differences(through_openai(OPENAI), through_anthropic(ANTHROPIC))) == []
     assert through_openai(OPENAI) == through_anthropic(ANTHROPIC)
 
 
@@ -142,7 +142,6 @@ def test_two_runs_of_one_prompt_are_one_request() -> None:
 
 def test_two_prompts_part_where_the_prompt_begins() -> None:
     one, other = (through_anthropic(coding_agent(p, session=p, checksum=p)) for p in ("first prompt", "second"))
-    found = first_difference(one, other)
-    assert found is not None
+    found = next(differences(one, other))
     assert found.path == "messages[1].content"
     assert found.character == len("<system-reminder>\nIt is Sunday.\n</system-reminder>\n\n\n")

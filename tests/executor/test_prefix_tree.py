@@ -117,3 +117,10 @@ def test_tells_where_a_prompt_leaves_what_is_known(
         add(tree, tokens)
     match = tree.find("", asked, len(asked))
     assert (match.shared, match.diverges) == (shared, diverges)
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_the_common_beginning_is_common_and_longest(left: list[int], right: list[int]) -> None:
+    shared = common_length(left, right)
+    assert left[:shared] == right[:shared]
+    assert left[shared : shared + 1] != right[shared : shared + 1] or shared == len(left) == len(right)

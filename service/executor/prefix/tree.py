@@ -181,8 +181,8 @@ class PrefixTree:
         return removed
 
 
-def common_length(run: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    if run == tokens:
-        return len(run)
-    return next((i for i, (a, b) in enumerate(zip(run, tokens, strict=False)) if a != b), min(len(run), len(tokens)))
+def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
+    """How many items, tokens or characters, both begin with."""
+    if left == right:
+        return len(left)
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
