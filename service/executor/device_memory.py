@@ -55,8 +55,8 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """What can be allocated besides what is, or None where nobody can tell: what the system has free, and on a GPU no
-    more than what its driver recommends. Buffers that MLX keeps for later are free too."""
+    """How much more can be allocated, or None if unknown: what the system has free, and on a GPU no more than what its
+    driver recommends. Buffers that MLX keeps for later count as free."""
     rooms = []
     free = free_memory_bytes()
     if free is not None:
