@@ -38,8 +38,8 @@ Origins = dict[str, Origin]
 def load_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path, home: Path
 ) -> tuple[Settings, Origins]:
-    """What is in force, and where it came from. `flags` are by field of `Settings`, plus `config`, a path; `home` is the
-    user's home folder. Raises ConfigError."""
+    """What is in force, and where it came from. `flags` are by field of `Settings`, plus `config`, a path; `home` is
+    the user's home folder. Raises ConfigError."""
     flags = dict(flags)
     chosen = flags.pop("config", None)
     paths = [Path(str(chosen))] if chosen is not None else config_files(cwd, home)
