@@ -9,6 +9,8 @@ from cache_backends.base import BackendStats
 from cache_backends.urls import BackendUrl, positive_integer, positive_size
 
 DEFAULT_MAX_BYTES = 256 * 1024**2
+# Less than one long answer: nothing of what it is for would fit.
+SMALLEST_MAX_BYTES = 1024**2
 
 
 class MemoryBackend:
@@ -38,7 +40,10 @@ class MemoryBackend:
     def from_url(cls, url: BackendUrl) -> "MemoryBackend":
         if url.host or url.path:
             raise url.fail("nothing between memory:// and its parameters", repr(f"{url.host}{url.path}"))
-        return cls(**url.parameters({"max_items": positive_integer, "max_bytes": positive_size}))
+        parameters = url.parameters({"max_items": positive_integer, "max_bytes": positive_size})
+        if parameters.get("max_bytes", DEFAULT_MAX_BYTES) < SMALLEST_MAX_BYTES:
+            raise url.fail("max_bytes of at least 1MiB", f"{parameters['max_bytes']} bytes")
+        return cls(**parameters)
 
     def __repr__(self) -> str:
         return f"<MemoryBackend items={len(self._entries)} bytes={self._bytes}>"

@@ -59,6 +59,7 @@ MISTAKES = [
     ("memory://?max_items=3.5", "a whole number of at least 1, found '3.5'"),
     ("memory://?max_items=3&max_items=4", "max_items once, found it twice"),
     ("memory://?max_bytes=0", "max_bytes to be a size of at least 1 byte, found '0'"),
+    ("memory://?max_bytes=10", "max_bytes of at least 1MiB, found 10 bytes"),
     ("memory://?max_bytes=lots", "max_bytes to be a size such as .*, found 'lots'"),
     ("memory://#max_items=3", "no fragment"),
     ("disk://", "disk:///absolute/path"),

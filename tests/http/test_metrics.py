@@ -150,6 +150,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         engine_restarts=2,
         tool_call_repairs=3,
         tool_calls_mismatched=4,
+        drafted_tokens=20,
+        accepted_draft_tokens=15,
     )
     executor.running, executor.waiting = 2, 5
     after = await scrape(app)
@@ -160,6 +162,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         "anyclaude_prefix_cache_bytes": 7,
         "anyclaude_engine_restarts_total": 2,
         "anyclaude_tool_call_repairs_total": 3,
+        "anyclaude_drafted_tokens_total": 20,
+        "anyclaude_accepted_draft_tokens_total": 15,
     }
     assert {name: sample(after, name) for name in read} == read
     faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "schema")}
