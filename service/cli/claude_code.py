@@ -69,7 +69,7 @@ def prompt_too_long(model: Model, arguments: tuple[str, ...]) -> str | None:
         return None
     return (
         f"{model.id} reads {model.context_length:,} tokens, and Claude Code alone sends about {OWN_PROMPT_TOKENS:,}. "
-        "Use a larger model, or a shorter prompt: anyclaude --tools Bash --system-prompt 'Be brief.'"
+        "Use a larger model, or a shorter prompt: anyclaude --tools Bash --system-prompt 'You are terse.'"
     )
 
 
