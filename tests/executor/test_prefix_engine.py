@@ -263,6 +263,19 @@ def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_p
     harness.engine.close()
 
 
+def test_what_is_kept_follows_the_memory_there_is_now(transformer: Any) -> None:
+    left = [A_LOT]
+    harness = Harness(transformer, PrefixCache(PromptCaches(transformer), A_LOT), lambda: left[0])
+    started = harness.start(SYSTEM + QUESTION)
+    left[0] = 0  # something else on the machine has taken it
+    harness.finish(started)
+    assert harness.prefixes.nbytes == 0
+    started = harness.start(SYSTEM + QUESTION)
+    left[0] = A_LOT
+    harness.finish(started)
+    assert harness.prefixes.nbytes > 0
+
+
 def test_answers_to_one_request_read_its_prompt_once(transformer: Any) -> None:
     harness = with_cache(transformer)
     prompt = SYSTEM + QUESTION
