@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,35 +17,20 @@ from benchmarks.request_bodies import story
 
 MAX_CONCURRENCY = 8
 CONCURRENCIES = (1, 4, 8)
-MOST_ROUNDS = 2
 NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Load(msgspec.Struct, frozen=True):
-    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times at the
-    highest concurrency, and more often where a round makes fewer tokens."""
+    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times. Rounds are
+    short and many: this machine's speed changes by a tenth within a minute, and the two sides of a round share it."""
 
     model: str
     tokens: int
     requests: int
     rounds: int
 
-    def rounds_at(self, concurrency: int) -> int:
-        return self.rounds * min(MOST_ROUNDS, MAX_CONCURRENCY // concurrency)
 
-
-class Tally(msgspec.Struct):
-    """What one side has made so far."""
-
-    tokens: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        return self.tokens / self.seconds
-
-
-LOADS = (Load("demo", tokens=32, requests=1, rounds=2), Load("tiny", tokens=64, requests=4, rounds=3))
+LOADS = (Load("demo", tokens=32, requests=1, rounds=5), Load("tiny", tokens=64, requests=4, rounds=5))
 QUICK_LOADS = tuple(msgspec.structs.replace(load, tokens=8, requests=1, rounds=1) for load in LOADS)
 
 
@@ -66,28 +52,26 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
         module_server(scratch, "benchmarks.peers.mlx_lm_server", *peer_arguments) as peer_port,
     ):
         for warmed in (port, peer_port):
-            await _generate(warmed, Tally(), numbers, MAX_CONCURRENCY, load, stream=False)
+            await _generate(warmed, numbers, MAX_CONCURRENCY, load, stream=False)
         for stream, concurrency in itertools.product((False, True), CONCURRENCIES):
-            ours, theirs = Tally(), Tally()
-            for number in range(load.rounds_at(concurrency)):
+            ours, theirs = [], []
+            for number in range(load.rounds):
                 sides = ((port, ours), (peer_port, theirs))
-                for side, tally in sides if number % 2 else reversed(sides):
-                    await _generate(side, tally, numbers, concurrency, load, stream=stream)
+                for side, rates in sides if number % 2 else reversed(sides):
+                    rates.append(await _generate(side, numbers, concurrency, load, stream=stream))
             name = _name(load.model, concurrency, stream=stream)
-            values |= {f"{name}, over mlx_lm.server": ours.rate / theirs.rate, name: ours.rate}
+            ratio = statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
+            values |= {f"{name}, over mlx_lm.server": ratio, name: statistics.median(ours)}
     return values
 
 
-async def _generate(
-    port: int, tally: Tally, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool
-) -> None:
-    """Adds what one round makes, from its start until every client has all its answers."""
+async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
+    """Tokens per second of one round, from its start until every client has all its answers."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
     started = time.perf_counter()
     tokens = await asyncio.gather(*(_ask_in_turn(port, requests, stream=stream) for _ in range(concurrency)))
-    tally.seconds += time.perf_counter() - started
-    tally.tokens += sum(tokens)
+    return sum(tokens) / (time.perf_counter() - started)
 
 
 async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
