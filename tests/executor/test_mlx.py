@@ -20,10 +20,9 @@ from service.errors import (
 )
 from service.events import ChoiceFinished, Done
 from service.executor.base import ModelProfile
-from service.executor.messages import Prompt
 from service.executor.mlx import MlxExecutor
 from service.executor.runtime import Loader
-from service.generation import Completion, GenerationRequest, SamplingParams, Usage
+from service.generation import Completion, SamplingParams, Usage
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_at, question, until
 
@@ -276,26 +275,6 @@ async def test_what_is_being_rendered_waits_already() -> None:
         rendering.set()
         assert (await (await submitted).completion()).choices[0].text == "1 "
         await until(lambda: executor.status().waiting == 0)
-
-
-async def test_one_that_takes_long_to_render_is_not_waited_for() -> None:
-    rendering, slow = threading.Event(), threading.Event()
-
-    class SlowForMany(WordRenderer):
-        def render(self, request: GenerationRequest) -> Prompt:
-            if self.count(request) > 1:
-                rendering.set()
-                assert_soon(slow)
-            return super().render(request)
-
-    async with running(counting_loader(CountingEngine(), SlowForMany())) as executor:
-        first = asyncio.ensure_future(executor.submit(question("one", max_tokens=1)))
-        second = asyncio.ensure_future(executor.submit(question("two words", max_tokens=1)))
-        assert (await (await first).completion()).choices[0].text == "1 "
-        await until(rendering.is_set)
-        assert not second.done()
-        slow.set()
-        assert (await (await second).completion()).choices[0].text == "1 "
 
 
 def assert_soon(event: threading.Event) -> None:
