@@ -37,6 +37,9 @@ REFUSAL_SECONDS = 0.25
 """So long an answer is held back for the engine to refuse it, as for want of memory: a refusal has a status of its own
 as long as no part of a stream has been sent. Nothing waits for it that has a place."""
 
+TOGETHER_SECONDS = 0.01
+"""Requests that an agent sends together are rendered within this time; a step of the engine takes several times it."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -63,14 +66,18 @@ class MlxExecutor:
         *,
         load: Loader = load_runtime,
         peers: Peers | None = None,
+        together_seconds: float = TOGETHER_SECONDS,
     ) -> None:
         self.profile = profile
         self._settings = settings
         self._peers = peers
+        self._together_seconds = together_seconds
         self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._ids = itertools.count()
         self._arriving = 0
+        self._rendering = 0
+        self._all_rendered = asyncio.Event()
         self._closing = False
 
     def status(self) -> ExecutorStatus:
@@ -107,7 +114,7 @@ class MlxExecutor:
         with self._reserve(generated.n):
             model = await self._ready()
             _check_logit_bias(request.sampling, model.logits)
-            prompt = await self._off_loop(model.renderer.render, request)
+            prompt = await self._render(model, request)
             self._refuse_when_closing()
             running = self._begin(generated, prompt)
         try:
@@ -159,6 +166,23 @@ class MlxExecutor:
         if supervisor.state == "failed":  # it may go on yet
             raise NotReady(supervisor.detail, retry_after=RETRY_AFTER_SECONDS)
         return supervisor.model
+
+    async def _render(self, model: ServedModel, request: GenerationRequest) -> Prompt:
+        """Where nothing runs, waits a moment for others that are being rendered: to begin with one of them and have the
+        rest join costs all of them more."""
+        self._rendering += 1
+        self._all_rendered.clear()
+        try:
+            prompt = await self._off_loop(model.renderer.render, request)
+        finally:
+            self._rendering -= 1
+            if not self._rendering:
+                self._all_rendered.set()
+        if self._rendering and not self._supervisor.in_flight:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._together_seconds):
+                    await self._all_rendered.wait()
+        return prompt
 
     async def _off_loop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._prompts, lambda: function(*args, **kwargs))

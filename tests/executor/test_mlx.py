@@ -20,9 +20,10 @@ from service.errors import (
 )
 from service.events import ChoiceFinished, Done
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
+from service.executor.messages import Prompt
+from service.executor.mlx import TOGETHER_SECONDS, MlxExecutor
 from service.executor.runtime import Loader
-from service.generation import Completion, SamplingParams, Usage
+from service.generation import Completion, GenerationRequest, SamplingParams, Usage
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_at, question, until
 
@@ -30,9 +31,11 @@ PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
 @asynccontextmanager
-async def running(load: Loader, **settings: Any) -> AsyncIterator[MlxExecutor]:
+async def running(
+    load: Loader, together_seconds: float = TOGETHER_SECONDS, **settings: Any
+) -> AsyncIterator[MlxExecutor]:
     configured = Settings(home=Path("unused"), shutdown_grace_seconds=5.0, **settings)
-    executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load)
+    executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load, together_seconds=together_seconds)
     await executor.start()
     try:
         yield executor
@@ -275,6 +278,48 @@ async def test_what_is_being_rendered_waits_already() -> None:
         rendering.set()
         assert (await (await submitted).completion()).choices[0].text == "1 "
         await until(lambda: executor.status().waiting == 0)
+
+
+class HeldRenderer(WordRenderer):
+    """Renders a prompt of more than one word when it is `open`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rendering, self.open = threading.Event(), threading.Event()
+        self.rendered = 0
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        if self.count(request) > 1:
+            self.rendering.set()
+            assert_soon(self.open)
+        self.rendered += 1
+        return super().render(request)
+
+
+async def test_requests_that_come_together_begin_together() -> None:
+    renderer, gate = HeldRenderer(), Gate()
+    async with running(counting_loader(CountingEngine(gate), renderer), together_seconds=10.0) as executor:
+        both = [asyncio.ensure_future(executor.submit(question(words))) for words in ("one", "two words")]
+        await until(renderer.rendering.is_set)
+        assert renderer.rendered == 1
+        assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
+        renderer.open.set()
+        gate.open.set()
+        for answer in both:
+            assert (await (await answer).completion()).choices[0].finish_reason == "length"
+
+
+async def test_who_takes_long_to_render_is_not_waited_for() -> None:
+    renderer = HeldRenderer()
+    async with running(counting_loader(CountingEngine(), renderer)) as executor:
+        first, second = (
+            asyncio.ensure_future(executor.submit(question(words, max_tokens=1))) for words in ("one", "two words")
+        )
+        assert (await (await first).completion()).choices[0].text == "1 "
+        await until(renderer.rendering.is_set)
+        assert not second.done()
+        renderer.open.set()
+        assert (await (await second).completion()).choices[0].text == "1 "
 
 
 def assert_soon(event: threading.Event) -> None:
