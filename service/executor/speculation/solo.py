@@ -27,12 +27,13 @@ def can_take_back(model: Any) -> bool:
 
 
 class Solo:
-    """Decodes a greedy `run`, of which the model has read all, or all but the last token. It is this one's until
-    `leave`, which may come after any step.
+    """Decodes a greedy `run`, of which the model has read all, or all but the last tokens: the first step reads those,
+    and `leave` may come after any step.
 
     A guess is right where the model, which reads all of a draft at once, draws the same: what comes out is what the
     model draws, whoever guessed. Where nobody guesses, the next token is being computed while the last one is looked
-    at, as in mlx-lm's batch.
+    at, as in mlx-lm's batch; but for the first, which is out at once: MLX starts little on a CPU before it is done with
+    what was started before.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Solo:
         source = self._source()
         guess = source.draft(self.run.left - 1) if source is not None and self._ahead is None else []
         draft = self.run.permitted(guess)
-        tokens = self._check(draft) if draft else [self._next(look_ahead=source is None)]
+        tokens = self._check(draft) if draft else [self._next(look_ahead=source is None and self._steps > 0)]
         drawn = self._until_end(tokens)
         new = [each.token for each in drawn]
         self.run.extend(new)
@@ -79,12 +80,12 @@ class Solo:
         return next((source for source in self._sources if source.is_ready), None) if self.run.left > 1 else None
 
     def _check(self, draft: list[int]) -> list[int]:
-        drawn = self._draw(mx.array([self.run.tokens[-1], *draft]))
+        drawn = self._draw(mx.array([*self.run.tokens[self.run.read :], *draft]), rows=1 + len(draft))
         tokens: Any = drawn.tolist()
         return list(tokens[: common_length(draft, tokens) + 1])
 
     def _next(self, *, look_ahead: bool) -> int:
-        token = self._draw(mx.array(self.run.tokens[-1:])) if self._ahead is None else self._ahead
+        token = self._draw(mx.array(self.run.tokens[self.run.read :])) if self._ahead is None else self._ahead
         self._ahead = None
         if look_ahead and self.run.left > 1:
             self._ahead = self._draw(token)
@@ -93,12 +94,12 @@ class Solo:
         value: Any = token.item()
         return int(value)
 
-    def _draw(self, inputs: mx.array) -> mx.array:
-        """Reads `[length]` tokens, and draws one behind each, as the batch draws."""
-        logits = self._model(inputs[None], cache=self._cache)[0]
+    def _draw(self, inputs: mx.array, *, rows: int = 1) -> mx.array:
+        """Reads `[length]` tokens, and draws one behind each of the last `rows`, as the batch draws."""
+        logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
         if self.run.constraint is not None:
-            logits = self.run.constraint.look_ahead(inputs, logits, read=self.run.read)
+            logits = self.run.constraint.look_ahead(inputs[-rows:], logits, read=self.run.read)
         return greedy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def _until_end(self, tokens: list[int]) -> list[Drawn]:

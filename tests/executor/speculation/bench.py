@@ -19,11 +19,13 @@ NO_DRAFTS = Drafters(lookup=False)
 class Bench:
     """An engine, stepped by hand. Asserts what the scheduler relies on: nothing of a sequence comes after its end."""
 
-    def __init__(self, model: Any, drafters: Drafters, *, end: int = 198, shares: bool = False) -> None:
+    def __init__(
+        self, model: Any, drafters: Drafters, *, end: int = 198, shares: bool = False, chunk: int = CHUNK
+    ) -> None:
         prefixes = PrefixCache(PromptCaches(model), 10**9) if shares else NoPrefixCache()
         self.drafters = drafters
         self.engine = BatchEngine(
-            model, {end}, max_concurrency=4, chunk_tokens=CHUNK, prefixes=prefixes, drafters=drafters
+            model, {end}, max_concurrency=4, chunk_tokens=chunk, prefixes=prefixes, drafters=drafters
         )
         self.tokens: dict[int, list[int]] = {}
         self.ends: dict[int, Token] = {}

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from service.executor.engine import STEPS_ALONE
+from service.executor.engine import READ_AND_DRAWN, STEPS_ALONE
 from service.executor.messages import PromptUse
 from service.executor.speculation.draft_model import DraftModel
 from service.executor.speculation.drafters import Drafters
@@ -87,6 +87,34 @@ def test_lookup_saves_steps_where_the_answer_repeats_itself(model: Any, stranger
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], max_tokens=200)
     assert drafters.tally.accepted > 50
     assert bench.steps < 200 - drafters.tally.accepted + 10
+
+
+class Counted:
+    """A model that knows how many tokens it was given, a number for each time."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.lengths: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, inputs: mx.array, **fields: Any) -> mx.array:
+        self.lengths.append(inputs.shape[1])
+        logits: mx.array = self._model(inputs, **fields)
+        return logits
+
+
+@pytest.mark.parametrize(("words", "readings"), [(1, [1]), (READ_AND_DRAWN, [READ_AND_DRAWN]), (33, [32, 1])])
+def test_nothing_more_is_computed_for_the_first_token_than_it_needs(
+    model: Any, stranger: Any, words: int, readings: list[int]
+) -> None:
+    counted = Counted(model)
+    bench = Bench(counted, of("lookup", model, stranger), chunk=64)
+    counted.lengths.clear()
+    number = bench.start([(11 * i + 3) % 190 for i in range(words)])
+    bench.step_until(number, 1)
+    assert counted.lengths == readings
 
 
 @pytest.mark.parametrize("max_tokens", range(1, 14))
