@@ -98,8 +98,11 @@ class Page:
         return [entry["message"] for entry in entries]
 
     def _text(self, selector: str) -> str:
-        """Read in one go: the page may put another element in its place at any moment."""
-        script = "const found = document.querySelector(arguments[0]); return found ? found.innerText : ''"
+        """Read in one go: the page may put another element in its place at any moment. None of what is hidden, whose
+        `innerText` is all of its text."""
+        script = (
+            "const found = document.querySelector(arguments[0]); return found?.checkVisibility() ? found.innerText : ''"
+        )
         return str(self._browser.execute_script(script, selector))
 
     def _find(self, selector: str) -> WebElement:
