@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from benchmarks.tiny_model import write_tiny_model
@@ -19,6 +20,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Before any test imports MLX; without it the tests on real models take ten times as long on Linux.
 load_openblas()
+
+# No example fails for its time: in a new clone, Hypothesis first writes its tables of Unicode, beside other tests.
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

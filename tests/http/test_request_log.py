@@ -115,7 +115,7 @@ async def test_a_request_that_generates_nothing_has_its_line_too(
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @given(text=st.text())
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_is_logged_is_one_printable_line(tmp_path: Path, log_format: LogFormat, text: str) -> None:
     stream = io.StringIO()
     configure(settings(tmp_path, log_format=log_format), stream)

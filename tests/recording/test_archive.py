@@ -67,7 +67,7 @@ ANSWER = AnswerEntry(
 
 
 @given(written=st.lists(entries, max_size=4))
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_is_written_comes_back(tmp_path: Path, written: list[Entry]) -> None:
     path = tmp_path / "answers"
     path.unlink(missing_ok=True)
