@@ -11,11 +11,11 @@ from typing import Any
 
 from service.app import create_app
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
-from service.executor.protocols import Engine, Token
+from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
+from service.executor.scheduling.protocols import Engine, Token
 from service.models.profile import read_profile
-from service.server import bind, serve
+from service.server.server import bind, serve
 from service.settings import Settings
 
 

@@ -46,7 +46,7 @@ async def dense_demo(run: Run) -> Path:
 
 
 def write_dense_model(source: Path, target: Path) -> None:
-    from service.executor.model import load_model
+    from service.executor.loading.model import load_model
 
     model = load_model(source).model  # before anything else imports MLX, so that it finds OpenBLAS
     from mlx_lm.utils import load_config, save_config, save_model

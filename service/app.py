@@ -11,7 +11,6 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from cache_backends import CacheBackend, open_backend
-from service.activity import Activity
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
 from service.endpoints.context import ServiceContext
@@ -29,13 +28,14 @@ from service.http.body import BodyReader
 from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.gate import Gate
 from service.http.other_requests import OtherRequests
-from service.http.request_log import log_request
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
-from service.metrics.registry import Metrics
 from service.recording.recorder import RecordingExecutor
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
+from service.telemetry.activity import Activity
+from service.telemetry.metrics.registry import Metrics
+from service.telemetry.request_log import log_request
 from service.warming import warm
 
 

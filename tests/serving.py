@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 
-from service.server import bind, serve
+from service.server.server import bind, serve
 from service.settings import Settings
 
 

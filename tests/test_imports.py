@@ -31,20 +31,17 @@ FORBIDDEN = [
     ("service/response_cache", ("service.dialects", *HTTP, *MLX)),
     ("cache_backends", ("service",)),
     ("service/executor", ("service.dialects", "service.response_cache", *HTTP)),
-    ("service/executor/scheduler.py", MLX),
-    ("service/executor/protocols.py", MLX),
+    ("service/executor/scheduling", MLX),
     ("service/tool_calling", ("service.executor", "service.dialects", *HTTP, *MLX)),
     ("service/storage.py", ("service", *MLX)),
     ("service/models", ("service.dialects", "service.response_cache", *HTTP)),
     ("service/recording", ("service.dialects", *HTTP, *MLX)),
-    ("service/metrics", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
-    ("service/activity.py", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
-    ("service/stats.py", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
+    ("service/telemetry", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
     ("service/dashboard", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
     ("service/endpoints", ("hypercorn", *EVERY_KIND)),
     ("service/http", EVERY_KIND),
     ("service/app.py", ("hypercorn", *MLX)),
-    ("service/server.py", MLX),
+    ("service/server", MLX),
 ]
 
 

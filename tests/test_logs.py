@@ -56,7 +56,7 @@ def test_levels(level: DebugLevel, lines: list[str]) -> None:
     logger.debug("debug")
     logger.info("info")
     logging.getLogger("somebody.else").info("chatter")
-    logging.getLogger("service.executor.model").debug("debug")
+    logging.getLogger("service.executor.loading.model").debug("debug")
     assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == lines
 
 

@@ -15,7 +15,7 @@ def main(model_path: str, openblas: str, dense: str, prompt_tokens: str, new_tok
         import mlx.core  # noqa: F401
     from pathlib import Path
 
-    from service.executor.model import load_model
+    from service.executor.loading.model import load_model
 
     loaded = load_model(Path(model_path), dequantize_on_cpu=dense == "1")
     print(json.dumps(_measure(loaded.model, int(prompt_tokens), int(new_tokens))))

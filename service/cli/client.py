@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.config.address import Address, is_loopback
-from service.stats import Stats
+from service.telemetry.stats import Stats
 
 TIMEOUT_SECONDS = 3.0
 T = TypeVar("T")

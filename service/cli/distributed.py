@@ -36,7 +36,7 @@ def own_rank(settings: Settings) -> int:
 
 def meet_others() -> None:
     """Before the model is fetched or read, which takes longer on one machine than on another."""
-    from service.executor.model import prepare_libraries
+    from service.executor.loading.model import prepare_libraries
 
     prepare_libraries()
     from service.executor.distributed.ranks import meet

@@ -47,7 +47,7 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
     from service.executor.distributed.leader import Leader
     from service.executor.worker import is_left_behind
     from service.logs import configure
-    from service.server import allow_many_files, serve
+    from service.server.server import allow_many_files, serve
 
     settings, origins = read_configuration(flags | {"cache": cache or None})
     if origins["base_url"].kind == "environment" and not server_address(settings).local:
@@ -95,7 +95,7 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Starlette, str]"
 
 def _listen(settings: Settings) -> socket.socket:
     """Before anything slow, so that a port in use is said at once."""
-    from service.server import AddressInUse, CannotListen, bind
+    from service.server.server import AddressInUse, CannotListen, bind
 
     try:
         return bind(settings)
@@ -148,7 +148,7 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
 def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     from rich.console import Console
 
-    from service.executor.mlx import MlxExecutor
+    from service.executor.mlx_executor import MlxExecutor
     from service.models.errors import ModelError
     from service.models.location import resolve_model
     from service.models.profile import read_profile

@@ -10,7 +10,7 @@ from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClien
 from service.cli.configuration import config_option, no_server, read_configuration, url_option
 from service.cli.exits import Exit, Failure
 from service.config import server_address
-from service.stats import Stats
+from service.telemetry.stats import Stats
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

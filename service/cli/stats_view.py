@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.activity import KINDS, Kind, Latency, RecentRequest
 from service.cli.figures import count, duration, size, span
-from service.stats import EngineNumbers, Stats
+from service.telemetry.activity import KINDS, Kind, Latency, RecentRequest
+from service.telemetry.stats import EngineNumbers, Stats
 
 NAMES: dict[Kind, str] = {
     "hit": "hits",

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from service.executor.base import Executor
 from service.http.body import BodyReader
-from service.http.request_log import Observer, RequestRecord
 from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
+from service.telemetry.request_log import Observer, RequestRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from service.http.body import ClientGone, check_content
 from service.http.cache_headers import cache_status, read_cache_control
 from service.http.model_names import check_model
 from service.http.request_headers import read_headers
-from service.http.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.http.streaming import StreamWriter, replay_stream, until_disconnect
 from service.http.submission import submit_watched
+from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 
 
 class GenerationEndpoint:

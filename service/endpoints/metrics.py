@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from service.http.access import identify_caller
 from service.http.request_headers import read_headers
-from service.metrics.registry import Metrics
 from service.settings import Settings
+from service.telemetry.metrics.registry import Metrics
 
 
 class MetricsEndpoint:

@@ -11,7 +11,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.activity import BOUNDS, Activity
 from service.config.keys import SETTING_KEYS
 from service.config.redaction import shown_value
 from service.endpoints.context import ServiceContext
@@ -21,7 +20,8 @@ from service.executor.base import ExecutorStatus
 from service.http.access import identify_caller
 from service.http.request_headers import read_headers
 from service.settings import Settings
-from service.stats import CacheNumbers, EngineNumbers, Latencies, Memory, ServedModel, Stats
+from service.telemetry.activity import BOUNDS, Activity
+from service.telemetry.stats import CacheNumbers, EngineNumbers, Latencies, Memory, ServedModel, Stats
 
 
 class StatsEndpoint:

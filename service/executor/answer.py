@@ -10,7 +10,7 @@ import msgspec
 from service.errors import EngineFailed, ServiceError
 from service.events import ChoiceFinished, Done, Event
 from service.executor.base import CacheOutcome, collect
-from service.executor.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
+from service.executor.scheduling.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
 from service.generation import Completion, GenerationRequest, Usage
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from service.executor.base import ModelProfile
-from service.executor.messages import Prompt, Sequence
-from service.executor.protocols import Engine, Writer
+from service.executor.scheduling.messages import Prompt, Sequence
+from service.executor.scheduling.protocols import Engine, Writer
 from service.executor.speculation.drafter import DraftTally
 from service.generation import GenerationRequest
 from service.settings import Settings
 from service.tool_calling.watch import CallTally, CallWatch
 
 if TYPE_CHECKING:
-    from service.executor.model import LoadedModel
+    from service.executor.loading.model import LoadedModel
     from service.executor.prefix.cache import Prefixes
-    from service.executor.prompt import PromptRenderer
+    from service.executor.prompt.renderer import PromptRenderer
 
 
 class Renderer(Protocol):
@@ -69,18 +69,18 @@ def release_thread() -> None:
 
 def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
     """Runs on the engine's thread. What imports MLX is imported here, so that the server answers while it loads."""
-    from service.executor.model import load_model
+    from service.executor.loading.model import load_model
 
     if team is not None:
         loaded = team.load(path, settings)
     else:
         loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
-    from service.executor.boundaries import SegmentingRenderer
-    from service.executor.engine import BatchEngine, default_chunk_tokens
-    from service.executor.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
+    from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
     from service.executor.prefix.opening import open_prefix_cache
-    from service.executor.prompt import PromptRenderer
+    from service.executor.prompt.boundaries import SegmentingRenderer
+    from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
+    from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
 
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
@@ -116,8 +116,8 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
 
 def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally) -> Callable[[Sequence], Writer]:
     """What opens the writer of each sequence, in the forms that the model was trained on. `tally` counts its calls."""
-    from service.executor.output import ChoiceWriter, ReasoningSplitter
-    from service.executor.text import Vocabulary
+    from service.executor.output.choice_writer import ChoiceWriter, ReasoningSplitter
+    from service.executor.output.text import Vocabulary
     from service.tool_calling import StreamParser
     from service.tool_calling.instructions import offered_tools
 

@@ -30,7 +30,7 @@ from service.executor.base import (
     ModelProfile,
     collect,
 )
-from service.executor.text import HeldLogprobs, Scanner
+from service.executor.output.text import HeldLogprobs, Scanner
 from service.generation import Completion, GenerationRequest, TokenLogprob, TopLogprob, Usage
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]

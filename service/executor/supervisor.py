@@ -11,9 +11,9 @@ import msgspec
 from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.answer import RunningAnswer
 from service.executor.base import ModelState
-from service.executor.messages import Abort, Delivery, Message, Progress, Sequence, Shutdown, Started, Submit
-from service.executor.pulse import Pulse
 from service.executor.runtime import Runtime
+from service.executor.scheduling.messages import Abort, Delivery, Message, Progress, Sequence, Shutdown, Started, Submit
+from service.executor.scheduling.pulse import Pulse
 from service.executor.worker import ServedModel, Worker
 from service.settings import Settings
 

@@ -11,10 +11,10 @@ from typing import ParamSpec, Protocol
 
 import msgspec
 
-from service.executor.messages import Delivery, Message, Shutdown
-from service.executor.pulse import Pulse
 from service.executor.runtime import Renderer, Runtime, release_thread
-from service.executor.scheduler import Scheduler
+from service.executor.scheduling.messages import Delivery, Message, Shutdown
+from service.executor.scheduling.pulse import Pulse
+from service.executor.scheduling.scheduler import Scheduler
 from service.executor.speculation.drafter import DraftTally
 from service.tool_calling.watch import CallTally
 

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.config.address import is_loopback
 from service.errors import HostRefused
 from service.http.error_responses import error_response
-from service.http.request_log import REQUEST_ID_PREFIX
 from service.settings import Settings
+from service.telemetry.request_log import REQUEST_ID_PREFIX
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from service.activity import RecentRequest
 from service.app import create_app
 from service.cli.stats_view import view
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
-from service.stats import Stats
+from service.telemetry.activity import RecentRequest
+from service.telemetry.stats import Stats
 from tests.serving import RawRequest, settings
 
 

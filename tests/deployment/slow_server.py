@@ -11,7 +11,7 @@ from service.config import load_settings
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
-from service.server import serve
+from service.server.server import serve
 
 WORD_SECONDS = 0.002
 

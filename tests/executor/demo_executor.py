@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.settings import Settings
 
 

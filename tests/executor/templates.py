@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.executor.prompt import PromptRenderer
+from service.executor.prompt.renderer import PromptRenderer
 from service.generation import GenerationRequest, Message, ToolCall
 
 

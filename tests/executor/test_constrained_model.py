@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from service.errors import BadRequest
 from service.events import Done, Event, ToolCallDelta, ToolCallStarted
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.generation import (
     Choice,
     Completion,

@@ -11,9 +11,9 @@ import pytest
 
 from service.errors import EngineFailed, ServiceError
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
-from service.executor.protocols import Engine
+from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
+from service.executor.scheduling.protocols import Engine
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, counting_loader, question, until
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import EngineFailed, NotReady
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.executor.supervisor import RESTARTS_AT_MOST
 from service.generation import Completion

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader
 from service.executor.scripted import PROFILE
 from tests.executor.engines import CountingEngine, counting_loader

@@ -10,7 +10,7 @@ from service.app import create_app
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.settings import Settings
-from service.stats import Stats
+from service.telemetry.stats import Stats
 from tests.serving import RawRequest, settings
 
 SECRET = "zanzibar quokka xylophone"

@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.errors import Overloaded
 from service.executor.base import Answer, StoredAnswer
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.executor.scripted import PROFILE
 from service.generation import Completion, Usage

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 
 from service.app import create_app
 from service.executor.base import ModelProfile
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from tests.serving import running, settings
 
 SCHEMA = {

@@ -8,8 +8,8 @@ from collections.abc import Sequence as Sequential
 
 import msgspec
 
-from service.executor.messages import Sequence
-from service.executor.protocols import Token
+from service.executor.scheduling.messages import Sequence
+from service.executor.scheduling.protocols import Token
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):

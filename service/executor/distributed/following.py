@@ -7,8 +7,8 @@ import msgspec
 
 from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, decode
 from service.executor.distributed.leading import Ranks
-from service.executor.messages import Grammar, Prompt, Sequence
-from service.executor.protocols import Engine
+from service.executor.scheduling.messages import Grammar, Prompt, Sequence
+from service.executor.scheduling.protocols import Engine
 from service.generation import GenerationRequest, SamplingParams
 
 log = logging.getLogger(__name__)

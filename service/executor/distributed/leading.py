@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, encode, insert
-from service.executor.messages import PromptUse, Sequence
-from service.executor.protocols import Engine, EngineLost, Token
+from service.executor.scheduling.messages import PromptUse, Sequence
+from service.executor.scheduling.protocols import Engine, EngineLost, Token
 
 log = logging.getLogger(__name__)
 

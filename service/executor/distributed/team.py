@@ -11,7 +11,7 @@ import mlx.core as mx
 from service.executor.base import ModelProfile
 from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.ranks import MlxRanks
-from service.executor.model import LoadedModel, load_model
+from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
 from service.settings import Parallel, Settings

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from service.executor.messages import Prompt
 from service.executor.prefix.file import RunKey
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.tree import Match, Node, PrefixTree
+from service.executor.scheduling.messages import Prompt
 
 log = logging.getLogger(__name__)
 

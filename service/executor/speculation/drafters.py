@@ -6,13 +6,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from service.executor.model import LoadedModel, load_model
-from service.executor.run import Run
+from service.executor.engine.run import Run
+from service.executor.engine.solo import Solo, can_take_back
+from service.executor.loading.model import LoadedModel, load_model
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
 from service.executor.speculation.drafter import Drafter, DraftTally
 from service.executor.speculation.forced import ForcedTokens
 from service.executor.speculation.lookup import PromptLookup
-from service.executor.speculation.solo import Solo, can_take_back
 from service.models.errors import InvalidModel
 from service.settings import Settings
 

@@ -20,8 +20,8 @@ from service.executor.distributed.calls import (
     encode,
     insert,
 )
-from service.executor.messages import Grammar, Prompt, PromptUse, Sequence
-from service.executor.protocols import Token, TokenChances
+from service.executor.scheduling.messages import Grammar, Prompt, PromptUse, Sequence
+from service.executor.scheduling.protocols import Token, TokenChances
 from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall
 from tests.executor.engines import sequence
 

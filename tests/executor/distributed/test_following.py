@@ -10,8 +10,8 @@ import pytest
 from service.executor.distributed.following import OutOfStep, follow
 from service.executor.distributed.leading import LeadingEngine, RankLost
 from service.executor.distributed.local import LocalRanks, local_ranks
-from service.executor.messages import Grammar, Prompt
-from service.executor.protocols import EngineLost, Token
+from service.executor.scheduling.messages import Grammar, Prompt
+from service.executor.scheduling.protocols import EngineLost, Token
 from service.generation import GenerationRequest
 from tests.executor.engines import CountingEngine, sequence
 

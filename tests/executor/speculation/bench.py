@@ -4,11 +4,11 @@ from typing import Any
 
 import msgspec
 
-from service.executor.engine import BatchEngine
-from service.executor.messages import Grammar, Prompt, Sequence
+from service.executor.engine.batch_engine import BatchEngine
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
 from service.executor.prefix.state import PromptCaches
-from service.executor.protocols import Token
+from service.executor.scheduling.messages import Grammar, Prompt, Sequence
+from service.executor.scheduling.protocols import Token
 from service.executor.speculation.drafters import Drafters
 from tests.executor.engines import sequence
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from service.executor.messages import Grammar
+from service.executor.scheduling.messages import Grammar
 from service.executor.speculation.draft_model import DraftModel
 from service.executor.speculation.drafters import Drafters
+from tests.executor.prefix.test_engine import make_model
 from tests.executor.speculation.bench import CHUNK, NO_DRAFTS, Bench
-from tests.executor.test_prefix_engine import make_model
 
 TOKENIZER = LLTokenizer("byte")
 GRAMMARS = {

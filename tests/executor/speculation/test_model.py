@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.errors import NotReady
-from service.executor.mlx import MlxExecutor
+from service.executor.mlx_executor import MlxExecutor
 from service.generation import Completion, GenerationRequest, Message, SamplingParams
 from tests.executor.demo_executor import demo_executor
 from tests.executor.engines import question, until

@@ -1,0 +1,95 @@
+"""Sequences that are decoded side by side, one token of each at a time, by mlx-lm's `BatchGenerator`."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.generate import BatchGenerator
+
+from service.executor.engine.run import Drawn, Run
+from service.executor.engine.sampling import greedy
+from service.executor.scheduling.protocols import TokenChances
+
+
+class Batch:
+    """At most `size` sequences. `end_tokens` are end-of-text ids; up to `last_tokens` of a prompt are read at once."""
+
+    def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
+        self._runs: dict[int, Run] = {}
+        self._generator: Any = BatchGenerator(
+            model,
+            stop_tokens=[[token] for token in sorted(end_tokens)],
+            sampler=greedy,
+            completion_batch_size=size,
+            prefill_batch_size=size,
+            prefill_step_size=last_tokens,
+            stream=mx.default_stream(mx.default_device()),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Of the KV state."""
+        return int(self._generator.prompt_cache_nbytes)
+
+    def insert(self, runs: list[Run]) -> None:
+        """They take part from the next step on, which reads what the model has not read of them."""
+        uids = self._generator.insert(
+            [run.tokens[run.read :] for run in runs],
+            max_tokens=[run.left for run in runs],
+            caches=[run.cache for run in runs],
+            all_tokens=[run.tokens[: run.read] for run in runs],
+            samplers=[run.sampler for run in runs],
+            logits_processors=[run.processors for run in runs],
+        )
+        for run, uid in zip(runs, uids, strict=True):
+            run.uid, run.cache = uid, None
+            self._runs[uid] = run
+
+    def remove(self, run: Run) -> None:
+        self._generator.remove([run.uid])
+        self._forget(run)
+
+    def take(self, run: Run) -> None:
+        """Out of the batch, with its state."""
+        self.restore(run)
+        self.remove(run)
+
+    def restore(self, run: Run) -> None:
+        """Gives it a copy of its state, as far as it has been read."""
+        self._give_back(run, *self._generator.extract_cache([run.uid])[run.uid])
+
+    def step(self) -> list[Drawn]:
+        _, responses = self._generator.next()
+        return [self._drawn(response) for response in responses]
+
+    def close(self) -> None:
+        self._generator.close()
+
+    def _drawn(self, response: Any) -> Drawn:
+        run = self._runs[response.uid]
+        chances = None
+        if run.sequence.request.logprobs is not None:
+            chances = token_chances(response.logprobs, response.token, run.sequence.request.logprobs)
+        if response.finish_reason is not None:
+            self._forget(run)
+            self._give_back(run, response.prompt_cache, response.all_tokens)
+        return Drawn(run, response.token, response.finish_reason, chances)
+
+    def _give_back(self, run: Run, cache: list[Any], tokens: list[int]) -> None:
+        run.cache, run.tokens, run.read = cache, [*tokens, *run.tokens[len(tokens) :]], len(tokens)
+
+    def _forget(self, run: Run) -> None:
+        if run.uid is not None:
+            del self._runs[run.uid]
+        run.uid = None
+
+
+def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
+    """Of one row `[vocabulary]`, evaluated already. Read with NumPy, in place: an MLX operation would wait behind the
+    next token, which is being computed by now. What a grammar rules out is no alternative."""
+    row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
+    if top == 0:
+        return TokenChances(float(row[token]), ())
+    best = np.argpartition(row, -top)[-top:]
+    best = best[np.argsort(-row[best], kind="stable")]
+    return TokenChances(float(row[token]), tuple((int(i), float(row[i])) for i in best if row[i] > -np.inf))

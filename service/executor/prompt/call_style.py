@@ -1,0 +1,52 @@
+"""Finds out how a chat template wants calls, by asking it: what does not come out of it is lost to the model."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service.executor.prompt.hf_messages import CallStyle, HfMessage, with_tools
+from service.generation import Message, ToolCall
+
+PROBE = "zq7 probe"
+"""What no template says by itself."""
+
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Where templates look for what was thought before: most, gpt-oss, some new ones."""
+
+Shows = Callable[[list[HfMessage]], bool]
+"""Whether the probe comes out of the template, which may refuse."""
+
+
+def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
+    """Every question is asked in the style found until then. Where no style shows the probe, nothing changes."""
+    style = CallStyle(indexed_ids=indexed_ids)
+    style = _first(shows, _calls(PROBE), _styles(style, text_arguments=(False, True)))
+    style = _first(shows, _calls("b", PROBE), _styles(style, single_calls=(False, True)))
+    style = _first(shows, _calls("b", reasoning=PROBE), _styles(style, reasoning_field=REASONING_FIELDS))
+    both = _calls("b", reasoning=PROBE, content="c")
+    style = _first(shows, both, _styles(style, text_in_reasoning=(False, True)))
+    said = _calls("b", content=PROBE)
+    apart = msgspec.structs.replace(style, text_apart=True)
+    # Later turns may have to alternate, and a turn more is one too many.
+    continued = [*said, Message(role="assistant", content="d"), Message(role="user", content="e")]
+    if not shows(with_tools(said, style)) and shows(with_tools(continued, apart)):
+        return apart
+    return style
+
+
+def _first(shows: Shows, messages: Sequence[Message], styles: Sequence[CallStyle]) -> CallStyle:
+    return next((style for style in styles if shows(with_tools(messages, style))), styles[0])
+
+
+def _styles(style: CallStyle, **choices: Sequence[bool | str]) -> list[CallStyle]:
+    """The same style with each choice for one of its fields."""
+    return [msgspec.structs.replace(style, **{field: value}) for field, values in choices.items() for value in values]
+
+
+def _calls(*arguments: str, content: str = "", reasoning: str = "") -> list[Message]:
+    """A conversation in which a tool was called with each of `arguments`."""
+    calls = tuple(ToolCall(f"call{i:05d}", "f", json.dumps({"b": argument})) for i, argument in enumerate(arguments))
+    turn = Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
+    results = (Message(role="tool", content="r", tool_call_id=call.id) for call in calls)
+    return [Message(role="user", content="a"), turn, *results]

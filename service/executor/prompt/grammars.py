@@ -1,0 +1,154 @@
+"""Grammars compiled for the model's tokenizer, ahead of the generation that they constrain."""
+
+import logging
+import re
+from copy import copy
+from functools import lru_cache
+from typing import Any, Protocol
+
+import msgspec
+from llguidance import LLMatcher, LLTokenizer
+
+from service.errors import BadRequest
+from service.executor.scheduling.messages import Grammar, Prompt
+from service.generation import GenerationRequest
+from service.tool_calling.grammar import (
+    Thought,
+    answer_grammar,
+    is_constrained,
+    required_schemas,
+    schema_grammar,
+)
+
+log = logging.getLogger(__name__)
+
+KEPT_GRAMMARS = 64
+"""An agent sends the same few over and over; one of a large set of tools takes some 10 ms and a few MB."""
+
+_PLACE = re.compile(r"^at \d+\(\d+\): |\n +\d+ \|.*", re.DOTALL)
+
+
+class GrammarError(ValueError):
+    """llguidance refuses a grammar; the message is what it says."""
+
+
+class GrammarCompiler:
+    """Compiles for one tokenizer, and remembers. Without a tokenizer, nothing can be compiled."""
+
+    def __init__(self, tokenizer: LLTokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self.compile = lru_cache(KEPT_GRAMMARS)(self._compile)
+
+    @property
+    def tokenizer(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            raise GrammarError("this model's tokenizer is not of a kind that answers can be constrained for")
+        return self._tokenizer
+
+    def spell(self, text: str) -> list[str | int]:
+        """Text, and the ids of the special tokens in it: only as such can they be written."""
+        pieces: list[str | int] = []
+        plain: list[int] = []
+        for token in [*self.tokenizer.tokenize_str(text, parse_special=True), None]:
+            if token is not None and not self.tokenizer.is_special_token(token):
+                plain.append(token)
+                continue
+            if plain:
+                pieces.append(self.tokenizer.decode_str(plain))
+                plain = []
+            if token is not None:
+                pieces.append(token)
+        return pieces
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        """A matcher at the grammar's beginning, to be copied for each use. Raises `GrammarError`."""
+        matcher = LLMatcher(self.tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise GrammarError(_PLACE.sub("", matcher.get_error()).strip())
+        return matcher
+
+
+def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
+    """llguidance's view of mlx-lm's `TokenizerWrapper`; None for the few that are not of the tokenizers library. It
+    takes a second or more, in which no other thread runs: to be called while the model loads. `logits` is how many
+    token ids the model scores: models pad their vocabulary, and some tokenizers know more tokens than their model."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    backend = copy(backend)
+    backend.no_padding()
+    backend.no_truncation()
+    vocabulary = max(logits, len(tokenizer))
+    try:
+        return LLTokenizer(backend.to_str(), n_vocab=vocabulary, eos_token=sorted(tokenizer.eos_token_ids))
+    except ValueError as exc:
+        log.warning("Answers of this model cannot be constrained: llguidance refuses its tokenizer: %s", exc)
+        return None
+
+
+class Prompts(Protocol):
+    """What is needed of a `PromptRenderer`."""
+
+    @property
+    def knows_tools(self) -> bool: ...
+    @property
+    def tool_family(self) -> str | None: ...
+    def render(self, request: GenerationRequest) -> Prompt: ...
+    def count(self, request: GenerationRequest) -> int: ...
+    def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None: ...
+
+
+class ConstrainingRenderer:
+    """The `Renderer` that also compiles what the request promises of its answer, while it can still be refused."""
+
+    def __init__(self, prompts: Prompts, compiler: GrammarCompiler) -> None:
+        self._prompts = prompts
+        self._compiler = compiler
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        """Raises `BadRequest` also for a schema that cannot be enforced."""
+        prompt = self._prompts.render(request)
+        if not is_constrained(request):
+            return prompt
+        thought = self._prompts.thought(request, prompt)
+        try:
+            text = answer_grammar(self._asked(request), self._prompts.tool_family, self._compiler.spell, thought)
+            matcher = self._compiler.compile(text)
+        except ValueError as exc:
+            raise self._refusal(request, exc) from exc
+        matcher = _after(prompt.prefill, matcher, self._compiler.tokenizer)
+        return msgspec.structs.replace(prompt, grammar=Grammar(matcher, self._compiler.tokenizer.vocab_size))
+
+    def count(self, request: GenerationRequest) -> int:
+        return self._prompts.count(request)
+
+    def _asked(self, request: GenerationRequest) -> GenerationRequest:
+        """A model that was taught to call by the prompt alone does not know when to stop: where it must call, it calls
+        once."""
+        single = request.tool_choice.mode == "required" and not self._prompts.knows_tools
+        return msgspec.structs.replace(request, parallel_tool_calls=False) if single else request
+
+    def _refusal(self, request: GenerationRequest, reason: ValueError) -> BadRequest:
+        """Names the schema at fault, where it is one."""
+        for param, schema in required_schemas(request).items():
+            try:
+                self._compiler.compile(schema_grammar(schema))
+            except GrammarError as exc:
+                return BadRequest(f"The JSON Schema in '{param}' cannot be enforced: {exc}", param=param)
+        param = "tools" if request.tools else "response_format"
+        return BadRequest(f"The form that the answer must have cannot be enforced: {reason}", param=param)
+
+
+def _after(prefill: str, matcher: LLMatcher, tokenizer: LLTokenizer) -> LLMatcher:
+    """The matcher after the beginning of the answer that the request gives."""
+    if not prefill:
+        return matcher
+    begun = matcher.deep_copy()
+    tokens = tokenizer.tokenize_str(prefill)
+    if begun.try_consume_tokens(tokens) < len(tokens):
+        raise BadRequest(
+            "The last message begins an answer that cannot have the form that the request asks for. Leave it out, or "
+            "let it begin such an answer.",
+            param="messages",
+        )
+    return begun

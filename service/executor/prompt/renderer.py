@@ -1,0 +1,219 @@
+"""From a request to the tokens that the model reads, by the model's own chat template.
+
+The template runs in transformers' sandbox. Text of messages and tools never becomes control tokens: `<|im_end|>` in a
+user's message is spelled out, so that nobody writes another's turn.
+"""
+
+import inspect
+from typing import Any
+
+import msgspec
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from service.errors import BadRequest, ContextLengthExceeded
+from service.executor.output.choice_writer import ReasoningMarkers
+from service.executor.prompt.call_style import PROBE, find_call_style
+from service.executor.prompt.hf_messages import (
+    CallStyle,
+    HfMessage,
+    join,
+    plain_chat,
+    to_hf_tool,
+    user,
+    with_tools,
+    without_tools,
+)
+from service.executor.prompt.size_limit import estimate_excess
+from service.executor.scheduling.messages import Prompt
+from service.generation import GenerationRequest, Message
+from service.normalize import canonical_tools
+from service.tool_calling import FAMILIES, detect_family
+from service.tool_calling.grammar import Thought
+from service.tool_calling.instructions import FAMILY, offered_tools
+
+TAIL_TOKENS = 16
+"""How far from the end of a prompt an opened reasoning block is looked for."""
+
+OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
+"""Names in a template's arguments that would not reach the template, or would replace it."""
+
+
+class PromptRenderer:
+    """`tokenizer` is mlx-lm's `TokenizerWrapper`. Used by one thread at a time."""
+
+    def __init__(self, tokenizer: Any, *, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+        # A renderer in Python, which some models have in place of a template, takes no further arguments.
+        self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
+        template = tokenizer.get_chat_template() if self._has_template else ""
+        self.knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
+        self._keeps_first_system = self._shows([_probe("system"), user("a")])
+        self._keeps_later_system = self._shows([user("a"), _probe("system")]) and self._shows(
+            [user("a"), {"role": "assistant", "content": "b"}, _probe("system"), user("c")]
+        )
+        indexed_ids = self.tool_family == "kimi_k2"
+        self._style = find_call_style(self._shows, indexed_ids=indexed_ids) if self.knows_tools else CallStyle()
+
+    @property
+    def reasoning(self) -> ReasoningMarkers | None:
+        if not self._tokenizer.has_thinking:
+            return None
+        return ReasoningMarkers(self._tokenizer.think_start, self._tokenizer.think_end)
+
+    @property
+    def tool_family(self) -> str | None:
+        """The format of tool calls that the model is taught, by its template or by us; None is not known."""
+        if not self.knows_tools:
+            return FAMILY
+        return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
+
+    def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
+        """The reasoning that the model may write before its answer."""
+        family = FAMILIES.get(self.tool_family or "")
+        if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
+            return None
+        if family is not None and family.thought is not None:
+            return Thought(*family.thought)
+        markers = self.reasoning
+        return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        """Raises `BadRequest` for what the template refuses, and `ContextLengthExceeded`."""
+        excess = self._excess(request)
+        if excess is not None:
+            raise ContextLengthExceeded(excess, self._context_length, estimated=True)
+        prompt = self._prompt(request)
+        if len(prompt.tokens) >= self._context_length:
+            raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
+        return prompt
+
+    def count(self, request: GenerationRequest) -> int:
+        """The prompt's length in tokens, also where it does not fit; where it is far too long, an estimate."""
+        excess = self._excess(request)
+        return len(self._prompt(request).tokens) if excess is None else excess
+
+    def _excess(self, request: GenerationRequest) -> int | None:
+        """About how many tokens it has, where its texts alone are certainly too long."""
+        end = self.reasoning.end if self.reasoning else ""
+        texts = [_shown(message, end) for message in request.messages]
+        texts += [msgspec.json.encode(tool).decode() for tool in offered_tools(request)]
+        return estimate_excess(texts, self._encode_plainly, self._context_length)
+
+    def _encode_plainly(self, text: str) -> list[int]:
+        return self._encode(text, split_special_tokens=True)
+
+    def _prompt(self, request: GenerationRequest) -> Prompt:
+        messages = with_tools(request.messages, self._style) if self.knows_tools else without_tools(request)
+        arguments = self._arguments(request)
+        begun = begun_answer(request)
+        if begun is None:
+            return self._question(messages, arguments)
+        if begun.content:
+            return self._continued(messages, begun.content, arguments)
+        if len(messages) == 1:
+            raise BadRequest(
+                "The only message is an empty one of the assistant: there is nothing to answer. "
+                "Put a message of the user before it, or give it text to go on from.",
+                param="messages",
+            )
+        return self._question(messages[:-1], arguments)  # an answer that begins with nothing
+
+    def _question(self, messages: list[HfMessage], arguments: dict[str, Any]) -> Prompt:
+        tokens = self._render(messages, {**arguments, "add_generation_prompt": True})
+        return Prompt(tokens, self._opens_reasoning(tokens))
+
+    def _continued(self, messages: list[HfMessage], content: str, arguments: dict[str, Any]) -> Prompt:
+        """A prompt that ends inside of the last message. Where the template cannot leave it open, it stands behind what
+        the template begins an answer with, after reasoning if that begins with it."""
+        if self._has_template:
+            try:
+                return Prompt(self._render(messages, {**arguments, "continue_final_message": True}), prefill=content)
+            except BadRequest:
+                if len(messages) == 1:
+                    raise
+        prompt = self._question(messages[:-1], arguments)
+        closing = f"\n{self._tokenizer.think_end}\n\n" if prompt.in_reasoning else ""
+        tokens = [*prompt.tokens, *self._encode(closing), *self._encode_plainly(content)]
+        return Prompt(tokens, prefill=content)
+
+    def _encode(self, text: str, **options: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False, **options)) if text else []
+
+    def _arguments(self, request: GenerationRequest) -> dict[str, Any]:
+        for name in request.template_arguments:
+            if name in OURS:
+                raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
+        arguments = dict(request.template_arguments)
+        if self.knows_tools and (tools := offered_tools(request)):
+            arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
+        if request.thinking != "default":
+            arguments["enable_thinking"] = request.thinking == "on"
+            if self._has_template:  # the same switch by its other name
+                arguments["thinking"] = request.thinking == "on"
+        return arguments
+
+    def _render(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            return list(self._tokenizer.encode(plain_chat(messages)))
+        try:
+            return self._apply(self._fit(messages), arguments)
+        except (TemplateError, TypeError, ValueError, KeyError) as exc:
+            raise BadRequest(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
+
+    def _apply(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
+        if self._has_template:
+            arguments = {**arguments, "sanitize_control_tokens": True}
+        return list(self._tokenizer.apply_chat_template(messages, **arguments))
+
+    def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
+        """System messages stay where they are if the template shows them there. Else those at the front become one, and
+        later ones speak as the user, in the same place, joined with the user's own turn because such templates want
+        turns to alternate."""
+        if self._keeps_first_system and self._keeps_later_system:
+            return messages
+        fitted: list[HfMessage] = []
+        for message in messages:
+            at_front = all(earlier["role"] == "system" for earlier in fitted)
+            if message["role"] == "system" and not (at_front and self._keeps_first_system):
+                message = {"role": "user", "content": message["content"]}
+            if fitted and fitted[-1]["role"] == message["role"] in ("system", "user"):
+                fitted[-1] = {**message, "content": join(fitted[-1]["content"], message["content"])}
+            else:
+                fitted.append(message)
+        return fitted
+
+    def _shows(self, messages: list[HfMessage]) -> bool:
+        """Whether the probe's text comes out of the template."""
+        if not self._tokenizer.has_chat_template:
+            return True
+        try:
+            tokens = self._apply(messages, {"add_generation_prompt": True})
+        except Exception:  # templates raise whatever they like
+            return False
+        return PROBE in self._tokenizer.decode(tokens)
+
+    def _opens_reasoning(self, tokens: list[int]) -> bool:
+        if not self._tokenizer.has_thinking:
+            return False
+        return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self._tokenizer.think_start))
+
+
+def begun_answer(request: GenerationRequest) -> Message | None:
+    """The last message, where it is the beginning of the answer and not a turn of its own."""
+    last = request.messages[-1] if request.messages else None
+    return last if last is not None and last.role == "assistant" and not last.tool_calls else None
+
+
+def _shown(message: Message, reasoning_end: str) -> str:
+    """Templates leave out what an assistant thought in earlier turns."""
+    arguments = "".join(call.arguments for call in message.tool_calls)
+    content = message.content
+    if message.role == "assistant" and reasoning_end:
+        content = content.rpartition(reasoning_end)[2]
+    return content + arguments
+
+
+def _probe(role: str) -> HfMessage:
+    return {"role": role, "content": PROBE}

@@ -1,0 +1,354 @@
+"""Continuous batching: who waits, who runs, who has ended. Knows no MLX.
+
+A `Scheduler` lives on the engine's thread. Its one way in is an inbox of messages, its one way out is `deliver`.
+"""
+
+import logging
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from math import ceil
+from queue import Empty, SimpleQueue
+
+import msgspec
+
+from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
+from service.executor.scheduling.messages import (
+    Abort,
+    Aborted,
+    Delivery,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    PromptUse,
+    Sequence,
+    Shutdown,
+    Started,
+    Submit,
+)
+from service.executor.scheduling.protocols import Engine, EngineLost, Token, Writer
+from service.executor.scheduling.pulse import Pulse
+from service.executor.scheduling.trials import PROBE, Trials, make_probe
+from service.executor.scheduling.turns import Turns
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5.0
+PROBE_STEPS = 4
+
+LEAST_TOKENS = 1024
+"""An answer of no stated length may be kept shorter than the context allows, for want of memory, but not than this: it
+would more often break off than end."""
+
+
+class _Running:
+    """A sequence in the engine."""
+
+    __slots__ = ("sent", "sequence", "tokens", "writer")
+
+    def __init__(self, sequence: Sequence, writer: Writer) -> None:
+        self.sequence = sequence
+        self.writer = writer
+        self.sent = False
+        self.tokens = 0
+
+
+class Scheduler:
+    """At most `max_concurrency` sequences run, as far as memory allows; the others wait, short prompts before long ones
+    in `Turns`.
+
+    Where the engine fails, sequences of which nothing was sent run again, once, as `Trials` has it; the others end in
+    `EngineFailed`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inbox: SimpleQueue[Message],
+        deliver: Callable[[list[Delivery]], None],
+        open_writer: Callable[[Sequence], Writer],
+        *,
+        max_concurrency: int,
+        pulse: Pulse | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pulse = pulse or Pulse()
+        self._engine = engine
+        self._inbox = inbox
+        self._send = deliver
+        self._open_writer = open_writer
+        self._max_concurrency = max_concurrency
+        self._clock = clock
+        self._waiting: OrderedDict[int, Sequence] = OrderedDict()
+        self._running: dict[int, _Running] = {}
+        self._turns = Turns()
+        self._next: int | None = None
+        self._trials = Trials()
+        self._outbox: list[Delivery] = []
+        self._engine_broken = False
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Scheduler waiting={list(self._waiting)} running={list(self._running)}>"
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def run(self) -> None:
+        """Steps until `Shutdown`, and sleeps while there is nothing to do. Raises `EngineLost`; who has got no terminal
+        message then, gets none from here any more."""
+        while not self._stopping:
+            try:
+                if not self._waiting and not self._running:
+                    self._deliver()  # what a step that failed has left
+                    self._receive(self._inbox.get())
+                self.step()
+            except EngineLost:
+                raise
+            except Exception as exc:  # a defect of ours must not end the thread, nor leave a client waiting
+                self._recover(exc)
+
+    def step(self) -> None:
+        before = self.pulse.heartbeat
+        self._drain_inbox()
+        self._expire()
+        self._admit()
+        self.pulse.running = len(self._running)
+        self._deliver()  # a refusal does not wait for the others' tokens
+        self._decode()
+        self.pulse.running = len(self._running)
+        self.pulse.memory_bytes = self._engine.memory_bytes()
+        self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
+        self._deliver()
+        if self.pulse.heartbeat != before:
+            self._trials.progress()  # what was made has also arrived
+
+    def _drain_inbox(self) -> None:
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except Empty:
+                return
+            self._receive(message)
+
+    def _receive(self, message: Message) -> None:
+        match message:
+            case Submit(sequence) if self._stopping:
+                self._fail(sequence.id, _shutting_down())
+            case Submit(sequence):
+                self._waiting[sequence.id] = sequence
+            case Abort(sequence_id):
+                self._abort(sequence_id)
+            case Shutdown():
+                self._stopping = True
+                self._fail_all(_shutting_down)
+
+    def _abort(self, sequence_id: int) -> None:
+        """The place is free before the engine puts by what it has read, which can take as long as a step."""
+        is_running = self._running.pop(sequence_id, None) is not None
+        if not is_running and self._waiting.pop(sequence_id, None) is None:
+            return
+        self._trials.forget(sequence_id)
+        self.pulse.running = len(self._running)
+        self._outbox.append(Aborted(sequence_id))
+        self._deliver()
+        if is_running:
+            self._remove(sequence_id)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for sequence in [s for s in self._waiting.values() if s.start_before <= now and not self._trials.is_retried(s)]:
+            del self._waiting[sequence.id]
+            self._fail(sequence.id, _waited_too_long())
+
+    def _admit(self) -> None:
+        if self._engine_broken and self._waiting:
+            self._rebuild()
+        while self._waiting and len(self._running) < (1 if self._trials.open else self._max_concurrency):
+            sequence = self._waiting[self._whose_turn()]
+            try:
+                sequence = self._waiting[sequence.id] = self._fitted(sequence)
+                if not self._has_room(sequence):
+                    return
+                del self._waiting[sequence.id]
+                writer = self._open_writer(sequence)
+                self._engine.insert(sequence)
+            except Exception as exc:
+                self._waiting.pop(sequence.id, None)
+                self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
+            else:
+                self._running[sequence.id] = _Running(sequence, writer)
+                self._outbox.append(Started(sequence.id))
+
+    def _whose_turn(self) -> int:
+        """A turn is kept until it is taken: a sequence that needs more memory than is free now is not overtaken."""
+        if self._trials.open:
+            return next(iter(self._waiting))
+        if self._next is None or self._next not in self._waiting:
+            self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
+        return self._next
+
+    def _fitted(self, sequence: Sequence) -> Sequence:
+        """A sequence that fits, alone: where the request has left its length open, with as many tokens as do. Others
+        that run have no part in it, so that it does not depend on them how long an answer gets. Raises `Overloaded`."""
+        missing = self._engine.shortfall([sequence])
+        if missing <= 0:
+            return sequence
+        least = min(LEAST_TOKENS, sequence.max_tokens)
+        if sequence.request.max_tokens is None:
+            counts = range(sequence.max_tokens)
+            most = bisect_right(counts, 0, lo=least, key=lambda n: self._engine.shortfall([_limited(sequence, n)])) - 1
+            if most >= least:
+                log.info("Sequence %d gets %d tokens at most, of %d: memory", sequence.id, most, sequence.max_tokens)
+                return _limited(sequence, most)
+        raise _too_large(sequence, missing)
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Beside the others."""
+        running = [running.sequence for running in self._running.values()]
+        return not running or self._engine.shortfall([*running, sequence]) <= 0
+
+    def _decode(self) -> None:
+        if not self._running:
+            return
+        read = self._engine.prompt_tokens_read
+        try:
+            tokens = self._engine.step()
+        except Exception as exc:
+            self._recover(exc)
+            return
+        if tokens or self._engine.prompt_tokens_read != read:
+            self.pulse.heartbeat += 1
+            self.pulse.progress_at = self._clock()
+        uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}
+        for token in tokens:
+            running = self._running.get(token.sequence)
+            if running is not None:
+                self._write(running, token, uses.get(token.sequence))
+
+    def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
+        """`prompt_use`: the engine has ended the sequence in this step, with this token or a later one."""
+        self._trials.acquit(token.sequence)
+        if token.error:
+            log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
+            if token.end is None:
+                self._remove(token.sequence)
+            self._fail(token.sequence, EngineFailed("The required form could not be enforced. Simplify the schema."))
+            return
+        running.tokens += 1
+        writer = running.writer
+        try:
+            events = [] if token.end == "stop" else writer.feed(token)
+            end = "stop" if writer.stopped else token.end
+            if end is not None:
+                events += writer.finish(end)
+        except Exception:
+            log.exception("The answer of sequence %d could not be written", token.sequence)
+            if token.end is None:
+                self._remove(token.sequence)
+            self._end(Failed(token.sequence, EngineFailed("The model's output could not be read.")))
+            return
+        if end is not None:
+            use = prompt_use if token.end is not None else self._remove(token.sequence) or prompt_use
+            counts = {"completion_tokens": running.tokens, "reasoning_tokens": writer.reasoning_tokens}
+            self._end(Finished(sequence=token.sequence, events=events, prompt_use=use or PromptUse(), **counts))
+        elif events:
+            running.sent = True
+            self._outbox.append(Progress(token.sequence, events))
+
+    def _deliver(self) -> None:
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self._send(outbox)
+
+    def _end(self, delivery: Finished | Failed) -> None:
+        self._running.pop(delivery.sequence, None)
+        self._trials.forget(delivery.sequence)
+        self._outbox.append(delivery)
+
+    def _fail(self, sequence_id: int, error: ServiceError) -> None:
+        self._end(Failed(sequence_id, error))
+
+    def _remove(self, sequence_id: int) -> PromptUse | None:
+        """Takes a running sequence out of the engine, and out of `running`."""
+        self._running.pop(sequence_id, None)
+        try:
+            return self._engine.remove(sequence_id)
+        except Exception as exc:
+            self._recover(exc)
+            return None
+
+    def _recover(self, exc: Exception) -> None:
+        """The batch is lost. What has been sent nothing goes back to the head of the queue, once."""
+        lost, self._running = list(self._running.values()), {}
+        self._trials.fail([running.sequence for running in lost], exc)
+        log.error("The engine failed with %d sequences running; it is rebuilt", len(lost), exc_info=exc)
+        self._engine_broken = True
+        for running in reversed(lost):
+            sequence = running.sequence
+            if running.sent or self._trials.is_retried(sequence):
+                self._fail(sequence.id, EngineFailed("The engine failed while it generated. Try again."))
+            else:
+                self._trials.retry(sequence)
+                self._waiting[sequence.id] = sequence
+                self._waiting.move_to_end(sequence.id, last=False)
+
+    def _rebuild(self) -> None:
+        try:
+            self._engine.reset()
+            if self._trials.suspect is not None:
+                self._probe(self._trials.suspect)
+        except Exception as exc:
+            raise EngineLost(f"The engine could not be rebuilt: {exc!r}") from exc
+        self._trials.blame()
+        self._engine_broken = False
+        self.pulse.restarts += 1
+
+    def _probe(self, suspect: Sequence) -> None:
+        """Lets the engine draw one token without the sequence that it failed with. Raises what it raises."""
+        self._engine.insert(make_probe(suspect))
+        if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
+            self._engine.remove(PROBE)
+        log.warning("The engine failed twice with sequence %d, and works without it", suspect.id)
+
+    def _fail_all(self, error: Callable[[], ServiceError]) -> None:
+        """Each gets its own error: an exception gathers the traceback of whoever raises it."""
+        for sequence_id in list(self._running):
+            self._remove(sequence_id)
+            self._fail(sequence_id, error())
+        while self._waiting:
+            self._fail(self._waiting.popitem(last=False)[0], error())
+
+
+def _limited(sequence: Sequence, max_tokens: int) -> Sequence:
+    return msgspec.structs.replace(sequence, max_tokens=max_tokens)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server is shutting down.")
+
+
+def _not_started(sequence: Sequence) -> EngineFailed:
+    log.exception("Sequence %d could not be started", sequence.id)
+    return EngineFailed("The generation could not be started. Try again.")
+
+
+def _too_large(sequence: Sequence, missing_bytes: int) -> Overloaded:
+    message = (
+        f"There is not enough memory for a prompt of {len(sequence.prompt.tokens)} tokens and up to "
+        f"{sequence.max_tokens} more: {ceil(missing_bytes / 2**20):,} MiB are missing. Ask for fewer tokens, or try "
+        "again when more memory is free."
+    )
+    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)
+
+
+def _waited_too_long() -> Overloaded:
+    message = "The request waited too long for a free place. Try again later, or raise maxConcurrency."
+    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)

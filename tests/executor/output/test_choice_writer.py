@@ -1,0 +1,193 @@
+import pytest
+
+from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
+from service.executor.output.choice_writer import ChoiceWriter, Parser, ReasoningMarkers, ReasoningSplitter
+from service.executor.output.text import Vocabulary
+from service.executor.scheduling.protocols import EndReason, Token, TokenChances
+from service.generation import Tool
+from service.tool_calling import StreamParser
+from service.tool_calling.watch import CallTally, CallWatch
+
+THINK = ReasoningMarkers("<think>", "</think>")
+
+
+class Letters:
+    """A tokenizer whose token ids are bytes: characters of several bytes come in pieces, as from a model."""
+
+    def __init__(self) -> None:
+        self.detokenizer = self
+        self._bytes = b""
+        self._shown = 0
+
+    def add_token(self, token: int) -> None:
+        self._bytes += bytes([token])
+
+    def finalize(self) -> None:
+        self._bytes = self._bytes.decode(errors="replace").encode()
+
+    @property
+    def last_segment(self) -> str:
+        text = self._bytes.decode(errors="ignore")
+        segment, self._shown = text[self._shown :], len(text)
+        return segment
+
+    def decode(self, tokens: list[int]) -> str:
+        return chr(tokens[0])
+
+
+def writer(
+    stop: tuple[str, ...] = (),
+    *,
+    reasoning: ReasoningSplitter | None = None,
+    parser: Parser | None = None,
+    watch: CallWatch | None = None,
+) -> ChoiceWriter:
+    letters = Letters()
+    parser = parser or StreamParser(())
+    return ChoiceWriter(0, letters, Vocabulary(letters), parser, stop=stop, reasoning=reasoning, watch=watch)
+
+
+def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
+    """Feeds a text byte by byte, as the scheduler does."""
+    events: list[Event] = []
+    for byte in text.encode() if isinstance(text, str) else text:
+        chances = TokenChances(-0.5, ((byte, -0.5), (byte + 1, -1.5))) if logprobs else None
+        events += writer.feed(Token(0, byte, None, chances))
+        if writer.stopped:
+            return events + writer.finish("stop")
+    return events + writer.finish(end)
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def reasoning_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+
+
+def test_characters_in_pieces_come_out_whole() -> None:
+    events = write(writer(), "né 😀!")
+    assert [e.text for e in events if isinstance(e, TextDelta)] == ["n", "é", " ", "😀", "!"]
+    assert events[-1] == ChoiceFinished(0, "stop")
+
+
+def test_an_unfinished_character_at_the_end_is_marked() -> None:
+    assert text_of(write(writer(), b"a\xf0\x9f", "length")) == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "expected", "found"),
+    [
+        (("ONE", "TWO"), "a TWO b", "a ", "TWO"),
+        (("é!",), "café! ole", "caf", "é!"),
+        (("😀",), "so 😀 then", "so ", "😀"),
+        (("never",), "neve", "neve", None),
+    ],
+)
+def test_stop_strings(stop: tuple[str, ...], text: str, expected: str, found: str | None) -> None:
+    events = write(writer(stop), text, "length")
+    assert text_of(events) == expected
+    assert events[-1] == ChoiceFinished(0, "stop" if found else "length", found)
+
+
+def test_logprobs_belong_to_the_text_that_is_sent() -> None:
+    events = write(writer(("cd",)), "abcxcd!", logprobs=True)
+    tokens = [logprob for event in events if isinstance(event, TextDelta) for logprob in event.logprobs]
+    assert "".join(t.token for t in tokens) == text_of(events) == "abcx"
+    assert [(t.token, t.token_bytes, t.logprob) for t in tokens[0].top] == [("a", b"a", -0.5), ("b", b"b", -1.5)]
+
+
+def test_logprobs_of_pieces_are_all_there() -> None:
+    events = write(writer(), "é", logprobs=True)
+    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == 2
+
+
+@pytest.mark.parametrize(
+    ("inside", "text", "reasoning", "answer"),
+    [
+        (False, "<think>\nhm</think>\n\nYes", "hm", "Yes"),
+        (False, " <think>hm</think>Yes", "hm", "Yes"),
+        (True, "hm</think>\n\nYes", "hm", "Yes"),
+        (True, "\nnever done", "never done", ""),
+        (False, "Yes, <think> is a marker</think>", "", "Yes, <think> is a marker</think>"),
+        (False, "<thin", "", "<thin"),
+        (False, "  <thin ice", "", "  <thin ice"),
+        (True, "a</think>\n<think>b</think> c", "ab", "c"),
+        (True, "a < b </thi", "a < b </thi", ""),
+        (True, "a</think>\n\n", "a", ""),
+    ],
+)
+def test_reasoning_is_parted_from_the_answer(inside: bool, text: str, reasoning: str, answer: str) -> None:
+    events = write(writer(reasoning=ReasoningSplitter(THINK, inside=inside)), text)
+    assert (reasoning_of(events), text_of(events)) == (reasoning, answer)
+    for cut in range(len(text) + 1):
+        splitter = ReasoningSplitter(THINK, inside=inside)
+        parts = [splitter.feed(text[:cut]), splitter.feed(text[cut:]), splitter.finish()]
+        assert ("".join(p[0] for p in parts), "".join(p[1] for p in parts)) == (reasoning, answer)
+
+
+def test_reasoning_tokens_are_counted_and_have_no_logprobs() -> None:
+    reasoner = writer(reasoning=ReasoningSplitter(THINK, inside=True))
+    events = write(reasoner, "abc</think>ok", logprobs=True)
+    assert reasoner.reasoning_tokens == len("abc</think>")
+    assert [e.logprobs[0].token for e in events if isinstance(e, TextDelta)] == ["o", "k"]
+
+
+def test_stop_strings_are_not_looked_for_in_reasoning() -> None:
+    events = write(writer((".",), reasoning=ReasoningSplitter(THINK, inside=True)), "a. b.</think>yes. no.")
+    assert (reasoning_of(events), text_of(events)) == ("a. b.", "yes")
+
+
+CALL = '<tool_call>\n{"name": "go", "arguments": {"to": "x"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(("end", "reason"), [("stop", "tool_calls"), ("length", "length")])
+def test_the_parser_sees_the_visible_text_and_its_calls_decide_the_reason(end: EndReason, reason: str) -> None:
+    parser = StreamParser([Tool(name="go")], "hermes")
+    reasoning = ReasoningSplitter(THINK, inside=False)
+    text = f"<think>{CALL}</think>I{CALL}"
+    events = write(writer(parser=parser, reasoning=reasoning), text, end, logprobs=True)
+    assert reasoning_of(events) == CALL
+    assert text_of(events) == "I"
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["go"]
+    arguments = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
+    assert "".join(arguments) == '{"to": "x"}'
+    assert events[-1] == ChoiceFinished(0, reason)
+    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == len(f"I{CALL}")
+
+
+def test_a_call_that_is_none_after_all_is_no_reason() -> None:
+    broken = '<tool_call>\n{"name": "go", "arguments": {"to": !}}\n</tool_call>'
+    events = write(writer(parser=StreamParser([Tool(name="go")], "hermes")), broken)
+    assert text_of(events) == broken
+    assert events[-1] == ChoiceFinished(0, "stop")
+
+
+def test_the_one_call_that_was_wanted_ends_the_answer() -> None:
+    parser = StreamParser([Tool(name="go")], "hermes", single=True)
+    one = writer(parser=parser)
+    text = f"{CALL}\n{CALL}"
+    events = [event for letter in text if not one.stopped for event in one.feed(Token(0, ord(letter)))]
+    assert one.stopped
+    events += one.finish("stop")
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["go"]
+    assert events[-1] == ChoiceFinished(0, "tool_calls")
+
+
+def test_calls_are_watched_to_the_end() -> None:
+    tally = CallTally()
+    tool = Tool(name="go", parameters={"type": "object", "properties": {"to": {"type": "integer"}}})
+    watched = writer(parser=StreamParser([tool], "hermes"), watch=CallWatch([tool], tally))
+    write(watched, CALL)
+    assert tally == CallTally(mismatched=1)
+    cut = writer(parser=StreamParser([tool], "hermes"), watch=CallWatch([tool], tally))
+    write(cut, CALL[:-20], "length")
+    assert tally == CallTally(mismatched=1, cut=1)
+
+
+def test_reasoning_on_a_channel_is_counted_too() -> None:
+    channels = writer(parser=StreamParser((), "harmony"))
+    events = write(channels, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>yes")
+    assert (reasoning_of(events), text_of(events)) == ("hm", "yes")
+    assert channels.reasoning_tokens == 2

@@ -1,0 +1,328 @@
+"""The prefix cache over a model whose state is its tokens: whatever comes out must be the prompt's own beginning."""
+
+import logging
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.executor.prefix.cache import RUN_TOKENS, NoPrefixCache, PrefixCache
+from service.executor.prefix.store import PrefixStore
+from service.executor.scheduling.messages import Prompt
+from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
+
+A_LOT = 10**9
+
+
+@contextmanager
+def opened(
+    folder: Path, *, cuts: bool = True, memory: int = A_LOT, disk: int = A_LOT, model: str = "m"
+) -> Iterator[Any]:
+    caches = TokenCaches(cuts_anywhere=cuts)
+    cache = PrefixCache(caches, memory, PrefixStore(folder, model, disk, caches))
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def read(cache: PrefixCache, tokens: list[int], caller: str = "", stops: tuple[int, ...] = ()) -> int:
+    """Reads a prompt as the engine does, and says how much of it was known."""
+    reuse = cache.find(caller, tokens)
+    assert (reuse.caches or []) == tokens[: reuse.length]
+    assert reuse.length < len(tokens)
+    for stop in [*(s for s in cache.stops(Prompt(tokens, boundaries=stops)) if s > reuse.length), len(tokens)]:
+        cache.keep(caller, tokens[:stop], tokens[:stop])
+    return reuse.length
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["", "alice", "bob"]), st.lists(st.integers(0, 2), min_size=1, max_size=9), st.booleans()
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps, st.booleans(), st.sampled_from([0, 20, A_LOT]), st.sampled_from([0, 2000, A_LOT]))
+def test_only_ever_gives_a_prompt_its_own_beginning(
+    asked: list[tuple[str, list[int], bool]], cuts: bool, memory: int, disk: int
+) -> None:
+    """In any order, from any caller, with any limits, and with restarts in between."""
+    with tempfile.TemporaryDirectory() as folder:
+        remaining = iter([*asked, ("", [0], True)])
+        for caller, tokens, _ in remaining:
+            with opened(Path(folder), cuts=cuts, memory=memory, disk=disk) as cache:
+                read(cache, tokens, caller)
+                for next_caller, others, restart in remaining:
+                    read(cache, others, next_caller)
+                    assert cache.nbytes <= memory
+                    if restart:
+                        break
+            assert on_disk(Path(folder)) <= disk
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["read", "give back", "take", "wait"]), st.lists(st.integers(0, 1), min_size=1, max_size=9)
+        ),
+        max_size=15,
+    ),
+    st.booleans(),
+    st.sampled_from([0, 20, A_LOT]),
+    st.sampled_from([0, 2000, A_LOT]),
+)
+def test_what_is_counted_on_disk_is_what_is_there(
+    steps: list[tuple[str, list[int]]], cuts: bool, memory: int, disk: int
+) -> None:
+    """Whatever leaves memory, or the disk, while its file is being written."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = TokenCaches(cuts_anywhere=cuts)
+        store = PrefixStore(Path(folder), "m", disk, caches)
+        cache = PrefixCache(caches, memory, store)
+        cache.rest(False)
+        for step, tokens in steps:
+            if step == "read":
+                read(cache, tokens)
+            elif step == "give back":
+                cache.allow(-BYTES_PER_TOKEN * len(tokens))
+            elif step == "take":
+                cache.allow(BYTES_PER_TOKEN * len(tokens))
+            else:
+                cache.rest(True)
+                cache.rest(False)
+            runs = [(node.parent, node.start, node.tokens) for node in cache._tree]
+            assert len(set(runs)) == len(runs)
+        cache.close()
+        assert store.nbytes == on_disk(Path(folder)) <= disk
+
+
+def on_disk(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> None:
+    prompt = list(range(2 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        read(cache, prompt)
+        cache.allow(-A_LOT)
+        assert cache.nbytes == 0
+        assert read(cache, [*prompt, 1, 2, 3]) == len(prompt)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["not known again", "known again"])
+def test_a_run_can_lose_what_it_stands_on_while_its_file_is_being_written(tmp_path: Path, again: bool) -> None:
+    first, both = list(range(RUN_TOKENS)), list(range(2 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        read(cache, first)
+    (file,) = tmp_path.rglob("*.prefix")
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        assert read(cache, both) == RUN_TOKENS
+        file.write_bytes(b"damaged")
+        cache.allow(-A_LOT)
+        assert cache.find("", [*both, 1]).length == 0
+        cache.allow(A_LOT)
+        if again:
+            read(cache, both)
+    assert len(list(tmp_path.rglob("*.prefix"))) == (2 if again else 0)
+    with opened(tmp_path) as cache:
+        assert cache.find("", [*both, 1]).length == (len(both) if again else 0)
+
+
+def test_a_conversation_reads_only_what_is_new(tmp_path: Path) -> None:
+    conversation = list(range(100))
+    with opened(tmp_path) as cache:
+        for turn in range(5):
+            known = read(cache, conversation)
+            assert known == (0 if turn == 0 else len(conversation) - 20)
+            conversation += [1000 * turn + i for i in range(20)]
+
+
+def test_the_token_before_the_last_is_not_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        read(cache, [1, 2, 3, 4, 5])
+        assert cache.find("", [1, 2, 3, 4, 5]).length == 4
+        assert cache.find("", [1, 2, 3, 4, 5, 6]).length == 5
+        assert cache.find("", [1, 2, 3, 4, 5, 6, 7]).length == 4
+        assert cache.find("", [1, 2, 3, 4, 5, 6, 7, 8]).length == 5
+
+
+def test_states_that_cannot_be_cut_are_of_use_where_messages_end(tmp_path: Path) -> None:
+    system, question, other = [1] * 30, [2] * 10, [3] * 10
+    with opened(tmp_path, cuts=False) as cache:
+        assert read(cache, system + question, stops=(30, 200)) == 0
+        assert read(cache, system + other, stops=(30,)) == 30
+        assert read(cache, system + question, stops=(30,)) == 39  # all but the last token
+        assert read(cache, system + question + other, stops=(30, 40)) == 40
+
+
+def test_long_prompts_become_runs_that_are_shared(tmp_path: Path) -> None:
+    prompt = list(range(3 * RUN_TOKENS + 10))
+    with opened(tmp_path) as cache:
+        read(cache, prompt)
+        assert cache.nbytes == BYTES_PER_TOKEN * len(prompt)
+        assert read(cache, [*prompt[:-5], 1, 2, 3, 4, 5]) == len(prompt) - 5
+        assert cache.nbytes == BYTES_PER_TOKEN * (len(prompt) + 5)
+    assert len(list(tmp_path.rglob("*.prefix"))) == 5
+
+
+def test_a_restart_keeps_what_is_known(tmp_path: Path) -> None:
+    prompt = list(range(2 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        read(cache, prompt, "alice")
+        read(cache, [*prompt[:700], *prompt[:9]], "alice")
+    with opened(tmp_path) as cache:
+        assert cache.nbytes == 0
+        assert read(cache, [*prompt, 1, 2, 3], "bob") == 0
+        assert read(cache, [*prompt, 1, 2, 3], "alice") == len(prompt)
+        assert read(cache, [*prompt[:700], *prompt[:8], 7, 7, 7], "alice") == 708
+    with opened(tmp_path, model="another") as cache:
+        assert read(cache, prompt, "alice") == 0
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "prefix"
+    for _ in range(2):
+        with opened(folder) as cache:
+            read(cache, [1, 2, 3])
+        (file,) = folder.rglob("*.prefix")
+        modes = [path.stat().st_mode & 0o777 for path in (file, file.parent, folder, folder.parent)]
+        assert modes == [0o600, 0o700, 0o700, 0o700]
+        folder.chmod(0o755)
+
+
+def test_damaged_files_are_deleted_and_never_used(tmp_path: Path) -> None:
+    """A hundred places in three files that stand on each other, a bit each, or the end cut off."""
+    prompt, chance = list(range(3 * RUN_TOKENS)), random.Random(5)  # noqa: S311
+    for round_number in range(100):
+        with opened(tmp_path) as cache:
+            read(cache, prompt)
+        files = sorted(tmp_path.rglob("*.prefix"))
+        assert len(files) == 3
+        damaged = chance.choice(files)
+        content = bytearray(damaged.read_bytes())
+        place = chance.randrange(len(content))
+        if round_number % 10 == 9:
+            del content[place:]
+        else:
+            content[place] ^= 1 << chance.randrange(8)
+        damaged.write_bytes(content)
+        with opened(tmp_path) as cache:
+            known = cache.find("", [*prompt, 1, 2, 3])
+        assert (known.caches or []) == prompt[: known.length]
+        assert known.length in (0, RUN_TOKENS, 2 * RUN_TOKENS)
+
+
+def test_a_file_under_another_name_is_a_stranger(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        read(cache, [1, 2, 3, 4])
+        read(cache, [9, 8, 7, 6])
+    one, two = sorted(tmp_path.rglob("*.prefix"))
+    one.write_bytes(two.read_bytes())
+    with opened(tmp_path) as cache:
+        assert not one.exists()
+        assert {read(cache, [1, 2, 3, 4, 5]), read(cache, [9, 8, 7, 6, 5])} == {0, 4}
+
+
+def test_a_run_without_the_run_before_it_is_deleted(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        read(cache, list(range(RUN_TOKENS)))
+        read(cache, list(range(RUN_TOKENS + 50)))
+    files = sorted(tmp_path.rglob("*.prefix"), key=lambda file: file.stat().st_size)
+    files[-1].unlink()
+    with opened(tmp_path) as cache:
+        assert read(cache, list(range(100))) == 0
+    assert not files[0].exists()
+
+
+def test_the_least_recently_used_files_go_first(tmp_path: Path) -> None:
+    one, two, three = ([n] * 400 for n in (1, 2, 3))
+    with opened(tmp_path) as cache:
+        read(cache, one)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.prefix"))
+    with opened(tmp_path, memory=0, disk=2 * size + 100) as cache:
+        read(cache, two)
+    with opened(tmp_path, memory=0, disk=2 * size + 100) as cache:
+        assert read(cache, one) == 399
+        read(cache, three)
+    with opened(tmp_path, memory=0, disk=2 * size + 100) as cache:
+        assert [cache.find("", tokens).length for tokens in (one, two, three)] == [399, 0, 399]
+
+
+def test_a_disk_that_cannot_be_written_costs_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path) as cache:
+        (folder,) = tmp_path.iterdir()
+        folder.rmdir()
+        folder.write_text("in the way")
+        read(cache, [1, 2, 3, 4])
+        assert read(cache, [1, 2, 3, 4, 5]) == 4
+    assert "could not be written" in caplog.text
+
+
+def test_what_is_dropped_for_running_sequences_can_be_read_again() -> None:
+    cache = PrefixCache(TokenCaches(), A_LOT)
+    read(cache, [1] * 100)
+    read(cache, [2] * 100)
+    cache.allow(-BYTES_PER_TOKEN * 50)
+    assert cache.nbytes == BYTES_PER_TOKEN * 100
+    cache.allow(-A_LOT)
+    assert cache.nbytes == 0
+    assert read(cache, [2] * 100) == 0
+
+
+def test_a_prompt_is_kept_from_its_beginning_as_far_as_there_is_room() -> None:
+    prompt = list(range(3 * RUN_TOKENS))
+    cache = PrefixCache(TokenCaches(), A_LOT)
+    cache.allow(2 * RUN_TOKENS * BYTES_PER_TOKEN)
+    assert cache.keep("", prompt, prompt) == 2 * RUN_TOKENS
+    assert cache.find("", prompt).length == 2 * RUN_TOKENS
+    cache.allow(A_LOT)
+    assert cache.keep("", prompt, prompt) == RUN_TOKENS
+
+
+def test_what_waits_to_be_written_takes_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    prompt = list(range(10 * RUN_TOKENS))
+    with opened(tmp_path) as cache:
+        cache.rest(False)
+        cache.allow(RUN_TOKENS * BYTES_PER_TOKEN)
+        read(cache, prompt)
+    assert len(list(tmp_path.rglob("*.prefix"))) <= 2
+
+
+def test_the_log_names_the_first_token_that_differs_and_no_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "service.executor.prefix.cache")
+    with opened(tmp_path) as cache:
+        read(cache, [71, 72, 73, 74, 75])
+        read(cache, [71, 72, 73, 99, 98, 97])
+    (record,) = caplog.records
+    assert record.getMessage() == "A prompt of 6 tokens differs from a recent one at index 3; 3 of its tokens are known"
+
+
+def test_a_state_that_cannot_be_taken_or_given_costs_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as cache:
+        assert cache.keep("", [1, 2, 3], [1, 2]) == 0  # has read less than it says
+        read(cache, [4, 5, 6, 7, 8])
+        assert cache.find("", []).length == 0
+    assert "cannot take a state of 3 tokens" in caplog.text
+
+
+def test_without_a_prefix_cache_everything_is_read() -> None:
+    nothing = NoPrefixCache()
+    assert nothing.keep("", [1, 2], [1, 2]) == 0
+    assert nothing.find("", [1, 2]).caches is None
+    assert (nothing.nbytes, nothing.stops(Prompt([1, 2], boundaries=(1,)))) == (0, [])

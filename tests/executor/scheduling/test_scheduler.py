@@ -1,0 +1,530 @@
+from queue import SimpleQueue
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import BadRequest, EngineFailed, Overloaded, ShuttingDown
+from service.events import TextDelta
+from service.executor.scheduling.messages import (
+    Abort,
+    Aborted,
+    Delivery,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    PromptUse,
+    Sequence,
+    Shutdown,
+    Started,
+    Submit,
+)
+from service.executor.scheduling.protocols import EngineLost, Token, Writer
+from service.executor.scheduling.scheduler import LEAST_TOKENS, Scheduler
+from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, question, sequence
+
+
+class Bench:
+    """A scheduler, stepped by hand, and all that it delivered."""
+
+    def __init__(self, engine: CountingEngine | None = None, *, max_concurrency: int = 2) -> None:
+        self.engine = engine or CountingEngine()
+        self.now = 0.0
+        self.batches: list[list[Delivery]] = []
+        self.inbox: SimpleQueue[Message] = SimpleQueue()
+        self.scheduler = Scheduler(
+            self.engine,
+            self.inbox,
+            self.deliver,
+            self.open_writer,
+            max_concurrency=max_concurrency,
+            clock=lambda: self.now,
+        )
+
+    def open_writer(self, sequence: Sequence) -> Writer:
+        return NumberWriter(sequence)
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        self.batches.append(deliveries)
+
+    def submit(self, *sequences: Sequence) -> None:
+        for each in sequences:
+            self.inbox.put(Submit(each))
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.scheduler.step()
+
+    def of(self, sequence_id: int) -> list[Delivery]:
+        """All but that it has started."""
+        deliveries = [delivery for batch in self.batches for delivery in batch if delivery.sequence == sequence_id]
+        return [delivery for delivery in deliveries if not isinstance(delivery, Started)]
+
+    def text(self, sequence_id: int) -> str:
+        deliveries = [d for d in self.of(sequence_id) if isinstance(d, Progress | Finished)]
+        return "".join(e.text for d in deliveries for e in d.events if isinstance(e, TextDelta))
+
+    def error(self, sequence_id: int) -> Exception:
+        (failed,) = [d for d in self.of(sequence_id) if not isinstance(d, Progress)]
+        assert isinstance(failed, Failed)
+        return failed.error
+
+
+def test_a_sequence_is_delivered_token_by_token_and_ends_once() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=3))
+    bench.step(6)
+    assert bench.batches[0] == [Started(1)]
+    assert [type(delivery) for delivery in bench.of(1)] == [Progress, Progress, Finished]
+    assert bench.text(1) == "1 2 3 "
+    assert bench.of(1)[-1].completion_tokens == 3
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (0, 0)
+
+
+def test_one_delivery_a_step_whatever_happens_in_it() -> None:
+    bench = Bench(max_concurrency=8)
+    bench.submit(*[sequence(i) for i in range(8)])
+    bench.step(2)
+    assert bench.batches[0] == [Started(i) for i in range(8)]
+    assert [len(batch) for batch in bench.batches[1:]] == [8]
+
+
+def test_the_rest_waits_in_order_and_joins_when_a_place_is_free() -> None:
+    bench = Bench(max_concurrency=2)
+    bench.submit(*[sequence(i, max_tokens=1) for i in range(5)])
+    bench.step()
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (2, 3)
+    bench.step(8)
+    ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
+    assert ended == [0, 1, 2, 3, 4]
+    assert bench.engine.most == 2
+
+
+def test_a_stop_string_takes_the_sequence_out_of_the_engine_at_once() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=9, stop=("3",)))
+    bench.step(4)
+    assert bench.text(1) == "1 2 "
+    assert bench.of(1)[-1].completion_tokens == 3
+    assert not bench.engine.held
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 4, 50])
+def test_tokens_that_come_together_are_delivered_as_if_one_by_one(at_once: int) -> None:
+    one_by_one, together = Bench(), Bench(CountingEngine(at_once=at_once))
+    for bench in (one_by_one, together):
+        bench.submit(sequence(1, max_tokens=7), sequence(2, max_tokens=40, stop=("5",)))
+        bench.step(20)
+        assert [bench.text(1), bench.text(2)] == ["1 2 3 4 5 6 7 ", "1 2 3 4 "]
+        assert [bench.of(i)[-1].completion_tokens for i in (1, 2)] == [7, 5]
+        assert [sum(isinstance(d, Finished) for d in bench.of(i)) for i in (1, 2)] == [1, 1]
+        assert not bench.engine.held
+
+
+@pytest.mark.parametrize(
+    "steps", [0, 1, 2, 4], ids=["before", "in the prompt", "later in the prompt", "while it writes"]
+)
+def test_an_abort_frees_the_place_at_the_next_step(steps: int) -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9, prompt=4), sequence(2, prompt=9))
+    bench.step(steps)
+    bench.inbox.put(Abort(1))
+    bench.step()
+    assert isinstance(bench.of(1)[-1], Aborted)
+    assert list(bench.engine.held) == [2]
+
+
+def test_an_aborted_place_is_free_before_its_state_is_put_by() -> None:
+    class Keeping(CountingEngine):
+        def remove(self, sequence: int) -> None:
+            told.append((bench.of(sequence)[-1], bench.scheduler.pulse.running))
+            super().remove(sequence)
+
+    told: list[tuple[Delivery, int]] = []
+    bench = Bench(Keeping())
+    bench.submit(sequence(1, max_tokens=9), sequence(2, max_tokens=9))
+    bench.step(3)
+    bench.inbox.put(Abort(1))
+    bench.step()
+    assert told == [(Aborted(1), 1)]
+    assert list(bench.engine.held) == [2]
+
+
+def test_an_abort_of_one_that_has_ended_is_silent() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=1))
+    bench.step(3)
+    bench.inbox.put(Abort(1))
+    bench.inbox.put(Abort(99))
+    bench.step()
+    assert [type(delivery) for delivery in bench.of(1)] == [Finished]
+    assert bench.of(99) == []
+
+
+def test_one_that_waits_too_long_is_told_so() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step()
+    bench.now = 1000.0
+    bench.step()
+    assert isinstance(bench.error(2), Overloaded)
+    assert bench.error(2).retry_after
+    assert bench.scheduler.running == 1
+
+
+def test_an_engine_failure_runs_again_what_has_sent_nothing() -> None:
+    bench = Bench(CountingEngine(failing_at(4)), max_concurrency=3)
+    bench.submit(sequence(1, max_tokens=9), sequence(2, prompt=8), sequence(3, prompt=8))
+    bench.step(4)
+    assert isinstance(bench.error(1), EngineFailed)
+    bench.step(14)
+    assert bench.text(2) == bench.text(3) == "1 2 3 "
+    assert bench.engine.resets == 1
+
+
+def test_what_fails_twice_fails() -> None:
+    bench = Bench(CountingEngine(failing_at(1, 2)))
+    bench.submit(sequence(1))
+    bench.step(2)
+    assert isinstance(bench.error(1), EngineFailed)
+    bench.submit(sequence(2))
+    bench.step(6)
+    assert bench.text(2) == "1 2 3 "
+
+
+def test_what_runs_again_has_the_engine_to_itself_until_its_first_token() -> None:
+    bench = Bench(CountingEngine(failing_at(2)), max_concurrency=4)
+    bench.submit(sequence(1, prompt=9), sequence(2, prompt=5), sequence(3, prompt=3))
+    bench.step(2)
+    bench.submit(sequence(4, prompt=1))
+    while not bench.text(1):
+        bench.step()
+        assert len(bench.engine.held) <= 1
+    bench.step(40)
+    assert [bench.text(i) for i in range(1, 5)] == ["1 2 3 "] * 4
+
+
+class Allergic(CountingEngine):
+    """Fails at every step that has a prompt of one of these lengths in it."""
+
+    def __init__(self, *lengths: int) -> None:
+        super().__init__(self._react)
+        self._lengths = lengths
+
+    def _react(self, step: int) -> None:
+        if any(len(each.prompt.tokens) in self._lengths for each in self.held.values()):
+            raise RuntimeError(f"injected at step {step}")
+
+
+def test_one_that_the_engine_cannot_run_fails_alone_however_often_it_comes() -> None:
+    bench = Bench(Allergic(5), max_concurrency=4)
+    bench.submit(sequence(100, prompt=7), sequence(101, prompt=5), sequence(102, prompt=9))
+    bench.step(40)
+    assert isinstance(bench.error(101), EngineFailed)
+    assert bench.text(100) == bench.text(102) == "1 2 3 "
+    for i in range(10):
+        bench.submit(sequence(i, prompt=5))
+        bench.step(4)
+        assert isinstance(bench.error(i), EngineFailed)
+    bench.submit(sequence(103, prompt=7))
+    bench.step(10)
+    assert bench.text(103) == "1 2 3 "
+
+
+def test_an_engine_that_runs_nothing_but_its_probe_is_lost() -> None:
+    bench = Bench(Allergic(2, 3, 4, 5), max_concurrency=1)
+    bench.submit(*[sequence(i, prompt=i) for i in range(2, 6)])
+    with pytest.raises(EngineLost, match="3 prompts in a row"):
+        bench.scheduler.run()
+
+
+def test_what_runs_again_is_not_told_that_it_waited_too_long() -> None:
+    bench = Bench(CountingEngine(failing_at(2)), max_concurrency=2)
+    bench.submit(sequence(1, prompt=9), sequence(2, prompt=9))
+    bench.step(2)
+    bench.now = 1000.0
+    bench.step(30)
+    assert bench.text(1) == bench.text(2) == "1 2 3 "
+
+
+def test_what_runs_again_comes_before_what_waits() -> None:
+    bench = Bench(CountingEngine(failing_at(2)), max_concurrency=2)
+    bench.submit(*[sequence(i, prompt=9, max_tokens=1) for i in range(4)])
+    bench.step(40)
+    ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
+    assert ended == [0, 1, 2, 3]
+
+
+def test_a_stop_string_before_the_last_of_several_tokens_keeps_how_the_prompt_was_read() -> None:
+    class Telling(CountingEngine):
+        def step(self) -> list[Token]:
+            tokens = super().step()
+            return [msgspec.structs.replace(t, prompt_use=PromptUse(7, 8)) if t.end else t for t in tokens]
+
+    for stop in ("1", "2", "3", "4"):
+        bench = Bench(Telling(at_once=5))
+        bench.submit(sequence(1, max_tokens=3, stop=(stop,)))
+        bench.step(3)
+        finished = bench.of(1)[-1]
+        assert isinstance(finished, Finished)
+        assert finished.prompt_use == PromptUse(7, 8)
+
+
+def test_an_engine_that_cannot_be_rebuilt_is_lost() -> None:
+    class Stubborn(CountingEngine):
+        def reset(self) -> None:
+            raise RuntimeError("out of memory")
+
+    bench = Bench(Stubborn(failing_at(1)))
+    bench.submit(sequence(1))
+    with pytest.raises(EngineLost, match="out of memory"):
+        bench.scheduler.run()
+    assert bench.of(1) == []
+
+
+def test_an_engine_that_only_fails_is_lost() -> None:
+    bench = Bench(CountingEngine(failing_from(1)))
+    bench.submit(sequence(1))
+    bench.step(2)
+    bench.submit(sequence(2))
+    with pytest.raises(EngineLost, match="injected at step 3"):
+        bench.step()
+
+
+def test_an_engine_that_gets_on_in_between_is_kept() -> None:
+    bench = Bench(CountingEngine(failing_at(1, 4, 7, 10, 13)), max_concurrency=1)
+    for i in range(5):
+        bench.submit(sequence(i, max_tokens=1))
+        bench.step(4)
+    assert bench.scheduler.pulse.restarts == 5
+    assert bench.text(4) == "1 "
+
+
+def test_short_prompts_go_first_but_not_for_ever() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(0, prompt=90), *[sequence(i, prompt=i, max_tokens=1) for i in range(8, 0, -1)])
+    bench.step(200)
+    ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
+    assert ended == [1, 2, 3, 0, 4, 5, 6, 8, 7]
+
+
+def test_one_that_does_not_fit_beside_the_others_waits_and_is_not_overtaken() -> None:
+    bench = Bench(CountingEngine(memory=20), max_concurrency=3)
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step()
+    bench.submit(sequence(2, max_tokens=15))
+    bench.step()
+    bench.submit(sequence(3, max_tokens=2))
+    bench.step()
+    assert list(bench.engine.held) == [1]
+    bench.step(60)
+    ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
+    assert ended == [1, 3, 2]
+
+
+def test_one_that_never_fits_is_refused_at_once() -> None:
+    bench = Bench(CountingEngine(memory=20))
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step()
+    bench.submit(sequence(2, prompt=10, max_tokens=15))
+    bench.step()
+    assert isinstance(bench.error(2), Overloaded)
+    assert "10 tokens and up to 15 more" in str(bench.error(2))
+    assert bench.error(2).retry_after
+    assert bench.scheduler.running == 1
+
+
+@given(memory=st.integers(1, 9_000), prompt=st.integers(1, 3_000), room=st.integers(1, 6_000))
+def test_one_of_no_stated_length_gets_what_fits_and_is_refused_where_that_is_too_little(
+    memory: int, prompt: int, room: int
+) -> None:
+    bench = Bench(CountingEngine(memory=memory))
+    stated = sequence(1, prompt=prompt, max_tokens=room)
+    bench.submit(msgspec.structs.replace(stated, request=question()))
+    bench.step()
+    fitting = min(room, memory - prompt)
+    if fitting >= min(room, LEAST_TOKENS):
+        assert bench.engine.held[1].max_tokens == fitting
+    else:
+        assert isinstance(bench.error(1), Overloaded)
+        assert f"up to {room} more" in str(bench.error(1))
+
+
+def test_one_of_no_stated_length_waits_for_the_others_and_is_not_shortened_by_them() -> None:
+    bench = Bench(CountingEngine(memory=1_500))
+    bench.submit(sequence(1, max_tokens=99))
+    bench.step()
+    bench.submit(msgspec.structs.replace(sequence(2, max_tokens=5_000), request=question()))
+    bench.step()
+    assert list(bench.engine.held) == [1]
+    bench.step(101)
+    assert bench.engine.held[2].max_tokens == 1_499
+
+
+def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:
+    class Defective(CountingEngine):
+        def memory_bytes(self) -> int:
+            if self.steps == 3:
+                bench.inbox.put(Shutdown())
+                raise ValueError("a defect")
+            return super().memory_bytes()
+
+    bench = Bench(Defective())
+    bench.submit(sequence(1, max_tokens=2))
+    bench.scheduler.run()
+    assert bench.text(1) == "1 2 "
+
+
+def test_a_defect_at_every_step_ends_the_thread() -> None:
+    class Defective(CountingEngine):
+        def memory_bytes(self) -> int:
+            raise ValueError("a defect")
+
+    bench = Bench(Defective(), max_concurrency=1)
+    bench.submit(*[sequence(i, prompt=i) for i in range(1, 5)])
+    with pytest.raises(EngineLost, match="3 prompts in a row"):
+        bench.scheduler.run()
+
+
+def test_the_pulse_tells_what_is_held() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step()
+    assert (bench.scheduler.pulse.running, bench.scheduler.pulse.memory_bytes) == (1, 10)
+    bench.inbox.put(Abort(1))
+    bench.step()
+    assert (bench.scheduler.pulse.running, bench.scheduler.pulse.memory_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), BadRequest("no such bias")])
+def test_one_that_cannot_start_fails_alone(error: Exception) -> None:
+    class Picky(CountingEngine):
+        def insert(self, sequence: Sequence) -> None:
+            if sequence.id == 1:
+                raise error
+            super().insert(sequence)
+
+    bench = Bench(Picky())
+    bench.submit(sequence(1), sequence(2))
+    bench.step(6)
+    assert isinstance(bench.error(1), EngineFailed if isinstance(error, RuntimeError) else BadRequest)
+    assert bench.text(2) == "1 2 3 "
+    assert bench.engine.resets == 0
+
+
+def test_one_whose_tokens_cannot_be_read_fails_alone() -> None:
+    class Broken(NumberWriter):
+        def feed(self, token: object) -> list[object]:
+            raise KeyError("no such token")
+
+    class WithBroken(Bench):
+        def open_writer(self, sequence: Sequence) -> Writer:
+            return Broken(sequence) if sequence.id == 1 else NumberWriter(sequence)
+
+    bench = WithBroken()
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step(6)
+    assert isinstance(bench.error(1), EngineFailed)
+    assert bench.text(2) == "1 2 3 "
+    assert bench.engine.resets == 0
+
+
+def test_shutdown_fails_everybody_who_is_there_and_who_comes_with_it() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(sequence(1, max_tokens=9), sequence(2))
+    bench.step(3)
+    bench.inbox.put(Shutdown())
+    bench.submit(sequence(3))
+    bench.scheduler.run()
+    assert all(isinstance(bench.error(i), ShuttingDown) for i in (1, 2, 3))
+
+
+def test_run_outlives_a_defect_of_its_own_and_answers_everybody() -> None:
+    class Defective(Bench):
+        def deliver(self, deliveries: list[Delivery]) -> None:
+            if isinstance(deliveries[0], Progress):
+                self.inbox.put(Shutdown())
+                raise ValueError("a defect")
+            super().deliver(deliveries)
+
+    bench = Defective()
+    bench.submit(sequence(1, max_tokens=9))
+    bench.scheduler.run()
+    assert isinstance(bench.error(1), EngineFailed)
+
+
+def test_heartbeat_moves_with_the_engine_alone() -> None:
+    bench = Bench(CountingEngine(failing_from(3)))
+    bench.step(2)
+    assert bench.scheduler.pulse.heartbeat == 0
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step(5)
+    assert bench.scheduler.pulse.heartbeat == 2
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 4), st.integers(1, 6)),
+        st.tuples(st.just("abort"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 3), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+def leave_some_progress(faults: set[int]) -> bool:
+    return not any({fault, fault + 1, fault + 2} <= faults for fault in faults)
+
+
+@given(actions, st.integers(1, 3), st.sets(st.integers(1, 60), max_size=4).filter(leave_some_progress))
+def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
+    actions: list[tuple[str, int, int]], places: int, faults: set[int]
+) -> None:
+    bench = Bench(CountingEngine(failing_at(*faults)), max_concurrency=places)
+    submitted = 0
+    for action, number, prompt in actions:
+        match action:
+            case "submit":
+                bench.submit(sequence(submitted, max_tokens=number, prompt=prompt))
+                submitted += 1
+            case "abort":
+                bench.inbox.put(Abort(number))
+            case "step":
+                bench.step(number)
+    while bench.scheduler.running or bench.scheduler.waiting or not bench.inbox.empty():
+        bench.step()
+    for i in range(submitted):
+        kinds = [type(delivery) for delivery in bench.of(i)]
+        assert [kind is Progress for kind in kinds] == [True] * (len(kinds) - 1) + [False]
+        if kinds[-1] is Finished:
+            count = bench.of(i)[-1].completion_tokens
+            assert bench.text(i) == "".join(f"{n} " for n in range(1, count + 1))
+    assert bench.engine.most <= places
+    assert not bench.engine.held or faults
+
+
+class StuckEngine(CountingEngine):
+    """Its sequence 1 cannot go on after two tokens."""
+
+    def step(self) -> list[Token]:
+        return [
+            Token(
+                token.sequence, token.id, token.end, error="no way on" if (token.sequence, token.id) == (1, 3) else ""
+            )
+            for token in super().step()
+        ]
+
+
+@pytest.mark.parametrize("max_tokens", [3, 9])
+def test_a_sequence_that_cannot_go_on_fails_alone(max_tokens: int) -> None:
+    bench = Bench(StuckEngine())
+    bench.submit(sequence(1, max_tokens=max_tokens), sequence(2, max_tokens=5))
+    bench.step(8)
+    *_, last = bench.of(1)
+    assert isinstance(last, Failed)
+    assert isinstance(last.error, EngineFailed)
+    assert bench.text(2) == "1 2 3 4 5 "
+    assert not bench.engine.held
+    assert (bench.scheduler.running, bench.engine.resets) == (0, 0)

@@ -1,0 +1,104 @@
+"""What is no proper HTTP/1.1 is told so, in the shape of every other error, and its connection ends."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import h11
+import pytest
+
+from service.app import create_app
+from service.server.malformed_requests import RequestReader
+from tests.serving import running, settings
+
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+TWO_LENGTHS = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+PATIENCE_SECONDS = 20.0  # a connection that nobody uses is kept for longer
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        port = urlsplit(url).port
+        assert port is not None
+        yield port
+
+
+async def answers(port: int, sent: bytes) -> bytes:
+    """All that is answered until the server ends the connection, which the client keeps open."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
+    finally:
+        writer.close()
+
+
+MALFORMED = {
+    "no host": (b"GET /health HTTP/1.1\r\n\r\n", 400, "Missing mandatory Host"),
+    "two hosts": (b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "multiple Host"),
+    "a length below zero": (CHAT + b"Content-Length: -5\r\n\r\n", 400, "bad Content-Length"),
+    "lengths that differ": (
+        CHAT + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        400,
+        "conflicting Content-Length",
+    ),
+    "two kinds of length": (CHAT + TWO_LENGTHS + b"2\r\n{}\r\n0\r\n\r\n", 400, "both a Content-Length and a Transfer"),
+    "an encoding of old": (CHAT + b"Transfer-Encoding: gzip\r\n\r\n", 501, "Only Transfer-Encoding: chunked"),
+    "no size of a chunk": (CHAT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "illegal chunk header"),
+    "a letter outside of ASCII": ("GET /health?q=é HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400, "request line"),
+    "a header without a colon": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nnonsense\r\n\r\n", 400, "header line"),
+    "too long a header": (b"GET /health HTTP/1.1\r\nx: " + b"y" * 17_000, 431, "more than 16384 bytes"),
+    "another protocol": (b"\x16\x03\x01\x02\x00\x01\x00", 400, "request line"),
+}
+
+
+@pytest.mark.parametrize(("sent", "status", "said"), MALFORMED.values(), ids=MALFORMED)
+async def test_what_was_wrong_is_said(port: int, sent: bytes, status: int, said: str) -> None:
+    head, _, body = (await answers(port, sent)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/json" in head.lower()
+    assert b"connection: close" in head.lower()
+    error = json.loads(body)["error"]
+    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_http", None)
+    assert said in error["message"]
+    assert len(error["message"]) <= 200
+
+
+@pytest.mark.parametrize("behind", [b"0\r\n\r\n" + HEALTH, b"2\r\n{}\r\n0\r\n\r\n" + HEALTH])
+async def test_nothing_behind_two_lengths_is_answered(port: int, behind: bytes) -> None:
+    """A proxy that went by the other length has sent there what it takes for a body."""
+    assert (await answers(port, CHAT + TWO_LENGTHS + behind)).count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_request_before_two_lengths_is_answered(port: int) -> None:
+    answered = await answers(port, HEALTH + CHAT + TWO_LENGTHS)
+    assert [status[:3] for status in answered.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+
+async def test_a_head_request_is_refused_without_a_body(port: int) -> None:
+    answered = await answers(port, b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n" + TWO_LENGTHS)
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert answered.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_what_was_refused_stays_refused(size: int) -> None:
+    """Whatever comes behind it, and however it is cut."""
+    reader = RequestReader(h11.SERVER)
+    sent = CHAT + TWO_LENGTHS
+    for start in range(0, len(sent), size):
+        assert reader.refusal is None
+        reader.receive_data(sent[start : start + size])
+        with contextlib.suppress(h11.RemoteProtocolError):
+            assert reader.next_event() is h11.NEED_DATA
+    assert "both a Content-Length" in str(reader.refusal)
+    for more in (b"0\r\n\r\n", HEALTH, b""):
+        reader.receive_data(more)
+        with pytest.raises(h11.RemoteProtocolError, match="both a Content-Length"):
+            reader.next_event()
