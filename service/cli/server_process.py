@@ -12,12 +12,12 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from service.own_python import own_environment, own_python
 from service.settings import Settings
 from service.storage import FILE_MODE, locked, private_folder
 
@@ -48,8 +48,9 @@ class BackgroundServer:
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", "serve"],
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter
+                own_python("-m", "service.cli", "serve"),
+                env=own_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

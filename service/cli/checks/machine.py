@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from service.cli.checks.result import Result, failed, ok, warning
 from service.cli.claude_code import INSTALL, find_claude
+from service.own_python import own_environment, own_python
 
 SETUP = "Run 'make setup', or scripts/setup-vllm-mlx-venv.sh."
 OLDEST_PYTHON = (3, 11)
@@ -22,7 +23,7 @@ TRY_MLX = (
 
 
 def python() -> Result:
-    found = f"{platform.python_version()} ({platform.machine()}, {sys.executable})"
+    found = f"{platform.python_version()} ({platform.machine()}, {own_python()[0]})"
     if sys.version_info < OLDEST_PYTHON:
         return failed("Python", found, f"Python 3.11 or newer is needed. {SETUP}")
     return ok("Python", found)
@@ -33,7 +34,7 @@ def mlx() -> Result:
         versions = f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}"
     except PackageNotFoundError as exc:
         return failed("MLX", f"{exc.name} is not installed", SETUP)
-    code, said = _run([sys.executable, "-c", TRY_MLX])
+    code, said = _run(own_python("-c", TRY_MLX))
     if code != 0:
         last = said.splitlines()[-1] if said else f"exit code {code}"
         return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}")
@@ -73,6 +74,7 @@ def _run(command: list[str]) -> tuple[int, str]:
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
             command,
+            env=own_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

