@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from service.executor.base import ModelProfile
-from service.executor.scheduling.messages import Prompt, Sequence
-from service.executor.scheduling.protocols import Engine, Writer
+from service.executor.scheduling.messages import Sequence
+from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.executor.speculation.drafter import DraftTally
-from service.generation import GenerationRequest
 from service.settings import Settings
 from service.tool_calling.watch import CallTally, CallWatch
 
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
     from service.executor.loading.model import LoadedModel
     from service.executor.prefix.cache import Prefixes
     from service.executor.prompt.renderer import PromptRenderer
-
-
-class Renderer(Protocol):
-    """Called by one thread at a time, which is not the engine's."""
-
-    def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `ServiceError` for a request that the model cannot read."""
-        ...
-
-    def count(self, request: GenerationRequest) -> int: ...
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):

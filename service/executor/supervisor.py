@@ -12,7 +12,7 @@ from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.answer import RunningAnswer
 from service.executor.base import ModelState
 from service.executor.runtime import Runtime
-from service.executor.scheduling.messages import Abort, Delivery, Message, Progress, Sequence, Shutdown, Started, Submit
+from service.executor.scheduling.messages import Abort, Command, Delivery, Progress, Sequence, Shutdown, Started, Submit
 from service.executor.scheduling.pulse import Pulse
 from service.executor.worker import ServedModel, Worker
 from service.settings import Settings
@@ -51,7 +51,7 @@ class Supervisor:
         self._model_id = model_id
         self._load = load
         self._settings = settings
-        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._worker: Worker | None = None
         self._in_flight: dict[int, _InFlight] = {}
         self._restarts: deque[float] = deque()

@@ -11,8 +11,9 @@ from typing import ParamSpec, Protocol
 
 import msgspec
 
-from service.executor.runtime import Renderer, Runtime, release_thread
-from service.executor.scheduling.messages import Delivery, Message, Shutdown
+from service.executor.runtime import Runtime, release_thread
+from service.executor.scheduling.messages import Command, Delivery, Shutdown
+from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
 from service.executor.speculation.drafter import DraftTally
@@ -62,7 +63,7 @@ class Worker:
     def __init__(
         self,
         load: Callable[[], Runtime],
-        inbox: SimpleQueue[Message],
+        inbox: SimpleQueue[Command],
         owner: Owner,
         pulse: Pulse,
         *,

@@ -1,21 +1,15 @@
 """Where the messages of a prompt end, found without knowing its template: by what stays the same when others change."""
 
-from typing import Protocol
-
 import msgspec
 
 from service.errors import ServiceError
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.messages import Prompt
+from service.executor.scheduling.protocols import Renderer
 from service.generation import GenerationRequest, Message
 
 OTHER = Message(role="user", content="zq7 other")
 """Begins like no real message, so that the tokens part where its text begins."""
-
-
-class Renderer(Protocol):
-    def render(self, request: GenerationRequest) -> Prompt: ...
-    def count(self, request: GenerationRequest) -> int: ...
 
 
 class SegmentingRenderer:

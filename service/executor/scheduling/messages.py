@@ -1,7 +1,7 @@
-"""What crosses between the event loop and the thread that owns MLX. Nothing else is shared between the two.
+"""What crosses between the event loop and the thread that owns MLX: `Command`s to it, `Delivery`s from it.
 
-Every `Submit` is answered by any number of `Started` and `Progress`, and exactly one terminal message for its sequence:
-`Finished`, `Failed` or `Aborted`.
+Every `Submit` is answered by any number of `Started` and `Progress` and by exactly one terminal message: `Finished`,
+`Failed` or `Aborted`.
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ from service.generation import GenerationRequest, SamplingParams
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """What an answer must look like. `matcher` is an `LLMatcher` of llguidance's, before the answer's first token; it
-    is shared, and copied for each sequence. `tokens` is how many token ids it knows."""
+    """The form of an answer. `matcher` is llguidance's `LLMatcher` before the first token; each sequence copies it.
+    `tokens` is the number of token ids that it covers."""
 
     matcher: Any
     tokens: int
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """What the model reads. `in_reasoning`: the template has opened the model's reasoning already. `prefill` is the
-    beginning of the answer, where the request gives one: `tokens` end with it. `boundaries` are the numbers of tokens
-    after which other prompts may go on in another way: where messages end."""
+    """What the model reads. `in_reasoning`: the template opened the model's reasoning. `tokens` end with `prefill`, the
+    beginning of the answer that the request gave. `boundaries` are token counts after which other prompts may differ:
+    the ends of messages."""
 
     tokens: list[int]
     in_reasoning: bool = False
@@ -34,17 +34,17 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class PromptUse(msgspec.Struct, frozen=True):
-    """Of a prompt's tokens, `cached_tokens` came from the prefix cache, and `stored_tokens` were added to it."""
+    """How many of a prompt's tokens came from the prefix cache, and how many were added to it."""
 
     cached_tokens: int = 0
     stored_tokens: int = 0
 
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to be generated: choice number `choice` of `request`. `sampling` has the seed of this choice.
+    """One answer to generate: choice number `choice` of `request`, with this choice's own seed in `sampling`.
 
-    `max_tokens` is at least 1 and fits the context together with the prompt. `start_before` is a time of the
-    monotonic clock, in seconds: one that still waits then is failed.
+    `max_tokens` is at least 1 and fits the context together with the prompt. A sequence that still waits at
+    `start_before`, in seconds of the monotonic clock, fails.
     """
 
     id: int
@@ -61,33 +61,33 @@ class Submit(msgspec.Struct, frozen=True):
 
 
 class Abort(msgspec.Struct, frozen=True):
-    """Nobody reads this sequence any more. One that has ended already is left alone."""
+    """Gives up a sequence; does nothing if it has ended."""
 
     sequence: int
 
 
 class Shutdown(msgspec.Struct, frozen=True):
-    """Fail what is left, and end the thread."""
+    """Fails what is left, and ends the thread."""
 
 
-Message = Submit | Abort | Shutdown
+Command = Submit | Abort | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):
-    """It waits no longer. Comes again where a sequence is run again."""
+    """The sequence was admitted. Sent again if it runs again."""
 
     sequence: int
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """More of one answer. `events` is never empty."""
+    """`events` is never empty."""
 
     sequence: int
     events: list[Event]
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer is whole; `events` are its last, with `ChoiceFinished`. The counts are of this sequence alone."""
+    """`events` are the last ones, `ChoiceFinished` included. The counts are this sequence's alone."""
 
     sequence: int
     events: list[Event]

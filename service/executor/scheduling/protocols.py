@@ -1,30 +1,31 @@
-"""What the scheduler works with: an engine that makes tokens, and writers that make events of them. Knows no MLX."""
+"""What the executor's threads call: a `Renderer` of prompts, an `Engine` of tokens, and `Writer`s of events."""
 
 from typing import Literal, Protocol
 
 import msgspec
 
 from service.events import Event
-from service.executor.scheduling.messages import PromptUse, Sequence
+from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
+from service.generation import GenerationRequest
 
 EndReason = Literal["stop", "length"]
 
 
 class EngineLost(Exception):
-    """The engine cannot be made to work again on this thread: it must be loaded anew."""
+    """The engine cannot be rebuilt on this thread: the model must be loaded again."""
 
 
 class TokenChances(msgspec.Struct, frozen=True, gc=False):
-    """How likely a token was, as natural logarithms, and the likeliest `(token, logprob)` in falling order."""
+    """The natural logarithm of a token's probability, and the likeliest `(token, logprob)` in falling order."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
-    """One decoded token of one sequence. With `end` it is the last: on `stop` it is an end-of-text token, which has
-    no text. `chances` are there where the request asked for them. `error` says why the sequence cannot go on. The last
-    token may tell how the prompt was read."""
+    """One decoded token of one sequence; the last one has `end`. If `end` is `stop` it is an end-of-text token, which
+    has no text. `chances` are set if the request asked for logprobs. `error` is why the sequence cannot go on.
+    `prompt_use` comes with the last token."""
 
     sequence: int
     id: int
@@ -34,39 +35,52 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     prompt_use: PromptUse | None = None
 
 
+class Renderer(Protocol):
+    """Makes the prompt of a request. Called by one thread at a time, which is not the engine's."""
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        """Raises `ServiceError` for a request that the model cannot read."""
+        ...
+
+    def count(self, request: GenerationRequest) -> int:
+        """Returns the prompt's length in tokens."""
+        ...
+
+
 class Engine(Protocol):
-    """Runs sequences side by side. Only the scheduler's thread calls it. `prompt_tokens_read` grows with every part of
-    a prompt that was read."""
+    """Runs sequences side by side. Only the scheduler's thread calls it."""
 
     @property
-    def prompt_tokens_read(self) -> int: ...
+    def prompt_tokens_read(self) -> int:
+        """Tokens of prompts read so far; it only grows."""
+        ...
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """The bytes that are missing to run these side by side up to their last token; 0 or less: they fit."""
+        """Returns the bytes missing to run these side by side up to their last token; they fit if it is 0 or less."""
         ...
 
     def memory_bytes(self) -> int: ...
     def prefix_cache_bytes(self) -> int: ...
 
     def insert(self, sequence: Sequence) -> None:
-        """The sequence takes part from the next `step` on, its prompt first. Raises for what is wrong with it alone."""
+        """Adds a sequence, whose prompt is read first. Raises if something is wrong with this sequence alone."""
         ...
 
     def remove(self, sequence: int) -> PromptUse | None:
-        """Frees a sequence that has not ended, in whatever phase it is. May tell how its prompt was read."""
+        """Frees a sequence that has not ended, in any phase. Returns how its prompt was read, if known."""
         ...
 
     def step(self) -> list[Token]:
-        """Decodes a token of each sequence, or several, in their order, and reads at most one chunk of the waiting
-        prompts. Nothing of a sequence follows its `end`."""
+        """Reads at most one chunk of the unread prompts, and decodes one or more tokens of each sequence, in order.
+        Nothing of a sequence follows its `end`."""
         ...
 
     def reset(self) -> None:
-        """Drops every sequence, and makes the engine usable again after an exception."""
+        """Drops every sequence, and makes the engine usable after an exception."""
         ...
 
     def close(self) -> None:
-        """Frees what the engine holds. Nothing else is called after it."""
+        """Frees what the engine holds. No other call follows."""
         ...
 
 
@@ -75,12 +89,12 @@ class Writer(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """A stop string has been met: nothing more is to be written."""
+        """True once a stop string was met."""
         ...
 
     @property
     def reasoning_tokens(self) -> int: ...
     def feed(self, token: Token) -> list[Event]: ...
     def finish(self, reason: EndReason) -> list[Event]:
-        """What was held back, and `ChoiceFinished`."""
+        """Returns what was held back, and `ChoiceFinished`."""
         ...

@@ -1,13 +1,13 @@
-"""What the engine's thread tells of itself while it works."""
+"""The counters by which other threads see that the engine works."""
 
 
 class Pulse:
-    """Written by the engine's thread alone, read by anybody at any time: each field for itself is right.
+    """Written by the engine's thread alone; other threads may read each field at any time.
 
-    `heartbeat` counts the steps that brought a token or read a part of a prompt, the last of them at `progress_at` (of
-    the monotonic clock, in seconds). `restarts` counts how often the engine was rebuilt, or its thread replaced, since
-    the server's start. `running` are sequences; `memory_bytes` is what model and KV state hold, and of that
-    `prefix_cache_bytes` the prefix cache; None is not known.
+    `heartbeat` counts the steps that decoded a token or read part of a prompt; `progress_at` is the monotonic time of
+    the last one, in seconds. `restarts` counts rebuilt engines and replaced threads since the server started. `running`
+    counts sequences. `memory_bytes` covers model and KV state, `prefix_cache_bytes` the prefix cache's part of it; None
+    means unknown.
     """
 
     __slots__ = ("heartbeat", "memory_bytes", "prefix_cache_bytes", "progress_at", "restarts", "running")

@@ -1,7 +1,4 @@
-"""Continuous batching: who waits, who runs, who has ended. Knows no MLX.
-
-A `Scheduler` lives on the engine's thread. Its one way in is an inbox of messages, its one way out is `deliver`.
-"""
+"""The engine thread's loop: drain the inbox, admit, step, deliver."""
 
 import logging
 import time
@@ -17,10 +14,10 @@ from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
 from service.executor.scheduling.messages import (
     Abort,
     Aborted,
+    Command,
     Delivery,
     Failed,
     Finished,
-    Message,
     Progress,
     PromptUse,
     Sequence,
@@ -38,14 +35,12 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5.0
 PROBE_STEPS = 4
 
+# If memory is short, an answer without `max_tokens` is limited to what fits, but to no fewer tokens than this: it would
+# more often be cut off than end.
 LEAST_TOKENS = 1024
-"""An answer of no stated length may be kept shorter than the context allows, for want of memory, but not than this: it
-would more often break off than end."""
 
 
 class _Running:
-    """A sequence in the engine."""
-
     __slots__ = ("sent", "sequence", "tokens", "writer")
 
     def __init__(self, sequence: Sequence, writer: Writer) -> None:
@@ -56,17 +51,16 @@ class _Running:
 
 
 class Scheduler:
-    """At most `max_concurrency` sequences run, as far as memory allows; the others wait, short prompts before long ones
-    in `Turns`.
+    """At most `max_concurrency` sequences run, fewer if memory is short; the others wait for their turn (`Turns`).
 
-    Where the engine fails, sequences of which nothing was sent run again, once, as `Trials` has it; the others end in
-    `EngineFailed`.
+    If the engine fails, sequences of which nothing was sent run again once (`Trials`); the others end in
+    `EngineFailed`. Commands come in by `inbox`; everything goes out by `deliver`.
     """
 
     def __init__(
         self,
         engine: Engine,
-        inbox: SimpleQueue[Message],
+        inbox: SimpleQueue[Command],
         deliver: Callable[[list[Delivery]], None],
         open_writer: Callable[[Sequence], Writer],
         *,
@@ -102,17 +96,17 @@ class Scheduler:
         return len(self._waiting)
 
     def run(self) -> None:
-        """Steps until `Shutdown`, and sleeps while there is nothing to do. Raises `EngineLost`; who has got no terminal
-        message then, gets none from here any more."""
+        """Steps until `Shutdown`, and sleeps while idle. Raises `EngineLost`: sequences that have no terminal message
+        by then get none from here."""
         while not self._stopping:
             try:
                 if not self._waiting and not self._running:
-                    self._deliver()  # what a step that failed has left
+                    self._deliver()  # what a failed step left
                     self._receive(self._inbox.get())
                 self.step()
             except EngineLost:
                 raise
-            except Exception as exc:  # a defect of ours must not end the thread, nor leave a client waiting
+            except Exception as exc:  # a defect of ours must not end the thread or leave a client waiting
                 self._recover(exc)
 
     def step(self) -> None:
@@ -121,25 +115,25 @@ class Scheduler:
         self._expire()
         self._admit()
         self.pulse.running = len(self._running)
-        self._deliver()  # a refusal does not wait for the others' tokens
+        self._deliver()  # a refusal does not wait for tokens
         self._decode()
         self.pulse.running = len(self._running)
         self.pulse.memory_bytes = self._engine.memory_bytes()
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
         if self.pulse.heartbeat != before:
-            self._trials.progress()  # what was made has also arrived
+            self._trials.progress()  # after delivery, so that a failing delivery is no progress
 
     def _drain_inbox(self) -> None:
         while True:
             try:
-                message = self._inbox.get_nowait()
+                command = self._inbox.get_nowait()
             except Empty:
                 return
-            self._receive(message)
+            self._receive(command)
 
-    def _receive(self, message: Message) -> None:
-        match message:
+    def _receive(self, command: Command) -> None:
+        match command:
             case Submit(sequence) if self._stopping:
                 self._fail(sequence.id, _shutting_down())
             case Submit(sequence):
@@ -151,7 +145,6 @@ class Scheduler:
                 self._fail_all(_shutting_down)
 
     def _abort(self, sequence_id: int) -> None:
-        """The place is free before the engine puts by what it has read, which can take as long as a step."""
         is_running = self._running.pop(sequence_id, None) is not None
         if not is_running and self._waiting.pop(sequence_id, None) is None:
             return
@@ -159,6 +152,7 @@ class Scheduler:
         self.pulse.running = len(self._running)
         self._outbox.append(Aborted(sequence_id))
         self._deliver()
+        # Last: the engine keeps what it has read, which can take as long as a step. The place is free already.
         if is_running:
             self._remove(sequence_id)
 
@@ -188,16 +182,17 @@ class Scheduler:
                 self._outbox.append(Started(sequence.id))
 
     def _whose_turn(self) -> int:
-        """A turn is kept until it is taken: a sequence that needs more memory than is free now is not overtaken."""
         if self._trials.open:
             return next(iter(self._waiting))
+        # The choice stands until it is admitted: a sequence that waits for memory is not overtaken.
         if self._next is None or self._next not in self._waiting:
             self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
         return self._next
 
     def _fitted(self, sequence: Sequence) -> Sequence:
-        """A sequence that fits, alone: where the request has left its length open, with as many tokens as do. Others
-        that run have no part in it, so that it does not depend on them how long an answer gets. Raises `Overloaded`."""
+        """Returns the sequence, with fewer `max_tokens` if the request set none and not all of them fit. Running
+        sequences are left out of it: the length of an answer must not depend on them. Raises `Overloaded` if the
+        sequence does not fit alone."""
         missing = self._engine.shortfall([sequence])
         if missing <= 0:
             return sequence
@@ -211,7 +206,7 @@ class Scheduler:
         raise _too_large(sequence, missing)
 
     def _has_room(self, sequence: Sequence) -> bool:
-        """Beside the others."""
+        """True if the sequence fits next to the running ones."""
         running = [running.sequence for running in self._running.values()]
         return not running or self._engine.shortfall([*running, sequence]) <= 0
 
@@ -234,7 +229,7 @@ class Scheduler:
                 self._write(running, token, uses.get(token.sequence))
 
     def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
-        """`prompt_use`: the engine has ended the sequence in this step, with this token or a later one."""
+        """`prompt_use` is set if the engine ended the sequence in this step, with this token or a later one."""
         self._trials.acquit(token.sequence)
         if token.error:
             log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
@@ -277,7 +272,7 @@ class Scheduler:
         self._end(Failed(sequence_id, error))
 
     def _remove(self, sequence_id: int) -> PromptUse | None:
-        """Takes a running sequence out of the engine, and out of `running`."""
+        """Takes a running sequence out of the engine and out of `_running`."""
         self._running.pop(sequence_id, None)
         try:
             return self._engine.remove(sequence_id)
@@ -286,7 +281,7 @@ class Scheduler:
             return None
 
     def _recover(self, exc: Exception) -> None:
-        """The batch is lost. What has been sent nothing goes back to the head of the queue, once."""
+        """Drops the batch. Sequences of which nothing was sent go back to the head of the queue, once."""
         lost, self._running = list(self._running.values()), {}
         self._trials.fail([running.sequence for running in lost], exc)
         log.error("The engine failed with %d sequences running; it is rebuilt", len(lost), exc_info=exc)
@@ -312,14 +307,14 @@ class Scheduler:
         self.pulse.restarts += 1
 
     def _probe(self, suspect: Sequence) -> None:
-        """Lets the engine draw one token without the sequence that it failed with. Raises what it raises."""
+        """Decodes one token without the sequence that the engine failed with. Raises what the engine raises."""
         self._engine.insert(make_probe(suspect))
         if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
             self._engine.remove(PROBE)
         log.warning("The engine failed twice with sequence %d, and works without it", suspect.id)
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
-        """Each gets its own error: an exception gathers the traceback of whoever raises it."""
+        # One error for each: an exception collects the traceback of every place that raises it.
         for sequence_id in list(self._running):
             self._remove(sequence_id)
             self._fail(sequence_id, error())

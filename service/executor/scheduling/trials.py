@@ -1,20 +1,20 @@
-"""What runs again after the engine failed, and whose fault it was: the engine's, or one request's. Knows no MLX."""
+"""What runs again after the engine failed, and whether the engine or one request is to blame."""
 
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EngineLost
 from service.generation import GenerationRequest, Message, SamplingParams
 
+# After this many failures without progress in between, rebuilding the engine does not help.
 FAILURES_IN_A_ROW = 3
-"""After so many failures without any progress in between, rebuilding the engine does not help."""
 
+# Id of the sequence that shows whether the engine works without the suspect.
 PROBE = -1
-"""The sequence that tells whether the engine works without the suspect."""
 
 
 class Trials:
-    """A sequence that was lost runs again, once. Until its first token it is on trial: it has the engine to itself, so
-    that one that the engine cannot run fails alone. Then it is the `suspect`, and if the engine works without it, it
-    takes the blame: a client that sends it again and again does not bring the engine down."""
+    """A lost sequence runs again once. Until its first token it is on trial: it runs alone, so a sequence that the
+    engine cannot run fails alone and becomes the `suspect`. If the engine then works without the suspect, the suspect
+    is blamed instead of the engine: a client that repeats it does not bring the engine down."""
 
     def __init__(self) -> None:
         self.suspect: Sequence | None = None
@@ -35,21 +35,21 @@ class Trials:
         self._on_trial.add(sequence.id)
 
     def acquit(self, sequence_id: int) -> None:
-        """It has a token."""
+        """Ends the trial of a sequence that got a token."""
         self._on_trial.discard(sequence_id)
 
     def forget(self, sequence_id: int) -> None:
-        """It has ended."""
+        """Drops what is known of a sequence that ended."""
         self._retried.discard(sequence_id)
         self._on_trial.discard(sequence_id)
 
     def progress(self) -> None:
-        """The engine has made something, and it has arrived."""
+        """Records that tokens of the engine were delivered."""
         self._failures = 0
         self._blamed.clear()
 
     def fail(self, lost: list[Sequence], reason: Exception) -> None:
-        """The engine has failed with all of `lost`. Raises `EngineLost` where that happens too often."""
+        """Records that the engine failed while it ran `lost`. Raises `EngineLost` if it failed too often."""
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             raise EngineLost(
@@ -59,7 +59,8 @@ class Trials:
             self.suspect = lost[0]
 
     def blame(self) -> None:
-        """The engine works without the suspect. Raises `EngineLost` where that is said of too many prompts in a row."""
+        """Blames the suspect: the engine works without it. Raises `EngineLost` after too many blamed prompts in a
+        row."""
         if self.suspect is None:
             return
         self._blamed.add(hash(tuple(self.suspect.prompt.tokens)))
@@ -70,7 +71,7 @@ class Trials:
 
 
 def make_probe(suspect: Sequence) -> Sequence:
-    """Has nothing of the suspect but the first token of its prompt, which every model knows."""
+    """A sequence of one token, behind the first token of the suspect's prompt, which is in the vocabulary."""
     return Sequence(
         id=PROBE,
         choice=0,

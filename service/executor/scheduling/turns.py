@@ -1,4 +1,4 @@
-"""Who goes next where one has to wait for another. Knows no MLX."""
+"""Which of several waiting prompts is next."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,16 @@ PASSED_OVER_AT_MOST = 3
 
 
 class Turns:
-    """Shortest first, so that a question does not wait for a document to be read; but every fourth turn at the latest
-    belongs to whoever has waited longest, so that the document is read too.
-
-    A short one is therefore held up by at most one turn in four, and a long one advances at no less than a quarter of
-    the speed, whatever keeps coming.
-    """
+    """The shortest goes first, so a question does not wait until a document is read. Every fourth turn at the latest
+    goes to the oldest, so a long prompt keeps at least a quarter of its speed, whatever else arrives."""
 
     def __init__(self) -> None:
         self._passed_over = 0
 
     def choose(self, costs: Mapping[int, int]) -> int:
-        """The key whose turn it is. `costs` is never empty, and stands in the order in which they came."""
+        """Returns the key that is next. `costs` is not empty, and its keys are in order of arrival."""
         oldest = next(iter(costs))
         overdue = self._passed_over >= PASSED_OVER_AT_MOST
-        chosen = oldest if overdue else min(costs, key=costs.__getitem__)  # of equals, the first
+        chosen = oldest if overdue else min(costs, key=costs.__getitem__)  # the first of equals
         self._passed_over = 0 if chosen == oldest else self._passed_over + 1
         return chosen

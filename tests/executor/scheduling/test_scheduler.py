@@ -10,10 +10,10 @@ from service.events import TextDelta
 from service.executor.scheduling.messages import (
     Abort,
     Aborted,
+    Command,
     Delivery,
     Failed,
     Finished,
-    Message,
     Progress,
     PromptUse,
     Sequence,
@@ -33,7 +33,7 @@ class Bench:
         self.engine = engine or CountingEngine()
         self.now = 0.0
         self.batches: list[list[Delivery]] = []
-        self.inbox: SimpleQueue[Message] = SimpleQueue()
+        self.inbox: SimpleQueue[Command] = SimpleQueue()
         self.scheduler = Scheduler(
             self.engine,
             self.inbox,
