@@ -1,4 +1,4 @@
-"""Sequences that are decoded side by side, one token of each at a time, by mlx-lm's `BatchGenerator`."""
+"""Sequences decoded side by side, one token of each per step, by mlx-lm's `BatchGenerator`."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from service.executor.scheduling.protocols import TokenChances
 
 
 class Batch:
-    """At most `size` sequences. `end_tokens` are end-of-text ids; up to `last_tokens` of a prompt are read at once."""
+    """Holds at most `size` sequences. `end_tokens` are end-of-text ids. `last_tokens` is the most that is read of a
+    prompt at once."""
 
     def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
         self._runs: dict[int, Run] = {}
@@ -28,11 +29,11 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Of the KV state."""
+        """Bytes of KV state."""
         return int(self._generator.prompt_cache_nbytes)
 
     def insert(self, runs: list[Run]) -> None:
-        """They take part from the next step on, which reads what the model has not read of them."""
+        """Adds runs; the next step reads the rest of their prompts. Takes their `cache`."""
         uids = self._generator.insert(
             [run.tokens[run.read :] for run in runs],
             max_tokens=[run.left for run in runs],
@@ -50,12 +51,12 @@ class Batch:
         self._forget(run)
 
     def take(self, run: Run) -> None:
-        """Out of the batch, with its state."""
+        """Removes a run, and gives it its state back."""
         self.restore(run)
         self.remove(run)
 
     def restore(self, run: Run) -> None:
-        """Gives it a copy of its state, as far as it has been read."""
+        """Gives a run that stays in the batch a copy of its state so far."""
         self._give_back(run, *self._generator.extract_cache([run.uid])[run.uid])
 
     def step(self) -> list[Drawn]:
@@ -85,8 +86,8 @@ class Batch:
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
-    """Of one row `[vocabulary]`, evaluated already. Read with NumPy, in place: an MLX operation would wait behind the
-    next token, which is being computed by now. What a grammar rules out is no alternative."""
+    """`logprobs` is one evaluated row, `[vocabulary]`. Tokens that a grammar forbids are not among the `top`."""
+    # NumPy reads the row in place: an MLX operation would wait for the next token, which is being computed now.
     row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
     if top == 0:
         return TokenChances(float(row[token]), ())

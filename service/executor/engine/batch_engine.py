@@ -1,4 +1,4 @@
-"""The `Engine` on MLX. Every call comes from the one thread that owns MLX."""
+"""The `Engine` on MLX. Only the thread that owns MLX calls it."""
 
 import logging
 from collections.abc import Callable
@@ -19,27 +19,25 @@ from service.executor.speculation.drafters import Drafters
 
 log = logging.getLogger(__name__)
 
+# Measured on a CPU: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048.
 CHUNK_TOKENS_ON_CPU = 64
-"""Measured: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048. A request that comes in the
-middle of one waits for its end."""
 
+# Large enough to fill a GPU, small enough that running sequences go on in between.
 CHUNK_TOKENS_ON_GPU = 512
-"""Large enough to fill the device, small enough that running sequences go on in between."""
 
+# The last two chunks of a prompt are read together, in one batch with other prompts that end.
 LAST_CHUNKS = 2
-"""So many chunks are read at once where a prompt ends with them: a question is read together with those that came with
-it, however little it is longer than a chunk."""
 
+# A lone sequence reads up to this many last tokens and draws in one step. Measured on a CPU: 10 to 25 % faster than
+# reading all but the last token first; with 64 tokens equal, because each of them gets logits.
 READ_AND_DRAWN = 32
-"""So many tokens are read and drawn from at once. Measured on a CPU: that takes a tenth to a quarter less than to read
-all but the last and draw from that; with 64 tokens it takes as long, since each of them gets logits."""
 
+# Steps a lone sequence stays in the batch before it moves to `Solo`. Moving copies its state, and another request may
+# arrive any moment.
 STEPS_ALONE = 4
-"""Who is left alone in the batch leaves it after so many steps: its state is copied then, and again when the next one
-comes, who may be on its way."""
 
+# Bytes, if free memory is unknown.
 UNLIMITED = 2**60
-"""Bytes, where nobody can tell how many there are."""
 
 
 def default_chunk_tokens() -> int:
@@ -47,14 +45,12 @@ def default_chunk_tokens() -> int:
 
 
 class BatchEngine:
-    """`model` and `end_tokens` (end-of-text ids) are mlx-lm's; a prompt is read `chunk_tokens` at a time.
+    """Runs mlx-lm's `model`; `end_tokens` are its end-of-text ids. `room` returns how many more bytes can be allocated,
+    None if that is unknown.
 
-    mlx-lm's batch reads all waiting prompts side by side, each as slowly as the longest of them. Here it gets a prompt
-    only for its last chunk: the chunks before are read one prompt at a time, in the order that `Turns` gives, and a
-    prompt that has been read gets its first token before another's chunk.
-
-    With `drafters`, a greedy sequence that is alone is not in the batch but in a `Solo`, until another joins it. `room`
-    tells how many more bytes can be allocated, None where that is unknown.
+    mlx-lm's batch pads all prompts to the longest one, so it reads the last chunk of a prompt only. The chunks before,
+    of `chunk_tokens` each, are read one prompt at a time in the order of `Turns`. With `drafters`, a lone greedy
+    sequence runs in a `Solo` instead of the batch until another joins.
     """
 
     def __init__(
@@ -80,7 +76,8 @@ class BatchEngine:
         self._start()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        return self._missing(sequences, self._prefixes.nbytes + self._drafters.nbytes)  # these give way
+        reclaimable = self._prefixes.nbytes + self._drafters.nbytes
+        return self._missing(sequences, reclaimable)
 
     def memory_bytes(self) -> int:
         return held_bytes()
@@ -92,18 +89,18 @@ class BatchEngine:
         self._make_room([*(run.sequence for run in self._runs.values()), sequence])
         run = Run(sequence, self._prefixes)
         if self._prefixes.shares:
-            run.follow(self._runs.values(), self._chunk_tokens)
+            run.wait_for_reader(self._runs.values(), self._chunk_tokens)
         self._runs[sequence.id] = run
         self._prefixes.rest(False)
 
     def remove(self, sequence: int) -> PromptUse | None:
-        """What has been read stays in the prefix cache."""
+        """Keeps what was read in the prefix cache."""
         run = self._runs.pop(sequence, None)
         if run is None:
             return None
         if run.uid is None:
             self._keep(run)
-            self._release_followers(run)
+            self._release_waiting(run)
         else:
             self._keep_batched(run)
             self._batch.remove(run)
@@ -141,14 +138,14 @@ class BatchEngine:
     # Memory
 
     def _make_room(self, sequences: list[Sequence]) -> None:
-        """For these, as far as others give way."""
+        """Frees draft state and prefixes until `sequences` fit, if that is enough."""
         if self._missing(sequences, 0) > 0:
             self._drafters.forget()
             mx.clear_cache()
         self._prefixes.allow(-self._missing(sequences, 0))
 
     def _missing(self, sequences: list[Sequence], spare_bytes: int, besides: int = 0) -> int:
-        """Bytes short of running `sequences` and holding `besides` more, if `spare_bytes` are reclaimed."""
+        """Returns the bytes missing to run `sequences` and hold `besides` more, if `spare_bytes` are reclaimed."""
         room = self._room()
         if room is None:
             return -UNLIMITED
@@ -162,14 +159,14 @@ class BatchEngine:
     # Prompts
 
     def _read_prompts(self) -> None:
-        """At most one chunk, or together what is left of all prompts that are nearly read."""
+        """Reads one chunk of one prompt, or starts all prompts of which only the last chunk is left."""
         costs = {i: run.unread for i, run in self._runs.items() if not (run.answering or run.waits)}
         if not costs:
             return
-        for run in self._runs.values():  # who is waited for has the turns of those who wait
-            if run.leader is not None and run.leader.sequence.id in costs:
-                leader = run.leader.sequence.id
-                costs[leader] = min(costs[leader], run.unread)
+        for run in self._runs.values():  # a run that others wait for takes their turns
+            if run.reader_ahead is not None and run.reader_ahead.sequence.id in costs:
+                ahead = run.reader_ahead.sequence.id
+                costs[ahead] = min(costs[ahead], run.unread)
         chosen = self._runs[self._turns.choose(costs)]
         if chosen.unread:
             chosen.reuse(self._prefixes)
@@ -187,11 +184,11 @@ class BatchEngine:
     def _read_chunk(self, run: Run) -> None:
         end = min(run.read + self._chunk_tokens, run.next_stop or len(run.tokens))
         self._read(run, end)
-        followers = [other for other in self._runs.values() if other.leader is run and other.shared <= end]
-        if followers or end in run.stops:
+        released = [other for other in self._runs.values() if other.reader_ahead is run and other.shared <= end]
+        if released or end in run.stops:
             self._keep(run)
-        for follower in followers:
-            follower.stop_following(self._prefixes)
+        for other in released:
+            other.stop_waiting(self._prefixes)
 
     def _read(self, run: Run, end: int) -> None:
         if run.cache is None:
@@ -202,16 +199,15 @@ class BatchEngine:
         self.prompt_tokens_read += end - run.read
         run.read = end
 
-    def _release_followers(self, leader: Run) -> None:
+    def _release_waiting(self, ahead: Run) -> None:
         for run in self._runs.values():
-            if run.leader is leader:
-                run.stop_following(self._prefixes)
+            if run.reader_ahead is ahead:
+                run.stop_waiting(self._prefixes)
 
     # Answers
 
     def _join(self, runs: list[Run]) -> None:
-        """They take part in the batch from its next step on, which reads what is left of their prompts. So does who was
-        alone until now."""
+        """Moves runs, and the one in `Solo`, into the batch, whose next step reads the rest of their prompts."""
         for run in runs:
             self._keep(run)
         unread = sum(run.unread for run in runs)
@@ -219,13 +215,13 @@ class BatchEngine:
         self._batch.insert(runs if alone is None else [alone, *runs])
         self.prompt_tokens_read += unread
         for run in runs:
-            self._release_followers(run)
+            self._release_waiting(run)
 
     def _can_be_solo(self, run: Run) -> bool:
         return len(self._runs) == 1 and run.is_greedy and self._drafters.active
 
     def _begin_solo(self, run: Run) -> None:
-        """Reads the prompt but for its last tokens, and goes on with those."""
+        """Reads the prompt except for its last tokens, which the first step of `Solo` reads."""
         if run.unread > READ_AND_DRAWN:
             self._read(run, len(run.tokens) - 1)
         self._keep(run)
@@ -235,7 +231,9 @@ class BatchEngine:
     def _go_solo(self, run: Run) -> None:
         draft_bytes = self._drafters.bytes_for(_length(run.sequence))
         fits = self._missing([run.sequence], 0, draft_bytes) <= 0
-        self._solo = self._drafters.open(self._model, run, self._end_tokens, with_model=fits)
+        forced = run.constraint.forced if run.constraint is not None else None
+        drafters = self._drafters.choose(run.sequence.request.caller, run.tokens, forced, with_model=fits)
+        self._solo = Solo(self._model, run, drafters, end_tokens=self._end_tokens, tally=self._drafters.tally)
 
     def _end_solo(self) -> Run | None:
         solo, self._solo = self._solo, None
@@ -267,7 +265,7 @@ class BatchEngine:
         return Token(run.sequence.id, drawn.token, drawn.end, drawn.chances, error, use)
 
     def _end(self, run: Run) -> PromptUse:
-        """After a sequence has left `_runs`. Tells how its prompt was read."""
+        """Ends a run that has left `_runs`. Returns how its prompt was read."""
         if self._solo is not None and self._solo.run is run:
             self._solo = None
         if not self._runs:
@@ -287,8 +285,8 @@ class BatchEngine:
             self._keep(run)
 
     def _keep(self, run: Run) -> None:
-        """What the model has read: of the sequence's prompt, and of its answer. As far as the running sequences leave
-        room for a copy: one that has ended is not among them, and what it holds is not free yet."""
+        """Copies what the model has read of prompt and answer into the prefix cache, if running sequences leave room
+        for the copy. A run that has ended is not among them, though its memory is still taken."""
         if run.cache is None or run.read <= run.reused:
             return
         self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))
@@ -298,5 +296,5 @@ class BatchEngine:
 
 
 def _length(sequence: Sequence) -> int:
-    """In tokens, at its end."""
+    """Returns the most tokens that a sequence may have at its end."""
     return len(sequence.prompt.tokens) + sequence.max_tokens

@@ -1,4 +1,4 @@
-"""Keeps one sequence to its grammar: logits of tokens that cannot come next become minus infinity."""
+"""Constrains one sequence to its grammar: tokens that cannot come next get a logit of minus infinity."""
 
 import math
 from typing import Any
@@ -11,13 +11,8 @@ from service.executor.scheduling.messages import Grammar
 
 
 class Constraint:
-    """The last of a sequence's logits processors. Ends the sequence in `error` where the grammar cannot be followed:
-    a limit of llguidance's was met.
-
-    A processor builds step t of a pipeline whose step t-1 may still be computed, and the mask depends on the token
-    drawn there. So the order matters: the model's step t is started first; then the token is waited for, and the mask
-    found, while the device works. Only the draw comes behind it.
-    """
+    """The last of a sequence's logits processors. Sets `error` if llguidance meets one of its limits; the sequence
+    cannot go on then."""
 
     def __init__(self, grammar: Grammar, prompt_tokens: int) -> None:
         self.error = ""
@@ -26,27 +21,29 @@ class Constraint:
         self._followed = prompt_tokens  # of the sequence's tokens
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """All `tokens` so far `[length]`, prompt first, and logits `[1, vocabulary]` of the next."""
+        """Takes all `tokens` so far `[length]`, prompt first, and the logits `[1, vocabulary]` of the next."""
+        # The mask depends on the last token, which may still be computed. The model's next step is started first, so
+        # the device works while this thread waits for the token and finds the mask.
         drawn = tokens[self._followed :]
         _start(drawn, logits)
         self._consume(_ids(drawn))
         return self._held(logits, [])
 
     def follow(self, tokens: list[int]) -> None:
-        """These are all tokens so far, prompt first."""
+        """Advances the grammar to all `tokens` so far, prompt first."""
         self._consume(tokens[self._followed :])
 
     def forced(self) -> list[int]:
-        """What must come next, as the tokenizer would write it; none where there is a choice."""
+        """Returns the tokens that must come next, as the tokenizer would write them; empty if there is a choice."""
         return [] if self.error else list(self._matcher.compute_ff_tokens())
 
     def permitted(self, draft: list[int]) -> list[int]:
-        """As much of the beginning of a draft as may come next."""
+        """Returns the beginning of a draft that may come next."""
         return [] if self.error else draft[: self._matcher.validate_tokens(draft)]
 
     def look_ahead(self, inputs: mx.array, logits: mx.array, *, read: int) -> mx.array:
-        """Logits `[length, vocabulary]`, a row behind each of `inputs` `[length]`: the last of the first `read` tokens.
-        Those of them that are not followed yet may be guesses, and are not followed by this."""
+        """Masks logits `[length, vocabulary]`, one row behind each of `inputs` `[length]`, which end the first `read`
+        tokens. Inputs that `follow` has not seen may be wrong guesses; the grammar does not advance."""
         _start(inputs, logits)
         ahead = read - self._followed
         return self._held(logits, _ids(inputs)[len(inputs) - ahead :])
@@ -59,22 +56,22 @@ class Constraint:
                 self.error = self._kind_of_error()
 
     def _take(self, token: int) -> int:
-        """How many tokens the matcher took: behind its end it takes none."""
+        """Returns how many tokens the matcher took: 0 after its end, else 1."""
         if self._matcher.is_stopped():
             return 0
         self._matcher.consume_token(token)
         return 1
 
     def _kind_of_error(self) -> str:
-        """Without what llguidance adds for its developers: the whole grammar, and the text so far."""
+        # Behind the colon llguidance puts the whole grammar and the text so far.
         return str(self._matcher.get_error()).partition(":")[0]
 
     def _held(self, logits: mx.array, ahead: list[int]) -> mx.array:
-        """The last row is for what comes behind all of `ahead`, the row before for what comes behind all but one."""
+        """Masks a row behind each of `ahead`, the last row behind all of them."""
         if self.error:
             return logits
         bits = allocate_token_bitmask(logits.shape[0], self._vocabulary)
-        first = logits.shape[0] - len(ahead)  # 0 where no row is for what comes next
+        first = logits.shape[0] - len(ahead)  # 0 if no row is for the next token
         if first > 0:
             fill_next_token_bitmask(self._matcher, bits, 0)
         taken = 0
@@ -98,7 +95,7 @@ def _ids(tokens: mx.array) -> list[int]:
 
 
 def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> mx.array:
-    """`bits` has one row of 32 tokens a word; tokens that no bit is for stay out."""
+    """`bits` hold 32 tokens a word, row by row; tokens without a bit are masked."""
     if mx.default_device() == mx.gpu and mx.metal.is_available():
         from llguidance.mlx import apply_token_bitmask
 

@@ -1,4 +1,4 @@
-"""A sequence while the engine has it: how much of it the model has read, what it waits for, how tokens are drawn."""
+"""A sequence inside the engine."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,23 +14,21 @@ from service.executor.scheduling.protocols import EndReason, TokenChances
 
 
 class Run:
-    """`tokens` are the prompt, and what has been drawn since; `read` of them are in `cache`, `reused` of them from the
-    prefix cache, which wants the state after each of `stops`, and has been given `stored` tokens of the prompt.
+    """`tokens` are the prompt and what was drawn since. `read` of them are in `cache`, `reused` of them came from the
+    prefix cache. The prefix cache wants the state after each of `stops`, and was given `stored` tokens of the prompt.
 
-    While it is in the batch `uid` is its name there, and `tokens`, `read` and `cache` stand as they were when it came.
-    `answering`: its first token has been drawn.
-
-    Where another one, the `leader`, is reading what this one would read, it waits until that has read the `shared`
-    tokens, and takes them over: the answers to one request, or requests of one agent that come together.
+    `uid` is the id in the batch; meanwhile `tokens`, `read` and `cache` stay as they were on entry. `answering`: the
+    first token was drawn. If `reader_ahead` is reading the same prompt, this run waits until `shared` tokens are read
+    and takes them over: answers to one request, or requests that an agent sends together.
     """
 
     __slots__ = (
         "answering",
         "cache",
         "constraint",
-        "leader",
         "processors",
         "read",
+        "reader_ahead",
         "reused",
         "sampler",
         "sequence",
@@ -57,18 +55,18 @@ class Run:
         self.stops = prefixes.stops(sequence.prompt)
         self.uid: int | None = None
         self.answering = False
-        self.leader: Run | None = None
+        self.reader_ahead: Run | None = None
         self.shared = 0
         self.reuse(prefixes)
 
     @property
     def unread(self) -> int:
-        """Of the prompt, in tokens; none where the batch reads it."""
+        """Tokens of the prompt that the engine still has to read; 0 in the batch, which reads the rest itself."""
         return max(0, len(self.sequence.prompt.tokens) - self.read) if self.uid is None else 0
 
     @property
     def left(self) -> int:
-        """How many more tokens it may draw. Not known here while it is in the batch."""
+        """How many more tokens may be drawn. Wrong while the run is in the batch."""
         return self.sequence.max_tokens - (len(self.tokens) - len(self.sequence.prompt.tokens))
 
     @property
@@ -77,46 +75,45 @@ class Run:
 
     @property
     def waits(self) -> bool:
-        return self.leader is not None
+        return self.reader_ahead is not None
 
     @property
     def is_greedy(self) -> bool:
-        """Each token is the likeliest as the model has it, of those that its grammar permits; and nothing else of it is
-        asked for."""
+        """True if each token is the likeliest that the grammar permits, and no logprobs are asked for."""
         plain = all(processor is self.constraint for processor in self.processors)
         return plain and self.sampler is greedy and self.sequence.request.logprobs is None
 
     def extend(self, tokens: list[int]) -> None:
-        """These have been drawn, outside of the batch."""
+        """Adds tokens that were drawn outside the batch."""
         self.tokens += tokens
         if self.constraint is not None:
             self.constraint.follow(self.tokens)
 
     def permitted(self, draft: list[int]) -> list[int]:
-        """As much of the beginning of a draft as may come next."""
+        """Returns the beginning of a draft that the grammar permits."""
         return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
-        """Begins with what is known. Again, as long as nothing of its own has been read: more may be known by now."""
+        """Takes the longest known prefix. Does nothing once the run has read tokens of its own."""
         if self.read == self.reused:
             reuse = prefixes.find(self.sequence.request.caller, self.tokens)
             self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
-    def follow(self, others: Iterable["Run"], at_least: int) -> None:
-        """Takes for its leader who spares it most, if that is `at_least` so many tokens. Waiting takes no longer than
-        reading would: the leader has read as much already, and reads the rest as fast."""
+    def wait_for_reader(self, others: Iterable["Run"], at_least: int) -> None:
+        """Waits for the run that saves most tokens, if it saves `at_least` as many. Waiting is never slower than
+        reading: the other run has read as much already."""
         for other in others:
             if other.unread and other.read >= self.read:
                 shared = self._shared_with(other)
                 if shared - max(self.read, self.shared) >= at_least:
-                    self.leader, self.shared = other, shared
+                    self.reader_ahead, self.shared = other, shared
 
-    def stop_following(self, prefixes: Prefixes) -> None:
-        self.leader, self.shared = None, 0
+    def stop_waiting(self, prefixes: Prefixes) -> None:
+        self.reader_ahead, self.shared = None, 0
         self.reuse(prefixes)
 
     def _shared_with(self, other: "Run") -> int:
-        """How many tokens both have in common, of which the other's state will be known."""
+        """Returns how many common tokens end where the other's state will be kept."""
         if self.sequence.request.caller != other.sequence.request.caller:
             return 0
         common = common_length(self.sequence.prompt.tokens, other.sequence.prompt.tokens)
@@ -124,7 +121,7 @@ class Run:
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """A token that `run` goes on with. With `end` it is the last, and `run` has its `tokens` and its `cache` again."""
+    """A drawn token. If `end` is set it is the last, and `run` has its `tokens` and `cache` back."""
 
     run: Run
     token: int

@@ -1,8 +1,7 @@
-"""How the next token is drawn, as mlx-lm's samplers and logits processors.
+"""Samplers and logits processors in mlx-lm's form.
 
-The order, for one token: repetition penalty, presence and frequency penalty, logit bias; then log-softmax (what
-`logprobs` reports); then top_p, min_p and top_k, each on the distribution at temperature 1, as mlx-lm applies them;
-then the temperature, and the draw.
+Order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which `logprobs`
+reports), then top_p, min_p and top_k, each on the distribution at temperature 1 as in mlx-lm, temperature, draw.
 """
 
 import math
@@ -13,18 +12,18 @@ import mlx.core as mx
 
 from service.generation import SamplingParams
 
+# Log-probabilities `[batch, vocabulary]` to token ids `[batch]`.
 Sampler = Callable[[mx.array], mx.array]
-"""Log-probabilities `[batch, vocabulary]` to token ids `[batch]`."""
 
+# All tokens so far `[length]`, prompt first, and logits `[1, vocabulary]`, to logits.
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
-"""All tokens so far `[length]`, prompt first, and logits `[1, vocabulary]`, to logits."""
 
+# Lower temperatures draw the likeliest token: dividing by them overflows f32.
 GREEDY_BELOW = 1e-5
-"""Temperatures below it draw the likeliest token: dividing by them overflows f32."""
 
 
 def greedy(logprobs: mx.array) -> mx.array:
-    """One object for all greedy sequences, so that a batch of them is drawn in one call."""
+    # One function for all greedy sequences: mlx-lm draws a batch that shares a sampler in one call.
     return mx.argmax(logprobs, axis=-1)
 
 
@@ -35,7 +34,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
 
 
 def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
-    """`prompt_tokens` is the length of the prompt, which presence and frequency penalties leave out."""
+    """Presence and frequency penalties leave out the first `prompt_tokens` tokens."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty != 1.0:
         processors.append(_repetition_penalty(params.repetition_penalty))
@@ -47,7 +46,7 @@ def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[L
 
 
 class _Draw:
-    """Draws from one sequence's own random numbers: its neighbours in the batch do not change them."""
+    """A sampler with random numbers of its own, independent of other sequences in the batch."""
 
     def __init__(self, params: SamplingParams) -> None:
         seed = secrets.randbits(64) if params.seed is None else params.seed
@@ -61,11 +60,8 @@ class _Draw:
 
 
 def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
-    """Minus infinity for all that top_p, min_p or top_k rule out. The likeliest token always stays.
-
-    Each of the three keeps the tokens above a threshold, so together they keep those above the highest one; tokens
-    exactly as likely as the threshold all stay.
-    """
+    """Sets tokens that top_p, min_p or top_k rule out to minus infinity. The likeliest token always stays, and so do
+    all tokens exactly at a threshold."""
     thresholds = []
     if params.top_p < 1.0:
         thresholds.append(_top_p_threshold(logprobs, params.top_p))
@@ -79,8 +75,8 @@ def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
 
 
 def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
-    """The least likely of the smallest set of tokens whose probabilities sum to `top_p` (Holtzman et al. 2019,
-    arXiv:1904.09751), `[batch, 1]`."""
+    """Returns the log-probability of the least likely token in the smallest set that sums to `top_p`, `[batch, 1]`
+    (Holtzman et al. 2019, arXiv:1904.09751)."""
     ascending = mx.sort(logprobs, axis=-1)
     probabilities = mx.exp(ascending.astype(mx.float32))
     mass_above = mx.cumsum(probabilities, axis=-1, reverse=True, inclusive=False)
@@ -90,8 +86,8 @@ def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
 
 
 def _repetition_penalty(penalty: float) -> LogitsProcessor:
-    """Over the whole context, prompt included (Keskar et al. 2019, arXiv:1909.05858), as the models' own
-    generation_config.json means it; mlx-lm looks at the last 20 tokens only."""
+    """Covers the whole context, prompt included (Keskar et al. 2019, arXiv:1909.05858), as generation_config.json
+    means it; mlx-lm covers the last 20 tokens only."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         seen = logits[:, tokens]
@@ -102,7 +98,7 @@ def _repetition_penalty(penalty: float) -> LogitsProcessor:
 
 
 def _count_penalties(presence: float, frequency: float, prompt_tokens: int) -> LogitsProcessor:
-    """OpenAI's: `logit - frequency * count - presence * (count > 0)`, where `count` is over generated tokens only."""
+    """OpenAI's formula: `logit - frequency * count - presence * (count > 0)`, counted over generated tokens."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         generated = tokens[prompt_tokens:]

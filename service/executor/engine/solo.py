@@ -1,10 +1,10 @@
-"""One sequence, decoded alone: several tokens at a time where somebody guesses them right."""
+"""One sequence decoded alone, several tokens a step if a drafter guesses them."""
 
 import logging
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.sampling import greedy
@@ -14,26 +14,16 @@ from service.executor.speculation.drafter import Drafter, DraftTally, Pace
 
 log = logging.getLogger(__name__)
 
+# Growing KV state leaves freed buffers behind; mlx-lm's batch clears them this often, too.
 STEPS_BETWEEN_CLEARING = 512
-"""As mlx-lm's batch does: what KV state has outgrown is not kept for ever."""
-
-
-def can_take_back(model: Any) -> bool:
-    """Whether its state can be cut to any of its tokens, at any length. A window that has slid has lost what it would
-    go back to, and a recurrent state never had it."""
-    leaves = [leaf for layer in make_prompt_cache(model) for leaf in getattr(layer, "caches", [layer])]
-    slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in leaves)
-    return can_trim_prompt_cache(leaves) and not slides
 
 
 class Solo:
-    """Decodes a greedy `run`, of which the model has read all, or all but the last tokens: the first step reads those,
-    and `leave` may come after any step.
+    """Decodes a greedy `run`, whose state can be cut. The first step reads the rest of its prompt; `leave` may follow
+    any step.
 
-    A guess is right where the model, which reads all of a draft at once, draws the same: what comes out is what the
-    model draws, whoever guessed. Where nobody guesses, the next token is being computed while the last one is looked
-    at, as in mlx-lm's batch; but for the first, which is out at once: MLX starts little on a CPU before it is done with
-    what was started before.
+    The model reads a whole draft at once and accepts the tokens that it would have drawn itself, so the output does not
+    depend on the drafters.
     """
 
     def __init__(
@@ -42,28 +32,30 @@ class Solo:
         self.run = run
         self._model = model
         self._cache: list[Any] = run.cache or make_prompt_cache(model)
-        self._sources = [_Source(drafter) for drafter in drafters]
+        self._drafters = [_PacedDrafter(drafter) for drafter in drafters]
         self._end_tokens = end_tokens
         self._tally = tally
-        self._ahead: mx.array | None = None  # drawn from all of the tokens, and not looked at yet
+        self._ahead: mx.array | None = None  # the next token, being computed
         self._steps = 0
         run.tokens, run.cache = list(run.tokens), self._cache
         run.extend([])
         self._take_back()
 
     def step(self) -> list[Drawn]:
-        """The next token, or several."""
-        source = self._source()
-        guess = source.draft(self.run.left - 1) if source is not None and self._ahead is None else []
+        """Returns one or more tokens."""
+        drafter = self._ready_drafter()
+        guess = drafter.draft(self.run.left - 1) if drafter is not None and self._ahead is None else []
         draft = self.run.permitted(guess)
-        tokens = self._check(draft) if draft else [self._next(look_ahead=source is None and self._steps > 0)]
+        # Without a drafter the next token is computed while this one is delivered. The first token is the exception:
+        # on a CPU, MLX barely starts new work before queued work finishes, so it would arrive with the second.
+        tokens = self._check(draft) if draft else [self._next(look_ahead=drafter is None and self._steps > 0)]
         drawn = self._until_end(tokens)
         new = [each.token for each in drawn]
         self.run.extend(new)
         if draft:
             self._take_back()
-        for each in self._sources:
-            each.learn(new, guess if each is source else [])
+        for each in self._drafters:
+            each.learn(new, guess if each is drafter else [])
         self._tally.drafted += len(draft)
         self._tally.accepted += common_length(draft, new)
         self._steps += 1
@@ -72,12 +64,13 @@ class Solo:
         return drawn
 
     def leave(self) -> None:
-        """All but the last token of `run` has been read then."""
+        """Leaves `run` with all but its last token read."""
         self._take_back()
 
-    def _source(self) -> "_Source | None":
-        """Who guesses next. Nobody does where one token is left: it takes one step in any case."""
-        return next((source for source in self._sources if source.is_ready), None) if self.run.left > 1 else None
+    def _ready_drafter(self) -> "_PacedDrafter | None":
+        if self.run.left <= 1:  # the last token takes one step in any case
+            return None
+        return next((drafter for drafter in self._drafters if drafter.is_ready), None)
 
     def _check(self, draft: list[int]) -> list[int]:
         drawn = self._draw(mx.array([*self.run.tokens[self.run.read :], *draft]), rows=1 + len(draft))
@@ -95,7 +88,7 @@ class Solo:
         return int(value)
 
     def _draw(self, inputs: mx.array, *, rows: int = 1) -> mx.array:
-        """Reads `[length]` tokens, and draws one behind each of the last `rows`, as the batch draws."""
+        """Reads `[length]` tokens, and draws one behind each of the last `rows` as the batch does."""
         logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
         if self.run.constraint is not None:
@@ -112,7 +105,7 @@ class Solo:
         return drawn
 
     def _take_back(self) -> None:
-        """What has been read of guesses that were wrong, and what was drawn ahead."""
+        """Cuts the state back to all but the last token."""
         self._ahead = None
         last = len(self.run.tokens) - 1
         if self.run.read > last:
@@ -120,8 +113,8 @@ class Solo:
             self.run.read = last
 
 
-class _Source:
-    """A drafter at its pace. One that fails guesses no more: that costs speed, and no answer."""
+class _PacedDrafter:
+    """A drafter with its `Pace`. A drafter that raises is dropped: that costs speed, not the answer."""
 
     def __init__(self, drafter: Drafter) -> None:
         self._drafter: Drafter | None = drafter
@@ -137,7 +130,7 @@ class _Source:
         try:
             return self._drafter.draft(min(at_most, self._pace.length))
         except Exception:
-            log.exception("Nothing more of this answer is guessed")
+            log.exception("A drafter failed; this answer goes on without it")
             self._drafter = None
             return []
 

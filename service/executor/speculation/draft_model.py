@@ -11,10 +11,9 @@ from service.executor.prefix.tree import common_length
 
 
 class DraftModel:
-    """A `Drafter` of one sequence after another. `logits` is how many token ids the main model scores: no others are
-    drafted. A prompt is read `chunk_tokens` for each token of the answer, and nothing is drafted meanwhile.
-
-    Its KV state stays after a sequence: the next one of the same caller is read from where it differs.
+    """A `Drafter` of one sequence after another. Drafts no token id from `logits` on: the main model scores only those
+    below. Reads `chunk_tokens` of a prompt per token of the answer, and drafts nothing meanwhile. KV state stays: the
+    next sequence of the same caller is read from where it differs.
     """
 
     def __init__(self, model: Any, *, logits: int, chunk_tokens: int) -> None:
@@ -32,7 +31,7 @@ class DraftModel:
         return sum(int(layer.nbytes) for layer in self._cache)
 
     def begin(self, caller: str, tokens: list[int]) -> None:
-        """The sequence to draft for from now on."""
+        """Turns to another sequence."""
         if caller != self._caller:
             self.forget()
         known = common_length(self._tokens, tokens)
@@ -40,7 +39,7 @@ class DraftModel:
         self._cut(min(known, len(tokens) - 1))
 
     def forget(self) -> None:
-        """Frees the KV state; it is read again where it is needed."""
+        """Frees the KV state; it is read again when it is needed."""
         self._cache: list[Any] = make_prompt_cache(self._model)
         self._read = 0
         self._draft = []
@@ -52,7 +51,7 @@ class DraftModel:
         try:
             return self._guess(at_most)
         except Exception:
-            self.forget()  # it may have read more than is counted
+            self.forget()  # the state may hold more than `_read` counts
             raise
 
     def follow(self, tokens: list[int]) -> None:
@@ -75,7 +74,7 @@ class DraftModel:
         return self._draft
 
     def _forward(self, inputs: mx.array) -> mx.array:
-        """Reads `[length]` tokens, and draws `[1]` behind the last."""
+        """Reads `[length]` tokens, and returns the likeliest next one, `[1]`."""
         logits = self._model(inputs[None], cache=self._cache)[0, -1:, : self._logits]
         self._read += inputs.size
         return mx.argmax(logits, axis=-1)
@@ -87,8 +86,8 @@ class DraftModel:
 
 
 def vocabulary_difference(main: Mapping[str, int], draft: Mapping[str, int]) -> str:
-    """Where a token id that both know means another text, said for people; empty where none does. One may know more
-    than the other: models of one family often differ in a few special tokens at the end."""
+    """Describes the first token id that means another text in each vocabulary; empty if there is none. Ids that only
+    one of them has do not count: models of one family often differ in a few special tokens."""
     words = {token: word for word, token in main.items()}
     for word, token in sorted(draft.items(), key=lambda item: item[1]):
         if words.get(token, word) != word:

@@ -1,4 +1,4 @@
-"""Guesses that a text goes on as it did before: code that is edited is mostly written again as it was. Knows no MLX.
+"""Guesses that a text goes on as it did before, as it mostly does when code is edited.
 
 Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding), with the index of a compressor: the
 places of each n-gram are chained, newest first, as in deflate (RFC 1951, section 4).
@@ -6,22 +6,21 @@ places of each n-gram are chained, newest first, as in deflate (RFC 1951, sectio
 
 from array import array
 
+# The shortest suffix that is looked up: two tokens repeat nearly everywhere in code.
 NGRAM = 3
-"""The shortest suffix that is looked for: two tokens are found nearly everywhere in code."""
 
+# How many of the newest places are compared, so that a token costs the same in a long text.
 CANDIDATES = 8
-"""So many of the newest places are compared; with all of them, a token would cost more the longer the text is."""
 
+# The longest suffix that is compared.
 LONGEST_MATCH = 16
-"""Comparing stops here."""
 
 
 class PromptLookup:
-    """A `Drafter` of the text so far. Each token costs the same, however long the text is, and 100 to 200 bytes.
+    """A `Drafter` from the text so far. Each token takes constant time and 100 to 200 bytes.
 
-    Where the text has followed an earlier place so far, it goes on following it. Otherwise the place is taken that the
-    longest suffix was found at; of equals, the one nearest to where the last place was left: after a word that was
-    changed the text goes on right behind it.
+    The place that the text follows is kept as long as it matches. Then the place with the longest common suffix is
+    chosen; among equals the one nearest to the last place, because after a changed word the text goes on behind it.
     """
 
     def __init__(self, tokens: list[int]) -> None:
@@ -37,7 +36,7 @@ class PromptLookup:
         return self._place is not None
 
     def draft(self, at_most: int) -> list[int]:
-        """What followed the place. Where that reaches the end of the text, it goes on with its own beginning."""
+        """Returns what followed the place; repeats it if it reaches the end of the text."""
         if self._place is None:
             return []
         known = self._tokens[self._place : self._place + at_most]
@@ -57,8 +56,8 @@ class PromptLookup:
             self._place = self._find()
 
     def _append(self, tokens: list[int]) -> None:
-        """An n-gram is known from when something follows it. `_older` has for each token the place before, in the chain
-        of the n-gram that ends in front of it."""
+        """Indexes each n-gram once a token follows it. `_older` has, for each token, the previous place in the chain of
+        the n-gram in front of it."""
         known, newest, older = self._tokens, self._newest, self._older
         for token in tokens:
             end = len(known)
@@ -85,7 +84,7 @@ class PromptLookup:
         return best
 
     def _match(self, place: int) -> int:
-        """How many tokens in front of `place` are those at the end, as far as that matters."""
+        """Returns how many tokens in front of `place` equal those at the end, up to `LONGEST_MATCH`."""
         tokens, end = self._tokens, len(self._tokens)
         length = NGRAM
         while length < min(LONGEST_MATCH, place) and tokens[place - length - 1] == tokens[end - length - 1]:

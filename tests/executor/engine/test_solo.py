@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 
 from service.executor.engine.batch_engine import READ_AND_DRAWN, STEPS_ALONE
-from service.executor.engine.solo import can_take_back
+from service.executor.loading.cache_kinds import can_take_back
 from service.executor.scheduling.messages import PromptUse
 from service.executor.speculation.draft_model import DraftModel
 from service.executor.speculation.drafters import Drafters

@@ -1,0 +1,23 @@
+"""What can be done with the state of a model, by the kinds of its prompt caches."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mlx_lm.models.cache import CacheList, can_trim_prompt_cache, make_prompt_cache
+
+
+def leaves(caches: Iterable[Any]) -> Iterator[Any]:
+    """Yields the prompt caches that hold arrays, in order."""
+    for cache in caches:
+        if isinstance(cache, CacheList):
+            yield from leaves(cache.caches)
+        else:
+            yield cache
+
+
+def can_take_back(model: Any) -> bool:
+    """True if the state can be cut back to any of its tokens: not if it is recurrent or has a window, which loses what
+    slides out of it."""
+    found = list(leaves(make_prompt_cache(model)))
+    slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in found)
+    return can_trim_prompt_cache(found) and not slides
