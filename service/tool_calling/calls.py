@@ -1,4 +1,7 @@
-"""What the readers of call formats write to: text and calls become events, and nothing that was read gets lost."""
+"""The output of the parser: `Calls` keeps text, calls and counts of one answer, `CallAttempt` reads one block of calls.
+
+Nothing that was read is lost: what a reader consumed and did not absorb as markup comes out as text.
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -14,8 +17,8 @@ _SPACE = " \t\r\n"
 
 
 class Counts(msgspec.Struct):
-    """`calls` are whole; `repairs` were made in them. `cut_calls` broke off with the text, `broken_calls` cannot be
-    read, `unknown_tools` name no tool on offer: the text of these three is in the content."""
+    """Of one answer. `calls` are whole; `repairs` were made in them. The other three stay in the content as text:
+    `cut_calls` broke off, `broken_calls` cannot be read, `unknown_tools` name no offered tool."""
 
     calls: int = 0
     repairs: int = 0
@@ -34,78 +37,82 @@ def new_call_id() -> str:
 
 
 class Calls:
-    """The output of a parser.
-
-    A format's reader says `start`, `write`, `end` for a call, `begin` before each call of a block, and `absorb` when
-    what it has read was markup. What it consumed and did not absorb is text. A call to a tool that is not on offer
-    goes through the same steps, and comes out as text.
-    """
+    """Text and calls of one answer, as events."""
 
     def __init__(self, source: Source, tools: Mapping[str, Tool], choice: int) -> None:
         self.counts = Counts()
         self.tools = tools
+        self.events = EventQueue(choice)
         self.said_text = False
+        self.after_call = False
         self._source = source
-        self._events = _EventQueue(choice)
         self._space: list[str] = []  # white space that is content only if text follows
-        self._read: list[str] = []
-        self._after_call = False
-        self._started = False  # a call is open on the wire
-        self._muted = False  # a call is read that is to be text
-        self._repairs = 0
-        self._inside = False  # in a call, perhaps not yet known which
-        self.settled = False
+        self._consumed: list[str] = []
 
     def text(self, text: str) -> None:
-        """Content. White space next to a call is part of the call's markup, unless text stands on its other side."""
+        """Adds content. White space next to a call belongs to its markup, unless text stands on its other side."""
         body = text.rstrip(_SPACE)
         if body:
-            self._events.text("".join(self._space) + body)
+            self.events.text("".join(self._space) + body)
             self._space.clear()
-            self._after_call = False
+            self.after_call = False
             self.said_text = True
         if len(body) < len(text):
             self._space.append(text[len(body) :])
 
-    def reasoning(self, text: str) -> None:
-        self._events.reasoning(text)
-
     def finish(self) -> None:
-        """The text is at its end."""
-        if not self._after_call:
-            self._events.text("".join(self._space))
+        if not self.after_call:
+            self.events.text("".join(self._space))
         self._space.clear()
 
-    def drain(self) -> list[Event]:
-        """The events since the last time, neighbours of one kind in one."""
-        return self._events.drain()
+    def attempt(self) -> "CallAttempt":
+        """For a reader that begins here, before its opening marker."""
+        return CallAttempt(self, self._source)
 
-    # One reader's attempt
+    # Calls that count only if nothing follows them
 
-    def attempt(self) -> None:
-        """A reader begins, before its opening marker. `settled` becomes true with its first call: from there on no
-        other reader can be tried on the same text."""
-        self._source.mark()
-        self._started = self._muted = self.settled = False
-        self._inside = True
+    def trial(self) -> "Calls":
+        """A second output for the same text: `adopt` it, or put its `consumed` text into this one."""
+        return Calls(self._source, self.tools, self.events.choice)
+
+    @property
+    def consumed(self) -> str:
+        """The text of all attempts, with the white space between them."""
+        return "".join(self._consumed)
+
+    def consume(self, text: str) -> None:
+        self._consumed.append(text)
+
+    def adopt(self, trial: "Calls") -> None:
+        self.events.extend(trial.events.drain())
+        self.counts.add(trial.counts)
+        self.after_call = True
+
+
+class CallAttempt:
+    """One reader's attempt to read a block of calls.
+
+    For each call a reader calls `start`, `write` and `end`; `begin` before each call of a block; `absorb` after
+    markup. A call to a tool that is not offered goes through the same steps and comes out as text. Once `settled` a
+    call is on the wire, and no other reader can be tried on the same text.
+    """
+
+    def __init__(self, calls: Calls, source: Source) -> None:
+        self.tools = calls.tools
+        self.settled = False
+        self._calls = calls
+        self._source = source
+        self._inside = True  # in a call, perhaps before its name
+        self._open = False  # the call is on the wire
+        self._muted = False  # the call becomes text
         self._repairs = 0
+        source.mark()
 
-    def fail(self, *, cut: bool) -> None:
-        """The reader gave up."""
-        if cut:
-            self.counts.cut_calls += self._inside
-        else:
-            self.counts.broken_calls += self._started
-        if self._started:
-            self._events.abandon()
-            self._started = False
+    def text(self, text: str) -> None:
+        self._calls.text(text)
 
-    def finish_attempt(self) -> None:
-        """The reader's part of the text is over: what it left is text."""
-        rest = self._source.marked
-        self._source.unmark()
-        self._read.append(rest)
-        self.text(rest)
+    def reasoning(self, text: str) -> None:
+        self._calls.events.reasoning(text)
 
     def begin(self) -> None:
         """Another call of the block may begin here."""
@@ -120,69 +127,67 @@ class Calls:
         return plain if name not in self.tools and plain in self.tools else name
 
     def start(self, name: str) -> None:
+        """Raises Malformed for an empty name."""
         name = self.offered(name)
         if not name:
             raise Malformed
         self.settled = True
         self._muted = name not in self.tools
         if self._muted:
-            self.counts.unknown_tools += 1
+            self._calls.counts.unknown_tools += 1
         else:
-            self._started = True
-            self._events.start(name)
+            self._open = True
+            self._calls.events.start(name)
 
     def write(self, arguments: str) -> None:
-        if self._started:
-            self._events.arguments(arguments)
+        if self._open:
+            self._calls.events.arguments(arguments)
 
     def end(self) -> None:
-        if self._started:
-            self._started = False
-            self._after_call = True
-            self.counts.calls += 1
-            self.counts.repairs += self._repairs
+        if self._open:
+            self._open = False
+            self._calls.after_call = True
+            self._calls.counts.calls += 1
+            self._calls.counts.repairs += self._repairs
         self._repairs = 0
         self._inside = False
         self.absorb()
 
     def repaired(self) -> None:
-        """A repair counts if the call that it is for becomes whole, or is."""
+        """Counts a repair, once its call is whole."""
         if self._inside:
             self._repairs += 1
         elif not self._muted:
-            self.counts.repairs += 1
+            self._calls.counts.repairs += 1
 
     def absorb(self) -> None:
-        """What was read up to here is markup; next to a call to an unknown tool it is text all the same."""
+        """Drops the text read up to here as markup; next to a call to an unknown tool it is content."""
         read = self._source.marked
         self._source.mark()
-        self._read.append(read)
+        self._calls.consume(read)
         if self._muted:
-            self.text(read)
+            self._calls.text(read)
 
-    # Calls that count only if nothing follows
+    def finish(self) -> None:
+        """Ends the attempt: what the reader did not absorb is content."""
+        rest = self._source.marked
+        self._source.unmark()
+        self._calls.consume(rest)
+        self._calls.text(rest)
 
-    def trial(self) -> "Calls":
-        """Another output for the same text, to be adopted or to be forgotten."""
-        return Calls(self._source, self.tools, self._events.choice)
-
-    @property
-    def read(self) -> str:
-        """Everything that the attempts of this output have read."""
-        return "".join(self._read)
-
-    def pass_over(self, text: str) -> None:
-        """White space between attempts."""
-        self._read.append(text)
-
-    def adopt(self, trial: "Calls") -> None:
-        self._events.extend(trial.drain())
-        self.counts.add(trial.counts)
-        self._after_call = True
+    def fail(self, *, cut: bool) -> None:
+        """Counts a call that its reader gave up, and abandons it if it is on the wire."""
+        if cut:
+            self._calls.counts.cut_calls += self._inside
+        else:
+            self._calls.counts.broken_calls += self._open
+        if self._open:
+            self._calls.events.abandon()
+            self._open = False
 
 
-class _EventQueue:
-    """Events in their order, with neighbouring deltas of a kind in one."""
+class EventQueue:
+    """Events in their order; neighbouring deltas of one kind become one."""
 
     def __init__(self, choice: int) -> None:
         self.choice = choice

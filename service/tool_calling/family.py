@@ -1,24 +1,24 @@
-"""What a format family is: how its calls open, how they are read, and how they are written."""
+"""A format family: how its calls open, how they are read and how they are written."""
 
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.form import CallForm
-from service.tool_calling.source import Reading, Source
+from service.tool_calling.source import SPACE, Reading, Source
 
-Reader = Callable[[Source, Calls], Reading[None]]
+Reader = Callable[[Source, CallAttempt], Reading[None]]
 Place = Literal["anywhere", "line", "fence"]
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """`markers` begin what `read` reads: the source stands after the marker, except where `consumed` is false.
+    """The `markers` before what `read` reads. The source stands after the marker if `consumed`, else before it.
 
-    In `place` `anywhere` the markers are the family's own and mean nothing else. Openings at the beginning of a line,
-    or of a fenced block, look like ordinary text: their calls count only where no text stands before them, or none
-    after. `read` raises `NotACall` when it finds something else.
+    In the place `anywhere` a marker belongs to the family alone. At the beginning of a line or of a fenced block it
+    may be ordinary text: such calls count only if no text stands before them, or none after. `read` raises `NotACall`
+    if it finds something else.
     """
 
     markers: tuple[str, ...]
@@ -28,11 +28,11 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """`knows` tells from the text of a chat template whether its model was trained on this format. `forms`
-    say how it writes them, one for each generation of models.
+    """`knows` decides from the text of a chat template whether its model was trained on this format. There is one of
+    `forms` for each generation of models.
 
-    With `frames` the markup is around all of an answer, not only around calls: `answer` begins what is no call, and
-    `thought` is around reasoning.
+    With `frames` the markup surrounds the whole answer: `answer` begins what is no call, `thought` surrounds
+    reasoning.
     """
 
     name: str
@@ -42,3 +42,20 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     frames: bool = False
     answer: str = ""
     thought: tuple[str, str] | None = None
+
+
+def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call: str, end: str) -> Reading[None]:
+    """Reads calls one after another, each behind the marker `call`, and the block's `end`, which may be missing.
+
+    The source stands after the block's own marker, or at the first `call` if the model left that marker out.
+    """
+    yield from source.run(SPACE)
+    while True:
+        attempt.begin()
+        yield from source.expect(call)
+        yield from read_call(source, attempt)
+        yield from source.run(SPACE)
+        if not (yield from source.which((call,))):
+            break
+    if (yield from source.skip(end)):
+        attempt.absorb()

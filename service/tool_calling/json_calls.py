@@ -2,7 +2,7 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.json_reader import JsonReader, ignore, repair
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
 
@@ -13,44 +13,44 @@ _FENCE_INFO = re.compile(r"[a-z_]*")
 _STRAY = re.compile(r"[}\] \t\r\n]*")
 
 
-def read_arguments(source: Source, calls: Calls, name: str, *ends: str) -> Reading[None]:
+def read_arguments(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
     """A call whose name is known, and whose arguments are the object that comes next."""
     if (yield from source.peek()) != "{":
         yield from source.refuse()
-    calls.start(name)
-    yield from JsonReader(source, calls.repaired, ends).value(calls.write)
-    calls.end()
+    attempt.start(name)
+    yield from JsonReader(source, attempt.repaired, ends).value(attempt.write)
+    attempt.end()
 
 
-def read_calls(source: Source, calls: Calls, *ends: str, bare: bool = False) -> Reading[None]:
+def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = False) -> Reading[None]:
     """One call, a list of calls, or several in a row. With `bare` no markup says that these are calls: then a name
     that is not on offer, or arguments that the tool does not have, mean that they are none."""
     yield from source.run(SPACE)
     in_list = yield from source.skip("[")
     yield from source.run(SPACE)
     while True:
-        calls.begin()
-        yield from _CallObject(source, calls, ends, bare).read()
-        calls.absorb()
+        attempt.begin()
+        yield from _CallObject(source, attempt, ends, bare).read()
+        attempt.absorb()
         yield from source.run(SPACE)
         yield from source.skip(",", ";")
         yield from source.run(SPACE)
         if in_list and (yield from source.skip("]")):
-            calls.absorb()
+            attempt.absorb()
             return
         if (yield from source.peek()) != "{":
             return
-        calls.absorb()
+        attempt.absorb()
 
 
-def read_end(source: Source, calls: Calls, *ends: str) -> Reading[None]:
+def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
     """The marker after a call, once or more. Brackets too many before it are no part of anything; without it they are
     text."""
     yield from source.run(SPACE)
     if (yield from source.run(_STRAY)):
-        calls.repaired()
+        attempt.repaired()
     while (yield from source.skip(*ends)):
-        calls.absorb()
+        attempt.absorb()
         yield from source.run(SPACE)
 
 
@@ -72,11 +72,11 @@ def read_fence_end(source: Source, *, fenced: bool) -> Reading[None]:
 class _CallObject:
     """One object. The arguments stream as soon as the name is known: usually it comes first."""
 
-    def __init__(self, source: Source, calls: Calls, ends: tuple[str, ...], bare: bool) -> None:
+    def __init__(self, source: Source, attempt: CallAttempt, ends: tuple[str, ...], bare: bool) -> None:
         self._source = source
-        self._calls = calls
+        self._attempt = attempt
         self._bare = bare
-        self._json = JsonReader(source, calls.repaired, ends)
+        self._json = JsonReader(source, attempt.repaired, ends)
         self._name = ""
         self._kept: list[str] | None = None  # arguments of what is not yet known to be a call
         self._done = False
@@ -84,7 +84,7 @@ class _CallObject:
     def read(self) -> Reading[None]:
         yield from self._members(nested=False)
         if self._done and self._bare:
-            self._calls.end()
+            self._attempt.end()
         if self._done:
             return
         if self._kept is None:
@@ -111,7 +111,7 @@ class _CallObject:
 
     def _read_name(self) -> Reading[None]:
         self._name = yield from self._json.string_text()
-        if not self._name or (self._bare and self._name not in self._calls.tools):
+        if not self._name or (self._bare and self._name not in self._attempt.tools):
             raise Malformed
         if self._kept is not None:
             self._start()
@@ -156,19 +156,19 @@ class _CallObject:
 
     def _write(self, text: str) -> None:
         if self._kept is None:
-            self._calls.write(text)
+            self._attempt.write(text)
         else:
             self._kept.append(text)
 
     def _check_plausible(self, key: str) -> None:
         """A tool's definition has a name and parameters too."""
-        properties = self._calls.tools[self._name].parameters.get("properties")
+        properties = self._attempt.tools[self._name].parameters.get("properties")
         if isinstance(properties, dict) and properties and key not in properties:
             raise Malformed
 
     def _start(self) -> None:
-        self._calls.start(self._name)
-        self._calls.write("".join(self._kept or ()))
+        self._attempt.start(self._name)
+        self._attempt.write("".join(self._kept or ()))
         self._kept = None
 
     def _finish(self) -> None:
@@ -176,4 +176,4 @@ class _CallObject:
         has may follow."""
         self._done = True
         if not self._bare:
-            self._calls.end()
+            self._attempt.end()

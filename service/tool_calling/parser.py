@@ -1,4 +1,4 @@
-"""From what a model writes to text and tool calls, at once or as it comes: the one implementation of both."""
+"""Turns what a model writes into text and tool calls, whole or while it streams."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,12 @@ from service.generation import Tool, ToolCall, Usage
 from service.tool_calling.calls import Calls, Counts
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.family import Opening
-from service.tool_calling.scanner import Scanner
+from service.tool_calling.scanner import CallScanner
 from service.tool_calling.source import Source
 
 
 class ParsedOutput(msgspec.Struct, frozen=True):
-    """`content` is everything that is neither a call nor reasoning; `reasoning` only formats with channels have."""
+    """`content` is everything that is neither a call nor reasoning. Only formats with channels have `reasoning`."""
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
@@ -32,18 +32,17 @@ class ParsedOutput(msgspec.Struct, frozen=True):
 
 
 class StreamParser:
-    """Parses one choice. The events do not depend on how the text is cut, except for the number of deltas.
+    """Parses one choice. Except for the number of deltas, the events do not depend on how the text is cut.
 
-    A call's arguments are passed on while they come. When the text breaks off inside a call, or the call turns out to
-    be damaged, what was passed on cannot be taken back: then `ToolCallAbandoned` says that it is no call, and its
-    text, markup and all, follows as content. So a call is never invented, and nothing is lost.
+    Arguments stream. If the text breaks off inside a call, or the call is damaged, `ToolCallAbandoned` follows, then
+    the call's text, markup included, as content. So no call is invented and nothing is lost.
     """
 
     def __init__(
         self, tools: Sequence[Tool], family: str | None = None, *, choice: int = 0, single: bool = False
     ) -> None:
-        """`family` None reads every format. With `single` the text ends with its first call: what follows is not read.
-        Raises ValueError for a family that there is not."""
+        """`family` None reads every format. With `single` the text ends with its first call, and the rest is dropped.
+        Raises ValueError for an unknown family."""
         self.done = False
         self._choice = choice
         self._single = single
@@ -51,11 +50,11 @@ class StreamParser:
         self._source = Source()
         self._calls = Calls(self._source, {tool.name: tool for tool in tools}, choice)
         openings = _openings(tools, family)
-        self._scan = Scanner(self._source, self._calls, openings).run() if openings else None
+        self._scan = CallScanner(self._source, self._calls, openings).run() if openings else None
 
     @property
     def counts(self) -> Counts:
-        """What was found up to now; `counts.calls` is the number of whole calls."""
+        """The counts up to now."""
         return self._calls.counts
 
     def feed(self, text: str) -> list[Event]:
@@ -65,8 +64,8 @@ class StreamParser:
         return self._events()
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
-        """The text is at its end. With `truncated` it was not the model that ended it (its tokens ran out): then
-        brackets that are missing at the end are not closed, since more might have come."""
+        """Ends the text. With `truncated` its tokens ran out: then missing brackets are not closed, since more text
+        might have come."""
         if self._scan is None:
             return []
         self._source.end(truncated=truncated)
@@ -76,11 +75,11 @@ class StreamParser:
         if self._scan is None or self.done:
             return []
         next(self._scan, None)
-        events = self._calls.drain()
+        events = self._calls.events.drain()
         return self._up_to_first_call(events) if self._single else events
 
     def _up_to_first_call(self, events: list[Event]) -> list[Event]:
-        """`done` becomes true with the first whole call."""
+        """Sets `done` with the first whole call."""
         kept: list[Event] = []
         for event in events:
             if self._in_call and not isinstance(event, ToolCallDelta | ToolCallAbandoned):
@@ -92,7 +91,7 @@ class StreamParser:
 
 
 def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, truncated: bool = False) -> ParsedOutput:
-    """A whole answer. The parameters are those of `StreamParser` and its `finish`."""
+    """Parses a whole answer; the parameters are those of `StreamParser` and its `finish`."""
     parser = StreamParser(tools, family)
     builder = CompletionBuilder()
     for event in (*parser.feed(text), *parser.finish(truncated=truncated)):
@@ -104,8 +103,8 @@ def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, trunca
 
 
 def _openings(tools: Sequence[Tool], name: str | None) -> tuple[Opening, ...]:
-    """The family's own openings come first. Those of others that begin with the same markers stay readable: models
-    mistake one form for another."""
+    """The family's own openings, then those of other families with the same markers: models mistake one form for
+    another."""
     if name is not None and name not in FAMILIES:
         raise ValueError(f"expected a family of tool call formats ({', '.join(FAMILIES)}), found {name!r}")
     family = FAMILIES.get(name or "")

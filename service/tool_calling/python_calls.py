@@ -2,34 +2,34 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.python_reader import PythonReader
 from service.tool_calling.source import SPACE, Reading, Source
 
 _KEYWORD = re.compile(r"\w*")
 
 
-def read_keywords(source: Source, calls: Calls, name: str) -> Reading[None]:
+def read_keywords(source: Source, attempt: CallAttempt, name: str) -> Reading[None]:
     """A call from its bracket on."""
     yield from source.expect("(")
     yield from source.run(SPACE)
     keyword = yield from _keyword(source)
     if not keyword and (yield from source.peek()) != ")":
         yield from source.refuse()
-    calls.start(name)
+    attempt.start(name)
     reader = PythonReader(source)
     opening = "{"
     while keyword:
-        calls.write(f'{opening}"{keyword}": ')
+        attempt.write(f'{opening}"{keyword}": ')
         opening = ", "
-        yield from reader.value(calls.write)
+        yield from reader.value(attempt.write)
         yield from source.run(SPACE)
         comma = yield from source.skip(",")
         yield from source.run(SPACE)
         keyword = (yield from _keyword(source)) if comma else ""
     yield from source.expect(")")
-    calls.write("{}" if opening == "{" else "}")
-    calls.end()
+    attempt.write("{}" if opening == "{" else "}")
+    attempt.end()
 
 
 def _keyword(source: Source) -> Reading[str]:

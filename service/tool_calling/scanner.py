@@ -1,9 +1,9 @@
-"""Finds where calls open in a text, and what is only code, an example or a thought."""
+"""Finds where calls open in a text, and skips code, examples and thoughts."""
 
 import re
 from collections.abc import Sequence
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt, Calls
 from service.tool_calling.family import Opening, Place
 from service.tool_calling.source import BLANK, Cut, NotACall, Reading, Source
 
@@ -15,7 +15,7 @@ _FENCES = {"`": re.compile("`*"), "~": re.compile("~*")}
 
 
 class _Openings:
-    """The openings of one place. `first` are the characters that their markers begin with."""
+    """The openings of one place; `first` holds the first characters of their markers."""
 
     def __init__(self, openings: Sequence[Opening], place: Place) -> None:
         self._by_marker: dict[str, list[Opening]] = {}
@@ -28,7 +28,7 @@ class _Openings:
         self.first = "".join(self._by_first)
 
     def marker(self, source: Source) -> Reading[str]:
-        """The marker that comes next, or nothing."""
+        """The marker that comes next, or an empty text."""
         first = yield from source.peek()
         return (yield from source.which(self._by_first.get(first, ())))
 
@@ -36,9 +36,9 @@ class _Openings:
         return self._by_marker.get(marker, ())
 
 
-class Scanner:
-    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), but for
-    what `_span_closes` says."""
+class CallScanner:
+    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), except in
+    `_span_closes`."""
 
     def __init__(self, source: Source, calls: Calls, openings: Sequence[Opening]) -> None:
         self._source = source
@@ -61,7 +61,7 @@ class Scanner:
         self._calls.finish()
 
     def _line_start(self) -> Reading[bool]:
-        """What stands only at the beginning of a line. Like `_rest_of_line` it says whether another line begins."""
+        """Reads what may stand only at the beginning of a line. True if another line begins after it."""
         self._text((yield from self._source.run(BLANK)))
         fence = yield from self._source.which(("```", "~~~"))
         if fence:
@@ -77,7 +77,7 @@ class Scanner:
         marker = yield from self._line.marker(self._source)
         if not marker or self._after_example():
             return False
-        return (yield from self._attempt(marker, self._line.of(marker), self._unmarked()))
+        return (yield from self._attempt(marker, self._line.of(marker), self._unmarked_calls()))
 
     def _rest_of_line(self) -> Reading[bool]:
         span = 0  # the backticks of an open code span; -1 when there is none to come
@@ -99,12 +99,14 @@ class Scanner:
                 span = 0
             else:
                 span = -1
-                if (yield from self._attempt(marker, self._anywhere.of(marker), self._marked())):
+                if (yield from self._attempt(marker, self._anywhere.of(marker), self._marked_calls())):
                     return True
 
     def _span_closes(self, ticks: int) -> Reading[bool]:
-        """Whether the code span around this place is closed, or might have been: then all of it is text. It stays on
-        its line, so that a lone backtick hides no call, unless it begins right here: then it is around the call."""
+        """True if the code span around this place closes, or the text was cut before it could: then it is text.
+
+        A span ends with its line, so that a lone backtick hides no call. Only a span that begins right here, around
+        the call, may run over lines."""
         over_lines = self._tail.endswith("`")
         self._source.mark()
         while True:
@@ -123,20 +125,21 @@ class Scanner:
                 return False
 
     def _next_line(self) -> Reading[bool]:
-        """Goes to the next line of the paragraph, if there is one."""
+        """Moves to the next line of the paragraph; False if there is none."""
         if not (yield from self._source.skip("\n")):
             return False
         yield from self._source.run(BLANK)
         return (yield from self._source.peek()) not in ("", "\n")
 
     def _fenced(self, fence: str) -> Reading[None]:
-        """A fenced block: a call, if it holds nothing else, or code up to the closing fence."""
+        """Reads a fenced block: a call, if it holds nothing else, or code up to the closing fence."""
         openings = self._fence.of(fence)
         if openings and not self._after_example():
-            calls = self._unmarked()
-            read = yield from self._read(openings[0], fence, calls)
-            if read or calls.settled:
-                self._settle(calls)
+            calls = self._unmarked_calls()
+            attempt = calls.attempt()
+            read = yield from self._read(openings[0], fence, attempt)
+            if read or attempt.settled:
+                self._finish(attempt, calls)
             else:
                 self._source.rewind()
                 self._source.unmark()
@@ -170,14 +173,15 @@ class Scanner:
                 return
 
     def _attempt(self, marker: str, openings: Sequence[Opening], calls: Calls) -> Reading[bool]:
-        """Whether one of `openings` reads a call here. If none does, what the one that came farthest has read is
-        text: it is not looked into again, so that no text is read more often than there are openings of a marker."""
+        """True if one of `openings` reads a call here. Otherwise the text up to where the best of them came is
+        content. It is not scanned again, so no text is read more often than a marker has openings."""
         farthest = 0
         cut = self._calls.counts.cut_calls
         for opening in openings:
-            read = yield from self._read(opening, marker, calls)
-            if read or calls.settled:
-                self._settle(calls)
+            attempt = calls.attempt()
+            read = yield from self._read(opening, marker, attempt)
+            if read or attempt.settled:
+                self._finish(attempt, calls)
                 return read
             farthest = max(farthest, self._source.rewind())
         self._source.unmark()
@@ -185,19 +189,18 @@ class Scanner:
         self._text(self._source.take(farthest))
         return False
 
-    def _read(self, opening: Opening, marker: str, calls: Calls) -> Reading[bool]:
-        calls.attempt()
+    def _read(self, opening: Opening, marker: str, attempt: CallAttempt) -> Reading[bool]:
         if opening.consumed:
             self._source.take(len(marker))
         try:
-            yield from opening.read(self._source, calls)
+            yield from opening.read(self._source, attempt)
         except NotACall as failure:
-            calls.fail(cut=isinstance(failure, Cut))
+            attempt.fail(cut=isinstance(failure, Cut))
             return False
         return True
 
-    def _settle(self, calls: Calls) -> None:
-        calls.finish_attempt()
+    def _finish(self, attempt: CallAttempt, calls: Calls) -> None:
+        attempt.finish()
         if calls is self._trial and calls.said_text:
             self._forget_trial()
 
@@ -206,26 +209,26 @@ class Scanner:
             if text.strip():
                 self._forget_trial()
             else:
-                self._trial.pass_over(text)
+                self._trial.consume(text)
                 return
         self._tail = (self._tail + text)[-200:]
         self._calls.text(text)
 
     def _pass(self, pattern: re.Pattern[str]) -> Reading[None]:
-        """A run is text."""
+        """Passes a run on as text."""
         while True:
             self._text(self._source.take_while(pattern))
             char = yield from self._source.peek()
             if not char or not pattern.fullmatch(char):
                 return
 
-    def _marked(self) -> Calls:
-        """Where calls go that are calls by their markup."""
+    def _marked_calls(self) -> Calls:
+        """The output for calls that their markup identifies."""
         self._forget_trial()
         return self._calls
 
-    def _unmarked(self) -> Calls:
-        """Where calls go that could be ordinary text: if text stands before them, they count only at the end."""
+    def _unmarked_calls(self) -> Calls:
+        """The output for calls that could be ordinary text: if text stands before them, they count only at the end."""
         if self._trial is None and not self._calls.said_text:
             return self._calls
         if self._trial is None:
@@ -235,9 +238,9 @@ class Scanner:
     def _forget_trial(self) -> None:
         if self._trial is not None:
             forgotten, self._trial = self._trial, None
-            self._calls.text(forgotten.read)
+            self._calls.text(forgotten.consumed)
 
     def _after_example(self) -> bool:
-        """Whether the text before this place announces an example."""
+        """True if the line before this place announces an example."""
         lines = self._tail.rstrip().lower().rsplit("\n", 1)
         return any(word in lines[-1] for word in EXAMPLE_WORDS)

@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.json_reader import Write, escape, repair
 from service.tool_calling.schema import property_types
 from service.tool_calling.source import SPACE, Cut, Reading, Source
@@ -40,29 +40,29 @@ class Tags(msgspec.Struct, frozen=True, kw_only=True):
 class TaggedCall:
     """Writes one call, argument by argument."""
 
-    def __init__(self, source: Source, calls: Calls, tags: Tags, name: str) -> None:
+    def __init__(self, source: Source, attempt: CallAttempt, tags: Tags, name: str) -> None:
         self._source = source
-        self._calls = calls
+        self._attempt = attempt
         self._tags = tags
-        self._tool = calls.tools.get(calls.offered(name))
+        self._tool = attempt.tools.get(attempt.offered(name))
         self._plain = re.compile(f"[^{re.escape(tags.argument_end[0])}\n]*")
         self._separator = ""
-        calls.start(name)
-        calls.write("{")
+        attempt.start(name)
+        attempt.write("{")
 
     def argument(self, name: str) -> Reading[None]:
         """Reads a value and its closing tag."""
-        self._calls.write(f'{self._separator}"{escape(name)}": ')
+        self._attempt.write(f'{self._separator}"{escape(name)}": ')
         self._separator = ", "
         types = property_types(self._tool, name)
         if types == {"string"}:
-            self._calls.write('"')
-            yield from self._value(lambda text: self._calls.write(escape(text)))
-            self._calls.write('"')
+            self._attempt.write('"')
+            yield from self._value(lambda text: self._attempt.write(escape(text)))
+            self._attempt.write('"')
         else:
             pieces: list[str] = []
             yield from self._value(pieces.append)
-            self._calls.write(typed("".join(pieces), types))
+            self._attempt.write(typed("".join(pieces), types))
 
     def end(self) -> Reading[None]:
         """The closing tag of the call. A text that ends without it has ended the call, if nothing was cut off."""
@@ -70,9 +70,9 @@ class TaggedCall:
         if not (yield from self._source.skip(self._tags.call_end)):
             if not (yield from self._ends_without_tag()):
                 yield from self._source.refuse()
-            self._calls.repaired()
-        self._calls.write("}")
-        self._calls.end()
+            self._attempt.repaired()
+        self._attempt.write("}")
+        self._attempt.end()
 
     def _ends_without_tag(self) -> Reading[bool]:
         if not (yield from self._source.peek()):

@@ -2,9 +2,8 @@
 
 import re
 
-from service.tool_calling.blocks import read_block
-from service.tool_calling.calls import Calls
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.calls import CallAttempt
+from service.tool_calling.family import Family, Opening, read_block
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import FENCE, read_arguments, read_end, read_fence, read_fence_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -20,11 +19,11 @@ CALL, SEPARATOR, CALL_END = _marker("tool call begin"), _marker("tool sep"), _ma
 _NAME = re.compile(r"[^<\n]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_block(source, calls, _read_call, call=CALL, end=BLOCK_END)
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_block(source, attempt, _read_call, call=CALL, end=BLOCK_END)
 
 
-def _read_call(source: Source, calls: Calls) -> Reading[None]:
+def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(SEPARATOR)
     yield from source.run(SPACE)
@@ -32,9 +31,9 @@ def _read_call(source: Source, calls: Calls) -> Reading[None]:
         name = (yield from source.run(_NAME)).strip()
         yield from source.run(SPACE)
     fenced = yield from read_fence(source)
-    yield from read_arguments(source, calls, name, CALL_END, FENCE)
+    yield from read_arguments(source, attempt, name, CALL_END, FENCE)
     yield from read_fence_end(source, fenced=fenced)
-    yield from read_end(source, calls, CALL_END)
+    yield from read_end(source, attempt, CALL_END)
 
 
 def knows(template: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from service.generation import Tool
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_calls
@@ -31,32 +31,32 @@ def openings(tools: Sequence[Tool]) -> tuple[Opening, ...]:
     )
 
 
-def read_bare(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_calls(source, calls, bare=True)
+def read_bare(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_calls(source, attempt, bare=True)
 
 
-def read_fenced(source: Source, calls: Calls) -> Reading[None]:
+def read_fenced(source: Source, attempt: CallAttempt) -> Reading[None]:
     info = yield from source.run(_INFO)
     if info.strip() not in INFO_STRINGS:
         raise Malformed
     yield from source.expect("\n")
-    yield from read_calls(source, calls, "```", bare=True)
+    yield from read_calls(source, attempt, "```", bare=True)
     yield from source.run(SPACE)
     yield from source.expect("```")
     yield from source.run(BLANK)
     if (yield from source.peek()) not in ("", "\n"):
         raise Malformed
-    calls.absorb()
+    attempt.absorb()
 
 
-def read_text_call(source: Source, calls: Calls) -> Reading[None]:
+def read_text_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from source.run(_NAME)
     yield from source.expect("(")
     yield from source.run(SPACE)
     if (yield from source.peek()) != "{":
         yield from source.refuse()
-    calls.start(name)
-    yield from JsonReader(source, calls.repaired, (")",)).value(calls.write)
+    attempt.start(name)
+    yield from JsonReader(source, attempt.repaired, (")",)).value(attempt.write)
     yield from source.run(SPACE)
     yield from source.expect(")")
     yield from source.skip(";")
@@ -66,4 +66,4 @@ def read_text_call(source: Source, calls: Calls) -> Reading[None]:
         raise Cut
     if following not in ("", "\n"):
         raise Malformed  # a sentence about the call
-    calls.end()
+    attempt.end()

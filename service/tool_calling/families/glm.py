@@ -2,7 +2,7 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
@@ -14,15 +14,15 @@ _NAME = re.compile(r"[^<\s]*")
 _KEY = re.compile(r"[^<\n]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from source.run(SPACE)
     name = yield from source.run(_NAME)
-    if not (yield from source.peek()) and not any(tool.startswith(name) for tool in calls.tools):
+    if not (yield from source.peek()) and not any(tool.startswith(name) for tool in attempt.tools):
         raise Malformed  # a text that ends with talk about the tag
     yield from source.run(SPACE)
     if not name or not (yield from source.which((TAGS.argument, TAGS.call_end))):
         yield from source.refuse()
-    call = TaggedCall(source, calls, TAGS, name)
+    call = TaggedCall(source, attempt, TAGS, name)
     while (yield from source.skip(TAGS.argument)):
         key = (yield from source.run(_KEY)).strip()
         yield from source.expect(KEY_END)

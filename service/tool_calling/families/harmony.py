@@ -4,7 +4,7 @@
 import re
 from collections.abc import Callable
 
-from service.tool_calling.calls import NAMESPACE, Calls
+from service.tool_calling.calls import NAMESPACE, CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
@@ -17,18 +17,18 @@ _BODY = re.compile(r"[^<]*")
 _RECIPIENT = re.compile(r"\bto=(\S+)")
 
 
-def read_start(source: Source, calls: Calls) -> Reading[None]:
+def read_start(source: Source, attempt: CallAttempt) -> Reading[None]:
     header = yield from source.run(_HEADER)
     if (yield from source.skip(CHANNEL)):
         header += " "
-    yield from _read_message(source, calls, header)
+    yield from _read_message(source, attempt, header)
 
 
-def read_channel(source: Source, calls: Calls) -> Reading[None]:
-    yield from _read_message(source, calls, "")
+def read_channel(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from _read_message(source, attempt, "")
 
 
-def _read_message(source: Source, calls: Calls, header: str) -> Reading[None]:
+def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[None]:
     """From the channel's name to the message's end. `header` is what came before, where a recipient may stand too."""
     channel = yield from source.run(_HEADER)
     header += channel
@@ -38,33 +38,33 @@ def _read_message(source: Source, calls: Calls, header: str) -> Reading[None]:
     recipient = _RECIPIENT.search(header)
     if recipient:
         yield from source.run(SPACE)
-        yield from read_arguments(source, calls, _name(recipient[1], calls), *ENDS)
+        yield from read_arguments(source, attempt, _name(recipient[1], attempt), *ENDS)
         yield from source.run(SPACE)
         if (yield from source.skip(*ENDS)):
-            calls.absorb()
+            attempt.absorb()
     else:
-        calls.absorb()
-        yield from _pass(source, calls, calls.reasoning if channel.startswith("analysis") else calls.text)
+        attempt.absorb()
+        yield from _pass(source, attempt, attempt.reasoning if channel.startswith("analysis") else attempt.text)
 
 
-def _pass(source: Source, calls: Calls, write: Callable[[str], None]) -> Reading[None]:
+def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) -> Reading[None]:
     """The body of a message that is no call. It ends with its marker, or where another begins."""
     while (yield from source.peek()):
         write(source.take_while(_BODY))
         marker = yield from source.which((*ENDS, START, CHANNEL))
         if marker:
             source.take(len(marker) if marker in ENDS else 0)
-            calls.absorb()
+            attempt.absorb()
             return
         write(source.take(1))
-        calls.absorb()
+        attempt.absorb()
 
 
-def _name(recipient: str, calls: Calls) -> str:
+def _name(recipient: str, attempt: CallAttempt) -> str:
     """The tool's name; the content type `json` is sometimes written without a space after it."""
     name = recipient.removeprefix(NAMESPACE)
     glued = name.removesuffix("json")
-    return glued if name not in calls.tools and glued in calls.tools else name
+    return glued if name not in attempt.tools and glued in attempt.tools else name
 
 
 def knows(template: str) -> bool:

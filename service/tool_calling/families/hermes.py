@@ -1,6 +1,6 @@
 """Hermes 2 Pro, Qwen 2.5 and 3, and many more: `<tool_call>` around a JSON object."""
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import FENCE, read_calls, read_end, read_fence, read_fence_end
@@ -9,16 +9,16 @@ from service.tool_calling.source import SPACE, Reading, Source
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     """Now and then the opening is doubled, or the object is fenced in between."""
     yield from source.run(SPACE)
     while (yield from source.skip(OPEN)):
-        calls.repaired()
+        attempt.repaired()
         yield from source.run(SPACE)
     fenced = yield from read_fence(source)
-    yield from read_calls(source, calls, *((FENCE, CLOSE) if fenced else (CLOSE,)))
+    yield from read_calls(source, attempt, *((FENCE, CLOSE) if fenced else (CLOSE,)))
     yield from read_fence_end(source, fenced=fenced)
-    yield from read_end(source, calls, CLOSE)
+    yield from read_end(source, attempt, CLOSE)
 
 
 def knows(template: str) -> bool:

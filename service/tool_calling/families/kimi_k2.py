@@ -2,9 +2,8 @@
 
 import re
 
-from service.tool_calling.blocks import read_block
-from service.tool_calling.calls import NAMESPACE, Calls
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.calls import NAMESPACE, CallAttempt
+from service.tool_calling.family import Family, Opening, read_block
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -14,17 +13,17 @@ CALL, ARGUMENTS, CALL_END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>
 _ID = re.compile(r"[^<\n]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_block(source, calls, _read_call, call=CALL, end=SECTION_END)
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_block(source, attempt, _read_call, call=CALL, end=SECTION_END)
 
 
-def _read_call(source: Source, calls: Calls) -> Reading[None]:
+def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     call_id = (yield from source.run(_ID)).strip()
     name, colon, index = call_id.removeprefix(NAMESPACE).rpartition(":")
     yield from source.expect(ARGUMENTS)
     yield from source.run(SPACE)
-    yield from read_arguments(source, calls, name if colon and index.isdigit() else call_id, CALL_END)
-    yield from read_end(source, calls, CALL_END)
+    yield from read_arguments(source, attempt, name if colon and index.isdigit() else call_id, CALL_END)
+    yield from read_end(source, attempt, CALL_END)
 
 
 def knows(template: str) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls, read_end
@@ -17,33 +17,33 @@ _PYTHON_NAME = re.compile(r"[\w.-]*")
 _NAME = re.compile(r"[^<>\n]*")
 
 
-def read_tagged(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_calls(source, calls, *TURN_ENDS, TAG)
-    yield from read_end(source, calls, *TURN_ENDS)
+def read_tagged(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_calls(source, attempt, *TURN_ENDS, TAG)
+    yield from read_end(source, attempt, *TURN_ENDS)
 
 
-def read_builtin(source: Source, calls: Calls) -> Reading[None]:
+def read_builtin(source: Source, attempt: CallAttempt) -> Reading[None]:
     """The form for tools that the model was trained on: `brave_search.call(query="...")`."""
     yield from source.run(SPACE)
     name = yield from source.run(_PYTHON_NAME)
     if not name.endswith(CALL_METHOD):
         yield from source.refuse()
-    yield from read_keywords(source, calls, name.removesuffix(CALL_METHOD))
-    yield from read_end(source, calls, *TURN_ENDS)
+    yield from read_keywords(source, attempt, name.removesuffix(CALL_METHOD))
+    yield from read_end(source, attempt, *TURN_ENDS)
 
 
-def read_function(source: Source, calls: Calls) -> Reading[None]:
+def read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
     """The form that Llama's own prompts teach for custom functions."""
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)
-    yield from read_arguments(source, calls, name, FUNCTION_END)
-    yield from read_end(source, calls, FUNCTION_END)
+    yield from read_arguments(source, attempt, name, FUNCTION_END)
+    yield from read_end(source, attempt, FUNCTION_END)
 
 
-def read_bare(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_calls(source, calls, *TURN_ENDS, bare=True)
-    yield from read_end(source, calls, *TURN_ENDS)
+def read_bare(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_calls(source, attempt, *TURN_ENDS, bare=True)
+    yield from read_end(source, attempt, *TURN_ENDS)
 
 
 def knows(template: str) -> bool:

@@ -1,6 +1,6 @@
 """LM Studio's convention for models that were not trained on tools: `[TOOL_REQUEST]` around a JSON object."""
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_calls, read_end
@@ -9,9 +9,9 @@ from service.tool_calling.source import Reading, Source
 OPEN, CLOSE = "[TOOL_REQUEST]", "[END_TOOL_REQUEST]"
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_calls(source, calls, CLOSE)
-    yield from read_end(source, calls, CLOSE)
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_calls(source, attempt, CLOSE)
+    yield from read_end(source, attempt, CLOSE)
 
 
 def knows(template: str) -> bool:

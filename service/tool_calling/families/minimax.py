@@ -2,9 +2,8 @@
 
 import re
 
-from service.tool_calling.blocks import read_block
-from service.tool_calling.calls import Calls
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.calls import CallAttempt
+from service.tool_calling.family import Family, Opening, read_block
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -20,14 +19,14 @@ TAGS = Tags(
 _NAME = re.compile(r"[^<>\n]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_block(source, calls, _read_invoke, call=TAGS.call, end=CLOSE)
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_block(source, attempt, _read_invoke, call=TAGS.call, end=CLOSE)
 
 
-def _read_invoke(source: Source, calls: Calls) -> Reading[None]:
+def _read_invoke(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from _quoted(source)
     yield from source.run(SPACE)
-    call = TaggedCall(source, calls, TAGS, name)
+    call = TaggedCall(source, attempt, TAGS, name)
     while (yield from source.skip(TAGS.argument)):
         yield from call.argument((yield from _quoted(source)))
     yield from call.end()

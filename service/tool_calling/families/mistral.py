@@ -2,7 +2,7 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls
@@ -12,15 +12,15 @@ OPEN, CALL_ID, ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _NAME = re.compile(r"[A-Za-z0-9_.-]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from source.run(SPACE)
     if (yield from source.peek()) in ("[", "{"):
-        yield from read_calls(source, calls, OPEN)
+        yield from read_calls(source, attempt, OPEN)
     else:
-        yield from _read_named(source, calls)
+        yield from _read_named(source, attempt)
 
 
-def _read_named(source: Source, calls: Calls) -> Reading[None]:
+def _read_named(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from source.run(_NAME)
     if not name:
         yield from source.refuse()
@@ -28,7 +28,7 @@ def _read_named(source: Source, calls: Calls) -> Reading[None]:
         yield from source.run(_NAME)
     yield from source.skip(ARGUMENTS)  # lost where special tokens are not part of the text
     yield from source.run(SPACE)
-    yield from read_arguments(source, calls, name, OPEN)
+    yield from read_arguments(source, attempt, name, OPEN)
 
 
 def knows(template: str) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 
-from service.tool_calling.calls import Calls
+from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_calls, read_end
@@ -14,43 +14,43 @@ CLOSES = ("<|tool_call_end|>", "<|python_end|>")
 _NAME = re.compile(r"[\w.-]*")
 
 
-def read_marked(source: Source, calls: Calls) -> Reading[None]:
+def read_marked(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from source.run(SPACE)
-    yield from _read_list(source, calls, bare=False)
-    yield from read_end(source, calls, *CLOSES)
+    yield from _read_list(source, attempt, bare=False)
+    yield from read_end(source, attempt, *CLOSES)
 
 
-def read_marked_json(source: Source, calls: Calls) -> Reading[None]:
+def read_marked_json(source: Source, attempt: CallAttempt) -> Reading[None]:
     """LFM2 writes JSON between its markers when it is told to."""
-    yield from read_calls(source, calls, *CLOSES)
-    yield from read_end(source, calls, *CLOSES)
+    yield from read_calls(source, attempt, *CLOSES)
+    yield from read_end(source, attempt, *CLOSES)
 
 
-def read_bare(source: Source, calls: Calls) -> Reading[None]:
-    yield from _read_list(source, calls, bare=True)
+def read_bare(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from _read_list(source, attempt, bare=True)
 
 
-def _read_list(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
+def _read_list(source: Source, attempt: CallAttempt, *, bare: bool) -> Reading[None]:
     in_list = yield from source.skip("[")
     while True:
-        calls.begin()
+        attempt.begin()
         yield from source.run(SPACE)
-        yield from _read_call(source, calls, bare=bare)
+        yield from _read_call(source, attempt, bare=bare)
         yield from source.run(SPACE)
         comma = yield from source.skip(",")
         yield from source.run(SPACE)
         closed = in_list and (yield from source.skip("]"))
         if closed or comma:
-            calls.absorb()
+            attempt.absorb()
         if closed or not (in_list and comma):
             return
 
 
-def _read_call(source: Source, calls: Calls, *, bare: bool) -> Reading[None]:
+def _read_call(source: Source, attempt: CallAttempt, *, bare: bool) -> Reading[None]:
     name = yield from source.run(_NAME)
-    if bare and name not in calls.tools:
+    if bare and name not in attempt.tools:
         yield from source.refuse()
-    yield from read_keywords(source, calls, name)
+    yield from read_keywords(source, attempt, name)
 
 
 def knows(template: str) -> bool:

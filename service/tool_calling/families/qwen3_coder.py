@@ -2,9 +2,8 @@
 
 import re
 
-from service.tool_calling.blocks import read_block
-from service.tool_calling.calls import Calls
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.calls import CallAttempt
+from service.tool_calling.family import Family, Opening, read_block
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -21,17 +20,17 @@ TAGS = Tags(
 _NAME = re.compile(r"[^<>\n]*")
 
 
-def read(source: Source, calls: Calls) -> Reading[None]:
-    yield from read_block(source, calls, _read_function, call=TAGS.call, end=CLOSE)
+def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+    yield from read_block(source, attempt, _read_function, call=TAGS.call, end=CLOSE)
 
 
-def _read_function(source: Source, calls: Calls) -> Reading[None]:
+def _read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)
     if not (yield from source.which(TAGS.after_argument)):
         yield from source.refuse()
-    call = TaggedCall(source, calls, TAGS, name)
+    call = TaggedCall(source, attempt, TAGS, name)
     while (yield from source.skip(TAGS.argument)):
         parameter = (yield from source.run(_NAME)).strip()
         yield from source.expect(">")
