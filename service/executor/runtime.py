@@ -13,7 +13,7 @@ from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.executor.speculation.drafter import DraftTally
 from service.settings import Settings
-from service.tool_calling.watch import CallTally, CallWatch
+from service.tool_calling.watch import CallTally
 
 if TYPE_CHECKING:
     from service.executor.loading.model import LoadedModel
@@ -109,6 +109,7 @@ def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallT
     from service.executor.output.text import Vocabulary
     from service.tool_calling import StreamParser
     from service.tool_calling.instructions import offered_tools
+    from service.tool_calling.watch import CallWatch
 
     vocabulary = Vocabulary(loaded.tokenizer)
     markers, family = prompts.reasoning, prompts.tool_family

@@ -1,4 +1,4 @@
-"""Looks after the calls that a model makes: checks them against their tools' schemas, and keeps count."""
+"""Checks the calls of an answer against their tools' schemas, and counts them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,8 @@ import msgspec
 
 from service.events import Event, ToolCallAbandoned, ToolCallDelta, ToolCallStarted
 from service.generation import Tool, ToolCall
+from service.tool_calling.arguments import mismatches
 from service.tool_calling.calls import Counts
-from service.tool_calling.schema import check
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,7 @@ class CallTally(msgspec.Struct):
 
 
 class CallWatch:
-    """Watches the events of one answer. A call that does not fit is still sent to the client; it is logged by tool name
-    and counted."""
+    """Watches the events of one answer. A call that does not fit its schema is logged and counted, and still sent."""
 
     def __init__(self, tools: Sequence[Tool], tally: CallTally) -> None:
         self._tools = {tool.name: tool for tool in tools}
@@ -46,7 +45,7 @@ class CallWatch:
                 self._open = event
 
     def finish(self, counts: Counts) -> None:
-        """`counts` are the parser's, for this answer."""
+        """Adds the parser's `counts` of this answer to the tally."""
         self._close()
         self._tally.repaired += counts.repairs
         self._tally.cut += counts.cut_calls
@@ -60,7 +59,7 @@ class CallWatch:
         tool = self._tools.get(opened.name) if opened is not None else None
         if opened is None or tool is None:
             return
-        mismatches = check(ToolCall(opened.id, opened.name, arguments), tool)
-        if mismatches:
+        found = mismatches(ToolCall(opened.id, opened.name, arguments), tool)
+        if found:
             self._tally.mismatched += 1
-            log.warning("A call of the tool %s does not fit its schema in %d places", opened.name, len(mismatches))
+            log.warning("A call of the tool %s does not fit its schema in %d places", opened.name, len(found))
