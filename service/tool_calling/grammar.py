@@ -1,20 +1,18 @@
-"""The grammar of what a request allows its answer to be, where it promises anything: a required call, the arguments of
-strict tools, JSON under a schema. It is text, as llguidance reads it (its dialect of Lark, with `%json` for schemas).
+"""The grammar that a request imposes on its answer, as text in llguidance's dialect of Lark (`%json` for schemas).
 
-What is enforced: `tool_choice` required or named, one block of calls and nothing else, with arguments under the tools'
-schemas; a tool that is not `strict` is held to what of its schema can be enforced. Strict tools with `tool_choice`
-auto: text stays free, and calls are held to their form as soon as their marker is written. `response_format`: one JSON
-document, or calls where there are tools. A model that reasons may do so first.
+`tool_choice` required or named gives one block of calls and nothing else; a tool that is not `strict` is held to the
+part of its schema that can be enforced. Strict tools with `tool_choice` auto leave text free and hold a call to its
+form once its marker is written. `response_format` gives one JSON document, or calls if there are tools. Reasoning may
+come first.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from service.generation import GenerationRequest, Tool
-from service.tool_calling.closing import argument_schema, closed
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.instructions import offered_tools
@@ -23,16 +21,18 @@ from service.tool_calling.text_values import ANYTHING, enforced_text, escape, li
 
 TEXT = f"/{ANYTHING}/"
 Spell = Callable[[str], Sequence[str | int]]
-"""Markup as the tokenizer has it: text, and the ids of special tokens, which no text can stand for."""
+"""Splits markup into text and the ids of special tokens, which no text can produce."""
 
 _GAP = '("\\n" | "\\n\\n")?'
 # A line break may be followed by an indentation; more white space would only let a small model run on for ever.
 _JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
+_OPEN = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"})
+_COMBINED = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"})
 _JSON_ESCAPES = {"json_allow_general_unicode_escapes": True}
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """How reasoning opens and closes; `inside`: it has been opened already."""
+    """How reasoning opens and closes; with `inside` the prompt has opened it."""
 
     opens: str
     closes: str
@@ -40,15 +40,15 @@ class Thought(msgspec.Struct, frozen=True):
 
 
 def is_constrained(request: GenerationRequest) -> bool:
-    """Whether the request promises anything of its answer's form."""
+    """True if the request restricts the form of its answer."""
     tools = offered_tools(request)
     called = bool(tools) and request.tool_choice.mode == "required"
     return called or request.response_format is not None or any(tool.strict for tool in tools)
 
 
 def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell, thought: Thought | None) -> str:
-    """The grammar of a request that `is_constrained`. `family` is the model's format of calls, or None: then calls are
-    bare JSON objects, which every parser reads. Raises ValueError for what the format cannot express."""
+    """The grammar of a request that `is_constrained`. Without a `family` calls are bare JSON objects, which every
+    parser reads. Raises ValueError for a schema that the family's format cannot enforce."""
     return _AnswerGrammar(request, family, spell).text(thought)
 
 
@@ -58,13 +58,40 @@ def schema_grammar(schema: dict[str, Any]) -> str:
 
 
 def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
-    """The schemas that must be enforced to the letter, by the request's field that they stand in."""
+    """The schemas that must be enforced exactly, by their field in the request."""
     schemas = {
         f"tools[{i}].function.parameters": tool.parameters for i, tool in enumerate(request.tools) if tool.strict
     }
     if request.response_format is not None and request.response_format.schema is not None:
         schemas["response_format.json_schema.schema"] = request.response_format.schema
     return schemas
+
+
+def closed(schema: Any) -> Any:
+    """The schema with `additionalProperties` false in objects that name properties and do not mention others.
+
+    A model that may invent properties does so until its tokens run out. Everything that fits the result fits the
+    schema. Combined schemas stay as they are: two closed ones may exclude each other.
+    """
+    if not isinstance(schema, Mapping) or _COMBINED & schema.keys():
+        return schema
+    result = dict(schema)
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping):
+        result["properties"] = {name: closed(value) for name, value in properties.items()}
+        if properties and not _OPEN & schema.keys():
+            result["additionalProperties"] = False
+    if "items" in schema:
+        result["items"] = closed(schema["items"])
+    return result
+
+
+def argument_schema(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The schema of one argument, with the definitions that it may refer to."""
+    properties = parameters.get("properties")
+    schema = properties.get(name) if isinstance(properties, Mapping) else None
+    definitions = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
+    return {**definitions, **schema} if isinstance(schema, Mapping) else {}
 
 
 class _AnswerGrammar:
@@ -97,11 +124,10 @@ class _AnswerGrammar:
         return self._free()
 
     def _calls(self, tools: Sequence[Tool], *, single: bool) -> str:
-        """One block of calls in one of the family's forms."""
         return self._rules.rule(" | ".join(self._block(form, tools, single=single) for form in self._forms))
 
     def _block(self, form: CallForm, tools: Sequence[Tool], *, single: bool, opened: str = "") -> str:
-        """`opened` is what of the block has been written already."""
+        """`opened` is the part of the block that is written already."""
         rules = self._rules
         begin = form.begin.removeprefix(opened)
         before = form.before.removeprefix(opened) if not form.begin else form.before
@@ -118,7 +144,7 @@ class _AnswerGrammar:
         return f"{rules.literal(before, tool.name)} {written} {rules.literal(form.after, tool.name)}"
 
     def _free(self) -> str:
-        """Text, and calls in it."""
+        """Text with calls in it."""
         rules = self._rules
         if self._family is not None and self._family.answer:
             return rules.rule(
@@ -126,7 +152,7 @@ class _AnswerGrammar:
                 + rules.terminal(TEXT)
             )
         trigger = self._forms[0].trigger
-        if not trigger:  # calls stand alone, and begin as no text would
+        if not trigger:  # calls stand alone, and begin with a bracket, which text may not
             text = rules.terminal(r"/[ \t\n]*([^ \t\n{\[](?s:.*))?/")
             return rules.rule(f"{self._calls(self._tools, single=False)} | {text}")
         blocks = (self._block(form, self._tools, single=not form.begin, opened=trigger) for form in self._forms)
@@ -134,7 +160,7 @@ class _AnswerGrammar:
 
 
 class _Arguments:
-    """The arguments of one tool. Where `lenient`, what cannot be enforced is left out."""
+    """The arguments of one tool. If `lenient`, restrictions that cannot be enforced are left out."""
 
     def __init__(self, rules: "_Rules", tool: Tool, *, lenient: bool) -> None:
         self._rules = rules
@@ -146,7 +172,7 @@ class _Arguments:
         return self._rules.rule(_json(closed(schema), lenient=self._lenient))
 
     def one_by_one(self, form: ArgumentForm) -> str:
-        """The arguments in the order of the schema; those that are not required may be left out."""
+        """The arguments in the order of the schema; optional ones may be missing."""
         properties: dict[str, Any] = self._tool.parameters.get("properties") or {}
         required = self._tool.parameters.get("required") or ()
         separator = self._rules.literal(form.separator)
@@ -165,7 +191,7 @@ class _Arguments:
         return f"{self._rules.literal(form.before, name)} {self._value(form, name)}"
 
     def _value(self, form: ArgumentForm, name: str) -> str:
-        """A value, and what stands after it."""
+        """A value and its closing markup."""
         rules = self._rules
         schema = closed(argument_schema(self._tool.parameters, name))
         if form.values == "json":
@@ -181,7 +207,7 @@ class _Arguments:
 
 
 class _Rules:
-    """The rules of a grammar, each added once under a name of its own."""
+    """The rules of a grammar, each under a name of its own; equal rules are one."""
 
     def __init__(self, spell: Spell) -> None:
         self._spell = spell
@@ -197,23 +223,23 @@ class _Rules:
         return self._add("T", f": {body}")
 
     def literal(self, text: str, name: str = "") -> str:
-        """`text` with `name` in it, and a number where it says `{index}`."""
+        """`text` with `name` for `{name}` and any number for `{index}`."""
         pieces = text.replace("{name}", name).split("{index}")
         return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
 
     def until(self, end: str, text: str = TEXT) -> str:
-        """`text`, which is a terminal, up to the first `end`, and that."""
+        """The terminal `text` up to the first `end`, which is included."""
         first, *rest = self._spell(end)
         written = " ".join(map(_written, rest))
         if isinstance(first, int):
             return f"{self.terminal(text)} {_written(first)} {written}"
         ended = f"{text} /{escape(first)}/"
         if text != TEXT:
-            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, also where `text` asks for more
+            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, even if `text` matches beyond it
         return f"{self.rule(self.terminal(ended), '[lazy]')} {written}"
 
     def without(self, marker: str) -> str:
-        """Text that does not have `marker` in it."""
+        """Text without `marker`."""
         first = self._spell(marker)[0]
         if isinstance(first, int):
             return self.terminal(TEXT)
@@ -233,7 +259,7 @@ def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:
 
 
 def _free_arguments(tool: Tool) -> Tool:
-    """The tool with no more said of its arguments than their names and types."""
+    """The tool with only the names and types of its arguments."""
     properties = {
         name: {"type": sorted(property_types(tool, name))} for name in tool.parameters.get("properties") or ()
     }

@@ -10,7 +10,7 @@ from llguidance import LLTokenizer
 from service.generation import GenerationRequest, ResponseFormat, Tool, ToolCall, ToolChoice
 from service.tool_calling import FAMILIES, parse
 from service.tool_calling.form import CallForm
-from service.tool_calling.grammar import Thought, answer_grammar, is_constrained
+from service.tool_calling.grammar import Thought, answer_grammar, argument_schema, closed, is_constrained
 from tests.tool_calling.documents import accepts, spell, walk
 
 TEXT_FAMILIES = [*FAMILIES, None]
@@ -145,3 +145,32 @@ def test_special_tokens_are_named_by_their_ids() -> None:
 )
 def test_only_promises_constrain(request_: GenerationRequest, expected: bool) -> None:
     assert is_constrained(request_) is expected
+
+
+OPEN = {"type": "object", "properties": {"a": {"type": "integer"}}}
+CLOSED = {**OPEN, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (OPEN, CLOSED),
+        (CLOSED, CLOSED),
+        ({**OPEN, "additionalProperties": True}, {**OPEN, "additionalProperties": True}),
+        ({**OPEN, "patternProperties": {}}, {**OPEN, "patternProperties": {}}),
+        ({"type": "object"}, {"type": "object"}),
+        ({"type": "array", "items": OPEN}, {"type": "array", "items": CLOSED}),
+        ({"properties": {"o": OPEN}}, {"properties": {"o": CLOSED}, "additionalProperties": False}),
+        ({"allOf": [OPEN, OPEN]}, {"allOf": [OPEN, OPEN]}),
+        (True, True),
+    ],
+)
+def test_objects_that_name_their_properties_are_closed(schema: Any, expected: Any) -> None:
+    assert closed(schema) == expected
+    assert closed(expected) == expected
+
+
+def test_an_argument_keeps_the_definitions_that_it_refers_to() -> None:
+    parameters = {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "null"}}}
+    assert argument_schema(parameters, "a") == {"$ref": "#/$defs/x", "$defs": {"x": {"type": "null"}}}
+    assert argument_schema(parameters, "b") == {}
