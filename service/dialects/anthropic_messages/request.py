@@ -13,6 +13,7 @@ from service.dialects.anthropic_messages.messages import TextBlock, WireMessage,
 from service.dialects.anthropic_messages.tools import AnyToolChoice, read_tool_choice
 from service.dialects.base import ClientRequest
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, decode
+from service.dialects.sampling import temperature_and_top_p
 from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking, Tool
 
 ToolReader = Callable[[bytes], tuple[Tool, ...]]
@@ -112,11 +113,7 @@ def _client_request(
 
 
 def _sampling(asked: CountRequest, defaults: SamplingParams) -> SamplingParams:
-    """A `top_p` of 0 keeps the likeliest token alone, which is what greedy decoding does."""
-    temperature = defaults.temperature if asked.temperature is None else asked.temperature
-    top_p = defaults.top_p if asked.top_p is None else asked.top_p
-    if top_p == 0:
-        temperature, top_p = 0.0, 1.0
+    temperature, top_p = temperature_and_top_p(asked.temperature, asked.top_p, defaults)
     top_k = defaults.top_k if asked.top_k is None else asked.top_k
     return msgspec.structs.replace(defaults, temperature=temperature, top_p=top_p, top_k=top_k)
 

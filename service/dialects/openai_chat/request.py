@@ -20,6 +20,7 @@ from service.dialects.openai_chat.tools import (
     read_functions,
     read_tool_choice,
 )
+from service.dialects.sampling import temperature_and_top_p
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking, Tool, ToolChoice
 
@@ -167,11 +168,7 @@ def _calling(asked: ChatRequest, read_tools: Callable[[bytes], tuple[Tool, ...]]
 
 
 def _sampling(asked: ChatRequest, defaults: SamplingParams) -> SamplingParams:
-    """A `top_p` of 0 keeps the likeliest token alone, which is what greedy decoding does."""
-    temperature = defaults.temperature if asked.temperature is None else asked.temperature
-    top_p = defaults.top_p if asked.top_p is None else asked.top_p
-    if top_p == 0:
-        temperature, top_p = 0.0, 1.0
+    temperature, top_p = temperature_and_top_p(asked.temperature, asked.top_p, defaults)
     return SamplingParams(
         temperature=temperature,
         top_p=top_p,
