@@ -1,10 +1,10 @@
-"""Folders of ours on disk: owner-only, locked between processes, and never seen half-written."""
+"""Our folders on disk: owner-only, locked between processes, never seen half-written."""
 
 import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FOLDER_MODE = 0o700
@@ -12,9 +12,8 @@ FILE_MODE = 0o600
 
 
 def private_folder(path: Path) -> Path:
-    """Makes `path` and whatever is missing above it, for the owner alone. `Path.mkdir` would give its mode to the
-    last folder only."""
-    for folder in (*reversed(path.parents), path):
+    """Makes `path` and its missing parents, all for the owner alone."""
+    for folder in (*reversed(path.parents), path):  # `Path.mkdir` gives its mode to the last folder only
         if not folder.exists():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     return path
@@ -22,7 +21,7 @@ def private_folder(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`; `on_wait` is called once if another process has it. The lock ends with its process,
+    """Holds the lock file `path`, and calls `on_wait` once if another process holds it. The lock ends with its process,
     however that ends."""
     private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
@@ -38,9 +37,9 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def publish_folder(built: Path, target: Path) -> None:
-    """Moves a finished folder to its place in one step, on disk before it can be seen. Replaces an older one.
+    """Moves a finished folder to its place, replacing an older one; its content is synced to disk first.
 
-    `built` and `target` are on one file system. Two processes at once need a lock around it.
+    `built` and `target` are on one file system. The caller holds a lock.
     """
     for path in (*built.rglob("*"), built):
         path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
@@ -50,6 +49,15 @@ def publish_folder(built: Path, target: Path) -> None:
         shutil.rmtree(target)
     built.rename(target)
     _sync(target.parent)
+
+
+def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files below `folder`. Others may change it meanwhile: files and folders that vanish are left out."""
+    for place, _, names in os.walk(folder):  # `Path.rglob` raises for a folder that vanishes
+        for name in names:
+            path = Path(place, name)
+            with suppress(OSError):
+                yield path, path.stat()
 
 
 def write_file(path: Path, content: bytes) -> None:

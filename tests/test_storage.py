@@ -1,10 +1,12 @@
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from service.storage import locked, private_folder, publish_folder, write_file
+from service.storage import files_under, locked, private_folder, publish_folder, write_file
 
 HOLD_LOCK = """
 import sys
@@ -65,3 +67,26 @@ def test_the_lock_waits_until_its_holder(end: str, tmp_path: Path) -> None:
             assert waited == [True]
     with locked(lock, lambda: pytest.fail("nobody holds it any more")):
         pass
+
+
+def test_a_folder_is_walked_while_others_change_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            folders = [tmp_path / str(i) / "a" / "b" for i in range(5)]
+            for folder in folders:
+                folder.mkdir(parents=True)
+                (folder / "file").touch()
+            for folder in folders:
+                shutil.rmtree(folder.parents[1])
+
+    other = threading.Thread(target=churn)
+    other.start()
+    try:
+        for _ in range(300):
+            assert (tmp_path / "kept", 5) in [(path, status.st_size) for path, status in files_under(tmp_path)]
+    finally:
+        over.set()
+        other.join()

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from service.storage import FILE_MODE, FOLDER_MODE, private_folder
+from service.storage import FILE_MODE, FOLDER_MODE, files_under, private_folder
 
 logger = logging.getLogger("anyclaude.traces")
 
@@ -82,7 +82,7 @@ class TraceWriter:
 
     def _existing(self) -> list[tuple[Path, int]]:
         private_folder(self._folder).chmod(FOLDER_MODE)
-        return [(path, path.stat().st_size) for path in sorted(self._folder.glob("*.json"))]
+        return sorted((path, status.st_size) for path, status in files_under(self._folder) if path.suffix == ".json")
 
     def _store(self, exchange: Exchange) -> None:
         content = render(exchange)

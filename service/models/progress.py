@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from service.storage import files_under
+
 POLL_SECONDS = 0.2
 
 
@@ -101,10 +103,4 @@ def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> It
 
 
 def _size_under(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # renamed or removed since it was listed
-            continue
-    return total
+    return sum(status.st_size for _, status in files_under(folder))

@@ -22,7 +22,7 @@ from service.executor.prefix.file import (
 )
 from service.executor.prefix.tree import Node
 from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
-from service.storage import FOLDER_MODE, private_folder
+from service.storage import FOLDER_MODE, files_under, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -214,12 +214,11 @@ class PrefixStore:
     def _scan(self, folder: Path) -> list[StoredRun]:
         """Takes stock of what is there, the least recently used first."""
         found: list[tuple[float, int, Path]] = []
-        for path in folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                if path.suffix == SUFFIX:
-                    found.append((status.st_mtime, status.st_size, path))
-                elif path.suffix == DRAFT_SUFFIX and status.st_mtime < time.time() - DRAFT_SECONDS:
+        for path, status in files_under(folder):
+            if path.suffix == SUFFIX:
+                found.append((status.st_mtime, status.st_size, path))
+            elif path.suffix == DRAFT_SUFFIX and status.st_mtime < time.time() - DRAFT_SECONDS:
+                with contextlib.suppress(OSError):
                     path.unlink()
         runs: list[StoredRun] = []
         for _, size, path in sorted(found):
