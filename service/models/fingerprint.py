@@ -1,35 +1,41 @@
-"""One digest of everything in a model's folder that can change an answer: part of every response-cache key."""
+"""One digest of every file in a model's folder that can change an answer; it is part of every response-cache key."""
 
 import hashlib
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from service.models.errors import InvalidModel
 from service.storage import write_file
 
-# Weights and adapters; config, generation config (it names the tokens that end an answer) and tokenizer; templates.
+# Weights and adapters; config, generation config (it names the tokens that end an answer), tokenizer; templates.
 SUFFIXES = frozenset((".safetensors", ".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken"))
 TEMPLATE_FOLDER = "additional_chat_templates"
 
+# Smaller files are read at every start: that takes a millisecond each, and needs no trust in their times.
+REMEMBERED_BYTES = 1_000_000
+
 
 class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """The SHA-256 of a file as it was when its size, time and inode were these."""
+    """The SHA-256 of a file with this size, these times and this inode. Users can set `mtime_ns` but not `ctime_ns`,
+    so an edit in place shows."""
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     sha256: str
 
 
-Memory = dict[str, FileDigest]
+Digests = dict[str, FileDigest]
 
 
 def fingerprint(folder: Path, home: Path) -> str:
-    """SHA-256 over names and contents, in hexadecimal: the same wherever the folder lies.
+    """SHA-256 over names and contents, in hexadecimal; it does not depend on the folder's place.
 
-    Digests of files are remembered under `home`, so that weights are read once, not at every start; a `home` that
-    cannot be written costs just that. Raises InvalidModel when a file cannot be read.
+    The digests of large files are kept under `home`, so that weights are read once and not at every start. Raises
+    InvalidModel if a file cannot be read.
     """
     memory_file = home / "models" / ".digests" / f"{hashlib.sha256(bytes(folder.absolute())).hexdigest()}.json"
     known = _recall(memory_file)
@@ -44,31 +50,33 @@ def fingerprint(folder: Path, home: Path) -> str:
 
 def _files(folder: Path) -> list[Path]:
     candidates = (*folder.iterdir(), *folder.glob(f"{TEMPLATE_FOLDER}/*"))
-    return [file for file in candidates if file.suffix in SUFFIXES and file.is_file() and file.name[0] != "."]
+    return [file for file in candidates if file.suffix.lower() in SUFFIXES and file.is_file() and file.name[0] != "."]
 
 
-def _digest(file: Path, folder: Path, known: Memory) -> FileDigest:
+def _digest(file: Path, folder: Path, known: Digests) -> FileDigest:
     status = file.stat()
-    before = known.get(file.relative_to(folder).as_posix())
-    if before is not None and (before.size, before.mtime_ns, before.inode) == (
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ino,
-    ):
+    found = FileDigest(
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
+        sha256="",
+    )
+    before = known.get(file.relative_to(folder).as_posix(), found)
+    if status.st_size >= REMEMBERED_BYTES and before.sha256 and replace(before, sha256="") == found:
         return before
     with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    return FileDigest(size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino, sha256=sha256)
+        return replace(found, sha256=hashlib.file_digest(opened, "sha256").hexdigest())
 
 
-def _recall(memory_file: Path) -> Memory:
+def _recall(memory_file: Path) -> Digests:
     try:
-        return msgspec.json.decode(memory_file.read_bytes(), type=Memory)
+        return msgspec.json.decode(memory_file.read_bytes(), type=Digests)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
 
 
-def _remember(memory_file: Path, digests: Memory) -> None:
+def _remember(memory_file: Path, digests: Digests) -> None:
     try:
         write_file(memory_file, msgspec.json.encode(digests))
     except OSError:

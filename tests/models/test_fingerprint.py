@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.models.errors import InvalidModel
-from service.models.fingerprint import fingerprint
+from service.models.fingerprint import REMEMBERED_BYTES, fingerprint
 from tests.models.test_folder import write_model
 
 
@@ -34,6 +35,7 @@ def model(tmp_path: Path) -> Path:
         "tokenizer.model",
         "adapters.safetensors",
         "adapter_config.json",
+        "TOKENIZER.JSON",
     ],
 )
 def test_every_file_that_changes_the_answer_changes_it(name: str, model: Path, home: Path) -> None:
@@ -63,14 +65,27 @@ def test_a_copy_elsewhere_has_the_same(model: Path, home: Path, tmp_path: Path) 
     assert fingerprint(copy, home) == fingerprint(model, home) == fingerprint(model, tmp_path / "another home")
 
 
-def test_files_that_look_the_same_are_not_read_again(model: Path, home: Path) -> None:
-    before = fingerprint(model, home)
+@pytest.mark.parametrize(("size", "again"), [(REMEMBERED_BYTES, False), (REMEMBERED_BYTES - 1, True)])
+def test_only_small_files_are_read_again(size: int, again: bool, model: Path, home: Path) -> None:
     weights = model / "model.safetensors"
-    status, content = weights.stat(), weights.read_bytes()
-    weights.write_bytes(b"\xff" * len(content))
+    weights.write_bytes(bytes(size))
+    before = fingerprint(model, home)
+    (remembered,) = (home / "models" / ".digests").iterdir()
+    digests = json.loads(remembered.read_bytes())
+    digests[weights.name]["sha256"] = "0" * 64
+    remembered.write_text(json.dumps(digests))
+    assert (fingerprint(model, home) == before) is again
+
+
+@pytest.mark.parametrize("size", [10, REMEMBERED_BYTES])
+def test_an_edit_in_place_shows_whatever_its_times_are(size: int, model: Path, home: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(bytes(size))
+    before = fingerprint(model, home)
+    status = weights.stat()
+    with weights.open("r+b") as file:
+        file.write(b"x")
     os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fingerprint(model, home) == before
-    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert fingerprint(model, home) != before
 
 
