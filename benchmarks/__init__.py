@@ -1,6 +1,8 @@
-"""What the service costs and what it saves, measured: `python -m benchmarks [CASE ...]`.
+"""Measures what the service costs and what it saves: `python -m benchmarks [CASE ...]`.
 
-A case lives in one file of `benchmarks.cases`. Every run of it is a fresh process with fresh servers, and its ratios
-are made within one run, of rounds that alternate between us and what we are compared with: a machine that slows down
-half-way slows both sides.
+`cases/` holds one case a file, `case.py` the types that a case uses. `runner.py` runs a case in fresh processes
+(`one_run.py`), `report.py` and `plots.py` publish the figures. `processes.py` starts the servers under measurement,
+`peers/` holds what they are compared with, `http_client.py` makes the load.
+
+A ratio comes from rounds of one run that alternate between both sides, so a machine that slows down slows both.
 """

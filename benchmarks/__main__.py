@@ -1,5 +1,3 @@
-"""The command: runs cases, shows and stores what they measured."""
-
 import signal
 import sys
 from pathlib import Path
@@ -28,7 +26,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 )
 def benchmarks(names: tuple[str, ...], quick: bool, output: Path | None) -> None:
     """Run the benchmarks, or those named. Exit code 1: a case failed, or a full run missed a target."""
-    # As Ctrl-C does, SIGTERM must take along what runs.
+    # SIGTERM exits through `sys.exit`, so that the processes of a run are ended as they are on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
     chosen = {name: cases.load(name) for name in names or cases.names()}
@@ -53,7 +51,7 @@ def benchmarks(names: tuple[str, ...], quick: bool, output: Path | None) -> None
 
 
 def store(result: Result, case: Case, output: Path | None, document: Path) -> None:
-    """A full run goes to the project's own results and `document`, unless it was told to go elsewhere."""
+    """Writes the JSON. A full run without `output` also updates the project's own results and `document`."""
     if result.quick and output is None:
         return
     folder = output or RESULTS

@@ -1,4 +1,4 @@
-"""What a case declares, and what a run of it gives back."""
+"""The types that a case declares and returns."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Verdict = Literal["met", "missed", ""]
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of a case. `unit` is `x` for ratios. Without a bound it is there to be read, not judged."""
+    """One figure of a case. `unit` is `x` for ratios. A measure without a bound is reported but not judged."""
 
     name: str
     unit: str = "x"
@@ -32,8 +32,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `scratch` is a folder of its own that goes away after it; `quick` asks for as little work as shows
-    that the case works."""
+    """One run. `scratch` is deleted afterwards; `quick` asks for the least work that shows the case works."""
 
     scratch: Path
     quick: bool = False
@@ -43,11 +42,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unavailable(Exception):
-    """The case cannot be run here. The message says what is missing, and how to get it."""
+    """The case cannot run here. The message names what is missing and how to get it."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the figures come from: enough to read them by, and nothing that names the machine."""
+    """The conditions of a measurement. Nothing in it identifies the machine."""
 
     date: str
     system: str
@@ -57,7 +56,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measure over all runs; `values` has one for each run, `median` is theirs."""
+    """One measure over all runs: `values` holds one value a run."""
 
     name: str
     unit: str
@@ -68,7 +67,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One case: `benchmarks/results/NAME.json`."""
+    """The content of `benchmarks/results/NAME.json`."""
 
     case: str
     title: str
@@ -77,7 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     figures: tuple[Figure, ...]
 
     def median(self, name: str) -> float:
-        """Raises KeyError when there is no such figure."""
+        """Raises KeyError if there is no such figure."""
         for figure in self.figures:
             if figure.name == name:
                 return figure.median
@@ -85,9 +84,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """`run` measures once, in a process of its own, and gives a value for every measure by name. `timeout_seconds`
-    bounds one run. `tables` writes the result as Markdown where one table of all measures would not do; `plots` draws
-    it into a folder and names the files."""
+    """`run` measures once, in its own process, and returns a value for each measure by name. `timeout_seconds` limits
+    one run. `tables` renders the result as Markdown instead of one table of all measures; `plots` draws into a folder
+    and returns the files."""
 
     title: str
     measures: tuple[Measure, ...]

@@ -1,4 +1,4 @@
-"""Conversations as clients have them, of made-up words, generated anew and alike each time."""
+"""Conversations of made-up words in the shapes that clients send. The same arguments give the same conversations."""
 
 import asyncio
 import random
@@ -11,11 +11,11 @@ from benchmarks.request_bodies import prose
 
 Body = dict[str, Any]
 Ask = Callable[[Body], Awaitable[str]]
-"""Sends a request, and returns the answer's text."""
+"""Sends a request and returns the answer's text."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of each kind of traffic there is. Words are about as many tokens."""
+    """The amount of each kind of traffic. A word is about one token."""
 
     agents: int = 2
     turns: int = 4
@@ -33,7 +33,7 @@ QUICK = Sizes(agents=2, turns=2, instruction_words=30, result_words=10, retried=
 
 
 async def agent_turns(ask: Ask, sizes: Sizes) -> None:
-    """Agents at the same time, alike in their instructions, each sending its whole conversation with every turn."""
+    """Concurrent agents with the same instructions, each of which sends its whole conversation with every turn."""
 
     async def agent(number: int) -> None:
         words = random.Random(number)  # noqa: S311
@@ -49,7 +49,7 @@ async def agent_turns(ask: Ask, sizes: Sizes) -> None:
 
 
 async def retries(ask: Ask, sizes: Sizes) -> None:
-    """The same request again when it has been answered: a client that lost the answer, a test that is run again."""
+    """The same request again after its answer, as from a client that lost it or a test that runs again."""
     for number in range(sizes.retried):
         body = _question(1000 + number, sizes)
         for _ in range(sizes.tries):
@@ -57,7 +57,7 @@ async def retries(ask: Ask, sizes: Sizes) -> None:
 
 
 async def same_from_several(ask: Ask, sizes: Sizes) -> None:
-    """Several users with one question at the same moment, and once more one who comes later."""
+    """Several users ask the same question at once, and one more asks it later."""
     for number in range(sizes.shared):
         body = _question(2000 + number, sizes)
         await asyncio.gather(*(ask(body) for _ in range(sizes.users)))
@@ -65,7 +65,7 @@ async def same_from_several(ask: Ask, sizes: Sizes) -> None:
 
 
 async def never_asked_before(ask: Ask, sizes: Sizes) -> None:
-    """Questions that nobody has asked: there is nothing to save."""
+    """Questions without anything in common."""
     for number in range(sizes.fresh):
         await ask(_question(3000 + number, sizes))
 
@@ -79,7 +79,7 @@ KINDS: dict[str, Callable[[Ask, Sizes], Awaitable[None]]] = {
 
 
 def _question(number: int, sizes: Sizes) -> Body:
-    """Differs from every other from its first words on."""
+    """Builds a question that differs from all others from its first word."""
     words = random.Random(number)  # noqa: S311
     return _body([{"role": "user", "content": f"{number}: {prose(words, sizes.result_words)}"}], sizes)
 

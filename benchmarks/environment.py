@@ -1,5 +1,3 @@
-"""The facts that a figure must be read with."""
-
 import os
 import platform
 from datetime import UTC, datetime

@@ -1,6 +1,6 @@
-"""The service with an engine that fails when it is told to: SIGUSR1 has its next step raise, SIGUSR2 ends its thread.
+"""The service with an engine that fails on a signal: SIGUSR1 makes its next step raise, SIGUSR2 ends its thread.
 
-`python -m benchmarks.faulty_server PORT MODEL` serves the model folder MODEL with no cache.
+`python -m benchmarks.faulty_server PORT MODEL` serves the model folder MODEL without caches.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from service.settings import Settings
 
 
 class Fault:
-    """`on_signal` arms it; the next step of whichever engine is there then sets it off, once."""
+    """`on_signal` arms the fault; the next step of any engine raises it once."""
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
@@ -35,7 +35,7 @@ class Fault:
 
 
 class FaultyEngine:
-    """`engine`, but for its fault."""
+    """Passes everything to `engine`, and raises the fault in `step`."""
 
     def __init__(self, engine: Engine, fault: Fault) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
-"""The floor under a response-cache hit: the least that the same server and framework could do with the same body.
+"""The floor under a response-cache hit: the least work that the same server and framework could do for the same body.
 
-A bare Starlette app on Hypercorn's own server decodes the body as JSON and returns stored bytes.
-`python -m benchmarks.floor PORT NAME=LENGTH ...` serves `POST /NAME` with LENGTH bytes.
+A bare Starlette app on Hypercorn's own server decodes the body as JSON and returns stored bytes. `python -m
+benchmarks.floor PORT NAME=LENGTH ...` serves `POST /NAME` with LENGTH bytes.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The load client: HTTP/1.1 on raw streams, so that little of what is measured is the client's own time."""
+"""The load client: HTTP/1.1 on raw streams, so that the client's own time is small."""
 
 import asyncio
 import json
@@ -19,17 +19,17 @@ class Response(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.body)
 
     def events(self) -> list[Any]:
-        """The JSON of a server-sent event stream's `data` lines."""
+        """Decodes the `data` lines of a server-sent event stream."""
         lines = (line[5:].strip() for line in self.body.splitlines() if line.startswith(b"data:"))
         return [msgspec.json.decode(line) for line in lines if line != b"[DONE]"]
 
 
 class UnexpectedResponse(Exception):
-    """Not the answer that the measurement needs. The message shows what came."""
+    """The measurement cannot use this response. The message shows it."""
 
 
 def post(path: str, body: bytes) -> bytes:
-    """A whole request, made once and sent often."""
+    """Builds a whole request, which may be sent many times."""
     head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n".encode() + body
 
@@ -43,7 +43,7 @@ def get(path: str) -> bytes:
 
 
 class Connection:
-    """One keep-alive connection. Use it as `async with Connection(port) as connection`."""
+    """One keep-alive connection: `async with Connection(port) as connection`."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -56,13 +56,13 @@ class Connection:
         self._writer.close()
 
     async def exchange(self, request: bytes) -> Response:
-        """Whatever the status is."""
+        """Returns the response whatever its status is."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         return Response(int(head[9:12]), head, await self._read_body(head.lower()))
 
     async def send(self, request: bytes) -> Response:
-        """Raises `UnexpectedResponse` for every status but 200."""
+        """Raises `UnexpectedResponse` unless the status is 200."""
         response = await self.exchange(request)
         if response.status != 200:
             raise UnexpectedResponse(f"Expected status 200, found {response.status}: {response.body[:300]!r}")
@@ -82,21 +82,20 @@ class Connection:
 
 
 class Streamed(msgspec.Struct, frozen=True):
-    """An answer that came as a stream of OpenAI's: when its first text was there, in seconds since it was asked."""
+    """An answer that came as a stream of OpenAI's. Times are in seconds since the request."""
 
     first_text_seconds: float
     text: str
 
 
 async def stream(port: int, request: bytes) -> Streamed:
-    """Asks on a connection of its own, and looks at every event when it comes. Raises `UnexpectedResponse` for an
-    answer without text."""
+    """Sends the request on a new connection and reads event by event. Raises `UnexpectedResponse` if no text comes."""
     reader, writer = await asyncio.open_connection(HOST, port)
     started = time.perf_counter()
     writer.write(request)
     first = 0.0
     parts = []
-    # Whole events come in chunks of their own, so the lines between them are of no interest.
+    # The server sends whole events in chunks, so lines of chunk sizes can be skipped.
     while (line := await reader.readline()) and line.strip() != b"data: [DONE]":
         text = _text_of(line)
         first = first or (time.perf_counter() - started if text else 0.0)
@@ -115,6 +114,6 @@ def _text_of(line: bytes) -> str:
 
 
 async def fetch(port: int, request: bytes) -> Response:
-    """One request on a connection of its own."""
+    """Sends one request on a new connection."""
     async with Connection(port) as connection:
         return await connection.send(request)

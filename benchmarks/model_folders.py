@@ -1,4 +1,4 @@
-"""The models under measurement. What is compared loads the same dense f32 folder, made before anything is timed."""
+"""The models under measurement. Both sides of a comparison load the same dense f32 folder."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config
 
 
 def demo_model() -> Path:
-    """The embedded model as the service finds it. Raises `Unavailable` where it is neither here nor to be fetched."""
+    """Returns the embedded model's folder. Raises `Unavailable` if it can be neither found nor fetched."""
     home = Path(os.environ.get("ANYCLAUDE_HOME") or Path.home() / ".anyclaude")
     try:
         return ensure_demo(home, Silent())
@@ -26,15 +26,16 @@ def demo_model() -> Path:
 
 
 async def tiny_model(run: Run) -> Path:
-    """Two random layers, 64 wide: what serving costs, with next to no model."""
+    """A model of two random layers, 64 wide, that leaves mostly the cost of serving."""
     source = await asyncio.to_thread(demo_model)
     return await asyncio.to_thread(write_tiny_model, source, run.scratch / "tiny-model")
 
 
 async def dense_demo(run: Run) -> Path:
-    """The embedded model, expanded to f32: mlx-lm's own tools load it as fast as the service does.
+    """The embedded model expanded to f32, which mlx-lm's own tools load as fast as the service does.
 
-    Made by a process of its own (`python -m benchmarks.model_folders SOURCE TARGET`): a load client carries no MLX.
+    Another process makes it (`python -m benchmarks.model_folders SOURCE TARGET`), so that the load client carries no
+    MLX.
     """
     source = await asyncio.to_thread(demo_model)
     target = run.scratch / "dense-model"

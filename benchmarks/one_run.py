@@ -1,6 +1,6 @@
-"""Runs one case once: the fresh process. `python -m benchmarks.one_run CASE FOLDER [--quick]`
+"""Runs one case once, in a fresh process: `python -m benchmarks.one_run CASE FOLDER [--quick]`.
 
-`FOLDER` is the caller's, who removes it however this process ends; the outcome is left there.
+The caller owns FOLDER, reads the outcome from it, and removes it however this process ends.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ OUTCOME_FILE = "outcome.json"
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What the process leaves for the runner: values by measure, or why there are none."""
+    """The values by measure, or the reason why there are none."""
 
     values: dict[str, float] = {}
     unavailable: str = ""

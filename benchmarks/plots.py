@@ -1,4 +1,4 @@
-"""PNG plots of results. matplotlib comes with the extra `bench`."""
+"""PNG plots of results. The extra `bench` installs matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ DPI = 110
 
 
 def bars(path: Path, title: str, unit: str, names: Sequence[str], sides: Mapping[str, Sequence[float]]) -> Path:
-    """A group of bars for each name, one bar a side, on a logarithmic scale."""
+    """Draws a group of bars for each name, with one bar a side, on a logarithmic scale."""
     figure = Figure(SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(sides)
@@ -30,7 +30,7 @@ def lines(
     *,
     log: bool = False,
 ) -> Path:
-    """A line for each curve over the same places; `labels` are of the two axes, `log` makes both so."""
+    """Draws a line for each curve over the same places. `labels` name the axes; `log` makes both logarithmic."""
     figure = Figure(SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
@@ -47,6 +47,6 @@ def _save(figure: Figure, path: Path) -> Path:
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Without its own name and date in the file, the same results give the same bytes.
+    # No program name and no date in the file: the same results give the same bytes.
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     return path

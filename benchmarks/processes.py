@@ -1,4 +1,4 @@
-"""The servers under measurement: each a process of its own on a free loopback port, ended when its block ends."""
+"""The servers under measurement. Each is a process on a free loopback port that ends with its block."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ READY_SECONDS = 90.0
 POLL_SECONDS = 0.05
 END_SECONDS = 15.0
 
-# What the person who runs the benchmarks has configured for themselves must not change the figures.
+# Variables of the person who runs the benchmarks that would change the figures.
 OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
 
 
 class ProcessFailed(Exception):
-    """A server did not come up, or a process ended before its work. The message has the end of its log."""
+    """A server did not start, or a process ended too early. The message includes the end of its log."""
 
 
 def free_port() -> int:
@@ -33,10 +33,9 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def process(command: list[str], log: Path, *, talk: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that is ended with the block. What it prints goes to `log`; with `talk`, its standard input and output
-    are pipes."""
+    """Starts a process that ends with the block. Its output goes to `log`; with `talk`, stdin and stdout are pipes."""
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
-    # Servers start in the scratch folder, where no configuration file lies; the project is found all the same.
+    # The scratch folder contains no configuration file, so the server finds none. PYTHONPATH still finds the project.
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
     environment["ANYCLAUDE_HOME"] = str(log.parent / "home")
     with log.open("wb") as output:
@@ -66,7 +65,7 @@ async def _end(started: asyncio.subprocess.Process) -> None:
 
 
 class Worker:
-    """A process that answers one line of JSON with one line of JSON."""
+    """A process that answers each line of JSON with a line of JSON."""
 
     def __init__(self, started: asyncio.subprocess.Process, log: Path) -> None:
         self._process = started
@@ -79,7 +78,7 @@ class Worker:
         return await self.answer()
 
     async def answer(self) -> Any:
-        """The next line that it prints. Raises `ProcessFailed` when it ends without."""
+        """Returns the next line of output. Raises `ProcessFailed` if the process ends first."""
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
@@ -89,7 +88,7 @@ class Worker:
 
 @asynccontextmanager
 async def module_worker(scratch: Path, module: str, *arguments: str) -> AsyncIterator[Worker]:
-    """`python -m MODULE ARGUMENTS`, to talk to."""
+    """Runs `python -m MODULE ARGUMENTS` as a worker."""
     log = scratch / f"{module}.log"
     async with process([sys.executable, "-m", module, *arguments], log, talk=True) as started:
         yield Worker(started, log)
@@ -97,14 +96,15 @@ async def module_worker(scratch: Path, module: str, *arguments: str) -> AsyncIte
 
 @asynccontextmanager
 async def service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[int]:
-    """The port of `anyclaude serve ARGUMENTS` once it is healthy; `configured` goes into its configuration file."""
+    """Yields the port of `anyclaude serve ARGUMENTS` once it is healthy. `configured` goes into its configuration
+    file."""
     async with watched_service(scratch, *arguments, **configured) as (port, _):
         yield port
 
 
 @asynccontextmanager
 async def watched_service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[tuple[int, int]]:
-    """As `service`, with the id of its process."""
+    """Like `service`, but yields port and process id."""
     port = free_port()
     configuration = scratch / f"service-{port}.json"
     configuration.write_text(json.dumps({"backend": "vllm-mlx", "backends": {"vllm-mlx": configured}}))
@@ -118,7 +118,7 @@ async def watched_service(scratch: Path, *arguments: str, **configured: Any) -> 
 
 @asynccontextmanager
 async def module_server(scratch: Path, module: str, *arguments: str, ready: str = "/health") -> AsyncIterator[int]:
-    """The port of `python -m MODULE PORT ARGUMENTS` once it answers `ready`."""
+    """Yields the port of `python -m MODULE PORT ARGUMENTS` once it answers `ready`."""
     port = free_port()
     log = scratch / f"{module}-{port}.log"
     async with process([sys.executable, "-m", module, str(port), *arguments], log) as started:
@@ -129,7 +129,7 @@ async def module_server(scratch: Path, module: str, *arguments: str, ready: str 
 async def until_ready(
     started: asyncio.subprocess.Process, log: Path, port: int, path: str, is_ready: Callable[[Response], bool]
 ) -> None:
-    """Raises `ProcessFailed` when the process ends, or is not ready in time."""
+    """Raises `ProcessFailed` if the process ends or is not ready in time."""
     try:
         async with asyncio.timeout(READY_SECONDS):
             while started.returncode is None:

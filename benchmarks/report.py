@@ -1,4 +1,4 @@
-"""Results as Markdown, put between their markers in the documentation, and as a table for the terminal."""
+"""Renders results as Markdown for the documentation and as a table for the terminal."""
 
 import re
 from pathlib import Path
@@ -29,12 +29,12 @@ def table_of(figures: tuple[Figure, ...]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count: 0.0123, 1.23, 12.3, 123, 12,345."""
+    """Formats with three significant digits: 0.0123, 1.23, 12.3, 123, 12,345."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def insert(document: str, name: str, text: str) -> str:
-    """`document` with `text` between the markers of the case `name`. Raises `MarkersMissing`."""
+    """Replaces the text between the markers of the case `name`. Raises `MarkersMissing`."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(document):
@@ -43,7 +43,7 @@ def insert(document: str, name: str, text: str) -> str:
 
 
 def publish(result: Result, case: Case, document: Path) -> None:
-    """Writes the tables into `document`, and the plots beside it. Raises `MarkersMissing`."""
+    """Writes the tables into `document`, and the plots next to it. Raises `MarkersMissing`."""
     text = markdown(result, case)
     if case.plots:
         plots = case.plots(result, document.parent / "benchmarks")
@@ -52,7 +52,7 @@ def publish(result: Result, case: Case, document: Path) -> None:
 
 
 def terminal_table(result: Result, case: Case) -> Table:
-    """What is judged, and what else there is unless it would fill pages."""
+    """Shows all figures, or only the judged ones if the case has tables of its own."""
     table = Table(title=result.title, title_justify="left")
     for heading in ("", "target", "measured", "verdict"):
         table.add_column(heading)

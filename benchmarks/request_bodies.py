@@ -1,4 +1,4 @@
-"""Request bodies of the sizes and shapes that clients send, of made-up words."""
+"""Request bodies of made-up words, in the sizes and shapes that clients send."""
 
 import random
 from typing import Any
@@ -19,8 +19,8 @@ def small_chat(text: str = "What is the capital of France?") -> dict[str, Any]:
 
 
 def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
-    """A chat request for a greedy answer that does not end soon. With another `number` it differs from the first words
-    on: who keeps the state of prompts has no use of it."""
+    """A chat request for a long greedy answer. Prompts with different numbers differ from their first words on, so a
+    prefix cache cannot help."""
     return {
         "model": "default_model",
         "messages": [
@@ -35,14 +35,13 @@ def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
 
 
 def long_prompt(tokens: int) -> dict[str, Any]:
-    """A chat request whose prompt has at least so many tokens, a word each, for an answer of one."""
+    """A chat request with a prompt of at least `tokens` tokens (one a word) and an answer of one."""
     text = prose(random.Random(tokens), tokens)  # noqa: S311
     return {"model": "default_model", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
 
 
 def agent_messages(*, stream: bool) -> dict[str, Any]:
-    """What a coding agent sends on the Messages API with its first prompt: 24 tools and a long system prompt, about
-    76 KB."""
+    """The first request of a coding agent on the Messages API: 24 tools and a long system prompt, about 76 KB."""
     words = random.Random(24)  # noqa: S311  (the same text every time; nothing depends on its being unforeseeable)
     return {
         "model": "claude-benchmark",

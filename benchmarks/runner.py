@@ -21,11 +21,11 @@ QUICK_RUNS = 1
 
 
 class RunFailed(Exception):
-    """A run ended without figures. The message has the end of what it printed."""
+    """A run ended without figures. The message includes the end of its output."""
 
 
 def run_case(name: str, case: Case, *, quick: bool, after_run: Callable[[], None]) -> Result:
-    """Blocks; `after_run` is called after each run. Raises `RunFailed`, or `Unavailable`."""
+    """Blocks, and calls `after_run` after each run. Raises `RunFailed` or `Unavailable`."""
     runs = []
     for _ in range(run_count(case, quick=quick)):
         runs.append(_run_once(name, case.timeout_seconds, quick=quick))
@@ -60,7 +60,7 @@ def _run_once(name: str, timeout_seconds: float, *, quick: bool) -> dict[str, fl
         log = Path(folder, "log")
         command = [sys.executable, "-m", "benchmarks.one_run", name, folder, *(["--quick"] if quick else [])]
         with log.open("wb") as output:
-            # A session of its own: its servers can be ended with it, whatever happened.
+            # A session of its own, so that its servers can be ended with it.
             process = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=output, start_new_session=True)
             try:
                 code = process.wait(timeout_seconds)

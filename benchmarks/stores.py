@@ -1,4 +1,4 @@
-"""The raw libraries under our cache backends, behind no more than what makes them awaitable; and both side by side."""
+"""The raw libraries that our cache backends use, with the least code that makes them awaitable."""
 
 import asyncio
 import shutil
@@ -28,7 +28,7 @@ class Store(Protocol):
 
 
 class RawMemory:
-    """`collections.OrderedDict` in the order of use, with room for so many items and bytes, as a cache must have."""
+    """A `collections.OrderedDict` in the order of use with both limits of a cache: items and bytes."""
 
     def __init__(self, max_items: int = 100_000, max_bytes: int = PLENTY_BYTES) -> None:
         self._max_items = max_items
@@ -54,7 +54,7 @@ class RawMemory:
 
 
 class RawDisk:
-    """`diskcache.Cache` as it comes, on one thread beside the event loop: it blocks."""
+    """An unmodified `diskcache.Cache`. It blocks, so it runs on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._cache = diskcache.Cache(str(folder), size_limit=PLENTY_BYTES)
@@ -72,7 +72,7 @@ class RawDisk:
 
 
 class RawRedis:
-    """The `redis` package's asyncio client."""
+    """The asyncio client of the `redis` package."""
 
     def __init__(self, port: int) -> None:
         self._client = redis.asyncio.Redis(host=HOST, port=port)
@@ -89,7 +89,7 @@ class RawRedis:
 
 
 class RawTiers:
-    """A dictionary before a disk cache, written one after the other."""
+    """A dictionary before a disk cache. Writes go to one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self._tiers = (RawMemory(), RawDisk(folder))
@@ -113,7 +113,7 @@ class RawTiers:
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """One of our backends, and the library under it."""
+    """One of our backends and the library that it uses."""
 
     ours: Store
     raw: Store
@@ -121,7 +121,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_pair(name: str, scratch: Path) -> AsyncIterator[Pair]:
-    """The pair of that name, both empty. Raises `Unavailable` for redis where there is no redis-server."""
+    """Opens an empty pair. Raises `Unavailable` for redis if redis-server is not installed."""
     async with AsyncExitStack() as stack:
         folder = scratch / name
         match name:

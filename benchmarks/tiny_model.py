@@ -1,6 +1,5 @@
-"""A random Llama, two layers deep and 64 wide: generating with it costs next to nothing, so that what is left of a
-measurement is the service. Its tokenizer is the demo model's, its words mean nothing.
-"""
+"""A random Llama of two layers, 64 wide, with the demo model's tokenizer. Generating with it costs almost nothing, so
+a measurement shows the service."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +28,7 @@ CONFIG = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": CONTEXT_LENGTH,
     "rope_theta": 10_000.0,
-    # With tied embeddings a random model repeats its last token for ever.
+    # With tied embeddings, a random model repeats its last token for ever.
     "tie_word_embeddings": False,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -37,7 +36,7 @@ CONFIG = {
 
 
 def write_tiny_model(demo: Path, folder: Path, seed: int = 0) -> Path:
-    """Makes `folder` with the model in it, and the tokenizer of the demo model in `demo`. The same seed gives the same
+    """Writes the model to `folder`, with the tokenizer of the demo model in `demo`. The same seed gives the same
     bytes."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):

@@ -1,4 +1,4 @@
-"""Keys and values as the response cache has them, and the order in which they are asked for."""
+"""Keys and values like those of the response cache, and an order of requests for them."""
 
 import hashlib
 import random
@@ -9,7 +9,7 @@ SMALLEST_VALUE, LARGEST_VALUE = 512, 64 * 1024
 
 
 class Entries(msgspec.Struct, frozen=True):
-    """`keys` are SHA-256 in hexadecimal; `values` have 0.5 to 64 KB, as many in each doubling of the size."""
+    """`keys` are SHA-256 in hexadecimal. `values` have 0.5 to 64 KB; each doubling of the size is equally likely."""
 
     keys: list[str]
     values: dict[str, bytes]
@@ -27,7 +27,7 @@ def make_entries(count: int, seed: int = 1) -> Entries:
 
 
 def zipf(keys: list[str], count: int, seed: int = 2) -> list[str]:
-    """`count` of `keys`, the i-th of them with a weight of 1/i."""
+    """Draws `count` keys; the i-th key has a weight of 1/i."""
     weights = [1 / rank for rank in range(1, len(keys) + 1)]
     return random.Random(seed).choices(keys, weights, k=count)  # noqa: S311
 

@@ -1,4 +1,4 @@
-"""The cases, one a file, found by the file's name: each has a `CASE`."""
+"""The cases, one a file. Each module has a `CASE`, and the file's name is the case's name."""
 
 import pkgutil
 from importlib import import_module
@@ -11,6 +11,6 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Case:
-    """The case of that file; a dotted name is a module anywhere. Raises ModuleNotFoundError when there is none."""
+    """`name` may also be the dotted name of any module with a `CASE`. Raises ModuleNotFoundError."""
     case: Case = import_module(name if "." in name else f"{__name__}.{name}").CASE
     return case

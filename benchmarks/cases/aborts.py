@@ -1,4 +1,4 @@
-"""How soon the place of a client that went away is free again, wherever its generation was, and what stays behind."""
+"""How soon an abandoned request frees its place, and what stays in memory."""
 
 import asyncio
 import random
@@ -21,8 +21,8 @@ NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Steps:
-    """The seconds between the pieces of streams that were read for as long as they were let. The engine writes a piece
-    in each step, but for a few that end inside a character."""
+    """The seconds between the pieces of all streams read. A step of the engine writes one piece, unless it ends
+    inside a character."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -59,7 +59,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _abort(port: int, health: Connection, seconds: float, steps: Steps) -> float:
-    """Seconds from the client's leaving until nothing runs or waits."""
+    """Returns the seconds from the client's departure until nothing runs or waits."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(post_json(CHAT, long_prompt(PROMPT_TOKENS) | {"max_tokens": 2_000, "stream": True}))
     with suppress(TimeoutError):
@@ -73,7 +73,7 @@ async def _abort(port: int, health: Connection, seconds: float, steps: Steps) ->
 
 
 async def _engine_mb(port: int) -> float:
-    """What model and KV state hold once a short request has come last."""
+    """Returns the memory of model and KV state. A short request goes first, so that the same state is always left."""
     await fetch(port, post_json(CHAT, story(1, tokens=4)))
     lines = (await fetch(port, get("/metrics"))).body.decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("anyclaude_engine_memory_bytes ")) / 1e6

@@ -1,4 +1,4 @@
-"""What OpenBLAS and dense weights do for a CPU: the demo model with and without each, in fresh processes."""
+"""The speed of the demo model on a CPU, with and without OpenBLAS and dense weights."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from benchmarks.processes import module_worker
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way of running the model, and how many tokens it is asked for: fewer of the slow ones."""
+    """One configuration. The slow ones process fewer tokens."""
 
     name: str
     openblas: bool

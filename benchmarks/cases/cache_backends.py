@@ -1,4 +1,4 @@
-"""Our cache backends against the libraries under them, and the hit ratio that a size gives."""
+"""Our cache backends against the libraries that they use, and the hit ratio of a store by its size."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ from cache_backends import open_backend
 STORES = ("memory", "disk", "redis", "tiers")
 TASKS = (1, 8, 32)
 ENTRIES = 1_000
-# In a round, of what a store in memory does; of a slower one fewer, so that both take about as long.
+# Calls in one round. Slower stores make fewer, so that all rounds take about as long.
 ROUND_CALLS = {"memory": 4_000, "disk": 200, "redis": 400, "tiers": 400}
 MAX_OVER_RAW = 1.3
 
@@ -44,7 +44,7 @@ async def _set(store: Store, key: str, entries: Entries) -> None:
 
 
 async def _read_through(store: Store, key: str, entries: Entries) -> None:
-    """One in ten writes: what a response cache does that answers nine requests of ten."""
+    """One request in ten writes, as in a response cache with 90 % hits."""
     if int(key[:4], 16) % 10 == 0 or await store.get(key) is None:
         await store.set(key, entries.values[key])
 
@@ -53,7 +53,7 @@ CALLS: dict[str, Call] = {"set": _set, "get-hit": _get_hit, "get-miss": _get_mis
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One figure of the comparison: so many tasks make one kind of call to one store."""
+    """One figure of the comparison: `tasks` concurrent tasks make one kind of call to one store."""
 
     store: str
     call: str
@@ -92,7 +92,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _compare(pair: Pair, point: Point, keys: list[str], entries: Entries, *, rounds: int) -> dict[str, float]:
-    """Microseconds a call of each side, the median of rounds in turn."""
+    """Returns the microseconds of one call on each side: the median of alternating rounds."""
     seconds: dict[str, list[float]] = {point.ours: [], point.raw: []}
     for _ in range(rounds):
         for name, store in ((point.ours, pair.ours), (point.raw, pair.raw)):
@@ -114,13 +114,13 @@ async def _time(store: Store, call: Call, tasks: int, keys: list[str], entries: 
 
 
 async def _until_written() -> None:
-    """What tiers write behind a call must not slow down whoever is measured next."""
+    """Waits for writes in the background, which would slow down the next measurement."""
     if behind := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(behind)
 
 
 async def _hit_ratio(store: str, share: float, entries: Entries, requests: list[str], scratch: Path) -> float:
-    """The share of Zipf-distributed requests that a store finds which holds `share` of all bytes, filled by misses."""
+    """Returns the percentage of Zipf-distributed requests found in a store that holds `share` of all bytes."""
     max_bytes = max(int(entries.total_bytes * share), 1024**2)
     place = scratch / f"hit-ratio-{share}" if store == "disk" else ""
     backend = open_backend(f"{store}://{place}?max_bytes={max_bytes}")

@@ -1,4 +1,4 @@
-"""What it costs a token to be held to a JSON Schema: the same prompts, free and constrained, in turn."""
+"""What a JSON Schema costs a token: the same prompts with and without one, in alternating rounds."""
 
 import asyncio
 import itertools
@@ -15,10 +15,10 @@ from benchmarks.request_bodies import story
 
 MODELS = ("demo", "tiny")
 CONCURRENCIES = (1, 4)
-# Both sides draw one token a step: only free answers have tokens guessed.
+# Guessing would speed up the free answers alone.
 TOKEN_BY_TOKEN = {"prefixCache": {"memory": "0", "disk": "0"}, "promptLookup": False}
 
-# Long enough that no answer comes to its end, and of everything that schemas are made of.
+# The schema uses every kind of value, and its answers are too long to end early.
 SHIP = {
     "type": "object",
     "properties": {
@@ -53,7 +53,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _compare(port: int, numbers: Iterator[int], concurrency: int, tokens: int) -> tuple[float, float]:
-    """Seconds a token, free and constrained: what `tokens` more take, so that prompts do not count."""
+    """Returns the seconds a token, free and constrained. The difference between two lengths excludes the prompt."""
     sides = []
     for constrained in (False, True):
         first = await _generate(port, numbers, concurrency, 1, constrained=constrained)
@@ -63,7 +63,7 @@ async def _compare(port: int, numbers: Iterator[int], concurrency: int, tokens: 
 
 
 async def _generate(port: int, numbers: Iterator[int], concurrency: int, tokens: int, *, constrained: bool) -> float:
-    """Seconds until `concurrency` requests are answered. Raises `UnexpectedResponse` for too short an answer."""
+    """Returns the seconds until all requests are answered. Raises `UnexpectedResponse` if an answer is too short."""
     form: dict[str, Any] = {"response_format": DOCUMENT} if constrained else {}
     bodies = [story(next(numbers), tokens) | form for _ in range(concurrency)]
     started = time.perf_counter()

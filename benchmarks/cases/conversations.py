@@ -1,7 +1,6 @@
-"""What the two caches save on whole conversations, per kind of traffic: against the same service with both off.
+"""What both caches save on whole conversations, against the same service with both caches off.
 
-A hit rate is made by the traffic: these conversations are generated (`benchmarks/conversations.py`), and the last kind
-is there to show that nothing is saved where nothing can be.
+The hit rate depends on the traffic, so it is given for each kind. The last kind has nothing to save.
 """
 
 import time
@@ -20,8 +19,8 @@ HITS = (b"anyclaude; hit", b"; collapsed")
 
 
 class Tally(msgspec.Struct):
-    """What came back for one kind of traffic. Tokens of prompts are counted where a prompt was read: a hit reads none,
-    and tells the counts of the generation that it repeats."""
+    """The totals of one kind of traffic. Prompt tokens count only for misses: a hit reads none, and repeats the
+    counts of the generation that it returns."""
 
     requests: int = 0
     hits: int = 0
@@ -106,7 +105,7 @@ _UNITS = {
     "with caches": "s",
     "time saved": "%",
 }
-# What follows from the traffic itself: every try but the first, every user but the first.
+# The traffic alone decides this: every try but the first is a hit, and every user but the first.
 _AT_LEAST = {
     "retries: response-cache hit rate": 66.0,
     "the same from several users: response-cache hit rate": 79.0,

@@ -1,8 +1,8 @@
-"""1,000 requests at once against a queue of 64: who is served is served right, who is refused is refused at once.
+"""1,000 simultaneous requests against a queue of 64: answers must be right, and refusals quick.
 
-What a refused client measures is mostly the wait for those before it: one event loop takes in 1,000 requests one after
-another, and needs some 0.3 ms for each whatever it answers. So its time is compared with a server that answers all of
-them with stored bytes, and what the service itself takes for a refusal is read from its metrics.
+A refused client mostly waits for the requests before its own: one event loop needs about 0.3 ms for each, whatever it
+answers. So the client's time is compared with a server that returns stored bytes to all, and the service's own time
+for a refusal is read from its metrics.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ DURATIONS = "gen_ai_server_request_duration_seconds"
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """`response` None: no answer came."""
+    """`response` is None if no answer came."""
 
     seconds: float
     response: Response | None
@@ -69,7 +69,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _crowd(port: int, path: str, requests: int) -> list[Outcome]:
-    """Each on a connection of its own, which is open already."""
+    """Sends each request on an open connection of its own."""
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(Connection(port)) for _ in range(requests)]
         bodies = [post_json(path, story(number, TOKENS)) for number in range(requests)]
@@ -81,7 +81,7 @@ def _p99(seconds: list[float]) -> float:
 
 
 def _p99_of_refusals(exposition: str) -> float:
-    """In seconds: the bound of the histogram's bucket that it lies in."""
+    """Returns seconds: the upper bound of the histogram's bucket that contains the percentile."""
     counts = {
         float(bound): float(count)
         for labels, count in re.findall(rf"^{DURATIONS}_bucket{{(.*)}} (\S+)$", exposition, re.MULTILINE)
@@ -101,7 +101,7 @@ async def _ask(connection: Connection, request: bytes) -> Outcome:
 
 
 def _is_right(response: Response | None) -> bool:
-    """Served whole, or told when to try again."""
+    """True for a complete answer, and for a refusal with a time to retry."""
     if response is None or response.status != 200:
         return response is not None and b"\r\nretry-after:" in response.head.lower()
     answer = response.json()
@@ -109,7 +109,7 @@ def _is_right(response: Response | None) -> bool:
 
 
 def _allow_open_files(count: int) -> None:
-    """For this process and the server that it starts."""
+    """Raises the limit of open files, also for the server that this process starts."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if most < count else max(count, 1024), most))
 

@@ -1,4 +1,4 @@
-"""What makes the service fast must not change what it says: greedy answers with and without it, text by text."""
+"""Greedy answers with and without everything that makes the service fast. The texts must be equal."""
 
 import asyncio
 import itertools
@@ -19,10 +19,10 @@ QUESTIONS = (
     *("List three words for {}.", "Explain {} to a child.", "Is {} old?", 'Translate "{}" into French.'),
     *('Count the letters of "{}".', "Describe {} in one sentence."),
 )
-# Some are shared by many prompts, and of more than one length: what is read once stands for all of them.
+# Many prompts share these beginnings of several lengths, so the prefix cache serves them.
 SYSTEMS = tuple("You answer in one short sentence. " * times for times in (3, 10, 25))
 
-# Every answer is generated. Without the rest, the model reads whole prompts and draws one token at a time.
+# The reference generates every answer, reads whole prompts, and draws one token at a time.
 NO_RESPONSE_CACHE: dict[str, Any] = {"cachePolicy": "off", "maxConcurrency": MAX_CONCURRENCY}
 PLAIN = NO_RESPONSE_CACHE | {"prefixCache": {"memory": "0", "disk": "0"}, "promptLookup": False}
 FAST = NO_RESPONSE_CACHE | {"promptLookup": True}
@@ -72,7 +72,7 @@ def _requests(count: int) -> list[bytes]:
 
 
 async def _ask(port: int, requests: list[bytes], *, at_once: int) -> list[tuple[str, int]]:
-    """The text of each answer, and how many tokens of its prompt came from the prefix cache."""
+    """Returns the text of each answer, and the prompt tokens that came from the prefix cache."""
     answers: list[tuple[str, int]] = [("", 0)] * len(requests)
     waiting = iter(enumerate(requests))
 

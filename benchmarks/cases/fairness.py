@@ -1,4 +1,4 @@
-"""What a short request has to wait for while another's long prompt is being read, and what that costs the long one."""
+"""How long a short request waits while a long prompt is read, and what that costs the long prompt."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from benchmarks.request_bodies import prose, story
 
 LONG_WORDS = 2_000
 CHAT = "/v1/chat/completions"
-# Every prompt is read: neither cache is measured.
+# Both caches are off, so that every prompt is read.
 NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 PAUSE_SECONDS = 0.01
 
@@ -40,12 +40,12 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _start_seconds(port: int, numbers: Iterator[int]) -> float:
-    """Until the first text of a short request."""
+    """Returns the seconds until the first text of a short request."""
     return (await stream(port, post_json(CHAT, story(next(numbers), tokens=4, stream=True)))).first_text_seconds
 
 
 async def _read_beside(port: int, words: int, seed: int, numbers: Iterator[int], behind: list[float]) -> float:
-    """Seconds that the long prompt took while short requests came one after another."""
+    """Returns the seconds of the long prompt while short requests follow one another."""
     long = asyncio.create_task(_read_long(port, words, seed))
     while (await fetch(port, get("/health"))).json()["running"] == 0:  # noqa: ASYNC110 - the server has no event
         await asyncio.sleep(PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Whether the server answers at once while it works: `GET /health` beside two generations and a long prefill."""
+"""The latency of `GET /health` during two generations and a long prefill."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ GENERATIONS = 2
 PAUSE_SECONDS = 0.01
 IDLE_REQUESTS = 200
 HEALTH = get("/health")
-# The demo model's end of turn: without it, a generation lasts as long as it is read.
+# Suppresses the demo model's end of turn, so that a generation lasts until its client leaves.
 NO_END = {"logit_bias": {"2": -100}}
 
 
@@ -44,7 +44,7 @@ async def run(run: Run) -> dict[str, float]:
 
 @asynccontextmanager
 async def _asked(port: int, bodies: list[dict[str, Any]]) -> AsyncIterator[list[asyncio.Task[Response]]]:
-    """The requests under way; those that have not ended with the block are given up."""
+    """Keeps the requests running inside the block, and abandons them at its end."""
     tasks = [asyncio.create_task(fetch(port, post_json("/v1/chat/completions", body))) for body in bodies]
     try:
         yield tasks

@@ -1,4 +1,4 @@
-"""What a response-cache hit costs, over keep-alive, against the floor under it."""
+"""The latency of a response-cache hit over keep-alive, against its floor."""
 
 import asyncio
 import statistics
@@ -16,7 +16,7 @@ ROUND_REQUESTS = 100
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The same request to the service and to the floor."""
+    """The same request for the service and for the floor."""
 
     name: str
     request: bytes
@@ -46,7 +46,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _stored(port: int, request: bytes) -> Response:
-    """A hit's response. Raises `UnexpectedResponse` when the service does not make a hit of the same again."""
+    """Returns a hit's response. Raises `UnexpectedResponse` if the repeated request is no hit."""
     await fetch(port, request)
     response = await fetch(port, request)
     if b"anyclaude; hit" not in response.head:

@@ -1,4 +1,4 @@
-"""What the response cache saves: the same request again, against its generation of 64 tokens."""
+"""The time of a response-cache hit against the generation of its 64 tokens."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""What the service adds to a generation: a non-streamed miss against mlx-lm's own, of the same tokens, in process."""
+"""The time of a miss that is not streamed, against mlx-lm's own generation of the same tokens in process."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from benchmarks.request_bodies import story
 
 NEW_TOKENS = 64
 PAIRS = 15
-"""With half as many the median moved by 4 % from run to run: as much as is measured here."""
+"""With half as many, the median varied by 4 % between runs, which is as much as the effect."""
 
 NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
@@ -38,7 +38,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _compare(connection: Connection, peer: Worker, number: int) -> tuple[float, float]:
-    """Seconds of both for one request, first in turn. Raises `UnexpectedResponse` when they differ."""
+    """Returns the seconds of both sides for one request. Raises `UnexpectedResponse` if their texts differ."""
     request = story(number, NEW_TOKENS)
     if number % 2:
         their = await peer.ask(request)

@@ -1,4 +1,4 @@
-"""What the prefix cache saves: time to first token behind a known prefix, and what a conversation reads."""
+"""The time to first token behind a known prefix, and the tokens that a growing conversation reads."""
 
 import itertools
 import random
@@ -15,7 +15,7 @@ PREFIX_WORDS = 1_000
 TURNS = 10
 ANSWER_TOKENS = 8
 CHAT = "/v1/chat/completions"
-# Every answer is generated: it is not the response cache that is measured.
+# The response cache is off, so that every answer is generated.
 NO_RESPONSE_CACHE = {"cachePolicy": "off"}
 
 
@@ -49,8 +49,8 @@ async def _first_token_seconds(port: int, system: str, question: str) -> float:
 
 
 async def _converse(port: int, turns: int) -> tuple[float, float, float]:
-    """A conversation that grows by an answer and a question a turn. How many tokens a turn read which the prompt before
-    it had already, at worst; how many were read in all; and how many the prompts have in all."""
+    """A conversation that grows by an answer and a question a turn. Returns the most tokens that a turn read again,
+    the tokens read in all, and the prompt tokens in all."""
     messages = [{"role": "system", "content": "You answer in one short sentence."}]
     prompts, reads = [0], []
     for turn in range(turns):

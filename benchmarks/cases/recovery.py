@@ -1,4 +1,4 @@
-"""How soon the next right answer comes after the engine has failed, and after its thread has died."""
+"""The time to the next right answer after the engine fails, and after its thread dies."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ CHAT = "/v1/chat/completions"
 Fault = Literal["engine fault", "thread killed"]
 SIGNALS: dict[Fault, signal.Signals] = {"engine fault": signal.SIGUSR1, "thread killed": signal.SIGUSR2}
 MODELS = ("tiny", "demo")
-# A thread that dies more often within ten minutes is not replaced.
+# A thread that dies more than three times in ten minutes is not replaced.
 FAULTS_OF_A_KIND = 3
 QUESTION = post_json(CHAT, story(1, tokens=8))
 PAUSE_SECONDS = 0.005
@@ -36,8 +36,8 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """`wrong` are answers to the same greedy question that are not the first one; `silent` are streams that were
-    running, and came to no end."""
+    """`wrong` counts answers that differ from the first one to the same greedy question; `silent` counts streams that
+    never ended."""
 
     wrong: int = 0
     silent: int = 0
@@ -67,8 +67,7 @@ async def _served(run: Run, model: Path) -> AsyncIterator[Server]:
 
 
 async def _recover(server: Server, fault: Fault, right: str, tally: Tally) -> float:
-    """Seconds from a fault in the middle of other answers to the next right answer, asked for at once, and again
-    whenever it is refused or fails."""
+    """Returns the seconds from a fault to the next right answer. A refused or failed request is sent again."""
     async with _running(server, tally), _running(server, tally):
         started = time.perf_counter()
         os.kill(server.pid, SIGNALS[fault])
@@ -91,10 +90,10 @@ async def _answer(server: Server) -> str:
 
 @asynccontextmanager
 async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
-    """A stream that has begun, and in the end must have ended: with its answer, or with an error."""
+    """A stream that has begun when the fault comes. It must end, with its answer or with an error."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
     writer.write(post_json(CHAT, story(2, tokens=2_000, stream=True)))
-    async for line in reader:  # up to the first text: what has sent none would run again, and keep its place
+    async for line in reader:  # Up to the first text: before it, a request would run again.
         if b'"content":"' in line and b'"content":""' not in line:
             break
     reading = asyncio.create_task(_read_to_end(reader))
@@ -107,7 +106,7 @@ async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
 
 
 async def _read_to_end(reader: asyncio.StreamReader) -> None:
-    """Of a chunked body: the chunk of length 0. Raises IncompleteReadError where the connection ends without."""
+    """Reads a chunked body up to its last chunk. Raises IncompleteReadError if the connection ends before."""
     while (line := await reader.readline()).strip() != b"0":
         if not line:
             raise asyncio.IncompleteReadError(line, None)

@@ -1,7 +1,7 @@
-"""Hits of one server and of two that share a Redis, and what a hit costs each of them in processor time.
+"""Hits of one server and of two that share a Redis, and the processor time of each hit.
 
-The machine's cores are shared by the servers, Redis and the client, so the processor time says more of other machines
-than the rate does: a server is one process that uses one core.
+Servers, Redis and the client share the machine's cores, so processor time carries over to other machines better than
+the rate. A server is one process that uses one core.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from benchmarks.request_bodies import small_chat
 from benchmarks.stores import redis_server
 
 CONNECTIONS = 16
-# So many that a memory tier in front, had it one, would be asked for all of them.
+# Enough keys that a memory tier, if there were one, would see each of them.
 ANSWERS = 200
 _CPU_SECONDS = re.compile(rb"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Of one load: hits, the time they took, and the processor time of the servers and of Redis, in seconds."""
+    """The hits of one load, its duration, and the processor time of the servers and of Redis, in seconds."""
 
     hits: int
     seconds: float
@@ -37,7 +37,7 @@ async def run(run: Run) -> dict[str, float]:
     seconds = run.pick(4, 1)
     async with AsyncExitStack() as stack:
         redis_port = await stack.enter_async_context(redis_server(run.scratch))
-        # Patient: on a machine that is busy with other things the breaker would measure those.
+        # A long timeout: on a busy machine the default one would open the circuit breaker.
         url = f"redis://{HOST}:{redis_port}/0?timeout=5"
         ports = [
             await stack.enter_async_context(service(run.scratch, "--executor", "scripted", "--cache", url))
@@ -71,7 +71,7 @@ async def _load(ports: list[int], redis_port: int, requests: list[bytes], second
 
 
 async def _ask(port: int, requests: list[bytes], end: float) -> int:
-    """How many hits one connection got until then; anything but a hit is an error."""
+    """Returns the number of hits on one connection. Raises for any other outcome."""
     count = 0
     async with Connection(port) as connection:
         while time.perf_counter() < end:

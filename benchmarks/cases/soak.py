@@ -1,4 +1,4 @@
-"""Whether a server that works for long stays as it was: mixed requests, some of them bad or given up, tiny model."""
+"""Memory, threads and files of a server over 10,000 mixed requests, some malformed or abandoned, on a tiny model."""
 
 import asyncio
 import random
@@ -27,12 +27,12 @@ SAMPLES = 100
 WARM_UP_SHARE = 0.3
 CHAT = "/v1/chat/completions"
 BAD_BODIES = (b"{", b"[]", b'{"messages": []}', b'{"messages": [{"role": "nobody", "content": 1}]}', b"\xff\xfe")
-# A prefix cache that is full after the warm-up: filling up is no leak.
+# The warm-up fills this prefix cache, so that later growth is a leak.
 CONFIGURED = {"maxQueue": 64, "prefixCache": {"memory": "8MiB", "disk": "0"}}
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The server's process, after so many requests."""
+    """The server's process after `requests` requests."""
 
     requests: int
     resident_mb: float
@@ -41,8 +41,8 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """`wrong` are answers with another content than they must have; `silent` came not at all. A sample is taken every
-    `sample_every` requests."""
+    """`wrong` counts answers with unexpected content, `silent` requests without an answer. Every `sample_every`
+    requests a sample is taken."""
 
     sample_every: int
     done: int = 0
@@ -81,7 +81,7 @@ def _figures(tally: Tally) -> dict[str, float]:
 
 
 async def _client(port: int, pid: int, kinds: Iterator[Kind], tally: Tally, number: int) -> None:
-    """Asks one after another, as long as there are kinds left. Each client has its own numbers, so nothing is new
+    """Sends requests one after another until `kinds` is empty. Clients use different numbers, so no new request comes
     twice."""
     choices = random.Random(number)  # noqa: S311
     for count, kind in enumerate(kinds):
@@ -98,7 +98,7 @@ async def _client(port: int, pid: int, kinds: Iterator[Kind], tally: Tally, numb
 
 
 async def _ask(port: int, kind: Kind, number: int, choices: random.Random, texts: dict[int, str]) -> bool:
-    """Whether the answer was what it must be."""
+    """True if the answer is the expected one."""
     match kind:
         case "bad":
             async with Connection(port) as connection:
@@ -126,7 +126,7 @@ def _is_whole(finish_reason: str, usage: dict[str, Any]) -> bool:
 
 
 async def _give_up(port: int, body: dict[str, Any], seconds: float) -> None:
-    """Asks, and leaves in the queue, in the prompt or in the answer."""
+    """Sends a request and leaves while it waits, while its prompt is read, or during its answer."""
     _, writer = await asyncio.open_connection(HOST, port)
     writer.write(post_json(CHAT, body))
     await writer.drain()

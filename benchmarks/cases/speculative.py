@@ -1,8 +1,7 @@
-"""What guessing does to the speed of one answer: code that is written again with a change, prose, and a call of a tool
-whose brackets and keys its grammar knows.
+"""The effect of guessing on the speed of one answer: edited code, prose, and a tool call.
 
-Both servers run side by side and answer the same requests in turn. A draft model is not measured: it would have to be
-several times smaller than the model, and no smaller one of the demo model's vocabulary is at hand.
+Both servers run side by side and answer the same requests in turn. There is no smaller model with the demo model's
+vocabulary, so a draft model is not measured.
 """
 
 import statistics
@@ -62,7 +61,7 @@ EDIT = {
 
 
 class Task(msgspec.Struct, frozen=True):
-    """`form` is what else is in its requests. An answer of less than half of `tokens` would measure nothing."""
+    """`form` is added to each request. An answer of less than half of `tokens` is an error."""
 
     prompts: tuple[str, ...]
     tokens: int = 160
@@ -122,7 +121,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _decode(port: int, prompt: str, task: Task) -> Answer:
-    """What follows the first token: reading the prompt does not count."""
+    """Times the tokens after the first, which excludes reading the prompt."""
     first = await _ask(port, prompt, 1, task.form)
     whole = await _ask(port, prompt, 1 + task.tokens, task.form)
     if whole.tokens < 1 + task.tokens // 2:

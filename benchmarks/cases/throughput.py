@@ -1,4 +1,4 @@
-"""Tokens per second over all requests, against `mlx_lm.server` with the same model beside it."""
+"""Tokens per second over all requests, against `mlx_lm.server` with the same model."""
 
 import asyncio
 import itertools
@@ -21,8 +21,8 @@ NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Load(msgspec.Struct, frozen=True):
-    """`requests` a client one after another, each for so many `tokens`; both sides in turn, `rounds` times. Rounds are
-    short and many: this machine's speed changes by a tenth within a minute, and the two sides of a round share it."""
+    """Each client sends `requests` for `tokens` tokens one after another, on both sides in turn, `rounds` times.
+    Rounds are short and many, because the machine's speed changes by a tenth within a minute."""
 
     model: str
     tokens: int
@@ -44,7 +44,7 @@ async def run(run: Run) -> dict[str, float]:
 
 async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
     values: dict[str, float] = {}
-    # Nothing is asked twice: neither side answers from what it remembers.
+    # No prompt is repeated, so that neither side answers from a cache.
     numbers = itertools.count(1000)
     peer_arguments = (str(model), str(MAX_CONCURRENCY))
     async with (
@@ -66,7 +66,7 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
 
 
 async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
-    """Tokens per second of one round, from its start until every client has all its answers."""
+    """Returns the tokens per second of one round, from its start to its last answer."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
     started = time.perf_counter()
@@ -75,8 +75,8 @@ async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: L
 
 
 async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
-    """One client: takes what nobody else has taken, and counts the tokens as the server does. Answers may end early:
-    random weights give an end of turn now and then."""
+    """One client: it takes the next request until none is left, and counts the tokens that the server reports. Random
+    weights end some answers early."""
     tokens = 0
     for request in requests:
         response = await fetch(port, request)

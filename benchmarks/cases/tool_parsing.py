@@ -1,4 +1,4 @@
-"""What it costs to find tool calls in text, and that no text makes it slow: twice the text takes twice the time."""
+"""The cost of finding tool calls in text. Twice the text must take about twice the time, whatever the text."""
 
 from time import process_time
 
@@ -26,7 +26,7 @@ HOSTILE = {
 
 
 def parse_seconds(text: str, piece: int) -> float:
-    """The processor's time for one parse."""
+    """Returns the processor time of one parse."""
     parser = StreamParser(TOOLS)
     started = process_time()
     for at in range(0, len(text), piece):
@@ -36,14 +36,14 @@ def parse_seconds(text: str, piece: int) -> float:
 
 
 def rate(unit: str, length: int) -> float:
-    """Tokens a second."""
+    """Returns tokens per second."""
     text = unit * (length // len(unit))
     return len(text) / TOKEN / min(parse_seconds(text, TOKEN) for _ in range(ROUNDS))
 
 
 def growth(unit: str, length: int, piece: int) -> float:
-    """How much longer twice the text takes. The rounds alternate, and the least of each counts: whatever else the
-    machine does only ever adds."""
+    """Returns how much longer twice the text takes. The rounds alternate, and the fastest of each side counts,
+    because other work on the machine only adds time."""
     once = unit * (length // len(unit))
     rounds = [(parse_seconds(once, piece), parse_seconds(once * 2, piece)) for _ in range(ROUNDS)]
     return min(twice for _, twice in rounds) / min(single for single, _ in rounds)

@@ -1,1 +1,1 @@
-"""What the service is compared with, each in a process of its own."""
+"""The programs that the service is compared with. Each runs in a process of its own."""

@@ -1,5 +1,5 @@
-"""`mlx_lm.server` as it ships, with OpenBLAS loaded before MLX as our server does: the comparison is of serving, not of
-matrix products. `python -m benchmarks.peers.mlx_lm_server PORT MODEL CONCURRENCY`"""
+"""`mlx_lm.server` as it ships, but with OpenBLAS, as in our server: `python -m benchmarks.peers.mlx_lm_server PORT
+MODEL CONCURRENCY`. Without OpenBLAS the comparison would be one of matrix products."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""How fast one way of running the model reads and writes, in process: no server, no batch.
+"""The speed of one configuration of the model in process, without a server and without batches.
 
 `python -m benchmarks.peers.raw_decode MODEL OPENBLAS DENSE PROMPT_TOKENS NEW_TOKENS` (each switch 0 or 1) prints one
 line of JSON: `prefill` and `decode` in tokens/s.
@@ -11,7 +11,7 @@ import time
 
 def main(model_path: str, openblas: str, dense: str, prompt_tokens: str, new_tokens: str) -> None:
     if openblas == "0":
-        # A library loaded after MLX is not used any more: that is how to go without.
+        # MLX ignores a library that is loaded after it, so this import first means no OpenBLAS.
         import mlx.core  # noqa: F401
     from pathlib import Path
 
@@ -25,7 +25,7 @@ def _measure(model: object, prompt_tokens: int, new_tokens: int) -> dict[str, fl
     import mlx.core as mx
     from mlx_lm.generate import generate_step
 
-    # Ids 1000 and up are plain words; two tokens come before timing, so that both figures are of a warm model.
+    # Ids from 1000 on are plain words. Two tokens before timing warm up the model.
     prompt = mx.array(list(range(1000, 1000 + prompt_tokens)))
     list(generate_step(prompt[:2], model, max_tokens=1))
     started = time.perf_counter()
