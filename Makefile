@@ -1,30 +1,44 @@
-# VENV: where the environment is made. ARGS: passed on, as in `make test ARGS="tests/models -k blas"`.
+# VENV   the folder of the environment (.venv)
+# ARGS   arguments for the command, as in `make test ARGS="tests/models -k blas"`
+# MODEL  for `make run`: a folder, a hub id, or `demo`
+# PORT   for `make run`: the port to listen on
 VENV ?= .venv
 ARGS ?=
+MODEL ?=
+PORT ?=
 
-.PHONY: help setup run test check bench
+PYTEST = "$(VENV)/bin/python" -m pytest
+FAST = not model and not client and not browser and not deployment and not process
+
+.PHONY: help setup run test test-fast check bench
 
 help:
-	@echo "make setup    make the environment in $(VENV), with everything to run, test, check and measure"
-	@echo "make run      serve the configured model, or else the embedded one"
-	@echo "make test     run every test, with branch coverage"
-	@echo "make check    check format, lint and types"
-	@echo "make bench    run the benchmarks"
+	@echo "make run        install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
+	@echo "make setup      install everything for development in $(VENV)"
+	@echo "make test-fast  run the tests that need no model and start no process, in under a minute"
+	@echo "make test       run all tests, with branch coverage"
+	@echo "make check      check format, lint, types, imports, and the bounds on size and prose"
+	@echo "make bench      run the benchmarks"
 
 setup:
 	@VENV="$(VENV)" EXTRAS=test,bench scripts/setup-vllm-mlx-venv.sh
 
-run: setup
-	"$(VENV)/bin/anyclaude" serve $(ARGS)
+run:
+	@VENV="$(VENV)" scripts/setup-vllm-mlx-venv.sh
+	"$(VENV)/bin/anyclaude" serve $(if $(MODEL),"$(MODEL)") $(if $(PORT),--port "$(PORT)") $(ARGS)
 
-# Two processes; each test file is run by one of them, in its order.
+# Two processes share the test files; the tests of one file run in order in one process.
 test: setup
-	"$(VENV)/bin/python" -m pytest -n 2 --dist loadfile $(ARGS) --cov
+	$(PYTEST) -n 2 --dist loadfile --durations=10 $(ARGS) --cov
+
+test-fast: setup
+	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/mypy"
+	$(PYTEST) -q tests/test_imports.py tests/quality
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run $$(find scripts tests -name '*.sh' -not -path '*/.cache/*'); \
 	else echo "shellcheck is not installed: the shell scripts were not checked"; fi
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the Python environment that runs anyclaude. Run it again at any time: what is done is not done twice.
+# Makes the Python environment that runs anyclaude. Running it again repeats only the steps that are needed.
 #
-#   VENV    where to make it            (default: ~/.venv-mlx)
-#   PYTHON  the Python to make it with  (default: the first of 3.11 or newer that is found)
-#   EXTRAS  what to install besides the service, comma-separated: redis, test, bench  (default: nothing)
+#   VENV    the folder of the environment  (default: ~/.venv-mlx)
+#   PYTHON  the Python to make it with     (default: the first of version 3.11 or newer that is found)
+#   EXTRAS  optional parts to install, comma-separated: redis, test, bench  (default: none)
+#
+# An environment keeps the extras that it has, whatever EXTRAS says.
 set -Eeuo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +25,21 @@ fail() {
 }
 trap 'fail "see the message above."' ERR
 
-# What the environment was made from. Compared as a whole, so that any change of it counts.
+installed_extras() { sed -n '1s/^extras=\([^ ]*\) .*/\1/p' "$venv/.anyclaude-setup" 2>/dev/null || true; }
+
+# Prints the names of both lists, each once.
+joined() {
+    local all=$1 name
+    for name in ${2//,/ }; do
+        case ",$all," in
+            *",$name,"*) ;;
+            *) all=${all:+$all,}$name ;;
+        esac
+    done
+    say "$all"
+}
+
+# Everything that the environment depends on. If any of it changes, the packages are installed again.
 inputs() {
     say "extras=$extras project=$project python=${PYTHON:-}"
     cat "$project/pyproject.toml" "$project/constraints.txt" "$project/scripts/setup-vllm-mlx-venv.sh"
@@ -37,7 +53,7 @@ is_suitable() { "$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 
 version_of() { "$1" -c 'import sys; print(sys.version)'; }
 
-# Sets `python`.
+# Sets the variable `python`.
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
         is_suitable "$PYTHON" || fail "PYTHON=$PYTHON is not a Python of 3.11 or newer."
@@ -66,7 +82,7 @@ make_environment() {
 }
 
 install_packages() {
-    begin "installing anyclaude${extras:+[$extras]} and what it needs, in the versions of constraints.txt"
+    begin "installing anyclaude${extras:+[$extras]} and its dependencies, in the versions of constraints.txt (about a minute)"
     local quiet=()
     [ -t 1 ] || quiet=(--quiet)
     "$venv/bin/python" -m pip install --disable-pip-version-check ${quiet[@]+"${quiet[@]}"} \
@@ -74,7 +90,7 @@ install_packages() {
         fail "pip could not install (its message is above). Check the network and \`pip config list\`, then run this again."
 }
 
-# Asks the service itself, and prints its answer. Only Linux needs it.
+# True if the service finds OpenBLAS. Prints what it found. Only Linux needs OpenBLAS.
 has_openblas() {
     [ "$(uname)" = Linux ] || return 0
     "$venv/bin/python" -c '
@@ -96,7 +112,7 @@ as_root() {
 install_openblas() {
     begin "installing OpenBLAS with apt-get"
     if ! command -v apt-get >/dev/null || ! as_root true 2>/dev/null; then
-        say "skipped: it takes apt-get, and root or a sudo that asks for no password"
+        say "skipped: this needs apt-get, and either root or a sudo that asks for no password"
         return
     fi
     local install=(env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends libopenblas0)
@@ -106,6 +122,16 @@ install_openblas() {
     fi
 }
 
+path_advice() {
+    local found folder
+    found=$(command -v anyclaude || true)
+    [ -z "$found" ] || ! [ "$found" -ef "$venv/bin/anyclaude" ] || return 0
+    folder=$(cd "$venv/bin" && pwd)
+    say "\`anyclaude\` is not on your PATH yet. For this shell: . $folder/activate"
+    say "For every shell, if ~/.local/bin is on your PATH: ln -s $folder/anyclaude ~/.local/bin/anyclaude"
+}
+
+extras=$(joined "$(installed_extras)" "$extras")
 if is_up_to_date; then
     say "$venv is up to date."
     has_openblas || true
@@ -116,9 +142,10 @@ install_packages
 begin "looking for OpenBLAS"
 if ! has_openblas; then
     install_openblas
-    has_openblas || say "warning: going on without it." >&2
+    has_openblas || say "warning: continuing without OpenBLAS." >&2
 fi
 begin "finishing"
 inputs >"$venv/.anyclaude-setup.new"
 mv "$venv/.anyclaude-setup.new" "$venv/.anyclaude-setup"
 say "Done. Start the server with: $venv/bin/anyclaude serve"
+path_advice

@@ -25,7 +25,36 @@ load_openblas()
 hypothesis.settings.register_profile(
     "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+# For `make test-fast`.
+hypothesis.settings.register_profile(
+    "fast", parent=hypothesis.settings.get_profile("any speed"), max_examples=10, stateful_step_count=20
+)
 hypothesis.settings.load_profile("any speed")
+
+
+# `make test-fast` leaves out the tests with these markers: those in a place, and those that use a fixture.
+MARKED_PLACES = {
+    "tests/benchmarks/test_runner.py": "process",
+    "tests/claude_code/": "client",
+    "tests/clients/": "client",
+    "tests/dashboard/test_page.py": "browser",
+    "tests/deployment/": "deployment",
+    "tests/executor/engine/test_solo.py": "model",
+    "tests/executor/prefix/test_engine.py": "model",
+    "tests/executor/speculation/test_forced.py": "model",
+    "tests/models/test_location.py": "process",
+}
+MARKED_FIXTURES = {"demo_model": "model", "embedded": "process", "terminal": "process"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for place, marker in MARKED_PLACES.items():
+            if item.nodeid.startswith(place):
+                item.add_marker(marker)
+        for fixture, marker in MARKED_FIXTURES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")
