@@ -37,6 +37,7 @@ MARKED_PLACES = {
     "tests/benchmarks/test_runner.py": "process",
     "tests/claude_code/": "client",
     "tests/clients/": "client",
+    "tests/cli/test_quick_start_scripts.py": "process",
     "tests/dashboard/test_page.py": "browser",
     "tests/deployment/": "deployment",
     "tests/executor/engine/test_solo.py": "model",
