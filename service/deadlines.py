@@ -1,68 +1,103 @@
-"""A time limit for waits that nearly always end at once."""
+"""Time limits that are equal for many waits: one timer of the event loop serves all of them.
+
+`asyncio.timeout` sets a timer for each wait and takes it back, which costs as much as the rest of a look-up.
+"""
 
 import asyncio
+from collections.abc import Callable, Hashable
 from types import TracebackType
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+class TimedQueue(Generic[Item]):
+    """Items in the order in which they were added. One that is still there after `seconds` is removed, and `expire` is
+    called with it."""
+
+    def __init__(self, seconds: float, expire: Callable[[Item], None]) -> None:
+        self.seconds = seconds
+        self._expire = expire
+        self._ends: dict[Item, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __contains__(self, item: Item) -> bool:
+        return item in self._ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, item: Item) -> None:
+        """An item that is there already starts anew."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self.seconds
+        self._ends.pop(item, None)
+        self._ends[item] = ends
+        if self._timer is None:
+            self._timer = loop.call_at(ends, self._expire_late)
+
+    def discard(self, item: Item) -> None:
+        self._ends.pop(item, None)
+
+    def expire_oldest(self) -> bool:
+        """Returns whether there was an item."""
+        for item in self._ends:
+            del self._ends[item]
+            self._expire(item)
+            return True
+        return False
+
+    def expire_all(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self.expire_oldest():
+            pass
+
+    def _expire_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for item, ends in list(self._ends.items()):
+            if ends > loop.time():
+                self._timer = loop.call_at(ends, self._expire_late)
+                return
+            del self._ends[item]
+            self._expire(item)
 
 
 class Deadline:
-    """Limits any number of waits to `seconds` each, with one timer for all of them: `with deadline.limit(): await ...`
-    raises `TimeoutError` as `asyncio.timeout` does.
-
-    That one sets a timer of the event loop for each wait and takes it back, which costs as much as all else that is
-    done to look up an answer. As all waits here are limited alike, the first to begin is the first that is late.
-    """
+    """Limits any number of waits to `seconds` each: `with deadline.limit(): await ...` raises `TimeoutError` as
+    `asyncio.timeout` does."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._limits: dict[Limit, None] = {}  # in the order in which they began
-        self._timer: asyncio.TimerHandle | None = None
+        self._limits: TimedQueue[Limit] = TimedQueue(seconds, Limit.expire)
 
     def limit(self) -> "Limit":
-        """To be entered once, in the task that waits."""
-        return Limit(self)
-
-    def begin(self, limit: "Limit") -> None:
-        loop = asyncio.get_running_loop()
-        limit.ends = loop.time() + self.seconds
-        self._limits[limit] = None
-        if self._timer is None:
-            self._timer = loop.call_at(limit.ends, self._end_late)
-
-    def end(self, limit: "Limit") -> None:
-        self._limits.pop(limit, None)
-
-    def _end_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        for limit in list(self._limits):
-            if limit.ends > loop.time():
-                self._timer = loop.call_at(limit.ends, self._end_late)
-                return
-            del self._limits[limit]
-            limit.expire()
+        """Enter it once, in the task that waits."""
+        return Limit(self._limits)
 
 
 class Limit:
-    """One wait. `expired` tells afterwards whether it took too long."""
+    """One wait. `expired` is true afterwards if it took too long."""
 
-    __slots__ = ("_cancelling", "_deadline", "_task", "ends", "expired")
+    __slots__ = ("_cancelling", "_limits", "_task", "expired")
 
-    def __init__(self, deadline: Deadline) -> None:
-        self.ends = 0.0
+    def __init__(self, limits: "TimedQueue[Limit]") -> None:
         self.expired = False
-        self._deadline = deadline
+        self._limits = limits
 
     def __enter__(self) -> "Limit":
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (no coroutine runs outside of a task)
         self._task = task
         self._cancelling = task.cancelling()
-        self._deadline.begin(self)
+        self._limits.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._deadline.end(self)
-        # Who else wanted the task cancelled in the meantime gets that.
+        self._limits.discard(self)
+        # A cancellation by somebody else in the meantime goes on.
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -1,10 +1,10 @@
-"""One timer for many waits: who waits too long is told, and nobody else."""
+"""One timer serves many waits: those that take too long end, and no others."""
 
 import asyncio
 
 import pytest
 
-from service.deadlines import Deadline
+from service.deadlines import Deadline, TimedQueue
 
 FOR_EVER = 3600.0
 
@@ -77,3 +77,26 @@ async def test_a_limit_within_another() -> None:
     with pytest.raises(TimeoutError), outer.limit(), inner.limit() as limit:
         await asyncio.sleep(FOR_EVER)
     assert not limit.expired
+
+
+async def test_items_expire_in_their_order_and_an_item_added_again_is_the_last() -> None:
+    expired: asyncio.Queue[str] = asyncio.Queue()
+    queue: TimedQueue[str] = TimedQueue(0.01, expired.put_nowait)
+    for item in ("first", "second", "gone", "first"):
+        queue.add(item)
+    queue.discard("gone")
+    assert len(queue) == 2
+    assert [await expired.get(), await expired.get()] == ["second", "first"]
+    assert (len(queue), expired.empty()) == (0, True)
+
+
+async def test_the_oldest_and_all_expire_when_they_are_told_to() -> None:
+    expired: list[str] = []
+    queue: TimedQueue[str] = TimedQueue(FOR_EVER, expired.append)
+    assert not queue.expire_oldest()
+    for item in ("a", "b", "c"):
+        queue.add(item)
+    assert queue.expire_oldest()
+    assert (expired, "a" in queue, "b" in queue) == (["a"], False, True)
+    queue.expire_all()
+    assert expired == ["a", "b", "c"]
