@@ -6,7 +6,8 @@ from starlette.types import Receive, Scope, Send
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.endpoints.context import ServiceContext
 from service.http.access import identify_caller
-from service.http.body import ClientGone, check_content
+from service.http.body import check_content
+from service.http.client_watch import ClientGone
 from service.http.model_names import check_model
 from service.http.request_headers import read_headers
 

@@ -18,9 +18,8 @@ from service.endpoints.context import ServiceContext
 from service.endpoints.stats import StatsEndpoint
 from service.errors import Overloaded, UnknownPath
 from service.http.access import identify_caller
-from service.http.body import ClientGone
+from service.http.client_watch import ClientGone, ClientWatch
 from service.http.request_headers import read_headers
-from service.http.streaming import until_disconnect
 
 INTERVAL_SECONDS = 1.0
 MAX_LISTENERS = 16
@@ -90,7 +89,7 @@ class DashboardEvents:
         self.listeners += 1
         try:
             with suppress(ClientGone):
-                await until_disconnect(receive, self._write(send))
+                await ClientWatch(receive).run(self._write(send))
         finally:
             self.listeners -= 1
 

@@ -12,12 +12,12 @@ from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
 from service.executor.base import Answer
 from service.http.access import identify_caller
-from service.http.body import ClientGone, check_content
+from service.http.body import check_content
 from service.http.cache_headers import cache_status, read_cache_control
+from service.http.client_watch import ClientGone, ClientWatch
 from service.http.model_names import check_model
 from service.http.request_headers import read_headers
-from service.http.streaming import StreamWriter, replay_stream, until_disconnect
-from service.http.submission import submit_watched
+from service.http.streaming import StreamWriter, replay_stream
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 
 
@@ -33,6 +33,7 @@ class GenerationEndpoint:
         record = RequestRecord(
             request_id=scope["state"]["request_id"], dialect=self._dialect.name, started=time.perf_counter()
         )
+        scope["state"]["record"] = record
         try:
             await self._handle(scope, receive, send, record)
         except ClientGone:
@@ -64,30 +65,31 @@ class GenerationEndpoint:
         request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
         record.stream = asked.stream
 
-        answer = await submit_watched(receive, executor.submit(request, directives))
+        watch = ClientWatch(receive)
+        answer = await watch.run(executor.submit(request, directives))
         record.outcome = answer.outcome
         record.status = 200
         try:
             if asked.stream:
-                await self._stream(answer, asked, receive, send, record)
+                await self._stream(answer, asked, watch, send, record)
             else:
-                await self._respond(answer, asked, receive, send, record)
+                await self._respond(answer, asked, watch, send, record)
         finally:
             await answer.aclose()
 
     async def _respond(
-        self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
+        self, answer: Answer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
     ) -> None:
         if answer.outcome == "hit":
             completion = await answer.completion()
         else:
-            completion = await until_disconnect(receive, answer.completion())
+            completion = await watch.run(answer.completion())
         record.see_completion(completion)
         body = self._dialect.encode(completion, self._reply(answer, asked, record))
         await _send_whole(send, self._headers(answer, b"application/json", record), body)
 
     async def _stream(
-        self, answer: Answer, asked: ClientRequest, receive: Receive, send: Send, record: RequestRecord
+        self, answer: Answer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
     ) -> None:
         encoder = self._dialect.encode_stream(self._reply(answer, asked, record))
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
@@ -103,7 +105,7 @@ class GenerationEndpoint:
             observe=record.see,
         )
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        error = await until_disconnect(receive, writer.write(answer))
+        error = await watch.run(writer.write(answer))
         if error is not None:
             record.error_code = error.code
 

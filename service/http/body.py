@@ -4,14 +4,11 @@ from starlette.types import Receive
 
 from service.deadlines import Deadline
 from service.errors import BadRequest, BodyTimeout, BodyTooLarge, Overloaded, UnsupportedMediaType
+from service.http.client_watch import ClientGone
 from service.http.request_headers import RequestHeaders, shown
 from service.settings import Settings
 
 LARGEST_AT_ONCE = 8
-
-
-class ClientGone(Exception):
-    """The client closed the connection: there is nobody to answer."""
 
 
 def check_content(headers: RequestHeaders) -> None:

@@ -12,7 +12,6 @@ from starlette.types import Scope
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.base import Dialect
 from service.dialects.openai_chat import OpenAIChat
-from service.endpoints.generation import GenerationEndpoint
 from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceError, UnknownPath
 
 logger = logging.getLogger("anyclaude.error")
@@ -20,22 +19,19 @@ logger = logging.getLogger("anyclaude.error")
 _SHOWN_CHARS = 200
 _ENDPOINTS = "Ask at POST /v1/messages or POST /v1/chat/completions, and for models at GET /v1/models."
 
-_ANTHROPIC: Dialect = AnthropicMessages()
-_OPENAI: Dialect = OpenAIChat()
-
 
 def dialect_of(scope: Scope) -> Dialect:
     """Anthropic's for its paths and for clients that name its version; OpenAI's for everything else."""
     if scope["path"].startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope):
-        return _ANTHROPIC
-    return _OPENAI
+        return AnthropicMessages()
+    return OpenAIChat()
 
 
 def error_response(scope: Scope, error: ServiceError) -> Response:
     dialect = dialect_of(scope)
     request_id = scope["state"]["request_id"]
     headers = {dialect.request_id_header: request_id}
-    if isinstance(scope.get("endpoint"), GenerationEndpoint):
+    if "record" in scope["state"]:
         headers["cache-status"] = f"anyclaude; detail={error.code}"  # no `hit`, no `fwd`: there is no answer
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))

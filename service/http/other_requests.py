@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.endpoints.generation import GenerationEndpoint
-
 logger = logging.getLogger("anyclaude.access")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -36,8 +34,7 @@ class OtherRequests:
         try:
             await self._app(scope, receive, observed_send)
         finally:
-            endpoint = scope.get("endpoint")
-            if not isinstance(endpoint, GenerationEndpoint):
+            if "record" not in scope["state"]:
                 self._log(scope, status, (time.perf_counter() - started) * 1e3)
 
     def _log(self, scope: Scope, status: int, milliseconds: float) -> None:

@@ -1,45 +1,18 @@
-"""Writes one answer as a server-sent event stream, and notices the client that goes away."""
+"""Writes one answer as a server-sent event stream."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
 
-from starlette.types import Receive, Send
+from starlette.types import Send
 
 from service.dialects.base import StreamEncoder
 from service.errors import InternalError, ServiceError
 from service.events import Event
 from service.executor.base import Answer
-from service.http.body import ClientGone
 
 logger = logging.getLogger("anyclaude.stream")
-T = TypeVar("T")
-
-
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Raises `ClientGone` when the client went away first; then `work` was cancelled and ended.
-
-    Reads `receive` until the disconnect, so the body must have been read before.
-    """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(disconnected(receive))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-    if working.cancelled():
-        raise ClientGone
-    return working.result()
-
-
-async def disconnected(receive: Receive) -> None:
-    """Returns when the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:

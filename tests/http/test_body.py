@@ -8,7 +8,8 @@ import pytest
 from starlette.types import Message, Receive
 
 from service.errors import BadRequest, BodyTooLarge, Overloaded
-from service.http.body import LARGEST_AT_ONCE, BodyReader, ClientGone
+from service.http.body import LARGEST_AT_ONCE, BodyReader
+from service.http.client_watch import ClientGone
 from tests.serving import settings
 
 MANY = 200_000

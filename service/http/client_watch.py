@@ -1,0 +1,86 @@
+"""Notices that a client goes away while its request is being answered."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection: there is nobody to answer."""
+
+
+class ClientWatch:
+    """Cancels work whose client goes away. One for each request, made after its body was read: it reads `receive` up to
+    the disconnect."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which runs in the current task. Raises `ClientGone` if the client goes away first;
+        `work` has ended then, by its cancellation.
+
+        Watching begins with the loop's next turn, so work that does not wait, such as a hit, costs one callback.
+        """
+        if self._gone:
+            work.close()
+            raise ClientGone
+        watching = _Watching(self._receive)
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            if watching.takes_back():
+                raise ClientGone from None
+            raise
+        finally:
+            self._gone = await watching.end()
+        watching.takes_back()
+        return result
+
+
+class _Watching:
+    """Cancels the task that made it when the client goes away, until `end`."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._working = asyncio.current_task()
+        self._task: asyncio.Task[None] | None = None
+        self._has_cancelled = False
+        self._ended = False
+        self._start = asyncio.get_running_loop().call_soon(self._begin)
+
+    def takes_back(self) -> bool:
+        """Takes back the cancellation, if there was one. Returns whether the task may go on then, since nobody else has
+        cancelled it too."""
+        if not self._has_cancelled or self._working is None:
+            return False
+        self._has_cancelled = False
+        return self._working.uncancel() == 0
+
+    async def end(self) -> bool:
+        """Returns whether the client has gone."""
+        self._ended = True
+        self._start.cancel()
+        if self._task is None:
+            return False
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        return not self._task.cancelled()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._until_disconnect())
+        self._task.add_done_callback(self._cancel)
+
+    async def _until_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not self._ended and not task.cancelled() and self._working is not None:
+            self._has_cancelled = True
+            self._working.cancel()
