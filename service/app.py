@@ -1,9 +1,11 @@
 """Puts the service together: routes, lifespan, error handlers. No module-level state."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +24,7 @@ from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelsEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.errors import ServiceError
-from service.executor.base import Executor
+from service.executor.base import Executor, ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.http.body import BodyReader
 from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
@@ -38,8 +40,33 @@ from service.telemetry.metrics.registry import Metrics
 from service.telemetry.request_log import log_request
 from service.warming import warm
 
+logger = logging.getLogger("anyclaude.server")
 
-def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Starlette:
+
+class Service(Starlette):
+    """The service as an ASGI app. Whoever serves it calls `stop` before its lifespan ends."""
+
+    def __init__(self, context: ServiceContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.router.redirect_slashes = False
+        self._context = context
+
+    def status(self) -> ExecutorStatus:
+        return self._context.executor.status()
+
+    async def stop(self) -> None:
+        """Ends streams that would go on for ever. Running answers have `shutdown_grace_seconds` to end; then they fail
+        with `ShuttingDown`."""
+        seconds = self._context.settings.shutdown_grace_seconds
+        self._context.stopping.set()
+        loading = self.status().state == "loading"
+        awaited = "the model is still loading" if loading else f"answers have {seconds:g} seconds to end"
+        logger.info("stopping: %s; a second signal ends the server at once", awaited)
+        await asyncio.sleep(seconds)
+        await self._context.executor.aclose()
+
+
+def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Service:
     """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
     one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
     settings name to record in."""
@@ -60,7 +87,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     traces = TraceWriter(settings.home / "traces", settings.trace_max_bytes) if settings.debug_level >= 2 else None
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Service) -> AsyncIterator[None]:
         await answering.start()
         warming = asyncio.create_task(warm(generating, settings))
         try:
@@ -72,7 +99,8 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
                 await asyncio.to_thread(traces.close)
 
     routes = [*_routes(context), *_looking_routes(context, metrics, activity)]
-    app = Starlette(
+    return Service(
+        context,
         routes=routes,
         lifespan=lifespan,
         middleware=_middleware(settings, routes, traces),
@@ -82,9 +110,6 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
             Exception: handle_defect,
         },
     )
-    app.router.redirect_slashes = False
-    app.state.context = context
-    return app
 
 
 def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:

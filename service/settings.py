@@ -94,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     max_body_bytes: Annotated[Bytes, Meta(description="The largest request body.")] = 32 * 1024 * 1024
     body_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long sending a body may take.")] = 30.0
+    http2: Annotated[bool, Meta(description="Serve HTTP/2 without TLS to clients that ask for it.")] = False
 
     cache: Annotated[
         tuple[str, ...],

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from starlette.applications import Starlette
 
+from service.app import Service
 from service.server.server import bind, serve
 from service.settings import Settings
 
@@ -18,7 +18,7 @@ def settings(tmp_path: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(app: Starlette, configured: Settings) -> AsyncIterator[str]:
+async def running(app: Service, configured: Settings) -> AsyncIterator[str]:
     """The base URL of `app` while it is served; on leaving, the server has ended."""
     listener = bind(configured)
     port = listener.getsockname()[1]

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
-LIBRARIES = ("starlette", "hypercorn")
+LIBRARIES = ("starlette", "hypercorn", "h11")
 HTTP = (*LIBRARIES, "service.http", "service.endpoints", "service.app", "service.server")
 MLX = ("mlx", "mlx_lm")
 EVERY_EXECUTOR = tuple(
@@ -38,9 +38,9 @@ FORBIDDEN = [
     ("service/recording", ("service.dialects", *HTTP, *MLX)),
     ("service/telemetry", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
     ("service/dashboard", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
-    ("service/endpoints", ("hypercorn", *EVERY_KIND)),
-    ("service/http", EVERY_KIND),
-    ("service/app.py", ("hypercorn", *MLX)),
+    ("service/endpoints", EVERY_KIND),
+    ("service/http", ("service.endpoints", "service.app", *EVERY_KIND)),
+    ("service/app.py", ("service.server", *MLX)),
     ("service/server", MLX),
 ]
 
@@ -81,13 +81,18 @@ def test_every_place_of_the_architecture_that_must_not_know_something_has_a_rule
     assert named <= {place for place, _ in FORBIDDEN}
 
 
-def test_mlx_is_imported_in_two_folders_only() -> None:
-    allowed = ("service/executor/", "service/models/")
+@pytest.mark.parametrize(
+    ("libraries", "allowed"),
+    [(MLX, ("service/executor/", "service/models/")), (("hypercorn", "h11", "h2"), ("service/server/",))],
+    ids=["mlx", "hypercorn"],
+)
+def test_a_library_is_imported_in_its_folders_only(libraries: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     found = {
         str(path.relative_to(ROOT))
         for folder in ("service", "cache_backends")
         for path in (ROOT / folder).rglob("*.py")
         for name in imports(path)
-        if name.split(".")[0] in ("mlx", "mlx_lm")
+        if name.split(".")[0] in libraries
     }
+    assert found
     assert not [path for path in found if not path.startswith(allowed)]

@@ -13,9 +13,8 @@ from service.config import base_url, parse_base_url, server_address
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
     from cache_backends.base import CacheBackend
+    from service.app import Service
     from service.executor.base import Executor
     from service.executor.distributed.leader import Leader
 
@@ -71,7 +70,7 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
         end_now(Exit.UNAVAILABLE if leader is not None and leader.lost else 0)
 
 
-def _app(settings: Settings, leader: "Leader | None") -> "tuple[Starlette, str]":
+def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
     """The service, and what it serves in words. Fetches the model if need be: outside of the event loop, where Ctrl-C
     still works."""
     from service.app import create_app

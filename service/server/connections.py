@@ -1,34 +1,48 @@
-"""Accepts connections and serves each with Hypercorn's HTTP, with less to do for each request.
-
-Hypercorn's own server (0.18) runs a task for each time that a connection is idle, sends the head and the body of an
-answer by themselves, and keeps a connection that its client has closed until the keep-alive time is over. Here one
-timer watches all idle connections, what is sent in one turn of the event loop leaves together, and a connection ends
-with its client: scripts and health checks that open one for each request would else use up the process's files.
-"""
+"""Accepts connections and serves each with Hypercorn's HTTP. `docs/server.md` lists what differs from Hypercorn's own
+server, and why."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Coroutine
 from socket import socket
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import ASGIFramework, TaskGroup
+from starlette.types import ASGIApp
 
-from service.server.malformed_requests import Http1
+from service.deadlines import TimedQueue
+from service.server.http1 import Http1
 
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted. Each one beyond waits for a second."""
 UNSENT_BYTES = 64 * 1024
 
 
-async def serve_connections(app: ASGIFramework, config: Config, listener: socket, stop: asyncio.Event) -> None:
-    """Until `stop`. Then nothing new is accepted, idle connections are closed, and the others have
-    `config.graceful_timeout` seconds to end before they are cut."""
-    context = WorkerContext(None)
-    idle = IdleConnections(config.keep_alive_timeout)
-    wrapped = ASGIWrapper(app)
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`idle_seconds` may pass without a request, `head_seconds` from the first byte of a request's head to its end, and
+    `grace_seconds` after the server was stopped. With more than `connections` open, idle ones are closed, oldest
+    first."""
+
+    idle_seconds: float = 75.0
+    head_seconds: float = 10.0
+    grace_seconds: float = 10.0
+    connections: int = sys.maxsize
+    http2: bool = False
+
+
+async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: socket, stop: asyncio.Event) -> None:
+    """Serves until `stop`. Then no connection is accepted, idle ones are closed, and the others are cut after the grace
+    period."""
+    config, context = _config(limits), WorkerContext(None)
+    idle = IdleConnections(limits)
+    wrapped = ASGIWrapper(cast(ASGIFramework, app))
     open_connections: set[asyncio.Task[None]] = set()
 
     async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,6 +50,8 @@ async def serve_connections(app: ASGIFramework, config: Config, listener: socket
         assert task is not None  # noqa: S101  (asyncio calls this in a task of its own)
         open_connections.add(task)
         task.add_done_callback(open_connections.discard)
+        if len(open_connections) > limits.connections:
+            idle.close_oldest()
         await Connection(wrapped, config, context, reader, writer, idle)
 
     server = await asyncio.start_server(serve_connection, sock=listener, backlog=config.backlog)
@@ -46,62 +62,60 @@ async def serve_connections(app: ASGIFramework, config: Config, listener: socket
         await context.terminated.set()
         idle.close()
         if open_connections:
-            _, late = await asyncio.wait(open_connections, timeout=config.graceful_timeout)
+            _, late = await asyncio.wait(open_connections, timeout=limits.grace_seconds)
             for connection in late:
                 connection.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
 
 class IdleConnections:
-    """Closes connections on which nothing was asked for `seconds`."""
+    """The connections that have no request, and those of which a part of a request's head has come."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until: dict[Connection, float] = {}  # in the order in which they became idle
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._idle: TimedQueue[Connection] = TimedQueue(limits.idle_seconds, self._close)
+        self._heads: TimedQueue[Connection] = TimedQueue(limits.head_seconds, self._refuse)
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def add(self, connection: "Connection") -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._seconds
-        self._until.pop(connection, None)
-        self._until[connection] = until
         if self._closed:
-            self._close_until(until)
-        elif self._timer is None:
-            self._timer = loop.call_at(until, self._close_late)
+            self._close(connection)
+        else:
+            self._idle.add(connection)
+
+    def head_begins(self, connection: "Connection") -> None:
+        """May be called again with more of the same head: its time goes on."""
+        if connection not in self._heads:
+            self._heads.add(connection)
 
     def remove(self, connection: "Connection") -> None:
-        self._until.pop(connection, None)
+        self._idle.discard(connection)
+        self._heads.discard(connection)
+
+    def close_oldest(self) -> None:
+        self._idle.expire_oldest()
 
     def close(self) -> None:
-        """Those that are idle now, and each that will be, at once."""
+        """Closes all that are idle now, and later each one that becomes idle."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._close_until(float("inf"))
+        self._idle.expire_all()
 
-    def _close_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        self._close_until(loop.time())
-        for until in self._until.values():
-            self._timer = loop.call_at(until, self._close_late)
-            break
+    def _close(self, connection: "Connection") -> None:
+        self._heads.discard(connection)
+        self._end(connection.close())
 
-    def _close_until(self, time: float) -> None:
-        for connection, until in list(self._until.items()):
-            if until > time:
-                break
-            del self._until[connection]
-            closing = asyncio.ensure_future(connection.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+    def _refuse(self, connection: "Connection") -> None:
+        self._idle.discard(connection)
+        self._end(connection.refuse_head())
+
+    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
 
 class Connection(TCPServer):
-    """One client's connection. To be awaited until it has ended."""
+    """One client's connection. Awaiting it serves it to its end."""
 
     def __init__(
         self,
@@ -114,6 +128,8 @@ class Connection(TCPServer):
     ) -> None:
         super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
         self.idle_task = _Idleness(self, idle)
+        self._idle = idle
+        self._http1: Http1 | None = None
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
 
@@ -128,17 +144,24 @@ class Connection(TCPServer):
             if self._unsent_bytes > UNSENT_BYTES:
                 self._send()
             try:
-                await self.writer.drain()  # waits where the client reads too slowly
+                await self.writer.drain()  # waits if the client reads too slowly
             except (ConnectionError, RuntimeError):
                 await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
-        self.protocol.protocol = Http1(self.protocol)  # for the one that Hypercorn made in `run`, and asked nobody
+        # `run` has just made Hypercorn's own HTTP/1.1, which has seen no byte yet.
+        self._http1 = Http1(self.protocol, on_partial_head=lambda: self._idle.head_begins(self))
+        self.protocol.protocol = self._http1
         await super()._read_data()
 
     async def close(self) -> None:
-        """Of an idle connection: what was sent last has left by now."""
+        """For an idle connection: everything has been sent."""
         await self._initiate_server_close()
+
+    async def refuse_head(self) -> None:
+        """For a connection whose next request's head takes too long."""
+        if self._http1 is not None:
+            await self._http1.refuse_late_head()
 
     async def _close(self) -> None:
         self._send()
@@ -151,7 +174,7 @@ class Connection(TCPServer):
 
 
 class _Idleness(AsyncioSingleTask):
-    """What Hypercorn takes for the task that waits for the keep-alive time to be over."""
+    """Takes the place of Hypercorn's task that waits for the keep-alive time to be over."""
 
     def __init__(self, connection: Connection, idle: IdleConnections) -> None:
         super().__init__()
@@ -163,3 +186,14 @@ class _Idleness(AsyncioSingleTask):
 
     async def stop(self) -> None:
         self._idle.remove(self._connection)
+
+
+def _config(limits: ConnectionLimits) -> Config:
+    config = Config()
+    config.alpn_protocols = ["h2", "http/1.1"] if limits.http2 else ["http/1.1"]
+    config.backlog = BACKLOG
+    config.accesslog = None
+    config.errorlog = logging.getLogger("anyclaude.http")
+    config.include_server_header = False
+    config.keep_alive_max_requests = sys.maxsize
+    return config

@@ -1,4 +1,4 @@
-"""Runs an app under Hypercorn until it is told to stop, and then lets running answers end properly."""
+"""Runs the service until it is stopped, and then lets running answers end properly."""
 
 import asyncio
 import errno
@@ -8,38 +8,41 @@ import os
 import resource
 import signal
 import socket
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, cast
+from typing import Any
 
-from hypercorn.config import Config
-from hypercorn.typing import ASGIFramework
-from starlette.applications import Starlette
-
-from service.server.connections import serve_connections
+from service.app import Service
+from service.config.address import base_url
+from service.server.connections import BACKLOG, ConnectionLimits, serve_connections
 from service.server.unread_body import UnreadBody
 from service.settings import Settings
+from service.telemetry.readiness import announce_ready
 
 logger = logging.getLogger("anyclaude.server")
 
-BACKLOG = 1024  # connections that the kernel keeps until they are accepted; of more, it lets each wait for a second
-MOST_FILES = 10_240  # macOS' OPEN_MAX
+MOST_FILES = 10_240
+"""macOS' OPEN_MAX, which it enforces also if the limit is "unlimited"."""
+OTHER_FILES = 64
+"""File descriptors that are kept for everything that is no connection."""
 ACCEPT_FAILURE_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 75
-CLOSE_SECONDS = 3.0  # for the last frames to leave, after running answers were failed
+CLOSE_SECONDS = 3.0
+"""Time for the last frames to leave after running answers were failed."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class CannotListen(OSError):
-    """Nobody can listen there. The message names the address, and says what to do."""
+    """The message names the address and what to do."""
 
 
 class AddressInUse(CannotListen):
-    """Somebody else listens there already."""
+    """Another process listens there."""
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A listening socket, so that a port in use shows before a model is loaded. Port 0 picks a free one."""
+    """A listening socket. Port 0 takes a free one. Bind before the model is loaded, so that a port in use shows at
+    once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,70 +60,81 @@ def bind(settings: Settings) -> socket.socket:
 
 
 async def serve(
-    app: Starlette, settings: Settings, listener: socket.socket | None = None, stop: asyncio.Event | None = None
+    app: Service, settings: Settings, listener: socket.socket | None = None, stop: asyncio.Event | None = None
 ) -> None:
-    """Serves until SIGTERM or SIGINT, or, where it is given, until `stop` is set and signals are left alone.
+    """Serves until SIGINT, SIGTERM or SIGHUP. If `stop` is given, serves until it is set, and leaves signals alone.
 
-    Then: no new connections; running answers may end within `shutdown_grace_seconds`; what is left is told
-    `ShuttingDown` in its protocol. A second signal ends at once.
+    Then no connection is accepted, running answers have `shutdown_grace_seconds` to end, and the rest fail with
+    `ShuttingDown`. A second signal ends the process at once.
     """
     listening, stopping = listener or bind(settings), stop or asyncio.Event()
     with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
         async with app.router.lifespan_context(app):
-            ending = asyncio.ensure_future(_end_answers(app, stopping, settings.shutdown_grace_seconds))
+            tasks = [asyncio.ensure_future(announce_ready(app.status, _root(listening), since=time.monotonic()))]
+            tasks.append(asyncio.ensure_future(_stop(app, stopping)))
             try:
-                framework = cast(ASGIFramework, UnreadBody(app))
-                await serve_connections(framework, _config(settings), listening, stopping)
+                await serve_connections(UnreadBody(app), _limits(settings), listening, stopping)
             finally:
-                ending.cancel()
-                await asyncio.gather(ending, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stop(app: Service, stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    await app.stop()
+
+
+def _root(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return base_url(host, port).removesuffix("/v1")
 
 
 @contextmanager
 def _signals(stopping: asyncio.Event) -> Iterator[None]:
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
-            # Nothing is unwound: what blocks a thread, as loading a model does, would hold up the end.
+            # Nothing is unwound: a thread that is busy, as with loading a model, would hold up the end.
             logger.warning("stopped at once by a second signal")
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         stopping.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
 
 def allow_many_files() -> None:
-    """Takes as many file descriptors as the system grants: each connection is one, and 1024 or 256 are the usual start.
-    Without any left, asyncio in Python 3.11 keeps itself busy with trying to accept the next."""
+    """Takes as many file descriptors as the system grants: each connection is one, and 1024 or 256 are the usual
+    start."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS says "unlimited", and takes less
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES if most == resource.RLIM_INFINITY else most, most))
 
 
 class _LoopErrors:
-    """What asyncio reports besides what is caught, without two kinds that say nothing or too much.
+    """Reports what asyncio does not raise, but for two kinds.
 
-    Connections that are still open when the time is over are cancelled, which Python 3.11 reports as an error, with a
-    traceback for each. And a connection that cannot be accepted is reported for each place of the backlog.
+    Python 3.11 reports connections that are cut at the end, with a traceback each; they are left out. A connection
+    that cannot be accepted is reported once for each place of the backlog; one line in ten seconds is enough.
     """
 
     def __init__(self) -> None:
-        self._accept_failure_said = -math.inf
+        self._accept_failure_logged = -math.inf
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, asyncio.CancelledError):
             return
         if isinstance(error, OSError) and "accept" in context.get("message", ""):
-            if loop.time() - self._accept_failure_said > ACCEPT_FAILURE_SECONDS:
-                self._accept_failure_said = loop.time()
+            if loop.time() - self._accept_failure_logged > ACCEPT_FAILURE_SECONDS:
+                self._accept_failure_logged = loop.time()
                 logger.error("connections cannot be accepted now: %s", error.strerror)
             return
         loop.default_exception_handler(context)
@@ -137,26 +151,12 @@ def _loop_errors() -> Iterator[None]:
         loop.set_exception_handler(before)
 
 
-async def _end_answers(app: Starlette, stop: asyncio.Event, grace_seconds: float) -> None:
-    await stop.wait()
-    app.state.context.stopping.set()
-    executor = app.state.context.executor
-    loading = executor.status().state == "loading"
-    awaited = (
-        "the model's loading cannot be broken off" if loading else f"answers have {grace_seconds:g} seconds to end"
+def _limits(settings: Settings) -> ConnectionLimits:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        files = MOST_FILES
+    return ConnectionLimits(
+        grace_seconds=settings.shutdown_grace_seconds + CLOSE_SECONDS,
+        connections=max(files - OTHER_FILES, files // 2),
+        http2=settings.http2,
     )
-    logger.info("stopping: %s; a second signal ends it at once", awaited)
-    await asyncio.sleep(grace_seconds)
-    await executor.aclose()
-
-
-def _config(settings: Settings) -> Config:
-    config = Config()
-    config.backlog = BACKLOG
-    config.accesslog = None
-    config.errorlog = logging.getLogger("anyclaude.http")
-    config.include_server_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
-    config.keep_alive_max_requests = sys.maxsize
-    config.graceful_timeout = settings.shutdown_grace_seconds + CLOSE_SECONDS
-    return config

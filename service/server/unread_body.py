@@ -1,8 +1,8 @@
 """Takes in what an app leaves unread of a request's body, so that its answer can end.
 
-Hypercorn hands a body over in a queue of ten pieces, and puts the end of the exchange into the same queue. An app that
-refuses a request without reading its body, as one to an unknown path, would otherwise leave the queue full: the end
-never comes, and the connection stays for ever, also when the client has gone. A piece may be one byte.
+Hypercorn queues ten pieces of a body, and the end of the exchange in the same queue. If an app refuses a request
+without reading the body, the queue stays full, the end never comes, and the connection stays open for ever. A piece may
+be one byte.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class UnreadBody:
-    """The app, which need not read bodies to their end."""
+    """`app`, which need not read bodies to their end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,6 +1,7 @@
 """How connections end, on a real server."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,17 +10,27 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
-from hypercorn.config import Config
-from hypercorn.typing import ASGIFramework
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
-from service.server.connections import Connection, IdleConnections, serve_connections
+from service.server.connections import Connection, ConnectionLimits, IdleConnections, serve_connections
 from tests.serving import running, settings
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECES, PIECE_BYTES = 640, 100_000
 PATIENCE_SECONDS = 20.0  # a connection that nobody uses is kept for longer
+
+
+class FakeConnection:
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.refused = asyncio.Event()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+    async def refuse_head(self) -> None:
+        self.refused.set()
 
 
 @pytest.mark.parametrize("requests", [0, 1, 3])
@@ -77,38 +88,82 @@ async def test_a_client_that_reads_slowly_is_waited_for() -> None:
 
 
 async def test_an_idle_connection_ends_in_time_and_a_busy_one_does_not() -> None:
-    """The first to become idle is the first to end, however the busy ones took turns with it."""
-    config = _config(keep_alive_timeout=0.2)
+    """The busy one is asked on before the idle one, and still works after the idle one's time is over."""
+    idle_ended = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.5)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
+        await idle_ended.wait()
+        await respond(scope, receive, send)
 
-    async with _serving(app, config) as port, asyncio.timeout(PATIENCE_SECONDS):
-        unused, unused_writer = await asyncio.open_connection("127.0.0.1", port)
+    async with _serving(app, ConnectionLimits(idle_seconds=0.5)) as port, asyncio.timeout(PATIENCE_SECONDS):
         busy, busy_writer = await asyncio.open_connection("127.0.0.1", port)
         busy_writer.write(HEALTH)
+        unused, unused_writer = await asyncio.open_connection("127.0.0.1", port)
         assert await unused.read() == b""
+        idle_ended.set()
         assert (await busy.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         assert await busy.read() == b""
         unused_writer.close()
         busy_writer.close()
 
 
+@pytest.mark.parametrize("before", [b"", HEALTH], ids=["the first", "the second"])
+@pytest.mark.parametrize("cut", [1, 20, len(HEALTH) - 1])
+async def test_a_head_that_does_not_end_is_refused(before: bytes, cut: int) -> None:
+    limits = ConnectionLimits(head_seconds=0.05)
+    async with _serving(respond, limits) as port, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(before + HEALTH[:cut])
+        answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
+        writer.close()
+    assert [answer[:3] for answer in answers] == ([b"200", b"408"] if before else [b"408"])
+    assert b"connection: close" in answers[-1].lower()
+    assert "did not come in time" in json.loads(answers[-1].partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+async def test_more_of_a_head_does_not_give_it_more_time() -> None:
+    """Each byte comes well within the limit, all of them together do not."""
+    async with _serving(respond, ConnectionLimits(head_seconds=0.2)) as port, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answered = asyncio.ensure_future(reader.read())
+        writer.write(b"GET / HTTP/1.1\r\nx: ")
+        while not answered.done():
+            writer.write(b"y")
+            await asyncio.sleep(0.01)
+        assert answered.result().startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+async def test_an_answer_may_take_longer_than_a_head() -> None:
+    idle = IdleConnections(ConnectionLimits(head_seconds=0.01))
+    asked, late = FakeConnection(), FakeConnection()
+    idle.head_begins(cast(Connection, asked))
+    idle.remove(cast(Connection, asked))
+    idle.head_begins(cast(Connection, late))
+    await asyncio.wait_for(late.refused.wait(), PATIENCE_SECONDS)
+    assert not asked.refused.is_set()
+
+
+async def test_the_oldest_idle_connection_gives_way_to_a_new_one() -> None:
+    async with _serving(respond, ConnectionLimits(connections=3)) as port, asyncio.timeout(PATIENCE_SECONDS):
+        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for reader, writer in kept:
+            writer.write(HEALTH)
+            await reader.readuntil(b"\r\n\r\n")
+        new, new_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await kept[0][0].read() == b""
+        for reader, writer in [*kept[1:], (new, new_writer)]:
+            writer.write(HEALTH)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for _, writer in [*kept, (new, new_writer)]:
+            writer.close()
+
+
 async def test_a_connection_that_becomes_idle_when_the_server_has_stopped_ends_at_once() -> None:
-    """One that was accepted as the server stopped: nobody looks after the idle ones any more."""
-
-    class Accepted:
-        def __init__(self) -> None:
-            self.closed = asyncio.Event()
-
-        async def close(self) -> None:
-            self.closed.set()
-
-    idle = IdleConnections(seconds=60.0)
+    """It was accepted as the server stopped."""
+    idle = IdleConnections(ConnectionLimits())
     idle.close()
-    accepted = Accepted()
+    accepted = FakeConnection()
     idle.add(cast(Connection, accepted))
     await asyncio.wait_for(accepted.closed.wait(), PATIENCE_SECONDS)
 
@@ -121,7 +176,7 @@ async def test_a_connection_that_does_not_end_in_time_is_cut() -> None:
         await asyncio.Event().wait()
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        async with _serving(app, _config(graceful_timeout=0.1)) as port:
+        async with _serving(app, ConnectionLimits(grace_seconds=0.1)) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(HEALTH)
             await begun.wait()
@@ -129,25 +184,22 @@ async def test_a_connection_that_does_not_end_in_time_is_cut() -> None:
         writer.close()
 
 
+async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
 @asynccontextmanager
-async def _serving(app: ASGIApp, config: Config | None = None) -> AsyncIterator[int]:
+async def _serving(app: ASGIApp, limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     stop = asyncio.Event()
-    framework = cast(ASGIFramework, app)
-    serving = asyncio.create_task(serve_connections(framework, config or _config(), listener, stop))
+    serving = asyncio.create_task(serve_connections(app, limits or ConnectionLimits(), listener, stop))
     try:
         yield listener.getsockname()[1]
     finally:
         stop.set()
         await serving
-
-
-def _config(keep_alive_timeout: float = 60.0, graceful_timeout: float = 60.0) -> Config:
-    config = Config()
-    config.keep_alive_timeout = keep_alive_timeout
-    config.graceful_timeout = graceful_timeout
-    return config
 
 
 async def _status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:

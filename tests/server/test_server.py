@@ -1,20 +1,32 @@
-"""What the server says while it ends."""
+"""How the server starts and ends, and what it logs then."""
 
+import asyncio
 import logging
+import os
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.app import create_app
+from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest
+from service.server.server import bind, serve
+from tests.executor.engines import until
 from tests.serving import running, settings
+
+HELLO = {"messages": [{"role": "user", "content": "hello"}]}
+PATIENCE_SECONDS = 20.0
 
 
 @pytest.mark.parametrize(
     ("state", "said"),
-    [("ready", "stopping: answers have 1 seconds to end; "), ("loading", "stopping: the model's loading cannot be ")],
+    [("ready", "stopping: answers have 1 seconds to end; "), ("loading", "stopping: the model is still loading; ")],
 )
 async def test_what_is_waited_for_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, state: Any, said: str
@@ -24,6 +36,63 @@ async def test_what_is_waited_for_is_said(
     with caplog.at_level(logging.INFO, "anyclaude.server"):
         async with running(create_app(configured, executor=executor), configured):
             pass
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "anyclaude.server"]
+    *_, message = [record.getMessage() for record in caplog.records if record.name == "anyclaude.server"]
     assert message.startswith(said)
-    assert message.endswith("; a second signal ends it at once")
+    assert message.endswith("; a second signal ends the server at once")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_lets_a_running_answer_end(tmp_path: Path, number: signal.Signals) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        begun.set()
+        await go_on.wait()
+        yield "done"
+
+    configured = settings(tmp_path, shutdown_grace_seconds=PATIENCE_SECONDS)
+    app = create_app(configured, executor=ScriptedExecutor(script))
+    listener = bind(configured)
+    serving = asyncio.create_task(serve(app, configured, listener))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=HELLO))
+        await begun.wait()
+        os.kill(os.getpid(), number)
+        while await accepts(str(client.base_url)):
+            pass
+        go_on.set()
+        assert (await asking).json()["choices"][0]["message"]["content"] == "done"
+    await asyncio.wait_for(serving, PATIENCE_SECONDS)
+
+
+async def accepts(url: str) -> bool:
+    """Whether a new connection is served."""
+    async with httpx.AsyncClient() as client:
+        try:
+            return (await client.get(f"{url}/health")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+async def test_the_ready_line_names_api_and_dashboard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Only once the model is loaded."""
+    executor, configured = ScriptedExecutor(), settings(tmp_path)
+    executor.state = ExecutorStatus(state="loading")
+    with caplog.at_level(logging.INFO, "anyclaude.server"):
+        async with running(create_app(configured, executor=executor), configured) as url, httpx.AsyncClient() as client:
+            assert (await client.get(url + "/health")).json()["status"] == "loading"
+            assert not [record for record in caplog.records if "ready" in record.getMessage()]
+            executor.state = ExecutorStatus(state="ready")
+            await until(lambda: any("ready after" in record.getMessage() for record in caplog.records))
+    (line,) = [record.getMessage() for record in caplog.records if "ready after" in record.getMessage()]
+    assert f"{url}/v1 " in line
+    assert line.endswith(f"{url}/dashboard")
+
+
+async def test_a_model_that_cannot_be_loaded_is_no_ready_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    executor, configured = ScriptedExecutor(), settings(tmp_path)
+    executor.state = ExecutorStatus(state="failed", detail="no such file")
+    with caplog.at_level(logging.INFO, "anyclaude.server"):
+        async with running(create_app(configured, executor=executor), configured):
+            await until(lambda: any(record.getMessage() == "not ready: no such file" for record in caplog.records))
+    assert not [record for record in caplog.records if "ready after" in record.getMessage()]

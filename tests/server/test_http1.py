@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import h2.connection
+import h2.events
 import h11
 import pytest
+from hypercorn.config import Config
 
 from service.app import create_app
-from service.server.malformed_requests import RequestReader
+from service.server.http1 import RequestReader
 from tests.serving import running, settings
 
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -54,6 +57,7 @@ MALFORMED = {
     "a letter outside of ASCII": ("GET /health?q=é HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400, "request line"),
     "a header without a colon": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nnonsense\r\n\r\n", 400, "header line"),
     "too long a header": (b"GET /health HTTP/1.1\r\nx: " + b"y" * 17_000, 431, "more than 16384 bytes"),
+    "HTTP/2, which is off": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2 is off"),
     "another protocol": (b"\x16\x03\x01\x02\x00\x01\x00", 400, "request line"),
 }
 
@@ -90,7 +94,7 @@ async def test_a_head_request_is_refused_without_a_body(port: int) -> None:
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_what_was_refused_stays_refused(size: int) -> None:
     """Whatever comes behind it, and however it is cut."""
-    reader = RequestReader(h11.SERVER)
+    reader = RequestReader(Config())
     sent = CHAT + TWO_LENGTHS
     for start in range(0, len(sent), size):
         assert reader.refusal is None
@@ -102,3 +106,29 @@ def test_what_was_refused_stays_refused(size: int) -> None:
         reader.receive_data(more)
         with pytest.raises(h11.RemoteProtocolError, match="both a Content-Length"):
             reader.next_event()
+
+
+async def test_an_upgrade_to_http2_is_passed_over(port: int) -> None:
+    upgrade = b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    assert (await answers(port, HEALTH[:-2] + upgrade)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_http2_is_served_if_it_is_set(tmp_path: Path) -> None:
+    configured = settings(tmp_path, http2=True)
+    async with running(create_app(configured), configured) as url, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        client = h2.connection.H2Connection()
+        client.initiate_connection()
+        client.send_headers(
+            1,
+            [(":method", "GET"), (":path", "/health"), (":scheme", "http"), (":authority", "localhost")],
+            end_stream=True,
+        )
+        writer.write(client.data_to_send())
+        status = ""
+        while not status:
+            for event in client.receive_data(await reader.read(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers)[b":status"]
+        writer.close()
+    assert status == b"200"

@@ -1,0 +1,115 @@
+"""HTTP/1.1 as Hypercorn serves it, but what cannot be served is answered in the shape of every other error."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import h11
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+
+from service.dialects.openai_chat import OpenAIChat
+from service.errors import BadRequest
+
+_SHOWN_CHARS = 200
+
+
+class InvalidHttp(BadRequest):
+    code = "invalid_http"
+
+
+class RequestReader(h11.Connection):
+    """Reads nothing more after a request that it refused. `refusal` is why."""
+
+    refusal: h11.RemoteProtocolError | None = None
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+        self._http2 = "h2" in config.alpn_protocols
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Raises h11.RemoteProtocolError."""
+        if self.refusal is not None:
+            raise self.refusal
+        try:
+            event = super().next_event()
+            if isinstance(event, h11.Request):
+                _refuse_two_lengths(event)
+                if not self._http2 and event.http_version == b"2.0":
+                    message = "HTTP/2 is off; ask by HTTP/1.1, or set http2"
+                    raise h11.RemoteProtocolError(message, error_status_hint=505)
+        except h11.RemoteProtocolError as error:
+            self.refusal = error
+            raise
+        return event
+
+    def has_partial_head(self) -> bool:
+        return self.their_state is h11.IDLE and bool(self.trailing_data[0])
+
+
+class Http1(H11Protocol):
+    """Takes the place of the protocol that `wrapper` has made. `on_partial_head` is called with each piece of a request
+    head that is not its last."""
+
+    def __init__(self, wrapper: ProtocolWrapper, on_partial_head: Callable[[], None]) -> None:
+        super().__init__(
+            wrapper.app,
+            wrapper.config,
+            wrapper.context,
+            wrapper.task_group,
+            wrapper.state,
+            wrapper.ssl,
+            wrapper.client,
+            wrapper.server,
+            wrapper.send,
+        )
+        self._requests = RequestReader(self.config)
+        self._on_partial_head = on_partial_head
+        self._is_late = False
+        self.connection = self._requests
+
+    async def handle(self, event: Event) -> None:
+        await super().handle(event)
+        if isinstance(event, RawData) and self._requests.has_partial_head():
+            self._on_partial_head()
+
+    async def refuse_late_head(self) -> None:
+        """Does nothing if the head's end has come meanwhile."""
+        if self._requests.has_partial_head():
+            self._is_late = True
+            await self._send_error_response(408)
+            await self.send(Closed())
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if "h2" in self.config.alpn_protocols:
+            await super()._check_protocol(event)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        body = OpenAIChat().encode_error(InvalidHttp(self._what_was_wrong(status_code)), request_id="")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        with suppress(h11.LocalProtocolError):  # the answer to HEAD has no body
+            await self._send_h11_event(h11.Data(data=body))
+            await self._send_h11_event(h11.EndOfMessage())
+
+    def _what_was_wrong(self, status_code: int) -> str:
+        if self._is_late:
+            return "The end of the request's headers did not come in time. Send the whole head at once."
+        if status_code == 431:
+            limit = self.config.h11_max_incomplete_size
+            return (
+                f"The request line and the headers have more than {limit} bytes. Send fewer headers, or shorter ones."
+            )
+        return f"This is no valid HTTP request: {self._requests.refusal}"[:_SHOWN_CHARS]
+
+
+def _refuse_two_lengths(request: h11.Request) -> None:
+    """RFC 9112 section 6.1: a server may reject such a request, and otherwise has to end the connection after it."""
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+        raise h11.RemoteProtocolError("it has both a Content-Length and a Transfer-Encoding; send one of them")
