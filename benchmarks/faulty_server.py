@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from service.app import create_app
-from service.executor.base import ModelProfile
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.protocols import Engine, Token
 from service.models.profile import read_profile
+from service.profile import ModelProfile
 from service.server.server import bind, serve
 from service.settings import Settings
 

@@ -32,7 +32,7 @@ from service.http.gate import Gate
 from service.http.other_requests import OtherRequests
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
-from service.recording.recorder import RecordingExecutor
+from service.recording.recorder import FileRecorder
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity
@@ -71,13 +71,12 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
     settings name to record in."""
     generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
-    caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings)
-    recording = settings.record
-    answering: Executor = caching if recording is None else RecordingExecutor(caching, Path(recording))
+    recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
+    caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
     metrics, activity = Metrics(caching, caching.counters, caching.statistics), Activity()
     context = ServiceContext(
         settings=settings,
-        executor=answering,
+        executor=caching,
         bodies=BodyReader(settings),
         cache_counters=caching.counters,
         cache_statistics=caching.statistics,
@@ -88,13 +87,13 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
 
     @asynccontextmanager
     async def lifespan(_: Service) -> AsyncIterator[None]:
-        await answering.start()
+        await caching.start()
         warming = asyncio.create_task(warm(generating, settings))
         try:
             yield
         finally:
             warming.cancel()
-            await answering.aclose()
+            await caching.aclose()
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 

@@ -22,12 +22,13 @@ from service.generation import (
 
 
 class TextDelta(msgspec.Struct, frozen=True):
-    """More of the visible answer of one choice. `logprobs` are of the tokens finished since the last delta; they may
-    come with empty `text`, when a token's text is not yet known."""
+    """More of the visible answer of one choice. `logprobs` are those of the tokens finished since the last delta; they
+    may come with empty `text`, when a token's text is not yet known. None: the request asked for none. A choice of a
+    request that asked for them has at least one delta whose `logprobs` is not None."""
 
     choice: int
     text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True):
@@ -76,14 +77,14 @@ Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallA
 def replay(completion: Completion) -> Iterator[Event]:
     """The events of a finished answer: one delta a part, choices one after another."""
     for index, choice in enumerate(completion.choices):
-        logprobs = choice.logprobs or ()
-        if logprobs and not any(isinstance(part, Text) for part in choice.parts):
+        logprobs = choice.logprobs
+        if logprobs is not None and not any(isinstance(part, Text) for part in choice.parts):
             yield TextDelta(index, "", logprobs)
         for part in choice.parts:
             match part:
                 case Text(text):
                     yield TextDelta(index, text, logprobs)
-                    logprobs = ()
+                    logprobs = None if logprobs is None else ()
                 case Reasoning(text):
                     yield ReasoningDelta(index, text)
                 case ToolCall(call_id, name, arguments):
@@ -96,8 +97,7 @@ def replay(completion: Completion) -> Iterator[Event]:
 class CompletionBuilder:
     """Folds the events of one generation, fed in order, into its `Completion`."""
 
-    def __init__(self, *, with_logprobs: bool = False) -> None:
-        self._with_logprobs = with_logprobs
+    def __init__(self) -> None:
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._usage: Usage | None = None
 
@@ -119,7 +119,7 @@ class CompletionBuilder:
         if self._usage is None:
             raise ValueError("the generation has not finished: no Done event was fed")
         return Completion(
-            choices=tuple(self._choices[i].build(self._with_logprobs) for i in sorted(self._choices)),
+            choices=tuple(self._choices[i].build() for i in sorted(self._choices)),
             usage=self._usage,
         )
 
@@ -129,7 +129,7 @@ class _ChoiceBuilder:
         self._parts: list[Part] = []
         self._open: list[str] = []
         self._opened: type[Text] | type[Reasoning] | ToolCallStarted | None = None
-        self._logprobs: list[TokenLogprob] = []
+        self._logprobs: list[TokenLogprob] | None = None
         self._finish: ChoiceFinished | None = None
 
     def feed(
@@ -137,7 +137,9 @@ class _ChoiceBuilder:
     ) -> None:
         match event:
             case TextDelta(_, text, logprobs):
-                self._logprobs.extend(logprobs)
+                if logprobs is not None:
+                    self._logprobs = self._logprobs or []
+                    self._logprobs.extend(logprobs)
                 if text:
                     self._append(Text, text)
             case ReasoningDelta(_, text):
@@ -155,14 +157,14 @@ class _ChoiceBuilder:
                 self._close()
                 self._finish = event
 
-    def build(self, with_logprobs: bool) -> Choice:
+    def build(self) -> Choice:
         if self._finish is None:
             raise ValueError("a choice has not finished: no ChoiceFinished event was fed")
         return Choice(
             parts=tuple(self._parts),
             finish_reason=self._finish.reason,
             stop_sequence=self._finish.stop_sequence,
-            logprobs=tuple(self._logprobs) if with_logprobs else None,
+            logprobs=None if self._logprobs is None else tuple(self._logprobs),
         )
 
     def _append(self, kind: type[Text] | type[Reasoning], text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from service.errors import ServiceError
-from service.executor.base import Executor
+from service.executor.base import Executor, collect
 from service.http.access import caller_of
 from service.normalize import normalize
 from service.request_files import NoRequest, read_request_file
@@ -26,7 +26,7 @@ async def warm(executor: Executor, settings: Settings) -> None:
             file = await asyncio.to_thread(read_request_file, path)
             request = normalize(file.decode(executor.profile.sampling))
             request = msgspec.structs.replace(request, max_tokens=0, n=1, caller=caller)
-            usage = (await (await executor.submit(request)).completion()).usage
+            usage = (await collect((await executor.submit(request)).events())).usage
         except (NoRequest, OSError, ServiceError) as exc:
             log.warning("The prefix cache is not warmed with %s: %s", path, exc)
         else:

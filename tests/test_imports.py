@@ -20,9 +20,16 @@ EVERY_EXECUTOR = tuple(
     if path.stem.isidentifier() and not path.stem.startswith("__") and path.stem != "base"
 )
 EVERY_KIND = (*EVERY_EXECUTOR, "cache_backends", *MLX)
+RESPONSE_CACHE_INSIDE = tuple(
+    f"service.response_cache.{path.stem}"
+    for path in sorted((ROOT / "service" / "response_cache").glob("*.py"))
+    if path.stem not in ("__init__", "base", "statistics")
+)
 
 FORBIDDEN = [
     ("service/generation.py", ("service", "cache_backends", *HTTP, *MLX)),
+    ("service/profile.py", ("service.executor", "service.models", "service.response_cache", *HTTP, *MLX)),
+    ("service/tallies.py", ("service", *MLX)),
     ("service/events.py", ("service.executor", "service.dialects", "service.response_cache", *HTTP, *MLX)),
     ("service/dialects", ("service.executor", "service.response_cache", "cache_backends", *HTTP, *MLX)),
     ("service/dialects/openai_chat", ("service.dialects.anthropic_messages",)),
@@ -34,12 +41,12 @@ FORBIDDEN = [
     ("service/executor/scheduling", MLX),
     ("service/tool_calling", ("service.executor", "service.dialects", *HTTP, *MLX)),
     ("service/storage.py", ("service", *MLX)),
-    ("service/models", ("service.dialects", "service.response_cache", *HTTP)),
+    ("service/models", ("service.dialects", "service.executor", "service.response_cache", *HTTP)),
     ("service/recording", ("service.dialects", *HTTP, *MLX)),
-    ("service/telemetry", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
+    ("service/telemetry", ("service.dialects", *LIBRARIES, *RESPONSE_CACHE_INSIDE, *EVERY_KIND)),
     ("service/dashboard", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
     ("service/endpoints", EVERY_KIND),
-    ("service/http", ("service.endpoints", "service.app", *EVERY_KIND)),
+    ("service/http", ("service.endpoints", "service.app", *RESPONSE_CACHE_INSIDE, *EVERY_KIND)),
     ("service/app.py", ("service.server", *MLX)),
     ("service/server", MLX),
 ]

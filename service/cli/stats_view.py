@@ -19,14 +19,15 @@ NAMES: dict[Kind, str] = {
 }
 STYLES = {"hit": "blue", "collapsed": "cyan", "miss": "yellow", "bypass": "bright_black", "failed": "red"}
 STATE_STYLES = {"healthy": "green", "loading": "yellow", "degraded": "yellow", "unhealthy": "red"}
+RESTARTS = ("engine restart", "engine restarts")
 TROUBLES = {
-    "engine_restarts": ("engine restart", "engine restarts"),
-    "tool_call_repairs": ("repair of tool calls", "repairs of tool calls"),
-    "tool_calls_cut": ("tool call cut off", "tool calls cut off"),
-    "tool_calls_broken": ("unreadable tool call", "unreadable tool calls"),
-    "tool_calls_unknown": ("call of an unknown tool", "calls of unknown tools"),
-    "tool_calls_mismatched": ("tool call against its schema", "tool calls against their schema"),
+    "repaired": ("repair of tool calls", "repairs of tool calls"),
+    "cut": ("tool call cut off", "tool calls cut off"),
+    "broken": ("unreadable tool call", "unreadable tool calls"),
+    "unknown": ("call of an unknown tool", "calls of unknown tools"),
+    "mismatched": ("tool call against its schema", "tool calls against their schema"),
 }
+"""By the fields of `CallTally`."""
 BARS = " ▁▂▃▄▅▆▇█"
 SPEED_SECONDS = 60
 NAME_WIDTH = 14
@@ -74,8 +75,9 @@ def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
 def _generating(engine: EngineNumbers) -> str:
     """What went wrong is told only where it did."""
     parts = [f"{engine.running} running of {engine.max_concurrency}", f"{engine.waiting} waiting of {engine.max_queue}"]
-    troubles = {field: getattr(engine, field) for field in TROUBLES}
-    parts += [f"{count(number)} {TROUBLES[field][number > 1]}" for field, number in troubles.items() if number]
+    troubles = [(engine.engine_restarts, RESTARTS)]
+    troubles += [(getattr(engine.tool_calls, field), names) for field, names in TROUBLES.items()]
+    parts += [f"{count(number)} {names[number > 1]}" for number, names in troubles if number]
     return ", ".join(parts)
 
 

@@ -14,13 +14,13 @@ const KINDS = {
   failed: "Failed",
 };
 const OUTCOMES = { hit: "hit", collapsed: "joined", miss: "miss", bypass: "bypass" };
+const RESTARTS = ["engine restart", "engine restarts"];
 const TROUBLES = {
-  engine_restarts: ["engine restart", "engine restarts"],
-  tool_call_repairs: ["repair of tool calls", "repairs of tool calls"],
-  tool_calls_cut: ["tool call cut off", "tool calls cut off"],
-  tool_calls_broken: ["unreadable tool call", "unreadable tool calls"],
-  tool_calls_unknown: ["call of an unknown tool", "calls of unknown tools"],
-  tool_calls_mismatched: ["tool call against its schema", "tool calls against their schema"],
+  repaired: ["repair of tool calls", "repairs of tool calls"],
+  cut: ["tool call cut off", "tool calls cut off"],
+  broken: ["unreadable tool call", "unreadable tool calls"],
+  unknown: ["call of an unknown tool", "calls of unknown tools"],
+  mismatched: ["tool call against its schema", "tool calls against their schema"],
 };
 const LEFT = ["client_gone", "cancelled"];
 const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
@@ -81,9 +81,10 @@ function showTiles({ cache, engine, latency, memory, timeline }) {
 
   at("running").replaceChildren(`${engine.running} `, make("small", "", `of ${engine.max_concurrency}`));
   meter("running-meter", engine.running / engine.max_concurrency);
-  const troubles = Object.entries(TROUBLES).filter(([field]) => engine[field]);
+  const calls = Object.entries(TROUBLES).map(([field, names]) => [engine.tool_calls[field], names]);
+  const troubles = [[engine.engine_restarts, RESTARTS], ...calls].filter(([number]) => number);
   const queue = `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`;
-  write("waiting", [queue, ...troubles.map(([field, names]) => counted(engine[field], ...names))].join("; "));
+  write("waiting", [queue, ...troubles.map(([number, names]) => counted(number, ...names))].join("; "));
 
   const slots = Math.round(SPEED_SECONDS / timeline.slot_seconds);
   const generated = sum(timeline.generated_tokens.slice(-1 - slots, -1));

@@ -4,8 +4,8 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
-from service.executor.base import Executor
 from service.http.body import BodyReader
+from service.response_cache.executor import CachingExecutor
 from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
 from service.telemetry.request_log import Observer, RequestRecord
@@ -16,7 +16,7 @@ class ServiceContext:
     """`stopping` is set when the server shuts down: streams that would go on for ever end then."""
 
     settings: Settings
-    executor: Executor
+    executor: CachingExecutor
     bodies: BodyReader
     cache_counters: CacheCounters
     cache_statistics: Callable[[], Awaitable[CacheStatistics]]

@@ -10,7 +10,6 @@ from service.dialects.base import ClientRequest, Dialect, Reply
 from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
-from service.executor.base import Answer
 from service.http.access import identify_caller
 from service.http.body import check_content
 from service.http.cache_headers import cache_status, read_cache_control
@@ -18,6 +17,7 @@ from service.http.client_watch import ClientGone, ClientWatch
 from service.http.model_names import check_model
 from service.http.request_headers import read_headers
 from service.http.streaming import StreamWriter, replay_stream
+from service.response_cache.base import CachedAnswer
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 
 
@@ -78,7 +78,7 @@ class GenerationEndpoint:
             await answer.aclose()
 
     async def _respond(
-        self, answer: Answer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
+        self, answer: CachedAnswer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
     ) -> None:
         if answer.outcome == "hit":
             completion = await answer.completion()
@@ -89,7 +89,7 @@ class GenerationEndpoint:
         await _send_whole(send, self._headers(answer, b"application/json", record), body)
 
     async def _stream(
-        self, answer: Answer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
+        self, answer: CachedAnswer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
     ) -> None:
         encoder = self._dialect.encode_stream(self._reply(answer, asked, record))
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
@@ -109,7 +109,7 @@ class GenerationEndpoint:
         if error is not None:
             record.error_code = error.code
 
-    def _reply(self, answer: Answer, asked: ClientRequest, record: RequestRecord) -> Reply:
+    def _reply(self, answer: CachedAnswer, asked: ClientRequest, record: RequestRecord) -> Reply:
         profile = self._context.executor.profile
         return Reply(
             id=record.request_id.removeprefix(REQUEST_ID_PREFIX),
@@ -121,7 +121,7 @@ class GenerationEndpoint:
             style=asked.style,
         )
 
-    def _headers(self, answer: Answer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:
+    def _headers(self, answer: CachedAnswer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:
         return [
             (b"content-type", content_type),
             (b"cache-status", cache_status(answer).encode()),

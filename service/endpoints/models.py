@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from service.endpoints.context import ServiceContext
 from service.endpoints.json_response import json_response
-from service.executor.base import ModelProfile
 from service.http.access import identify_caller
 from service.http.model_names import check_model
 from service.http.request_headers import read_headers
+from service.profile import ModelProfile
 
 
 class ModelsEndpoint:

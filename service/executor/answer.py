@@ -2,31 +2,25 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 import msgspec
 
 from service.errors import EngineFailed, ServiceError
-from service.events import ChoiceFinished, Done, Event
-from service.executor.base import CacheOutcome, collect
+from service.events import ChoiceFinished, Done, Event, TextDelta
+from service.executor.base import collect
 from service.executor.scheduling.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
-from service.generation import Completion, GenerationRequest, Usage
+from service.generation import GenerationRequest, Usage
 
 
 class RunningAnswer:
     """The `Answer` of an executor that gets `Delivery`s. `abort` is called at most once, with the sequences that were
     still being generated when the reader left, or when one of them failed."""
 
-    outcome: CacheOutcome = "bypass"
-    stored = False
-
-    def __init__(
-        self, sequences: list[int], prompt_tokens: int, *, with_logprobs: bool, abort: Callable[[list[int]], None]
-    ) -> None:
+    def __init__(self, sequences: list[int], prompt_tokens: int, *, abort: Callable[[list[int]], None]) -> None:
         self.prompt_tokens = prompt_tokens
         self._open = set(sequences)
-        self._with_logprobs = with_logprobs
         self._abort = abort
         self._ready: deque[Event | ServiceError] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -90,9 +84,6 @@ class RunningAnswer:
         finally:
             self._close()
 
-    async def completion(self) -> Completion:
-        return await collect(self.events(), with_logprobs=self._with_logprobs)
-
     async def aclose(self) -> None:
         self._close()
 
@@ -144,29 +135,12 @@ class RunningAnswer:
         )
 
 
-class PromptReadAnswer:
-    """The `Answer` to a request for no tokens: its prompt has been read, into the prefix cache. `reading` generates one
-    token, which is what follows a prompt that is read to its end, and nobody sees it."""
-
-    outcome: CacheOutcome = "bypass"
-    stored = False
-
-    def __init__(self, reading: RunningAnswer, request: GenerationRequest) -> None:
-        self.prompt_tokens = reading.prompt_tokens
-        self._reading = reading
-        self._request = request
-
-    async def events(self) -> AsyncIterator[Event]:
-        try:
-            usage = (await self._reading.completion()).usage
-            for choice in range(self._request.n):
-                yield ChoiceFinished(choice, "length")
-            yield Done(msgspec.structs.replace(usage, completion_tokens=0, reasoning_tokens=0))
-        finally:
-            await self._reading.aclose()
-
-    async def completion(self) -> Completion:
-        return await collect(self.events(), with_logprobs=self._request.logprobs is not None)
-
-    async def aclose(self) -> None:
-        await self._reading.aclose()
+async def prompt_read(reading: RunningAnswer, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    """The events of a request for no tokens: its prompt has been read, into the prefix cache. `reading` generates one
+    token, because a prompt is read to its end only for the token that follows; nobody sees that token."""
+    usage = (await collect(reading.events())).usage
+    for choice in range(request.n):
+        if request.logprobs is not None:
+            yield TextDelta(choice, "", ())
+        yield ChoiceFinished(choice, "length")
+    yield Done(msgspec.structs.replace(usage, completion_tokens=0, reasoning_tokens=0))

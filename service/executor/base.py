@@ -1,52 +1,23 @@
-"""What endpoints know of a generation: an `Executor` takes requests, an `Answer` is one of them accepted."""
+"""The interface of everything that generates: an `Executor` takes requests, an `Answer` is one that it accepted."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal, Protocol
 
 import msgspec
 
 from service.events import CompletionBuilder, Event, replay
-from service.generation import Completion, GenerationRequest, SamplingParams
+from service.generation import Completion, GenerationRequest
+from service.profile import ModelProfile
+from service.tallies import CallTally, DraftTally
 
-CacheOutcome = Literal["hit", "miss", "collapsed", "bypass"]
 ModelState = Literal["loading", "ready", "stalled", "failed"]
 
 
-class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client's `Cache-Control` asks of the response cache (RFC 9111 section 5.2.1). `max_age` in seconds."""
-
-    no_cache: bool = False
-    no_store: bool = False
-    only_if_cached: bool = False
-    max_age: float | None = None
-
-
-NO_DIRECTIVES = CacheDirectives()
-
-
-class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the served model from its files alone, before it is loaded.
-
-    `id` is what `/v1/models` lists, `aliases` are the operator's other words for it; `fingerprint` names weights,
-    config, tokenizer, template and adapter; `context_length` is in tokens; `sampling` are the resolved defaults
-    (settings over generation_config.json over greedy); `created` is the model's date in Unix seconds.
-    """
-
-    id: str
-    fingerprint: str
-    context_length: int
-    sampling: SamplingParams = SamplingParams()
-    created: int = 0
-    aliases: tuple[str, ...] = ()
-
-
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading that costs nothing. `running` and `waiting` are sequences; `detail` is for people.
+    """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people.
 
-    `memory_bytes` is what the model and everything computed with it hold, `prefix_cache_bytes` the prefix cache's part
-    of it; None is not known. `engine_restarts` counts since the start, what follows since the model was loaded: repairs
-    in tool calls, and calls that broke off, could not be read, named no tool on offer, or do not fit their schema; and
-    tokens guessed by speculative decoding, and those of them that were right.
+    `memory_bytes` is everything that the model and its computations hold, `prefix_cache_bytes` the prefix cache's part
+    of it; None is not known. `engine_restarts` counts since the start, the tallies count since the model was loaded.
     """
 
     state: ModelState
@@ -56,53 +27,39 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     engine_restarts: int = 0
-    tool_call_repairs: int = 0
-    tool_calls_cut: int = 0
-    tool_calls_broken: int = 0
-    tool_calls_unknown: int = 0
-    tool_calls_mismatched: int = 0
-    drafted_tokens: int = 0
-    accepted_draft_tokens: int = 0
+    tool_calls: CallTally = msgspec.field(default_factory=CallTally)
+    drafts: DraftTally = msgspec.field(default_factory=DraftTally)
 
 
 class Answer(Protocol):
-    """A request that was accepted: everything that could be refused has been. Read it once: either way, or close it.
-
-    Both ways raise `ServiceError` when the generation fails. Leaving `events` early, or cancelling `completion`, gives
-    up this reader's share; a generation that nobody reads is aborted.
-    """
-
-    @property
-    def outcome(self) -> CacheOutcome: ...
-    @property
-    def stored(self) -> bool:
-        """Whether the response cache keeps this answer, as far as can be said now."""
-        ...
+    """A request that was accepted: everything that could be refused has been refused."""
 
     @property
     def prompt_tokens(self) -> int: ...
-    def events(self) -> AsyncIterator[Event]: ...
-    async def completion(self) -> Completion: ...
-    async def aclose(self) -> None: ...
+    def events(self) -> AsyncIterator[Event]:
+        """May be read once. Raises `ServiceError` when the generation fails. Leaving early aborts the generation."""
+        ...
+
+    async def aclose(self) -> None:
+        """Aborts the generation unless it has ended. May be called twice."""
+        ...
 
 
 class Executor(Protocol):
-    """Generates. `CachingExecutor` is one around another, so that nobody else knows of the response cache."""
-
     @property
     def profile(self) -> ModelProfile: ...
     def status(self) -> ExecutorStatus: ...
 
     async def start(self) -> None:
-        """Begins loading, and returns at once; `status` tells when it is ready."""
+        """Begins loading, and returns at once; `status` shows when the model is ready."""
         ...
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
-        """Returns when the request is accepted. Raises `ServiceError` for whatever is wrong with it or refused now."""
+    async def submit(self, request: GenerationRequest) -> Answer:
+        """Returns when the request is accepted. Raises `ServiceError` when it is refused."""
         ...
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        """How many tokens the prompt of this request has, template and tools included."""
+        """The length of the request's prompt in tokens, template and tools included."""
         ...
 
     async def aclose(self) -> None:
@@ -110,32 +67,35 @@ class Executor(Protocol):
         ...
 
 
-class StoredAnswer:
-    """An `Answer` that is already complete."""
+class GeneratedAnswer:
+    """An `Answer` whose events a generator makes. `source` is the answer that the generator reads, if it reads one: a
+    generator that was never begun does not close it."""
 
-    def __init__(self, completion: Completion, outcome: CacheOutcome = "hit") -> None:
-        self._completion = completion
-        self.outcome: CacheOutcome = outcome
-        self.stored = False
+    def __init__(
+        self, prompt_tokens: int, events: AsyncGenerator[Event, None], *, source: Answer | None = None
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self._events = events
+        self._source = source
 
-    @property
-    def prompt_tokens(self) -> int:
-        return self._completion.usage.prompt_tokens
-
-    async def events(self) -> AsyncIterator[Event]:
-        for event in replay(self._completion):
-            yield event
-
-    async def completion(self) -> Completion:
-        return self._completion
+    def events(self) -> AsyncIterator[Event]:
+        return self._events
 
     async def aclose(self) -> None:
-        return None
+        await self._events.aclose()
+        if self._source is not None:
+            await self._source.aclose()
 
 
-async def collect(events: AsyncIterator[Event], *, with_logprobs: bool) -> Completion:
-    """Reads a whole generation."""
-    builder = CompletionBuilder(with_logprobs=with_logprobs)
+async def collect(events: AsyncIterator[Event]) -> Completion:
+    """Reads a whole generation. Raises what the generation raises."""
+    builder = CompletionBuilder()
     async for event in events:
         builder.feed(event)
     return builder.build()
+
+
+async def replayed(completion: Completion) -> AsyncGenerator[Event, None]:
+    """The reverse of `collect`."""
+    for event in replay(completion):
+        yield event

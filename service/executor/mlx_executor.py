@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
@@ -15,23 +16,17 @@ from typing import ParamSpec, Protocol, TypeVar
 import msgspec
 
 from service.errors import BadRequest, GenerationTimeout, NotReady, Overloaded, ShuttingDown
-from service.executor.answer import PromptReadAnswer, RunningAnswer
-from service.executor.base import (
-    NO_DIRECTIVES,
-    Answer,
-    CacheDirectives,
-    ExecutorStatus,
-    ModelProfile,
-)
+from service.executor.answer import RunningAnswer, prompt_read
+from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.scheduler import RETRY_AFTER_SECONDS
-from service.executor.speculation.drafter import DraftTally
 from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
 from service.generation import GenerationRequest, SamplingParams
+from service.profile import ModelProfile
 from service.settings import Settings
-from service.tool_calling.watch import CallTally
+from service.tallies import CallTally, DraftTally
 
 REFUSAL_SECONDS = 0.25
 """So long an answer is held back for the engine to refuse it, as for want of memory: a refusal has a status of its own
@@ -83,8 +78,7 @@ class MlxExecutor:
     def status(self) -> ExecutorStatus:
         supervisor = self._supervisor
         pulse = supervisor.pulse
-        tally = supervisor.model.tally if supervisor.model else CallTally()
-        drafts = supervisor.model.drafts if supervisor.model else DraftTally()
+        model = supervisor.model
         return ExecutorStatus(
             state=supervisor.state,
             running=pulse.running,
@@ -93,13 +87,8 @@ class MlxExecutor:
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
             engine_restarts=pulse.restarts,
-            tool_call_repairs=tally.repaired,
-            tool_calls_cut=tally.cut,
-            tool_calls_broken=tally.broken,
-            tool_calls_unknown=tally.unknown,
-            tool_calls_mismatched=tally.mismatched,
-            drafted_tokens=drafts.drafted,
-            accepted_draft_tokens=drafts.accepted,
+            tool_calls=copy(model.tally) if model else CallTally(),
+            drafts=copy(model.drafts) if model else DraftTally(),
         )
 
     async def start(self) -> None:
@@ -107,7 +96,7 @@ class MlxExecutor:
             self._peers.watch(partial(_call_on, asyncio.get_running_loop(), self._supervisor.fail))
         self._supervisor.start()
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+    async def submit(self, request: GenerationRequest) -> Answer:
         generated = request
         if request.max_tokens == 0:
             generated = msgspec.structs.replace(request, max_tokens=1, n=1, logprobs=None)
@@ -122,7 +111,9 @@ class MlxExecutor:
         except BaseException:
             await running.aclose()
             raise
-        return running if generated is request else PromptReadAnswer(running, request)
+        if generated is request:
+            return running
+        return GeneratedAnswer(running.prompt_tokens, prompt_read(running, request), source=running)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         model = await self._ready()
@@ -209,7 +200,6 @@ class MlxExecutor:
         answer = RunningAnswer(
             [sequence.id for sequence in sequences],
             len(prompt.tokens),
-            with_logprobs=request.logprobs is not None,
             abort=self._supervisor.abort,
         )
         seconds = self._settings.request_timeout_seconds

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from service.executor.base import ModelProfile
 from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
-from service.executor.speculation.drafter import DraftTally
+from service.profile import ModelProfile
 from service.settings import Settings
-from service.tool_calling.watch import CallTally
+from service.tallies import CallTally, DraftTally
 
 if TYPE_CHECKING:
     from service.executor.loading.model import LoadedModel
@@ -120,7 +119,7 @@ def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallT
         return ChoiceWriter(
             sequence.choice,
             loaded.tokenizer.detokenizer,
-            vocabulary,
+            vocabulary if request.logprobs is not None else None,
             StreamParser(tools, family, choice=sequence.choice, single=not request.parallel_tool_calls),
             stop=request.stop,
             reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers else None,

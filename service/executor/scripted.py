@@ -7,7 +7,7 @@ events pass as they are. The default script repeats the last user message, word 
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -21,17 +21,10 @@ from service.events import (
     ToolCallDelta,
     ToolCallStarted,
 )
-from service.executor.base import (
-    NO_DIRECTIVES,
-    Answer,
-    CacheDirectives,
-    CacheOutcome,
-    ExecutorStatus,
-    ModelProfile,
-    collect,
-)
+from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
 from service.executor.output.text import HeldLogprobs, Scanner
-from service.generation import Completion, GenerationRequest, TokenLogprob, TopLogprob, Usage
+from service.generation import GenerationRequest, TokenLogprob, TopLogprob, Usage
+from service.profile import ModelProfile
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]
 
@@ -77,12 +70,12 @@ class ScriptedExecutor:
     async def start(self) -> None:
         return None
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+    async def submit(self, request: GenerationRequest) -> Answer:
         prompt_tokens = await self.count_tokens(request)
         if prompt_tokens >= self.profile.context_length:
             raise ContextLengthExceeded(prompt_tokens, self.profile.context_length)
         self.submitted.append(request)
-        return ScriptedAnswer(self, request, prompt_tokens)
+        return GeneratedAnswer(prompt_tokens, self.play(request, prompt_tokens))
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         return count_words(request)
@@ -90,7 +83,7 @@ class ScriptedExecutor:
     async def aclose(self) -> None:
         return None
 
-    async def play(self, request: GenerationRequest, prompt_tokens: int) -> AsyncIterator[Event]:
+    async def play(self, request: GenerationRequest, prompt_tokens: int) -> AsyncGenerator[Event, None]:
         """The events of one request, its choices one after another."""
         complete = False
         try:
@@ -173,14 +166,15 @@ class _ChoiceWriter:
         return events
 
     def finish(self) -> list[Event]:
-        return [*self._flush(), self._end]
+        asked: list[Event] = [] if self._top is None else [TextDelta(self._choice, "", ())]
+        return [*self._flush(), *asked, self._end]
 
     def _finish(self, end: ChoiceFinished) -> None:
         self._end = end
         self.ended = True
 
     def _text(self, delta: TextDelta) -> list[Event]:
-        for logprob in delta.logprobs:
+        for logprob in delta.logprobs or ():
             self._logprobs.add(logprob, len(logprob.token))
         return self._release(self._stops.feed(delta.text)[0])
 
@@ -189,34 +183,11 @@ class _ChoiceWriter:
 
     def _release(self, text: str) -> list[Event]:
         logprobs = self._logprobs.release(len(text), held=bool(self._stops.held))
-        return [TextDelta(self._choice, text, logprobs)] if text or logprobs else []
+        return [TextDelta(self._choice, text, None if self._top is None else logprobs)] if text or logprobs else []
 
 
-def _logprobs(token: str, top: int | None) -> tuple[TokenLogprob, ...]:
+def _logprobs(token: str, top: int | None) -> tuple[TokenLogprob, ...] | None:
     if top is None:
-        return ()
+        return None
     alternatives = tuple(TopLogprob(token if i == 0 else f"alt{i}", b"", -float(i)) for i in range(top))
     return (TokenLogprob(token, token.encode(), 0.0, alternatives),)
-
-
-class ScriptedAnswer:
-    """The `Answer` of a `ScriptedExecutor`."""
-
-    outcome: CacheOutcome = "bypass"
-    stored = False
-
-    def __init__(self, executor: ScriptedExecutor, request: GenerationRequest, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
-        self._request = request
-        self._events = executor.play(request, prompt_tokens)
-
-    def events(self) -> AsyncIterator[Event]:
-        return self._events
-
-    async def completion(self) -> Completion:
-        return await collect(self._events, with_logprobs=self._request.logprobs is not None)
-
-    async def aclose(self) -> None:
-        aclose = getattr(self._events, "aclose", None)
-        if aclose is not None:
-            await aclose()

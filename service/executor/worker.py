@@ -16,8 +16,7 @@ from service.executor.scheduling.messages import Command, Delivery, Shutdown
 from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
-from service.executor.speculation.drafter import DraftTally
-from service.tool_calling.watch import CallTally
+from service.tallies import CallTally, DraftTally
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """The response cache in HTTP's words: `Cache-Control` asks (RFC 9111), `Cache-Status` answers (RFC 9211)."""
 
 from service.errors import BadRequest
-from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives
 from service.http.request_headers import RequestHeaders
+from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives
 
 
 def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
@@ -29,7 +29,7 @@ def _seconds(text: str) -> float:
     return float(text[:12])
 
 
-def cache_status(answer: Answer) -> str:
+def cache_status(answer: CachedAnswer) -> str:
     """`stored` on a stream says that it will be stored once complete: the header leaves before the end is known."""
     stored = "; stored" if answer.stored else ""
     match answer.outcome:

@@ -1,7 +1,7 @@
 """Which names a client may call the loaded model by. A request never makes the server load another."""
 
 from service.errors import ModelNotFound
-from service.executor.base import ModelProfile
+from service.profile import ModelProfile
 
 ALIASES = frozenset({"default", "default_model", "current-model"})
 

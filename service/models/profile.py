@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from service.executor.base import ModelProfile
 from service.generation import SamplingParams
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
 from service.models.folder import WEIGHTS, read_config, read_json
 from service.models.location import DEMO
+from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
 
 # By architecture: most; GPT-2 and kin; MPT; ChatGLM; Falcon and others of their own making.

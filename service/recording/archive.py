@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.executor.base import ModelProfile
 from service.generation import Completion
+from service.profile import ModelProfile
 from service.response_cache.key import KEY_VERSION
 from service.storage import FILE_MODE
 

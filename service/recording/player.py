@@ -6,16 +6,10 @@ import msgspec
 
 from cache_backends import BackendStats
 from service.errors import NotRecorded
-from service.executor.base import (
-    NO_DIRECTIVES,
-    Answer,
-    CacheDirectives,
-    ExecutorStatus,
-    ModelProfile,
-    StoredAnswer,
-)
+from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer, replayed
 from service.generation import GenerationRequest
 from service.normalize import normalize
+from service.profile import ModelProfile
 from service.recording.archive import AnswerEntry, ArchiveError, CountEntry, read_entries, read_header
 from service.response_cache.key import RequestKeys
 from service.response_cache.record import Record, encode_record
@@ -62,12 +56,12 @@ class ReplayExecutor:
     async def start(self) -> None:
         return None
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+    async def submit(self, request: GenerationRequest) -> Answer:
         key = self._key(request)
         record = self._recording.answers.get(key)
         if record is None:
             raise self._not_recorded("answer to this request", key)
-        return StoredAnswer(record.completion)
+        return GeneratedAnswer(record.completion.usage.prompt_tokens, replayed(record.completion))
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         key = self._key(request)

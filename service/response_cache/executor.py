@@ -1,48 +1,53 @@
 """`CachingExecutor`: an `Executor` around another that generates nothing twice."""
 
-import asyncio
-from contextlib import suppress
-
 from cache_backends import CacheBackend
 from cache_backends.base import HasLeases
-from service.errors import NotCached, ShuttingDown
-from service.executor.base import (
-    NO_DIRECTIVES,
-    Answer,
-    CacheDirectives,
-    CacheOutcome,
-    Executor,
-    ExecutorStatus,
-    ModelProfile,
-    StoredAnswer,
-)
+from service.errors import NotCached
+from service.executor.base import Executor, ExecutorStatus
 from service.generation import GenerationRequest
 from service.normalize import normalize
+from service.profile import ModelProfile
+from service.response_cache.base import (
+    NO_DIRECTIVES,
+    CachedAnswer,
+    CacheDirectives,
+    CacheOutcome,
+    Recorder,
+    StoredAnswer,
+)
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
-from service.response_cache.single_flight import Flight, FlightAnswer, Submit
+from service.response_cache.single_flight import Flight, Flights, Source, generate
 from service.response_cache.statistics import CacheCounters, CacheStatistics
-from service.response_cache.store import CLOSE_SECONDS, ResponseStore
+from service.response_cache.store import CLOSE_SECONDS, ResponseStore, Write
 from service.settings import Settings
 
 
 class CachingExecutor:
-    """Answers from `backend`, from a generation in flight, or from `inner`, in this order. Both are closed with it.
+    """Answers from `backend`, from a generation in flight, or from `inner`, in this order. Closes all that it is given.
 
-    Requests are normalised here, once, for the key as for the generation.
+    Requests are normalised here, once, for the key and for the generation. Every complete answer is written down by
+    `recorder`, unless its request forbids to store it.
     """
 
     def __init__(
-        self, inner: Executor, backend: CacheBackend, settings: Settings, *, lease_seconds: float = LEASE_SECONDS
+        self,
+        inner: Executor,
+        backend: CacheBackend,
+        settings: Settings,
+        *,
+        recorder: Recorder | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.counters = CacheCounters()
         self._inner = inner
         self._policy = settings.cache_policy
+        self._recorder = recorder
         self._linger_seconds = settings.finish_abandoned_seconds
         self._keys = RequestKeys()
         self._store = ResponseStore(backend, self.counters)
-        # With other servers, where any can see what this one stores.
+        # Single flight with other servers, if they can see what this one stores.
         self._replicas: Replicas | None = None
         if isinstance(backend, HasLeases) and backend.leases is not None:
             limits = ReplicaLimits(
@@ -51,9 +56,7 @@ class CachingExecutor:
                 lease_seconds=lease_seconds,
             )
             self._replicas = Replicas(inner, self._store, backend.leases, limits)
-        # The generations in flight that others may join, by key, and all of them.
-        self._joinable: dict[str, Flight] = {}
-        self._flights: set[Flight] = set()
+        self._flights = Flights()
 
     @property
     def profile(self) -> ModelProfile:
@@ -70,90 +73,88 @@ class CachingExecutor:
         await self._inner.start()
         await self._store.count_items()
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> CachedAnswer:
         answer = await self._submit(normalize(request), directives)
         self.counters.count(answer.outcome)
         return answer
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        return await self._inner.count_tokens(normalize(request))
+        request = normalize(request)
+        count = await self._inner.count_tokens(request)
+        if self._recorder is not None:
+            self._recorder.record_count(self._key(request), count)
+        return count
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-        flights = list(self._flights)
-        for flight in flights:
-            flight.abort(ShuttingDown("The server is shutting down."))
-        with suppress(TimeoutError):
-            # Those that are over already may wait for a store that hangs.
-            async with asyncio.timeout(CLOSE_SECONDS):
-                for flight in flights:
-                    await flight.until_ended()
+        await self._flights.aclose(CLOSE_SECONDS)
         await self._store.aclose()
+        if self._recorder is not None:
+            self._recorder.close()
 
-    async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> Answer:
-        if directives.no_store or not may_look_up(request, self._policy):
-            if directives.only_if_cached:
-                raise _not_cached()
-            return await self._inner.submit(request)
-        key = self._keys.key(self._inner.profile.fingerprint, request)
-        if not directives.no_cache:
-            return await self._look_up(key, request, directives)
-        if directives.only_if_cached:
+    async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> CachedAnswer:
+        cached = not directives.no_store and may_look_up(request, self._policy)
+        if directives.only_if_cached and (directives.no_cache or not cached):
             raise _not_cached()
-        return await self._lead(key, request, "bypass")
+        if directives.no_store:
+            return await self._lead(request, "bypass", None, stores=False)
+        key = self._key(request)
+        if directives.no_cache or not cached:
+            return await self._lead(request, "bypass", key, stores=cached)
+        return await self._look_up(key, request, directives)
 
-    async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> Answer:
-        flight = self._joinable.get(key)
+    async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> CachedAnswer:
+        flight = self._flights.find(key)
         completion = await self._store.get(key, directives.max_age)
         if completion is not None:
+            if self._recorder is not None:
+                self._recorder.record_answer(key, completion)
             return StoredAnswer(completion)
         if flight is not None and flight.completion is not None:
             # It ended while the store was asked, which therefore did not have it yet.
             return StoredAnswer(flight.completion, "collapsed")
-        flight = self._joinable.get(key)
+        flight = self._flights.find(key)
         if flight is not None:
-            return await self._accepted(FlightAnswer(flight, "collapsed"), flight)
+            return await flight.join("collapsed")
         if directives.only_if_cached:
             raise _not_cached()
         replicas = self._replicas
         if replicas is None or directives.max_age is not None:
-            return await self._lead(key, request, "miss")
+            return await self._lead(request, "miss", key)
         # The readers of this server may all turn out to follow another server's.
-        return await self._lead(key, request, "miss", lambda: replicas.submit(key, request))
+        return await self._lead(request, "miss", key, lambda flight: replicas.generate(key, request, flight))
 
     async def _lead(
-        self, key: str, request: GenerationRequest, outcome: CacheOutcome, submit: Submit | None = None
-    ) -> Answer:
-        def ended(flight: Flight) -> None:
-            if self._joinable.get(key) is flight:
-                del self._joinable[key]
-            if flight.answer is not None and flight.answer.stored:
-                flight.stored = True
-            elif flight.completion is not None and may_store(request, flight.completion, flight.events):
-                flight.write = self._store.put(key, flight.completion)
-                flight.stored = flight.write is not None and self._store.writes
+        self,
+        request: GenerationRequest,
+        outcome: CacheOutcome,
+        key: str | None,
+        source: Source | None = None,
+        *,
+        stores: bool = True,
+    ) -> CachedAnswer:
+        """Starts a flight. Others may join it, and it goes on without readers, only if it is to be stored."""
+
+        def keep(flight: Flight) -> Write | None:
+            if key is None or flight.completion is None:
+                return None
+            if self._recorder is not None:
+                self._recorder.record_answer(key, flight.completion)
+            if stores and not flight.found and may_store(request, flight.completion, flight.events):
+                return self._store.put(key, flight.completion)
+            return None
 
         flight = Flight(
-            submit or (lambda: self._inner.submit(request)),
-            ended,
-            with_logprobs=request.logprobs is not None,
-            linger_seconds=self._linger_seconds,
+            source or (lambda flight: generate(self._inner, request, flight)),
+            keep,
+            will_store=stores and self._store.writes,
+            linger_seconds=self._linger_seconds if stores else 0,
         )
-        flight.stored = self._store.writes
-        self._flights.add(flight)
-        flight.when_ended(self._flights.discard)
-        self._joinable.setdefault(key, flight)
-        return await self._accepted(FlightAnswer(flight, outcome), flight)
+        self._flights.start(flight, key if stores else None)
+        return await flight.join(outcome)
 
-    async def _accepted(self, answer: FlightAnswer, flight: Flight) -> Answer:
-        try:
-            await flight.until_accepted()
-        except BaseException:
-            await answer.aclose()
-            raise
-        if flight.answer is not None and flight.answer.outcome == "collapsed":
-            answer.outcome = "collapsed"
-        return answer
+    def _key(self, request: GenerationRequest) -> str:
+        return self._keys.key(self._inner.profile.fingerprint, request)
 
 
 def _not_cached() -> NotCached:

@@ -9,8 +9,8 @@ there were no others.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing, suppress
 from logging import getLogger
 from typing import TypeVar
 
@@ -19,8 +19,9 @@ import msgspec
 from cache_backends.base import Leases
 from service.errors import GenerationTimeout, ServiceError, ShuttingDown
 from service.events import Done, Event
-from service.executor.base import Answer, CacheOutcome, Executor, StoredAnswer, collect
+from service.executor.base import Executor, replayed
 from service.generation import Completion, GenerationRequest
+from service.response_cache.single_flight import Flight, generate
 from service.response_cache.store import ResponseStore
 
 LEASE_SECONDS = 3.0
@@ -78,8 +79,8 @@ class EngineLoad:
 
 
 class Replicas:
-    """Takes requests like an `Executor`, each with its response-cache key, and has `inner` generate unless another
-    server does. Waiting never costs time: a request generates here if the holder's is queued and a place is free."""
+    """Generates for flights by `inner`, unless another server generates the same. Waiting never costs time: a request
+    generates here if the holder's is queued and a place is free."""
 
     def __init__(self, inner: Executor, store: ResponseStore, leases: Leases, limits: ReplicaLimits) -> None:
         self._inner = inner
@@ -88,13 +89,42 @@ class Replicas:
         self._limits = limits
         self._load = EngineLoad(inner, limits.places)
 
-    async def submit(self, key: str, request: GenerationRequest) -> Answer:
-        """Returns when this server's engine or another's has accepted the request. Raises what `submit` of `inner`
-        raises, and `GenerationTimeout`."""
-        return await Attempt(self, key, request).answer(accepted=False)
+    async def generate(self, key: str, request: GenerationRequest, flight: Flight) -> AsyncGenerator[Event, None]:
+        """The `Source` of a flight that other servers know of.
 
-    async def look(self, key: str) -> "Completion | Lease | Note | Alone":
-        """What is to be done about a key: take the answer, generate under the lease, wait, or generate without."""
+        Looks at the store until there is an answer, at growing intervals. Once another server's engine has accepted the
+        request it is accepted here too, and the client's stream may open. Raises `GenerationTimeout` besides what
+        `submit` raises.
+        """
+        deadline = time.monotonic() + self._limits.wait_seconds
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            match await self._look(key):
+                case Completion() as completion:
+                    flight.accept(completion.usage.prompt_tokens, elsewhere=True, found=True)
+                    events = replayed(completion)
+                    break
+                case Lease() as lease:
+                    events = self._generate_under(lease, request, flight)
+                    break
+                case Alone():
+                    events = generate(self._inner, request, flight)
+                    break
+                case Note(prompt_tokens=int(prompt_tokens)):
+                    flight.accept(prompt_tokens, elsewhere=True)
+            if time.monotonic() >= deadline:
+                raise GenerationTimeout(
+                    "Another server generates this answer and has not ended in time. Ask again, or raise "
+                    "requestTimeoutSeconds."
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * PAUSE_GROWTH, LAST_PAUSE_SECONDS)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _look(self, key: str) -> "Completion | Lease | Note | Alone":
+        """What to do about a key: take the answer, generate under the lease, wait, or generate without."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
@@ -113,23 +143,24 @@ class Replicas:
             return lease
         return Alone() if note.gave_up or (note.queued and self._load.has_place()) else note
 
-    async def generate(self, lease: "Lease", request: GenerationRequest) -> Answer:
-        """Under a lease, which ends with the answer."""
+    async def _generate_under(
+        self, lease: "Lease", request: GenerationRequest, flight: Flight
+    ) -> AsyncGenerator[Event, None]:
+        """Ends the lease when the entry is written, or when there will be none."""
+        finished = failed = False
         lease.start_keeping(self._load)
         try:
-            answer = await self._inner.submit(request)
-        except BaseException as exc:
-            await lease.end(gave_up=isinstance(exc, ServiceError))
+            async with aclosing(generate(self._inner, request, flight, lease.accepted)) as events:
+                async for event in events:
+                    lease.begun()
+                    finished = isinstance(event, Done)
+                    yield event
+        except ServiceError as exc:
+            failed = not isinstance(exc, ShuttingDown)
             raise
-        lease.accepted(answer.prompt_tokens)
-        return LeasedAnswer(answer, lease, self._store, with_logprobs=request.logprobs is not None)
-
-    async def generate_alone(self, request: GenerationRequest) -> Answer:
-        return await self._inner.submit(request)
-
-    @property
-    def wait_seconds(self) -> float:
-        return self._limits.wait_seconds
+        finally:
+            unstored = finished and not await self._store.written(lease.key)
+            await lease.end(gave_up=failed or unstored)
 
 
 class Lease:
@@ -198,107 +229,6 @@ class Lease:
 
     def _text(self) -> str:
         return msgspec.json.encode(self._note).decode()
-
-
-class Attempt:
-    """One request's looks at the store, further and further apart, until there is an answer or its time is up."""
-
-    def __init__(self, replicas: Replicas, key: str, request: GenerationRequest) -> None:
-        self.request = request
-        self._replicas = replicas
-        self._key = key
-        self._pause = FIRST_PAUSE_SECONDS
-        self._deadline = time.monotonic() + replicas.wait_seconds
-
-    async def answer(self, *, accepted: bool) -> Answer:
-        """With `accepted`, not before there is something to read; without, as soon as another server has accepted the
-        same request: then it is right here too, and its stream may open."""
-        while True:
-            match await self._replicas.look(self._key):
-                case Completion() as completion:
-                    answer = StoredAnswer(completion, "collapsed")
-                    answer.stored = True
-                    return answer
-                case Lease() as lease:
-                    return await self._replicas.generate(lease, self.request)
-                case Alone():
-                    return await self._replicas.generate_alone(self.request)
-                case Note(prompt_tokens=int(prompt_tokens)) if not accepted:
-                    return JoinedAnswer(self, prompt_tokens)
-            await self._wait()
-
-    async def _wait(self) -> None:
-        if time.monotonic() >= self._deadline:
-            raise GenerationTimeout(
-                "Another server generates this answer and has not ended in time. Ask again, or raise "
-                "requestTimeoutSeconds."
-            )
-        await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * PAUSE_GROWTH, LAST_PAUSE_SECONDS)
-
-
-class LeasedAnswer:
-    """A generation of this server that others wait for. Must be closed: the lease ends then."""
-
-    outcome: CacheOutcome = "miss"
-    stored = False
-
-    def __init__(self, answer: Answer, lease: Lease, store: ResponseStore, *, with_logprobs: bool) -> None:
-        self.prompt_tokens = answer.prompt_tokens
-        self._with_logprobs = with_logprobs
-        self._answer = answer
-        self._lease = lease
-        self._store = store
-        self._finished = False
-        self._failed = False
-
-    async def events(self) -> AsyncIterator[Event]:
-        try:
-            async for event in self._answer.events():
-                self._lease.begun()
-                self._finished = isinstance(event, Done)
-                yield event
-        except ServiceError as exc:
-            self._failed = not isinstance(exc, ShuttingDown)
-            raise
-
-    async def completion(self) -> Completion:
-        return await collect(self.events(), with_logprobs=self._with_logprobs)
-
-    async def aclose(self) -> None:
-        """Waits until the entry is written, if there is one."""
-        try:
-            await self._answer.aclose()
-        finally:
-            unstored = self._finished and not await self._store.written(self._lease.key)
-            await self._lease.end(gave_up=self._failed or unstored)
-
-
-class JoinedAnswer:
-    """The entry that another server is about to write, or what is generated here should it not."""
-
-    outcome: CacheOutcome = "collapsed"
-
-    def __init__(self, attempt: Attempt, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
-        self._attempt = attempt
-        self._answer: Answer | None = None
-
-    @property
-    def stored(self) -> bool:
-        return self._answer is not None and self._answer.stored
-
-    async def events(self) -> AsyncIterator[Event]:
-        self._answer = await self._attempt.answer(accepted=True)
-        async for event in self._answer.events():
-            yield event
-
-    async def completion(self) -> Completion:
-        return await collect(self.events(), with_logprobs=self._attempt.request.logprobs is not None)
-
-    async def aclose(self) -> None:
-        if self._answer is not None:
-            await self._answer.aclose()
 
 
 async def _within(call: Awaitable[T]) -> T:

@@ -1,70 +1,119 @@
-"""One generation for everybody who asks the same at the same time."""
+"""One generation for all requests that ask the same at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from logging import getLogger
 
 from service.errors import EngineFailed, ServiceError, ShuttingDown
 from service.events import CompletionBuilder, Done, Event
-from service.executor.base import Answer, CacheOutcome
-from service.generation import Completion
+from service.executor.base import Executor
+from service.generation import Completion, GenerationRequest
+from service.response_cache.base import CacheOutcome
+from service.response_cache.store import Write
 
 # How long a finished answer waits for the store, so that it can say whether it was stored.
 SETTLE_SECONDS = 0.02
 
 log = getLogger(__name__)
 
-Submit = Callable[[], Awaitable[Answer]]
+Source = Callable[["Flight"], AsyncGenerator[Event, None]]
+"""Generates for a flight: calls `accept` of it, then yields the events. Raises what refused the request before."""
+
+Keep = Callable[["Flight"], Write | None]
+"""Called once with a flight that is complete, before its readers learn of the end. None: the answer is not stored."""
+
+
+async def generate(
+    executor: Executor, request: GenerationRequest, flight: "Flight", accepted: Callable[[int], None] | None = None
+) -> AsyncGenerator[Event, None]:
+    """The `Source` that submits the request. `accepted` is called with the length of the prompt in tokens."""
+    answer = await executor.submit(request)
+    try:
+        if accepted is not None:
+            accepted(answer.prompt_tokens)
+        flight.accept(answer.prompt_tokens)
+        async for event in answer.events():
+            yield event
+    finally:
+        await answer.aclose()
 
 
 class Flight:
-    """A generation in a task of its own, and what it has produced so far, for any number of readers.
+    """A generation in a task of its own, and its events so far, for any number of readers.
 
-    Every reader goes through `events` at its own pace: a late one begins at the start, a slow one holds nobody back,
-    and what is held is no more than the answer. When the last reader leaves, the generation is aborted after
-    `linger_seconds`. `ended` is called once, before any reader learns of the end.
+    Every reader goes through the events at its own pace: a late one begins at the start, a slow one holds nobody back.
+    When the last reader leaves, the generation is aborted after `linger_seconds`. `will_store` is what is expected of
+    `keep`. Only the flight changes its attributes.
     """
 
-    def __init__(
-        self, submit: Submit, ended: Callable[["Flight"], None], *, with_logprobs: bool, linger_seconds: float
-    ) -> None:
+    def __init__(self, source: Source, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
         self.events: list[Event] = []
         self.completion: Completion | None = None
         self.error: BaseException | None = None
-        self.answer: Answer | None = None
-        self.readers = 0
-        # Whether the answer is or will be stored, and the write that decides it.
-        self.stored = True
-        self.write: asyncio.Task[bool] | None = None
-        self._submit = submit
-        self._ended = ended
-        self._builder = CompletionBuilder(with_logprobs=with_logprobs)
+        self.prompt_tokens = 0
+        self.accepted = False
+        self.elsewhere = False
+        self.found = False
+        self.write: Write | None = None
+        self._source = source
+        self._keep = keep
+        self._will_store = will_store
         self._linger_seconds = linger_seconds
+        self._builder = CompletionBuilder()
+        self._readers = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._lingering: asyncio.TimerHandle | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    @property
-    def accepted(self) -> bool:
-        return self.answer is not None
-
-    @property
-    def prompt_tokens(self) -> int:
-        return 0 if self.answer is None else self.answer.prompt_tokens
+        self._ended: Callable[[Flight], None] = lambda _: None
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def over(self) -> bool:
         return self.completion is not None or self.error is not None
 
-    def join(self) -> None:
-        self.readers += 1
+    @property
+    def stored(self) -> bool:
+        """True if the store has the answer, or can be expected to get it."""
+        if not self.over:
+            return self._will_store
+        return self.found or (self.write is not None and self.write.stored)
+
+    def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
+        """Begins to generate. `ended` is called once, before any reader learns of the end; the task ends later, when
+        the source has cleaned up."""
+        self._ended = ended
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
+        """For the source: the request will be answered. `elsewhere`: another server generates it, or has generated it.
+        `found`: the store has the answer already. The first call decides for the readers; later ones may add `found`.
+        """
+        self.found = found
+        if not self.accepted:
+            self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
+            self._wake()
+
+    async def join(self, outcome: CacheOutcome) -> "FlightAnswer":
+        """A reader's share, once the request is accepted. Raises what refused it."""
+        self._readers += 1
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
+        try:
+            while not self.accepted and not self.over:
+                await self.changed()
+            if not self.accepted:
+                self.raise_error()
+        except BaseException:
+            self.leave()
+            raise
+        return FlightAnswer(self, "collapsed" if self.elsewhere else outcome)
 
     def leave(self) -> None:
-        self.readers -= 1
-        if self.readers or self.over:
+        """For each reader, once."""
+        self._readers -= 1
+        if self._readers or self.over:
             return
         if self._linger_seconds > 0:
             loop = asyncio.get_running_loop()
@@ -73,25 +122,11 @@ class Flight:
             self.abort(EngineFailed("Nobody waited for it."))
 
     def abort(self, error: ServiceError) -> None:
-        """Ends the generation; whoever still reads gets `error`."""
+        """Ends the generation; the remaining readers get `error`."""
         if not self.over:
             self._end(error=error)
-            self._task.cancel()
-
-    async def until_ended(self) -> None:
-        """Waits until the task of the generation has ended, its cleaning up included."""
-        await asyncio.wait({self._task})
-
-    def when_ended(self, call: Callable[["Flight"], object]) -> None:
-        """Calls it then."""
-        self._task.add_done_callback(lambda _: call(self))
-
-    async def until_accepted(self) -> None:
-        """Raises what `submit` raised."""
-        while not self.accepted and not self.over:
-            await self.changed()
-        if not self.accepted:
-            self.raise_error()
+            if self._task is not None:
+                self._task.cancel()
 
     async def changed(self) -> None:
         """Returns when there is more to read, or nothing more to wait for."""
@@ -100,25 +135,24 @@ class Flight:
         await waiter
 
     def raise_error(self) -> None:
-        """Every reader raises the same error; the traceback would grow by each."""
+        """Raises the error that ended the generation, if one did."""
         if self.error is not None:
+            # All readers raise this one object; its traceback would grow with each.
             raise self.error.with_traceback(None)
 
     async def _run(self) -> None:
         try:
-            answer = self.answer = await self._submit()
-            self._wake()
-            async for event in answer.events():
-                self._feed(event)
+            async with aclosing(self._source(self)) as events:
+                async for event in events:
+                    self._feed(event)
             if not self.over:
                 raise EngineFailed("The generation stopped before its end.")
         except asyncio.CancelledError:
             self._end(error=ShuttingDown("The server is shutting down."))
         except Exception as exc:
+            if self.over:
+                log.exception("a generation did not close")
             self._end(error=exc)
-        finally:
-            if self.answer is not None:
-                await self._close(self.answer)
 
     def _feed(self, event: Event) -> None:
         self._builder.feed(event)
@@ -132,14 +166,15 @@ class Flight:
         if self.over:
             return
         self.completion, self.error = completion, error
-        self.stored = False
         if self._lingering is not None:
             self._lingering.cancel()
-        try:
-            self._ended(self)
-        except Exception:
-            # Whatever is wrong with keeping it: the answer is there, and its readers wait for it.
-            log.exception("an answer could not be kept")
+        if completion is not None:
+            try:
+                self.write = self._keep(self)
+            except Exception:
+                # The answer is complete and its readers wait for it, whatever is wrong with keeping it.
+                log.exception("an answer could not be kept")
+        self._ended(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -148,26 +183,18 @@ class Flight:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _close(self, answer: Answer) -> None:
-        try:
-            await answer.aclose()
-        except Exception:
-            log.exception("a generation did not close")
-
 
 class FlightAnswer:
-    """One reader's share of a `Flight`: the `Answer` of its leader and of each follower."""
+    """The `CachedAnswer` of each reader of a flight, its leader and its followers."""
 
     def __init__(self, flight: Flight, outcome: CacheOutcome) -> None:
         self.outcome: CacheOutcome = outcome
         self._flight = flight
         self._left = False
-        flight.join()
 
     @property
     def stored(self) -> bool:
-        write = self._flight.write
-        return write.result() if write is not None and write.done() and not write.cancelled() else self._flight.stored
+        return self._flight.stored
 
     @property
     def prompt_tokens(self) -> int:
@@ -195,7 +222,7 @@ class FlightAnswer:
                 await flight.changed()
             flight.raise_error()
             if flight.write is not None:
-                await asyncio.wait({flight.write}, timeout=SETTLE_SECONDS)
+                await flight.write.settle(SETTLE_SECONDS)
         finally:
             self._leave()
         if flight.completion is None:
@@ -209,3 +236,36 @@ class FlightAnswer:
         if not self._left:
             self._left = True
             self._flight.leave()
+
+
+class Flights:
+    """The generations in flight, and which of them a request with the same key may join."""
+
+    def __init__(self) -> None:
+        self._joinable: dict[str, Flight] = {}
+        self._tasks: dict[asyncio.Task[None], Flight] = {}
+
+    def find(self, key: str) -> Flight | None:
+        return self._joinable.get(key)
+
+    def start(self, flight: Flight, key: str | None) -> None:
+        """With a key, others may join the flight until it ends, unless they may already join another."""
+        task = flight.start(lambda flight: self._forget(flight, key))
+        self._tasks[task] = flight
+        task.add_done_callback(self._tasks.pop)
+        if key is not None:
+            self._joinable.setdefault(key, flight)
+
+    async def aclose(self, seconds: float) -> None:
+        """Aborts all of them. Waits no longer than that for sources that do not clean up: their store may hang."""
+        tasks = dict(self._tasks)
+        for flight in tasks.values():
+            flight.abort(ShuttingDown("The server is shutting down."))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for task in tasks:
+                    await asyncio.wait({task})
+
+    def _forget(self, flight: Flight, key: str | None) -> None:
+        if key is not None and self._joinable.get(key) is flight:
+            del self._joinable[key]

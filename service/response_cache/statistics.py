@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.executor.base import CacheOutcome
+from service.response_cache.base import CacheOutcome
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,25 @@ COUNT_SECONDS = 0.005
 log = getLogger(__name__)
 
 
+class Write:
+    """A completion on its way into the backend."""
+
+    def __init__(self, task: asyncio.Task[bool], *, expected: bool) -> None:
+        self._task = task
+        self._expected = expected
+
+    @property
+    def stored(self) -> bool:
+        """True if the backend has it; until that is known, what can be expected."""
+        if not self._task.done():
+            return self._expected
+        return not self._task.cancelled() and self._task.result()
+
+    async def settle(self, seconds: float) -> None:
+        """Waits until the outcome is known, but no longer than that."""
+        await asyncio.wait({self._task}, timeout=seconds)
+
+
 class ResponseStore:
     """Looks up and keeps completions. What is being written is found at once: nobody waits for a slow backend to
     write, and the same request right after is a hit all the same.
@@ -73,9 +92,8 @@ class ResponseStore:
             return None
         return record.completion
 
-    def put(self, key: str, completion: Completion) -> asyncio.Task[bool] | None:
-        """Keeps a completion, from now on. The task tells in the end whether the backend has it; None says that too
-        much is unwritten already."""
+    def put(self, key: str, completion: Completion) -> "Write | None":
+        """Keeps a completion, from now on. None: too much is unwritten already."""
         data = encode_record(Record(self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._fail("write", "too much is unwritten")
@@ -85,7 +103,7 @@ class ResponseStore:
         writer = self._writers.get(key)
         if writer is None:
             writer = self._writers[key] = asyncio.get_running_loop().create_task(self._write(key))
-        return writer
+        return Write(writer, expected=self.writes)
 
     async def written(self, key: str) -> bool:
         """Whether the backend has what was put last under a key, once that is known."""

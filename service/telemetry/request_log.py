@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from service.events import ChoiceFinished, Done, Event
-from service.executor.base import CacheOutcome
 from service.generation import Completion, FinishReason, Usage
+from service.response_cache.base import CacheOutcome
 
 logger = logging.getLogger("anyclaude.request")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from service.tallies import CallTally, DraftTally
 from service.telemetry.activity import Latency, RecentRequest, Timeline
 
 
@@ -28,19 +29,15 @@ class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences now, and their limits; restarts since the start, and what went wrong in tool calls since the model
-    was loaded (as in `ExecutorStatus`)."""
+    """Sequences now, and their limits; restarts since the start; the tallies since the model was loaded."""
 
     running: int
     waiting: int
     max_concurrency: int
     max_queue: int
     engine_restarts: int
-    tool_call_repairs: int
-    tool_calls_cut: int
-    tool_calls_broken: int
-    tool_calls_unknown: int
-    tool_calls_mismatched: int
+    tool_calls: CallTally
+    drafts: DraftTally
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,25 +3,13 @@
 import logging
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from service.events import Event, ToolCallAbandoned, ToolCallDelta, ToolCallStarted
 from service.generation import Tool, ToolCall
+from service.tallies import CallTally
 from service.tool_calling.arguments import mismatches
 from service.tool_calling.calls import Counts
 
 log = logging.getLogger(__name__)
-
-
-class CallTally(msgspec.Struct):
-    """Over all answers. `repaired` is the number of repairs; the others are calls: `cut` broke off, `broken` could not
-    be read, `unknown` named no tool on offer, `mismatched` do not fit their tool's schema."""
-
-    repaired: int = 0
-    cut: int = 0
-    broken: int = 0
-    unknown: int = 0
-    mismatched: int = 0
 
 
 class CallWatch:

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.cli.stats_view import view
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
+from service.tallies import CallTally
 from service.telemetry.activity import RecentRequest
 from service.telemetry.stats import Stats
 from tests.serving import RawRequest, settings
@@ -35,10 +36,10 @@ def shown(stats: Stats, width: int) -> list[str]:
     [
         ({}, ""),
         ({"engine_restarts": 1}, ", 1 engine restart"),
-        ({"engine_restarts": 2, "tool_call_repairs": 1}, ", 2 engine restarts, 1 repair of tool calls"),
-        ({"tool_calls_cut": 1, "tool_calls_broken": 1}, ", 1 tool call cut off, 1 unreadable tool call"),
+        ({"engine_restarts": 2, "tool_calls": CallTally(repaired=1)}, ", 2 engine restarts, 1 repair of tool calls"),
+        ({"tool_calls": CallTally(cut=1, broken=1)}, ", 1 tool call cut off, 1 unreadable tool call"),
         (
-            {"tool_calls_unknown": 3, "tool_calls_mismatched": 1200},
+            {"tool_calls": CallTally(unknown=3, mismatched=1200)},
             ", 3 calls of unknown tools, 1,200 tool calls against their schema",
         ),
     ],

@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from service.app import create_app
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
+from service.tallies import CallTally
 from tests.dashboard.browser import Page, open_browser
 from tests.serving import running, settings
 
@@ -68,7 +69,11 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
         await page.open(url + "/dashboard")
         await page.until("#waiting", "0 waiting, of at most 64")
         executor.state = ExecutorStatus(
-            state="stalled", engine_restarts=1, tool_call_repairs=2, memory_bytes=3 * 2**30, prefix_cache_bytes=2**29
+            state="stalled",
+            engine_restarts=1,
+            tool_calls=CallTally(repaired=2),
+            memory_bytes=3 * 2**30,
+            prefix_cache_bytes=2**29,
         )
         executor.running, executor.waiting = 2, 7
         await page.until("#status", "degraded")
@@ -77,11 +82,7 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
         assert await page.text("#memory") == "3.0 GiB"
         assert "prefix cache 512 MiB" in await page.text("#memory-note")
         executor.state = ExecutorStatus(
-            state="ready",
-            tool_calls_cut=1,
-            tool_calls_broken=2,
-            tool_calls_unknown=1,
-            tool_calls_mismatched=1500,
+            state="ready", tool_calls=CallTally(cut=1, broken=2, unknown=1, mismatched=1500)
         )
         await page.until("#status", "healthy")
         assert (await page.text("#waiting")).split("; ")[1:] == [

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from service.executor.base import ModelProfile
 from service.executor.mlx_executor import MlxExecutor
+from service.profile import ModelProfile
 from service.settings import Settings
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.events import ChoiceFinished, Event, TextDelta
-from service.executor.base import ModelProfile
 from service.executor.runtime import Runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EndReason, Token
 from service.generation import GenerationRequest, Message, SamplingParams
+from service.profile import ModelProfile
 from service.settings import Settings
 
 

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from service.errors import BadRequest
 from service.events import Done, Event, ToolCallDelta, ToolCallStarted
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.generation import (
     Choice,
@@ -96,7 +97,7 @@ async def ask_all(executor: MlxExecutor, template: str, **fields: Any) -> list[C
     async def ask(i: int, city: str) -> Completion:
         sampling = SamplingParams(temperature=0.8, seed=i) if i % 2 else SamplingParams()
         answer = await executor.submit(asked(template.format(city), sampling=sampling, **fields))
-        return await answer.completion()
+        return await collect(answer.events())
 
     completions = await asyncio.gather(*(ask(i, city) for i, city in enumerate(CITIES)))
     return [completion.choices[0] for completion in completions]
@@ -113,8 +114,8 @@ async def test_calls_that_are_demanded_are_valid(executor: MlxExecutor, choice: 
         assert (answer.finish_reason, answer.text) == ("tool_calls", "")
         assert choice.name in ("", call.name)
         jsonschema.validate(json.loads(call.arguments), schemas[call.name])
-    status = executor.status()
-    assert (status.tool_calls_mismatched, status.tool_call_repairs, status.tool_calls_broken) == (0, 0, 0)
+    tally = executor.status().tool_calls
+    assert (tally.mismatched, tally.repaired, tally.broken) == (0, 0, 0)
 
 
 @in_module_loop
@@ -129,7 +130,7 @@ async def test_documents_are_valid(executor: MlxExecutor) -> None:
 @in_module_loop
 async def test_any_json_object(executor: MlxExecutor) -> None:
     request = asked("Describe Paris.", response_format=ResponseFormat(kind="json_object"))
-    choice = (await (await executor.submit(request)).completion()).choices[0]
+    choice = (await collect((await executor.submit(request)).events())).choices[0]
     assert choice.finish_reason == "stop"
     assert isinstance(json.loads(choice.text), dict)
 
@@ -139,7 +140,7 @@ async def test_neighbours_in_the_batch_are_not_constrained(executor: MlxExecutor
     plain = asked("What is the capital of France?", max_tokens=12)
     forced = asked("What is the capital of France?", response_format=ResponseFormat(kind="json_schema", schema=CITY))
     answers = await asyncio.gather(*(executor.submit(request) for request in (plain, forced, plain)))
-    first, document, second = await asyncio.gather(*(answer.completion() for answer in answers))
+    first, document, second = await asyncio.gather(*(collect(answer.events()) for answer in answers))
     assert first.choices[0].text == second.choices[0].text == "The capital of France is Paris."
     jsonschema.validate(json.loads(document.choices[0].text), CITY)
 
@@ -151,7 +152,7 @@ async def test_a_seed_gives_the_same_document_again(executor: MlxExecutor) -> No
         response_format=ResponseFormat(kind="json_schema", schema=CITY),
         sampling=SamplingParams(temperature=1.0, top_p=0.9, seed=5),
     )
-    texts = [(await (await executor.submit(request)).completion()).choices[0].text for _ in range(2)]
+    texts = [(await collect((await executor.submit(request)).events())).choices[0].text for _ in range(2)]
     assert texts[0] == texts[1]
 
 
@@ -159,7 +160,7 @@ async def test_a_seed_gives_the_same_document_again(executor: MlxExecutor) -> No
 async def test_logprobs_are_of_what_was_allowed(executor: MlxExecutor) -> None:
     schema = {"enum": ["red", "green"]}
     request = asked("A colour?", response_format=ResponseFormat(kind="json_schema", schema=schema), logprobs=5)
-    choice = (await (await executor.submit(request)).completion()).choices[0]
+    choice = (await collect((await executor.submit(request)).events())).choices[0]
     assert choice.text in ('"red"', '"green"')
     assert choice.logprobs is not None
     assert "".join(token.token for token in choice.logprobs) == choice.text
@@ -172,14 +173,14 @@ async def test_logprobs_are_of_what_was_allowed(executor: MlxExecutor) -> None:
 @in_module_loop
 async def test_what_does_not_fit_max_tokens_is_told_as_it_is(executor: MlxExecutor) -> None:
     document = asked("Rome?", response_format=ResponseFormat(kind="json_schema", schema=CITY), max_tokens=6)
-    cut = (await (await executor.submit(document)).completion()).choices[0]
+    cut = (await collect((await executor.submit(document)).events())).choices[0]
     assert cut.finish_reason == "length"
     assert cut.text.startswith("{")
     call = asked("Weather in Rome?", tools=TOOLS, tool_choice=ToolChoice("required"), max_tokens=18)
-    choice = (await (await executor.submit(call)).completion()).choices[0]
+    choice = (await collect((await executor.submit(call)).events())).choices[0]
     assert (choice.finish_reason, choice.tool_calls) == ("length", ())
     assert choice.text.startswith("<tool_call>")
-    assert executor.status().tool_calls_cut == 1
+    assert executor.status().tool_calls.cut == 1
 
 
 @in_module_loop
@@ -195,7 +196,7 @@ async def test_a_document_that_was_begun_goes_on(executor: MlxExecutor) -> None:
     begun = (Message(role="user", content="Describe Rome."), Message(role="assistant", content='{"name": "Ro'))
     wanted = ResponseFormat(kind="json_schema", schema=CITY)
     request = GenerationRequest(messages=begun, response_format=wanted, max_tokens=100)
-    choice = (await (await executor.submit(request)).completion()).choices[0]
+    choice = (await collect((await executor.submit(request)).events())).choices[0]
     jsonschema.validate(json.loads('{"name": "Ro' + choice.text), CITY)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from service.errors import EngineFailed, ServiceError
-from service.executor.base import ModelProfile
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.protocols import Engine
+from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, counting_loader, question, until
 
@@ -78,7 +79,7 @@ def executor_of(path: Path, load: Loader) -> MlxExecutor:
 async def ask(executor: MlxExecutor, text: str, max_tokens: int, stop: tuple[str, ...] = ()) -> str | ServiceError:
     try:
         answer = await executor.submit(question(text, max_tokens=max_tokens, stop=stop))
-        return (await answer.completion()).choices[0].text
+        return (await collect(answer.events())).choices[0].text
     except ServiceError as error:
         return error
 

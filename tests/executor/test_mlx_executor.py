@@ -19,11 +19,12 @@ from service.errors import (
     ShuttingDown,
 )
 from service.events import ChoiceFinished, Done
-from service.executor.base import ModelProfile
+from service.executor.base import collect
 from service.executor.mlx_executor import TOGETHER_SECONDS, MlxExecutor
 from service.executor.runtime import Loader
 from service.executor.scheduling.messages import Prompt
 from service.generation import Completion, GenerationRequest, SamplingParams, Usage
+from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_at, question, until
 
@@ -58,7 +59,7 @@ class Gate:
 async def test_answers() -> None:
     async with running(counting_loader(CountingEngine())) as executor:
         answer = await executor.submit(question("how many words", max_tokens=3))
-        completion = await answer.completion()
+        completion = await collect(answer.events())
     assert answer.prompt_tokens == 3
     assert completion.choices[0].text == "1 2 3 "
     assert completion.usage == Usage(prompt_tokens=3, completion_tokens=3)
@@ -73,7 +74,7 @@ async def test_every_choice_is_a_sequence_with_its_own_seed() -> None:
         await until(gate.reached.is_set)
         seeds = [sequence.sampling.seed for sequence in engine.held.values()]
         gate.open.set()
-        completion = await answer.completion()
+        completion = await collect(answer.events())
     assert seeds == [5, 6, 7]
     assert [choice.text for choice in completion.choices] == ["1 2 "] * 3
     assert completion.usage.completion_tokens == 6
@@ -81,8 +82,8 @@ async def test_every_choice_is_a_sequence_with_its_own_seed() -> None:
 
 async def test_without_max_tokens_the_rest_of_the_context_is_written() -> None:
     async with running(counting_loader(CountingEngine())) as executor:
-        completion = await (await executor.submit(question("word " * 990))).completion()
-        clipped = await (await executor.submit(question("word " * 990, max_tokens=50))).completion()
+        completion = await collect((await executor.submit(question("word " * 990))).events())
+        clipped = await collect((await executor.submit(question("word " * 990, max_tokens=50))).events())
     assert completion.usage.completion_tokens == clipped.usage.completion_tokens == 10
     assert completion.choices[0].finish_reason == "length"
 
@@ -90,7 +91,7 @@ async def test_without_max_tokens_the_rest_of_the_context_is_written() -> None:
 async def test_max_tokens_of_zero_reads_the_prompt_once_and_writes_nothing() -> None:
     engine = CountingEngine()
     async with running(counting_loader(engine)) as executor:
-        completion = await (await executor.submit(question("a b", max_tokens=0, n=2))).completion()
+        completion = await collect((await executor.submit(question("a b", max_tokens=0, n=2))).events())
         answer = await executor.submit(question("a b", max_tokens=0))
         events = [event async for event in answer.events()]
     assert events == [ChoiceFinished(0, "length"), Done(Usage(prompt_tokens=2, completion_tokens=0))]
@@ -113,7 +114,7 @@ async def test_requests_wait_while_the_model_loads() -> None:
         await asyncio.sleep(0)
         assert executor.status().waiting == 1
         loading.set()
-        assert (await (await submitted).completion()).choices[0].text == "1 "
+        assert (await collect((await submitted).events())).choices[0].text == "1 "
         assert await counted == 3
         assert executor.status().state == "ready"
 
@@ -154,15 +155,15 @@ async def test_a_full_queue_refuses_at_once() -> None:
             await executor.submit(question(max_tokens=2))
         assert refused.value.retry_after
         gate.open.set()
-        texts = [(await answer.completion()).choices[0].text for answer in answers]
+        texts = [(await collect(answer.events())).choices[0].text for answer in answers]
         assert texts == ["1 2 "] * 3
-        assert (await (await executor.submit(question(max_tokens=1))).completion()).choices[0].text == "1 "
+        assert (await collect((await executor.submit(question(max_tokens=1))).events())).choices[0].text == "1 "
 
 
 async def test_many_at_once_are_answered_or_refused() -> None:
     async def ask(executor: MlxExecutor) -> Completion | Overloaded:
         try:
-            return await (await executor.submit(question(max_tokens=5))).completion()
+            return await collect((await executor.submit(question(max_tokens=5))).events())
         except Overloaded as exc:
             return exc
 
@@ -184,14 +185,14 @@ async def close_only(answer: Any) -> None:
 
 
 async def cancel_completion(answer: Any) -> None:
-    task = asyncio.ensure_future(answer.completion())
+    task = asyncio.ensure_future(collect(answer.events()))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
 
 
 async def close_while_it_is_read(answer: Any) -> None:
-    task = asyncio.ensure_future(answer.completion())
+    task = asyncio.ensure_future(collect(answer.events()))
     await asyncio.sleep(0)
     await answer.aclose()
     with pytest.raises(EngineFailed, match="closed"):
@@ -208,7 +209,7 @@ async def test_a_reader_who_leaves_frees_the_place(leave: Callable[[Any], Any]) 
         await leave(answer)
         gate.open.set()
         other = await executor.submit(question(max_tokens=2))
-        assert (await other.completion()).choices[0].text == "1 2 "
+        assert (await collect(other.events())).choices[0].text == "1 2 "
         assert not engine.held
         assert engine.steps < 20
         assert executor.status().waiting == 0
@@ -228,7 +229,7 @@ async def test_an_answer_that_takes_too_long_is_ended() -> None:
     async with running(counting_loader(CountingEngine(gate)), request_timeout_seconds=0.01) as executor:
         answer = await executor.submit(question(max_tokens=900))
         with pytest.raises(GenerationTimeout):
-            await answer.completion()
+            await collect(answer.events())
         gate.open.set()
         await until(lambda: executor.status().running == 0)
 
@@ -240,9 +241,9 @@ async def test_the_time_in_the_queue_is_not_part_of_the_answers_time() -> None:
         first = await executor.submit(question(max_tokens=900))
         second = await executor.submit(question(max_tokens=2))
         with pytest.raises(GenerationTimeout):
-            await first.completion()
+            await collect(first.events())
         gate.open.set()
-        assert (await second.completion()).choices[0].text == "1 2 "
+        assert (await collect(second.events())).choices[0].text == "1 2 "
 
 
 async def test_what_the_engine_refuses_is_refused_before_there_is_an_answer() -> None:
@@ -253,7 +254,7 @@ async def test_what_the_engine_refuses_is_refused_before_there_is_an_answer() ->
                 await executor.submit(question("word " * 100, max_tokens=890, n=2 if streamed else 1))
             assert refused.value.retry_after
         assert (executor.status().running, executor.status().waiting) == (0, 0)
-        assert (await (await executor.submit(question(max_tokens=1))).completion()).choices[0].text == "1 "
+        assert (await collect((await executor.submit(question(max_tokens=1))).events())).choices[0].text == "1 "
 
 
 async def test_a_client_that_leaves_before_its_answer_has_begun_frees_its_place() -> None:
@@ -265,7 +266,7 @@ async def test_a_client_that_leaves_before_its_answer_has_begun_frees_its_place(
         waiting.cancel()
         await asyncio.wait([waiting])
         gate.open.set()
-        assert (await first.completion()).choices[0].text == "1 "
+        assert (await collect(first.events())).choices[0].text == "1 "
         await until(lambda: executor.status().running == executor.status().waiting == 0)
 
 
@@ -276,7 +277,7 @@ async def test_what_is_being_rendered_waits_already() -> None:
         submitted = asyncio.ensure_future(executor.submit(question(max_tokens=1)))
         await until(lambda: executor.status().state == "ready" and executor.status().waiting == 1)
         rendering.set()
-        assert (await (await submitted).completion()).choices[0].text == "1 "
+        assert (await collect((await submitted).events())).choices[0].text == "1 "
         await until(lambda: executor.status().waiting == 0)
 
 
@@ -306,7 +307,7 @@ async def test_requests_that_come_together_begin_together() -> None:
         renderer.open.set()
         gate.open.set()
         for answer in both:
-            assert (await (await answer).completion()).choices[0].finish_reason == "length"
+            assert (await collect((await answer).events())).choices[0].finish_reason == "length"
 
 
 async def test_who_takes_long_to_render_is_not_waited_for() -> None:
@@ -315,11 +316,11 @@ async def test_who_takes_long_to_render_is_not_waited_for() -> None:
         first, second = (
             asyncio.ensure_future(executor.submit(question(words, max_tokens=1))) for words in ("one", "two words")
         )
-        assert (await (await first).completion()).choices[0].text == "1 "
+        assert (await collect((await first).events())).choices[0].text == "1 "
         await until(renderer.rendering.is_set)
         assert not second.done()
         renderer.open.set()
-        assert (await (await second).completion()).choices[0].text == "1 "
+        assert (await collect((await second).events())).choices[0].text == "1 "
 
 
 def assert_soon(event: threading.Event) -> None:
@@ -330,8 +331,8 @@ async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
     async with running(counting_loader(CountingEngine(failing_at(3)))) as executor:
         answer = await executor.submit(question(max_tokens=5))
         with pytest.raises(EngineFailed):
-            await answer.completion()
-        assert (await (await executor.submit(question(max_tokens=1))).completion()).choices[0].text == "1 "
+            await collect(answer.events())
+        assert (await collect((await executor.submit(question(max_tokens=1))).events())).choices[0].text == "1 "
         assert executor.status().engine_restarts == 1
 
 
@@ -347,7 +348,7 @@ async def test_closing_fails_what_runs_and_what_comes() -> None:
         await closing
         for answer in answers:
             with pytest.raises(ShuttingDown):
-                await answer.completion()
+                await collect(answer.events())
         with pytest.raises(ShuttingDown):
             await executor.submit(question())
         assert engine.closed

@@ -13,12 +13,13 @@ import pytest_asyncio
 from tokenizers import Tokenizer
 
 from service.errors import ContextLengthExceeded, EngineFailed
-from service.executor.base import ModelProfile
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Token
 from service.generation import Completion, SamplingParams
+from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import failing_at, question, until
 
@@ -49,7 +50,7 @@ async def executor(demo_model: Path) -> AsyncIterator[MlxExecutor]:
 
 
 async def ask(executor: MlxExecutor, text: str, **fields: Any) -> Completion:
-    return await (await executor.submit(question(text, **{"max_tokens": 12, **fields}))).completion()
+    return await collect((await executor.submit(question(text, **{"max_tokens": 12, **fields}))).events())
 
 
 @in_module_loop
@@ -235,7 +236,7 @@ async def test_requests_join_and_leave_at_random(tiny_model: Path) -> None:
             if i % 4 == 3:
                 await answer.aclose()
             else:
-                assert (await answer.completion()).choices[0].text == expected[length]
+                assert (await collect(answer.events())).choices[0].text == expected[length]
 
         await asyncio.gather(*[one(i) for i in range(40)])
         await until(lambda: executor.status().running == 0)

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from service.events import ChoiceFinished, Event, ToolCallDelta, ToolCallStarted
+from service.executor.base import collect
 from service.executor.scripted import REMEMBERED_REQUESTS, ScriptedExecutor
 from service.generation import GenerationRequest, Message, Text, ToolCall
 
@@ -17,7 +18,7 @@ def saying(text: str) -> GenerationRequest:
 async def test_it_repeats_what_it_is_told_as_far_as_it_may() -> None:
     executor = ScriptedExecutor()
     answer = await executor.submit(GenerationRequest(messages=saying("one two three").messages, max_tokens=2))
-    completion = await answer.completion()
+    completion = await collect(answer.events())
     assert completion.choices[0].text == "one two "
     assert completion.choices[0].finish_reason == "length"
 
@@ -49,7 +50,7 @@ async def test_a_stop_string_ends_it_where_it_would_end_a_model(
 ) -> None:
     """What it says, and the tokens with logprobs: one that is cut keeps its own, and one that is gone does not."""
     request = msgspec.structs.replace(saying(text), stop=tuple(stop), logprobs=0)
-    choice = (await (await ScriptedExecutor().submit(request)).completion()).choices[0]
+    choice = (await collect((await ScriptedExecutor().submit(request)).events())).choices[0]
     assert (choice.text, choice.stop_sequence) == (said, found)
     assert [logprob.token for logprob in choice.logprobs or ()] == tokens
 
@@ -57,7 +58,7 @@ async def test_a_stop_string_ends_it_where_it_would_end_a_model(
 @pytest.mark.parametrize(("stop", "count"), [((), 3), (("beta ga",), 3), (("beta",), 2)])
 async def test_words_count_that_a_stop_string_holds_back_or_cuts(stop: tuple[str, ...], count: int) -> None:
     request = msgspec.structs.replace(saying("alpha beta gamma"), stop=stop)
-    completion = await (await ScriptedExecutor().submit(request)).completion()
+    completion = await collect((await ScriptedExecutor().submit(request)).events())
     assert completion.usage.completion_tokens == count
 
 
@@ -66,7 +67,9 @@ async def test_a_script_may_end_every_choice_itself() -> None:
         yield "cut"
         yield ChoiceFinished(0, "length")
 
-    completion = await (await ScriptedExecutor(script).submit(msgspec.structs.replace(saying("x"), n=2))).completion()
+    completion = await collect(
+        (await ScriptedExecutor(script).submit(msgspec.structs.replace(saying("x"), n=2))).events()
+    )
     assert [(choice.text, choice.finish_reason) for choice in completion.choices] == [("cut", "length")] * 2
 
 
@@ -78,6 +81,6 @@ async def test_what_a_stop_string_held_back_comes_before_a_call() -> None:
         yield "OP"
 
     request = msgspec.structs.replace(saying("Look."), stop=("STOP",))
-    choice = (await (await ScriptedExecutor(script).submit(request)).completion()).choices[0]
+    choice = (await collect((await ScriptedExecutor(script).submit(request)).events())).choices[0]
     assert choice.parts == (Text("I look: ST"), ToolCall("call_0", "look", "{}"), Text("OP"))
     assert choice.finish_reason == "tool_calls"

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from service.errors import EngineFailed, NotReady
-from service.executor.base import ModelProfile
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.executor.supervisor import RESTARTS_AT_MOST
 from service.generation import Completion
+from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_from, question, until
 
@@ -58,7 +59,7 @@ async def running(load: Callable[..., Runtime], **settings: Any) -> AsyncIterato
 
 
 async def ask(executor: MlxExecutor, text: str = "hello", **fields: Any) -> Completion:
-    return await (await executor.submit(question(text, **{"max_tokens": 3, **fields}))).completion()
+    return await collect((await executor.submit(question(text, **{"max_tokens": 3, **fields}))).events())
 
 
 def text_of(completion: Completion) -> str:

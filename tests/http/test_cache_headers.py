@@ -3,9 +3,9 @@
 import pytest
 
 from service.errors import BadRequest
-from service.executor.base import NO_DIRECTIVES, CacheDirectives, CacheOutcome, StoredAnswer
 from service.generation import Completion, Usage
 from service.http.cache_headers import cache_status, read_cache_control
+from service.response_cache.base import NO_DIRECTIVES, CacheDirectives, CacheOutcome, StoredAnswer
 
 
 @pytest.mark.parametrize(

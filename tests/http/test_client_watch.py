@@ -12,12 +12,12 @@ import pytest
 
 from service.app import create_app
 from service.errors import Overloaded
-from service.executor.base import Answer, StoredAnswer
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.executor.scripted import PROFILE
 from service.generation import Completion, Usage
 from service.http.client_watch import ClientGone, ClientWatch
+from service.response_cache.base import CachedAnswer, StoredAnswer
 from tests.executor.engines import CountingEngine, counting_loader, until
 from tests.serving import RawRequest, settings
 
@@ -68,16 +68,16 @@ def held_back(loading: threading.Event) -> Callable[..., Runtime]:
     return wait_and_load
 
 
-async def accept_at_once() -> Answer:
+async def accept_at_once() -> CachedAnswer:
     return ANSWER
 
 
-async def accept() -> Answer:
+async def accept() -> CachedAnswer:
     await asyncio.sleep(0)
     return ANSWER
 
 
-async def wait_for_ever() -> Answer:
+async def wait_for_ever() -> CachedAnswer:
     await asyncio.Event().wait()
     return ANSWER
 
@@ -95,7 +95,7 @@ async def test_work_that_ends_at_once_reads_nothing_of_the_client() -> None:
 
 
 async def test_a_client_that_stays_gets_its_answer_or_its_error() -> None:
-    async def refuse() -> Answer:
+    async def refuse() -> CachedAnswer:
         await asyncio.sleep(0)
         raise Overloaded("full")
 
@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_at_any_moment_is_noticed_then_or_by_later_wo
     client, accepted = Client(), asyncio.Event()
     watch = ClientWatch(client.receive)
 
-    async def accept_later() -> Answer:
+    async def accept_later() -> CachedAnswer:
         await accepted.wait()
         return ANSWER
 
@@ -138,7 +138,7 @@ async def test_work_that_keeps_its_result_when_cancelled_leaves_the_task_as_it_w
     client = Client()
     watch = ClientWatch(client.receive)
 
-    async def finish_anyway() -> Answer:
+    async def finish_anyway() -> CachedAnswer:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         return ANSWER

@@ -16,6 +16,7 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from service.tallies import CallTally, DraftTally
 from tests.serving import RawRequest, settings
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -148,10 +149,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         memory_bytes=9,
         prefix_cache_bytes=7,
         engine_restarts=2,
-        tool_call_repairs=3,
-        tool_calls_mismatched=4,
-        drafted_tokens=20,
-        accepted_draft_tokens=15,
+        tool_calls=CallTally(repaired=3, mismatched=4),
+        drafts=DraftTally(drafted=20, accepted=15),
     )
     executor.running, executor.waiting = 2, 5
     after = await scrape(app)
@@ -166,8 +165,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         "anyclaude_accepted_draft_tokens_total": 15,
     }
     assert {name: sample(after, name) for name in read} == read
-    faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "schema")}
-    assert faults == {"cut": 0, "schema": 4}
+    faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "mismatched")}
+    assert faults == {"cut": 0, "mismatched": 4}
     states = {s: sample(after, "anyclaude_engine_state", state=s) for s in ("loading", "ready", "stalled", "failed")}
     assert states == {"loading": 0, "ready": 0, "stalled": 1, "failed": 0}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from service.errors import ModelNotFound
-from service.executor.base import ModelProfile
 from service.http.model_names import check_model
+from service.profile import ModelProfile
 
 PROFILE = ModelProfile(id="org/Some-Model", fingerprint="1", context_length=100, aliases=("~/models/some",))
 

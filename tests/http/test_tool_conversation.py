@@ -14,8 +14,8 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from service.app import create_app
-from service.executor.base import ModelProfile
 from service.executor.mlx_executor import MlxExecutor
+from service.profile import ModelProfile
 from tests.serving import running, settings
 
 SCHEMA = {

@@ -11,9 +11,9 @@ from cache_backends import open_backend
 from cache_backends.memory import MemoryBackend
 from service.errors import ContextLengthExceeded, NotCached, ServiceError
 from service.events import CompletionBuilder, Event, TextDelta
-from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives, CacheOutcome, Executor
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
+from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
 from service.response_cache.executor import CachingExecutor
 from tests.response_cache.answers import Numbered, ask, settings
 
@@ -27,7 +27,7 @@ def numbered(**changes: object) -> CachingExecutor:
 
 
 async def outcome_and_text(
-    executor: Executor, directives: CacheDirectives = NO_DIRECTIVES, request: GenerationRequest | None = None
+    executor: CachingExecutor, directives: CacheDirectives = NO_DIRECTIVES, request: GenerationRequest | None = None
 ) -> tuple[CacheOutcome, str]:
     answer = await executor.submit(request or ask(), directives)
     return answer.outcome, (await answer.completion()).choices[0].text
@@ -86,7 +86,7 @@ async def test_a_streamed_hit_is_the_answer_that_was_stored() -> None:
     replayed = [event async for event in (await executor.submit(ask(logprobs=1))).events()]
     completions = []
     for events in (streamed, replayed):
-        builder = CompletionBuilder(with_logprobs=True)
+        builder = CompletionBuilder()
         for event in events:
             builder.feed(event)
         completions.append(builder.build())
@@ -324,7 +324,7 @@ async def test_the_rest_is_the_inner_executors() -> None:
 
 async def test_an_answer_may_be_closed_unread() -> None:
     executor = numbered()
-    answers: list[Answer] = [await executor.submit(ask())]
+    answers: list[CachedAnswer] = [await executor.submit(ask())]
     await answers[0].completion()
     answers.append(await executor.submit(ask()))
     answers.append(await executor.submit(ask(), NO_STORE))

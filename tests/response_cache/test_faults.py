@@ -132,7 +132,8 @@ async def test_what_is_written_anew_meanwhile_is_written_last() -> None:
     gate.set()
     for write in writes:
         assert write is not None
-        assert await write is True
+        await write.settle(5)
+        assert write.stored
     assert await store.get("k") == text("last")
     assert (await backend.stats()).items == 1
     await store.aclose()

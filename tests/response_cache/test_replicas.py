@@ -16,9 +16,11 @@ from cache_backends.redis import RedisBackend
 from cache_backends.tiered import TieredBackend
 from service.errors import ContextLengthExceeded, EngineFailed, GenerationTimeout, ServiceError
 from service.events import Event
-from service.executor.base import CacheDirectives, ExecutorStatus, ModelProfile
+from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
+from service.profile import ModelProfile
+from service.response_cache.base import CacheDirectives
 from service.response_cache.executor import CachingExecutor
 from service.response_cache.key import RequestKeys
 from service.response_cache.replicas import EngineLoad, Lease

@@ -3,16 +3,17 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from cache_backends.memory import MemoryBackend
 from service.errors import ContextLengthExceeded, EngineFailed, ServiceError, ShuttingDown
 from service.events import Event, TextDelta
-from service.executor.base import NO_DIRECTIVES, Answer, CacheDirectives, ModelProfile
+from service.executor.base import Answer
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from service.profile import ModelProfile
 from service.response_cache.executor import CachingExecutor
 from service.response_cache.single_flight import FlightAnswer
 from tests.response_cache.answers import ask, settings
@@ -115,9 +116,9 @@ async def test_the_first_leaves_before_it_was_accepted() -> None:
     gate = asyncio.Event()
 
     class SlowToAccept(ScriptedExecutor):
-        async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
+        async def submit(self, request: GenerationRequest) -> Answer:
             await gate.wait()
-            return await super().submit(request, directives)
+            return await super().submit(request)
 
     inner = SlowToAccept()
     executor = CachingExecutor(inner, MemoryBackend(), settings())
@@ -292,7 +293,7 @@ async def test_closing_fails_what_runs() -> None:
 
 async def test_a_generation_that_just_stops_is_an_error() -> None:
     class Silent(ScriptedExecutor):
-        async def play(self, request: GenerationRequest, prompt_tokens: int) -> AsyncIterator[Event]:
+        async def play(self, request: GenerationRequest, prompt_tokens: int) -> AsyncGenerator[Event, None]:
             yield TextDelta(0, "begun")
 
     executor = CachingExecutor(Silent(), MemoryBackend(), settings())
@@ -305,12 +306,11 @@ async def test_a_generation_that_just_stops_is_an_error() -> None:
 
 async def test_a_generation_that_does_not_close_has_been_answered() -> None:
     class BadlyClosing(ScriptedExecutor):
-        async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> Answer:
-            answer = await super().submit(request, directives)
+        async def submit(self, request: GenerationRequest) -> Answer:
+            answer = await super().submit(request)
 
             class Badly:
-                outcome, stored, prompt_tokens = answer.outcome, answer.stored, answer.prompt_tokens
-                events, completion = answer.events, answer.completion
+                prompt_tokens, events = answer.prompt_tokens, answer.events
 
                 async def aclose(self) -> None:
                     raise RuntimeError("it does not close")

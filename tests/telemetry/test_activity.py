@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.executor.base import CacheOutcome
 from service.generation import Usage
+from service.response_cache.base import CacheOutcome
 from service.telemetry.activity import BOUNDS, LATENCIES, RECENT, SLOT_SECONDS, SLOTS, Activity, kind_of, quantile
 from service.telemetry.request_log import RequestRecord
 

@@ -4,9 +4,10 @@ import pytest
 
 from service.events import Event, TextDelta, ToolCallAbandoned, ToolCallDelta, ToolCallStarted
 from service.generation import Tool
+from service.tallies import CallTally
 from service.tool_calling import StreamParser
 from service.tool_calling.calls import Counts
-from service.tool_calling.watch import CallTally, CallWatch
+from service.tool_calling.watch import CallWatch
 
 TOOL = Tool(name="go", parameters={"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]})
 START = ToolCallStarted(0, "call_0", "go")

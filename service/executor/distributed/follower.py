@@ -8,13 +8,13 @@ from types import FrameType
 
 import msgspec
 
-from service.executor.base import ModelProfile
 from service.executor.distributed.calls import Terms, decode
 from service.executor.distributed.following import follow
 from service.executor.distributed.leading import RankLost
 from service.executor.runtime import Runtime, load_runtime, release_thread
 from service.executor.scheduling.messages import Grammar
 from service.generation import GenerationRequest
+from service.profile import ModelProfile
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

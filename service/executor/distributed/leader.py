@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from service.executor.base import ModelProfile
 from service.executor.distributed.calls import Terms, encode
 from service.executor.distributed.leading import LeadingEngine, RankLost
 from service.executor.runtime import Runtime, load_runtime
+from service.profile import ModelProfile
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

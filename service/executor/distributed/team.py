@@ -8,12 +8,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from service.executor.base import ModelProfile
 from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.ranks import MlxRanks
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
+from service.profile import ModelProfile
 from service.settings import Parallel, Settings
 
 log = logging.getLogger(__name__)

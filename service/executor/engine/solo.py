@@ -10,7 +10,8 @@ from service.executor.engine.run import Drawn, Run
 from service.executor.engine.sampling import greedy
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
-from service.executor.speculation.drafter import Drafter, DraftTally, Pace
+from service.executor.speculation.drafter import Drafter, Pace
+from service.tallies import DraftTally
 
 log = logging.getLogger(__name__)
 

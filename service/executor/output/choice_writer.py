@@ -100,13 +100,14 @@ class ReasoningSplitter:
 
 
 class ChoiceWriter:
-    """The `Writer` of one sequence. Stop strings are looked for in the visible answer, not in reasoning."""
+    """The `Writer` of one sequence. Stop strings are looked for in the visible answer, not in reasoning. `vocabulary`
+    is None if the request asked for no logprobs."""
 
     def __init__(
         self,
         choice: int,
         detokenizer: Detokenizer,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | None,
         parser: Parser,
         *,
         stop: tuple[str, ...] = (),
@@ -124,6 +125,7 @@ class ChoiceWriter:
         self._watch = watch
         self._calls = 0
         self._logprobs = HeldLogprobs()
+        self._described = False
 
     def feed(self, token: Token) -> list[Event]:
         self._detokenizer.add_token(token.id)
@@ -138,7 +140,7 @@ class ChoiceWriter:
                 self.reasoning_tokens += 1
                 token = msgspec.structs.replace(token, chances=None)
                 self._logprobs.drop()
-        if token.chances is not None:
+        if token.chances is not None and self._vocabulary is not None:
             self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
         events = self._events(thought, visible, last=False)
         if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # a format with channels
@@ -154,6 +156,8 @@ class ChoiceWriter:
         self._parsed(events, self._parser.finish(truncated=truncated))
         if self._watch is not None:
             self._watch.finish(self._parser.counts)
+        if self._vocabulary is not None and not self._described:
+            events.append(TextDelta(self._choice, "", ()))
         if self._calls and not truncated:
             return [*events, ChoiceFinished(self._choice, "tool_calls")]
         return [*events, ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)]
@@ -179,6 +183,7 @@ class ChoiceWriter:
             self._parsed(events, self._parser.feed(visible))
             self.stopped = self.stopped or self._parser.done
         if logprobs:
+            self._described = True
             _attach(events, TextDelta(self._choice, "", logprobs))
         return events
 

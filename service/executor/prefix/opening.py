@@ -7,11 +7,11 @@ import mlx.core as mx
 import mlx_lm
 from mlx.utils import tree_flatten
 
-from service.executor.base import ModelProfile
 from service.executor.loading.device_memory import room_bytes
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
+from service.profile import ModelProfile
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ import mlx.core as mx
 from service.executor.loading.cache_kinds import can_take_back
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
-from service.executor.speculation.drafter import Drafter, DraftTally
+from service.executor.speculation.drafter import Drafter
 from service.executor.speculation.forced import ForcedTokens
 from service.executor.speculation.lookup import PromptLookup
 from service.models.errors import InvalidModel
 from service.settings import Settings
+from service.tallies import DraftTally
 
 log = logging.getLogger(__name__)
 

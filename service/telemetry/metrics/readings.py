@@ -25,6 +25,7 @@ class Readings(Collector):
 
     def _of_the_engine(self) -> Iterator[Metric]:
         status, profile = self._executor.status(), self._executor.profile
+        calls, drafts = status.tool_calls, status.drafts
         about = {"version": version("anyclaude"), "model": profile.id}
         yield InfoMetricFamily("anyclaude", "The server's version and its model.", about)
         state = GaugeMetricFamily("anyclaude_engine_state", "1 for the state the engine is in.", labels=["state"])
@@ -37,13 +38,13 @@ class Readings(Collector):
         yield _counter(
             "anyclaude_tool_call_repairs",
             "Repairs made in the JSON of tool calls that the model wrote.",
-            status.tool_call_repairs,
+            calls.repaired,
         )
-        yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", status.drafted_tokens)
+        yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
         yield _counter(
             "anyclaude_accepted_draft_tokens",
             "Guessed tokens that were right: each saved the model a step.",
-            status.accepted_draft_tokens,
+            drafts.accepted,
         )
         losses = CounterMetricFamily(
             "anyclaude_tool_call_faults",
@@ -51,10 +52,10 @@ class Readings(Collector):
             "their tool's schema.",
             labels=["fault"],
         )
-        losses.add_metric(["cut"], status.tool_calls_cut)
-        losses.add_metric(["broken"], status.tool_calls_broken)
-        losses.add_metric(["unknown_tool"], status.tool_calls_unknown)
-        losses.add_metric(["schema"], status.tool_calls_mismatched)
+        losses.add_metric(["cut"], calls.cut)
+        losses.add_metric(["broken"], calls.broken)
+        losses.add_metric(["unknown"], calls.unknown)
+        losses.add_metric(["mismatched"], calls.mismatched)
         yield losses
         if status.memory_bytes is not None:
             yield _gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)

@@ -5,8 +5,9 @@ from service.executor.output.choice_writer import ChoiceWriter, Parser, Reasonin
 from service.executor.output.text import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import Tool
+from service.tallies import CallTally
 from service.tool_calling import StreamParser
-from service.tool_calling.watch import CallTally, CallWatch
+from service.tool_calling.watch import CallWatch
 
 THINK = ReasoningMarkers("<think>", "</think>")
 
@@ -41,10 +42,12 @@ def writer(
     reasoning: ReasoningSplitter | None = None,
     parser: Parser | None = None,
     watch: CallWatch | None = None,
+    logprobs: bool = False,
 ) -> ChoiceWriter:
     letters = Letters()
     parser = parser or StreamParser(())
-    return ChoiceWriter(0, letters, Vocabulary(letters), parser, stop=stop, reasoning=reasoning, watch=watch)
+    vocabulary = Vocabulary(letters) if logprobs else None
+    return ChoiceWriter(0, letters, vocabulary, parser, stop=stop, reasoning=reasoning, watch=watch)
 
 
 def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
@@ -92,15 +95,19 @@ def test_stop_strings(stop: tuple[str, ...], text: str, expected: str, found: st
 
 
 def test_logprobs_belong_to_the_text_that_is_sent() -> None:
-    events = write(writer(("cd",)), "abcxcd!", logprobs=True)
-    tokens = [logprob for event in events if isinstance(event, TextDelta) for logprob in event.logprobs]
+    events = write(writer(("cd",), logprobs=True), "abcxcd!", logprobs=True)
+    tokens = [logprob for event in events if isinstance(event, TextDelta) for logprob in event.logprobs or ()]
     assert "".join(t.token for t in tokens) == text_of(events) == "abcx"
     assert [(t.token, t.token_bytes, t.logprob) for t in tokens[0].top] == [("a", b"a", -0.5), ("b", b"b", -1.5)]
 
 
+def test_an_answer_without_tokens_has_logprobs_that_are_empty() -> None:
+    assert writer(logprobs=True).finish("stop") == [TextDelta(0, "", ()), ChoiceFinished(0, "stop")]
+
+
 def test_logprobs_of_pieces_are_all_there() -> None:
-    events = write(writer(), "é", logprobs=True)
-    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == 2
+    events = write(writer(logprobs=True), "é", logprobs=True)
+    assert sum(len(event.logprobs or ()) for event in events if isinstance(event, TextDelta)) == 2
 
 
 @pytest.mark.parametrize(
@@ -128,10 +135,10 @@ def test_reasoning_is_parted_from_the_answer(inside: bool, text: str, reasoning:
 
 
 def test_reasoning_tokens_are_counted_and_have_no_logprobs() -> None:
-    reasoner = writer(reasoning=ReasoningSplitter(THINK, inside=True))
+    reasoner = writer(reasoning=ReasoningSplitter(THINK, inside=True), logprobs=True)
     events = write(reasoner, "abc</think>ok", logprobs=True)
     assert reasoner.reasoning_tokens == len("abc</think>")
-    assert [e.logprobs[0].token for e in events if isinstance(e, TextDelta)] == ["o", "k"]
+    assert [e.logprobs[0].token for e in events if isinstance(e, TextDelta) and e.logprobs] == ["o", "k"]
 
 
 def test_stop_strings_are_not_looked_for_in_reasoning() -> None:
@@ -147,14 +154,14 @@ def test_the_parser_sees_the_visible_text_and_its_calls_decide_the_reason(end: E
     parser = StreamParser([Tool(name="go")], "hermes")
     reasoning = ReasoningSplitter(THINK, inside=False)
     text = f"<think>{CALL}</think>I{CALL}"
-    events = write(writer(parser=parser, reasoning=reasoning), text, end, logprobs=True)
+    events = write(writer(parser=parser, reasoning=reasoning, logprobs=True), text, end, logprobs=True)
     assert reasoning_of(events) == CALL
     assert text_of(events) == "I"
     assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["go"]
     arguments = [event.arguments for event in events if isinstance(event, ToolCallDelta)]
     assert "".join(arguments) == '{"to": "x"}'
     assert events[-1] == ChoiceFinished(0, reason)
-    assert sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) == len(f"I{CALL}")
+    assert sum(len(event.logprobs or ()) for event in events if isinstance(event, TextDelta)) == len(f"I{CALL}")
 
 
 def test_a_call_that_is_none_after_all_is_no_reason() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.executor.base import ModelProfile
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.generation import Completion, GenerationRequest, Message, Usage
+from service.profile import ModelProfile
 from service.settings import Settings
 
 pytestmark = pytest.mark.model
@@ -44,7 +45,7 @@ async def serving(model: Path, home: Path, **settings: Any) -> AsyncIterator[Mlx
 
 async def ask(executor: MlxExecutor, *messages: Message, **fields: Any) -> Completion:
     request = GenerationRequest(messages=(RULES, *messages), **{"max_tokens": 12, **fields})
-    return await (await executor.submit(request)).completion()
+    return await collect((await executor.submit(request)).events())
 
 
 async def test_each_turn_reads_what_is_new_and_a_restart_reads_nothing_again(demo_model: Path, tmp_path: Path) -> None:

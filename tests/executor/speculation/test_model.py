@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.errors import NotReady
+from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.generation import Completion, GenerationRequest, Message, SamplingParams
 from tests.executor.demo_executor import demo_executor
@@ -42,7 +43,7 @@ REQUESTS = {
 
 
 async def answer(executor: MlxExecutor, request: GenerationRequest) -> Completion:
-    return await (await executor.submit(request)).completion()
+    return await collect((await executor.submit(request)).events())
 
 
 async def answers(executor: MlxExecutor) -> dict[str, Any]:
@@ -52,15 +53,15 @@ async def answers(executor: MlxExecutor) -> dict[str, Any]:
 async def test_the_same_texts_by_lookup_and_by_a_draft_model(demo_model: Path, tmp_path: Path) -> None:
     async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=False) as executor:
         plain = await answers(executor)
-        assert executor.status().drafted_tokens == 0
+        assert executor.status().drafts.drafted == 0
     async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=True) as executor:
         assert await answers(executor) == plain
-        assert executor.status().accepted_draft_tokens > 40
+        assert executor.status().drafts.accepted > 40
     own = {"draft_model": str(demo_model), "prompt_lookup": False, "prefix_disk_bytes": 0}
     async with demo_executor(demo_model, tmp_path, **own) as executor:
         assert (await answer(executor, REQUESTS["an edit"])).choices == plain["an edit"]
         status = executor.status()
-        assert status.accepted_draft_tokens > 0.9 * status.drafted_tokens > 20
+        assert status.drafts.accepted > 0.9 * status.drafts.drafted > 20
 
 
 async def test_a_second_request_and_one_that_leaves_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ async def test_a_second_request_and_one_that_leaves_change_nothing(tiny_model: P
             assert "".join(getattr(event, "text", "") for event in events) == expected[0][0].text
             assert (await second).choices == expected[1]
         await until(lambda: executor.status().running == executor.status().waiting == 0)
-        assert executor.status().accepted_draft_tokens > 0
+        assert executor.status().drafts.accepted > 0
 
 
 def write_with_two_words_exchanged(model: Path, folder: Path) -> None:
@@ -110,4 +111,4 @@ async def test_what_is_drawn_is_drawn_as_before(tiny_model: Path, tmp_path: Path
         expected = (await answer(executor, drawn)).choices
     async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=True) as executor:
         assert (await answer(executor, drawn)).choices == expected
-        assert executor.status().drafted_tokens == 0
+        assert executor.status().drafts.drafted == 0

@@ -1,0 +1,71 @@
+"""The words of the response cache: what a client may ask of it, and the answer that it gives."""
+
+from collections.abc import AsyncIterator
+from typing import Literal, Protocol
+
+import msgspec
+
+from service.events import Event
+from service.executor.base import Answer, replayed
+from service.generation import Completion
+
+CacheOutcome = Literal["hit", "miss", "collapsed", "bypass"]
+
+
+class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
+    """The client's `Cache-Control` (RFC 9111 section 5.2.1). `max_age` is in seconds."""
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age: float | None = None
+
+
+NO_DIRECTIVES = CacheDirectives()
+
+
+class CachedAnswer(Answer, Protocol):
+    """One client's share of an answer. It is read once, by `events` or by `completion`; a generation that nobody reads
+    any more is aborted."""
+
+    @property
+    def outcome(self) -> CacheOutcome: ...
+    @property
+    def stored(self) -> bool:
+        """True if the response cache keeps this answer, as far as can be said now."""
+        ...
+
+    async def completion(self) -> Completion:
+        """Raises `ServiceError` when the generation fails."""
+        ...
+
+
+class StoredAnswer:
+    """An answer that is already complete."""
+
+    stored = False
+
+    def __init__(self, completion: Completion, outcome: CacheOutcome = "hit") -> None:
+        self._completion = completion
+        self.outcome: CacheOutcome = outcome
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._completion.usage.prompt_tokens
+
+    def events(self) -> AsyncIterator[Event]:
+        return replayed(self._completion)
+
+    async def completion(self) -> Completion:
+        return self._completion
+
+    async def aclose(self) -> None:
+        return None
+
+
+class Recorder(Protocol):
+    """Writes down what was answered, by response-cache key. Raises nothing."""
+
+    def record_answer(self, key: str, completion: Completion) -> None: ...
+    def record_count(self, key: str, prompt_tokens: int) -> None: ...
+    def close(self) -> None: ...
