@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import cases
 from benchmarks.case import Case, Result, Unavailable
-from benchmarks.report import publish, terminal_table
+from benchmarks.report import conditions, insert, publish, terminal_table
 from benchmarks.runner import RunFailed, run_case, run_count
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,6 +59,8 @@ def store(result: Result, case: Case, output: Path | None, document: Path) -> No
     (folder / f"{result.case}.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
     if output is None:
         publish(result, case, document)
+        results = [msgspec.json.decode(path.read_bytes(), type=Result) for path in folder.glob("*.json")]
+        document.write_text(insert(document.read_text(), "conditions", conditions(results)))
 
 
 def _progress(console: Console) -> Progress:

@@ -1,6 +1,8 @@
 """Renders results as Markdown for the documentation and as a table for the terminal."""
 
 import re
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
@@ -15,12 +17,13 @@ class MarkersMissing(ValueError):
 
 
 def markdown(result: Result, case: Case) -> str:
-    tables = case.tables(result) if case.tables else table_of(result.figures)
-    return f"{tables}\n\n{_provenance(result)}"
+    return case.tables(result) if case.tables else table_of(result.figures)
 
 
 def table_of(figures: tuple[Figure, ...]) -> str:
-    rows = ["| | target | measured | over the runs | |", "|---|---|---|---|---|"]
+    runs = max(len(figure.values) for figure in figures)
+    measured = f"median of {runs} runs" if runs > 1 else "one run"
+    rows = [f"| | target | {measured} | range | |", "|---|---|---|---|---|"]
     for figure in figures:
         spread = f"{number(min(figure.values))} to {number(max(figure.values))}" if len(figure.values) > 1 else ""
         measured = f"{number(figure.median)} {figure.unit}"
@@ -40,6 +43,22 @@ def insert(document: str, name: str, text: str) -> str:
     if not pattern.search(document):
         raise MarkersMissing(f"Expected a place for the results of '{name}': the lines '{begin}' and '{end}'.")
     return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", document)
+
+
+def conditions(results: Iterable[Result]) -> str:
+    """Describes where and when the results were measured: one paragraph for each environment, the newest first."""
+    cases: dict[str, list[str]] = {}
+    for result in sorted(results, key=lambda result: result.environment.date, reverse=True):
+        environment = result.environment
+        versions = ", ".join(f"{name} {found}" for name, found in environment.versions.items())
+        described = (
+            f"Measured {environment.date} on {environment.system}, {environment.cpu_count} cores, "
+            f"Python {environment.python}; {versions}"
+        )
+        cases.setdefault(described, []).append(f"`{result.case}`")
+    if len(cases) == 1:
+        return _wrapped(f"{next(iter(cases))}.")
+    return "\n\n".join(_wrapped(f"{', '.join(names)}: {described}.") for described, names in cases.items())
 
 
 def publish(result: Result, case: Case, document: Path) -> None:
@@ -64,11 +83,5 @@ def terminal_table(result: Result, case: Case) -> Table:
     return table
 
 
-def _provenance(result: Result) -> str:
-    environment = result.environment
-    versions = ", ".join(f"{name} {found}" for name, found in environment.versions.items())
-    runs = max(len(figure.values) for figure in result.figures)
-    return (
-        f"Measured {environment.date} on {environment.system}, {environment.cpu_count} cores, "
-        f"Python {environment.python}; median of {runs} {'run' if runs == 1 else 'runs'}; {versions}."
-    )
+def _wrapped(paragraph: str) -> str:
+    return "\n".join(textwrap.wrap(paragraph, 100, break_long_words=False, break_on_hyphens=False))
