@@ -5,6 +5,9 @@ Messages are for the person who reads them: what was expected, what was found, w
 
 from typing import ClassVar
 
+SHOWN_CHARS = 100
+"""The length to which an error message cuts what a client sent."""
+
 
 class ServiceError(Exception):
     """Anything that a client is told. `param` names the field at fault (`messages[0].content`), `retry_after` is in

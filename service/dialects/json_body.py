@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from service.errors import BadRequest, InvalidJson, InvalidType, MissingParameter
+from service.errors import SHOWN_CHARS, BadRequest, InvalidJson, InvalidType, MissingParameter
 
 T = TypeVar("T")
 
@@ -20,7 +20,6 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000
 MAX_MESSAGES = 20_000
 
-_SHOWN_CHARS = 80
 # A larger body is not worth reading again for a better message.
 _MAX_REREAD_BYTES = 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -80,7 +79,7 @@ def join_texts(texts: Iterable[str]) -> str:
 def show(value: Any) -> str:
     """A value as JSON, cut to a length that fits into an error message."""
     text = msgspec.json.encode(value).decode()
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
 
 
 def _refusal(problem: str, body: bytes, at: str) -> BadRequest:

@@ -1,6 +1,6 @@
 """The response cache in HTTP's words: `Cache-Control` asks (RFC 9111), `Cache-Status` answers (RFC 9211)."""
 
-from service.errors import BadRequest
+from service.errors import SHOWN_CHARS, BadRequest
 from service.http.request_headers import RequestHeaders
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives
 
@@ -25,7 +25,8 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
 def _seconds(text: str) -> float:
     """Delta-seconds (RFC 9111 section 1.2.2); more digits than a century needs all mean for ever."""
     if not text.isascii() or not text.isdigit():
-        raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{text[:40]}'.")
+        found = text[:SHOWN_CHARS]
+        raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{found}'.")
     return float(text[:12])
 
 

@@ -12,11 +12,10 @@ from starlette.types import Scope
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.base import Dialect
 from service.dialects.openai_chat import OpenAIChat
-from service.errors import BadRequest, InternalError, MethodNotAllowed, ServiceError, UnknownPath
+from service.errors import SHOWN_CHARS, BadRequest, InternalError, MethodNotAllowed, ServiceError, UnknownPath
 
 logger = logging.getLogger("anyclaude.error")
 
-_SHOWN_CHARS = 200
 _ENDPOINTS = "Ask at POST /v1/messages or POST /v1/chat/completions, and for models at GET /v1/models."
 
 
@@ -53,7 +52,7 @@ async def handle_service_error(request: Request, error: Exception) -> Response:
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
-    method, path = request.method, request.url.path[:_SHOWN_CHARS]
+    method, path = request.method, request.url.path[:SHOWN_CHARS]
     told: ServiceError
     match error.status_code:
         case 404:

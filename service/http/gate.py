@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.config.address import is_loopback
-from service.errors import HostRefused
+from service.errors import SHOWN_CHARS, HostRefused
 from service.http.error_responses import error_response
 from service.settings import Settings
 from service.telemetry.request_log import REQUEST_ID_PREFIX
@@ -46,7 +46,7 @@ class Gate:
             if _without_port(host) not in self._allowed:
                 refused = HostRefused(
                     "This server answers requests for its own host only, found the header "
-                    f"'Host: {host.decode('latin-1')[:100]}'. To serve under that name, add it to allowedHosts."
+                    f"'Host: {host.decode('latin-1')[:SHOWN_CHARS]}'. To serve under that name, add it to allowedHosts."
                 )
                 await error_response(scope, refused)(scope, receive, send)
                 return

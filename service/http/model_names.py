@@ -1,6 +1,6 @@
 """Which names a client may call the loaded model by. A request never makes the server load another."""
 
-from service.errors import ModelNotFound
+from service.errors import SHOWN_CHARS, ModelNotFound
 from service.profile import ModelProfile
 
 ALIASES = frozenset({"default", "default_model", "current-model"})
@@ -14,6 +14,7 @@ def check_model(profile: ModelProfile, name: str | None) -> None:
     if name in profile.aliases or name == profile.id.rpartition("/")[2]:
         return
     raise ModelNotFound(
-        f"The model '{name[:200]}' is not served here. Served: '{profile.id}' (also as 'default', or leave it out).",
+        f"The model '{name[:SHOWN_CHARS]}' is not served here. Served: '{profile.id}' (also as 'default', "
+        "or leave it out).",
         param="model",
     )

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
+from service.errors import SHOWN_CHARS
+
 RequestHeaders = Mapping[bytes, bytes]
 """Names in lower case, as ASGI gives them."""
-
-_SHOWN_BYTES = 200
 
 
 def read_headers(scope: Scope) -> RequestHeaders:
@@ -20,4 +20,4 @@ def read_headers(scope: Scope) -> RequestHeaders:
 
 def shown(value: bytes) -> str:
     """For an error message."""
-    return value[:_SHOWN_BYTES].decode("latin-1")
+    return value[:SHOWN_CHARS].decode("latin-1")

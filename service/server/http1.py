@@ -10,9 +10,7 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 
 from service.dialects.openai_chat import OpenAIChat
-from service.errors import BadRequest
-
-_SHOWN_CHARS = 200
+from service.errors import SHOWN_CHARS, BadRequest
 
 
 class InvalidHttp(BadRequest):
@@ -106,7 +104,7 @@ class Http1(H11Protocol):
             return (
                 f"The request line and the headers have more than {limit} bytes. Send fewer headers, or shorter ones."
             )
-        return f"This is no valid HTTP request: {self._requests.refusal}"[:_SHOWN_CHARS]
+        return f"This is no valid HTTP request: {self._requests.refusal}"[:SHOWN_CHARS]
 
 
 def _refuse_two_lengths(request: h11.Request) -> None:

@@ -119,7 +119,7 @@ def test_parts_are_joined_by_lines() -> None:
     assert json_body.join_texts(["a", "b\n", "c"]) == "a\nb\n\nc"
 
 
-@pytest.mark.parametrize(("value", "shown"), [({"a": [1]}, '{"a":[1]}'), ("x" * 200, '"' + "x" * 79 + "...")])
+@pytest.mark.parametrize(("value", "shown"), [({"a": [1]}, '{"a":[1]}'), ("x" * 200, '"' + "x" * 99 + "...")])
 def test_values_are_shown_short(value: Any, shown: str) -> None:
     assert json_body.show(value) == shown
 

@@ -10,4 +10,4 @@ def test_lines_of_one_name_are_one_list() -> None:
 
 
 def test_what_is_shown_is_short_text() -> None:
-    assert shown(b"caf\xe9" + b"!" * 1000) == "caf\xe9" + "!" * 196
+    assert shown(b"caf\xe9" + b"!" * 1000) == "caf\xe9" + "!" * 96
