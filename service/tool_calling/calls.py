@@ -66,7 +66,6 @@ class Calls:
         self._space.clear()
 
     def attempt(self) -> "CallAttempt":
-        """For a reader that begins here, before its opening marker."""
         return CallAttempt(self, self._source)
 
     # Calls that count only if nothing follows them
@@ -169,14 +168,13 @@ class CallAttempt:
             self._calls.text(read)
 
     def finish(self) -> None:
-        """Ends the attempt: what the reader did not absorb is content."""
+        """What the reader did not absorb is content."""
         rest = self._source.marked
         self._source.unmark()
         self._calls.consume(rest)
         self._calls.text(rest)
 
     def fail(self, *, cut: bool) -> None:
-        """Counts a call that its reader gave up, and abandons it if it is on the wire."""
         if cut:
             self._calls.counts.cut_calls += self._inside
         else:
@@ -187,7 +185,7 @@ class CallAttempt:
 
 
 class EventQueue:
-    """Events in their order; neighbouring deltas of one kind become one."""
+    """Neighbouring deltas of one kind become one event."""
 
     def __init__(self, choice: int) -> None:
         self.choice = choice

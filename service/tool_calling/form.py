@@ -1,5 +1,5 @@
-"""How a family writes a block of calls, piece by piece: what constrained decoding holds a model to, and how calls are
-shown to a model whose template knows none."""
+"""How a family writes a block of calls: the form that grammars enforce, and that shows calls to a model without tools
+in its template."""
 
 import json
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from service.tool_calling.json_reader import escape
 
 
 class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
-    """For families that write arguments one by one: what stands `before` and `after` each value, and between two.
+    """Arguments written one by one: `before` and `after` surround each value, `separator` stands between two.
 
-    `{name}` is the argument's. `text` values are written without quotes, as the tagged formats have them.
+    `{name}` is the argument's name. With `text` values strings have no quotes, as in the tagged formats.
     """
 
     before: str
@@ -35,11 +35,12 @@ class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A block is `begin`, then calls with a `separator` between them, then `end`; a call is `before`, its arguments,
-    `after`. In these texts `{name}` is the tool's name, `{index}` a number; `separator` None means one call a block.
+    """A block is `begin`, calls with a `separator` between them, and `end`; a call is `before`, its arguments and
+    `after`.
 
-    Without `argument` the arguments are one JSON object. `trigger` is the text that nothing but a block begins with,
-    where there is one: in running text it tells that a block begins.
+    `{name}` is the tool's name, `{index}` the call's number. With `separator` None a block holds one call. Without
+    `argument` the arguments are one JSON object. `trigger` is a text that only a block begins with; empty if there is
+    none.
     """
 
     before: str
@@ -51,7 +52,6 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str = ""
 
     def render(self, calls: Sequence[ToolCall]) -> str:
-        """The calls as a model that was trained on this form writes them."""
         between = f"{self.end}{self.begin}" if self.separator is None else self.separator
         return f"{self.begin}{between.join(self._call(call, i) for i, call in enumerate(calls))}{self.end}"
 
@@ -61,6 +61,6 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def untyped(text: str) -> str:
-    """A JSON value as the tagged formats write it: a string as its text."""
+    """A JSON value as the tagged formats write it: a string without quotes."""
     value = json.loads(text)
     return value if isinstance(value, str) else text

@@ -24,7 +24,7 @@ Spell = Callable[[str], Sequence[str | int]]
 """Splits markup into text and the ids of special tokens, which no text can produce."""
 
 _GAP = '("\\n" | "\\n\\n")?'
-# A line break may be followed by an indentation; more white space would only let a small model run on for ever.
+# An indentation may follow a line break. More white space would let a small model go on without end.
 _JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
 _OPEN = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"})
 _COMBINED = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"})
@@ -40,7 +40,6 @@ class Thought(msgspec.Struct, frozen=True):
 
 
 def is_constrained(request: GenerationRequest) -> bool:
-    """True if the request restricts the form of its answer."""
     tools = offered_tools(request)
     called = bool(tools) and request.tool_choice.mode == "required"
     return called or request.response_format is not None or any(tool.strict for tool in tools)
@@ -53,7 +52,6 @@ def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell,
 
 
 def schema_grammar(schema: dict[str, Any]) -> str:
-    """The grammar of documents under a schema."""
     return f"start: {_json(schema)}\n"
 
 
@@ -87,7 +85,7 @@ def closed(schema: Any) -> Any:
 
 
 def argument_schema(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The schema of one argument, with the definitions that it may refer to."""
+    """Includes the definitions that the argument's schema may refer to."""
     properties = parameters.get("properties")
     schema = properties.get(name) if isinstance(properties, Mapping) else None
     definitions = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
@@ -144,7 +142,6 @@ class _AnswerGrammar:
         return f"{rules.literal(before, tool.name)} {written} {rules.literal(form.after, tool.name)}"
 
     def _free(self) -> str:
-        """Text with calls in it."""
         rules = self._rules
         if self._family is not None and self._family.answer:
             return rules.rule(
@@ -172,7 +169,6 @@ class _Arguments:
         return self._rules.rule(_json(closed(schema), lenient=self._lenient))
 
     def one_by_one(self, form: ArgumentForm) -> str:
-        """The arguments in the order of the schema; optional ones may be missing."""
         properties: dict[str, Any] = self._tool.parameters.get("properties") or {}
         required = self._tool.parameters.get("required") or ()
         separator = self._rules.literal(form.separator)
@@ -191,7 +187,6 @@ class _Arguments:
         return f"{self._rules.literal(form.before, name)} {self._value(form, name)}"
 
     def _value(self, form: ArgumentForm, name: str) -> str:
-        """A value and its closing markup."""
         rules = self._rules
         schema = closed(argument_schema(self._tool.parameters, name))
         if form.values == "json":
@@ -239,7 +234,6 @@ class _Rules:
         return f"{self.rule(self.terminal(ended), '[lazy]')} {written}"
 
     def without(self, marker: str) -> str:
-        """Text without `marker`."""
         first = self._spell(marker)[0]
         if isinstance(first, int):
             return self.terminal(TEXT)
@@ -259,7 +253,6 @@ def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:
 
 
 def _free_arguments(tool: Tool) -> Tool:
-    """The tool with only the names and types of its arguments."""
     properties = {
         name: {"type": sorted(property_types(tool, name))} for name in tool.parameters.get("properties") or ()
     }

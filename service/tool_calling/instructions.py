@@ -1,5 +1,5 @@
-"""Tools for models whose chat template knows none: the definitions and the convention as text for the system prompt,
-and calls and results as text for the conversation. The convention is `hermes`, the one that most models have seen."""
+"""Tools for models without tools in their chat template: definitions for the system prompt, calls and results for the
+conversation. The convention is `hermes`, which most models have seen."""
 
 import json
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ RESULT, RESULT_END = "<tool_response>", "</tool_response>"
 
 
 def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """The tools that the model is told of: none where none may be called."""
+    """The tools of the prompt: none if none may be called."""
     return () if request.tool_choice.mode == "none" else request.tools
 
 
 def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True) -> str:
-    """What the system prompt says of the tools; nothing if there are none, or none may be called."""
+    """The tools' section of the system prompt; empty if no tool may be called."""
     if not tools or choice.mode == "none":
         return ""
     example = hermes.FORM.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
@@ -34,12 +34,11 @@ def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = 
 
 
 def calls_as_text(content: str, calls: Sequence[ToolCall]) -> str:
-    """An assistant's turn with its calls, as the model wrote it."""
     return "\n".join(part for part in (content, hermes.FORM.render(calls)) if part)
 
 
 def result_as_text(content: str, *, name: str = "", is_error: bool = False) -> str:
-    """What a tool gave, for a turn of the user. `name` is the tool's, if it is known."""
+    """A tool's result, for a user's turn. `name` is the tool's, if known."""
     heading = " ".join(part for part in (name, "failed:" if is_error else "") if part)
     return "\n".join(part for part in (RESULT, heading, content, RESULT_END) if part)
 

@@ -1,4 +1,4 @@
-"""Calls written as JSON objects with a name and arguments, as most formats have them."""
+"""Calls as JSON objects with a name and arguments, which is how most formats write them."""
 
 import re
 
@@ -14,7 +14,6 @@ _STRAY = re.compile(r"[}\] \t\r\n]*")
 
 
 def read_arguments(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
-    """A call whose name is known, and whose arguments are the object that comes next."""
     if (yield from source.peek()) != "{":
         yield from source.refuse()
     attempt.start(name)
@@ -23,8 +22,8 @@ def read_arguments(source: Source, attempt: CallAttempt, name: str, *ends: str) 
 
 
 def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = False) -> Reading[None]:
-    """One call, a list of calls, or several in a row. With `bare` no markup says that these are calls: then a name
-    that is not on offer, or arguments that the tool does not have, mean that they are none."""
+    """Reads one call, a list of calls, or several in a row. With `bare` no markup identifies calls: then an unknown
+    tool or unknown arguments mean that it is none."""
     yield from source.run(SPACE)
     in_list = yield from source.skip("[")
     yield from source.run(SPACE)
@@ -44,7 +43,7 @@ def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = Fa
 
 
 def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
-    """The marker after a call, once or more. Brackets too many before it are no part of anything; without it they are
+    """Reads the closing marker, repeated or not. Surplus brackets before it are dropped; without a marker they are
     text."""
     yield from source.run(SPACE)
     if (yield from source.run(_STRAY)):
@@ -55,7 +54,7 @@ def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
 
 
 def read_fence(source: Source) -> Reading[bool]:
-    """Whether a fence opens here, inside of a call's markup."""
+    """True if a fence opens here, inside a call's markup."""
     fenced = yield from source.skip(FENCE)
     if fenced:
         yield from source.run(_FENCE_INFO)
@@ -70,7 +69,7 @@ def read_fence_end(source: Source, *, fenced: bool) -> Reading[None]:
 
 
 class _CallObject:
-    """One object. The arguments stream as soon as the name is known: usually it comes first."""
+    """One object. Arguments stream once the name is known, which usually comes first."""
 
     def __init__(self, source: Source, attempt: CallAttempt, ends: tuple[str, ...], bare: bool) -> None:
         self._source = source
@@ -130,7 +129,7 @@ class _CallObject:
             self._finish()
 
     def _other_arguments(self, first: str) -> Reading[str]:
-        """Arguments that are not an object as it is: an object in a string, or nothing."""
+        """Arguments that are not an object: an object in a string, or null."""
         if first in self._json.quotes:
             text = repair((yield from self._json.string_text()) or "{}")
         else:
@@ -161,7 +160,7 @@ class _CallObject:
             self._kept.append(text)
 
     def _check_plausible(self, key: str) -> None:
-        """A tool's definition has a name and parameters too."""
+        """Raises Malformed for a tool's definition, which has a name and parameters too."""
         properties = self._attempt.tools[self._name].parameters.get("properties")
         if isinstance(properties, dict) and properties and key not in properties:
             raise Malformed
@@ -172,8 +171,7 @@ class _CallObject:
         self._kept = None
 
     def _finish(self) -> None:
-        """The arguments are whole. Then so is the call; a `bare` one only with its object: other members than a call
-        has may follow."""
+        """Ends the call with its arguments; a `bare` one ends with its object, since unknown members may follow."""
         self._done = True
         if not self._bare:
             self._attempt.end()

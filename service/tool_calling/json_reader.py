@@ -1,9 +1,9 @@
-"""A tolerant reader of JSON (RFC 8259) that passes through what is valid, character for character, while it comes.
+"""A tolerant streaming reader of JSON (RFC 8259). Valid text passes through character for character.
 
-Repaired, because only one reading is possible: a comma before a closing bracket, strings in single quotes, raw control
-characters in strings, a backslash that escapes nothing, keys without quotes, Python's True, False and None, and
-brackets that are not closed before the end. Everything else is `Malformed`; text that ends inside a value is `Cut`.
-Numbers and strings are never decoded, so no digit and no escape changes.
+It repairs what has only one reading: trailing commas, single quotes, raw control characters in strings, a backslash
+that escapes nothing, keys without quotes, Python's constants, and brackets not closed before the end. Everything else
+is `Malformed`; a text that ends inside a value is `Cut`. Numbers and strings are never decoded, so no digit and no
+escape changes.
 """
 
 import json
@@ -30,13 +30,10 @@ def escape(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def ignore(_: str) -> None:
-    """Writes nowhere."""
+def ignore(_: str) -> None: ...
 
 
 class _Bracket:
-    """An open bracket: what closes it as the text says and as JSON says, and how many members it has."""
-
     def __init__(self, closer: str, json_closer: str) -> None:
         self.closer = closer
         self.json_closer = json_closer
@@ -44,8 +41,8 @@ class _Bracket:
 
 
 class JsonReader:
-    """Reads values from `source`, and writes them as valid JSON. `ends` are markers that stand only after a whole
-    value: before one of them missing brackets are closed. `repaired` is called once for every repair."""
+    """Reads values from `source` and writes valid JSON. `ends` are markers that can follow only a whole value: before
+    one of them missing brackets are closed. `repaired` is called for each repair."""
 
     containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {"{": ("}", "{", "}"), "[": ("]", "[", "]")}
     quotes: ClassVar[Container[str]] = _PLAIN
@@ -57,7 +54,6 @@ class JsonReader:
         self._open: list[_Bracket] = []
 
     def value(self, write: Write) -> Reading[None]:
-        """One whole value, which begins here."""
         depth = len(self._open)
         yield from self._value(write)
         while len(self._open) > depth:
@@ -68,7 +64,6 @@ class JsonReader:
             yield from self._value(write)
 
     def open(self, write: Write, *brackets: str) -> Reading[None]:
-        """The bracket that begins a container."""
         bracket = yield from self._source.which(brackets)
         if not bracket:
             yield from self._source.refuse()
@@ -80,7 +75,7 @@ class JsonReader:
         write(json_opener)
 
     def more(self, write: Write) -> Reading[bool]:
-        """Goes to the next member of the innermost container; False when there is none: then it is closed."""
+        """Moves to the next member of the innermost container; closes it and returns False if there is none."""
         top = self._open[-1]
         before = yield from self._source.run(SPACE)
         after = ""
@@ -101,7 +96,7 @@ class JsonReader:
         return True
 
     def key(self, write: Write) -> Reading[None]:
-        """A key and its colon, up to the value."""
+        """Reads a key and its colon, up to the value."""
         first = yield from self._source.peek()
         if first in self.quotes:
             yield from self.string(write, first)
@@ -116,7 +111,7 @@ class JsonReader:
         write(before + ":" + (yield from self._source.run(SPACE)))
 
     def key_text(self, write: Write = ignore) -> Reading[str]:
-        """The next key, decoded."""
+        """Reads a key like `key`, and returns it decoded."""
         pieces: list[str] = []
         yield from self.key(pieces.append)
         text = "".join(pieces)
@@ -124,7 +119,8 @@ class JsonReader:
         return decode_string(text.rstrip(" \t\r\n:"))
 
     def string_text(self) -> Reading[str]:
-        """A whole string, decoded. One with half of a surrogate pair, which no text can hold, is refused."""
+        """Reads a string and returns it decoded. Raises Malformed for half of a surrogate pair, which no text can
+        hold."""
         quote = yield from self._source.peek()
         if quote not in self.quotes:
             yield from self._source.refuse()
@@ -219,7 +215,7 @@ class JsonReader:
         write(space + self._open.pop().json_closer)
 
     def _ends_here(self, *, after_value: bool) -> Reading[bool]:
-        """Whether the container ends here without its own bracket."""
+        """True if the container ends here without its own bracket."""
         char = yield from self._source.peek()
         if not char:
             if self._source.truncated or not after_value:
@@ -231,12 +227,11 @@ class JsonReader:
 
 
 def decode_string(text: str) -> str:
-    """The text of a JSON string, which is known to be valid."""
     return str(json.loads(text))
 
 
 def repair(text: str, reader: type[JsonReader] = JsonReader) -> str | None:
-    """`text` as valid JSON; None when it is not, and cannot be made so."""
+    """`text` as valid JSON; None if it cannot be repaired."""
     source = Source()
     source.feed(text)
     source.end(truncated=False)

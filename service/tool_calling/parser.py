@@ -54,7 +54,6 @@ class StreamParser:
 
     @property
     def counts(self) -> Counts:
-        """The counts up to now."""
         return self._calls.counts
 
     def feed(self, text: str) -> list[Event]:
@@ -79,7 +78,6 @@ class StreamParser:
         return self._up_to_first_call(events) if self._single else events
 
     def _up_to_first_call(self, events: list[Event]) -> list[Event]:
-        """Sets `done` with the first whole call."""
         kept: list[Event] = []
         for event in events:
             if self._in_call and not isinstance(event, ToolCallDelta | ToolCallAbandoned):
@@ -91,7 +89,7 @@ class StreamParser:
 
 
 def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, truncated: bool = False) -> ParsedOutput:
-    """Parses a whole answer; the parameters are those of `StreamParser` and its `finish`."""
+    """The parameters are those of `StreamParser` and its `finish`."""
     parser = StreamParser(tools, family)
     builder = CompletionBuilder()
     for event in (*parser.feed(text), *parser.finish(truncated=truncated)):

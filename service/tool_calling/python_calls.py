@@ -1,4 +1,4 @@
-"""Calls written as in Python, with arguments by their keywords: `f(a=1, b="x")`."""
+"""Calls written as in Python, with keyword arguments: `f(a=1, b="x")`."""
 
 import re
 
@@ -10,7 +10,7 @@ _KEYWORD = re.compile(r"\w*")
 
 
 def read_keywords(source: Source, attempt: CallAttempt, name: str) -> Reading[None]:
-    """A call from its bracket on."""
+    """Reads a call of `name` from its bracket on."""
     yield from source.expect("(")
     yield from source.run(SPACE)
     keyword = yield from _keyword(source)
@@ -33,7 +33,7 @@ def read_keywords(source: Source, attempt: CallAttempt, name: str) -> Reading[No
 
 
 def _keyword(source: Source) -> Reading[str]:
-    """The name of an argument, and its equals sign; nothing if there is no argument."""
+    """Reads an argument's name and its equals sign; empty if there is no argument."""
     keyword = yield from source.run(_KEYWORD)
     yield from source.run(SPACE)
     if keyword:

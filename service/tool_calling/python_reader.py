@@ -1,4 +1,4 @@
-"""Python literals, read as they come and written as JSON: what `[f(a=1)]` has for arguments. Nothing is evaluated."""
+"""Reads Python literals as they stream and writes them as JSON, for calls such as `[f(a=1)]`. Nothing is evaluated."""
 
 import re
 import unicodedata
@@ -20,8 +20,8 @@ _CHARACTER_NAME = re.compile(r"[A-Z0-9 -]*")
 
 
 class PythonReader(JsonReader):
-    """Strings as in the Python reference (2.4.1), without prefixes; numbers, tuples, lists, dicts, and the constants
-    of Python and of JSON: templates mix the two."""
+    """Strings as in the Python reference (2.4.1), without prefixes; numbers, tuples, lists, dicts, and the constants of
+    Python and of JSON, because templates mix the two."""
 
     containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {**JsonReader.containers, "(": (")", "[", "]")}
 

@@ -15,7 +15,7 @@ _FENCES = {"`": re.compile("`*"), "~": re.compile("~*")}
 
 
 class _Openings:
-    """The openings of one place; `first` holds the first characters of their markers."""
+    """The openings of one place."""
 
     def __init__(self, openings: Sequence[Opening], place: Place) -> None:
         self._by_marker: dict[str, list[Opening]] = {}
@@ -28,7 +28,6 @@ class _Openings:
         self.first = "".join(self._by_first)
 
     def marker(self, source: Source) -> Reading[str]:
-        """The marker that comes next, or an empty text."""
         first = yield from source.peek()
         return (yield from source.which(self._by_first.get(first, ())))
 
@@ -61,7 +60,7 @@ class CallScanner:
         self._calls.finish()
 
     def _line_start(self) -> Reading[bool]:
-        """Reads what may stand only at the beginning of a line. True if another line begins after it."""
+        """True if another line begins after it."""
         self._text((yield from self._source.run(BLANK)))
         fence = yield from self._source.which(("```", "~~~"))
         if fence:
@@ -125,14 +124,13 @@ class CallScanner:
                 return False
 
     def _next_line(self) -> Reading[bool]:
-        """Moves to the next line of the paragraph; False if there is none."""
         if not (yield from self._source.skip("\n")):
             return False
         yield from self._source.run(BLANK)
         return (yield from self._source.peek()) not in ("", "\n")
 
     def _fenced(self, fence: str) -> Reading[None]:
-        """Reads a fenced block: a call, if it holds nothing else, or code up to the closing fence."""
+        """Reads a call, if the block holds nothing else, or code up to the closing fence."""
         openings = self._fence.of(fence)
         if openings and not self._after_example():
             calls = self._unmarked_calls()
@@ -173,8 +171,8 @@ class CallScanner:
                 return
 
     def _attempt(self, marker: str, openings: Sequence[Opening], calls: Calls) -> Reading[bool]:
-        """True if one of `openings` reads a call here. Otherwise the text up to where the best of them came is
-        content. It is not scanned again, so no text is read more often than a marker has openings."""
+        """True if one of `openings` reads a call here. Otherwise the text up to where the best of them came is content
+        and is not scanned again."""
         farthest = 0
         cut = self._calls.counts.cut_calls
         for opening in openings:
@@ -215,7 +213,6 @@ class CallScanner:
         self._calls.text(text)
 
     def _pass(self, pattern: re.Pattern[str]) -> Reading[None]:
-        """Passes a run on as text."""
         while True:
             self._text(self._source.take_while(pattern))
             char = yield from self._source.peek()
@@ -223,12 +220,11 @@ class CallScanner:
                 return
 
     def _marked_calls(self) -> Calls:
-        """The output for calls that their markup identifies."""
         self._forget_trial()
         return self._calls
 
     def _unmarked_calls(self) -> Calls:
-        """The output for calls that could be ordinary text: if text stands before them, they count only at the end."""
+        """For calls that could be ordinary text: if text stands before them, they count only at the end."""
         if self._trial is None and not self._calls.said_text:
             return self._calls
         if self._trial is None:
@@ -241,6 +237,5 @@ class CallScanner:
             self._calls.text(forgotten.consumed)
 
     def _after_example(self) -> bool:
-        """True if the line before this place announces an example."""
         lines = self._tail.rstrip().lower().rsplit("\n", 1)
         return any(word in lines[-1] for word in EXAMPLE_WORDS)

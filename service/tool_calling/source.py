@@ -1,7 +1,7 @@
-"""Text that arrives in pieces, for readers that do not care where it was cut.
+"""Text that arrives in pieces, for readers whose result does not depend on where it is cut.
 
-A reader is a generator that yields when it needs more text than there is. What it decides depends on the text alone:
-every method here that looks ahead waits until what it looks at can no longer change.
+A reader is a generator that yields when it needs more text. Every method here that looks ahead waits until what it
+looks at can no longer change.
 """
 
 import re
@@ -15,21 +15,22 @@ SPACE = re.compile(r"[ \t\r\n]*")
 BLANK = re.compile(r"[ \t]*")
 
 
-class NotACall(Exception):
-    """What was read is no tool call."""
+class NotACall(Exception): ...
 
 
 class Malformed(NotACall):
-    """The text does not have the form that a call must have here."""
+    """The text does not have the form of a call."""
 
 
 class Cut(NotACall):
-    """The text ended inside of what may have become a call."""
+    """The text ended inside what may have become a call."""
 
 
 class Source:
-    """A buffer with a place in it. Reading is linear: what was consumed is copied once more at most, when a reader
-    gives back what has left the buffer. `truncated` says that the model did not end its text by itself."""
+    """A buffer with a position. `truncated` means that the model did not end its text by itself.
+
+    Reading is linear: consumed text is copied at most once more, when a reader rewinds behind the start of the buffer.
+    """
 
     def __init__(self) -> None:
         self.ended = False
@@ -51,18 +52,17 @@ class Source:
         self.truncated = truncated
 
     def take(self, count: int) -> str:
-        """Consumes `count` characters that are known to be there."""
+        """Consumes `count` characters, which must be in the buffer."""
         taken = self._text[self._at : self._at + count]
         self._at += len(taken)
         return taken
 
     def take_while(self, pattern: re.Pattern[str]) -> str:
-        """Consumes what is here and now of a run; `pattern` is one character class with a star."""
+        """Consumes the part of a run that is in the buffer. `pattern` is one character class with a star."""
         match = pattern.match(self._text, self._at)
         return self.take(match.end() - self._at) if match else ""
 
     def run(self, pattern: re.Pattern[str]) -> Reading[str]:
-        """Consumes a whole run, however long."""
         pieces = [self.take_while(pattern)]
         while self._at == len(self._text) and not self.ended:
             yield
@@ -76,7 +76,7 @@ class Source:
         return self._text[self._at : self._at + count]
 
     def which(self, literals: tuple[str, ...]) -> Reading[str]:
-        """The longest of `literals` that comes next, or nothing; waits only as long as the answer is open."""
+        """The longest of `literals` that comes next, or an empty text. Waits only while the answer is open."""
         size = 0
         found = ""
         while literals:
@@ -89,7 +89,6 @@ class Source:
         return found
 
     def skip(self, *literals: str) -> Reading[bool]:
-        """Consumes one of `literals`, if one comes next."""
         found = yield from self.which(literals)
         self.take(len(found))
         return bool(found)
@@ -99,11 +98,11 @@ class Source:
             yield from self.refuse()
 
     def refuse(self) -> Reading[None]:
-        """Raises `Cut` if nothing more comes, else `Malformed`."""
+        """Raises `Cut` at the end of the text, else `Malformed`."""
         raise Malformed if (yield from self.peek()) else Cut
 
     def mark(self) -> None:
-        """From here on what is consumed is remembered."""
+        """Remembers what is consumed from here on."""
         self._mark = self._at
         self._before.clear()
 
@@ -113,11 +112,10 @@ class Source:
 
     @property
     def marked(self) -> str:
-        """What was consumed since `mark`."""
         return "".join((*self._before, self._text[self._mark : self._at])) if self._mark is not None else ""
 
     def rewind(self) -> int:
-        """Gives back everything since `mark`, and says how many characters that were."""
+        """Returns to the mark. Returns the number of characters given back."""
         here = self._at
         if self._before:
             before = "".join(self._before)

@@ -1,8 +1,7 @@
-"""Arguments between tags, as the XML-like formats have them: a value is text, without quotes or a type.
+"""Arguments between tags, as in the XML-like formats: a value is text without quotes; its type comes from the schema.
 
-The type is the schema's. Where a value ends is told by what follows: its closing tag ends it only where another
-argument or the call's end comes next, and not inside of a whole other call in the value. The text of a string is passed
-on while it comes; a value of another type when it is whole.
+A closing tag ends the value only if another argument or the call's end follows, and not inside a whole other call in
+the value. Strings stream; values of other types are written when they are whole.
 """
 
 import json
@@ -20,9 +19,8 @@ _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "nul
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
-    """`call` and `argument` stand before their names. With `own_line` a value is on lines of its own: the line breaks
-    next to its tags are not part of it. `block_end` is what comes after the last call: some models write it in place
-    of the call's own end."""
+    """`call` and `argument` stand before their names. With `own_line` the line breaks next to a value's tags are not
+    part of it. `block_end` follows the last call; some models write it instead of the call's own end."""
 
     call: str
     call_end: str
@@ -33,13 +31,10 @@ class Tags(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def after_argument(self) -> tuple[str, ...]:
-        """What may come between arguments, or after the last."""
         return tuple(filter(None, (self.argument, self.call_end, self.block_end)))
 
 
 class TaggedCall:
-    """Writes one call, argument by argument."""
-
     def __init__(self, source: Source, attempt: CallAttempt, tags: Tags, name: str) -> None:
         self._source = source
         self._attempt = attempt
@@ -51,7 +46,6 @@ class TaggedCall:
         attempt.write("{")
 
     def argument(self, name: str) -> Reading[None]:
-        """Reads a value and its closing tag."""
         self._attempt.write(f'{self._separator}"{escape(name)}": ')
         self._separator = ", "
         types = property_types(self._tool, name)
@@ -65,7 +59,7 @@ class TaggedCall:
             self._attempt.write(typed("".join(pieces), types))
 
     def end(self) -> Reading[None]:
-        """The closing tag of the call. A text that ends without it has ended the call, if nothing was cut off."""
+        """Reads the closing tag of the call. A text that ends without it ends the call, unless it was truncated."""
         yield from self._source.run(SPACE)
         if not (yield from self._source.skip(self._tags.call_end)):
             if not (yield from self._ends_without_tag()):
@@ -119,7 +113,7 @@ class TaggedCall:
 
 
 class _Value:
-    """Holds a line break back until something follows: the last one may belong to the closing tag."""
+    """Holds back a line break until something follows: the last one may belong to the closing tag."""
 
     def __init__(self, write: Write, *, own_line: bool) -> None:
         self._write = write
@@ -135,8 +129,8 @@ class _Value:
 
 
 def typed(text: str, types: frozenset[str]) -> str:
-    """The JSON for a value without a type. Where it may be a string, only JSON as it should be is taken for another
-    type; where it may not, also what can be repaired."""
+    """The JSON of a value without a type. If it may be a string, only valid JSON counts as another type; if not,
+    repaired JSON does too."""
     literal = text.strip()
     value = repair(literal)
     if value is None or (value[0] == '"' and "string" in types):

@@ -1,6 +1,7 @@
-"""Values without quotes, as the tagged formats have them, under a JSON Schema: a terminal of llguidance's Lark each.
+"""Terminals of llguidance's Lark for values without quotes under a JSON Schema.
 
-What may be a string is read as text. So a schema for it becomes regular expressions, in the dialect of Rust's `regex`.
+In the tagged formats a value that may be a string is read as text, so its schema becomes regular expressions in the
+dialect of Rust's `regex`.
 """
 
 import json
@@ -42,23 +43,22 @@ FORMATS = {
     "uri": r"[a-z][a-z0-9+.-]*:([A-Za-z0-9._~!$&'()*+,;=:@\/?-]|%[0-9A-Fa-f]{2})+",
     "uuid": "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
 }
-"""Nothing but what is right (RFC 3339, 5321, 1123, 4291, 3986, 4122), though not all of it: no leap day or second, no
-quoted mailbox, one gap in an IPv6 address."""
+"""Every match is valid (RFC 3339, 5321, 1123, 4291, 3986, 4122), but some valid values are left out: leap days and
+seconds, quoted mailboxes, IPv6 addresses with a longer gap."""
 
 
 def escape(text: str) -> str:
-    """`text` in a regular expression, where a backslash before other characters may mean something."""
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in text).replace("\n", "\\n")
 
 
 def enforced_text(schema: Any, root: Mapping[str, Any]) -> str:
-    """Texts that are read as a value under `schema`. `root` is where its references lead. Raises ValueError for what
-    no text can be held to."""
+    """The terminal for values under `schema`, whose references lead into `root`. Raises ValueError for a schema that no
+    terminal can enforce."""
     return _Texts(root).of(schema, 0)
 
 
 def likely_text(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
-    """For tools that are not strict: choices and lengths, where nothing else may stand."""
+    """The terminal for tools that are not strict: choices and lengths only."""
     if "enum" in schema or "const" in schema:
         return _choices(schema)
     return _length(schema) if property_types(tool, name) == {"string"} else _regex(ANYTHING)
@@ -85,7 +85,7 @@ class _Texts:
         return f"({' & '.join(parts)})" if parts else _regex(ANYTHING)
 
     def _own(self, schema: Mapping[str, Any]) -> Iterator[str]:
-        """What the schema says without its combinations."""
+        """Without the schema's combinations."""
         declared = schema.get("type")
         types = [declared] if isinstance(declared, str) else declared
         if types:
@@ -115,8 +115,8 @@ def _string(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _search(pattern: str) -> str:
-    """A pattern matches anywhere in a text (JSON Schema, validation 6.3.3), but for what it says itself of the text's
-    ends. Such words where only one branch of a group says them are left for llguidance to refuse."""
+    """A pattern matches anywhere in a text (JSON Schema, validation 6.3.3), unless it is anchored. llguidance refuses
+    anchors inside groups."""
     branches: list[list[str]] = [[]]
     depth = 0
     for piece in _PATTERN_PIECE.findall(pattern):
@@ -135,7 +135,7 @@ def _anchored(branch: Sequence[str]) -> str:
 
 
 def _in_lark(piece: str) -> str:
-    """A piece of an ECMAScript pattern as it means the same to Rust, between slashes and on one line."""
+    """A piece of an ECMAScript pattern with the same meaning in Rust, between slashes and on one line."""
     if piece in _ASCII:
         return f"[{_ASCII[piece]}]"
     if piece.startswith("["):

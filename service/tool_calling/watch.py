@@ -33,7 +33,6 @@ class CallWatch:
                 self._open = event
 
     def finish(self, counts: Counts) -> None:
-        """Adds the parser's `counts` of this answer to the tally."""
         self._close()
         self._tally.repaired += counts.repairs
         self._tally.cut += counts.cut_calls

@@ -1,4 +1,4 @@
-"""DeepSeek: V3 and R1 (`function`, the name, fenced JSON) and V3.1 (the name, JSON), in one kind of markers."""
+"""DeepSeek V3 and R1 (`function`, the name, fenced JSON) and V3.1 (the name, JSON), between the same markers."""
 
 import re
 
@@ -10,7 +10,7 @@ from service.tool_calling.source import SPACE, Reading, Source
 
 
 def _marker(words: str) -> str:
-    """Their bars are full width (U+FF5C), their spaces are U+2581."""
+    """Their bars are full width (U+FF5C), their spaces U+2581."""
     return f"<\uff5c{words.replace(' ', chr(0x2581))}\uff5c>"
 
 

@@ -1,7 +1,7 @@
-"""What models write that know of no format: a call as fenced JSON, as bare JSON, or as the text `name({...})`.
+"""Calls by models that know no format: fenced JSON, bare JSON, or the text `name({...})`.
 
-Nothing in these marks a call, so only a tool on offer, with arguments that it has, makes one. See `family.Opening` for
-where they count.
+Nothing marks these as calls, so they count only for an offered tool with arguments that it has, and only in the places
+that `family.Opening` describes.
 """
 
 import re
@@ -17,7 +17,7 @@ from service.tool_calling.source import BLANK, SPACE, Cut, Malformed, Reading, S
 
 INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
 FORM = CallForm(before='{"name": "{name}", "arguments": ', after="}")
-"""What a model is held to whose own format is not known: every parser reads it."""
+"""The form enforced on a model of an unknown family: every parser reads it."""
 _INFO = re.compile(r"[^\n`]*")
 _NAME = re.compile(r"[^\s(]*")
 

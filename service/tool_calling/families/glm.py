@@ -1,4 +1,4 @@
-"""GLM 4.5, 4.6 and 4.7: the name, then keys and values as tags, in `<tool_call>`; 4.7 leaves out the line breaks."""
+"""GLM 4.5 to 4.7: the name, then keys and values as tags, in `<tool_call>`. 4.7 leaves out the line breaks."""
 
 import re
 

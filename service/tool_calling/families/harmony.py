@@ -1,5 +1,5 @@
-"""gpt-oss: messages on channels. `analysis` is reasoning, `final` and `commentary` are content, and a message to
-`functions.NAME` is a call. (Format: OpenAI's harmony response format.)"""
+"""gpt-oss: messages on channels (OpenAI's harmony format). `analysis` is reasoning, `final` and `commentary` are
+content, and a message to `functions.NAME` is a call."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def read_channel(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[None]:
-    """From the channel's name to the message's end. `header` is what came before, where a recipient may stand too."""
+    """Reads from the channel's name to the message's end. The `header` before it may name the recipient too."""
     channel = yield from source.run(_HEADER)
     header += channel
     if (yield from source.skip(CONSTRAIN)):
@@ -48,7 +48,7 @@ def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[
 
 
 def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) -> Reading[None]:
-    """The body of a message that is no call. It ends with its marker, or where another begins."""
+    """Passes on the body of a message that is no call. It ends with its marker or before the next message."""
     while (yield from source.peek()):
         write(source.take_while(_BODY))
         marker = yield from source.which((*ENDS, START, CHANNEL))
@@ -61,7 +61,7 @@ def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) ->
 
 
 def _name(recipient: str, attempt: CallAttempt) -> str:
-    """The tool's name; the content type `json` is sometimes written without a space after it."""
+    """The tool's name. The content type `json` sometimes follows it without a space."""
     name = recipient.removeprefix(NAMESPACE)
     glued = name.removesuffix("json")
     return glued if name not in attempt.tools and glued in attempt.tools else name

@@ -1,4 +1,4 @@
-"""Hermes 2 Pro, Qwen 2.5 and 3, and many more: `<tool_call>` around a JSON object."""
+"""Hermes 2 Pro, Qwen 2.5 and 3, and many more: a JSON object in `<tool_call>`."""
 
 from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening
@@ -10,7 +10,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """Now and then the opening is doubled, or the object is fenced in between."""
+    """Models sometimes double the opening tag, or fence the object."""
     yield from source.run(SPACE)
     while (yield from source.skip(OPEN)):
         attempt.repaired()

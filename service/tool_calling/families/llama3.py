@@ -1,4 +1,4 @@
-"""Llama 3.1 to 3.3: bare JSON with name and parameters, after `<|python_tag|>` or not, or in `<function=NAME>`."""
+"""Llama 3.1 to 3.3: bare JSON with name and parameters, with or without `<|python_tag|>`, or in `<function=NAME>`."""
 
 import re
 
@@ -23,7 +23,7 @@ def read_tagged(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_builtin(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """The form for tools that the model was trained on: `brave_search.call(query="...")`."""
+    """Reads a call of a tool that the model was trained on: `brave_search.call(query="...")`."""
     yield from source.run(SPACE)
     name = yield from source.run(_PYTHON_NAME)
     if not name.endswith(CALL_METHOD):
@@ -33,7 +33,7 @@ def read_builtin(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """The form that Llama's own prompts teach for custom functions."""
+    """Reads the form that Llama's own prompts teach for custom functions."""
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(">")
     yield from source.run(SPACE)

@@ -1,4 +1,4 @@
-"""LM Studio's convention for models that were not trained on tools: `[TOOL_REQUEST]` around a JSON object."""
+"""LM Studio's convention for models not trained on tools: a JSON object in `[TOOL_REQUEST]`."""
 
 from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Family, Opening

@@ -1,4 +1,4 @@
-"""Llama 3.2 and 4, LFM2, ToolACE: a Python list of calls, `[f(a=1), g()]`, alone or between markers."""
+"""Llama 3.2 and 4, LFM2, ToolACE: a Python list of calls, `[f(a=1), g()]`, bare or between markers."""
 
 import re
 
@@ -21,7 +21,7 @@ def read_marked(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_marked_json(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """LFM2 writes JSON between its markers when it is told to."""
+    """LFM2 writes JSON between its markers if it is told to."""
     yield from read_calls(source, attempt, *CLOSES)
     yield from read_end(source, attempt, *CLOSES)
 

@@ -1,4 +1,4 @@
-"""Qwen3-Coder and Nemotron: functions and parameters as tags, in `<tool_call>` or, now and then, without it."""
+"""Qwen3-Coder and Nemotron: functions and parameters as tags, usually in `<tool_call>`."""
 
 import re
 
