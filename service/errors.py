@@ -1,17 +1,17 @@
-"""The error tree. A class carries its HTTP status and its code; a dialect gives it the protocol's shape.
+"""The error tree. A class carries its HTTP status and code; a dialect renders it in the protocol's shape.
 
-Messages are for the person who reads them: what was expected, what was found, where, what to do next.
+Messages are for the reader: what was expected, what was found, where, what to do next.
 """
 
 from typing import ClassVar
 
 SHOWN_CHARS = 100
-"""The length to which an error message cuts what a client sent."""
+"""The length to which error messages cut what a client sent."""
 
 
 class ServiceError(Exception):
-    """Anything that a client is told. `param` names the field at fault (`messages[0].content`), `retry_after` is in
-    seconds. The official clients repeat what ends in a 5xx by themselves; with `final`, they are told not to."""
+    """An error for a client. `param` names the field at fault (`messages[0].content`); `retry_after` is in seconds.
+    Official clients repeat a 5xx by themselves, unless it is `final`."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -42,19 +42,19 @@ class MissingParameter(BadRequest):
 
 
 class UnsupportedValue(BadRequest):
-    """The protocol allows it; no model or engine of ours can do it."""
+    """The protocol allows it, but no model or engine here can do it."""
 
     code = "unsupported_value"
 
 
 class NotRecorded(BadRequest):
-    """A replay has no answer to this. Not a 404 or a 5xx: clients take these for a wrong model, or try again."""
+    """A replay has no answer to this. Clients take a 404 for a wrong model, and repeat a 5xx."""
 
     code = "not_recorded"
 
 
 class ContextLengthExceeded(BadRequest):
-    """The prompt does not fit. Counts are in tokens; `estimated`: the prompt was too long to be counted."""
+    """The prompt does not fit. Counts are in tokens; with `estimated` the prompt was too long to count."""
 
     code = "context_length_exceeded"
 
@@ -110,7 +110,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class InternalError(ServiceError):
-    """A defect of ours. The message never holds more than the request id: details go to the log."""
+    """A defect of ours. The message holds only the request id; details go to the log."""
 
 
 class EngineFailed(ServiceError):
@@ -128,7 +128,7 @@ class Overloaded(ServiceError):
 
 
 class NotReady(ServiceError):
-    """The model is not loaded, or cannot be: the message says which."""
+    """The model is not loaded yet, or cannot be loaded."""
 
     status = 503
     code = "not_ready"
@@ -140,7 +140,7 @@ class ShuttingDown(ServiceError):
 
 
 class GenerationTimeout(ServiceError):
-    """The next attempt would take the engine as long, and end alike."""
+    """Another attempt would take the engine as long."""
 
     status = 504
     code = "generation_timeout"

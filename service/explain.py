@@ -1,4 +1,4 @@
-"""Says where two requests part, for whoever wonders why one of them was no hit."""
+"""Finds where two requests differ, to explain why one of them was no hit."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ _CHARACTERS_AFTER = 50
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One place where two requests differ. `path` is written like `messages[3].content`; `character` is where two texts
-    part, counted from 0. `left` and `right` are excerpts around it, other values as JSON, or `(absent)`."""
+    """`path` is written like `messages[3].content`; `character` is where two texts part, counted from 0. `left` and
+    `right` are excerpts around it, or values as JSON, or `(absent)`."""
 
     path: str
     left: str
@@ -28,13 +28,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
-    """Every place where two requests differ, in the order of their fields. The order of keys is no difference."""
+    """The places where two requests differ, in the order of their fields. The order of keys does not count."""
     return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
 
 
 def first_token_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
-    """The index of the first token in which two prompts part, or None when they are equal. When one prompt is the
-    beginning of the other, its length."""
+    """The index of the first token in which two prompts differ; None if they are equal. If one prompt begins the other,
+    its length."""
     shared = common_length(left, right)
     return None if shared == len(left) == len(right) else shared
 
@@ -62,7 +62,7 @@ def _item(items: Sequence[Any], index: int) -> Any:
 
 
 def _excerpt(text: str, at: int) -> str:
-    """What stands around a character, in quotes, on one line."""
+    """The text around a character, in quotes, on one line."""
     start, end = max(0, at - _CHARACTERS_BEFORE), at + _CHARACTERS_AFTER
     quoted = msgspec.json.encode(text[start:end]).decode()
     return f"{'...' if start else ''}{quoted}{'...' if end < len(text) else ''}"

@@ -1,7 +1,7 @@
-"""The canonical types: what is asked, and what is answered, in no client's dialect.
+"""The canonical types of requests and answers, in no client's dialect (leaf).
 
-Every field of `GenerationRequest` is part of the response-cache key: a thing that does not change the answer
-(streaming, user, metadata, request ids) has no place in it, and lives in `dialects.base.ClientRequest` instead.
+Every field of `GenerationRequest` is part of the response-cache key. What does not change the answer (streaming, user,
+metadata, request ids) stands in `dialects.base.ClientRequest`.
 """
 
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Thinking = Literal["default", "on", "off"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
-    """A call that the model made. `arguments` is the text of one JSON object, never parsed and printed again."""
+    """`arguments` is the text of one JSON object as the model wrote it."""
 
     id: str
     name: str
@@ -22,10 +22,10 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of the conversation, in its place: system messages may stand anywhere.
+    """One turn of the conversation; system messages may stand anywhere.
 
-    A `tool` message answers the call `tool_call_id`; `is_error` says that the tool failed. `reasoning` is what an
-    assistant thought before `content`.
+    A `tool` message answers the call `tool_call_id`; `is_error` means that the tool failed. An assistant's `reasoning`
+    came before its `content`.
     """
 
     role: Role
@@ -46,14 +46,14 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """`required` means at least one call; with `name`, that tool."""
+    """`required` means at least one call; with `name`, of that tool."""
 
     mode: Literal["auto", "none", "required"] = "auto"
     name: str = ""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer must be JSON; with a `schema`, valid under it (JSON Schema)."""
+    """The answer is JSON; with a `schema`, valid under it (JSON Schema)."""
 
     kind: Literal["json_object", "json_schema"]
     schema: dict[str, Any] | None = None
@@ -62,8 +62,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is drawn, all resolved. The defaults are greedy decoding; every neutral value switches its
-    rule off. `temperature` 0 is argmax; `top_k` 0 is all tokens; `logit_bias` maps token ids to addends."""
+    """How the next token is drawn, defaults resolved. The defaults here are greedy decoding, and every neutral value
+    turns its rule off. `temperature` 0 is argmax; `top_k` 0 is all tokens; `logit_bias` maps token ids to addends."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -79,10 +79,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One question to the model, defaults resolved.
 
-    `max_tokens` None means: what is left of the context. 0 means: read the prompt, generate nothing.
-    `logprobs` None means none; 0 to 20 is how many alternatives come with each token's own.
-    `template_arguments` are passed to the chat template. `caller` is set only where API keys are required: a digest
-    of the caller's key, so that nobody is answered from another's cache.
+    `max_tokens` None means the rest of the context, 0 means to read the prompt only. `logprobs` None means none, 0 to
+    20 is the number of alternatives to each token. `template_arguments` go to the chat template. `caller` is a digest
+    of the caller's key, set only if API keys are required, so that nobody is answered from another's cache.
     """
 
     messages: tuple[Message, ...]
@@ -107,7 +106,7 @@ class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """Natural logarithms. `token` is the text with U+FFFD for a broken character; `token_bytes` are exact."""
+    """Natural logarithms. `token` has U+FFFD for a broken character; `token_bytes` are exact."""
 
     token: str
     token_bytes: bytes
@@ -128,7 +127,7 @@ Part = Text | Reasoning | ToolCall
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """One of the `n` answers. `parts` stand in the order in which the model wrote them; neighbours differ in kind,
-    except that calls may follow calls. `stop_sequence` is the stop string that ended it, if one did."""
+    except that calls may follow calls. `stop_sequence` is the stop string that ended it, if any."""
 
     parts: tuple[Part, ...]
     finish_reason: FinishReason
@@ -149,8 +148,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added
-    to it. `completion_tokens` are over all choices, reasoning included."""
+    """Counts of tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added to
+    it. `completion_tokens` include all choices and their reasoning."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -160,7 +159,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished answer: what the response cache stores, and what every dialect can encode."""
+    """A finished answer: the response cache stores it, and every dialect can encode it."""
 
     choices: tuple[Choice, ...]
     usage: Usage

@@ -1,4 +1,5 @@
-"""Log lines on stderr: for people, or one JSON object a line. What clients send cannot forge or break a line."""
+"""Log lines on stderr, for people or as one JSON object a line. Text from clients can neither forge nor break a
+line."""
 
 import json
 import logging
@@ -18,9 +19,9 @@ _ESCAPES = {
 
 
 def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | None = None) -> None:
-    """Sends everything logged to `stream`, stderr by default. Ours from INFO on, from debug level 1 on all of it;
-    libraries' from WARNING on. Lines of one of several processes that serve together have its `rank`. Calling it again
-    replaces what it did before."""
+    """Sends all log records to `stream`, stderr by default: ours from INFO on, from debug level 1 on all of them, those
+    of libraries from WARNING on. `rank` marks the lines of one of several processes that serve together. A second call
+    replaces the first."""
     handler = ServiceHandler(sys.stderr if stream is None else stream)
     if rank is not None:
         handler.addFilter(_Ranked(rank))
@@ -34,8 +35,8 @@ def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | N
 
 
 def escape_controls(text: str) -> str:
-    """Control characters, line separators and bidirectional overrides as escapes, so that a terminal shows what is
-    there and a line stays a line."""
+    """Escapes control characters, line separators and bidirectional overrides, so that a line stays a line in a
+    terminal."""
     return text.translate(_ESCAPES)
 
 
@@ -54,8 +55,8 @@ class _Ranked(logging.Filter):
 
 
 class Lines(logging.Formatter):
-    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC; a traceback follows, each of its lines marked with a bar.
-    With a rank, that stands before the text's source: `INFO rank 1 server: text`."""
+    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC, then a traceback with a bar before each line. A rank stands
+    after the level: `INFO rank 1 server: text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("anyclaude.").removeprefix("service.")
@@ -66,7 +67,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message, whatever the caller gave as `extra`, and the traceback."""
+    """One object a line: time, level, logger, message, the caller's `extra`, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -78,7 +79,7 @@ class JsonLines(logging.Formatter):
         fields |= {k: v for k, v in vars(record).items() if k not in _OWN_ATTRIBUTES and v is not None}
         if traceback := _traceback(self, record):
             fields["traceback"] = traceback
-        # JSON lets DEL stand as it is; terminals need not see it. Everything else beyond printable ASCII is escaped.
+        # json does not escape DEL, but terminals act on it.
         return json.dumps(fields, ensure_ascii=True, default=str).replace("\x7f", "\\u007f")
 
 

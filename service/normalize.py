@@ -1,17 +1,18 @@
-"""Takes out of a request what carries no meaning, once, before the chat template and the response-cache key see it.
+"""Removes differences without meaning from a request, before the response-cache key is made and the prompt is built.
 
-Two requests that ask the same must become equal, and two that ask different things must share the longest possible
-beginning, since the prefix cache reads from the front. What goes, each because a real client varies it:
+Equal questions become equal requests, and different ones share the longest possible beginning, since the prefix cache
+reads from the front. Real clients vary all of these:
 
-- the attribution line that Claude Code puts before its system prompt: a checksum of the prompt, at its very start;
-- the text of tool-call ids, which are random: a call is named by its place;
-- the order of tool results: Claude Code sends them as its tools finish, and a template without ids pairs them by place;
-- how the arguments of a call are written down as JSON: a client that has parsed them sends them back in its own way;
-- what is said of tool use where there are no tools;
-- the order of stop strings, of which the one that ends first is found, and any that is there twice;
-- the sign of a zero, and biases of zero: clients fill in what they do not use.
+- Claude Code's attribution line at the start of its system prompt holds a checksum of the prompt. It is removed.
+- Ids of tool calls are random. Calls are named by their place.
+- Claude Code sends tool results as its tools finish. They follow the order of their calls, because templates without
+  ids pair them by place.
+- Clients that parse a call's arguments send them back in their own notation. They become compact JSON.
+- Tool choice without tools is dropped.
+- Stop strings are sorted and unique: the one that ends first is found anyway.
+- Zeros lose their sign, and biases of zero are dropped: clients fill in fields that they do not use.
 
-White space and dates stay: Claude Code sends the text of a conversation back as it was, and the rest is content.
+White space and dates stay: Claude Code sends a conversation back unchanged, and everything else is content.
 """
 
 import math
@@ -26,13 +27,13 @@ import msgspec
 
 from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 
-# Claude Code 2.1: "x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=cli; cch=00000;", a block of its
-# own, so a line of its own here. Only all of this is that line: a prompt that merely begins with its name is content.
+# Claude Code 2.1 sends "x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=cli; cch=00000;" as a block,
+# so it is a line here. The whole line must match: a prompt that merely begins with its name is content.
 _ATTRIBUTION = re.compile(
     r"x-anthropic-billing-header:[ \t]*cc_version=[^;\n]*(?:;[ \t]*\w+=[^;\n]*)*;?[ \t]*(?:\n|\Z)", re.ASCII
 )
 
-# Numbers keep their digits: a float would round the long ones.
+# Numbers keep their digits; a float would round long ones.
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _COMPACT = msgspec.json.Encoder(decimal_format="number")
 
@@ -43,11 +44,8 @@ _FLOATS = tuple(field.name for field in msgspec.structs.fields(SamplingParams) i
 
 
 def normalize(request: GenerationRequest) -> GenerationRequest:
-    """The request without what carries no meaning. Normalising twice changes nothing more.
-
-    The key order of tool schemas is left to those who write them out: the response-cache key sorts while it encodes,
-    and the prompt takes `canonical_tools`. So a hit does not pay for it.
-    """
+    """Normalising twice changes nothing more. The key order of tool schemas is left to later steps, so that a hit does
+    not pay for it: the response-cache key sorts while it encodes, and the prompt takes `canonical_tools`."""
     messages = settle_tool_calls(without_attribution(request.messages))
     sampling = plain_zeros(request.sampling)
     stop = tuple(sorted(set(request.stop)))
@@ -59,7 +57,7 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
 
 
 def plain_zeros(sampling: SamplingParams) -> SamplingParams:
-    """The sampling without biases of zero, and with -0.0 as 0.0: they are equal, but not once they are encoded."""
+    """Drops biases of zero and turns -0.0 into 0.0: they are equal, but not once they are encoded."""
     changes: dict[str, Any] = {name: 0.0 for name in _FLOATS if _is_negative_zero(getattr(sampling, name))}
     if any(bias == 0 for _, bias in sampling.logit_bias):
         changes["logit_bias"] = tuple((token, bias) for token, bias in sampling.logit_bias if bias != 0)
@@ -67,8 +65,7 @@ def plain_zeros(sampling: SamplingParams) -> SamplingParams:
 
 
 def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages without Claude Code's attribution line, which may stand at the front of the first system message
-    and nowhere else."""
+    """Removes Claude Code's attribution line, which stands only at the front of the first system message."""
     if not messages or messages[0].role != "system":
         return messages
     first, *rest = messages
@@ -82,7 +79,7 @@ def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages with calls named by their place, results in the order of their calls, and canonical arguments."""
+    """Names calls by their place, orders results like their calls, and writes arguments canonically."""
     if not any(message.tool_calls or message.role == "tool" for message in messages):
         return messages
     names = _CallNames()
@@ -96,8 +93,8 @@ def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def canonical_arguments(arguments: str) -> str:
-    """One way to write the arguments of a call: without spaces or needless escapes, keys and numbers as they are.
-    What is no JSON object comes back as it was, except that nothing at all means no arguments."""
+    """The arguments without spaces and needless escapes; keys and numbers keep their order and text. Text that is no
+    JSON object stays as it is, except that empty text becomes `{}`."""
     if not arguments or arguments.isspace():
         return "{}"
     try:
@@ -107,8 +104,8 @@ def canonical_arguments(arguments: str) -> str:
 
 
 def canonical_tools(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """The tools with the keys of their schemas sorted, for whoever writes them into a prompt. 24 tools of 64 KB take
-    0.15 ms, so only a miss should pay for it."""
+    """The tools with sorted keys in their schemas, for the prompt. 24 tools of 64 KB take 0.15 ms, so only a miss pays
+    for it."""
     return _TOOLS.decode(_SORTED.encode(tools))
 
 
@@ -117,8 +114,8 @@ def _is_negative_zero(number: float) -> bool:
 
 
 class _CallNames:
-    """Names calls by their order of appearance. A result belongs to the last message that made a call of its id; where
-    that message gave several calls one id, their results come in their order."""
+    """Names calls by their order. A result belongs to the last message that made a call of its id; several calls of one
+    id take their results in order."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -135,7 +132,7 @@ class _CallNames:
         return places
 
     def answer(self, call_id: str) -> int:
-        """The place of the call that a result answers, or a place of its own when there is no such call."""
+        """The place of the call that a result answers, or a new place if there is no such call."""
         waiting = self._waiting.get(call_id)
         if waiting is None:
             waiting = self._waiting[call_id] = deque((self._next(),))
@@ -147,7 +144,7 @@ class _CallNames:
 
 
 def _name(place: int) -> str:
-    """An id that every chat template takes: Mistral's refuse any that is not nine letters and digits."""
+    """An id that every chat template accepts: Mistral's want nine letters and digits."""
     return f"call{place:05d}"
 
 

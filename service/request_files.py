@@ -1,4 +1,4 @@
-"""Requests that lie in files: bodies of either API, or traces of them."""
+"""Reads requests from files: bodies of either API, or traces."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
 
 
 class NoRequest(ValueError):
-    """The file holds no JSON, or no request for an answer. The message names it."""
+    """The file holds no JSON, or no request for an answer. The message names the file."""
 
 
 class RequestFile(msgspec.Struct, frozen=True):
-    """`body` is any JSON: whether it is a request shows when it is decoded. `anthropic` says which API it is for."""
+    """`body` is any JSON; decoding it shows whether it is a request."""
 
     body: Any
     anthropic: bool
 
     @property
     def path(self) -> str:
-        """Where it would be posted."""
+        """The HTTP path to post it to."""
         return "/v1/messages" if self.anthropic else "/v1/chat/completions"
 
     def decode(self, defaults: SamplingParams) -> GenerationRequest:
@@ -39,14 +39,14 @@ class _Turn(msgspec.Struct):
 
 
 class _Shape(msgspec.Struct):
-    """As much of a body as shows whose API it is of."""
+    """The fields that show to which API a body belongs."""
 
     messages: list[_Turn] = []
     tools: list[dict[str, Any]] = []
 
 
 def read_request_file(path: Path) -> RequestFile:
-    """Raises NoRequest, and OSError where the file cannot be read."""
+    """Raises NoRequest, and OSError if the file cannot be read."""
     try:
         document = msgspec.json.decode(path.read_bytes())
     except (ValueError, RecursionError) as exc:
@@ -55,8 +55,8 @@ def read_request_file(path: Path) -> RequestFile:
 
 
 def _body(document: Any, path: Path) -> tuple[Any, bool]:
-    """The body in the file `path`, and whether it is Anthropic's: a trace names its path; a body shows it by what only
-    Anthropic has."""
+    """The body, and whether it is Anthropic's: a trace names its path, a body has fields or blocks that only Anthropic
+    has."""
     if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
         if trace.get("method", "POST") != "POST":
             raise NoRequest(f"{path}: a trace of {trace['method']} {trace['path']}, which asks for no generation.")

@@ -1,4 +1,4 @@
-"""Fills the prefix cache with the prompts of requests in files, before somebody waits for them."""
+"""Fills the prefix cache with prompts from files before a client waits for them."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 async def warm(executor: Executor, settings: Settings) -> None:
-    """Reads the prompts of `settings.warm`, one after another. A file that is wrong is told of, and left out."""
+    """Reads the prompts of `settings.warm` one after another. A file that cannot be used is logged and skipped."""
     caller = caller_of(settings.api_key) if settings.require_api_key else ""
     for path in map(Path, settings.warm):
         started = time.perf_counter()

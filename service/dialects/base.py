@@ -1,4 +1,5 @@
-"""What a dialect is: bytes to a `ClientRequest`, and answers back to bytes. No I/O, no clock, no other dialect."""
+"""The interface of a dialect, which turns bytes into a `ClientRequest` and answers into bytes. A dialect does no I/O
+and knows no other dialect."""
 
 from typing import Protocol
 
@@ -10,8 +11,8 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request: the question, and how its answer is to be delivered. `model` is None when none was named.
-    `style` is the dialect's own note on how to word the answer: it goes unread into the `Reply`."""
+    """A decoded request and how to deliver its answer. `style` is the dialect's own note on the wording of the answer;
+    others pass it on to the `Reply` unread."""
 
     request: GenerationRequest
     model: str | None = None
@@ -21,7 +22,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a response says of itself. `id` is without the dialect's prefix; `created` is in Unix seconds;
+    """The fields of a response besides its answer. `id` is without the dialect's prefix; `created` is in Unix seconds;
     `fingerprint` is the served model's."""
 
     id: str
@@ -34,32 +35,32 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamEncoder(Protocol):
-    """Encodes one response, sans I/O: every method returns the bytes to send now, whole frames, perhaps none."""
+    """Encodes one response, sans I/O: every method returns whole frames to send now, perhaps none."""
 
     def start(self) -> bytes: ...
     def feed(self, event: Event) -> bytes:
-        """The `Done` event gives the closing frames."""
+        """Returns the closing frames for `Done`."""
         ...
 
     def keep_alive(self) -> bytes: ...
     def fail(self, error: ServiceError) -> bytes:
-        """An error after the stream has opened, as the protocol says it, and the protocol's end."""
+        """The frames for an error after the stream has opened, and the protocol's end."""
         ...
 
 
 class Dialect(Protocol):
-    """`request_id_header` is where the protocol's clients look for the id of a request, in lower case."""
+    """`request_id_header`, in lower case, is where the protocol's clients look for the id of a request."""
 
     name: str
     request_id_header: str
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
-        """Raises `BadRequest` that names the field; `defaults` fill in the sampling that the client left out."""
+        """`defaults` fill in the sampling that the client left out. Raises `BadRequest` that names the field."""
         ...
 
     def encode(self, completion: Completion, reply: Reply) -> bytes: ...
     def encode_stream(self, reply: Reply) -> StreamEncoder: ...
     def encode_error(self, error: ServiceError, request_id: str) -> bytes: ...
     def error_status(self, error: ServiceError) -> int:
-        """The HTTP status; a dialect may have its own (Anthropic's 529 for `Overloaded`)."""
+        """The HTTP status, which may be the dialect's own (Anthropic's 529 for `Overloaded`)."""
         ...

@@ -1,7 +1,7 @@
-"""From a hostile JSON body to a typed Struct: whatever is wrong with it becomes a `BadRequest` that names the field.
+"""Decodes a hostile JSON body into a typed Struct. Every defect becomes a `BadRequest` that names the field.
 
-msgspec refuses most of what JSON must not hold (lone surrogates, NaN, numbers too large for a float). What it raises
-is reworded here for the person who sent the body; the valid body pays nothing for that.
+msgspec refuses lone surrogates, NaN and numbers too large for a float. Its messages are reworded here for the sender; a
+valid body pays nothing for that.
 """
 
 import json
@@ -15,19 +15,19 @@ from service.errors import SHOWN_CHARS, BadRequest, InvalidJson, InvalidType, Mi
 
 T = TypeVar("T")
 
-# Schemas of real tools nest about ten deep. What reads a schema later recurses, on a stack that is not empty.
+# Schemas of real tools nest about ten deep. Later readers of a schema recurse, on a stack that is not empty.
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 MAX_MESSAGES = 20_000
 
-# A larger body is not worth reading again for a better message.
+# A larger body is not read again for a better message.
 _MAX_REREAD_BYTES = 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
-    """The body as the decoder's type. `at` is the field that the body is the value of, when it is a part of another.
+    """`at` is the field whose value the body is, if it is part of another body.
 
     Raises `InvalidJson`, `InvalidType`, `MissingParameter` or `BadRequest`, and nothing else.
     """
@@ -42,8 +42,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
 
 
 def check_free_form(value: Any, param: str) -> None:
-    """Refuses free-form JSON (a schema, template arguments) that nests more than `MAX_DEPTH` deep, or that has more
-    values than can be gone through while everybody else waits."""
+    """Raises `BadRequest` for free-form JSON (a schema, template arguments) that nests deeper than `MAX_DEPTH` or has
+    more than `MAX_VALUES` values."""
     level: list[Any] = [value]
     seen = 0
     for _ in range(MAX_DEPTH + 1):
@@ -63,7 +63,7 @@ def check_free_form(value: Any, param: str) -> None:
 
 
 def choose(value: str, known: Mapping[str, T], param: str) -> T:
-    """What a word stands for. Raises `BadRequest` that lists the words."""
+    """The meaning of a word. Raises `BadRequest` that lists the words."""
     try:
         return known[value]
     except KeyError:
@@ -72,18 +72,18 @@ def choose(value: str, known: Mapping[str, T], param: str) -> T:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """The text of a message that was sent in several parts: one part a line."""
+    """The text of a message in several parts, one part a line."""
     return "\n".join(texts)
 
 
 def show(value: Any) -> str:
-    """A value as JSON, cut to a length that fits into an error message."""
+    """A value as JSON, cut for an error message."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
 
 
 def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
-    """The error for msgspec's message, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    """The error for a message of msgspec, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
     what, separator, path = problem.rpartition(" - at `")
     if not separator:
         what, path = path, ""
@@ -102,7 +102,7 @@ def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
 
 
 def _param(path: str) -> str | None:
-    """`.messages[0].content` as OpenAI writes it, cut where msgspec no longer knows the key (`.logit_bias[...]`)."""
+    """`.messages[0].content` in OpenAI's notation, cut where msgspec does not know the key (`.logit_bias[...]`)."""
     return path.partition("[...]")[0].removeprefix(".") or None
 
 
@@ -118,7 +118,7 @@ def _types(names: str) -> str:
 
 
 def _found(body: bytes, path: str) -> str:
-    """What stands at the path, when it can be told."""
+    """The value at the path, if the body can be read."""
     if "[...]" in path or len(body) > _MAX_REREAD_BYTES:
         return ""
     try:
@@ -145,8 +145,8 @@ def _malformed(exc: UnicodeDecodeError | msgspec.DecodeError, body: bytes, at: s
 
 
 def _path_of_broken_text(body: bytes) -> str | None:
-    """Reads the body again, leniently, for the name that msgspec does not tell: of the first string that UTF-8 cannot
-    hold. None when there is none, or too much else is wrong."""
+    """The path of the first string that UTF-8 cannot hold, which msgspec does not name. None if there is none, or the
+    body has other defects."""
     if len(body) > _MAX_REREAD_BYTES:
         return None
     try:

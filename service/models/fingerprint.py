@@ -13,7 +13,7 @@ from service.storage import write_file
 SUFFIXES = frozenset((".safetensors", ".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken"))
 TEMPLATE_FOLDER = "additional_chat_templates"
 
-# Smaller files are read at every start: that takes a millisecond each, and needs no trust in their times.
+# Smaller files are read at every start, which takes a millisecond each and does not rely on their times.
 REMEMBERED_BYTES = 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder holds a model that MLX can load, found out before anything heavy starts."""
+"""Checks whether a folder holds a model that MLX can load, before anything heavy starts."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ class TensorInfo(msgspec.Struct):
 
 
 class ShardIndex(msgspec.Struct):
-    """`model.safetensors.index.json`: which file each tensor is in."""
+    """`model.safetensors.index.json`: the file of each tensor."""
 
     weight_map: dict[str, str]
 
 
 def require_mlx_model(path: Path) -> None:
-    """Reads names, sizes and headers, never weights. Raises ModelNotThere or InvalidModel, which say what was found,
-    what is needed and what to do."""
+    """Reads names, sizes and headers, never weights. Raises ModelNotThere or InvalidModel."""
     if not path.exists():
         raise ModelNotThere(f"Model path does not exist: {path}")
     if not path.is_dir():
@@ -43,7 +42,7 @@ def require_mlx_model(path: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json, which names its `model_type`. Raises InvalidModel."""
+    """config.json. Raises InvalidModel if it does not name its `model_type`."""
     file = folder / "config.json"
     config = read_json(file, required=True)
     if not isinstance(config.get("model_type"), str):
@@ -52,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    """One JSON object; without the file an empty one, or InvalidModel where it is `required`."""
+    """One JSON object; empty if the file is missing and not `required`. Raises InvalidModel."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
@@ -107,8 +106,8 @@ def _require_all_shards(folder: Path) -> None:
 
 
 def _require_whole(file: Path) -> None:
-    """A download that was cut off is found here rather than minutes into loading. The format: eight bytes with the
-    header's length, a JSON header with every tensor's offsets, the tensors (safetensors, README, "Format")."""
+    """Finds a download that was cut off. The format is eight bytes with the header's length, a JSON header with every
+    tensor's offsets, and the tensors (safetensors, README, "Format")."""
     with file.open("rb") as opened:
         start = opened.read(len(GIT_LFS_POINTER))
         if start == GIT_LFS_POINTER:

@@ -1,7 +1,7 @@
-"""A llama model in a GGUF file made into a folder that MLX loads, its quantized weights untouched.
+"""Converts a llama model in a GGUF file into a folder for MLX; quantized weights stay as they are.
 
-Runs as its own process, `python -m service.models.gguf GGUF FOLDER`: the serving process must first touch MLX on the
-thread that will own it, after OpenBLAS. File layout: the GGUF specification (ggml, docs/gguf.md).
+It runs as its own process, `python -m service.models.gguf GGUF FOLDER`, because the server must first touch MLX on the
+thread that owns it, after OpenBLAS. Source: the GGUF specification (ggml, docs/gguf.md).
 """
 
 import re
@@ -20,7 +20,7 @@ Metadata = dict[str, Any]
 
 # GGUF's token types; 1 is a normal one.
 CONTROL = 3
-# Q4_1 blocks are 32 values with a scale and a minimum: MLX's affine quantization at this group size, bit for bit.
+# A Q4_1 block is 32 values with a scale and a minimum, which is MLX's affine quantization at this group size.
 QUANTIZATION = {"group_size": 32, "bits": 4, "mode": "affine"}
 
 LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
@@ -39,8 +39,8 @@ OTHER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", 
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Writes the model in `gguf` into `folder`, which exists. The same input gives the same bytes everywhere, so that
-    machines agree on the model's fingerprint. Raises InvalidModel."""
+    """Writes the model in `gguf` into the existing `folder`. The same input gives the same bytes everywhere, so that
+    machines agree on the fingerprint. Raises InvalidModel."""
     import mlx.core as mx
 
     loaded: Any = mx.load(str(gguf), return_metadata=True)
@@ -61,8 +61,8 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def weight_name(name: str) -> str:
-    """`blk.3.attn_q.scales` is `model.layers.3.self_attn.q_proj.scales`. Raises InvalidModel for a name that a llama
-    model does not have."""
+    """`blk.3.attn_q.scales` becomes `model.layers.3.self_attn.q_proj.scales`. Raises InvalidModel for an unknown
+    name."""
     if (layer := LAYER.fullmatch(name)) and layer[2] in LAYER_NAMES:
         return f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.{layer[3]}"
     module, _, kind = name.rpartition(".")
@@ -84,7 +84,7 @@ def model_config(metadata: Metadata, *, tied: bool) -> dict[str, Any]:
         "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
         "max_position_embeddings": metadata["llama.context_length"],
         "rope_theta": metadata["llama.rope.freq_base"],
-        # llama.cpp permutes the rows of q and k so that rotated pairs are neighbours; this setting expects just that.
+        # llama.cpp permutes the rows of q and k so that rotated pairs are neighbours, which this setting expects.
         "rope_traditional": True,
         "tie_word_embeddings": tied,
         "quantization": QUANTIZATION,
@@ -93,7 +93,7 @@ def model_config(metadata: Metadata, *, tied: bool) -> dict[str, Any]:
 
 
 def tokenizer(metadata: Metadata) -> Tokenizer:
-    """The byte-level BPE tokenizer; every digit is a token of its own."""
+    """The byte-level BPE tokenizer. Every digit is a token of its own."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     made = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))

@@ -1,4 +1,4 @@
-"""Models by their Hugging Face name, `organisation/model`: what is on this machine already, or else a download."""
+"""Finds or downloads a model by its Hugging Face name, `organisation/model`."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from service.models.folder import NEEDED, WEIGHTS, require_mlx_model
 from service.models.progress import ProgressReport, watch_growth
 from service.storage import locked, private_folder, publish_folder
 
-# What mlx-lm reads, in the top folder; never Python code.
+# The files that mlx-lm reads, in the top folder; no Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
 NOT_FILES = ["*/*"]
 
 
 def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
-    """The folder of the model `name`: under `home`, or in Hugging Face's own cache, or fetched to `home`.
+    """The folder of the model: under `home`, in Hugging Face's own cache, or fetched to `home`.
 
-    A fetch that was interrupted goes on where it stopped. The client's own variables count (HF_TOKEN, HF_ENDPOINT,
-    HF_HUB_OFFLINE). Blocks. Raises ModelError.
+    An interrupted fetch continues. The client's variables count (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). Blocks. Raises
+    ModelError.
     """
     folder = home / "models" / name
     if (folder / "config.json").exists():
@@ -58,7 +58,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def _workshop(folder: Path, revision: str) -> Path:
-    """Where this revision is put together; files of another one must not get mixed in."""
+    """The folder where this revision is put together; those of other revisions are removed."""
     workshop = folder.with_name(f".{folder.name}.{revision}.partial")
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         if leftover != workshop:
@@ -67,7 +67,7 @@ def _workshop(folder: Path, revision: str) -> Path:
 
 
 def _look_up(name: str) -> tuple[str, int]:
-    """The commit to fetch and how many bytes its files have. Refuses before the download what MLX could not load."""
+    """The commit to fetch and the size of its files in bytes. Raises InvalidModel for what MLX could not load."""
     with _explained(name):
         info = HfApi().model_info(name, files_metadata=True)
     files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
@@ -95,7 +95,7 @@ def _fetch(name: str, revision: str, folder: Path) -> None:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """The client's exceptions made ours."""
+    """Turns the client's exceptions into ours."""
     try:
         yield
     except GatedRepoError as exc:
@@ -115,7 +115,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 class _NoBar(tqdm):  # type: ignore[misc]
-    """The client's bars would be drawn over ours."""
+    """Keeps the client from drawing its bars over ours."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **{**options, "disable": True})

@@ -1,4 +1,4 @@
-"""From what the operator names to a folder that MLX can load."""
+"""Finds the folder of the model that the operator named."""
 
 import os
 import re
@@ -14,10 +14,10 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
-    """The folder of the model `name`: a folder, `demo` (also None), or a Hugging Face name.
+    """The folder of `name`: a folder, `demo` (also None), or a Hugging Face name.
 
-    A folder wins over a Hugging Face name; one that is called `demo` is given as `./demo`. Fetches what is not on this
-    machine yet, which may take long. Raises ModelError.
+    A folder wins over a Hugging Face name; give a folder called `demo` as `./demo`. Fetches what is not on this
+    machine, which may take long. Raises ModelError.
     """
     if name is None or name == DEMO:
         return ensure_demo(home, progress)

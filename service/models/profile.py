@@ -1,4 +1,4 @@
-"""What the service knows of a model from its files alone, before it is loaded."""
+"""Reads a model's profile from its files, before the model is loaded."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +13,17 @@ from service.models.location import DEMO
 from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
 
-# By architecture: most; GPT-2 and kin; MPT; ChatGLM; Falcon and others of their own making.
+# The names in most architectures, GPT-2, MPT, ChatGLM, Falcon and others.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
 NESTED_CONFIGS = ("text_config", "language_config", "llm_config")
-# For recurrent models, which name no limit.
+# Recurrent models name no limit.
 DEFAULT_CONTEXT_LENGTH = 32_768
-# transformers writes 1e30 where a tokenizer has no limit; some models carry other very large numbers.
+# transformers writes 1e30 for a tokenizer without a limit; some models carry other very large numbers.
 LARGEST_CONTEXT_LENGTH = 100_000_000
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The sampling in generation_config.json. `top_k` 0 or -1 is all tokens."""
+    """The sampling in generation_config.json. `top_k` 0 or -1 means all tokens."""
 
     do_sample: bool | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -34,8 +34,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
-    """Of the model in the folder `path`, which `resolve_model` has given. Reads all its weights the first time, for
-    the fingerprint. Raises ModelError."""
+    """`path` comes from `resolve_model`. Reads all weights the first time, for the fingerprint. Raises ModelError."""
     return ModelProfile(
         id=model_id(path, home),
         fingerprint=fingerprint(path, home),
@@ -47,7 +46,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
 
 
 def model_id(path: Path, home: Path) -> str:
-    """The folder's name, with its organisation where the model came by a Hugging Face name."""
+    """The folder's name, with the organisation if the model came by a Hugging Face name."""
     ours = home.absolute() / "models"
     if path.is_relative_to(ours):
         return path.relative_to(ours).as_posix()
@@ -57,7 +56,7 @@ def model_id(path: Path, home: Path) -> str:
 
 
 def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
-    """In tokens: what the model was built for, or its tokenizer's limit where that is smaller."""
+    """In tokens: the model's limit, or its tokenizer's if that is smaller."""
     nested = (config[key] for key in NESTED_CONFIGS if isinstance(config.get(key), dict))
     lengths = [_first_length(part, CONTEXT_KEYS) for part in (config, *nested)]
     of_model = next((length for length in lengths if length is not None), None)
@@ -75,8 +74,8 @@ def read_generation_config(path: Path) -> GenerationConfig:
 
 
 def resolve_sampling(settings: SamplingDefaults, model: GenerationConfig) -> SamplingParams:
-    """Settings over the model's file over greedy. `do_sample` false switches off what draws at random; the repetition
-    penalty holds for greedy decoding too."""
+    """Settings win over the model's file, which wins over greedy decoding. `do_sample` false turns random sampling off;
+    the repetition penalty applies to greedy decoding too."""
     from_model = SamplingDefaults(repetition_penalty=model.repetition_penalty)
     if model.do_sample is not False:
         from_model = msgspec.structs.replace(

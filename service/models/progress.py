@@ -1,4 +1,4 @@
-"""How the long steps (fetching, converting) tell people where they are."""
+"""Reports the progress of long steps (fetching, converting) to people."""
 
 import threading
 from collections.abc import Iterator
@@ -16,24 +16,18 @@ POLL_SECONDS = 0.2
 
 
 class ProgressReport(Protocol):
-    """Told what goes on. Calls come from one thread at a time, not always the same."""
+    """Calls come from one thread at a time, not always the same."""
 
     def step(self, text: str) -> None:
-        """A new stage begins; the one before it, if any, is over."""
+        """Begins a stage, and ends the one before it."""
         ...
 
-    def advance(self, done_bytes: int, total_bytes: int) -> None:
-        """How far the present stage is."""
-        ...
+    def advance(self, done_bytes: int, total_bytes: int) -> None: ...
 
-    def finish(self) -> None:
-        """All stages are over."""
-        ...
+    def finish(self) -> None: ...
 
 
 class Silent:
-    """Says nothing."""
-
     def step(self, text: str) -> None:
         return None
 
@@ -45,7 +39,7 @@ class Silent:
 
 
 class ConsoleProgress:
-    """A line for each stage; under it a bar on a terminal, elsewhere (a log) a line at every quarter."""
+    """A line for each stage; below it a bar on a terminal, or in a log a line at every quarter."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -86,7 +80,7 @@ class ConsoleProgress:
 
 @contextmanager
 def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> Iterator[None]:
-    """Reports how much has arrived under `folder` while the body runs, for downloaders that have no callback."""
+    """Reports the bytes under `folder` while the body runs, for downloaders without a callback."""
     over = threading.Event()
 
     def watch() -> None:

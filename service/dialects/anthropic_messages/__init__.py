@@ -1,4 +1,8 @@
-"""Anthropic's messages: `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
+"""Anthropic's messages: `POST /v1/messages` and `POST /v1/messages/count_tokens`.
+
+`request.py` decodes a body, with `messages.py` and `tools.py` for its two large fields; `answer.py` encodes a finished
+answer, a count and an error; `stream.py` encodes a stream.
+"""
 
 from service.dialects.anthropic_messages.answer import encode_count, encode_error, encode_message, error_status
 from service.dialects.anthropic_messages.request import read_count_request, read_request
@@ -13,7 +17,7 @@ __all__ = ["AnthropicMessages"]
 
 
 class AnthropicMessages:
-    """The dialect. Requests with the same tools share them, so that nobody may change a schema in place."""
+    """The dialect. Requests with the same tools share them: nobody may change a schema in place."""
 
     name = "anthropic_messages"
     request_id_header = "request-id"
@@ -25,7 +29,7 @@ class AnthropicMessages:
         return read_request(body, defaults, self._read_tools)
 
     def decode_count(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
-        """The same body for `count_tokens`, where `max_tokens` has no place."""
+        """Decodes the body of `count_tokens`, which has no `max_tokens`."""
         return read_count_request(body, defaults, self._read_tools)
 
     def encode(self, completion: Completion, reply: Reply) -> bytes:

@@ -1,4 +1,4 @@
-"""A finished answer, a count, and an error, as Anthropic writes them."""
+"""Encodes finished answers, counts and errors for Anthropic's clients."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ from service.generation import Completion, FinishReason, Part, Reasoning, Text, 
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
-# Anthropic signs what its models thought, and clients send it back unread: this is "anyclaude" in base64.
+# Anthropic signs reasoning, and clients send the signature back unread. This is "anyclaude" in base64.
 SIGNATURE = "YW55Y2xhdWRl"
 NO_INPUT = msgspec.Raw(b"{}")
 
@@ -32,7 +32,7 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
 }
 _TIMEOUTS = (BodyTimeout, GenerationTimeout)
-# Clients wait and try again when they read this.
+# Clients that read this wait and try again.
 _OVERLOADS = (Overloaded, NotReady, ShuttingDown)
 
 _ENCODER = msgspec.json.Encoder()
@@ -63,7 +63,7 @@ class OutputTokensDetails(msgspec.Struct):
 
 
 class WireUsage(msgspec.Struct):
-    """Every token of the prompt counts in exactly one of the first three."""
+    """Every token of the prompt counts in exactly one of the first three fields."""
 
     input_tokens: int
     cache_creation_input_tokens: int
@@ -97,13 +97,13 @@ class WireCount(msgspec.Struct):
 
 
 class UnparsedInput(msgspec.Struct):
-    """Stands for arguments that are no JSON object: Anthropic documents this form for passing them on."""
+    """Arguments that are no JSON object, in the form that Anthropic documents for them."""
 
     INVALID_JSON: str
 
 
 def encode_message(completion: Completion, reply: Reply) -> bytes:
-    """Anthropic has one answer to a request: the first choice."""
+    """Encodes the first choice; Anthropic's protocol has only one."""
     choice = completion.choices[0]
     message = WireMessage(
         id=message_id(reply),
@@ -131,7 +131,7 @@ def error_status(error: ServiceError) -> int:
 def wire_error(error: ServiceError) -> WireError:
     message = error.message
     if isinstance(error, ContextLengthExceeded):
-        # Claude Code looks for these words, and shortens the conversation by these numbers.
+        # Claude Code searches for these words, and shortens the conversation by these numbers.
         message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum"
     return WireError(_error_type(error), message)
 
@@ -145,8 +145,8 @@ def stop_reason(reason: FinishReason, stop_sequence: str | None) -> StopReason:
 
 
 def wire_usage(usage: Usage) -> WireUsage:
-    """At least one token of a prompt is new: it is read again to know what follows it. So no client that takes 0 for
-    "not told" (Claude Code does) counts a prompt twice that came from the prefix cache whole."""
+    """At least one token of the prompt counts as new, because it is read again. Claude Code takes 0 for "unknown" and
+    would count a prompt twice that came whole from the prefix cache."""
     reusable = max(0, usage.prompt_tokens - 1)
     read = min(usage.cached_tokens, reusable)
     created = min(usage.prefix_stored_tokens, reusable - read)
@@ -170,7 +170,6 @@ def _block(part: Part) -> WireText | WireThinking | WireToolUse:
 
 
 def _input(arguments: str) -> msgspec.Raw:
-    """The object itself, its text untouched."""
     if not arguments:
         return NO_INPUT
     try:

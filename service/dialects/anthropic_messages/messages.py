@@ -1,7 +1,7 @@
-"""The conversation as Anthropic writes it, and as the canonical messages.
+"""Turns Anthropic's conversation into canonical messages.
 
-A message is text or a list of blocks. What the blocks of one message say stays together, text joined by lines; only
-tool results, which Anthropic puts into the user's message, become messages of their own, before the user's text.
+A message is text or a list of blocks. The texts of one message are joined by lines. Tool results, which Anthropic puts
+into the user's message, become messages of their own before the user's text.
 """
 
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from service.generation import Message, ToolCall
 
 
 class Block(msgspec.Struct, tag_field="type"):
-    """A piece of content. Fields that no answer depends on (`cache_control`, `citations`, ...) are not read."""
+    """A piece of content. Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
 
 
 class TextBlock(Block, tag="text"):
@@ -22,7 +22,7 @@ class TextBlock(Block, tag="text"):
 
 
 class ThinkingBlock(Block, tag="thinking"):
-    """The `signature` is not read: it was ours, or no model here could check it."""
+    """The `signature` is not read: it is ours, or no model here can check it."""
 
     thinking: str
 
@@ -32,7 +32,7 @@ class RedactedThinkingBlock(Block, tag="redacted_thinking"):
 
 
 class ToolUseBlock(Block, tag="tool_use"):
-    """`input` keeps its text, so that no number in it is rounded."""
+    """`input` stays text, so that no number in it is rounded."""
 
     id: str
     name: str
@@ -65,7 +65,7 @@ AnyBlock = (
 
 
 class WireMessage(msgspec.Struct):
-    """`system` is Claude Code's, for what it adds in the middle of a conversation; it stays in its place."""
+    """Claude Code adds messages of the role `system` in the middle of a conversation; they stay in their place."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[AnyBlock]
@@ -75,7 +75,7 @@ _INPUT = msgspec.json.Decoder(dict[str, Any])
 
 
 def read_messages(system: str | list[TextBlock] | None, messages: list[WireMessage]) -> tuple[Message, ...]:
-    """The system prompt, when there is one, is the first message."""
+    """The system prompt, if there is one, is the first message."""
     if isinstance(system, list):
         system = join_texts([block.text for block in system])
     read = [Message(role="system", content=system)] if system else []
@@ -114,7 +114,7 @@ def _assistant(blocks: list[AnyBlock], at: str) -> Message:
 
 
 def _user(blocks: list[AnyBlock], at: str, called: set[str]) -> list[Message]:
-    """A message that holds results alone is no turn of the user's."""
+    """A message that holds only results is no turn of the user."""
     results: list[Message] = []
     texts: list[str] = []
     for i, block in enumerate(blocks):

@@ -1,7 +1,7 @@
-"""A request for a message, from bytes to the canonical request.
+"""Decodes a request for a message.
 
-Fields that no answer depends on (`metadata`, `cache_control`, `context_management`, `service_tier`, betas, ...) are not
-read, like any field that is unknown. Null means absent.
+Unknown fields and those that change no answer (`metadata`, `cache_control`, `context_management`, `service_tier`,
+betas, ...) are not read. Null means absent.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from service.generation import GenerationRequest, ResponseFormat, SamplingParams
 
 ToolReader = Callable[[bytes], tuple[Tool, ...]]
 
-# What chat templates know. Another word is not refused: newer clients may send it unasked.
+# The efforts that chat templates know. Others are not refused: newer clients may send them unasked.
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -52,7 +52,7 @@ class OutputConfig(msgspec.Struct):
 
 
 class CountRequest(msgspec.Struct, kw_only=True):
-    """Everything that shapes the prompt or the answer, but for `max_tokens`. `output_format` is the older place of
+    """All fields that shape the prompt or the answer except `max_tokens`. `output_format` is the older name of
     `output_config.format`."""
 
     messages: Annotated[list[WireMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -83,7 +83,7 @@ _MESSAGES = msgspec.json.Decoder(MessagesRequest)
 
 
 def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader) -> ClientRequest:
-    """Raises `BadRequest` that names the field. `read_tools` decodes the JSON text of `tools`."""
+    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked = decode(_MESSAGES, body)
     return _client_request(asked, asked.max_tokens, defaults, read_tools)
 
@@ -119,7 +119,7 @@ def _sampling(asked: CountRequest, defaults: SamplingParams) -> SamplingParams:
 
 
 def _thinking(switch: ThinkingSwitch | None) -> Thinking:
-    """Adaptive thinking is up to the model, which is what saying nothing means."""
+    """Adaptive thinking leaves the choice to the model, like no field at all."""
     match switch:
         case ThinkingEnabled():
             return "on"

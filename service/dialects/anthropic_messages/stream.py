@@ -1,4 +1,5 @@
-"""An answer as Anthropic's stream of events: the message opens, its blocks follow one another, the message closes."""
+"""Encodes an answer as Anthropic's stream of events: the message opens, its blocks follow one another, the message
+closes."""
 
 import msgspec
 
@@ -100,7 +101,7 @@ _NO_THOUGHT = WireThinking("", "")
 
 
 class MessageStream:
-    """The `StreamEncoder` of one response. Blocks are numbered from 0, and one is open at a time."""
+    """The `StreamEncoder` of one response. Blocks are numbered from 0; one is open at a time."""
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
@@ -109,7 +110,7 @@ class MessageStream:
         self._ending = Ending("end_turn", None)
 
     def start(self) -> bytes:
-        """The prompt's length is known now, its share from the prefix cache only at the end: until then, all is new."""
+        """Counts the whole prompt as new: its share from the prefix cache is known only at the end."""
         message = WireMessage(
             id=message_id(self._reply),
             model=self._reply.model,
@@ -148,7 +149,7 @@ class MessageStream:
         return _frame(WireErrorBody(wire_error(error))) + _frame(MessageStop())
 
     def _enter(self, block: WireBlock) -> bytes:
-        """Opens a block, unless it continues the open one: every call is a block of its own."""
+        """Opens a block, unless the event continues the open one. Every call is a block of its own."""
         if block is self._block:
             return b""
         closing = self._close()

@@ -1,4 +1,4 @@
-"""The tools that the model may call, as Anthropic writes them."""
+"""Decodes Anthropic's tools and tool choice."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from service.generation import Tool, ToolChoice
 
 _TEXT = {"type": "string"}
 _BASH = {"type": "object", "properties": {"command": _TEXT, "restart": {"type": "boolean"}}}
-# The versions of the text editor that changed its parameters; their names are dates.
+# The versions of the text editor that changed its parameters, as dates.
 _NO_MORE_UNDO = "20250429"
 _INSERT_TEXT = "20250728"
 
 
 class ToolDefinition(msgspec.Struct):
-    """`type` is "custom", or one of the tools that Anthropic's models know without a schema, with its version."""
+    """`type` is "custom", or the name and version of a tool that Anthropic's models know without a schema."""
 
     name: ToolName | None = None
     type: str | None = None
@@ -52,7 +52,7 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes) -> tuple[Tool, ...]:
-    """The tools from the JSON text of the field."""
+    """`raw` is the JSON text of the field."""
     tools: list[Tool] = []
     first: dict[str, int] = {}
     for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
@@ -98,8 +98,8 @@ def _tool(definition: ToolDefinition, at: str) -> Tool:
 
 
 def _known_schema(kind: str, at: str) -> dict[str, Any]:
-    """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash and of the text
-    editor tool). What Anthropic's servers run (web search, code execution, ...) cannot be offered."""
+    """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash and the text
+    editor tool). Tools that Anthropic's servers run (web search, code execution, ...) cannot be offered."""
     family, _, version = kind.rpartition("_")
     if family == "bash":
         return _BASH

@@ -1,4 +1,8 @@
-"""OpenAI's chat completions: `POST /v1/chat/completions`."""
+"""OpenAI's chat completions: `POST /v1/chat/completions`.
+
+`request.py` decodes a body, with `messages.py` and `tools.py` for its two large fields; `answer.py` encodes a finished
+answer and an error; `stream.py` encodes a stream.
+"""
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_chat.answer import encode_completion, encode_error
@@ -13,7 +17,7 @@ __all__ = ["OpenAIChat"]
 
 
 class OpenAIChat:
-    """The dialect. Requests with the same tools share them, so that nobody may change a schema in place."""
+    """The dialect. Requests with the same tools share them: nobody may change a schema in place."""
 
     name = "openai_chat"
     request_id_header = "x-request-id"

@@ -1,4 +1,4 @@
-"""A finished answer, and an error, as OpenAI writes them."""
+"""Encodes finished answers and errors for OpenAI's clients."""
 
 from typing import Literal
 
@@ -115,7 +115,7 @@ def encode_completion(completion: Completion, reply: Reply) -> bytes:
 
 
 def encode_error(error: ServiceError) -> bytes:
-    """OpenAI knows two types for what we refuse: the client's fault, and the server's."""
+    """OpenAI has two error types that apply here: the client's fault and the server's."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     return _ENCODER.encode(WireErrorBody(WireError(error.message, kind, error.param, error.code)))
 
@@ -162,7 +162,8 @@ def _choice(index: int, choice: Choice, style: str) -> WireChoice:
 
 
 def _message(choice: Choice, style: str) -> WireMessage:
-    """`content` is null only beside calls. The deprecated style has room for one call: others, if any, are not lost."""
+    """`content` is null only beside calls. The deprecated style has room for one call; further ones are sent as
+    `tool_calls`."""
     calls = choice.tool_calls
     spoken = not calls or any(isinstance(part, Text) for part in choice.parts)
     message = WireMessage(content=choice.text if spoken else None)

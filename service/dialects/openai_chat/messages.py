@@ -1,4 +1,4 @@
-"""The conversation as OpenAI writes it, and as the canonical messages."""
+"""Turns OpenAI's conversation into canonical messages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ class ContentPart(msgspec.Struct):
 
 
 class CalledFunction(msgspec.Struct):
-    """`arguments` should be JSON text; some clients send the object itself."""
+    """`arguments` should be JSON text; some clients send the object."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class CalledTool(msgspec.Struct):
 
 
 class ChatMessage(msgspec.Struct):
-    """`name` is not read: no chat template knows it. `reasoning` is another word for `reasoning_content`."""
+    """`name` is not read: no chat template knows it. `reasoning` is another name of `reasoning_content`."""
 
     role: str
     content: str | list[ContentPart] | UnsetType | None = UNSET
@@ -50,7 +50,7 @@ def read_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
 
 
 class _Reader:
-    """Reads messages in their order, and knows which calls have been made so far."""
+    """Reads messages in their order, and keeps the calls made so far."""
 
     def __init__(self) -> None:
         self._called: set[str] = set()
@@ -74,7 +74,7 @@ class _Reader:
         return Message(role="user", content=_required_text(message, at))
 
     def _assistant(self, message: ChatMessage, at: str) -> Message:
-        """What a model said may be empty, as an answer that was cut off while it still reasoned is."""
+        """An assistant's turn may be empty: its answer may have been cut off inside its reasoning."""
         calls = [_tool_call(call, f"{at}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
         if message.function_call is not None:
             calls.append(self._function_call(message.function_call, at))
@@ -98,7 +98,7 @@ class _Reader:
         return Message(role="tool", content=_required_text(message, at), tool_call_id=message.tool_call_id)
 
     def _function_call(self, function: CalledFunction, at: str) -> ToolCall:
-        """The deprecated form has no ids: the count of calls before it serves for one."""
+        """The deprecated form has no ids: the number of calls before it serves as one."""
         self._last_function_call = f"call_{len(self._called)}"
         return ToolCall(self._last_function_call, function.name, _arguments(function, f"{at}.function_call"))
 

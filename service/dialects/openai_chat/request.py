@@ -1,7 +1,7 @@
-"""A chat completion request, from bytes to the canonical request.
+"""Decodes a chat completion request.
 
-Fields that no answer depends on (`user`, `metadata`, `store`, `service_tier`, `prediction`, ...) are not read, like any
-field that is unknown. Null means absent, as the official clients send it.
+Unknown fields and those that change no answer (`user`, `metadata`, `store`, `service_tier`, `prediction`, ...) are not
+read. Null means absent, as the official clients send it.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ FUNCTIONS_STYLE = "functions"
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-# It divides logits: nearer to 0 it would overflow them.
+# It divides logits; values nearer to 0 overflow them.
 RepetitionPenalty = Annotated[float, msgspec.Meta(ge=0.01, le=100)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
-# OpenAI asks for at least 1. 0 reads the prompt into the prefix cache and generates nothing.
+# OpenAI requires at least 1. 0 reads the prompt into the prefix cache and generates nothing.
 TokenCount = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 StopString = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -46,7 +46,7 @@ _FORMATS: dict[str, Literal["text", "json_object", "json_schema"]] = {
     "json_object": "json_object",
     "json_schema": "json_schema",
 }
-# What the prompt is built from has fields of its own; a template of the client's would run on this server.
+# The prompt has fields of its own, and a template from a client would run on this server.
 _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
     {"messages", "conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
 )
@@ -123,7 +123,7 @@ _REQUEST = msgspec.json.Decoder(ChatRequest)
 def read_request(
     body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], tuple[Tool, ...]]
 ) -> ClientRequest:
-    """Raises `BadRequest` that names the field. `read_tools` decodes the JSON text of `tools`."""
+    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked = decode(_REQUEST, body)
     if asked.audio is not None or "audio" in (asked.modalities or ()):
         param = "modalities" if asked.modalities else "audio"
@@ -232,7 +232,7 @@ def _thinking(asked: ChatRequest) -> Thinking:
 
 
 def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
-    """Templates of models that know efforts read `reasoning_effort`; "none" is said by `thinking`."""
+    """Templates of models that know efforts read `reasoning_effort`; `thinking` expresses "none"."""
     arguments = asked.chat_template_kwargs or {}
     check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():

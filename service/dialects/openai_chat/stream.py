@@ -1,4 +1,4 @@
-"""An answer as a stream of `chat.completion.chunk` objects, ended by `[DONE]`."""
+"""Encodes an answer as a stream of `chat.completion.chunk` objects that ends with `[DONE]`."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -99,7 +99,7 @@ class ChatStream:
         return sse.frame(encode_error(error)) + _DONE
 
     def _choice(self, event: ChoiceEvent) -> ChunkChoice | None:
-        """What the event adds to its choice. A call that was abandoned cannot be unsaid, and keeps its index."""
+        """The event's addition to its choice. An abandoned call cannot be taken back, and keeps its index."""
         match event:
             case TextDelta(index, text, logprobs) if text or logprobs:
                 return ChunkChoice(index, Delta(content=text), wire_logprobs(logprobs) if logprobs else None)
@@ -129,7 +129,7 @@ class ChatStream:
         return self._frame([ChunkChoice(choice, Delta(role="assistant", content=""))])
 
     def _frame(self, choices: list[ChunkChoice], usage: WireUsage | None = None) -> bytes:
-        """With `include_usage`, every chunk has the field, and all but the last have null in it."""
+        """With `include_usage` every chunk has the field; it is null in all but the last."""
         return sse.frame(
             _ENCODER.encode(
                 Chunk(

@@ -1,4 +1,4 @@
-"""The functions that the model may call, as OpenAI writes them: tools, and the deprecated functions."""
+"""Decodes OpenAI's tools and the deprecated functions."""
 
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes) -> tuple[Tool, ...]:
-    """The tools from the JSON text of the field."""
+    """`raw` is the JSON text of the field."""
     tools = []
     for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
         at = f"tools[{i}]"
@@ -71,7 +71,7 @@ def read_functions(functions: list[FunctionDefinition]) -> tuple[Tool, ...]:
 def read_tool_choice(
     choice: str | ToolChoiceObject | None, tools: tuple[Tool, ...]
 ) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """The choice, and the tools that it leaves. Without tools, every choice that allows none is the same."""
+    """The choice, and the tools that it leaves. Without tools all choices that allow none are equal."""
     match choice:
         case None:
             return ToolChoice(), tools
@@ -115,7 +115,7 @@ def _tool(function: FunctionDefinition, at: str) -> Tool:
 
 
 def _check_names(tools: list[Tool], param: str) -> None:
-    """Calls name their tool, so that no two may have one name."""
+    """Raises `BadRequest` if two tools have one name: calls name their tool."""
     first: dict[str, int] = {}
     for i, tool in enumerate(tools):
         if first.setdefault(tool.name, i) != i:
