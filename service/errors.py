@@ -1,4 +1,4 @@
-"""The error tree. A class carries its HTTP status and code; a dialect renders it in the protocol's shape.
+"""The error tree. A class carries its HTTP status and code; a dialect renders it.
 
 Messages are for the reader: what was expected, what was found, where, what to do next.
 """
@@ -114,22 +114,18 @@ class InternalError(ServiceError):
 
 
 class EngineFailed(ServiceError):
-    """The generation failed in the engine; the same request may work again."""
+    """The same request may work again."""
 
     status = 500
     code = "engine_failed"
 
 
 class Overloaded(ServiceError):
-    """The waiting queue is full, or the request waited too long in it."""
-
     status = 503
     code = "overloaded"
 
 
 class NotReady(ServiceError):
-    """The model is not loaded yet, or cannot be loaded."""
-
     status = 503
     code = "not_ready"
 
@@ -140,8 +136,6 @@ class ShuttingDown(ServiceError):
 
 
 class GenerationTimeout(ServiceError):
-    """Another attempt would take the engine as long."""
-
     status = 504
     code = "generation_timeout"
     final = True

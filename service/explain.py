@@ -28,7 +28,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
-    """The places where two requests differ, in the order of their fields. The order of keys does not count."""
+    """In the order of the fields. The order of keys does not count."""
     return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
 
 
@@ -62,7 +62,6 @@ def _item(items: Sequence[Any], index: int) -> Any:
 
 
 def _excerpt(text: str, at: int) -> str:
-    """The text around a character, in quotes, on one line."""
     start, end = max(0, at - _CHARACTERS_BEFORE), at + _CHARACTERS_AFTER
     quoted = msgspec.json.encode(text[start:end]).decode()
     return f"{'...' if start else ''}{quoted}{'...' if end < len(text) else ''}"

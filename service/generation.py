@@ -1,4 +1,4 @@
-"""The canonical types of requests and answers, in no client's dialect (leaf).
+"""The canonical types of requests and answers (leaf).
 
 Every field of `GenerationRequest` is part of the response-cache key. What does not change the answer (streaming, user,
 metadata, request ids) stands in `dialects.base.ClientRequest`.
@@ -22,11 +22,8 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of the conversation; system messages may stand anywhere.
-
-    A `tool` message answers the call `tool_call_id`; `is_error` means that the tool failed. An assistant's `reasoning`
-    came before its `content`.
-    """
+    """System messages may stand anywhere. A `tool` message answers the call `tool_call_id`; `is_error` means that the
+    tool failed. An assistant's `reasoning` came before its `content`."""
 
     role: Role
     content: str = ""
@@ -37,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may call. `parameters` is a JSON Schema of type object."""
+    """`parameters` is a JSON Schema of type object."""
 
     name: str
     description: str = ""
@@ -53,7 +50,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer is JSON; with a `schema`, valid under it (JSON Schema)."""
+    """With a `schema` (JSON Schema) the answer is valid under it."""
 
     kind: Literal["json_object", "json_schema"]
     schema: dict[str, Any] | None = None
@@ -62,8 +59,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is drawn, defaults resolved. The defaults here are greedy decoding, and every neutral value
-    turns its rule off. `temperature` 0 is argmax; `top_k` 0 is all tokens; `logit_bias` maps token ids to addends."""
+    """The defaults are greedy decoding, and every neutral value turns its rule off. `temperature` 0 is argmax; `top_k`
+    0 is all tokens; `logit_bias` maps token ids to addends."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -77,12 +74,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to the model, defaults resolved.
-
-    `max_tokens` None means the rest of the context, 0 means to read the prompt only. `logprobs` None means none, 0 to
-    20 is the number of alternatives to each token. `template_arguments` go to the chat template. `caller` is a digest
-    of the caller's key, set only if API keys are required, so that nobody is answered from another's cache.
-    """
+    """Defaults are resolved. `max_tokens` None means the rest of the context, 0 means to read the prompt only.
+    `logprobs` is the number of alternatives to each token (0 to 20). `template_arguments` go to the chat template.
+    `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -126,8 +120,7 @@ Part = Text | Reasoning | ToolCall
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the `n` answers. `parts` stand in the order in which the model wrote them; neighbours differ in kind,
-    except that calls may follow calls. `stop_sequence` is the stop string that ended it, if any."""
+    """`parts` stand in the order of the text; neighbours differ in kind, except that calls may follow calls."""
 
     parts: tuple[Part, ...]
     finish_reason: FinishReason
@@ -148,8 +141,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added to
-    it. `completion_tokens` include all choices and their reasoning."""
+    """In tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added to it.
+    `completion_tokens` include all choices and their reasoning."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -159,7 +152,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished answer: the response cache stores it, and every dialect can encode it."""
+    """A finished answer, as the response cache stores it."""
 
     choices: tuple[Choice, ...]
     usage: Usage

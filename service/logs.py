@@ -19,9 +19,8 @@ _ESCAPES = {
 
 
 def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | None = None) -> None:
-    """Sends all log records to `stream`, stderr by default: ours from INFO on, from debug level 1 on all of them, those
-    of libraries from WARNING on. `rank` marks the lines of one of several processes that serve together. A second call
-    replaces the first."""
+    """Logs to `stream`, stderr by default: our records from INFO on, from debug level 1 on all of them, those of
+    libraries from WARNING on. `rank` marks the lines of one of several processes. A second call replaces the first."""
     handler = ServiceHandler(sys.stderr if stream is None else stream)
     if rank is not None:
         handler.addFilter(_Ranked(rank))
@@ -35,8 +34,7 @@ def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | N
 
 
 def escape_controls(text: str) -> str:
-    """Escapes control characters, line separators and bidirectional overrides, so that a line stays a line in a
-    terminal."""
+    """A line stays a line in a terminal."""
     return text.translate(_ESCAPES)
 
 
@@ -67,7 +65,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message, the caller's `extra`, and the traceback."""
+    """One object a line; it includes the caller's `extra` and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {

@@ -1,18 +1,15 @@
 """Removes differences without meaning from a request, before the response-cache key is made and the prompt is built.
 
-Equal questions become equal requests, and different ones share the longest possible beginning, since the prefix cache
-reads from the front. Real clients vary all of these:
+Equal questions become equal requests, and different ones share the longest possible beginning for the prefix cache.
+Real clients vary all of these:
 
-- Claude Code's attribution line at the start of its system prompt holds a checksum of the prompt. It is removed.
-- Ids of tool calls are random. Calls are named by their place.
-- Claude Code sends tool results as its tools finish. They follow the order of their calls, because templates without
-  ids pair them by place.
-- Clients that parse a call's arguments send them back in their own notation. They become compact JSON.
-- Tool choice without tools is dropped.
-- Stop strings are sorted and unique: the one that ends first is found anyway.
-- Zeros lose their sign, and biases of zero are dropped: clients fill in fields that they do not use.
+- Claude Code's attribution line, which holds a checksum of the prompt, is removed.
+- Calls are named by their place, because their ids are random.
+- Tool results follow the order of their calls: Claude Code sends them as its tools finish.
+- Arguments of calls become compact JSON: clients that parse them write them anew.
+- Tool choice without tools, the order of stop strings, the sign of a zero and biases of zero are dropped.
 
-White space and dates stay: Claude Code sends a conversation back unchanged, and everything else is content.
+White space and dates stay: Claude Code sends a conversation back unchanged.
 """
 
 import math
@@ -44,8 +41,8 @@ _FLOATS = tuple(field.name for field in msgspec.structs.fields(SamplingParams) i
 
 
 def normalize(request: GenerationRequest) -> GenerationRequest:
-    """Normalising twice changes nothing more. The key order of tool schemas is left to later steps, so that a hit does
-    not pay for it: the response-cache key sorts while it encodes, and the prompt takes `canonical_tools`."""
+    """Normalising twice changes nothing more. Tool schemas keep their key order: the key sorts while it encodes, and
+    only a miss pays for `canonical_tools`."""
     messages = settle_tool_calls(without_attribution(request.messages))
     sampling = plain_zeros(request.sampling)
     stop = tuple(sorted(set(request.stop)))
@@ -57,7 +54,7 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
 
 
 def plain_zeros(sampling: SamplingParams) -> SamplingParams:
-    """Drops biases of zero and turns -0.0 into 0.0: they are equal, but not once they are encoded."""
+    """-0.0 and 0.0 are equal, but not once they are encoded."""
     changes: dict[str, Any] = {name: 0.0 for name in _FLOATS if _is_negative_zero(getattr(sampling, name))}
     if any(bias == 0 for _, bias in sampling.logit_bias):
         changes["logit_bias"] = tuple((token, bias) for token, bias in sampling.logit_bias if bias != 0)
@@ -65,7 +62,7 @@ def plain_zeros(sampling: SamplingParams) -> SamplingParams:
 
 
 def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Removes Claude Code's attribution line, which stands only at the front of the first system message."""
+    """The line stands only at the front of the first system message."""
     if not messages or messages[0].role != "system":
         return messages
     first, *rest = messages
@@ -93,8 +90,8 @@ def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def canonical_arguments(arguments: str) -> str:
-    """The arguments without spaces and needless escapes; keys and numbers keep their order and text. Text that is no
-    JSON object stays as it is, except that empty text becomes `{}`."""
+    """Keys and numbers keep their order and text. Text that is no JSON object stays as it is; empty text becomes
+    `{}`."""
     if not arguments or arguments.isspace():
         return "{}"
     try:
@@ -104,8 +101,7 @@ def canonical_arguments(arguments: str) -> str:
 
 
 def canonical_tools(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """The tools with sorted keys in their schemas, for the prompt. 24 tools of 64 KB take 0.15 ms, so only a miss pays
-    for it."""
+    """Sorts the keys of schemas, for the prompt. 24 tools of 64 KB take 0.15 ms."""
     return _TOOLS.decode(_SORTED.encode(tools))
 
 
@@ -122,7 +118,6 @@ class _CallNames:
         self._waiting: dict[str, deque[int]] = {}
 
     def call(self, calls: tuple[ToolCall, ...]) -> list[int]:
-        """The places of the calls of one message."""
         made: dict[str, deque[int]] = {}
         places = []
         for call in calls:

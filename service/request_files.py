@@ -25,7 +25,6 @@ class RequestFile(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """The HTTP path to post it to."""
         return "/v1/messages" if self.anthropic else "/v1/chat/completions"
 
     def decode(self, defaults: SamplingParams) -> GenerationRequest:
@@ -39,8 +38,6 @@ class _Turn(msgspec.Struct):
 
 
 class _Shape(msgspec.Struct):
-    """The fields that show to which API a body belongs."""
-
     messages: list[_Turn] = []
     tools: list[dict[str, Any]] = []
 
@@ -55,8 +52,7 @@ def read_request_file(path: Path) -> RequestFile:
 
 
 def _body(document: Any, path: Path) -> tuple[Any, bool]:
-    """The body, and whether it is Anthropic's: a trace names its path, a body has fields or blocks that only Anthropic
-    has."""
+    """Whether it is Anthropic's: a trace names its path, a body has fields or blocks that only Anthropic has."""
     if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
         if trace.get("method", "POST") != "POST":
             raise NoRequest(f"{path}: a trace of {trace['method']} {trace['path']}, which asks for no generation.")

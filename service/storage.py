@@ -61,7 +61,7 @@ def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replaces a small file in one step."""
+    """Replaces the file in one step."""
     private_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)

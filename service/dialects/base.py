@@ -11,8 +11,7 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request and how to deliver its answer. `style` is the dialect's own note on the wording of the answer;
-    others pass it on to the `Reply` unread."""
+    """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`."""
 
     request: GenerationRequest
     model: str | None = None
@@ -22,8 +21,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a response besides its answer. `id` is without the dialect's prefix; `created` is in Unix seconds;
-    `fingerprint` is the served model's."""
+    """`id` is without the dialect's prefix; `created` is in Unix seconds; `fingerprint` is the served model's."""
 
     id: str
     model: str
@@ -38,9 +36,7 @@ class StreamEncoder(Protocol):
     """Encodes one response, sans I/O: every method returns whole frames to send now, perhaps none."""
 
     def start(self) -> bytes: ...
-    def feed(self, event: Event) -> bytes:
-        """Returns the closing frames for `Done`."""
-        ...
+    def feed(self, event: Event) -> bytes: ...
 
     def keep_alive(self) -> bytes: ...
     def fail(self, error: ServiceError) -> bytes:

@@ -1,7 +1,7 @@
 """Decodes a hostile JSON body into a typed Struct. Every defect becomes a `BadRequest` that names the field.
 
-msgspec refuses lone surrogates, NaN and numbers too large for a float. Its messages are reworded here for the sender; a
-valid body pays nothing for that.
+msgspec refuses lone surrogates, NaN and numbers too large for a float. A valid body does not pay for the reworded
+messages.
 """
 
 import json
@@ -42,8 +42,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
 
 
 def check_free_form(value: Any, param: str) -> None:
-    """Raises `BadRequest` for free-form JSON (a schema, template arguments) that nests deeper than `MAX_DEPTH` or has
-    more than `MAX_VALUES` values."""
+    """Raises `BadRequest` beyond `MAX_DEPTH` or `MAX_VALUES`."""
     level: list[Any] = [value]
     seen = 0
     for _ in range(MAX_DEPTH + 1):
@@ -63,7 +62,7 @@ def check_free_form(value: Any, param: str) -> None:
 
 
 def choose(value: str, known: Mapping[str, T], param: str) -> T:
-    """The meaning of a word. Raises `BadRequest` that lists the words."""
+    """Raises `BadRequest` that lists the words."""
     try:
         return known[value]
     except KeyError:
@@ -72,7 +71,6 @@ def choose(value: str, known: Mapping[str, T], param: str) -> T:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """The text of a message in several parts, one part a line."""
     return "\n".join(texts)
 
 
@@ -118,7 +116,6 @@ def _types(names: str) -> str:
 
 
 def _found(body: bytes, path: str) -> str:
-    """The value at the path, if the body can be read."""
     if "[...]" in path or len(body) > _MAX_REREAD_BYTES:
         return ""
     try:
@@ -145,8 +142,8 @@ def _malformed(exc: UnicodeDecodeError | msgspec.DecodeError, body: bytes, at: s
 
 
 def _path_of_broken_text(body: bytes) -> str | None:
-    """The path of the first string that UTF-8 cannot hold, which msgspec does not name. None if there is none, or the
-    body has other defects."""
+    """The path of the first string that UTF-8 cannot hold, which msgspec does not name. None if the body has other
+    defects."""
     if len(body) > _MAX_REREAD_BYTES:
         return None
     try:

@@ -52,9 +52,8 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
 
 
 def usable_cores(cpu_quota: Path = CPU_QUOTA) -> int:
-    """The number of cores that this process may keep busy. A container's quota (cgroup v2's `cpu.max`: microseconds of
-    CPU time in each period, or `max`) leaves all cores of the host visible, and that many threads would wait for each
-    other."""
+    """A container's quota (cgroup v2's `cpu.max`: microseconds of CPU time in each period, or `max`) leaves all cores
+    of the host visible, and that many threads would wait for each other."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         quota, period = (float(field) for field in cpu_quota.read_text().split())

@@ -5,13 +5,10 @@ class ModelError(Exception):
     """The message is for the operator: expected, found, where, what to do next."""
 
 
-class ModelNotThere(ModelError):
-    """Nothing exists at the given place or under the given name."""
+class ModelNotThere(ModelError): ...
 
 
-class FetchFailed(ModelError):
-    """The model could not be downloaded, or another file arrived."""
+class FetchFailed(ModelError): ...
 
 
-class InvalidModel(ModelError):
-    """MLX cannot load what exists there."""
+class InvalidModel(ModelError): ...

@@ -34,7 +34,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
-    """`path` comes from `resolve_model`. Reads all weights the first time, for the fingerprint. Raises ModelError."""
+    """Reads all weights the first time, for the fingerprint. Raises ModelError."""
     return ModelProfile(
         id=model_id(path, home),
         fingerprint=fingerprint(path, home),

@@ -20,8 +20,8 @@ Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
 
 def mismatches(call: ToolCall, tool: Tool) -> list[str]:
-    """Where the arguments differ from the schema, each as a JSON path with the keyword that does not hold, such as
-    `$.city: type`. Empty for a schema that cannot be evaluated: its client has to find that out."""
+    """The places where arguments and schema differ, as a JSON path and a keyword, such as `$.city: type`. Empty if the
+    schema cannot be evaluated."""
     try:
         arguments = json.loads(call.arguments, parse_int=lambda digits: int(digits[:_INT_DIGITS]))
     except (ValueError, RecursionError):

@@ -1,7 +1,4 @@
-"""The output of the parser: `Calls` keeps text, calls and counts of one answer, `CallAttempt` reads one block of calls.
-
-Nothing that was read is lost: what a reader consumed and did not absorb as markup comes out as text.
-"""
+"""What readers of call formats write to. `Calls` is the output of one answer, `CallAttempt` one reader's attempt."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,8 +14,8 @@ _SPACE = " \t\r\n"
 
 
 class Counts(msgspec.Struct):
-    """Of one answer. `calls` are whole; `repairs` were made in them. The other three stay in the content as text:
-    `cut_calls` broke off, `broken_calls` cannot be read, `unknown_tools` name no offered tool."""
+    """Of one answer. `calls` are whole; `repairs` were made in them. `cut_calls` broke off, `broken_calls` cannot be
+    read, `unknown_tools` name no offered tool: their text is content."""
 
     calls: int = 0
     repairs: int = 0
@@ -32,7 +29,7 @@ class Counts(msgspec.Struct):
 
 
 def new_call_id() -> str:
-    """18 random bytes in the URL-safe alphabet: 24 characters, well formed for every protocol."""
+    """24 characters that are well formed for every protocol."""
     return "call_" + secrets.token_urlsafe(18)
 
 
@@ -89,12 +86,9 @@ class Calls:
 
 
 class CallAttempt:
-    """One reader's attempt to read a block of calls.
-
-    For each call a reader calls `start`, `write` and `end`; `begin` before each call of a block; `absorb` after
-    markup. A call to a tool that is not offered goes through the same steps and comes out as text. Once `settled` a
-    call is on the wire, and no other reader can be tried on the same text.
-    """
+    """A reader calls `start`, `write` and `end` for each call, `begin` before it and `absorb` after markup; the rest of
+    what it read is content. So are calls to tools that are not offered. Once `settled` a call is on the wire, and no
+    other reader can be tried."""
 
     def __init__(self, calls: Calls, source: Source) -> None:
         self.tools = calls.tools
@@ -153,7 +147,7 @@ class CallAttempt:
         self.absorb()
 
     def repaired(self) -> None:
-        """Counts a repair, once its call is whole."""
+        """Counts once the call is whole."""
         if self._inside:
             self._repairs += 1
         elif not self._muted:

@@ -14,11 +14,11 @@ Place = Literal["anywhere", "line", "fence"]
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """The `markers` before what `read` reads. The source stands after the marker if `consumed`, else before it.
+    """`markers` stand before what `read` reads; the source stands after the marker only if `consumed`. `read` raises
+    `NotACall` if it finds something else.
 
-    In the place `anywhere` a marker belongs to the family alone. At the beginning of a line or of a fenced block it
-    may be ordinary text: such calls count only if no text stands before them, or none after. `read` raises `NotACall`
-    if it finds something else.
+    In the place `anywhere` a marker belongs to the family alone. At the beginning of a line or of a fenced block it may
+    be ordinary text: such calls count only if no text stands before them, or none after.
     """
 
     markers: tuple[str, ...]
@@ -28,12 +28,9 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """`knows` decides from the text of a chat template whether its model was trained on this format. There is one of
-    `forms` for each generation of models.
-
-    With `frames` the markup surrounds the whole answer: `answer` begins what is no call, `thought` surrounds
-    reasoning.
-    """
+    """`knows` decides from a chat template whether its model was trained on this format; `forms` has one form for each
+    generation of models. With `frames` the markup surrounds the whole answer: `answer` begins what is no call,
+    `thought` surrounds reasoning."""
 
     name: str
     openings: tuple[Opening, ...]
@@ -45,10 +42,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call: str, end: str) -> Reading[None]:
-    """Reads calls one after another, each behind the marker `call`, and the block's `end`, which may be missing.
-
-    The source stands after the block's own marker, or at the first `call` if the model left that marker out.
-    """
+    """Reads calls, each behind the marker `call`, up to `end`, which may be missing."""
     yield from source.run(SPACE)
     while True:
         attempt.begin()

@@ -1,5 +1,4 @@
-"""How a family writes a block of calls: the form that grammars enforce, and that shows calls to a model without tools
-in its template."""
+"""How a family writes calls: for grammars, and for models without tools in their template."""
 
 import json
 from collections.abc import Sequence
@@ -12,10 +11,8 @@ from service.tool_calling.json_reader import escape
 
 
 class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
-    """Arguments written one by one: `before` and `after` surround each value, `separator` stands between two.
-
-    `{name}` is the argument's name. With `text` values strings have no quotes, as in the tagged formats.
-    """
+    """`before` and `after` surround each value; `{name}` is the argument's name. `text` values are strings without
+    quotes."""
 
     before: str
     after: str = ""
@@ -36,11 +33,10 @@ class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
 
 class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     """A block is `begin`, calls with a `separator` between them, and `end`; a call is `before`, its arguments and
-    `after`.
+    `after`. `{name}` is the tool's name, `{index}` the call's number.
 
-    `{name}` is the tool's name, `{index}` the call's number. With `separator` None a block holds one call. Without
-    `argument` the arguments are one JSON object. `trigger` is a text that only a block begins with; empty if there is
-    none.
+    With `separator` None a block holds one call. Without `argument` the arguments are one JSON object. Only a block
+    begins with `trigger`, if there is one.
     """
 
     before: str

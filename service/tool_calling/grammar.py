@@ -66,11 +66,9 @@ def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with `additionalProperties` false in objects that name properties and do not mention others.
-
-    A model that may invent properties does so until its tokens run out. Everything that fits the result fits the
-    schema. Combined schemas stay as they are: two closed ones may exclude each other.
-    """
+    """`additionalProperties` becomes false in objects that name properties and do not mention others: a model that may
+    invent properties does so until its tokens run out. Combined schemas stay as they are: two closed ones may exclude
+    each other."""
     if not isinstance(schema, Mapping) or _COMBINED & schema.keys():
         return schema
     result = dict(schema)

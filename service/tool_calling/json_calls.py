@@ -1,4 +1,4 @@
-"""Calls as JSON objects with a name and arguments, which is how most formats write them."""
+"""Calls as JSON objects with a name and arguments, as most formats have them."""
 
 import re
 
@@ -43,8 +43,7 @@ def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = Fa
 
 
 def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
-    """Reads the closing marker, repeated or not. Surplus brackets before it are dropped; without a marker they are
-    text."""
+    """Surplus brackets before the marker are dropped; without a marker they are text."""
     yield from source.run(SPACE)
     if (yield from source.run(_STRAY)):
         attempt.repaired()

@@ -23,7 +23,7 @@ from service.tool_calling.source import Source
 
 
 class ParsedOutput(msgspec.Struct, frozen=True):
-    """`content` is everything that is neither a call nor reasoning. Only formats with channels have `reasoning`."""
+    """Only formats with channels have `reasoning`."""
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
@@ -41,8 +41,8 @@ class StreamParser:
     def __init__(
         self, tools: Sequence[Tool], family: str | None = None, *, choice: int = 0, single: bool = False
     ) -> None:
-        """`family` None reads every format. With `single` the text ends with its first call, and the rest is dropped.
-        Raises ValueError for an unknown family."""
+        """`family` None reads every format. With `single` the text ends with its first call. Raises ValueError for an
+        unknown family."""
         self.done = False
         self._choice = choice
         self._single = single
@@ -63,8 +63,7 @@ class StreamParser:
         return self._events()
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
-        """Ends the text. With `truncated` its tokens ran out: then missing brackets are not closed, since more text
-        might have come."""
+        """With `truncated` the tokens ran out: missing brackets are not closed."""
         if self._scan is None:
             return []
         self._source.end(truncated=truncated)

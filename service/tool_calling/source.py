@@ -1,7 +1,7 @@
 """Text that arrives in pieces, for readers whose result does not depend on where it is cut.
 
-A reader is a generator that yields when it needs more text. Every method here that looks ahead waits until what it
-looks at can no longer change.
+A reader is a generator that yields when it needs more text. Methods that look ahead wait until what they see can no
+longer change.
 """
 
 import re
@@ -27,10 +27,8 @@ class Cut(NotACall):
 
 
 class Source:
-    """A buffer with a position. `truncated` means that the model did not end its text by itself.
-
-    Reading is linear: consumed text is copied at most once more, when a reader rewinds behind the start of the buffer.
-    """
+    """A buffer with a position. Consumed text is copied at most once more. `truncated` means that the model did not end
+    its text by itself."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -52,7 +50,7 @@ class Source:
         self.truncated = truncated
 
     def take(self, count: int) -> str:
-        """Consumes `count` characters, which must be in the buffer."""
+        """The `count` characters must be in the buffer."""
         taken = self._text[self._at : self._at + count]
         self._at += len(taken)
         return taken

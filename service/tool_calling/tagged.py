@@ -1,7 +1,7 @@
-"""Arguments between tags, as in the XML-like formats: a value is text without quotes; its type comes from the schema.
+"""Arguments between tags, as in the XML-like formats: a value is text, its type comes from the schema.
 
 A closing tag ends the value only if another argument or the call's end follows, and not inside a whole other call in
-the value. Strings stream; values of other types are written when they are whole.
+the value. Only strings stream.
 """
 
 import json
@@ -19,8 +19,8 @@ _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "nul
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
-    """`call` and `argument` stand before their names. With `own_line` the line breaks next to a value's tags are not
-    part of it. `block_end` follows the last call; some models write it instead of the call's own end."""
+    """With `own_line` the line breaks next to a value's tags are not part of it. `block_end` follows the last call;
+    some models write it instead of the call's own end."""
 
     call: str
     call_end: str

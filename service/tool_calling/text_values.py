@@ -1,8 +1,5 @@
-"""Terminals of llguidance's Lark for values without quotes under a JSON Schema.
-
-In the tagged formats a value that may be a string is read as text, so its schema becomes regular expressions in the
-dialect of Rust's `regex`.
-"""
+"""Terminals of llguidance's Lark for values without quotes under a JSON Schema, as regular expressions of Rust's
+`regex`."""
 
 import json
 import re
@@ -52,13 +49,12 @@ def escape(text: str) -> str:
 
 
 def enforced_text(schema: Any, root: Mapping[str, Any]) -> str:
-    """The terminal for values under `schema`, whose references lead into `root`. Raises ValueError for a schema that no
-    terminal can enforce."""
+    """`root` is where references lead. Raises ValueError for a schema that no terminal can enforce."""
     return _Texts(root).of(schema, 0)
 
 
 def likely_text(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
-    """The terminal for tools that are not strict: choices and lengths only."""
+    """For tools that are not strict: choices and lengths only."""
     if "enum" in schema or "const" in schema:
         return _choices(schema)
     return _length(schema) if property_types(tool, name) == {"string"} else _regex(ANYTHING)

@@ -27,8 +27,7 @@ class ThinkingBlock(Block, tag="thinking"):
     thinking: str
 
 
-class RedactedThinkingBlock(Block, tag="redacted_thinking"):
-    """Thoughts that only Anthropic's servers can read."""
+class RedactedThinkingBlock(Block, tag="redacted_thinking"): ...
 
 
 class ToolUseBlock(Block, tag="tool_use"):
@@ -114,7 +113,6 @@ def _assistant(blocks: list[AnyBlock], at: str) -> Message:
 
 
 def _user(blocks: list[AnyBlock], at: str, called: set[str]) -> list[Message]:
-    """A message that holds only results is no turn of the user."""
     results: list[Message] = []
     texts: list[str] = []
     for i, block in enumerate(blocks):

@@ -142,7 +142,6 @@ def _response_format(asked: CountRequest) -> ResponseFormat | None:
 
 
 def _template_arguments(config: OutputConfig | None) -> dict[str, Any]:
-    """Templates of models that know efforts read `reasoning_effort`."""
     if config is None or config.effort not in _EFFORTS:
         return {}
     return {"reasoning_effort": config.effort}

@@ -52,7 +52,6 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes) -> tuple[Tool, ...]:
-    """`raw` is the JSON text of the field."""
     tools: list[Tool] = []
     first: dict[str, int] = {}
     for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):

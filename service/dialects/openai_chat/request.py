@@ -232,7 +232,7 @@ def _thinking(asked: ChatRequest) -> Thinking:
 
 
 def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
-    """Templates of models that know efforts read `reasoning_effort`; `thinking` expresses "none"."""
+    """`thinking` expresses "none"."""
     arguments = asked.chat_template_kwargs or {}
     check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():

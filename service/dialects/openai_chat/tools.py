@@ -47,7 +47,6 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes) -> tuple[Tool, ...]:
-    """`raw` is the JSON text of the field."""
     tools = []
     for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
         at = f"tools[{i}]"
@@ -115,7 +114,6 @@ def _tool(function: FunctionDefinition, at: str) -> Tool:
 
 
 def _check_names(tools: list[Tool], param: str) -> None:
-    """Raises `BadRequest` if two tools have one name: calls name their tool."""
     first: dict[str, int] = {}
     for i, tool in enumerate(tools):
         if first.setdefault(tool.name, i) != i:
