@@ -1,6 +1,6 @@
-"""The prefix cache: the model's state after runs of tokens, so that a prompt is read from where it differs.
+"""Keeps the model's state after spans of tokens, so that a prompt is read from where it differs.
 
-Lives on the engine's thread, as the engine does. Callers never see each other's states: each has a tree of their own.
+Runs on the engine's thread. Each caller has a tree of its own and never sees another caller's states.
 """
 
 import logging
@@ -8,75 +8,81 @@ from typing import Any, Protocol
 
 import msgspec
 
-from service.executor.prefix.file import RunKey
+from service.executor.prefix.file import SpanKey
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.tree import Match, Node, PrefixTree
 from service.executor.scheduling.messages import Prompt
 
 log = logging.getLogger(__name__)
 
-RUN_TOKENS = 512
-"""The longest run: small enough that the end of an old conversation goes without its system prompt, and that a file is
-written in a moment."""
+# The longest span: short enough that the end of an old conversation can be dropped without its system prompt, and that
+# a file is written quickly.
+SPAN_TOKENS = 512
 
 
 class Caches(Protocol):
-    """The model's side, as `state.PromptCaches` implements it. `cuts_anywhere`: a state can be cut to any of its
-    tokens."""
+    """Takes states out of a model's prompt caches and puts them back; `state.PromptCaches` implements it."""
 
     @property
-    def cuts_anywhere(self) -> bool: ...
+    def cuts_anywhere(self) -> bool:
+        """True if a state can be cut to any of its tokens."""
+        ...
+
     def capture(self, caches: list[Any], start: int, end: int) -> Any: ...
     def restore(self, parts: list[tuple[Any, int]]) -> list[Any]: ...
 
 
 class Reuse(msgspec.Struct, frozen=True):
-    """Prompt caches that have read `length` tokens; None where nothing is known."""
+    """Prompt caches that have read `length` tokens; None if nothing is known."""
 
     caches: list[Any] | None = None
     length: int = 0
 
 
 class Prefixes(Protocol):
-    """What the engine knows of a prefix cache. Only its thread calls it. Nothing raises: what fails costs time, and
-    no answer. `shares`: what one sequence has read is there for the next. `needs_boundaries`: it has to be told where
-    messages end, because states are of use only where they were kept."""
+    """A prefix cache as the engine's thread calls it. No method raises: a failure costs time, not an answer."""
 
     @property
-    def shares(self) -> bool: ...
+    def shares(self) -> bool:
+        """True if what one sequence has read is there for the next."""
+        ...
+
     @property
-    def needs_boundaries(self) -> bool: ...
+    def needs_boundaries(self) -> bool:
+        """True if prompts must say where messages end, because states are useful only where they were kept."""
+        ...
+
     @property
     def nbytes(self) -> int:
-        """What is held in memory."""
+        """Bytes held in memory."""
         ...
 
     def stops(self, prompt: Prompt) -> list[int]:
-        """Numbers of tokens after which the state of the prompt is wanted, rising."""
+        """Returns the token counts after which the state of the prompt is wanted, rising."""
         ...
 
     def find(self, caller: str, tokens: list[int]) -> Reuse:
-        """The state of the longest known prefix. At least one token is left to be read: what follows it is wanted."""
+        """Returns the state of the longest known prefix that leaves at least one token to read."""
         ...
 
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
-        """Adds what is new of `caches`, which have read `tokens`. Returns how many tokens that is."""
+        """Adds what is new in `caches`, which have read `tokens`. Returns how many tokens that is."""
         ...
 
     def allow(self, more: int) -> None:
-        """From now on at most so many bytes more than now may be held, and at most those that are set; where `more` is
-        negative, memory is freed."""
+        """Limits memory to `more` bytes above what is held now, and to the configured limit. A negative number frees
+        memory."""
         ...
 
     def rest(self, resting: bool) -> None:
-        """Tells when nothing is being computed: a good time to write files."""
+        """Marks the beginning and end of a pause in computing: a good time to write files."""
         ...
 
     def close(self) -> None: ...
 
 
 class NoPrefixCache:
-    """Every prompt is read from its beginning."""
+    """Knows no prefix."""
 
     shares = False
     needs_boundaries = False
@@ -102,7 +108,7 @@ class NoPrefixCache:
 
 
 class PrefixCache:
-    """At most `memory_bytes` of states in memory; `store` keeps them over a restart."""
+    """Holds at most `memory_bytes` of states in memory; `store` keeps them over a restart."""
 
     shares = True
 
@@ -123,8 +129,8 @@ class PrefixCache:
         return self._tree.nbytes
 
     def stops(self, prompt: Prompt) -> list[int]:
-        """Where states can be cut, none: any will do. Else the ends of messages, and of the prompt but for its last
-        token, with which another answer to the same prompt begins."""
+        # States that can be cut are useful anywhere. Others are kept at the ends of messages, and before the last
+        # token of the prompt, where another answer to the same prompt begins.
         if self._caches.cuts_anywhere:
             return []
         last = len(prompt.tokens) - 1
@@ -178,17 +184,17 @@ class PrefixCache:
         node, end = match.node, match.length
         self._use(node)
         while end < len(tokens):
-            start, end = end, min(end + RUN_TOKENS, len(tokens)) if self._caches.cuts_anywhere else len(tokens)
+            start, end = end, min(end + SPAN_TOKENS, len(tokens)) if self._caches.cuts_anywhere else len(tokens)
             state = self._caches.capture(caches, start, end)
             node = self._tree.add(node, start, tuple(tokens[start:end]), state, state.nbytes)
             self._save([node])
-            self._shrink()  # after each run: the state of a long prompt is never there twice
+            self._shrink()  # after each span, so that the state of a long prompt is never held twice
             if node.removed:
                 return start - match.length
         return end - match.length
 
     def _loaded(self, caller: str, tokens: list[int]) -> tuple[Match, list[Node]]:
-        """The longest match whose states are all in memory, after what is on disk has been read."""
+        """Returns the longest match, after reading its states from disk into memory."""
         while True:
             match = self._longest(caller, tokens)
             path = match.node.path()
@@ -198,8 +204,9 @@ class PrefixCache:
             self._forget(self._tree.remove(unreadable))
 
     def _longest(self, caller: str, tokens: list[int]) -> Match:
-        """The last token is read alone in any case. One token before it would be alone, too, where without the prefix
-        cache it has company; and the product of one row differs in its last bits from its part of a larger product."""
+        """Leaves the last token to be read, and never exactly two tokens."""
+        # The last token is always read alone. Of two, the first would be alone as well, while without the prefix cache
+        # it is read with others; a product of one row differs in its last bits from a row of a larger product.
         match = self._tree.find(caller, tokens, len(tokens) - 1)
         if self._caches.cuts_anywhere and match.length == len(tokens) - 2:
             return self._tree.find(caller, tokens, len(tokens) - 3)
@@ -224,7 +231,7 @@ class PrefixCache:
         self._forget(self._tree.shrink())
 
     def _settle(self) -> None:
-        """Takes in what the store has done meanwhile."""
+        """Takes in what the store has written or lost meanwhile."""
         if self._store is not None:
             for node in self._store.settle():
                 self._forget(self._tree.remove(node))
@@ -234,16 +241,16 @@ class PrefixCache:
             self._store.discard(removed)
 
     def _adopt(self, store: PrefixStore) -> None:
-        """Puts the runs on disk into the tree, parents first; a run whose parent is gone is of no use."""
+        """Adds the spans on disk to the tree, parents first, and deletes those whose parent is gone."""
         nodes: dict[str, Node] = {}
-        for run in store.stored():
-            key = run.key
+        for span in store.stored():
+            key = span.key
             parent = nodes.get(key.parent) if key.parent else self._tree.root(key.caller)
             if parent is None or not _fits(parent, key):
-                store.delete(run.name)
+                store.delete(span.name)
                 continue
-            nodes[run.name] = node = self._tree.add(parent, key.start, key.tokens, None, 0)
-            store.adopt(node, run)
+            nodes[span.name] = node = self._tree.add(parent, key.start, key.tokens, None, 0)
+            store.adopt(node, span)
 
     def _log_divergence(self, match: Match, length: int) -> None:
         if match.diverges:
@@ -255,5 +262,5 @@ class PrefixCache:
             )
 
 
-def _fits(parent: Node, key: RunKey) -> bool:
+def _fits(parent: Node, key: SpanKey) -> bool:
     return parent.caller == key.caller and parent.start <= key.start <= parent.end and bool(key.tokens)

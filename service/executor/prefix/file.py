@@ -1,9 +1,9 @@
-"""The file of one run of tokens: what it is for, and the bytes of its state. Nothing in it is ever executed.
+"""The file of one span of tokens: its key, and the bytes of its state. Nothing in it is ever executed.
 
     MAGIC | SHA-256 of the header, 32 bytes | length of the header, 4 bytes, little endian | header, JSON | arrays
 
-A file's name is a digest of what it is for: a run is written once, and a file that was moved or renamed is a stranger.
-Raises OSError where the disk fails.
+A file's name is a digest of its key: a span is written once, and a renamed file is refused. All functions raise OSError
+if the disk fails.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ DIGEST_BYTES = 32
 LENGTH_BYTES = 4
 MAX_HEADER_BYTES = 64 * 1024**2
 
+# Bytes of one number, by MLX's names.
 ITEM_BYTES = {
     "bool_": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2,
     "uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8, "complex64": 8,
 }  # fmt: skip
-"""Bytes of one number, by MLX's names."""
 
 
 class DamagedFile(Exception):
-    """The file is not what its name says. The message says what is wrong with it."""
+    """The file is not what its name promises. The message is the reason."""
 
 
 class Buffer(msgspec.Struct, frozen=True):
-    """An array as bytes that any thread may read. `dtype` is MLX's name of it."""
+    """An array as bytes that any thread may read. `dtype` is MLX's name."""
 
     data: memoryview
     dtype: str
@@ -52,9 +52,9 @@ class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
         return ITEM_BYTES[self.dtype] * math.prod(self.shape)
 
 
-class RunKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is for. `model` names everything that the state depends on besides the tokens; `parent` is the name of
-    the run before it, empty for the first."""
+class SpanKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a span is for. `model` names everything that the state depends on except the tokens; `parent` is the file
+    name of the span before it, empty for the first."""
 
     model: str
     caller: str
@@ -67,10 +67,10 @@ class RunKey(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:40] + SUFFIX
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """`layouts` are the state's, with an index for every array; `checksum` is the CRC-32 of all arrays' bytes."""
+class SpanHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """`layouts` are the state's, with an index for each array; `checksum` is the CRC-32 of all array bytes."""
 
-    key: RunKey
+    key: SpanKey
     layouts: tuple[Any, ...]
     arrays: tuple[ArrayHeader, ...]
     checksum: int
@@ -80,13 +80,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return sum(array.nbytes for array in self.arrays)
 
 
-def write_run(folder: Path, key: RunKey, layouts: tuple[Any, ...], buffers: list[Buffer]) -> int:
-    """Writes the file whole or not at all, for the owner's eyes only. Returns its size in bytes."""
+def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: list[Buffer]) -> int:
+    """Writes the file whole or not at all, readable by its owner alone. Returns its size in bytes."""
     checksum = 0
     for buffer in buffers:
         checksum = zlib.crc32(buffer.data, checksum)
     arrays = tuple(ArrayHeader(buffer.dtype, buffer.shape) for buffer in buffers)
-    header = msgspec.json.encode(Header(key=key, layouts=layouts, arrays=arrays, checksum=checksum))
+    header = msgspec.json.encode(SpanHeader(key=key, layouts=layouts, arrays=arrays, checksum=checksum))
     path = folder / key.name
     draft = path.with_suffix(f".{os.getpid()}{DRAFT_SUFFIX}")
     try:
@@ -102,15 +102,15 @@ def write_run(folder: Path, key: RunKey, layouts: tuple[Any, ...], buffers: list
     return size
 
 
-def read_header(path: Path) -> Header:
-    """What the file is for, verified; the arrays are not looked at. Raises DamagedFile."""
+def read_header(path: Path) -> SpanHeader:
+    """Returns the verified header without reading the arrays. Raises DamagedFile."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
     return header
 
 
-def read_run(path: Path) -> tuple[Header, list[Buffer]]:
-    """The whole file, verified. Raises DamagedFile."""
+def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
+    """Returns the whole file, verified. Raises DamagedFile."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
         data = memoryview(file.read())
@@ -123,8 +123,8 @@ def read_run(path: Path) -> tuple[Header, list[Buffer]]:
     return header, buffers
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[Header, int]:
-    """The header, and where the arrays begin."""
+def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
+    """Returns the header, and where the arrays begin."""
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
         raise DamagedFile("it does not begin as a prefix file does")
@@ -134,7 +134,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[Header, int]:
     if hashlib.sha256(encoded).digest() != digest:
         raise DamagedFile("the checksum of its header is wrong")
     try:
-        header = msgspec.json.decode(encoded, type=Header)
+        header = msgspec.json.decode(encoded, type=SpanHeader)
         size = file.tell() + header.nbytes
     except (msgspec.DecodeError, KeyError) as exc:
         raise DamagedFile(f"its header is of another kind: {exc}") from exc

@@ -1,4 +1,4 @@
-"""The prefix cache that a model and the settings call for."""
+"""Opens the prefix cache that the model and the settings allow."""
 
 import logging
 from typing import Any
@@ -16,14 +16,14 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# The share of memory that is free after loading, if no size is configured.
 MEMORY_SHARE = 0.25
-"""Of the memory that is free once the model is loaded, the part for the prefix cache where nothing is set."""
 
+# Taken for free memory if that is unknown.
 FALLBACK_BYTES = 8 * 1024**3
-"""Taken for free where that cannot be told."""
 
+# Version of the states in files. It grows with every change of what they hold.
 FORMAT = 1
-"""Of states in files. Grows with every change of what they hold."""
 
 
 def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
@@ -37,14 +37,14 @@ def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> 
 
 
 def memory_for_prefixes(settings: Settings) -> int:
-    """In bytes. The model must be loaded: where nothing is set, it is a share of what that has left."""
+    """Returns bytes. Called after the model was loaded: the default is a share of the memory that is left."""
     if settings.prefix_memory_bytes is not None:
         return settings.prefix_memory_bytes
     return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
 
 
 def open_prompt_caches(model: Any, profile: ModelProfile) -> PromptCaches | None:
-    """None for a model whose states cannot be kept."""
+    """Returns None for a model whose states cannot be kept."""
     try:
         return PromptCaches(model)
     except ValueError as exc:
@@ -63,7 +63,7 @@ def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, setting
 
 
 def _identity(model: Any, profile: ModelProfile) -> str:
-    """Everything that a state depends on besides the tokens: weights, what they were expanded to, code, and device."""
+    """Names everything that a state depends on except the tokens: weights, their types in memory, code, device."""
     weights: Any = tree_flatten(model.parameters())
     dtypes = sorted({str(array.dtype) for _, array in weights})
     parts = (str(FORMAT), profile.fingerprint, *dtypes, mlx_lm.__version__, str(mx.default_device()))

@@ -1,27 +1,27 @@
-"""What a run of tokens adds to a model's state: taken out of mlx-lm's prompt caches, and put back into fresh ones.
+"""What a span of tokens adds to a model's state, taken out of mlx-lm's prompt caches and put back into new ones.
 
-A plain `KVCache` has one row of keys and values for each token: a run is its rows, and runs are joined and cut at will.
-Sliding windows and recurrent states hold what is left of all tokens so far: of them a run keeps the whole state at its
-end. Functions run on the thread that owns MLX; the arrays of a `State` are evaluated, and never written to.
+A plain `KVCache` has one row of keys and values per token: a span is its rows, and spans can be joined and cut. A
+sliding window or recurrent state depends on all tokens so far: its span keeps the whole state at the span's end.
+Functions run on the thread that owns MLX. The arrays of a `State` are evaluated and never written to.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mlx.core as mx
 import msgspec
 import numpy as np
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prompt_cache
 
+from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.file import Buffer
 
+# Types that NumPy lacks travel as another of the same width.
 AS_NUMPY = {mx.bfloat16: mx.uint16}
-"""What NumPy has no type for travels as another of the same width."""
 
 
 class State(msgspec.Struct, frozen=True):
-    """`arrays` of all leaves of the prompt cache, in order. `layouts` has for each leaf its state with an
-    `{"array": INDEX}` for every array: JSON can hold it."""
+    """`arrays` of all leaves of the prompt cache, in order. `layouts` has the state of each leaf, in which
+    `{"array": INDEX}` stands for an array, so that JSON can hold it."""
 
     arrays: tuple[mx.array, ...]
     layouts: tuple[Any, ...]
@@ -32,29 +32,29 @@ class State(msgspec.Struct, frozen=True):
 
 
 class PromptCaches:
-    """The prompt caches of one model. Raises ValueError for a model whose caches are of a kind not known here."""
+    """The prompt caches of one model. Raises ValueError if one of them is of an unknown kind."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        kinds = {type(leaf) for leaf in _leaves(make_prompt_cache(model))}
+        kinds = {type(leaf) for leaf in leaves(make_prompt_cache(model))}
         unknown = kinds - {KVCache, RotatingKVCache, ArraysCache}
         if unknown:
             raise ValueError(f"prompt caches of this kind are not kept: {', '.join(k.__name__ for k in unknown)}")
         self.cuts_anywhere = kinds == {KVCache}
 
     def capture(self, caches: list[Any], start: int, end: int) -> State:
-        """What the tokens `[start, end)` added to `caches`, which have read just `end` tokens, or more where they can
-        be cut anywhere. Raises ValueError where the caches have read another number."""
+        """Copies what the tokens `[start, end)` added to `caches`, which have read exactly `end` tokens, or more if
+        they can be cut anywhere. Raises ValueError if they have read another number."""
         arrays: list[mx.array] = []
-        layouts = [_capture(leaf, start, end, arrays) for leaf in _leaves(caches)]
+        layouts = [_capture(leaf, start, end, arrays) for leaf in leaves(caches)]
         mx.eval(arrays)
         return State(tuple(arrays), tuple(layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
-        """Prompt caches that have read so many tokens of each state's run, one after another."""
+        """Makes prompt caches that have read the given number of tokens of each state's span, one after another."""
         caches = make_prompt_cache(self._model)
         length = sum(tokens for _, tokens in parts)
-        for index, leaf in enumerate(_leaves(caches)):
+        for index, leaf in enumerate(leaves(caches)):
             if type(leaf) is KVCache:
                 keys, values = (_joined(parts, index, place) for place in (0, 1))
                 leaf.state = (keys, values, length)
@@ -64,20 +64,12 @@ class PromptCaches:
         return list(caches)
 
     def to_buffers(self, state: State) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """The state's layouts, and its bytes in place: they keep their arrays alive."""
+        """Returns the state's layouts, and its bytes in place, which keep the arrays alive."""
         return state.layouts, [_buffer(array) for array in state.arrays]
 
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> State:
-        """Copies. Raises ValueError, TypeError or AttributeError for shapes and types that do not fit the bytes."""
+        """Copies the bytes. Raises ValueError, TypeError or AttributeError if shapes or types do not fit them."""
         return State(tuple(_array(buffer) for buffer in buffers), layouts)
-
-
-def _leaves(caches: Iterable[Any]) -> Iterator[Any]:
-    for cache in caches:
-        if isinstance(cache, CacheList):
-            yield from _leaves(cache.caches)
-        else:
-            yield cache
 
 
 def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
@@ -92,8 +84,8 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """The tree with numbers of `arrays` in place of its arrays, which are copied there: what they were cut from is kept
-    alive by none of them."""
+    """Copies the arrays of a tree to the end of `arrays`, and returns the tree with their indices. Copies do not keep
+    alive what they were cut from."""
     if isinstance(tree, mx.array):
         arrays.append(mx.contiguous(tree))
         return {"array": len(arrays) - 1}

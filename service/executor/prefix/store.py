@@ -1,4 +1,4 @@
-"""The prefix cache on disk: one file a run, at most so many bytes, the least recently used removed first."""
+"""The prefix cache on disk: one file per span; the least recently used are removed first."""
 
 import contextlib
 import hashlib
@@ -16,9 +16,9 @@ from service.executor.prefix.file import (
     SUFFIX,
     Buffer,
     DamagedFile,
-    RunKey,
+    SpanKey,
     read_header,
-    read_run,
+    read_span,
 )
 from service.executor.prefix.tree import Node
 from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
@@ -26,49 +26,49 @@ from service.storage import FOLDER_MODE, files_under, private_folder
 
 log = logging.getLogger(__name__)
 
+# The most that may wait to be written. Spans beyond it are written when they are used again.
 MAX_BACKLOG_BYTES = 1024**3
-"""The most that may wait to be written. Runs beyond it are written when they are used again."""
 
+# How long nothing is written after the disk failed.
 PAUSE_SECONDS = 60.0
-"""How long nothing is written after the disk has failed."""
 
+# A file begun longer ago will not be finished.
 DRAFT_SECONDS = 600.0
-"""A file begun longer ago will not be finished."""
 
 
 class StateBytes(Protocol):
-    """Between states and their bytes, as `state.PromptCaches` does it."""
+    """Converts states to bytes and back; `state.PromptCaches` implements it."""
 
     def to_buffers(self, state: Any) -> tuple[tuple[Any, ...], list[Buffer]]: ...
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> Any:
-        """Raises ValueError, TypeError, LookupError or AttributeError for what fits no state."""
+        """Raises ValueError, TypeError, LookupError or AttributeError for bytes that are no state."""
         ...
 
 
-class StoredRun(msgspec.Struct, frozen=True):
+class StoredSpan(msgspec.Struct, frozen=True):
     """A file of this model that was there at the start."""
 
     name: str
-    key: RunKey
+    key: SpanKey
 
 
 class _Unwritten(msgspec.Struct):
-    """A file on its way to the disk. `node` None: nobody needs it any more."""
+    """A file that is being written. `node` is None if nothing needs it any more."""
 
     job: Job
     node: Node | None
 
 
 class _File(msgspec.Struct):
-    """`node` None: it belongs to another model, and only counts."""
+    """`node` is None for a file of another model, which only counts."""
 
     file_bytes: int
     node: Node | None
 
 
 class PrefixStore:
-    """The files under `folder`, of all models at most `max_bytes`. Those of `model` are used: it names all that a state
-    depends on. Called by the engine's thread alone. A disk that fails costs what would have been on it."""
+    """The files under `folder`: at most `max_bytes` of all models, of which those of `model` are used. `model` names
+    all that a state depends on. Only the engine's thread calls it. If the disk fails, spans are not kept."""
 
     def __init__(self, folder: Path, model: str, max_bytes: int, states: StateBytes) -> None:
         self._model = model
@@ -82,28 +82,28 @@ class PrefixStore:
         self._max_backlog_bytes = MAX_BACKLOG_BYTES
         for part in (folder, self._folder):
             private_folder(part).chmod(FOLDER_MODE)
-        self._runs = self._scan(folder)
+        self._spans = self._scan(folder)
         self._writer = PrefixWriter()
 
     @property
     def nbytes(self) -> int:
         return self._nbytes
 
-    def stored(self) -> list[StoredRun]:
-        """The files of this model that were there at the start, each after the one that it stands on."""
-        return sorted(self._runs, key=lambda run: run.key.start)
+    def stored(self) -> list[StoredSpan]:
+        """Returns this model's files that were there at the start, each after its parent."""
+        return sorted(self._spans, key=lambda span: span.key.start)
 
-    def adopt(self, node: Node, run: StoredRun) -> None:
-        """Takes `node` for what is in the file."""
-        node.file = run.name
-        self._files[self._folder / run.name].node = node
+    def adopt(self, node: Node, span: StoredSpan) -> None:
+        """Connects a node with its file."""
+        node.file = span.name
+        self._files[self._folder / span.name].node = node
 
     def allow(self, more: int) -> None:
-        """What waits to be written is held in memory: at most so many bytes more than now."""
+        """Limits the bytes that wait in memory to `more` above what waits now."""
         self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
 
     def load(self, node: Node) -> Any:
-        """The state in the node's file, or None: a file that cannot be used is deleted."""
+        """Returns the state in the node's file. Deletes a file that cannot be used, and returns None."""
         if not node.file:
             return None
         try:
@@ -114,8 +114,7 @@ class PrefixStore:
             return None
 
     def save(self, path: list[Node]) -> None:
-        """Has the states of these runs written, each of which stands on the one before it, and marks their files as
-        used."""
+        """Queues the states of these nodes, each the parent of the next, and marks their files as just used."""
         now = time.time()
         for node in path:
             if not node.file:
@@ -128,7 +127,7 @@ class PrefixStore:
                     os.utime(file, (now, now))
 
     def settle(self) -> list[Node]:
-        """Takes in what has been written. Returns the nodes that have no state left anywhere."""
+        """Takes in what was written. Returns the nodes that have no state left in memory or on disk."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
             node = self._unwritten.pop(job.key.name).node
@@ -146,7 +145,7 @@ class PrefixStore:
         return [node for node in lost if node.state is None and not node.removed]
 
     def discard(self, nodes: list[Node]) -> None:
-        """Deletes the files of nodes that are gone."""
+        """Deletes the files of removed nodes."""
         for node in nodes:
             if node.file in self._unwritten:
                 self._unwritten[node.file].node = None  # `settle` deletes it
@@ -158,7 +157,7 @@ class PrefixStore:
         self._delete(self._folder / name)
 
     def rest(self, resting: bool) -> None:
-        """Tells when nothing is being computed: a good time to write."""
+        """Marks the beginning and end of a pause in computing, in which files are written."""
         self._writer.rest(resting)
 
     def close(self) -> None:
@@ -171,9 +170,9 @@ class PrefixStore:
             return
         if self._writer.backlog_bytes > self._max_backlog_bytes or time.monotonic() < self._not_before:
             return
-        key = RunKey(model=self._model, caller=node.caller, parent=parent.file, start=node.start, tokens=node.tokens)
+        key = SpanKey(model=self._model, caller=node.caller, parent=parent.file, start=node.start, tokens=node.tokens)
         name = key.name
-        if name in self._unwritten:  # begun for a node of this run that is gone
+        if name in self._unwritten:  # queued for a removed node of the same span
             self._unwritten[name].node = node
         else:
             layouts, buffers = self._states.to_buffers(node.state)
@@ -184,15 +183,15 @@ class PrefixStore:
         node.file = name
 
     def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """The layouts and the arrays of a file, or of what is about to be one."""
+        """Returns the layouts and arrays of a file, written or queued."""
         unwritten = self._unwritten.get(name)
         if unwritten is not None:
             return unwritten.job.layouts, unwritten.job.buffers
-        header, buffers = read_run(self._folder / name)
+        header, buffers = read_span(self._folder / name)
         return header.layouts, buffers
 
     def _shrink(self) -> list[Node]:
-        """Deletes files until the rest fits. Returns the nodes of this model that they were of."""
+        """Deletes files until the rest fits. Returns the nodes of this model that lost their file."""
         nodes: list[Node] = []
         while self._nbytes > self._max_bytes and self._files:
             path, file = next(iter(self._files.items()))
@@ -211,8 +210,8 @@ class PrefixStore:
         except OSError as exc:
             log.warning("A prefix file could not be deleted: %s", exc)
 
-    def _scan(self, folder: Path) -> list[StoredRun]:
-        """Takes stock of what is there, the least recently used first."""
+    def _scan(self, folder: Path) -> list[StoredSpan]:
+        """Counts what is there, the least recently used first."""
         found: list[tuple[float, int, Path]] = []
         for path, status in files_under(folder):
             if path.suffix == SUFFIX:
@@ -220,17 +219,17 @@ class PrefixStore:
             elif path.suffix == DRAFT_SUFFIX and status.st_mtime < time.time() - DRAFT_SECONDS:
                 with contextlib.suppress(OSError):
                     path.unlink()
-        runs: list[StoredRun] = []
+        spans: list[StoredSpan] = []
         for _, size, path in sorted(found):
             self._files[path] = _File(size, None)
             self._nbytes += size
             if path.parent == self._folder and (key := self._read_key(path)) is not None:
-                runs.append(StoredRun(path.name, key))
+                spans.append(StoredSpan(path.name, key))
         self._shrink()
-        return [run for run in runs if self._folder / run.name in self._files]
+        return [span for span in spans if self._folder / span.name in self._files]
 
-    def _read_key(self, path: Path) -> RunKey | None:
-        """What the file is for; one that is damaged or of another model is deleted."""
+    def _read_key(self, path: Path) -> SpanKey | None:
+        """Returns what the file is for. Deletes a file that is damaged or of another model."""
         try:
             key = read_header(path).key
         except (DamagedFile, OSError) as exc:

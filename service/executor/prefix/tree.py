@@ -1,7 +1,7 @@
-"""The prefix cache's index: which runs of tokens have a state, and how much of a prompt they cover. Knows no MLX.
+"""The prefix cache's index: which spans of tokens have a state, and how much of a prompt they cover.
 
-A `Node` is a run of tokens after all that its ancestors hold; siblings share what stands before them, so the state of
-a system prompt is kept once, whatever follows it. A node may begin inside its parent's run, where two prompts part.
+A `Node` is a span that follows those of its ancestors. Siblings share what comes before them, so the state of a system
+prompt is kept once. A node may begin inside its parent's span, where two prompts part.
 """
 
 from collections import OrderedDict
@@ -12,9 +12,9 @@ import msgspec
 
 
 class Node:
-    """The tokens `[start, end)` of some prompts. `state` is what the tokens added to the model's state, `nbytes` of it,
-    or None while it is not in memory. `file` names its copy that is on disk, or on its way there; empty while there is
-    none. `removed`: it is no longer in the tree. A root has no parent and no tokens."""
+    """The tokens `[start, end)` of some prompts. `state`, of `nbytes`, is what they added to the model's state; None
+    if it is not in memory. `file` names the copy that is on disk or about to be; empty if there is none. `removed`: no
+    longer in the tree. A root has no parent and no tokens."""
 
     __slots__ = (
         "caller",
@@ -48,11 +48,11 @@ class Node:
 
     @property
     def key(self) -> tuple[int, int]:
-        """Where it hangs on its parent: its place, and its first token."""
+        """Its place among its parent's children."""
         return self.start, self.tokens[0]
 
     def path(self) -> list["Node"]:
-        """From the first run to this one."""
+        """Returns the nodes from the first span to this one."""
         nodes: list[Node] = []
         node: Node | None = self
         while node is not None and node.parent is not None:
@@ -61,7 +61,7 @@ class Node:
         return nodes[::-1]
 
     def subtree(self) -> Iterator["Node"]:
-        """Itself first."""
+        """Yields this node first, then all below it."""
         nodes = [self]
         while nodes:
             node = nodes.pop()
@@ -70,9 +70,8 @@ class Node:
 
 
 class Match(msgspec.Struct, frozen=True):
-    """`length` tokens can be taken from the nodes up to `node`, the last of which may be used in part. `shared` tokens
-    are known, though where `length` is smaller no state is left that ends there. `diverges`: what is known goes on in
-    another way after `shared`."""
+    """`length` tokens can be taken from the nodes up to `node`, whose span may be used in part. `shared` tokens are
+    known; if `length` is smaller, no usable state ends there. `diverges`: the known tokens differ after `shared`."""
 
     node: Node
     length: int
@@ -81,9 +80,9 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class PrefixTree:
-    """Each run that has a state or a file, once. At most `max_bytes` of states are in memory; the least recently used
-    are dropped first, a run before the runs that it needs. `cuts_anywhere`: a state can be cut to any of its tokens;
-    else it is of use at its node's end alone."""
+    """Holds each span that has a state or a file once, and at most `max_bytes` of states in memory. The least recently
+    used are dropped first, a span before those that it needs. `cuts_anywhere`: a state can be cut to any of its tokens;
+    otherwise it is useful at its node's end alone."""
 
     def __init__(self, max_bytes: int, *, cuts_anywhere: bool) -> None:
         self.max_bytes = max_bytes
@@ -108,7 +107,7 @@ class PrefixTree:
         return root
 
     def find(self, caller: str, tokens: list[int], limit: int) -> Match:
-        """The longest usable prefix, of at most `limit` tokens."""
+        """Finds the longest usable prefix of at most `limit` tokens."""
         prompt = tuple(tokens)
         root = self.root(caller)
         best, shared, diverges = (root, 0), 0, False
@@ -127,7 +126,7 @@ class PrefixTree:
         return Match(best[0], best[1], shared, diverges)
 
     def add(self, parent: Node, start: int, tokens: tuple[int, ...], state: Any, nbytes: int) -> Node:
-        """Adds a run that is not known yet. Without room for it, it is dropped again by the next `shrink`."""
+        """Adds a span that is not known yet. The next `shrink` drops it again if there is no room."""
         node = Node(parent, start, tokens, parent.caller)
         parent.children.setdefault(node.key, []).append(node)
         if state is not None:
@@ -135,7 +134,7 @@ class PrefixTree:
         return node
 
     def fill(self, node: Node, state: Any, nbytes: int) -> None:
-        """Gives a node its state, in memory: a use of it, and of what it needs."""
+        """Puts a node's state into memory, and marks it as just used."""
         self.empty(node)
         node.state, node.nbytes = state, nbytes
         self.nbytes += nbytes
@@ -143,21 +142,20 @@ class PrefixTree:
         self.touch(node)
 
     def empty(self, node: Node) -> None:
-        """Takes a node's state out of memory."""
+        """Drops a node's state from memory."""
         if node.state is not None:
             self.nbytes -= node.nbytes
             node.state, node.nbytes = None, 0
             del self._used[node]
 
     def touch(self, node: Node) -> None:
-        """Marks a node and all that it needs as just used."""
+        """Marks a node and its ancestors as just used."""
         for used in reversed(node.path()):
             if used.state is not None:
                 self._used.move_to_end(used)
 
     def shrink(self) -> list[Node]:
-        """Drops states until the rest fits. Returns the nodes that are gone with them: those without a file, and what
-        stood on them."""
+        """Drops states until the rest fits. Returns the removed nodes: those without a file, and all below them."""
         removed: list[Node] = []
         while self.nbytes > self.max_bytes and self._used:
             node = next(iter(self._used))
@@ -167,7 +165,7 @@ class PrefixTree:
         return removed
 
     def remove(self, node: Node) -> list[Node]:
-        """Takes a node and what stands on it out of the tree, and returns them."""
+        """Removes a node and all below it, and returns them."""
         if node.removed or node.parent is None:
             return []
         siblings = node.parent.children[node.key]
@@ -182,7 +180,7 @@ class PrefixTree:
 
 
 def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """How many items, tokens or characters, both begin with."""
+    """Returns how many items both begin with."""
     if left == right:
         return len(left)
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

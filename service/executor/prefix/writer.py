@@ -1,4 +1,4 @@
-"""The thread that writes prefix files: it takes bytes, and never touches MLX."""
+"""The thread that writes prefix files. It takes bytes and never calls MLX."""
 
 import logging
 import threading
@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.executor.prefix.file import Buffer, RunKey, write_run
+from service.executor.prefix.file import Buffer, SpanKey, write_span
 
 log = logging.getLogger(__name__)
 
+# How long a file waits for the engine to rest before it is written beside the decoding.
 PATIENCE_SECONDS = 2.0
-"""How long a file waits for the engine to rest. Then it is written beside the decoding."""
 
+# How long the last files may take when the server stops.
 CLOSE_SECONDS = 8.0
-"""How long the last files may take when the server stops."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One file to be written."""
+    """One file to write, at the latest at `write_before` of the monotonic clock."""
 
     folder: Path
-    key: RunKey
+    key: SpanKey
     layouts: tuple[Any, ...]
     buffers: list[Buffer]
     write_before: float
@@ -35,14 +35,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(NamedTuple):
-    """`file_bytes` None: it could not be written."""
+    """`file_bytes` is None if the file could not be written."""
 
     job: Job
     file_bytes: int | None
 
 
 class PrefixWriter:
-    """Writes what is submitted, in order, one file at a time. All methods are called by the engine's thread."""
+    """Writes submitted files in order, one at a time. The engine's thread calls all methods."""
 
     def __init__(self) -> None:
         self.backlog_bytes = 0
@@ -64,7 +64,7 @@ class PrefixWriter:
             self._resting.clear()
 
     def written(self) -> list[Written]:
-        """What has been done since the last call."""
+        """Returns what was done since the last call."""
         done: list[Written] = []
         while True:
             try:
@@ -74,7 +74,7 @@ class PrefixWriter:
             self.backlog_bytes -= done[-1].job.nbytes
 
     def close(self) -> None:
-        """Writes what is left, and ends the thread."""
+        """Writes what is left and ends the thread."""
         self._resting.set()
         self._jobs.put(None)
         self._thread.join(CLOSE_SECONDS)
@@ -85,7 +85,7 @@ class PrefixWriter:
         while (job := self._jobs.get()) is not None:
             self._resting.wait(max(0.0, job.write_before - time.monotonic()))
             try:
-                size = write_run(job.folder, job.key, job.layouts, job.buffers)
+                size = write_span(job.folder, job.key, job.layouts, job.buffers)
             except OSError as exc:
                 log.warning("A prefix file could not be written: %s", exc)
                 size = None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.executor.prefix.cache import RUN_TOKENS, NoPrefixCache, PrefixCache
+from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
@@ -111,7 +111,7 @@ def on_disk(folder: Path) -> int:
 
 
 def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> None:
-    prompt = list(range(2 * RUN_TOKENS))
+    prompt = list(range(2 * SPAN_TOKENS))
     with opened(tmp_path) as cache:
         cache.rest(False)
         read(cache, prompt)
@@ -122,13 +122,13 @@ def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("again", [False, True], ids=["not known again", "known again"])
 def test_a_run_can_lose_what_it_stands_on_while_its_file_is_being_written(tmp_path: Path, again: bool) -> None:
-    first, both = list(range(RUN_TOKENS)), list(range(2 * RUN_TOKENS))
+    first, both = list(range(SPAN_TOKENS)), list(range(2 * SPAN_TOKENS))
     with opened(tmp_path) as cache:
         read(cache, first)
     (file,) = tmp_path.rglob("*.prefix")
     with opened(tmp_path) as cache:
         cache.rest(False)
-        assert read(cache, both) == RUN_TOKENS
+        assert read(cache, both) == SPAN_TOKENS
         file.write_bytes(b"damaged")
         cache.allow(-A_LOT)
         assert cache.find("", [*both, 1]).length == 0
@@ -168,7 +168,7 @@ def test_states_that_cannot_be_cut_are_of_use_where_messages_end(tmp_path: Path)
 
 
 def test_long_prompts_become_runs_that_are_shared(tmp_path: Path) -> None:
-    prompt = list(range(3 * RUN_TOKENS + 10))
+    prompt = list(range(3 * SPAN_TOKENS + 10))
     with opened(tmp_path) as cache:
         read(cache, prompt)
         assert cache.nbytes == BYTES_PER_TOKEN * len(prompt)
@@ -178,7 +178,7 @@ def test_long_prompts_become_runs_that_are_shared(tmp_path: Path) -> None:
 
 
 def test_a_restart_keeps_what_is_known(tmp_path: Path) -> None:
-    prompt = list(range(2 * RUN_TOKENS))
+    prompt = list(range(2 * SPAN_TOKENS))
     with opened(tmp_path) as cache:
         read(cache, prompt, "alice")
         read(cache, [*prompt[:700], *prompt[:9]], "alice")
@@ -204,7 +204,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_damaged_files_are_deleted_and_never_used(tmp_path: Path) -> None:
     """A hundred places in three files that stand on each other, a bit each, or the end cut off."""
-    prompt, chance = list(range(3 * RUN_TOKENS)), random.Random(5)  # noqa: S311
+    prompt, chance = list(range(3 * SPAN_TOKENS)), random.Random(5)  # noqa: S311
     for round_number in range(100):
         with opened(tmp_path) as cache:
             read(cache, prompt)
@@ -221,7 +221,7 @@ def test_damaged_files_are_deleted_and_never_used(tmp_path: Path) -> None:
         with opened(tmp_path) as cache:
             known = cache.find("", [*prompt, 1, 2, 3])
         assert (known.caches or []) == prompt[: known.length]
-        assert known.length in (0, RUN_TOKENS, 2 * RUN_TOKENS)
+        assert known.length in (0, SPAN_TOKENS, 2 * SPAN_TOKENS)
 
 
 def test_a_file_under_another_name_is_a_stranger(tmp_path: Path) -> None:
@@ -237,8 +237,8 @@ def test_a_file_under_another_name_is_a_stranger(tmp_path: Path) -> None:
 
 def test_a_run_without_the_run_before_it_is_deleted(tmp_path: Path) -> None:
     with opened(tmp_path) as cache:
-        read(cache, list(range(RUN_TOKENS)))
-        read(cache, list(range(RUN_TOKENS + 50)))
+        read(cache, list(range(SPAN_TOKENS)))
+        read(cache, list(range(SPAN_TOKENS + 50)))
     files = sorted(tmp_path.rglob("*.prefix"), key=lambda file: file.stat().st_size)
     files[-1].unlink()
     with opened(tmp_path) as cache:
@@ -282,20 +282,20 @@ def test_what_is_dropped_for_running_sequences_can_be_read_again() -> None:
 
 
 def test_a_prompt_is_kept_from_its_beginning_as_far_as_there_is_room() -> None:
-    prompt = list(range(3 * RUN_TOKENS))
+    prompt = list(range(3 * SPAN_TOKENS))
     cache = PrefixCache(TokenCaches(), A_LOT)
-    cache.allow(2 * RUN_TOKENS * BYTES_PER_TOKEN)
-    assert cache.keep("", prompt, prompt) == 2 * RUN_TOKENS
-    assert cache.find("", prompt).length == 2 * RUN_TOKENS
+    cache.allow(2 * SPAN_TOKENS * BYTES_PER_TOKEN)
+    assert cache.keep("", prompt, prompt) == 2 * SPAN_TOKENS
+    assert cache.find("", prompt).length == 2 * SPAN_TOKENS
     cache.allow(A_LOT)
-    assert cache.keep("", prompt, prompt) == RUN_TOKENS
+    assert cache.keep("", prompt, prompt) == SPAN_TOKENS
 
 
 def test_what_waits_to_be_written_takes_no_more_than_there_is_room_for(tmp_path: Path) -> None:
-    prompt = list(range(10 * RUN_TOKENS))
+    prompt = list(range(10 * SPAN_TOKENS))
     with opened(tmp_path) as cache:
         cache.rest(False)
-        cache.allow(RUN_TOKENS * BYTES_PER_TOKEN)
+        cache.allow(SPAN_TOKENS * BYTES_PER_TOKEN)
         read(cache, prompt)
     assert len(list(tmp_path.rglob("*.prefix"))) <= 2
 

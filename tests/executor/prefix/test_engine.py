@@ -11,7 +11,7 @@ import pytest
 
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
 from service.executor.loading.device_memory import measure_cache_cost, room_bytes
-from service.executor.prefix.cache import RUN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
@@ -259,7 +259,7 @@ def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_p
         held.append(mx.get_active_memory() - before)
     assert cost <= max(held) <= most
     assert 0 < prefixes.nbytes < cost / 2
-    assert harness.run([*prompt, 1]).use.cached_tokens >= RUN_TOKENS
+    assert harness.run([*prompt, 1]).use.cached_tokens >= SPAN_TOKENS
     harness.engine.close()
 
 
