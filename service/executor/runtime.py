@@ -104,8 +104,9 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
 
 def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally) -> Callable[[Sequence], Writer]:
     """What opens the writer of each sequence, in the forms that the model was trained on. `tally` counts its calls."""
-    from service.executor.output.choice_writer import ChoiceWriter, ReasoningSplitter
-    from service.executor.output.text import Vocabulary
+    from service.executor.output.choice_writer import ChoiceWriter
+    from service.executor.output.reasoning import ReasoningSplitter
+    from service.executor.output.vocabulary import Vocabulary
     from service.tool_calling import StreamParser
     from service.tool_calling.instructions import offered_tools
     from service.tool_calling.watch import CallWatch

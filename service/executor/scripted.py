@@ -22,7 +22,8 @@ from service.events import (
     ToolCallStarted,
 )
 from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
-from service.executor.output.text import HeldLogprobs, Scanner
+from service.executor.output.held_logprobs import HeldLogprobs
+from service.executor.output.string_finder import StringFinder
 from service.generation import GenerationRequest, TokenLogprob, TopLogprob, Usage
 from service.profile import ModelProfile
 
@@ -141,7 +142,7 @@ class _ChoiceWriter:
         self._choice = choice
         self._budget = request.max_tokens
         self._top = request.logprobs
-        self._stops = Scanner(request.stop)
+        self._stops = StringFinder(request.stop)
         self._logprobs = HeldLogprobs()
         self._end = ChoiceFinished(choice, "length" if self.ended else "stop")
 

@@ -1,7 +1,7 @@
-"""From the tokens of one answer to its events: detokenizer, reasoning split, stop strings, parser, in this order.
+"""Turns the tokens of one answer into events: detokenizer, reasoning, stop strings, parser, in this order.
 
-It runs on the engine's thread: while the next token is computed there is nothing else to do, and a stop string ends
-its sequence before another token is asked for.
+It runs on the engine's thread, which is idle while the next token is computed, so a stop string ends its sequence
+before another token is started.
 """
 
 from typing import Protocol
@@ -9,94 +9,39 @@ from typing import Protocol
 import msgspec
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallStarted
-from service.executor.output.text import Detokenizer, HeldLogprobs, Scanner, Vocabulary
+from service.executor.output.held_logprobs import HeldLogprobs
+from service.executor.output.reasoning import ReasoningSplitter
+from service.executor.output.string_finder import StringFinder
+from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import TokenLogprob, TopLogprob
 from service.tool_calling.calls import Counts
 from service.tool_calling.watch import CallWatch
 
 
-class ReasoningMarkers(msgspec.Struct, frozen=True):
-    """What the model writes around its reasoning, such as `<think>` and `</think>`."""
+class Detokenizer(Protocol):
+    """mlx-lm's `StreamingDetokenizer`."""
 
-    start: str
-    end: str
+    def add_token(self, token: int) -> None: ...
+    def finalize(self) -> None: ...
+    @property
+    def last_segment(self) -> str: ...
 
 
 class Parser(Protocol):
-    """Turns the visible text of one choice into events: text and tool calls. `done`: the one call that was wanted is
-    whole."""
+    """Turns the visible text of one choice into text and tool calls."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """True once the only call that was wanted is whole."""
+        ...
+
     @property
     def counts(self) -> Counts: ...
     def feed(self, text: str) -> list[Event]: ...
     def finish(self, *, truncated: bool) -> list[Event]:
-        """`truncated`: it was not the model that ended the text."""
+        """`truncated`: the model did not end the text itself."""
         ...
-
-
-class ReasoningSplitter:
-    """Parts reasoning from answer. Reasoning opens only where no answer has begun: a marker in the middle of an answer
-    is talk about markers. White space between the two belongs to neither."""
-
-    def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
-        self._markers = markers
-        self._end = Scanner([markers.end])
-        self._head = ""
-        self._answering = False
-        self._reasoned = False
-        self._reasoning_begun = False
-        self.inside = inside
-
-    @property
-    def undecided(self) -> bool:
-        """Text is held back that may become a marker that opens reasoning."""
-        return bool(self._head)
-
-    def feed(self, text: str) -> tuple[str, str]:
-        """More reasoning, and more of the answer."""
-        if self._answering:
-            return "", text
-        reasoning, answer = [], ""
-        while text:
-            if self.inside:
-                thought, text = self._read_reasoning(text)
-                reasoning.append(thought)
-            else:
-                answer, text = self._read_head(text)
-        return "".join(reasoning), answer
-
-    def finish(self) -> tuple[str, str]:
-        head, self._head = self._head, ""
-        return self._end.finish(), head if not self._reasoned else head.lstrip()
-
-    def _read_reasoning(self, text: str) -> tuple[str, str]:
-        if not self._reasoning_begun:
-            text = text.lstrip("\r\n")
-            self._reasoning_begun = bool(text)
-        thought, rest = self._end.feed(text)
-        if self._end.found is not None:
-            self._end.found = None
-            self.inside = self._reasoning_begun = False
-            self._reasoned = True
-        return thought, rest
-
-    def _read_head(self, text: str) -> tuple[str, str]:
-        """The beginning of an answer, or the marker that opens reasoning, or too little to tell (held back)."""
-        head = self._head + text
-        body = head.lstrip()
-        if body.startswith(self._markers.start):
-            self._head = ""
-            self.inside = True
-            return "", body[len(self._markers.start) :]
-        if self._markers.start.startswith(body):
-            self._head = head
-            return "", ""
-        self._head = ""
-        self._answering = True
-        return body if self._reasoned else head, ""
 
 
 class ChoiceWriter:
@@ -120,7 +65,7 @@ class ChoiceWriter:
         self._detokenizer = detokenizer
         self._vocabulary = vocabulary
         self._parser = parser
-        self._stops = Scanner(stop) if stop else None
+        self._stops = StringFinder(stop) if stop else None
         self._reasoning = reasoning
         self._watch = watch
         self._calls = 0
@@ -143,7 +88,7 @@ class ChoiceWriter:
         if token.chances is not None and self._vocabulary is not None:
             self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
         events = self._events(thought, visible, last=False)
-        if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # a format with channels
+        if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # the parser reads channels
             self.reasoning_tokens += 1
         return events
 

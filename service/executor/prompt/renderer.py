@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
-from service.executor.output.choice_writer import ReasoningMarkers
+from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.call_style import PROBE, find_call_style
 from service.executor.prompt.hf_messages import (
     CallStyle,

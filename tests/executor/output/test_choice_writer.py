@@ -1,8 +1,9 @@
 import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
-from service.executor.output.choice_writer import ChoiceWriter, Parser, ReasoningMarkers, ReasoningSplitter
-from service.executor.output.text import Vocabulary
+from service.executor.output.choice_writer import ChoiceWriter, Parser
+from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
+from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import Tool
 from service.tallies import CallTally

@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from service.executor.output.text import Scanner, Vocabulary
+from service.executor.output.string_finder import StringFinder
+from service.executor.output.vocabulary import Vocabulary
 from service.tool_calling.families import deepseek, mistral
 
 
 def scan(strings: list[str], pieces: list[str]) -> tuple[str, str | None]:
     """What a scanner passes on of a text in pieces, up to what it finds."""
-    scanner = Scanner(strings)
+    scanner = StringFinder(strings)
     released = ""
     for piece in pieces:
         released += scanner.feed(piece)[0]
@@ -46,7 +47,7 @@ def test_finds_the_same_at_every_cut(strings: list[str], text: str, expected: st
 
 
 def test_holds_back_only_what_may_still_match() -> None:
-    scanner = Scanner(["<end>"])
+    scanner = StringFinder(["<end>"])
     assert [scanner.feed(piece) for piece in ("a <", "b <e", "n", "x")] == [
         ("a ", ""),
         ("<b ", ""),
@@ -57,11 +58,11 @@ def test_holds_back_only_what_may_still_match() -> None:
 
 
 def test_gives_back_what_stands_behind_a_match() -> None:
-    assert Scanner(["</think>"]).feed("so</think>Yes") == ("so", "Yes")
+    assert StringFinder(["</think>"]).feed("so</think>Yes") == ("so", "Yes")
 
 
 def test_what_was_given_back_begins_no_match() -> None:
-    scanner = Scanner(["STOP"])
+    scanner = StringFinder(["STOP"])
     assert scanner.feed("ST") == ("", "")
     assert scanner.finish() == "ST"
     assert scanner.feed("OP, STOP") == ("OP, ", "")

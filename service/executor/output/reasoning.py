@@ -1,0 +1,74 @@
+"""Separates reasoning from the answer."""
+
+import msgspec
+
+from service.executor.output.string_finder import StringFinder
+
+
+class ReasoningMarkers(msgspec.Struct, frozen=True):
+    """The strings around a model's reasoning, such as `<think>` and `</think>`."""
+
+    start: str
+    end: str
+
+
+class ReasoningSplitter:
+    """Reasoning opens only before the answer begins: a marker inside an answer is text about markers. White space
+    between the two belongs to neither. `inside`: the text is in reasoning now."""
+
+    def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
+        self._markers = markers
+        self._end = StringFinder([markers.end])
+        self._head = ""
+        self._answering = False
+        self._reasoned = False
+        self._reasoning_begun = False
+        self.inside = inside
+
+    @property
+    def undecided(self) -> bool:
+        """True while text is held back that may become the opening marker."""
+        return bool(self._head)
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Returns more of the reasoning, and more of the answer."""
+        if self._answering:
+            return "", text
+        reasoning, answer = [], ""
+        while text:
+            if self.inside:
+                thought, text = self._read_reasoning(text)
+                reasoning.append(thought)
+            else:
+                answer, text = self._read_head(text)
+        return "".join(reasoning), answer
+
+    def finish(self) -> tuple[str, str]:
+        head, self._head = self._head, ""
+        return self._end.finish(), head if not self._reasoned else head.lstrip()
+
+    def _read_reasoning(self, text: str) -> tuple[str, str]:
+        if not self._reasoning_begun:
+            text = text.lstrip("\r\n")
+            self._reasoning_begun = bool(text)
+        thought, rest = self._end.feed(text)
+        if self._end.found is not None:
+            self._end.found = None
+            self.inside = self._reasoning_begun = False
+            self._reasoned = True
+        return thought, rest
+
+    def _read_head(self, text: str) -> tuple[str, str]:
+        """Returns more of the answer, and the text behind an opening marker. Holds back what may become a marker."""
+        head = self._head + text
+        body = head.lstrip()
+        if body.startswith(self._markers.start):
+            self._head = ""
+            self.inside = True
+            return "", body[len(self._markers.start) :]
+        if self._markers.start.startswith(body):
+            self._head = head
+            return "", ""
+        self._head = ""
+        self._answering = True
+        return body if self._reasoned else head, ""
