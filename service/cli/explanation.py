@@ -42,7 +42,7 @@ def explain_requests(
 
 def _by_token(a: GenerationRequest, b: GenerationRequest, settings: Settings) -> str:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that PyTorch is missing; nothing here needs it
-    from service.executor.prompt.tokens import load_renderer
+    from service.executor.prompt.renderer import load_renderer
 
     folder = find_local_model(settings.model, settings.home)
     if folder is None or not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Where the messages of a prompt end, found without knowing its template: by what stays the same when others change."""
+"""Finds where the messages of a prompt end without knowing its template: by what stays equal when messages change."""
 
 import msgspec
 
@@ -8,14 +8,13 @@ from service.executor.scheduling.messages import Prompt
 from service.executor.scheduling.protocols import Renderer
 from service.generation import GenerationRequest, Message
 
+# It begins like no real message, so the tokens differ from where its text begins.
 OTHER = Message(role="user", content="zq7 other")
-"""Begins like no real message, so that the tokens part where its text begins."""
 
 
 class SegmentingRenderer:
-    """Marks in each prompt of `inner` the places where other prompts will part from it: for models whose state cannot
-    be cut back to them, and has to be kept there. `plain` renders the prompts that are compared; each costs about what
-    the prompt itself costs."""
+    """Adds to each prompt of `inner` the boundaries where other prompts will differ, for models whose state cannot be
+    cut back to them. `plain` renders three more prompts to compare, each of which costs as much as the prompt."""
 
     def __init__(self, inner: Renderer, plain: Renderer) -> None:
         self._inner = inner
@@ -30,7 +29,7 @@ class SegmentingRenderer:
         return self._inner.count(request)
 
     def _shared(self, prompt: Prompt, messages: tuple[Message, ...], request: GenerationRequest) -> int:
-        """How many tokens the prompt shares with that of other messages; 0 where the template refuses those."""
+        """Returns how many tokens the prompt shares with that of `messages`; 0 if the template refuses those."""
         try:
             other = self._plain.render(msgspec.structs.replace(request, messages=messages))
         except ServiceError:
@@ -39,8 +38,8 @@ class SegmentingRenderer:
 
 
 def variations(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """What other requests of the same client will send: another question under the same system prompt and tools;
-    another last message; and the next turn, where templates leave out what was thought before."""
+    """Returns what the same client may send next: another question under the same system prompt, the next turn (where
+    templates leave out earlier reasoning), and another last message."""
     system = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     answer = Message(role="assistant", content=OTHER.content)
     others = [(*messages[:system], OTHER), (*messages, answer, OTHER)]

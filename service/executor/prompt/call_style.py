@@ -1,4 +1,4 @@
-"""Finds out how a chat template wants calls, by asking it: what does not come out of it is lost to the model."""
+"""Finds out how a chat template wants tool calls: renders a probe in each style, and looks for it in the output."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,18 +8,18 @@ import msgspec
 from service.executor.prompt.hf_messages import CallStyle, HfMessage, with_tools
 from service.generation import Message, ToolCall
 
+# No template contains this by itself.
 PROBE = "zq7 probe"
-"""What no template says by itself."""
 
+# Where templates look for earlier reasoning: most of them, gpt-oss, some new ones.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""Where templates look for what was thought before: most, gpt-oss, some new ones."""
 
+# True if the template's output contains the probe; False also if the template refuses.
 Shows = Callable[[list[HfMessage]], bool]
-"""Whether the probe comes out of the template, which may refuse."""
 
 
 def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
-    """Every question is asked in the style found until then. Where no style shows the probe, nothing changes."""
+    """Each question is asked in the style found so far. If no style shows the probe, the style stays as it is."""
     style = CallStyle(indexed_ids=indexed_ids)
     style = _first(shows, _calls(PROBE), _styles(style, text_arguments=(False, True)))
     style = _first(shows, _calls("b", PROBE), _styles(style, single_calls=(False, True)))
@@ -28,7 +28,7 @@ def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
     style = _first(shows, both, _styles(style, text_in_reasoning=(False, True)))
     said = _calls("b", content=PROBE)
     apart = msgspec.structs.replace(style, text_apart=True)
-    # Later turns may have to alternate, and a turn more is one too many.
+    # A template may insist on alternating turns only once later turns follow.
     continued = [*said, Message(role="assistant", content="d"), Message(role="user", content="e")]
     if not shows(with_tools(said, style)) and shows(with_tools(continued, apart)):
         return apart
@@ -40,12 +40,12 @@ def _first(shows: Shows, messages: Sequence[Message], styles: Sequence[CallStyle
 
 
 def _styles(style: CallStyle, **choices: Sequence[bool | str]) -> list[CallStyle]:
-    """The same style with each choice for one of its fields."""
+    """Returns the style with each choice for one of its fields."""
     return [msgspec.structs.replace(style, **{field: value}) for field, values in choices.items() for value in values]
 
 
 def _calls(*arguments: str, content: str = "", reasoning: str = "") -> list[Message]:
-    """A conversation in which a tool was called with each of `arguments`."""
+    """Returns a conversation in which a tool was called with each of `arguments`."""
     calls = tuple(ToolCall(f"call{i:05d}", "f", json.dumps({"b": argument})) for i, argument in enumerate(arguments))
     turn = Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
     results = (Message(role="tool", content="r", tool_call_id=call.id) for call in calls)

@@ -1,4 +1,4 @@
-"""Grammars compiled for the model's tokenizer, ahead of the generation that they constrain."""
+"""Compiles the grammar of an answer for the model's tokenizer, before the answer is generated."""
 
 import logging
 import re
@@ -22,18 +22,18 @@ from service.tool_calling.grammar import (
 
 log = logging.getLogger(__name__)
 
+# An agent repeats the same few grammars; one for a large set of tools takes about 10 ms and a few MB.
 KEPT_GRAMMARS = 64
-"""An agent sends the same few over and over; one of a large set of tools takes some 10 ms and a few MB."""
 
 _PLACE = re.compile(r"^at \d+\(\d+\): |\n +\d+ \|.*", re.DOTALL)
 
 
 class GrammarError(ValueError):
-    """llguidance refuses a grammar; the message is what it says."""
+    """llguidance refuses a grammar. The message is its reason."""
 
 
 class GrammarCompiler:
-    """Compiles for one tokenizer, and remembers. Without a tokenizer, nothing can be compiled."""
+    """Compiles for one tokenizer, and keeps the latest grammars. Raises `GrammarError` without a tokenizer."""
 
     def __init__(self, tokenizer: LLTokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -46,7 +46,7 @@ class GrammarCompiler:
         return self._tokenizer
 
     def spell(self, text: str) -> list[str | int]:
-        """Text, and the ids of the special tokens in it: only as such can they be written."""
+        """Splits text into plain text and the ids of special tokens, which a grammar must name by id."""
         pieces: list[str | int] = []
         plain: list[int] = []
         for token in [*self.tokenizer.tokenize_str(text, parse_special=True), None]:
@@ -61,7 +61,7 @@ class GrammarCompiler:
         return pieces
 
     def _compile(self, grammar: str) -> LLMatcher:
-        """A matcher at the grammar's beginning, to be copied for each use. Raises `GrammarError`."""
+        """Returns a matcher at the grammar's beginning, which each use copies. Raises `GrammarError`."""
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(_PLACE.sub("", matcher.get_error()).strip())
@@ -69,9 +69,9 @@ class GrammarCompiler:
 
 
 def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
-    """llguidance's view of mlx-lm's `TokenizerWrapper`; None for the few that are not of the tokenizers library. It
-    takes a second or more, in which no other thread runs: to be called while the model loads. `logits` is how many
-    token ids the model scores: models pad their vocabulary, and some tokenizers know more tokens than their model."""
+    """Converts mlx-lm's `TokenizerWrapper`; returns None for the few that the tokenizers library did not make. Blocks
+    all threads for a second or more, so it is called while the model loads. `logits` is the number of token ids that
+    the model scores, which may be more or fewer than the tokenizer has."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -87,7 +87,7 @@ def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
 
 
 class Prompts(Protocol):
-    """What is needed of a `PromptRenderer`."""
+    """The part of `PromptRenderer` that a grammar depends on."""
 
     @property
     def knows_tools(self) -> bool: ...
@@ -99,14 +99,15 @@ class Prompts(Protocol):
 
 
 class ConstrainingRenderer:
-    """The `Renderer` that also compiles what the request promises of its answer, while it can still be refused."""
+    """The `Renderer` that also compiles the form of the answer, so that a bad schema is refused before the answer
+    begins."""
 
     def __init__(self, prompts: Prompts, compiler: GrammarCompiler) -> None:
         self._prompts = prompts
         self._compiler = compiler
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `BadRequest` also for a schema that cannot be enforced."""
+        """Raises `BadRequest` for a schema that cannot be enforced, too."""
         prompt = self._prompts.render(request)
         if not is_constrained(request):
             return prompt
@@ -123,13 +124,12 @@ class ConstrainingRenderer:
         return self._prompts.count(request)
 
     def _asked(self, request: GenerationRequest) -> GenerationRequest:
-        """A model that was taught to call by the prompt alone does not know when to stop: where it must call, it calls
-        once."""
+        # A model that learned to call from the prompt alone does not know when to stop: if it must call, it calls once.
         single = request.tool_choice.mode == "required" and not self._prompts.knows_tools
         return msgspec.structs.replace(request, parallel_tool_calls=False) if single else request
 
     def _refusal(self, request: GenerationRequest, reason: ValueError) -> BadRequest:
-        """Names the schema at fault, where it is one."""
+        """Makes the error, which names the schema that cannot be compiled if there is one."""
         for param, schema in required_schemas(request).items():
             try:
                 self._compiler.compile(schema_grammar(schema))
@@ -140,7 +140,7 @@ class ConstrainingRenderer:
 
 
 def _after(prefill: str, matcher: LLMatcher, tokenizer: LLTokenizer) -> LLMatcher:
-    """The matcher after the beginning of the answer that the request gives."""
+    """Returns the matcher behind the beginning of the answer that the request gave."""
     if not prefill:
         return matcher
     begun = matcher.deep_copy()

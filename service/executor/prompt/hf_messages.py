@@ -1,5 +1,5 @@
-"""Conversations as chat templates read them: the dicts that transformers documents, and text where a template knows no
-tools."""
+"""Conversations in the dicts that transformers documents for chat templates; tools as text for templates without
+them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,12 +14,12 @@ HfMessage = dict[str, Any]
 
 
 class CallStyle(msgspec.Struct, frozen=True):
-    """How a template wants calls. `text_arguments`: as their JSON text, where most want an object. `indexed_ids`: ids
-    that tell the tool and the place of the call, as Kimi K2 was trained on; elsewhere an id is only a name.
+    """How a template wants calls. `text_arguments`: arguments as JSON text instead of an object. `indexed_ids`: ids that
+    contain the tool and the call's index, as Kimi K2 was trained on.
 
-    `single_calls`: one call a turn; others are refused (Llama 3) or never shown (gpt-oss). `text_apart`: text beside a
-    call would not be shown, and has a turn of its own. `reasoning_field` is where reasoning is looked for, and
-    `text_in_reasoning`: it cannot stand beside text in a turn that calls.
+    `single_calls`: one call a turn; more are refused (Llama 3) or not shown (gpt-oss). `text_apart`: text beside a call
+    is not shown, so it gets a turn of its own. `reasoning_field` names the field of reasoning. `text_in_reasoning`: a
+    turn that calls shows either text or reasoning, so the text moves into the reasoning.
     """
 
     text_arguments: bool = False
@@ -31,13 +31,13 @@ class CallStyle(msgspec.Struct, frozen=True):
 
 
 def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
-    """For templates that know tools. A result names its function, which some templates print."""
+    """Converts messages for templates with tools. A result names its function, which some templates print."""
     calls = _Calls(style)
     return [calls.to_hf(message) for message in _turns(messages, style)]
 
 
 def without_tools(request: GenerationRequest) -> list[HfMessage]:
-    """For templates that know no tools: definitions, calls and results as text of the roles that there are."""
+    """Converts messages for templates without tools: definitions, calls and results become text."""
     calls = _Calls(CallStyle())
     messages: list[HfMessage] = []
     for message in request.messages:
@@ -64,7 +64,7 @@ def to_hf_tool(tool: Tool) -> dict[str, Any]:
 
 
 def plain_chat(messages: list[HfMessage]) -> str:
-    """For base models, which have no chat template: turns marked by their role, as a transcript to go on with."""
+    """Writes a transcript with roles, for base models, which have no chat template."""
     turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
     return "\n\n".join([*turns, "Assistant:"])
 
@@ -78,7 +78,7 @@ def join(first: str, second: str) -> str:
 
 
 def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
-    """The messages, those with calls as the template can show them."""
+    """Yields the messages; turns with calls are rearranged as the template shows them."""
     start = 0
     while start < len(messages):
         turn = messages[start]
@@ -93,7 +93,7 @@ def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
 
 
 def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Iterator[Message]:
-    """A turn with calls, and their results."""
+    """Yields a turn with calls, and their results."""
     if turn.content and style.text_apart:
         yield msgspec.structs.replace(turn, tool_calls=())
         turn = msgspec.structs.replace(turn, content="", reasoning="")
@@ -115,7 +115,7 @@ def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Ite
 
 
 class _Calls:
-    """Goes through a conversation once, and remembers the calls that results will answer."""
+    """Converts a conversation in order, and remembers the calls that later results answer."""
 
     def __init__(self, style: CallStyle) -> None:
         self._style = style
@@ -150,7 +150,7 @@ class _Calls:
 
 
 def _object(arguments: str) -> Any:
-    """Arguments as an object, which templates iterate or print as JSON; text that is none is passed on as it is."""
+    """Decodes arguments to an object, which templates iterate or print as JSON; returns other text unchanged."""
     try:
         decoded = msgspec.json.decode(arguments or "{}")
     except (msgspec.DecodeError, RecursionError):

@@ -1,10 +1,11 @@
-"""From a request to the tokens that the model reads, by the model's own chat template.
+"""Renders requests with the model's own chat template, in transformers' sandbox.
 
-The template runs in transformers' sandbox. Text of messages and tools never becomes control tokens: `<|im_end|>` in a
-user's message is spelled out, so that nobody writes another's turn.
+Text of messages and tools never becomes control tokens: `<|im_end|>` in a user's message is spelled out, so it cannot
+end the turn.
 """
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
+from service.executor.loading.model import PASSIVE_TOKENIZER
 from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.call_style import PROBE, find_call_style
 from service.executor.prompt.hf_messages import (
@@ -32,11 +34,20 @@ from service.tool_calling import FAMILIES, detect_family
 from service.tool_calling.grammar import Thought
 from service.tool_calling.instructions import FAMILY, offered_tools
 
+# How many tokens at the end of a prompt may open a reasoning block.
 TAIL_TOKENS = 16
-"""How far from the end of a prompt an opened reasoning block is looked for."""
 
+# Argument names that transformers takes itself, so that they would not reach the template, or would replace it.
 OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
-"""Names in a template's arguments that would not reach the template, or would replace it."""
+
+
+def load_renderer(path: Path, context_length: int) -> "PromptRenderer":
+    """Loads the renderer of a model folder without its model. Raises what mlx-lm and transformers raise for files that
+    they cannot read."""
+    from mlx_lm import utils
+
+    load: Any = utils.load_tokenizer
+    return PromptRenderer(load(path, PASSIVE_TOKENIZER), context_length=context_length)
 
 
 class PromptRenderer:
@@ -45,7 +56,7 @@ class PromptRenderer:
     def __init__(self, tokenizer: Any, *, context_length: int) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
-        # A renderer in Python, which some models have in place of a template, takes no further arguments.
+        # Some models have a renderer in Python instead of a template; it takes no further arguments.
         self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
         template = tokenizer.get_chat_template() if self._has_template else ""
         self.knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
@@ -64,13 +75,13 @@ class PromptRenderer:
 
     @property
     def tool_family(self) -> str | None:
-        """The format of tool calls that the model is taught, by its template or by us; None is not known."""
+        """The format of tool calls that the template or our instructions teach; None if it is unknown."""
         if not self.knows_tools:
             return FAMILY
         return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
-        """The reasoning that the model may write before its answer."""
+        """Returns the form of the reasoning that the model may write before its answer, None if there is none."""
         family = FAMILIES.get(self.tool_family or "")
         if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
@@ -80,7 +91,7 @@ class PromptRenderer:
         return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `BadRequest` for what the template refuses, and `ContextLengthExceeded`."""
+        """Raises `BadRequest` if the template refuses the messages, and `ContextLengthExceeded`."""
         excess = self._excess(request)
         if excess is not None:
             raise ContextLengthExceeded(excess, self._context_length, estimated=True)
@@ -90,12 +101,12 @@ class PromptRenderer:
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """The prompt's length in tokens, also where it does not fit; where it is far too long, an estimate."""
+        """Returns the prompt's length in tokens, whether it fits or not; an estimate if it is far too long."""
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
     def _excess(self, request: GenerationRequest) -> int | None:
-        """About how many tokens it has, where its texts alone are certainly too long."""
+        """Returns about how many tokens the prompt has if its texts alone are certainly too long, else None."""
         end = self.reasoning.end if self.reasoning else ""
         texts = [_shown(message, end) for message in request.messages]
         texts += [msgspec.json.encode(tool).decode() for tool in offered_tools(request)]
@@ -125,8 +136,8 @@ class PromptRenderer:
         return Prompt(tokens, self._opens_reasoning(tokens))
 
     def _continued(self, messages: list[HfMessage], content: str, arguments: dict[str, Any]) -> Prompt:
-        """A prompt that ends inside of the last message. Where the template cannot leave it open, it stands behind what
-        the template begins an answer with, after reasoning if that begins with it."""
+        """Makes a prompt that ends inside the last message. If the template cannot leave a message open, `content`
+        follows what begins an answer, behind closed reasoning if the template opens it."""
         if self._has_template:
             try:
                 return Prompt(self._render(messages, {**arguments, "continue_final_message": True}), prefill=content)
@@ -168,9 +179,9 @@ class PromptRenderer:
         return list(self._tokenizer.apply_chat_template(messages, **arguments))
 
     def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """System messages stay where they are if the template shows them there. Else those at the front become one, and
-        later ones speak as the user, in the same place, joined with the user's own turn because such templates want
-        turns to alternate."""
+        """Keeps system messages in place if the template shows them there. Otherwise joins those at the front, and
+        turns later ones into user messages, joined with the user's own because such templates want roles to
+        alternate."""
         if self._keeps_first_system and self._keeps_later_system:
             return messages
         fitted: list[HfMessage] = []
@@ -185,7 +196,7 @@ class PromptRenderer:
         return fitted
 
     def _shows(self, messages: list[HfMessage]) -> bool:
-        """Whether the probe's text comes out of the template."""
+        """Returns whether the template's output contains the probe."""
         if not self._tokenizer.has_chat_template:
             return True
         try:
@@ -201,13 +212,13 @@ class PromptRenderer:
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
-    """The last message, where it is the beginning of the answer and not a turn of its own."""
+    """Returns the last message if it begins the answer, else None."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 
 
 def _shown(message: Message, reasoning_end: str) -> str:
-    """Templates leave out what an assistant thought in earlier turns."""
+    """Returns the text of a message without reasoning, which templates leave out of earlier turns."""
     arguments = "".join(call.arguments for call in message.tool_calls)
     content = message.content
     if message.role == "assistant" and reasoning_end:

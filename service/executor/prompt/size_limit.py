@@ -1,22 +1,23 @@
-"""How long a prompt is that cannot fit, found out without reading all of it.
+"""Estimates the length of a prompt that cannot fit, without tokenizing all of it.
 
-A tokenizer reads about a megabyte in a second, one prompt after another: a body of the largest size would keep every
-other request from its prompt for a minute, only to be refused.
+A tokenizer reads about a megabyte a second, one prompt at a time: a body of the largest size would block all other
+requests for a minute, only to be refused.
 """
 
 from collections.abc import Callable, Iterable
 
+# Text with at most this many characters per token of the context may fit, and is not estimated.
 CHARACTERS_PER_TOKEN = 8
-"""Text in no more characters than this for each token of the context is not looked at: it may well fit."""
 
 CHUNK_CHARACTERS = 16_384
+
+# A word that is cut at the end of a chunk has a few tokens more than the whole word.
 CHUNK_SLACK_TOKENS = 16
-"""A word that is cut where a chunk ends has a few tokens more than a whole one."""
 
 
 def estimate_excess(texts: Iterable[str], encode: Callable[[str], list[int]], context_length: int) -> int | None:
-    """About how many tokens `texts` have, where that is more than `context_length`; None where it is not, or where
-    only reading everything would tell. Reads little more than what would fit."""
+    """Returns about how many tokens `texts` have if that is certainly more than `context_length`, else None. Tokenizes
+    little more than what would fit."""
     text = "\n".join(texts)
     if len(text) <= CHARACTERS_PER_TOKEN * context_length:
         return None

@@ -6,8 +6,7 @@ import pytest
 
 from service.executor.prefix.tree import common_length
 from service.executor.prompt.boundaries import SegmentingRenderer
-from service.executor.prompt.renderer import PromptRenderer
-from service.executor.prompt.tokens import load_renderer
+from service.executor.prompt.renderer import PromptRenderer, load_renderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall
 
 pytestmark = pytest.mark.model
