@@ -10,7 +10,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.engine.batch import Batch
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.solo import Solo
-from service.executor.loading.device_memory import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
+from service.executor.loading.device import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token

@@ -1,0 +1,6 @@
+"""Loads a model folder, and measures what it costs.
+
+`model.py`: weights and tokenizer into memory. `cache_kinds.py`: what can be done with a model's state. `cache_cost.py`:
+bytes of KV state for given lengths. `free_memory.py`: what the system has left. `device.py`: MLX's limits, and what
+can still be allocated.
+"""

@@ -1,4 +1,4 @@
-"""Loads a model folder into memory, on the thread that will run it. Nothing is fetched, no code of the model is run."""
+"""Loads a model folder on the thread that will run it. Fetches nothing, and runs no code of the model."""
 
 import importlib
 import logging
@@ -8,33 +8,34 @@ from typing import Any, Protocol
 
 import msgspec
 
-from service.executor.loading.memory import free_memory_bytes
+from service.executor.loading.free_memory import free_memory_bytes
 from service.models.blas import load_openblas
 
 log = logging.getLogger(__name__)
 
+# The share of free memory that dense weights may take; the rest is for KV state and other programs.
 MEMORY_SHARE = 0.6
-"""Of the free memory, the most that dense weights may take: the rest is for KV state and everybody else."""
 
 PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
 
 
 class Division(Protocol):
-    """How a model is divided among several processes, each of which keeps one of `parts`."""
+    """Divides a model among processes. Loading does not depend on `distributed`, which implements it."""
 
     @property
     def parts(self) -> int: ...
     def agree(self, here: bool) -> bool:
-        """Whether it holds in all of them."""
+        """Returns True if `here` is true in all processes."""
         ...
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Leaves this process's part, in memory. Nothing of the model has been read before."""
+        """Cuts a lazy model to this process's part, and reads that into memory."""
         ...
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` and `tokenizer` (a `TokenizerWrapper`) are mlx-lm's. `logits` is how many token ids the model scores."""
+    """mlx-lm's `model` and `tokenizer` (a `TokenizerWrapper`). `logits` is the number of token ids that the model
+    scores."""
 
     model: Any
     tokenizer: Any
@@ -43,11 +44,12 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None) -> LoadedModel:
-    """With a `division`, its part alone. Raises what mlx-lm and transformers raise for files that they cannot read."""
+    """Loads the whole model, or this process's part. Raises what mlx-lm and transformers raise for files that they
+    cannot read."""
     prepare_libraries()
     import mlx.core as mx
 
-    from service.executor.loading.device_memory import set_memory_limits
+    from service.executor.loading.device import set_memory_limits
 
     set_memory_limits()
     mlx_lm_utils: Any = importlib.import_module("mlx_lm.utils")
@@ -67,17 +69,18 @@ def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division
 
 
 def prepare_libraries() -> None:
-    """Before the first import of MLX and transformers."""
+    """Must run before the first import of MLX and transformers."""
     report = load_openblas()
     if report.detail:
         log.log(logging.INFO if report.active else logging.WARNING, "%s", report.detail)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that PyTorch is missing; MLX needs none
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing
 
 
 def _dense_on_cpu(model: Any, division: Division | None) -> Any:
-    """MLX's CPU kernels for quantized and half-precision weights are not optimised: on two AVX-512 cores, dense f32
-    with OpenBLAS decodes 80 times faster than 4-bit weights with f16 scales. What is to be divided is expanded before:
-    mlx-lm expands none of the layers that it has divided. Nothing is computed for that yet."""
+    """Expands weights to f32 if memory allows. A model to be divided is still lazy here, and must be expanded first:
+    mlx-lm expands no layers that it has divided."""
+    # MLX's CPU kernels for quantized and half-precision weights are not optimised: on two AVX-512 cores, dense f32 with
+    # OpenBLAS decodes 80 times faster than 4-bit weights with f16 scales.
     import mlx.core as mx
     from mlx.utils import tree_flatten
 

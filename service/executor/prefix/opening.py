@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx_lm
 from mlx.utils import tree_flatten
 
-from service.executor.loading.device_memory import room_bytes
+from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore

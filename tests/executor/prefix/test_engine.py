@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
-from service.executor.loading.device_memory import measure_cache_cost, room_bytes
+from service.executor.loading.device import measure_cache_cost, room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore

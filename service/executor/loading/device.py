@@ -1,4 +1,4 @@
-"""MLX's side of memory: limits, what a model's KV state costs, and what is left. Runs on the thread that owns MLX."""
+"""MLX's memory: limits, the cost of KV state, and what is left. Runs on the thread that owns MLX."""
 
 import logging
 import os
@@ -8,20 +8,21 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
-from service.executor.loading.memory import CacheCost, LayerCost, free_memory_bytes
+from service.executor.loading.cache_cost import CacheCost, LayerCost
+from service.executor.loading.free_memory import free_memory_bytes
 
 log = logging.getLogger(__name__)
 
+# The share of the device's memory that MLX may keep in freed buffers; without a limit it keeps all of them.
 BUFFER_SHARE = 0.05
-"""Of the device's memory, the most that MLX may keep of freed buffers to use again: without a limit it keeps all."""
 
+# The share of free memory that KV state may take: while a batch grows, one layer of it exists twice.
 KV_SHARE = 0.9
-"""Of what is free, the most that KV state may take. While a batch grows, a layer of it is there twice."""
 
 
 def set_memory_limits() -> None:
-    """Keeps the model's weights in the GPU's memory, where the system would page them out between requests, and bounds
-    what MLX keeps for later."""
+    """Limits MLX's freed buffers, and keeps the weights in a GPU's memory, which the system would otherwise page out
+    between requests."""
     info = mx.device_info()
     total = int(info.get("memory_size", 0)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     mx.set_cache_limit(int(BUFFER_SHARE * total))
@@ -34,8 +35,7 @@ def set_memory_limits() -> None:
 
 
 def measure_cache_cost(model: Any) -> CacheCost:
-    """Reads one token and looks at what is kept of it: right for every kind of layer, where a model's config would
-    have to be understood family by family."""
+    """Reads one token and measures what is kept of it: the config would have to be understood family by family."""
     cache = make_prompt_cache(model)
     model(mx.array([[0]]), cache=cache)
     mx.eval([layer.state for layer in cache])
@@ -55,8 +55,8 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """How much more can be allocated, or None if unknown: what the system has free, and on a GPU no more than what its
-    driver recommends. Buffers that MLX keeps for later count as free."""
+    """Returns the bytes that can still be allocated, None if unknown: what the system has free, on a GPU no more than
+    its driver recommends. MLX's freed buffers count as free."""
     rooms = []
     free = free_memory_bytes()
     if free is not None:
