@@ -39,7 +39,7 @@ def meet_others() -> None:
     from service.executor.loading.model import prepare_libraries
 
     prepare_libraries()
-    from service.executor.distributed.ranks import meet
+    from service.executor.distributed.mlx_ranks import meet
 
     try:
         meet()

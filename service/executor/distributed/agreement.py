@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.executor.distributed.leading import Ranks
+from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import Caches, NoPrefixCache, PrefixCache, Prefixes
 
 UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2

@@ -9,8 +9,8 @@ from types import FrameType
 import msgspec
 
 from service.executor.distributed.calls import Terms, decode
-from service.executor.distributed.following import follow
-from service.executor.distributed.leading import RankLost
+from service.executor.distributed.ranks import RankLost
+from service.executor.distributed.replay import follow
 from service.executor.runtime import Runtime, load_runtime, release_thread
 from service.executor.scheduling.messages import Grammar
 from service.generation import GenerationRequest
@@ -81,8 +81,8 @@ class Follower:
             self._over.set()
 
     def _follow(self) -> None:
-        from service.executor.distributed.ranks import join_ranks
-        from service.executor.distributed.team import Team, versions
+        from service.executor.distributed.mlx_ranks import join_ranks
+        from service.executor.distributed.rank_loader import RankLoader, versions
 
         ranks = join_ranks(self._lose)
         try:
@@ -90,7 +90,7 @@ class Follower:
             if message is None:
                 return
             settings = accept(decode(message), versions(), self._profile.fingerprint, self._settings)
-            runtime = load_runtime(self._path, self._profile, settings, Team(ranks))
+            runtime = load_runtime(self._path, self._profile, settings, RankLoader(ranks))
             follow(runtime.engine, ranks, lambda request: grammar_of(runtime, request))
         except Exception as exc:
             ranks.fail(f"rank {ranks.rank} has failed: {exc}")

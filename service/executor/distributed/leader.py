@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from service.executor.distributed.calls import Terms, encode
-from service.executor.distributed.leading import LeadingEngine, RankLost
+from service.executor.distributed.leading_engine import LeadingEngine
+from service.executor.distributed.ranks import RankLost
 from service.executor.runtime import Runtime, load_runtime
 from service.profile import ModelProfile
 from service.settings import Settings
@@ -44,8 +45,8 @@ class Leader:
         if self._loaded:
             raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
         self._loaded = True
-        from service.executor.distributed.ranks import join_ranks
-        from service.executor.distributed.team import Team, versions
+        from service.executor.distributed.mlx_ranks import join_ranks
+        from service.executor.distributed.rank_loader import RankLoader, versions
 
         ranks = join_ranks(self._lose)
         try:
@@ -53,7 +54,7 @@ class Leader:
             shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
             terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=shared)
             ranks.tell(encode(terms))
-            runtime = load_runtime(path, profile, settings, Team(ranks))
+            runtime = load_runtime(path, profile, settings, RankLoader(ranks))
         except Exception as exc:
             ranks.fail(f"rank 0 could not load the model: {exc}")
             raise

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 
-from service.executor.distributed.leading import RankLost
+from service.executor.distributed.ranks import RankLost
 from service.executor.distributed.route import Route
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.executor.distributed.agreement import open_agreed, smallest
-from service.executor.distributed.leading import Ranks
-from service.executor.distributed.local import local_ranks
+from service.executor.distributed.local_ranks import local_ranks
+from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches, TokenState
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from service.executor.distributed.leading import RankLost
+from service.executor.distributed.ranks import RankLost
 from service.executor.distributed.route import Route
 from service.executor.distributed.wire import SECRET_BYTES, Wire, connect, listen
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from service.executor.distributed.following import OutOfStep, follow
-from service.executor.distributed.leading import LeadingEngine, RankLost
-from service.executor.distributed.local import LocalRanks, local_ranks
+from service.executor.distributed.leading_engine import LeadingEngine
+from service.executor.distributed.local_ranks import LocalRanks, local_ranks
+from service.executor.distributed.ranks import RankLost
+from service.executor.distributed.replay import OutOfStep, follow
 from service.executor.scheduling.messages import Grammar, Prompt
 from service.executor.scheduling.protocols import EngineLost, Token
 from service.generation import GenerationRequest

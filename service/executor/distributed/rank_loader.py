@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from service.executor.distributed.agreement import open_agreed, smallest
-from service.executor.distributed.ranks import MlxRanks
+from service.executor.distributed.mlx_ranks import MlxRanks
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
@@ -25,14 +25,14 @@ class CannotDivide(ValueError):
     """The model cannot be divided among so many ranks, in this way. The message says what could be done."""
 
 
-class Team:
+class RankLoader:
     """The loading side of `MlxRanks`."""
 
     def __init__(self, ranks: MlxRanks) -> None:
         self._ranks = ranks
 
     def load(self, path: Path, settings: Settings) -> LoadedModel:
-        division = Division(self._ranks, settings.parallel)
+        division = RankDivision(self._ranks, settings.parallel)
         return load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, division=division)
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
@@ -40,7 +40,7 @@ class Team:
         return open_agreed(open_prompt_caches(model, profile), memory_for_prefixes(settings), self._ranks)
 
 
-class Division:
+class RankDivision:
     """Divides a model that is not in memory yet, and then reads it layer by layer: so no rank ever holds much more than
     its own part."""
 

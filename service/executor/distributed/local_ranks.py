@@ -3,7 +3,7 @@
 import threading
 from queue import SimpleQueue
 
-from service.executor.distributed.leading import RankLost
+from service.executor.distributed.ranks import RankLost
 
 
 class _Meeting:

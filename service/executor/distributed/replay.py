@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, decode
-from service.executor.distributed.leading import Ranks
+from service.executor.distributed.ranks import Ranks
 from service.executor.scheduling.messages import Grammar, Prompt, Sequence
 from service.executor.scheduling.protocols import Engine
 from service.generation import GenerationRequest, SamplingParams

@@ -1,0 +1,66 @@
+"""The ranks as MLX's distributed group, and the wire beside it. Runs on the thread that owns MLX."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from service.executor.distributed.route import find_route
+from service.executor.distributed.wire import SECRET_BYTES, OnLoss, Wire, connect, listen
+
+log = logging.getLogger(__name__)
+
+
+class MlxRanks:
+    """`group` is MLX's, for the model's own exchange."""
+
+    def __init__(self, group: Any, wire: Wire) -> None:
+        self.group = group
+        self.rank: int = group.rank()
+        self.size: int = group.size()
+        self.tell = wire.tell
+        self.hear = wire.hear
+        self.end = wire.end
+        self.fail = wire.fail
+
+    def largest(self, number: int) -> int:
+        return max(_gathered(self.group, number))
+
+
+def meet() -> None:
+    """Waits until all ranks are there. To be called before anything that takes long: the ring backend tries for some 15
+    seconds to reach its neighbour, so that nobody may come later than that. Raises RuntimeError."""
+    mx.distributed.init(strict=True)
+
+
+def join_ranks(on_loss: OnLoss, environ: Mapping[str, str] = os.environ) -> MlxRanks:
+    """After `meet`. Raises RuntimeError and OSError where the ranks cannot connect, `NotLaunched` where nothing says
+    how they could."""
+    group: Any = mx.distributed.init(strict=True)
+    route = find_route(environ, group.rank(), group.size())
+    listener = listen(route)
+    ports = _gathered(group, _port(listener))
+    wire = connect(route, listener, ports[route.above], _shared_secret(group), on_loss)
+    log.info("Rank %d of %d (process %d) has joined the others", group.rank(), group.size(), os.getpid())
+    return MlxRanks(group, wire)
+
+
+def _port(listener: socket.socket | None) -> int:
+    return int(listener.getsockname()[1]) if listener is not None else 0
+
+
+def _gathered(group: Any, number: int) -> list[int]:
+    """Every rank's number. On the CPU: the backends for several machines all exchange there."""
+    numbers: Any = mx.distributed.all_gather(mx.array([number], dtype=mx.int64), group=group, stream=mx.cpu)
+    return [int(n) for n in numbers.tolist()]
+
+
+def _shared_secret(group: Any) -> bytes:
+    """Rank 0's: the others add nothing to it."""
+    own = secrets.token_bytes(SECRET_BYTES) if group.rank() == 0 else bytes(SECRET_BYTES)
+    total: Any = mx.distributed.all_sum(mx.array(list(own), dtype=mx.int32), group=group, stream=mx.cpu)
+    return bytes(total.tolist())
