@@ -1,8 +1,7 @@
-"""A prefix cache that holds the same on all ranks: what one of them knows and another does not would be read by one and
-computed by the other. Knows no MLX.
+"""A prefix cache that holds the same spans on all ranks, so that all of them skip the same part of a prompt.
 
-What is kept follows from the calls; what is dropped, from memory, of which ranks have more or less, and of which their
-parts of a state take more or less. So sizes are asked of all, and the least room and the largest part count.
+Spans are kept by calls, which are equal, and dropped by size, which is not: ranks have different memory and different
+parts of a state. So all ranks report their sizes, and the least room and the largest part count.
 """
 
 from typing import Any
@@ -12,18 +11,19 @@ import msgspec
 from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import Caches, NoPrefixCache, PrefixCache, Prefixes
 
+# How a rank's part of a state can be kept: not at all, whole at its end, cut to any of its tokens.
 UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2
-"""How a rank's part of a state can be kept: not at all, as it is at its end, cut to any of its tokens."""
 
 
 def smallest(ranks: Ranks, number: int) -> int:
-    """Of the numbers that all ranks give."""
+    """Returns the smallest of the numbers that all ranks pass."""
     return -ranks.largest(-number)
 
 
 def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefixes:
-    """In memory alone: what lies on the disks of several machines is not the same. `caches` and `memory_bytes` are this
-    rank's own; layers of several kinds may have been divided so that each rank has another kind."""
+    """Opens a prefix cache in memory; `caches` and `memory_bytes` are this rank's own. Ranks may have layers of
+    different kinds."""
+    # Not on disk: the disks of several machines do not hold the same.
     memory_bytes = smallest(ranks, memory_bytes)
     kind = smallest(ranks, UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE)
     if caches is None or kind == UNKNOWN or memory_bytes == 0:
@@ -32,7 +32,7 @@ def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefi
 
 
 class AgreedState(msgspec.Struct, frozen=True):
-    """`state` is this rank's part, `nbytes` the size of the largest."""
+    """`state` is this rank's part, `nbytes` the size of the largest part."""
 
     state: Any
     nbytes: int
@@ -53,7 +53,7 @@ class AgreedCaches:
 
 
 class AgreedPrefixCache(PrefixCache):
-    """Holds what the rank can that has least room."""
+    """Holds no more than the rank with the least room can."""
 
     def __init__(self, caches: AgreedCaches, memory_bytes: int, ranks: Ranks) -> None:
         super().__init__(caches, memory_bytes)

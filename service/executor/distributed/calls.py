@@ -1,10 +1,10 @@
-"""What rank 0 tells the others: the calls of `Engine` that change it, and what they need to begin alike.
+"""The messages of rank 0: the calls that change an `Engine`, and the terms on which all ranks begin.
 
-JSON, because requests hold numbers of any size. What cannot travel, a compiled grammar, is made anew on each rank.
+They are JSON because requests hold numbers of any size. Each rank compiles grammars for itself.
 """
 
 import zlib
-from collections.abc import Sequence as Sequential
+from collections.abc import Iterable
 
 import msgspec
 
@@ -13,8 +13,8 @@ from service.executor.scheduling.protocols import Token
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):
-    """The first of all. `versions` and `fingerprint` must be every rank's own, or the ranks compute different things;
-    the settings are rank 0's for everybody, whatever another machine's files say."""
+    """The first message. `versions` and `fingerprint` must equal those of each rank; `settings` are rank 0's, and
+    override the files of other machines."""
 
     versions: dict[str, str]
     fingerprint: str
@@ -22,7 +22,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):
 
 
 class Insert(msgspec.Struct, frozen=True, tag="insert"):
-    """`constrained`: its prompt has a grammar, which follows from the request."""
+    """`constrained`: the prompt has a grammar, which each rank compiles from the request."""
 
     sequence: Sequence
     constrained: bool = False
@@ -33,13 +33,13 @@ class Remove(msgspec.Struct, frozen=True, tag="remove"):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """`history` is the checksum of all that rank 0's engine has answered so far."""
+    """`history` is the checksum of all that rank 0's engine has returned so far."""
 
     history: int
 
 
 class Weigh(msgspec.Struct, frozen=True, tag="weigh"):
-    """All ranks say how much memory they miss for sequences of these `(prompt, answer)` lengths, in tokens."""
+    """Asks all ranks for their shortfall with sequences of these `(prompt, answer)` lengths, in tokens."""
 
     sizes: tuple[tuple[int, int], ...]
 
@@ -67,8 +67,8 @@ def insert(sequence: Sequence) -> Insert:
 
 
 class History:
-    """A checksum of what an engine has answered, in order. Where those of two ranks differ, so do their models' states,
-    and the next collective would mix what does not belong together, or never end."""
+    """A checksum of what an engine returned, in order. If it differs between ranks, so do their states, and the next
+    collective would mix values that do not belong together, or never end."""
 
     def __init__(self) -> None:
         self.checksum = 0
@@ -82,7 +82,7 @@ class History:
     def removed(self, sequence: int, use: object) -> None:
         self._add(["remove", sequence, use])
 
-    def stepped(self, tokens: Sequential[Token], prompt_tokens_read: int) -> None:
+    def stepped(self, tokens: Iterable[Token], prompt_tokens_read: int) -> None:
         answered = [[token.sequence, token.id, token.end, token.error, token.prompt_use] for token in tokens]
         self._add(["step", prompt_tokens_read, answered])
 

@@ -1,4 +1,4 @@
-"""A rank that is not 0, as a process: no HTTP, one thread that owns MLX, and an end when rank 0 ends."""
+"""The process of a rank that is not 0: no HTTP, one thread that owns MLX; it ends when rank 0 ends."""
 
 import logging
 import signal
@@ -19,20 +19,20 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# How long the thread that owns MLX may take to end after a rank was lost: it may be waiting for that rank.
 UNWIND_SECONDS = 5.0
-"""How long the thread that owns MLX may take to end where a rank is lost: it may wait for that rank."""
 
+# How long this rank waits after a signal, beyond rank 0's own grace period, for rank 0 to end first.
 SIGNAL_SECONDS = 10.0
-"""What a signal leaves rank 0 beyond its own grace period, to end first."""
 
 
 class Unlike(Exception):
-    """This rank would compute something else than rank 0. The message says what differs, and what to do."""
+    """This rank would compute something else than rank 0. The message names the difference and the remedy."""
 
 
 class Follower:
-    """`run` returns when it is over. A signal is rank 0's business, which gets it too, from a terminal or a service
-    manager: this rank goes on until that has ended its answers, but not for ever."""
+    """Runs until rank 0 ends. Rank 0 gets the same signals from the terminal or the service manager, so after a signal
+    this rank waits, for a limited time, until rank 0 has ended its answers."""
 
     def __init__(self, path: Path, profile: ModelProfile, settings: Settings) -> None:
         self._path = path
@@ -44,7 +44,8 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     def run(self) -> str:
-        """In the main thread. Returns why it failed, or nothing. The thread that owns MLX may hang then."""
+        """Runs in the main thread. Returns the reason of a failure, empty if there was none. The thread that owns MLX
+        may still hang."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._thread.start()
@@ -98,7 +99,7 @@ class Follower:
 
 
 def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: Settings) -> Settings:
-    """This rank's settings with rank 0's where they matter. Raises `Unlike`."""
+    """Returns this rank's settings with rank 0's shared ones. Raises `Unlike`."""
     if not isinstance(terms, Terms):
         raise Unlike(f"expected rank 0's terms first, found {type(terms).__name__}")
     for package, version in terms.versions.items():
@@ -110,5 +111,5 @@ def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: 
 
 
 def grammar_of(runtime: Runtime, request: GenerationRequest) -> Grammar | None:
-    """It follows from the request alone; the tokens of the prompt are rank 0's."""
+    # The grammar follows from the request alone; the tokens of the prompt are rank 0's.
     return runtime.renderer.render(request).grammar

@@ -1,4 +1,4 @@
-"""Rank 0's part in a distributed server: it loads as every rank does, and leads. Imports MLX only when it loads."""
+"""Rank 0 of a distributed server: it loads its part as each rank does, and leads. Imports MLX only when it loads."""
 
 import logging
 import threading
@@ -16,6 +16,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# Settings that change what an engine computes; rank 0's apply to all.
 SHARED_SETTINGS = (
     "max_concurrency",
     "prefill_chunk_tokens",
@@ -25,11 +26,10 @@ SHARED_SETTINGS = (
     "prompt_lookup",
     "draft_model",
 )
-"""What an engine decides by: rank 0's hold for all."""
 
 
 class Leader:
-    """Loads once: ranks that have lost each other do not find together again in the same processes."""
+    """Loads once: ranks that lost each other cannot connect again in the same processes."""
 
     def __init__(self) -> None:
         self.lost = ""
@@ -41,7 +41,7 @@ class Leader:
         self._on_loss = on_loss
 
     def load(self, path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
-        """Raises `RankLost` where it was called before, and what loading raises."""
+        """Raises `RankLost` if it was called before, and what loading raises."""
         if self._loaded:
             raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
         self._loaded = True
@@ -68,7 +68,7 @@ class Leader:
 
 
 def without_drafts(settings: Settings) -> Settings:
-    """Whether there is memory to draft is each machine's own affair, and what is drafted decides what is computed."""
+    """Returns settings without drafting, which depends on each machine's memory and changes what is computed."""
     if settings.prompt_lookup or settings.draft_model is not None:
         log.warning("Nothing is drafted on several ranks: promptLookup and draftModel are left aside")
     return msgspec.structs.replace(settings, prompt_lookup=False, draft_model=None)

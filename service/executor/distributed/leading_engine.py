@@ -1,4 +1,4 @@
-"""Rank 0's engine: what it is called, it tells the others first. Knows no MLX."""
+"""Rank 0's engine, which sends each call to the other ranks before it makes it."""
 
 import logging
 import secrets
@@ -16,10 +16,10 @@ SEED_BITS = 63
 
 
 class LeadingEngine:
-    """`engine` is this rank's own; the other ranks run `follow` on theirs.
+    """Wraps this rank's own `engine`; the other ranks run `replay.follow` on theirs.
 
-    Sequences without a seed get one here: all ranks must draw the same. Where a call fails on this rank, nobody knows
-    what the others made of it, and they cannot be asked while a collective waits; so that ends the group.
+    Sequences without a seed get one here, since all ranks must draw the same. A call that fails on this rank ends the
+    group: the others may have succeeded, and cannot be asked while a collective waits.
     """
 
     def __init__(self, engine: Engine, ranks: Ranks) -> None:
@@ -39,7 +39,7 @@ class LeadingEngine:
         return self._engine.prefix_cache_bytes()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """Of the rank that misses most."""
+        """Returns the largest shortfall of all ranks."""
         self._tell(Weigh(tuple((len(each.prompt.tokens), each.max_tokens) for each in sequences)))
         try:
             return self._ranks.largest(self._engine.shortfall(sequences))
@@ -75,7 +75,7 @@ class LeadingEngine:
         return tokens
 
     def reset(self) -> None:
-        """Cannot be: see above."""
+        """Raises `EngineLost`: the group cannot be rebuilt."""
         raise EngineLost(self._broken or self._lose("rank 0 could not go on"))
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class LeadingEngine:
         except Exception as exc:
             if isinstance(exc, RankLost) or not isinstance(call, Insert):
                 raise self._break(exc) from exc
-            raise  # what cannot be written down, which concerns nobody else: nothing was sent
+            raise  # this sequence cannot be encoded; nothing was sent
 
     def _break(self, exc: Exception) -> EngineLost:
         return EngineLost(self._lose(str(exc) if isinstance(exc, RankLost) else f"rank 0 failed: {exc!r}"))
@@ -105,7 +105,7 @@ class LeadingEngine:
 
 
 def seeded(sequence: Sequence) -> Sequence:
-    """With a seed, so that what is drawn at random follows from the call."""
+    """Returns the sequence with a seed, so that all ranks draw the same tokens."""
     if sequence.sampling.seed is not None:
         return sequence
     sampling = msgspec.structs.replace(sequence.sampling, seed=secrets.randbits(SEED_BITS))

@@ -1,4 +1,4 @@
-"""Ranks in one process, a thread each: for trying things out, and for tests."""
+"""Ranks in one process, one thread each, for trials and tests."""
 
 import threading
 from queue import SimpleQueue
@@ -7,7 +7,7 @@ from service.executor.distributed.ranks import RankLost
 
 
 class _Meeting:
-    """Where all ranks bring a number, and take the largest away. `patience_seconds` bounds the wait for the others."""
+    """Collects a number from each rank. Waits at most `patience_seconds` for the others."""
 
     def __init__(self, size: int, patience_seconds: float) -> None:
         self.numbers = [0] * size
@@ -15,7 +15,7 @@ class _Meeting:
 
 
 class LocalRanks:
-    """`local_ranks` makes them. A rank that fails is lost to all."""
+    """Made by `local_ranks`. A rank that fails is lost to all."""
 
     def __init__(self, rank: int, size: int, inboxes: list[SimpleQueue[bytes | None]], meeting: _Meeting) -> None:
         self.rank = rank

@@ -1,4 +1,4 @@
-"""The ranks as MLX's distributed group, and the wire beside it. Runs on the thread that owns MLX."""
+"""The ranks as MLX's distributed group, with a wire for the calls. Runs on the thread that owns MLX."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class MlxRanks:
-    """`group` is MLX's, for the model's own exchange."""
+    """`group` is MLX's, for the exchange inside the model."""
 
     def __init__(self, group: Any, wire: Wire) -> None:
         self.group = group
@@ -32,14 +32,14 @@ class MlxRanks:
 
 
 def meet() -> None:
-    """Waits until all ranks are there. To be called before anything that takes long: the ring backend tries for some 15
-    seconds to reach its neighbour, so that nobody may come later than that. Raises RuntimeError."""
+    """Waits until all ranks are there. Raises RuntimeError."""
+    # Called before anything slow: the ring backend gives up on its neighbour after about 15 seconds.
     mx.distributed.init(strict=True)
 
 
 def join_ranks(on_loss: OnLoss, environ: Mapping[str, str] = os.environ) -> MlxRanks:
-    """After `meet`. Raises RuntimeError and OSError where the ranks cannot connect, `NotLaunched` where nothing says
-    how they could."""
+    """Connects the ranks; call `meet` first. Raises RuntimeError and OSError if they cannot connect, `NotLaunched` if
+    no address is known."""
     group: Any = mx.distributed.init(strict=True)
     route = find_route(environ, group.rank(), group.size())
     listener = listen(route)
@@ -54,13 +54,14 @@ def _port(listener: socket.socket | None) -> int:
 
 
 def _gathered(group: Any, number: int) -> list[int]:
-    """Every rank's number. On the CPU: the backends for several machines all exchange there."""
+    """Returns the numbers of all ranks."""
+    # On the CPU stream: all backends for several machines exchange there.
     numbers: Any = mx.distributed.all_gather(mx.array([number], dtype=mx.int64), group=group, stream=mx.cpu)
     return [int(n) for n in numbers.tolist()]
 
 
 def _shared_secret(group: Any) -> bytes:
-    """Rank 0's: the others add nothing to it."""
+    """Returns rank 0's random bytes, to which the other ranks add zeros."""
     own = secrets.token_bytes(SECRET_BYTES) if group.rank() == 0 else bytes(SECRET_BYTES)
     total: Any = mx.distributed.all_sum(mx.array(list(own), dtype=mx.int32), group=group, stream=mx.cpu)
     return bytes(total.tolist())

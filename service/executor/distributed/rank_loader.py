@@ -1,4 +1,4 @@
-"""What each rank loads: its part of the model, and a prefix cache that holds the same as all others'."""
+"""Loads a rank's part of the model, and a prefix cache that is equal on all ranks."""
 
 import logging
 from collections.abc import Iterator
@@ -22,12 +22,10 @@ KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
 
 
 class CannotDivide(ValueError):
-    """The model cannot be divided among so many ranks, in this way. The message says what could be done."""
+    """The model cannot be divided among this many ranks in this way. The message names a remedy."""
 
 
 class RankLoader:
-    """The loading side of `MlxRanks`."""
-
     def __init__(self, ranks: MlxRanks) -> None:
         self._ranks = ranks
 
@@ -36,13 +34,11 @@ class RankLoader:
         return load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, division=division)
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-        """In memory alone: what is on the disks of several machines is not the same."""
         return open_agreed(open_prompt_caches(model, profile), memory_for_prefixes(settings), self._ranks)
 
 
 class RankDivision:
-    """Divides a model that is not in memory yet, and then reads it layer by layer: so no rank ever holds much more than
-    its own part."""
+    """Divides a lazy model, then reads it layer by layer, so that no rank holds much more than its own part."""
 
     def __init__(self, ranks: MlxRanks, parallel: Parallel | None) -> None:
         self.parts = ranks.size
@@ -50,7 +46,7 @@ class RankDivision:
         self._parallel = parallel
 
     def agree(self, here: bool) -> bool:
-        """Whether it holds on all ranks: what they exchange must be of one type."""
+        """Returns True if `here` is true on all ranks."""
         return bool(smallest(self._ranks, int(here)))
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
@@ -95,7 +91,7 @@ class RankDivision:
 
 
 def versions() -> dict[str, str]:
-    """Of whatever computes."""
+    """Returns the versions of the packages that compute."""
     return {package: version(package) for package in ("anyclaude", "mlx", "mlx-lm")}
 
 

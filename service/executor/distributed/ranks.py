@@ -4,11 +4,11 @@ from typing import Protocol
 
 
 class RankLost(Exception):
-    """A rank is gone, and with it a part of the model. The message says which, and why, where that is known."""
+    """A rank is gone, and with it a part of the model. The message names the rank, and the reason if it is known."""
 
 
 class Ranks(Protocol):
-    """The processes that run one model together, seen by one of them. Only its engine's thread calls it."""
+    """The group as seen by one rank. Only the rank's engine thread calls it."""
 
     @property
     def rank(self) -> int: ...
@@ -16,21 +16,21 @@ class Ranks(Protocol):
     def size(self) -> int: ...
 
     def tell(self, message: bytes) -> None:
-        """Reaches all others, in order. Of rank 0 alone. Raises `RankLost`."""
+        """Sends to all others, in order. Rank 0 alone calls it. Raises `RankLost`."""
         ...
 
     def hear(self) -> bytes | None:
-        """What rank 0 tells next, however long that takes; None when it ends in an orderly way. Raises `RankLost`."""
+        """Waits for rank 0's next message; returns None when rank 0 ends in order. Raises `RankLost`."""
         ...
 
     def largest(self, number: int) -> int:
-        """Of the numbers that all ranks give, each of which has to call this. Raises `RankLost`."""
+        """Returns the largest of the numbers that the ranks pass; all ranks must call it. Raises `RankLost`."""
         ...
 
     def end(self) -> None:
-        """Tells the others that it is over, as it should be. Of rank 0 alone; nothing follows."""
+        """Ends the group in order. Rank 0 alone calls it; no call follows."""
         ...
 
     def fail(self, reason: str) -> None:
-        """Leaves the others, who are told why as far as they can be."""
+        """Leaves the group, and sends the others the reason if they can still be reached."""
         ...

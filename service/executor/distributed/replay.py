@@ -1,4 +1,4 @@
-"""The other ranks: each makes the calls that rank 0 tells on an engine of its own. Knows no MLX."""
+"""Repeats rank 0's engine calls on this rank's engine."""
 
 import logging
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from service.generation import GenerationRequest, SamplingParams
 
 log = logging.getLogger(__name__)
 
+# Compiles the grammar of a request's answer, as each rank does for itself.
 Compile = Callable[[GenerationRequest], Grammar | None]
-"""The grammar of a request's answer, which every rank compiles for itself."""
 
 
 class OutOfStep(Exception):
-    """This rank's engine has answered something else than rank 0's: to go on would compute nonsense."""
+    """This rank's engine returned something else than rank 0's: going on would compute nonsense."""
 
 
 def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
-    """Returns when rank 0 ends as it should. Raises `RankLost`, `OutOfStep`, and what the engine raises; none of them
-    leaves anything to go on with."""
+    """Returns when rank 0 ends in order. Raises `RankLost`, `OutOfStep`, and what the engine raises; this rank cannot
+    go on after any of them."""
     history = History()
     try:
         while (message := ranks.hear()) is not None:
@@ -48,11 +48,11 @@ def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_gr
         case Weigh(sizes):
             ranks.largest(engine.shortfall([_of_size(prompt, answer) for prompt, answer in sizes]))
         case _:
-            raise OutOfStep(f"rank 0 told something unexpected: {type(call).__name__}")
+            raise OutOfStep(f"rank 0 sent something unexpected: {type(call).__name__}")
 
 
 def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | None) -> bool:
-    """Whether the engine took it. What is wrong with a sequence alone is wrong on rank 0 too, which answers for it; if
+    """Returns whether the engine took the sequence. If something is wrong with the sequence, rank 0 fails it too; if
     not, the histories differ."""
     try:
         if compile_grammar is not None:
@@ -66,7 +66,7 @@ def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | Non
 
 
 def _of_size(prompt_tokens: int, max_tokens: int) -> Sequence:
-    """Stands for a sequence where only its length counts."""
+    """Makes a stand-in for a sequence of which only the length counts."""
     return Sequence(
         id=-1,
         choice=0,

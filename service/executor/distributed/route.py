@@ -1,8 +1,8 @@
-"""Who connects to whom for the calls, by the addresses that `mlx.launch` gives to MLX. Knows no MLX.
+"""Which rank connects to which for the calls, by the addresses that `mlx.launch` sets for MLX.
 
-The ring backend promises one thing: each rank reaches the next one, the last reaches rank 0. Machines joined by a cable
-between neighbours have no other way. So the calls run down a chain: rank 0, the last rank, the one before it, and on.
-Backends that name one address of rank 0 (JACCL, NCCL) promise that all reach it: there they run straight from rank 0.
+With the ring backend each rank reaches only the next one, and the last reaches rank 0, for instance over cables between
+neighbours. So calls go down a chain: rank 0, the last rank, the one before it, and so on. Backends with one address of
+rank 0 (JACCL, NCCL) let all ranks reach it: there calls go straight from rank 0.
 """
 
 import json
@@ -15,12 +15,12 @@ COMMAND = "mlx.launch -n 3 --backend ring -- anyclaude serve --distributed [MODE
 
 
 class NotLaunched(Exception):
-    """This process was not started by `mlx.launch`, or by a backend that gives no address."""
+    """This process was not started by `mlx.launch`, or its backend names no address."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """This rank's place. It listens on `listen` for the ranks `below`, and connects to `upstream` of rank `above`;
-    rank 0 has none above it."""
+    """A rank listens on `listen` for the ranks `below`, and connects to the address `upstream` of rank `above`, which
+    is empty for rank 0."""
 
     rank: int
     listen: str
@@ -30,7 +30,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def launched_rank(environ: Mapping[str, str]) -> int:
-    """Which rank this process is. Raises `NotLaunched`."""
+    """Returns this process's rank. Raises `NotLaunched`."""
     rank = environ.get("MLX_RANK", "")
     if not rank.isdigit():
         raise NotLaunched(f"--distributed works only in processes that mlx.launch starts. Run: {COMMAND}")
@@ -38,7 +38,7 @@ def launched_rank(environ: Mapping[str, str]) -> int:
 
 
 def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
-    """Raises `NotLaunched` where no address is known."""
+    """Raises `NotLaunched` if no address is known."""
     addresses = _ring(environ)
     if addresses is not None:
         if len(addresses) != size:
@@ -62,7 +62,7 @@ def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
 
 
 def _ring(environ: Mapping[str, str]) -> list[str] | None:
-    """Of each rank its first address: `MLX_HOSTFILE` is a file with a list of `address:port` for each rank."""
+    """Returns the first address of each rank: `MLX_HOSTFILE` has a list of `address:port` for each."""
     file = environ.get("MLX_HOSTFILE")
     if not file:
         return None

@@ -1,10 +1,10 @@
-"""The calls' way from rank 0 to the others, over TCP. Knows no MLX.
+"""Carries calls from rank 0 to the others over TCP.
 
-Not through MLX's own collectives: in those a rank that waits keeps a core busy (the ring backend calls `recv` without a
-pause), while followers wait whenever nobody asks anything; and a rank that dies is found missing only by the next call.
-Here waiting costs nothing, and the end of a process is the end of its connections, which its neighbours pass on.
+MLX's own collectives do not suit: a waiting rank keeps a core busy (the ring backend polls `recv`), while followers
+wait whenever the server is idle; and a dead rank is noticed only by the next call. Here waiting is free, and the end of
+a process closes its connections, which its neighbours pass on.
 
-A frame is its length in 4 bytes, little endian, and so many bytes. Downwards it holds a call, or is empty: the orderly
+A frame is its length in 4 bytes, little endian, and its bytes. Downwards it holds a call, or is empty at the orderly
 end. Upwards it holds the reason why a rank gives up.
 """
 
@@ -23,13 +23,14 @@ from service.executor.distributed.route import Route
 
 log = logging.getLogger(__name__)
 
+# How long the other ranks may take to connect once all of them are there.
 CONNECT_SECONDS = 60.0
-"""How long the other ranks may take to connect once all of them are there."""
 
+# A machine that vanishes closes no connection: after this long without a sign it is probed this many times.
 KEEP_ALIVE_SECONDS = 10
 KEEP_ALIVE_PROBES = 3
-"""A machine that vanishes says nothing: after so long without a sign it is asked for one, and again, so many times."""
 
+# How long a failure waits for the loss of a rank that may have caused it.
 BETTER_REASON_SECONDS = 1.0
 SECRET_BYTES = 32
 _LENGTH = struct.Struct("<I")
@@ -38,8 +39,8 @@ OnLoss = Callable[[str], None]
 
 
 class Wire:
-    """The connections of one rank: one up unless it is rank 0, and one to each rank below it. `on_loss` is called once,
-    by a thread of the wire, when a rank is gone that should not be."""
+    """The connections of one rank: one up, except for rank 0, and one to each rank below. A thread of the wire calls
+    `on_loss` once if a rank is lost."""
 
     def __init__(self, above: socket.socket | None, below: dict[int, socket.socket], on_loss: OnLoss) -> None:
         self._above = above
@@ -65,7 +66,7 @@ class Wire:
         self._check()
 
     def hear(self) -> bytes | None:
-        """None: the orderly end. Raises `RankLost`."""
+        """Returns None at the orderly end. Raises `RankLost`."""
         message = self._inbox.get()
         if message is None:
             self._check()
@@ -80,8 +81,8 @@ class Wire:
                 _send(connection, b"")
 
     def fail(self, reason: str) -> None:
-        """Leaves. Who is above is told why, who is below finds out. Where MLX fails for want of a rank, its connection
-        here ends at about the same time, and says better what has happened: that goes first."""
+        """Leaves the group: sends `reason` up, and closes the connections down."""
+        # If MLX failed because a rank died, that rank's connection ends at about the same time and names it.
         if not self._over.wait(BETTER_REASON_SECONDS):
             self._lose(reason)
 
@@ -90,7 +91,7 @@ class Wire:
             raise RankLost(self._lost)
 
     def _listen(self, above: socket.socket) -> None:
-        """Takes in what comes from above, and passes it on."""
+        """Receives messages from above and passes them on."""
         with above:
             try:
                 while message := _receive(above):
@@ -107,7 +108,7 @@ class Wire:
                 self._inbox.put(None)
 
     def _watch(self, rank: int, connection: socket.socket) -> None:
-        """Waits for the end of a rank below."""
+        """Waits until a rank below ends."""
         with connection:
             try:
                 reason = _receive(connection)
@@ -134,12 +135,12 @@ class Wire:
 
 
 def listen(route: Route) -> socket.socket | None:
-    """On a free port, for the ranks below; None where there are none."""
+    """Listens on a free port for the ranks below; returns None if there are none."""
     return socket.create_server((route.listen, 0), backlog=len(route.below)) if route.below else None
 
 
 def connect(route: Route, listener: socket.socket | None, port_above: int, secret: bytes, on_loss: OnLoss) -> Wire:
-    """All listeners must be open by now. `secret`, which all ranks know, keeps others out. Raises OSError."""
+    """Connects once all ranks listen. `secret`, which all ranks know, keeps others out. Raises OSError."""
     above = None
     if route.upstream:
         above = _prepared(socket.create_connection((route.upstream, port_above), CONNECT_SECONDS))
@@ -163,14 +164,14 @@ def _start(run: Callable[[], None], name: str) -> None:
 
 
 def _greeted(connection: socket.socket, secret: bytes) -> int | None:
-    """Which rank this is; None for a stranger."""
+    """Returns the rank that connected, None for a stranger."""
     connection.settimeout(CONNECT_SECONDS)
     with contextlib.suppress(OSError):
         greeting = _exactly(connection, SECRET_BYTES + _LENGTH.size)
         if greeting is not None and hmac.compare_digest(greeting[:SECRET_BYTES], secret):
             connection.settimeout(None)
             return int(_LENGTH.unpack(greeting[SECRET_BYTES:])[0])
-    log.warning("Somebody who is no rank has connected, and was sent away")
+    log.warning("A connection that is not from a rank was refused")
     return None
 
 
@@ -179,7 +180,7 @@ def _prepared(connection: socket.socket) -> socket.socket:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # Linux, macOS
-    unanswered = getattr(socket, "TCP_USER_TIMEOUT", None)  # of what was sent, in ms: Linux
+    unanswered = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux; in ms, for data that was sent
     options = (
         (idle, KEEP_ALIVE_SECONDS),
         (socket.TCP_KEEPINTVL, KEEP_ALIVE_SECONDS),
@@ -197,7 +198,7 @@ def _send(connection: socket.socket, message: bytes) -> None:
 
 
 def _receive(connection: socket.socket) -> bytes | None:
-    """One frame; None at the connection's end. Raises OSError."""
+    """Returns one frame, None at the end of the connection. Raises OSError."""
     length = _exactly(connection, _LENGTH.size)
     return None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
 

@@ -14,8 +14,8 @@ HfMessage = dict[str, Any]
 
 
 class CallStyle(msgspec.Struct, frozen=True):
-    """How a template wants calls. `text_arguments`: arguments as JSON text, not as an object. `indexed_ids`: ids contain
-    the tool and the call's index, as Kimi K2 was trained on.
+    """How a template wants calls. `text_arguments`: arguments as JSON text, not as an object. `indexed_ids`: ids
+    contain the tool and the call's index, as Kimi K2 was trained on.
 
     `single_calls`: one call a turn; more are refused (Llama 3) or not shown (gpt-oss). `text_apart`: text beside a call
     is not shown, so it gets a turn of its own. `reasoning_field` names the field of reasoning. `text_in_reasoning`: a
