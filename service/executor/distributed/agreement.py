@@ -1,8 +1,5 @@
-"""A prefix cache that holds the same spans on all ranks, so that all of them skip the same part of a prompt.
-
-Spans are kept by calls, which are equal, and dropped by size, which is not: ranks have different memory and different
-parts of a state. So all ranks report their sizes, and the least room and the largest part count.
-"""
+"""Spans are kept by calls, which are equal on all ranks, and dropped by size, which is not. So the least room and the
+largest part of a state count."""
 
 from typing import Any
 
@@ -16,13 +13,11 @@ UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2
 
 
 def smallest(ranks: Ranks, number: int) -> int:
-    """Returns the smallest of the numbers that all ranks pass."""
     return -ranks.largest(-number)
 
 
 def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefixes:
-    """Opens a prefix cache in memory; `caches` and `memory_bytes` are this rank's own. Ranks may have layers of
-    different kinds."""
+    """`caches` and `memory_bytes` are this rank's own; layers may differ in kind between ranks."""
     # Not on disk: the disks of several machines do not hold the same.
     memory_bytes = smallest(ranks, memory_bytes)
     kind = smallest(ranks, UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE)
@@ -32,7 +27,7 @@ def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefi
 
 
 class AgreedState(msgspec.Struct, frozen=True):
-    """`state` is this rank's part, `nbytes` the size of the largest part."""
+    """`nbytes` is the size of the largest rank's part."""
 
     state: Any
     nbytes: int
@@ -53,8 +48,6 @@ class AgreedCaches:
 
 
 class AgreedPrefixCache(PrefixCache):
-    """Holds no more than the rank with the least room can."""
-
     def __init__(self, caches: AgreedCaches, memory_bytes: int, ranks: Ranks) -> None:
         super().__init__(caches, memory_bytes)
         self._ranks = ranks

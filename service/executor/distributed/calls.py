@@ -1,7 +1,4 @@
-"""The messages of rank 0: the calls that change an `Engine`, and the terms on which all ranks begin.
-
-They are JSON because requests hold numbers of any size. Each rank compiles grammars for itself.
-"""
+"""JSON, because requests hold numbers of any size."""
 
 import zlib
 from collections.abc import Iterable
@@ -13,8 +10,7 @@ from service.executor.scheduling.protocols import Token
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):
-    """The first message. `versions` and `fingerprint` must equal those of each rank; `settings` are rank 0's, and
-    override the files of other machines."""
+    """The first message. `versions` and `fingerprint` must equal each rank's own; `settings` override theirs."""
 
     versions: dict[str, str]
     fingerprint: str
@@ -22,7 +18,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):
 
 
 class Insert(msgspec.Struct, frozen=True, tag="insert"):
-    """`constrained`: the prompt has a grammar, which each rank compiles from the request."""
+    """`constrained`: each rank compiles the grammar from the request."""
 
     sequence: Sequence
     constrained: bool = False
@@ -33,13 +29,13 @@ class Remove(msgspec.Struct, frozen=True, tag="remove"):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """`history` is the checksum of all that rank 0's engine has returned so far."""
+    """`history` is the checksum of all that rank 0's engine returned."""
 
     history: int
 
 
 class Weigh(msgspec.Struct, frozen=True, tag="weigh"):
-    """Asks all ranks for their shortfall with sequences of these `(prompt, answer)` lengths, in tokens."""
+    """Asks for the shortfall of `(prompt, answer)` lengths in tokens."""
 
     sizes: tuple[tuple[int, int], ...]
 
@@ -67,8 +63,8 @@ def insert(sequence: Sequence) -> Insert:
 
 
 class History:
-    """A checksum of what an engine returned, in order. If it differs between ranks, so do their states, and the next
-    collective would mix values that do not belong together, or never end."""
+    """A checksum of what an engine returned. If ranks differ, the next collective would mix unrelated values, or
+    hang."""
 
     def __init__(self) -> None:
         self.checksum = 0

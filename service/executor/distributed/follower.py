@@ -1,5 +1,3 @@
-"""The process of a rank that is not 0: no HTTP, one thread that owns MLX; it ends when rank 0 ends."""
-
 import logging
 import signal
 import threading
@@ -27,12 +25,12 @@ SIGNAL_SECONDS = 10.0
 
 
 class Unlike(Exception):
-    """This rank would compute something else than rank 0. The message names the difference and the remedy."""
+    """The message names the difference and the remedy."""
 
 
 class Follower:
-    """Runs until rank 0 ends. Rank 0 gets the same signals from the terminal or the service manager, so after a signal
-    this rank waits, for a limited time, until rank 0 has ended its answers."""
+    """The process of a rank other than 0. Rank 0 gets the same signals, so after one this rank waits, for a limited
+    time, for rank 0 to end."""
 
     def __init__(self, path: Path, profile: ModelProfile, settings: Settings) -> None:
         self._path = path
@@ -44,8 +42,8 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     def run(self) -> str:
-        """Runs in the main thread. Returns the reason of a failure, empty if there was none. The thread that owns MLX
-        may still hang."""
+        """Runs in the main thread. Returns the reason of a failure, else "". The thread that owns MLX may still
+        hang."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._thread.start()
@@ -99,7 +97,7 @@ class Follower:
 
 
 def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: Settings) -> Settings:
-    """Returns this rank's settings with rank 0's shared ones. Raises `Unlike`."""
+    """Returns the settings with rank 0's shared ones. Raises `Unlike`."""
     if not isinstance(terms, Terms):
         raise Unlike(f"expected rank 0's terms first, found {type(terms).__name__}")
     for package, version in terms.versions.items():

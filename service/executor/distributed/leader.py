@@ -1,5 +1,3 @@
-"""Rank 0 of a distributed server: it loads its part as each rank does, and leads. Imports MLX only when it loads."""
-
 import logging
 import threading
 from collections.abc import Callable
@@ -29,7 +27,7 @@ SHARED_SETTINGS = (
 
 
 class Leader:
-    """Loads once: ranks that lost each other cannot connect again in the same processes."""
+    """Loads rank 0's part, once: ranks that lost each other cannot connect again. Imports MLX only when it loads."""
 
     def __init__(self) -> None:
         self.lost = ""
@@ -41,7 +39,7 @@ class Leader:
         self._on_loss = on_loss
 
     def load(self, path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
-        """Raises `RankLost` if it was called before, and what loading raises."""
+        """Raises `RankLost` on a second call, and what loading raises."""
         if self._loaded:
             raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
         self._loaded = True
@@ -68,7 +66,7 @@ class Leader:
 
 
 def without_drafts(settings: Settings) -> Settings:
-    """Returns settings without drafting, which depends on each machine's memory and changes what is computed."""
+    """Drafting depends on each machine's memory and changes what is computed."""
     if settings.prompt_lookup or settings.draft_model is not None:
         log.warning("Nothing is drafted on several ranks: promptLookup and draftModel are left aside")
     return msgspec.structs.replace(settings, prompt_lookup=False, draft_model=None)

@@ -1,5 +1,3 @@
-"""Rank 0's engine, which sends each call to the other ranks before it makes it."""
-
 import logging
 import secrets
 
@@ -16,11 +14,8 @@ SEED_BITS = 63
 
 
 class LeadingEngine:
-    """Wraps this rank's own `engine`; the other ranks run `replay.follow` on theirs.
-
-    Sequences without a seed get one here, since all ranks must draw the same. A call that fails on this rank ends the
-    group: the others may have succeeded, and cannot be asked while a collective waits.
-    """
+    """Sends each call to the other ranks, then makes it on `engine`. A call that fails here ends the group: the others
+    may have succeeded, and cannot be asked while a collective waits."""
 
     def __init__(self, engine: Engine, ranks: Ranks) -> None:
         self._engine = engine
@@ -39,7 +34,7 @@ class LeadingEngine:
         return self._engine.prefix_cache_bytes()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """Returns the largest shortfall of all ranks."""
+        """Returns the largest of all ranks."""
         self._tell(Weigh(tuple((len(each.prompt.tokens), each.max_tokens) for each in sequences)))
         try:
             return self._ranks.largest(self._engine.shortfall(sequences))
@@ -105,7 +100,7 @@ class LeadingEngine:
 
 
 def seeded(sequence: Sequence) -> Sequence:
-    """Returns the sequence with a seed, so that all ranks draw the same tokens."""
+    """Adds a seed, so that all ranks draw the same tokens."""
     if sequence.sampling.seed is not None:
         return sequence
     sampling = msgspec.structs.replace(sequence.sampling, seed=secrets.randbits(SEED_BITS))

@@ -1,5 +1,3 @@
-"""Ranks in one process, one thread each, for trials and tests."""
-
 import threading
 from queue import SimpleQueue
 
@@ -7,15 +5,13 @@ from service.executor.distributed.ranks import RankLost
 
 
 class _Meeting:
-    """Collects a number from each rank. Waits at most `patience_seconds` for the others."""
-
     def __init__(self, size: int, patience_seconds: float) -> None:
         self.numbers = [0] * size
         self.barrier = threading.Barrier(size, timeout=patience_seconds)
 
 
 class LocalRanks:
-    """Made by `local_ranks`. A rank that fails is lost to all."""
+    """Ranks as threads of one process, for trials and tests. One that fails is lost to all."""
 
     def __init__(self, rank: int, size: int, inboxes: list[SimpleQueue[bytes | None]], meeting: _Meeting) -> None:
         self.rank = rank

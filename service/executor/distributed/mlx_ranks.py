@@ -1,5 +1,3 @@
-"""The ranks as MLX's distributed group, with a wire for the calls. Runs on the thread that owns MLX."""
-
 import logging
 import os
 import secrets
@@ -16,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class MlxRanks:
-    """`group` is MLX's, for the exchange inside the model."""
+    """`group` is MLX's, for the exchange inside the model; calls go by `wire`."""
 
     def __init__(self, group: Any, wire: Wire) -> None:
         self.group = group
@@ -32,14 +30,14 @@ class MlxRanks:
 
 
 def meet() -> None:
-    """Waits until all ranks are there. Raises RuntimeError."""
+    """Waits for all ranks. Raises RuntimeError."""
     # Called before anything slow: the ring backend gives up on its neighbour after about 15 seconds.
     mx.distributed.init(strict=True)
 
 
 def join_ranks(on_loss: OnLoss, environ: Mapping[str, str] = os.environ) -> MlxRanks:
-    """Connects the ranks; call `meet` first. Raises RuntimeError and OSError if they cannot connect, `NotLaunched` if
-    no address is known."""
+    """Call `meet` first. Raises RuntimeError and OSError if the ranks cannot connect, `NotLaunched` if no address is
+    known."""
     group: Any = mx.distributed.init(strict=True)
     route = find_route(environ, group.rank(), group.size())
     listener = listen(route)
@@ -54,14 +52,13 @@ def _port(listener: socket.socket | None) -> int:
 
 
 def _gathered(group: Any, number: int) -> list[int]:
-    """Returns the numbers of all ranks."""
     # On the CPU stream: all backends for several machines exchange there.
     numbers: Any = mx.distributed.all_gather(mx.array([number], dtype=mx.int64), group=group, stream=mx.cpu)
     return [int(n) for n in numbers.tolist()]
 
 
 def _shared_secret(group: Any) -> bytes:
-    """Returns rank 0's random bytes, to which the other ranks add zeros."""
+    """The other ranks add zeros to rank 0's bytes."""
     own = secrets.token_bytes(SECRET_BYTES) if group.rank() == 0 else bytes(SECRET_BYTES)
     total: Any = mx.distributed.all_sum(mx.array(list(own), dtype=mx.int32), group=group, stream=mx.cpu)
     return bytes(total.tolist())

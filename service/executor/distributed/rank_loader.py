@@ -1,5 +1,3 @@
-"""Loads a rank's part of the model, and a prefix cache that is equal on all ranks."""
-
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -22,7 +20,7 @@ KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
 
 
 class CannotDivide(ValueError):
-    """The model cannot be divided among this many ranks in this way. The message names a remedy."""
+    """The message names a remedy."""
 
 
 class RankLoader:
@@ -38,7 +36,7 @@ class RankLoader:
 
 
 class RankDivision:
-    """Divides a lazy model, then reads it layer by layer, so that no rank holds much more than its own part."""
+    """Reads layer by layer after dividing, so no rank holds much more than its part."""
 
     def __init__(self, ranks: MlxRanks, parallel: Parallel | None) -> None:
         self.parts = ranks.size
@@ -46,7 +44,6 @@ class RankDivision:
         self._parallel = parallel
 
     def agree(self, here: bool) -> bool:
-        """Returns True if `here` is true on all ranks."""
         return bool(smallest(self._ranks, int(here)))
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
@@ -91,7 +88,6 @@ class RankDivision:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that compute."""
     return {package: version(package) for package in ("anyclaude", "mlx", "mlx-lm")}
 
 

@@ -1,5 +1,3 @@
-"""Repeats rank 0's engine calls on this rank's engine."""
-
 import logging
 from collections.abc import Callable
 
@@ -18,12 +16,12 @@ Compile = Callable[[GenerationRequest], Grammar | None]
 
 
 class OutOfStep(Exception):
-    """This rank's engine returned something else than rank 0's: going on would compute nonsense."""
+    """This rank's engine returned something else than rank 0's."""
 
 
 def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
-    """Returns when rank 0 ends in order. Raises `RankLost`, `OutOfStep`, and what the engine raises; this rank cannot
-    go on after any of them."""
+    """Repeats rank 0's calls on `engine` until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises;
+    none can be recovered from."""
     history = History()
     try:
         while (message := ranks.hear()) is not None:
@@ -52,8 +50,7 @@ def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_gr
 
 
 def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | None) -> bool:
-    """Returns whether the engine took the sequence. If something is wrong with the sequence, rank 0 fails it too; if
-    not, the histories differ."""
+    """What is wrong with a sequence is wrong on rank 0, too, which fails it; else the histories differ."""
     try:
         if compile_grammar is not None:
             prompt = msgspec.structs.replace(sequence.prompt, grammar=compile_grammar(sequence.request))
@@ -66,7 +63,6 @@ def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | Non
 
 
 def _of_size(prompt_tokens: int, max_tokens: int) -> Sequence:
-    """Makes a stand-in for a sequence of which only the length counts."""
     return Sequence(
         id=-1,
         choice=0,

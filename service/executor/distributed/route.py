@@ -1,9 +1,5 @@
-"""Which rank connects to which for the calls, by the addresses that `mlx.launch` sets for MLX.
-
-With the ring backend each rank reaches only the next one, and the last reaches rank 0, for instance over cables between
-neighbours. So calls go down a chain: rank 0, the last rank, the one before it, and so on. Backends with one address of
-rank 0 (JACCL, NCCL) let all ranks reach it: there calls go straight from rank 0.
-"""
+"""With the ring backend each rank reaches only the next, the last reaches rank 0: calls go from rank 0 to the last
+rank, the one before it, and so on. With JACCL and NCCL all ranks reach rank 0."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +11,11 @@ COMMAND = "mlx.launch -n 3 --backend ring -- anyclaude serve --distributed [MODE
 
 
 class NotLaunched(Exception):
-    """This process was not started by `mlx.launch`, or its backend names no address."""
+    """`mlx.launch` did not start this process, or its backend names no address."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A rank listens on `listen` for the ranks `below`, and connects to the address `upstream` of rank `above`, which
-    is empty for rank 0."""
+    """The rank listens on `listen` for the ranks `below`, and connects to `upstream`, the address of rank `above`."""
 
     rank: int
     listen: str
@@ -30,7 +25,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def launched_rank(environ: Mapping[str, str]) -> int:
-    """Returns this process's rank. Raises `NotLaunched`."""
+    """Raises `NotLaunched`."""
     rank = environ.get("MLX_RANK", "")
     if not rank.isdigit():
         raise NotLaunched(f"--distributed works only in processes that mlx.launch starts. Run: {COMMAND}")
@@ -62,7 +57,7 @@ def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
 
 
 def _ring(environ: Mapping[str, str]) -> list[str] | None:
-    """Returns the first address of each rank: `MLX_HOSTFILE` has a list of `address:port` for each."""
+    """Returns the first address of each rank. `MLX_HOSTFILE` lists several as `address:port`."""
     file = environ.get("MLX_HOSTFILE")
     if not file:
         return None

@@ -1,12 +1,6 @@
-"""Carries calls from rank 0 to the others over TCP.
-
-MLX's own collectives do not suit: a waiting rank keeps a core busy (the ring backend polls `recv`), while followers
-wait whenever the server is idle; and a dead rank is noticed only by the next call. Here waiting is free, and the end of
-a process closes its connections, which its neighbours pass on.
-
-A frame is its length in 4 bytes, little endian, and its bytes. Downwards it holds a call, or is empty at the orderly
-end. Upwards it holds the reason why a rank gives up.
-"""
+"""MLX's collectives do not suit: a waiting rank would keep a core busy, and a dead one be noticed only by the next
+call. A frame is its length in 4 bytes, little endian, and its bytes: downwards a call, or nothing at the end; upwards
+the reason why a rank gives up."""
 
 import contextlib
 import hmac
@@ -39,8 +33,8 @@ OnLoss = Callable[[str], None]
 
 
 class Wire:
-    """The connections of one rank: one up, except for rank 0, and one to each rank below. A thread of the wire calls
-    `on_loss` once if a rank is lost."""
+    """One rank's connections: one up, except for rank 0, and one to each rank below. Calls `on_loss` once, on its own
+    thread, if a rank is lost."""
 
     def __init__(self, above: socket.socket | None, below: dict[int, socket.socket], on_loss: OnLoss) -> None:
         self._above = above
@@ -81,7 +75,7 @@ class Wire:
                 _send(connection, b"")
 
     def fail(self, reason: str) -> None:
-        """Leaves the group: sends `reason` up, and closes the connections down."""
+        """Sends `reason` up, and closes the connections down."""
         # If MLX failed because a rank died, that rank's connection ends at about the same time and names it.
         if not self._over.wait(BETTER_REASON_SECONDS):
             self._lose(reason)
@@ -91,7 +85,6 @@ class Wire:
             raise RankLost(self._lost)
 
     def _listen(self, above: socket.socket) -> None:
-        """Receives messages from above and passes them on."""
         with above:
             try:
                 while message := _receive(above):
@@ -108,7 +101,6 @@ class Wire:
                 self._inbox.put(None)
 
     def _watch(self, rank: int, connection: socket.socket) -> None:
-        """Waits until a rank below ends."""
         with connection:
             try:
                 reason = _receive(connection)
@@ -135,12 +127,12 @@ class Wire:
 
 
 def listen(route: Route) -> socket.socket | None:
-    """Listens on a free port for the ranks below; returns None if there are none."""
+    """Returns None if no ranks are below."""
     return socket.create_server((route.listen, 0), backlog=len(route.below)) if route.below else None
 
 
 def connect(route: Route, listener: socket.socket | None, port_above: int, secret: bytes, on_loss: OnLoss) -> Wire:
-    """Connects once all ranks listen. `secret`, which all ranks know, keeps others out. Raises OSError."""
+    """All ranks must listen by now. `secret` keeps strangers out. Raises OSError."""
     above = None
     if route.upstream:
         above = _prepared(socket.create_connection((route.upstream, port_above), CONNECT_SECONDS))
@@ -164,7 +156,7 @@ def _start(run: Callable[[], None], name: str) -> None:
 
 
 def _greeted(connection: socket.socket, secret: bytes) -> int | None:
-    """Returns the rank that connected, None for a stranger."""
+    """Returns None for a stranger."""
     connection.settimeout(CONNECT_SECONDS)
     with contextlib.suppress(OSError):
         greeting = _exactly(connection, SECRET_BYTES + _LENGTH.size)
@@ -198,7 +190,7 @@ def _send(connection: socket.socket, message: bytes) -> None:
 
 
 def _receive(connection: socket.socket) -> bytes | None:
-    """Returns one frame, None at the end of the connection. Raises OSError."""
+    """Returns None at the end of the connection. Raises OSError."""
     length = _exactly(connection, _LENGTH.size)
     return None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
 

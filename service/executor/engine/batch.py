@@ -1,5 +1,3 @@
-"""Sequences decoded side by side, one token of each per step, by mlx-lm's `BatchGenerator`."""
-
 from typing import Any
 
 import mlx.core as mx
@@ -12,8 +10,8 @@ from service.executor.scheduling.protocols import TokenChances
 
 
 class Batch:
-    """Holds at most `size` sequences. `end_tokens` are end-of-text ids. `last_tokens` is the most that is read of a
-    prompt at once."""
+    """Decodes up to `size` runs side by side with mlx-lm's `BatchGenerator`, which reads up to `last_tokens` of their
+    prompts."""
 
     def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
         self._runs: dict[int, Run] = {}
@@ -29,11 +27,10 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of KV state."""
         return int(self._generator.prompt_cache_nbytes)
 
     def insert(self, runs: list[Run]) -> None:
-        """Adds runs; the next step reads the rest of their prompts. Takes their `cache`."""
+        """Takes the `cache` of each run; the next step reads the rest of the prompts."""
         uids = self._generator.insert(
             [run.tokens[run.read :] for run in runs],
             max_tokens=[run.left for run in runs],
@@ -56,7 +53,7 @@ class Batch:
         self.remove(run)
 
     def restore(self, run: Run) -> None:
-        """Gives a run that stays in the batch a copy of its state so far."""
+        """Gives a run a copy of its state; it stays in the batch."""
         self._give_back(run, *self._generator.extract_cache([run.uid])[run.uid])
 
     def step(self) -> list[Drawn]:
@@ -86,7 +83,7 @@ class Batch:
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
-    """`logprobs` is one evaluated row, `[vocabulary]`. Tokens that a grammar forbids are not among the `top`."""
+    """`logprobs` is one evaluated row, `[vocabulary]`. Forbidden tokens are not among the `top`."""
     # NumPy reads the row in place: an MLX operation would wait for the next token, which is being computed now.
     row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
     if top == 0:

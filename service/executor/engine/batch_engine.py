@@ -1,5 +1,3 @@
-"""The `Engine` on MLX. Only the thread that owns MLX calls it."""
-
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -45,13 +43,9 @@ def default_chunk_tokens() -> int:
 
 
 class BatchEngine:
-    """Runs mlx-lm's `model`; `end_tokens` are its end-of-text ids. `room` returns how many more bytes can be allocated,
-    None if that is unknown.
-
-    mlx-lm's batch pads all prompts to the longest one, so it reads the last chunk of a prompt only. The chunks before,
-    of `chunk_tokens` each, are read one prompt at a time in the order of `Turns`. With `drafters`, a lone greedy
-    sequence runs in a `Solo` instead of the batch until another joins.
-    """
+    """The `Engine` on MLX. `end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
+    Prompts are read one at a time in the order of `Turns`, except for their last chunks: mlx-lm's batch pads all
+    prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins."""
 
     def __init__(
         self,
@@ -94,7 +88,6 @@ class BatchEngine:
         self._prefixes.rest(False)
 
     def remove(self, sequence: int) -> PromptUse | None:
-        """Keeps what was read in the prefix cache."""
         run = self._runs.pop(sequence, None)
         if run is None:
             return None
@@ -138,7 +131,6 @@ class BatchEngine:
     # Memory
 
     def _make_room(self, sequences: list[Sequence]) -> None:
-        """Frees draft state and prefixes until `sequences` fit, if that is enough."""
         if self._missing(sequences, 0) > 0:
             self._drafters.forget()
             mx.clear_cache()
@@ -207,7 +199,6 @@ class BatchEngine:
     # Answers
 
     def _join(self, runs: list[Run]) -> None:
-        """Moves runs, and the one in `Solo`, into the batch, whose next step reads the rest of their prompts."""
         for run in runs:
             self._keep(run)
         unread = sum(run.unread for run in runs)
@@ -221,7 +212,6 @@ class BatchEngine:
         return len(self._runs) == 1 and run.is_greedy and self._drafters.active
 
     def _begin_solo(self, run: Run) -> None:
-        """Reads the prompt except for its last tokens, which the first step of `Solo` reads."""
         if run.unread > READ_AND_DRAWN:
             self._read(run, len(run.tokens) - 1)
         self._keep(run)
@@ -265,7 +255,6 @@ class BatchEngine:
         return Token(run.sequence.id, drawn.token, drawn.end, drawn.chances, error, use)
 
     def _end(self, run: Run) -> PromptUse:
-        """Ends a run that has left `_runs`. Returns how its prompt was read."""
         if self._solo is not None and self._solo.run is run:
             self._solo = None
         if not self._runs:
@@ -285,8 +274,8 @@ class BatchEngine:
             self._keep(run)
 
     def _keep(self, run: Run) -> None:
-        """Copies what the model has read of prompt and answer into the prefix cache, if running sequences leave room
-        for the copy. A run that has ended is not among them, though its memory is still taken."""
+        """Copies what was read into the prefix cache, if the running sequences leave room. An ended run is not among
+        them, though it still holds its memory."""
         if run.cache is None or run.read <= run.reused:
             return
         self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))
@@ -296,5 +285,4 @@ class BatchEngine:
 
 
 def _length(sequence: Sequence) -> int:
-    """Returns the most tokens that a sequence may have at its end."""
     return len(sequence.prompt.tokens) + sequence.max_tokens

@@ -1,5 +1,3 @@
-"""Constrains one sequence to its grammar: tokens that cannot come next get a logit of minus infinity."""
-
 import math
 from typing import Any
 
@@ -11,8 +9,8 @@ from service.executor.scheduling.messages import Grammar
 
 
 class Constraint:
-    """The last of a sequence's logits processors. Sets `error` if llguidance meets one of its limits; the sequence
-    cannot go on then."""
+    """Keeps one sequence to its grammar; the last of its logits processors. Sets `error` if llguidance meets a
+    limit."""
 
     def __init__(self, grammar: Grammar, prompt_tokens: int) -> None:
         self.error = ""
@@ -21,7 +19,7 @@ class Constraint:
         self._followed = prompt_tokens  # of the sequence's tokens
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Takes all `tokens` so far `[length]`, prompt first, and the logits `[1, vocabulary]` of the next."""
+        """Takes all `tokens` so far `[length]`, prompt first, and the next logits `[1, vocabulary]`."""
         # The mask depends on the last token, which may still be computed. The model's next step is started first, so
         # the device works while this thread waits for the token and finds the mask.
         drawn = tokens[self._followed :]
@@ -30,20 +28,19 @@ class Constraint:
         return self._held(logits, [])
 
     def follow(self, tokens: list[int]) -> None:
-        """Advances the grammar to all `tokens` so far, prompt first."""
+        """Takes all `tokens` so far, prompt first."""
         self._consume(tokens[self._followed :])
 
     def forced(self) -> list[int]:
-        """Returns the tokens that must come next, as the tokenizer would write them; empty if there is a choice."""
+        """Returns the tokens that must come next; empty if there is a choice."""
         return [] if self.error else list(self._matcher.compute_ff_tokens())
 
     def permitted(self, draft: list[int]) -> list[int]:
-        """Returns the beginning of a draft that may come next."""
         return [] if self.error else draft[: self._matcher.validate_tokens(draft)]
 
     def look_ahead(self, inputs: mx.array, logits: mx.array, *, read: int) -> mx.array:
-        """Masks logits `[length, vocabulary]`, one row behind each of `inputs` `[length]`, which end the first `read`
-        tokens. Inputs that `follow` has not seen may be wrong guesses; the grammar does not advance."""
+        """Masks logits `[length, vocabulary]`, a row behind each of `inputs` `[length]`, the last of the first `read`
+        tokens. Does not advance: inputs may be wrong guesses."""
         _start(inputs, logits)
         ahead = read - self._followed
         return self._held(logits, _ids(inputs)[len(inputs) - ahead :])
@@ -56,7 +53,7 @@ class Constraint:
                 self.error = self._kind_of_error()
 
     def _take(self, token: int) -> int:
-        """Returns how many tokens the matcher took: 0 after its end, else 1."""
+        """Returns 0 after the grammar's end, else 1."""
         if self._matcher.is_stopped():
             return 0
         self._matcher.consume_token(token)
@@ -67,7 +64,6 @@ class Constraint:
         return str(self._matcher.get_error()).partition(":")[0]
 
     def _held(self, logits: mx.array, ahead: list[int]) -> mx.array:
-        """Masks a row behind each of `ahead`, the last row behind all of them."""
         if self.error:
             return logits
         bits = allocate_token_bitmask(logits.shape[0], self._vocabulary)
@@ -95,7 +91,7 @@ def _ids(tokens: mx.array) -> list[int]:
 
 
 def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> mx.array:
-    """`bits` hold 32 tokens a word, row by row; tokens without a bit are masked."""
+    """`bits` hold 32 tokens a word; tokens without a bit are masked."""
     if mx.default_device() == mx.gpu and mx.metal.is_available():
         from llguidance.mlx import apply_token_bitmask
 

@@ -1,5 +1,3 @@
-"""A sequence inside the engine."""
-
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,13 +12,9 @@ from service.executor.scheduling.protocols import EndReason, TokenChances
 
 
 class Run:
-    """`tokens` are the prompt and what was drawn since. `read` of them are in `cache`, `reused` of them came from the
-    prefix cache. The prefix cache wants the state after each of `stops`, and was given `stored` tokens of the prompt.
-
-    `uid` is the id in the batch; meanwhile `tokens`, `read` and `cache` stay as they were on entry. `answering`: the
-    first token was drawn. If `reader_ahead` is reading the same prompt, this run waits until `shared` tokens are read
-    and takes them over: answers to one request, or requests that an agent sends together.
-    """
+    """A sequence in the engine. `read` of its `tokens` are in `cache`, `reused` of them from the prefix cache, which
+    wants the state after each of `stops`. In the batch its id is `uid`, and `tokens`, `read` and `cache` stay as they
+    were on entry. If `reader_ahead` reads the same prompt, this run waits for the `shared` tokens."""
 
     __slots__ = (
         "answering",
@@ -61,12 +55,12 @@ class Run:
 
     @property
     def unread(self) -> int:
-        """Tokens of the prompt that the engine still has to read; 0 in the batch, which reads the rest itself."""
+        """Tokens of the prompt left to read; 0 in the batch, which reads the rest itself."""
         return max(0, len(self.sequence.prompt.tokens) - self.read) if self.uid is None else 0
 
     @property
     def left(self) -> int:
-        """How many more tokens may be drawn. Wrong while the run is in the batch."""
+        """Wrong while the run is in the batch."""
         return self.sequence.max_tokens - (len(self.tokens) - len(self.sequence.prompt.tokens))
 
     @property
@@ -79,29 +73,27 @@ class Run:
 
     @property
     def is_greedy(self) -> bool:
-        """True if each token is the likeliest that the grammar permits, and no logprobs are asked for."""
+        """True if each token is the likeliest permitted one and no logprobs are wanted."""
         plain = all(processor is self.constraint for processor in self.processors)
         return plain and self.sampler is greedy and self.sequence.request.logprobs is None
 
     def extend(self, tokens: list[int]) -> None:
-        """Adds tokens that were drawn outside the batch."""
         self.tokens += tokens
         if self.constraint is not None:
             self.constraint.follow(self.tokens)
 
     def permitted(self, draft: list[int]) -> list[int]:
-        """Returns the beginning of a draft that the grammar permits."""
         return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
-        """Takes the longest known prefix. Does nothing once the run has read tokens of its own."""
+        """Takes the longest known prefix, unless the run has read tokens of its own."""
         if self.read == self.reused:
             reuse = prefixes.find(self.sequence.request.caller, self.tokens)
             self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
     def wait_for_reader(self, others: Iterable["Run"], at_least: int) -> None:
-        """Waits for the run that saves most tokens, if it saves `at_least` as many. Waiting is never slower than
-        reading: the other run has read as much already."""
+        """Waits for the run that saves most tokens, if it saves `at_least` as many. It has read as much already, so
+        waiting is never slower."""
         for other in others:
             if other.unread and other.read >= self.read:
                 shared = self._shared_with(other)
@@ -113,7 +105,6 @@ class Run:
         self.reuse(prefixes)
 
     def _shared_with(self, other: "Run") -> int:
-        """Returns how many common tokens end where the other's state will be kept."""
         if self.sequence.request.caller != other.sequence.request.caller:
             return 0
         common = common_length(self.sequence.prompt.tokens, other.sequence.prompt.tokens)
@@ -121,7 +112,7 @@ class Run:
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """A drawn token. If `end` is set it is the last, and `run` has its `tokens` and `cache` back."""
+    """If `end` is set, `run` has its `tokens` and `cache` back."""
 
     run: Run
     token: int

@@ -1,8 +1,5 @@
-"""Samplers and logits processors in mlx-lm's form.
-
-Order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which `logprobs`
-reports), then top_p, min_p and top_k, each on the distribution at temperature 1 as in mlx-lm, temperature, draw.
-"""
+"""Order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which `logprobs`
+reports), then top_p, min_p and top_k at temperature 1 as in mlx-lm, temperature, draw."""
 
 import math
 import secrets
@@ -34,7 +31,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
 
 
 def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
-    """Presence and frequency penalties leave out the first `prompt_tokens` tokens."""
+    """Presence and frequency penalties skip the first `prompt_tokens` tokens."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty != 1.0:
         processors.append(_repetition_penalty(params.repetition_penalty))
@@ -46,7 +43,7 @@ def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[L
 
 
 class _Draw:
-    """A sampler with random numbers of its own, independent of other sequences in the batch."""
+    """Random numbers do not depend on other sequences in the batch."""
 
     def __init__(self, params: SamplingParams) -> None:
         seed = secrets.randbits(64) if params.seed is None else params.seed
@@ -60,8 +57,7 @@ class _Draw:
 
 
 def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
-    """Sets tokens that top_p, min_p or top_k rule out to minus infinity. The likeliest token always stays, and so do
-    all tokens exactly at a threshold."""
+    """Sets ruled-out tokens to minus infinity; the likeliest, and all tokens at a threshold, stay."""
     thresholds = []
     if params.top_p < 1.0:
         thresholds.append(_top_p_threshold(logprobs, params.top_p))
@@ -75,8 +71,8 @@ def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
 
 
 def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
-    """Returns the log-probability of the least likely token in the smallest set that sums to `top_p`, `[batch, 1]`
-    (Holtzman et al. 2019, arXiv:1904.09751)."""
+    """Returns the log-probability of the least likely token of the nucleus, `[batch, 1]` (Holtzman et al. 2019,
+    arXiv:1904.09751)."""
     ascending = mx.sort(logprobs, axis=-1)
     probabilities = mx.exp(ascending.astype(mx.float32))
     mass_above = mx.cumsum(probabilities, axis=-1, reverse=True, inclusive=False)
@@ -86,8 +82,7 @@ def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
 
 
 def _repetition_penalty(penalty: float) -> LogitsProcessor:
-    """Covers the whole context, prompt included (Keskar et al. 2019, arXiv:1909.05858), as generation_config.json
-    means it; mlx-lm covers the last 20 tokens only."""
+    """Covers the whole context (Keskar et al. 2019, arXiv:1909.05858); mlx-lm covers the last 20 tokens only."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         seen = logits[:, tokens]
@@ -98,7 +93,7 @@ def _repetition_penalty(penalty: float) -> LogitsProcessor:
 
 
 def _count_penalties(presence: float, frequency: float, prompt_tokens: int) -> LogitsProcessor:
-    """OpenAI's formula: `logit - frequency * count - presence * (count > 0)`, counted over generated tokens."""
+    """OpenAI's formula, `logit - frequency * count - presence * (count > 0)`, over generated tokens."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         generated = tokens[prompt_tokens:]

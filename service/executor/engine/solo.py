@@ -1,5 +1,3 @@
-"""One sequence decoded alone, several tokens a step if a drafter guesses them."""
-
 import logging
 from typing import Any
 
@@ -20,12 +18,8 @@ STEPS_BETWEEN_CLEARING = 512
 
 
 class Solo:
-    """Decodes a greedy `run`, whose state can be cut. The first step reads the rest of its prompt; `leave` may follow
-    any step.
-
-    The model reads a whole draft at once and accepts the tokens that it would have drawn itself, so the output does not
-    depend on the drafters.
-    """
+    """Decodes a greedy `run` alone. Of a draft, the tokens are accepted that the model would have drawn itself, so the
+    output does not depend on `drafters`. `leave` may follow any step."""
 
     def __init__(
         self, model: Any, run: Run, drafters: list[Drafter], *, end_tokens: set[int], tally: DraftTally
@@ -43,7 +37,6 @@ class Solo:
         self._take_back()
 
     def step(self) -> list[Drawn]:
-        """Returns one or more tokens."""
         drafter = self._ready_drafter()
         guess = drafter.draft(self.run.left - 1) if drafter is not None and self._ahead is None else []
         draft = self.run.permitted(guess)
@@ -89,7 +82,7 @@ class Solo:
         return int(value)
 
     def _draw(self, inputs: mx.array, *, rows: int = 1) -> mx.array:
-        """Reads `[length]` tokens, and draws one behind each of the last `rows` as the batch does."""
+        """Reads `[length]` tokens, and draws one behind each of the last `rows`."""
         logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
         if self.run.constraint is not None:
@@ -106,7 +99,6 @@ class Solo:
         return drawn
 
     def _take_back(self) -> None:
-        """Cuts the state back to all but the last token."""
         self._ahead = None
         last = len(self.run.tokens) - 1
         if self.run.read > last:
@@ -115,7 +107,7 @@ class Solo:
 
 
 class _PacedDrafter:
-    """A drafter with its `Pace`. A drafter that raises is dropped: that costs speed, not the answer."""
+    """A drafter that raises is dropped: that costs speed, not the answer."""
 
     def __init__(self, drafter: Drafter) -> None:
         self._drafter: Drafter | None = drafter

@@ -1,5 +1,3 @@
-"""How much memory the KV state of sequences takes."""
-
 from collections.abc import Iterable
 
 import msgspec
@@ -9,8 +7,7 @@ GROWTH_TOKENS = 256
 
 
 class LayerCost(msgspec.Struct, frozen=True):
-    """Bytes that one layer keeps of a sequence: `per_token` for each token, or for the last `window` tokens, and
-    `fixed` for any length."""
+    """Bytes of one layer: `per_token` for each (or the last `window`) tokens, and `fixed` for any length."""
 
     per_token: int = 0
     window: int | None = None
@@ -18,12 +15,10 @@ class LayerCost(msgspec.Struct, frozen=True):
 
 
 class CacheCost(msgspec.Struct, frozen=True):
-    """Bytes that all layers keep."""
-
     layers: tuple[LayerCost, ...]
 
     def bytes_for(self, lengths: Iterable[int]) -> int:
-        """Returns the bytes for sequences of these lengths, in tokens, side by side."""
+        """`lengths` are in tokens, of sequences side by side."""
         # In a batch each sequence takes the room of the longest.
         lengths = list(lengths)
         longest = -(-max(lengths, default=0) // GROWTH_TOKENS) * GROWTH_TOKENS

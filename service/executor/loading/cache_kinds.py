@@ -1,5 +1,3 @@
-"""What can be done with the state of a model, by the kinds of its prompt caches."""
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,7 +5,7 @@ from mlx_lm.models.cache import CacheList, can_trim_prompt_cache, make_prompt_ca
 
 
 def leaves(caches: Iterable[Any]) -> Iterator[Any]:
-    """Yields the prompt caches that hold arrays, in order."""
+    """Yields the prompt caches that hold arrays."""
     for cache in caches:
         if isinstance(cache, CacheList):
             yield from leaves(cache.caches)
@@ -16,8 +14,7 @@ def leaves(caches: Iterable[Any]) -> Iterator[Any]:
 
 
 def can_take_back(model: Any) -> bool:
-    """True if the state can be cut back to any of its tokens: not if it is recurrent or has a window, which loses what
-    slides out of it."""
+    """True if the state can be cut to any of its tokens: not if it is recurrent or has windows."""
     found = list(leaves(make_prompt_cache(model)))
     slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in found)
     return can_trim_prompt_cache(found) and not slides

@@ -1,5 +1,3 @@
-"""MLX's memory: limits, the cost of KV state, and what is left. Runs on the thread that owns MLX."""
-
 import logging
 import os
 from typing import Any
@@ -21,8 +19,6 @@ KV_SHARE = 0.9
 
 
 def set_memory_limits() -> None:
-    """Limits MLX's freed buffers, and keeps the weights in a GPU's memory, which the system would otherwise page out
-    between requests."""
     info = mx.device_info()
     total = int(info.get("memory_size", 0)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     mx.set_cache_limit(int(BUFFER_SHARE * total))
@@ -35,7 +31,7 @@ def set_memory_limits() -> None:
 
 
 def measure_cache_cost(model: Any) -> CacheCost:
-    """Reads one token and measures what is kept of it: the config would have to be understood family by family."""
+    """Reads one token and measures what is kept of it: configs differ by family."""
     cache = make_prompt_cache(model)
     model(mx.array([[0]]), cache=cache)
     mx.eval([layer.state for layer in cache])
@@ -55,8 +51,7 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """Returns the bytes that can still be allocated, None if unknown: what the system has free, on a GPU no more than
-    its driver recommends. MLX's freed buffers count as free."""
+    """Returns the bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
     rooms = []
     free = free_memory_bytes()
     if free is not None:

@@ -1,5 +1,3 @@
-"""How much memory the system has left."""
-
 import sys
 from pathlib import Path
 
@@ -7,8 +5,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory_bytes() -> int | None:
-    """Returns the bytes that can be used without swapping, at most what is left of a container's limit; None if
-    unknown."""
+    """Returns the bytes usable without swapping, within a container's limit; None if unknown."""
     if not sys.platform.startswith("linux"):
         return None
     free = _field(Path("/proc/meminfo"), "MemAvailable:")
@@ -17,8 +14,8 @@ def free_memory_bytes() -> int | None:
 
 
 def container_memory_bytes(cgroup: Path) -> int | None:
-    """Returns what is left of the limit of a control group (version 2), None without a limit. Pages of files that the
-    kernel can drop count as free."""
+    """Returns what is left of the limit of a control group (version 2), None without one. Droppable file pages count as
+    free."""
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":

@@ -1,5 +1,3 @@
-"""Loads a model folder on the thread that will run it. Fetches nothing, and runs no code of the model."""
-
 import importlib
 import logging
 import os
@@ -20,7 +18,7 @@ PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
 
 
 class Division(Protocol):
-    """Divides a model among processes. Loading does not depend on `distributed`, which implements it."""
+    """Divides a model among processes; `distributed` implements it."""
 
     @property
     def parts(self) -> int: ...
@@ -29,13 +27,12 @@ class Division(Protocol):
         ...
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Cuts a lazy model to this process's part, and reads that into memory."""
+        """Cuts a lazy model to this process's part, and reads that."""
         ...
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """mlx-lm's `model` and `tokenizer` (a `TokenizerWrapper`). `logits` is the number of token ids that the model
-    scores."""
+    """`model` and `tokenizer` are mlx-lm's; the model scores `logits` token ids."""
 
     model: Any
     tokenizer: Any
@@ -44,7 +41,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None) -> LoadedModel:
-    """Loads the whole model, or this process's part. Raises what mlx-lm and transformers raise for files that they
+    """Fetches nothing and runs no code of the model. Raises what mlx-lm and transformers raise for files that they
     cannot read."""
     prepare_libraries()
     import mlx.core as mx
@@ -77,8 +74,8 @@ def prepare_libraries() -> None:
 
 
 def _dense_on_cpu(model: Any, division: Division | None) -> Any:
-    """Expands weights to f32 if memory allows. A model to be divided is still lazy here, and must be expanded first:
-    mlx-lm expands no layers that it has divided."""
+    """Expands weights to f32 if memory allows. mlx-lm expands no divided layers, so a model to be divided is still lazy
+    here."""
     # MLX's CPU kernels for quantized and half-precision weights are not optimised: on two AVX-512 cores, dense f32 with
     # OpenBLAS decodes 80 times faster than 4-bit weights with f16 scales.
     import mlx.core as mx

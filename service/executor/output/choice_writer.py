@@ -1,9 +1,3 @@
-"""Turns the tokens of one answer into events: detokenizer, reasoning, stop strings, parser, in this order.
-
-It runs on the engine's thread, which is idle while the next token is computed, so a stop string ends its sequence
-before another token is started.
-"""
-
 from typing import Protocol
 
 import msgspec
@@ -29,11 +23,9 @@ class Detokenizer(Protocol):
 
 
 class Parser(Protocol):
-    """Turns the visible text of one choice into text and tool calls."""
-
     @property
     def done(self) -> bool:
-        """True once the only call that was wanted is whole."""
+        """True once the only wanted call is whole."""
         ...
 
     @property
@@ -45,8 +37,8 @@ class Parser(Protocol):
 
 
 class ChoiceWriter:
-    """The `Writer` of one sequence. Stop strings are looked for in the visible answer, not in reasoning. `vocabulary`
-    is None if the request asked for no logprobs."""
+    """The `Writer` of one sequence: detokenizer, reasoning, stop strings (in the answer only), parser. `vocabulary` is
+    None if no logprobs are wanted."""
 
     def __init__(
         self,

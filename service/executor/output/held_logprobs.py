@@ -1,27 +1,24 @@
-"""Logprobs that wait for their text."""
-
 from collections.abc import Iterator
 
 from service.generation import TokenLogprob
 
 
 class HeldLogprobs:
-    """Holds logprobs back as long as their text. Those behind a stop string are never released."""
+    """Holds logprobs back with their text; those behind a stop string are never released."""
 
     def __init__(self) -> None:
         self._held: list[tuple[TokenLogprob, int]] = []
         self._released = 0
 
     def add(self, logprob: TokenLogprob, length: int) -> None:
-        """`length` is the number of characters that the token adds."""
+        """`length`: characters that the token adds."""
         self._held.append((logprob, length))
 
     def drop(self) -> None:
-        """Drops what is held back: it belongs to no answer."""
         self._held.clear()
 
     def release(self, length: int, *, held: bool) -> tuple[TokenLogprob, ...]:
-        """Returns the logprobs of released text. `length` more characters were released; `held`: others still wait."""
+        """`length` more characters were released; `held`: others still wait."""
         if not self._held:
             return ()
         self._released += length

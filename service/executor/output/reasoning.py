@@ -1,20 +1,16 @@
-"""Separates reasoning from the answer."""
-
 import msgspec
 
 from service.executor.output.string_finder import StringFinder
 
 
 class ReasoningMarkers(msgspec.Struct, frozen=True):
-    """The strings around a model's reasoning, such as `<think>` and `</think>`."""
-
     start: str
     end: str
 
 
 class ReasoningSplitter:
-    """Reasoning opens only before the answer begins: a marker inside an answer is text about markers. White space
-    between the two belongs to neither. `inside`: the text is in reasoning now."""
+    """Reasoning opens only before the answer begins: later markers are text. White space between the two is dropped.
+    `inside`: in reasoning now."""
 
     def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
         self._markers = markers
@@ -31,7 +27,7 @@ class ReasoningSplitter:
         return bool(self._head)
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Returns more of the reasoning, and more of the answer."""
+        """Returns reasoning and answer."""
         if self._answering:
             return "", text
         reasoning, answer = [], ""
@@ -59,7 +55,7 @@ class ReasoningSplitter:
         return thought, rest
 
     def _read_head(self, text: str) -> tuple[str, str]:
-        """Returns more of the answer, and the text behind an opening marker. Holds back what may become a marker."""
+        """Returns answer, and the text behind an opening marker."""
         head = self._head + text
         body = head.lstrip()
         if body.startswith(self._markers.start):

@@ -1,12 +1,10 @@
-"""The exact bytes of single tokens."""
-
 from typing import Any
 
 SPM_SPACE = "\u2581".encode()
 
 
 class Vocabulary:
-    """The exact bytes of tokens of `tokenizer`, mlx-lm's `TokenizerWrapper`. Each token is looked up once."""
+    """The exact bytes of tokens. `tokenizer` is mlx-lm's `TokenizerWrapper`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -29,8 +27,8 @@ class Vocabulary:
 
 
 def _byte_of(character: str) -> bytes:
-    """Byte-level BPE writes bytes as characters (OpenAI's GPT-2 encoder): printing ones stand for themselves, the
-    others follow from U+0100 on. Characters outside this alphabet, in added tokens, stand for themselves."""
+    """Byte-level BPE writes bytes as characters (OpenAI's GPT-2 encoder): printing ones as themselves, others from
+    U+0100 on. Other characters, in added tokens, are themselves."""
     byte = _BYTE_ALPHABET.get(character)
     return character.encode() if byte is None else bytes((byte,))
 

@@ -1,8 +1,3 @@
-"""Keeps the model's state after spans of tokens, so that a prompt is read from where it differs.
-
-Runs on the engine's thread. Each caller has a tree of its own and never sees another caller's states.
-"""
-
 import logging
 from typing import Any, Protocol
 
@@ -21,7 +16,7 @@ SPAN_TOKENS = 512
 
 
 class Caches(Protocol):
-    """Takes states out of a model's prompt caches and puts them back; `state.PromptCaches` implements it."""
+    """Takes states out of prompt caches and puts them back."""
 
     @property
     def cuts_anywhere(self) -> bool:
@@ -33,14 +28,14 @@ class Caches(Protocol):
 
 
 class Reuse(msgspec.Struct, frozen=True):
-    """Prompt caches that have read `length` tokens; None if nothing is known."""
+    """Prompt caches that have read `length` tokens, None if nothing is known."""
 
     caches: list[Any] | None = None
     length: int = 0
 
 
 class Prefixes(Protocol):
-    """A prefix cache as the engine's thread calls it. No method raises: a failure costs time, not an answer."""
+    """Called by the engine's thread. No method raises: a failure costs time, not an answer."""
 
     @property
     def shares(self) -> bool:
@@ -49,41 +44,36 @@ class Prefixes(Protocol):
 
     @property
     def needs_boundaries(self) -> bool:
-        """True if prompts must say where messages end, because states are useful only where they were kept."""
+        """True if prompts must say where messages end: states are useful only where they were kept."""
         ...
 
     @property
-    def nbytes(self) -> int:
-        """Bytes held in memory."""
-        ...
+    def nbytes(self) -> int: ...
 
     def stops(self, prompt: Prompt) -> list[int]:
-        """Returns the token counts after which the state of the prompt is wanted, rising."""
+        """Returns the token counts after which the state is wanted, rising."""
         ...
 
     def find(self, caller: str, tokens: list[int]) -> Reuse:
-        """Returns the state of the longest known prefix that leaves at least one token to read."""
+        """Returns the longest known prefix that leaves a token to read."""
         ...
 
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
-        """Adds what is new in `caches`, which have read `tokens`. Returns how many tokens that is."""
+        """Adds what is new in `caches`, which have read `tokens`; returns how many tokens."""
         ...
 
     def allow(self, more: int) -> None:
-        """Limits memory to `more` bytes above what is held now, and to the configured limit. A negative number frees
-        memory."""
+        """Limits memory to `more` bytes above what is held now; a negative number frees memory."""
         ...
 
     def rest(self, resting: bool) -> None:
-        """Marks the beginning and end of a pause in computing: a good time to write files."""
+        """`resting`: nothing is computed, so files may be written."""
         ...
 
     def close(self) -> None: ...
 
 
 class NoPrefixCache:
-    """Knows no prefix."""
-
     shares = False
     needs_boundaries = False
     nbytes = 0
@@ -108,7 +98,7 @@ class NoPrefixCache:
 
 
 class PrefixCache:
-    """Holds at most `memory_bytes` of states in memory; `store` keeps them over a restart."""
+    """Holds at most `memory_bytes`; `store` keeps states over a restart. Each caller sees its own states only."""
 
     shares = True
 
@@ -194,7 +184,7 @@ class PrefixCache:
         return end - match.length
 
     def _loaded(self, caller: str, tokens: list[int]) -> tuple[Match, list[Node]]:
-        """Returns the longest match, after reading its states from disk into memory."""
+        """Returns the longest match, its states read into memory."""
         while True:
             match = self._longest(caller, tokens)
             path = match.node.path()
@@ -204,7 +194,6 @@ class PrefixCache:
             self._forget(self._tree.remove(unreadable))
 
     def _longest(self, caller: str, tokens: list[int]) -> Match:
-        """Leaves the last token to be read, and never exactly two tokens."""
         # The last token is always read alone. Of two, the first would be alone as well, while without the prefix cache
         # it is read with others; a product of one row differs in its last bits from a row of a larger product.
         match = self._tree.find(caller, tokens, len(tokens) - 1)
@@ -231,7 +220,6 @@ class PrefixCache:
         self._forget(self._tree.shrink())
 
     def _settle(self) -> None:
-        """Takes in what the store has written or lost meanwhile."""
         if self._store is not None:
             for node in self._store.settle():
                 self._forget(self._tree.remove(node))
@@ -241,7 +229,7 @@ class PrefixCache:
             self._store.discard(removed)
 
     def _adopt(self, store: PrefixStore) -> None:
-        """Adds the spans on disk to the tree, parents first, and deletes those whose parent is gone."""
+        """Adds the spans on disk, parents first; deletes those without a parent."""
         nodes: dict[str, Node] = {}
         for span in store.stored():
             key = span.key

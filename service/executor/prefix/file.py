@@ -1,10 +1,5 @@
-"""The file of one span of tokens: its key, and the bytes of its state. Nothing in it is ever executed.
-
-    MAGIC | SHA-256 of the header, 32 bytes | length of the header, 4 bytes, little endian | header, JSON | arrays
-
-A file's name is a digest of its key: a span is written once, and a renamed file is refused. All functions raise OSError
-if the disk fails.
-"""
+"""MAGIC | SHA-256 of the header | its length, 4 bytes, little endian | header, JSON | arrays. The file's name is a
+digest of its key. Nothing in it is ever executed. Functions raise OSError if the disk fails."""
 
 import hashlib
 import math
@@ -32,11 +27,11 @@ ITEM_BYTES = {
 
 
 class DamagedFile(Exception):
-    """The file is not what its name promises. The message is the reason."""
+    pass
 
 
 class Buffer(msgspec.Struct, frozen=True):
-    """An array as bytes that any thread may read. `dtype` is MLX's name."""
+    """Bytes that any thread may read. `dtype` is MLX's name."""
 
     data: memoryview
     dtype: str
@@ -53,8 +48,8 @@ class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SpanKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a span is for. `model` names everything that the state depends on except the tokens; `parent` is the file
-    name of the span before it, empty for the first."""
+    """`model` names all that the state depends on except tokens; `parent` is the file name of the span before, empty
+    for the first."""
 
     model: str
     caller: str
@@ -68,7 +63,7 @@ class SpanKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpanHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """`layouts` are the state's, with an index for each array; `checksum` is the CRC-32 of all array bytes."""
+    """`layouts` hold an index for each array; `checksum` is the CRC-32 of all array bytes."""
 
     key: SpanKey
     layouts: tuple[Any, ...]
@@ -81,7 +76,7 @@ class SpanHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: list[Buffer]) -> int:
-    """Writes the file whole or not at all, readable by its owner alone. Returns its size in bytes."""
+    """Writes the file whole or not at all, for its owner alone. Returns its size in bytes."""
     checksum = 0
     for buffer in buffers:
         checksum = zlib.crc32(buffer.data, checksum)
@@ -103,14 +98,14 @@ def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: li
 
 
 def read_header(path: Path) -> SpanHeader:
-    """Returns the verified header without reading the arrays. Raises DamagedFile."""
+    """Does not read the arrays. Raises DamagedFile."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
     return header
 
 
 def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
-    """Returns the whole file, verified. Raises DamagedFile."""
+    """Raises DamagedFile."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
         data = memoryview(file.read())
@@ -124,7 +119,7 @@ def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
-    """Returns the header, and where the arrays begin."""
+    """Returns also where the arrays begin."""
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
         raise DamagedFile("it does not begin as a prefix file does")

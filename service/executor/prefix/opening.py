@@ -1,5 +1,3 @@
-"""Opens the prefix cache that the model and the settings allow."""
-
 import logging
 from typing import Any
 
@@ -37,7 +35,7 @@ def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> 
 
 
 def memory_for_prefixes(settings: Settings) -> int:
-    """Returns bytes. Called after the model was loaded: the default is a share of the memory that is left."""
+    """Called after loading: the default is a share of the memory that is left."""
     if settings.prefix_memory_bytes is not None:
         return settings.prefix_memory_bytes
     return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
@@ -63,7 +61,7 @@ def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, setting
 
 
 def _identity(model: Any, profile: ModelProfile) -> str:
-    """Names everything that a state depends on except the tokens: weights, their types in memory, code, device."""
+    """Names all that a state depends on except tokens."""
     weights: Any = tree_flatten(model.parameters())
     dtypes = sorted({str(array.dtype) for _, array in weights})
     parts = (str(FORMAT), profile.fingerprint, *dtypes, mlx_lm.__version__, str(mx.default_device()))

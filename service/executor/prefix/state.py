@@ -1,9 +1,5 @@
-"""What a span of tokens adds to a model's state, taken out of mlx-lm's prompt caches and put back into new ones.
-
-A plain `KVCache` has one row of keys and values per token: a span is its rows, and spans can be joined and cut. A
-sliding window or recurrent state depends on all tokens so far: its span keeps the whole state at the span's end.
-Functions run on the thread that owns MLX. The arrays of a `State` are evaluated and never written to.
-"""
+"""A plain `KVCache` has a row per token, so spans can be joined and cut. Windows and recurrent states depend on all
+tokens so far: their span keeps the whole state at its end."""
 
 from typing import Any
 
@@ -20,8 +16,8 @@ AS_NUMPY = {mx.bfloat16: mx.uint16}
 
 
 class State(msgspec.Struct, frozen=True):
-    """`arrays` of all leaves of the prompt cache, in order. `layouts` has the state of each leaf, in which
-    `{"array": INDEX}` stands for an array, so that JSON can hold it."""
+    """`arrays` are evaluated and never written to. In `layouts`, one per leaf, `{"array": INDEX}` stands for an
+    array."""
 
     arrays: tuple[mx.array, ...]
     layouts: tuple[Any, ...]
@@ -32,7 +28,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class PromptCaches:
-    """The prompt caches of one model. Raises ValueError if one of them is of an unknown kind."""
+    """Raises ValueError for caches of an unknown kind. Runs on the thread that owns MLX."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -43,15 +39,15 @@ class PromptCaches:
         self.cuts_anywhere = kinds == {KVCache}
 
     def capture(self, caches: list[Any], start: int, end: int) -> State:
-        """Copies what the tokens `[start, end)` added to `caches`, which have read exactly `end` tokens, or more if
-        they can be cut anywhere. Raises ValueError if they have read another number."""
+        """Copies what the tokens `[start, end)` added. Raises ValueError unless `caches` have read `end` tokens, or
+        more if they can be cut."""
         arrays: list[mx.array] = []
         layouts = [_capture(leaf, start, end, arrays) for leaf in leaves(caches)]
         mx.eval(arrays)
         return State(tuple(arrays), tuple(layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
-        """Makes prompt caches that have read the given number of tokens of each state's span, one after another."""
+        """Makes prompt caches that have read the given number of tokens of each span."""
         caches = make_prompt_cache(self._model)
         length = sum(tokens for _, tokens in parts)
         for index, leaf in enumerate(leaves(caches)):
@@ -64,11 +60,11 @@ class PromptCaches:
         return list(caches)
 
     def to_buffers(self, state: State) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """Returns the state's layouts, and its bytes in place, which keep the arrays alive."""
+        """The buffers share memory with the arrays and keep them alive."""
         return state.layouts, [_buffer(array) for array in state.arrays]
 
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> State:
-        """Copies the bytes. Raises ValueError, TypeError or AttributeError if shapes or types do not fit them."""
+        """Copies. Raises ValueError, TypeError or AttributeError if shapes or types do not fit."""
         return State(tuple(_array(buffer) for buffer in buffers), layouts)
 
 
@@ -84,8 +80,7 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """Copies the arrays of a tree to the end of `arrays`, and returns the tree with their indices. Copies do not keep
-    alive what they were cut from."""
+    """Copies arrays to the end of `arrays`; returns the tree with their indices."""
     if isinstance(tree, mx.array):
         arrays.append(mx.contiguous(tree))
         return {"array": len(arrays) - 1}

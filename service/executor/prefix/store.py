@@ -1,5 +1,3 @@
-"""The prefix cache on disk: one file per span; the least recently used are removed first."""
-
 import contextlib
 import hashlib
 import logging
@@ -37,8 +35,6 @@ DRAFT_SECONDS = 600.0
 
 
 class StateBytes(Protocol):
-    """Converts states to bytes and back; `state.PromptCaches` implements it."""
-
     def to_buffers(self, state: Any) -> tuple[tuple[Any, ...], list[Buffer]]: ...
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> Any:
         """Raises ValueError, TypeError, LookupError or AttributeError for bytes that are no state."""
@@ -46,14 +42,12 @@ class StateBytes(Protocol):
 
 
 class StoredSpan(msgspec.Struct, frozen=True):
-    """A file of this model that was there at the start."""
-
     name: str
     key: SpanKey
 
 
 class _Unwritten(msgspec.Struct):
-    """A file that is being written. `node` is None if nothing needs it any more."""
+    """`node` is None if nothing needs the file any more."""
 
     job: Job
     node: Node | None
@@ -67,8 +61,8 @@ class _File(msgspec.Struct):
 
 
 class PrefixStore:
-    """The files under `folder`: at most `max_bytes` of all models, of which those of `model` are used. `model` names
-    all that a state depends on. Only the engine's thread calls it. If the disk fails, spans are not kept."""
+    """Keeps at most `max_bytes` of all models, the least recently used removed first. `model` names all that a state
+    depends on. Only the engine's thread calls it. A failing disk costs what it would hold."""
 
     def __init__(self, folder: Path, model: str, max_bytes: int, states: StateBytes) -> None:
         self._model = model
@@ -90,11 +84,10 @@ class PrefixStore:
         return self._nbytes
 
     def stored(self) -> list[StoredSpan]:
-        """Returns this model's files that were there at the start, each after its parent."""
+        """Returns the files found at the start, each after its parent."""
         return sorted(self._spans, key=lambda span: span.key.start)
 
     def adopt(self, node: Node, span: StoredSpan) -> None:
-        """Connects a node with its file."""
         node.file = span.name
         self._files[self._folder / span.name].node = node
 
@@ -103,7 +96,7 @@ class PrefixStore:
         self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
 
     def load(self, node: Node) -> Any:
-        """Returns the state in the node's file. Deletes a file that cannot be used, and returns None."""
+        """Deletes a file that cannot be used, and returns None."""
         if not node.file:
             return None
         try:
@@ -114,7 +107,7 @@ class PrefixStore:
             return None
 
     def save(self, path: list[Node]) -> None:
-        """Queues the states of these nodes, each the parent of the next, and marks their files as just used."""
+        """Queues the states of these nodes, each the parent of the next, and marks their files as used."""
         now = time.time()
         for node in path:
             if not node.file:
@@ -127,7 +120,7 @@ class PrefixStore:
                     os.utime(file, (now, now))
 
     def settle(self) -> list[Node]:
-        """Takes in what was written. Returns the nodes that have no state left in memory or on disk."""
+        """Takes in what was written. Returns the nodes that have no state left anywhere."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
             node = self._unwritten.pop(job.key.name).node
@@ -157,7 +150,6 @@ class PrefixStore:
         self._delete(self._folder / name)
 
     def rest(self, resting: bool) -> None:
-        """Marks the beginning and end of a pause in computing, in which files are written."""
         self._writer.rest(resting)
 
     def close(self) -> None:
@@ -183,7 +175,7 @@ class PrefixStore:
         node.file = name
 
     def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """Returns the layouts and arrays of a file, written or queued."""
+        """Reads a file, written or queued."""
         unwritten = self._unwritten.get(name)
         if unwritten is not None:
             return unwritten.job.layouts, unwritten.job.buffers
@@ -191,7 +183,7 @@ class PrefixStore:
         return header.layouts, buffers
 
     def _shrink(self) -> list[Node]:
-        """Deletes files until the rest fits. Returns the nodes of this model that lost their file."""
+        """Returns the nodes that lost their file."""
         nodes: list[Node] = []
         while self._nbytes > self._max_bytes and self._files:
             path, file = next(iter(self._files.items()))
@@ -211,7 +203,6 @@ class PrefixStore:
             log.warning("A prefix file could not be deleted: %s", exc)
 
     def _scan(self, folder: Path) -> list[StoredSpan]:
-        """Counts what is there, the least recently used first."""
         found: list[tuple[float, int, Path]] = []
         for path, status in files_under(folder):
             if path.suffix == SUFFIX:
@@ -229,7 +220,7 @@ class PrefixStore:
         return [span for span in spans if self._folder / span.name in self._files]
 
     def _read_key(self, path: Path) -> SpanKey | None:
-        """Returns what the file is for. Deletes a file that is damaged or of another model."""
+        """Deletes a file that is damaged or of another model."""
         try:
             key = read_header(path).key
         except (DamagedFile, OSError) as exc:

@@ -1,9 +1,3 @@
-"""The prefix cache's index: which spans of tokens have a state, and how much of a prompt they cover.
-
-A `Node` is a span that follows those of its ancestors. Siblings share what comes before them, so the state of a system
-prompt is kept once. A node may begin inside its parent's span, where two prompts part.
-"""
-
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,9 +6,8 @@ import msgspec
 
 
 class Node:
-    """The tokens `[start, end)` of some prompts. `state`, of `nbytes`, is what they added to the model's state; None
-    if it is not in memory. `file` names the copy that is on disk or about to be; empty if there is none. `removed`: no
-    longer in the tree. A root has no parent and no tokens."""
+    """The tokens `[start, end)` behind those of its ancestors; it may begin inside its parent's span. `state` is None
+    if not in memory; `file` is empty if not on disk. A root has no parent and no tokens."""
 
     __slots__ = (
         "caller",
@@ -48,7 +41,6 @@ class Node:
 
     @property
     def key(self) -> tuple[int, int]:
-        """Its place among its parent's children."""
         return self.start, self.tokens[0]
 
     def path(self) -> list["Node"]:
@@ -61,7 +53,7 @@ class Node:
         return nodes[::-1]
 
     def subtree(self) -> Iterator["Node"]:
-        """Yields this node first, then all below it."""
+        """Yields this node first."""
         nodes = [self]
         while nodes:
             node = nodes.pop()
@@ -70,8 +62,8 @@ class Node:
 
 
 class Match(msgspec.Struct, frozen=True):
-    """`length` tokens can be taken from the nodes up to `node`, whose span may be used in part. `shared` tokens are
-    known; if `length` is smaller, no usable state ends there. `diverges`: the known tokens differ after `shared`."""
+    """`length` tokens can be taken, the last span perhaps in part; `shared` are known, of which no usable state may be
+    left. `diverges`: known tokens differ after `shared`."""
 
     node: Node
     length: int
@@ -80,9 +72,8 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class PrefixTree:
-    """Holds each span that has a state or a file once, and at most `max_bytes` of states in memory. The least recently
-    used are dropped first, a span before those that it needs. `cuts_anywhere`: a state can be cut to any of its tokens;
-    otherwise it is useful at its node's end alone."""
+    """Holds each span once, so a system prompt is kept once, and at most `max_bytes` in memory. The least recently used
+    go first, a span before those it needs. Without `cuts_anywhere` a state is useful at its node's end alone."""
 
     def __init__(self, max_bytes: int, *, cuts_anywhere: bool) -> None:
         self.max_bytes = max_bytes
@@ -126,7 +117,7 @@ class PrefixTree:
         return Match(best[0], best[1], shared, diverges)
 
     def add(self, parent: Node, start: int, tokens: tuple[int, ...], state: Any, nbytes: int) -> Node:
-        """Adds a span that is not known yet. The next `shrink` drops it again if there is no room."""
+        """Adds an unknown span; `shrink` drops it again if there is no room."""
         node = Node(parent, start, tokens, parent.caller)
         parent.children.setdefault(node.key, []).append(node)
         if state is not None:
@@ -134,7 +125,7 @@ class PrefixTree:
         return node
 
     def fill(self, node: Node, state: Any, nbytes: int) -> None:
-        """Puts a node's state into memory, and marks it as just used."""
+        """Puts a state into memory, as just used."""
         self.empty(node)
         node.state, node.nbytes = state, nbytes
         self.nbytes += nbytes
@@ -142,20 +133,18 @@ class PrefixTree:
         self.touch(node)
 
     def empty(self, node: Node) -> None:
-        """Drops a node's state from memory."""
         if node.state is not None:
             self.nbytes -= node.nbytes
             node.state, node.nbytes = None, 0
             del self._used[node]
 
     def touch(self, node: Node) -> None:
-        """Marks a node and its ancestors as just used."""
         for used in reversed(node.path()):
             if used.state is not None:
                 self._used.move_to_end(used)
 
     def shrink(self) -> list[Node]:
-        """Drops states until the rest fits. Returns the removed nodes: those without a file, and all below them."""
+        """Drops states until the rest fits. Returns removed nodes: those without a file, and all below."""
         removed: list[Node] = []
         while self.nbytes > self.max_bytes and self._used:
             node = next(iter(self._used))
@@ -165,7 +154,7 @@ class PrefixTree:
         return removed
 
     def remove(self, node: Node) -> list[Node]:
-        """Removes a node and all below it, and returns them."""
+        """Removes a node and all below it; returns them."""
         if node.removed or node.parent is None:
             return []
         siblings = node.parent.children[node.key]
@@ -180,7 +169,6 @@ class PrefixTree:
 
 
 def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """Returns how many items both begin with."""
     if left == right:
         return len(left)
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

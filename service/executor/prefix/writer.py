@@ -1,5 +1,3 @@
-"""The thread that writes prefix files. It takes bytes and never calls MLX."""
-
 import logging
 import threading
 import time
@@ -21,8 +19,6 @@ CLOSE_SECONDS = 8.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One file to write, at the latest at `write_before` of the monotonic clock."""
-
     folder: Path
     key: SpanKey
     layouts: tuple[Any, ...]
@@ -42,7 +38,7 @@ class Written(NamedTuple):
 
 
 class PrefixWriter:
-    """Writes submitted files in order, one at a time. The engine's thread calls all methods."""
+    """Writes files in order on a thread of its own, which never calls MLX. The engine's thread calls all methods."""
 
     def __init__(self) -> None:
         self.backlog_bytes = 0

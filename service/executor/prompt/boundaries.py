@@ -1,5 +1,3 @@
-"""Finds where the messages of a prompt end without knowing its template: by what stays equal when messages change."""
-
 import msgspec
 
 from service.errors import ServiceError
@@ -13,8 +11,8 @@ OTHER = Message(role="user", content="zq7 other")
 
 
 class SegmentingRenderer:
-    """Adds to each prompt of `inner` the boundaries where other prompts will differ, for models whose state cannot be
-    cut back to them. `plain` renders three more prompts to compare, each of which costs as much as the prompt."""
+    """Adds the ends of messages to each prompt, for states that cannot be cut: without knowing the template, by
+    comparing with three prompts of `plain` in which messages differ."""
 
     def __init__(self, inner: Renderer, plain: Renderer) -> None:
         self._inner = inner
@@ -29,7 +27,7 @@ class SegmentingRenderer:
         return self._inner.count(request)
 
     def _shared(self, prompt: Prompt, messages: tuple[Message, ...], request: GenerationRequest) -> int:
-        """Returns how many tokens the prompt shares with that of `messages`; 0 if the template refuses those."""
+        """Returns 0 if the template refuses `messages`."""
         try:
             other = self._plain.render(msgspec.structs.replace(request, messages=messages))
         except ServiceError:
@@ -38,8 +36,8 @@ class SegmentingRenderer:
 
 
 def variations(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """Returns what the same client may send next: another question under the same system prompt, the next turn (where
-    templates leave out earlier reasoning), and another last message."""
+    """Returns what the client may send next: another question under the same system prompt, the next turn, another last
+    message."""
     system = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     answer = Message(role="assistant", content=OTHER.content)
     others = [(*messages[:system], OTHER), (*messages, answer, OTHER)]

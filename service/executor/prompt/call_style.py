@@ -1,5 +1,3 @@
-"""Finds out how a chat template wants tool calls: renders a probe in each style, and looks for it in the output."""
-
 import json
 from collections.abc import Callable, Sequence
 
@@ -19,7 +17,7 @@ Shows = Callable[[list[HfMessage]], bool]
 
 
 def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
-    """Each question is asked in the style found so far. If no style shows the probe, the style stays as it is."""
+    """Renders a probe in each style, and looks for it. If no style shows it, the style stays as it is."""
     style = CallStyle(indexed_ids=indexed_ids)
     style = _first(shows, _calls(PROBE), _styles(style, text_arguments=(False, True)))
     style = _first(shows, _calls("b", PROBE), _styles(style, single_calls=(False, True)))
@@ -40,7 +38,6 @@ def _first(shows: Shows, messages: Sequence[Message], styles: Sequence[CallStyle
 
 
 def _styles(style: CallStyle, **choices: Sequence[bool | str]) -> list[CallStyle]:
-    """Returns the style with each choice for one of its fields."""
     return [msgspec.structs.replace(style, **{field: value}) for field, values in choices.items() for value in values]
 
 

@@ -1,5 +1,3 @@
-"""Compiles the grammar of an answer for the model's tokenizer, before the answer is generated."""
-
 import logging
 import re
 from copy import copy
@@ -29,11 +27,11 @@ _PLACE = re.compile(r"^at \d+\(\d+\): |\n +\d+ \|.*", re.DOTALL)
 
 
 class GrammarError(ValueError):
-    """llguidance refuses a grammar. The message is its reason."""
+    """The message is llguidance's reason."""
 
 
 class GrammarCompiler:
-    """Compiles for one tokenizer, and keeps the latest grammars. Raises `GrammarError` without a tokenizer."""
+    """Without a tokenizer, all methods raise `GrammarError`."""
 
     def __init__(self, tokenizer: LLTokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -46,7 +44,7 @@ class GrammarCompiler:
         return self._tokenizer
 
     def spell(self, text: str) -> list[str | int]:
-        """Splits text into plain text and the ids of special tokens, which a grammar must name by id."""
+        """Splits text into plain text and ids of special tokens, which a grammar names by id."""
         pieces: list[str | int] = []
         plain: list[int] = []
         for token in [*self.tokenizer.tokenize_str(text, parse_special=True), None]:
@@ -61,7 +59,7 @@ class GrammarCompiler:
         return pieces
 
     def _compile(self, grammar: str) -> LLMatcher:
-        """Returns a matcher at the grammar's beginning, which each use copies. Raises `GrammarError`."""
+        """Raises `GrammarError`. Each use copies the matcher."""
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(_PLACE.sub("", matcher.get_error()).strip())
@@ -69,9 +67,8 @@ class GrammarCompiler:
 
 
 def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
-    """Converts mlx-lm's `TokenizerWrapper`; returns None for the few that the tokenizers library did not make. Blocks
-    all threads for a second or more, so it is called while the model loads. `logits` is the number of token ids that
-    the model scores, which may be more or fewer than the tokenizer has."""
+    """Blocks all threads for a second or more. Returns None if the tokenizers library did not make the tokenizer. The
+    model scores `logits` ids, more or fewer than the tokenizer has."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -87,8 +84,6 @@ def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
 
 
 class Prompts(Protocol):
-    """The part of `PromptRenderer` that a grammar depends on."""
-
     @property
     def knows_tools(self) -> bool: ...
     @property
@@ -99,8 +94,7 @@ class Prompts(Protocol):
 
 
 class ConstrainingRenderer:
-    """The `Renderer` that also compiles the form of the answer, so that a bad schema is refused before the answer
-    begins."""
+    """Compiles the form of the answer while the request can still be refused."""
 
     def __init__(self, prompts: Prompts, compiler: GrammarCompiler) -> None:
         self._prompts = prompts
@@ -129,7 +123,7 @@ class ConstrainingRenderer:
         return msgspec.structs.replace(request, parallel_tool_calls=False) if single else request
 
     def _refusal(self, request: GenerationRequest, reason: ValueError) -> BadRequest:
-        """Makes the error, which names the schema that cannot be compiled if there is one."""
+        """Names the schema that cannot be compiled, if there is one."""
         for param, schema in required_schemas(request).items():
             try:
                 self._compiler.compile(schema_grammar(schema))
@@ -140,7 +134,7 @@ class ConstrainingRenderer:
 
 
 def _after(prefill: str, matcher: LLMatcher, tokenizer: LLTokenizer) -> LLMatcher:
-    """Returns the matcher behind the beginning of the answer that the request gave."""
+    """Advances a copy of the matcher behind the answer's given beginning."""
     if not prefill:
         return matcher
     begun = matcher.deep_copy()

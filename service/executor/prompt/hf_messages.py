@@ -1,6 +1,3 @@
-"""Conversations in the dicts that transformers documents for chat templates; tools as text for templates without
-them."""
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,13 +11,9 @@ HfMessage = dict[str, Any]
 
 
 class CallStyle(msgspec.Struct, frozen=True):
-    """How a template wants calls. `text_arguments`: arguments as JSON text, not as an object. `indexed_ids`: ids
-    contain the tool and the call's index, as Kimi K2 was trained on.
-
-    `single_calls`: one call a turn; more are refused (Llama 3) or not shown (gpt-oss). `text_apart`: text beside a call
-    is not shown, so it gets a turn of its own. `reasoning_field` names the field of reasoning. `text_in_reasoning`: a
-    turn that calls shows either text or reasoning, so the text moves into the reasoning.
-    """
+    """How a template wants calls. `text_arguments`: JSON text, not an object. `indexed_ids`: Kimi K2's form.
+    `single_calls`: more in a turn are refused (Llama 3) or not shown (gpt-oss). `text_apart`, `text_in_reasoning`:
+    where text beside a call goes that would not be shown."""
 
     text_arguments: bool = False
     indexed_ids: bool = False
@@ -31,13 +24,13 @@ class CallStyle(msgspec.Struct, frozen=True):
 
 
 def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
-    """Converts messages for templates with tools. A result names its function, which some templates print."""
+    """A result names its function, which some templates print."""
     calls = _Calls(style)
     return [calls.to_hf(message) for message in _turns(messages, style)]
 
 
 def without_tools(request: GenerationRequest) -> list[HfMessage]:
-    """Converts messages for templates without tools: definitions, calls and results become text."""
+    """Definitions, calls and results become text."""
     calls = _Calls(CallStyle())
     messages: list[HfMessage] = []
     for message in request.messages:
@@ -64,7 +57,7 @@ def to_hf_tool(tool: Tool) -> dict[str, Any]:
 
 
 def plain_chat(messages: list[HfMessage]) -> str:
-    """Writes a transcript with roles, for base models, which have no chat template."""
+    """Writes a transcript, for base models without a template."""
     turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
     return "\n\n".join([*turns, "Assistant:"])
 
@@ -78,7 +71,7 @@ def join(first: str, second: str) -> str:
 
 
 def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
-    """Yields the messages; turns with calls are rearranged as the template shows them."""
+    """Rearranges turns with calls as the template shows them."""
     start = 0
     while start < len(messages):
         turn = messages[start]
@@ -93,7 +86,6 @@ def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
 
 
 def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Iterator[Message]:
-    """Yields a turn with calls, and their results."""
     if turn.content and style.text_apart:
         yield msgspec.structs.replace(turn, tool_calls=())
         turn = msgspec.structs.replace(turn, content="", reasoning="")
@@ -115,7 +107,7 @@ def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Ite
 
 
 class _Calls:
-    """Converts a conversation in order, and remembers the calls that later results answer."""
+    """Converts messages in order, and remembers the calls that results answer."""
 
     def __init__(self, style: CallStyle) -> None:
         self._style = style
@@ -150,7 +142,7 @@ class _Calls:
 
 
 def _object(arguments: str) -> Any:
-    """Decodes arguments to an object, which templates iterate or print as JSON; returns other text unchanged."""
+    """Returns text that is no JSON object unchanged."""
     try:
         decoded = msgspec.json.decode(arguments or "{}")
     except (msgspec.DecodeError, RecursionError):

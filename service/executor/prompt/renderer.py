@@ -1,9 +1,3 @@
-"""Renders requests with the model's own chat template, in transformers' sandbox.
-
-Text of messages and tools never becomes control tokens: `<|im_end|>` in a user's message is spelled out, so it cannot
-end the turn.
-"""
-
 import inspect
 from pathlib import Path
 from typing import Any
@@ -42,8 +36,7 @@ OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).
 
 
 def load_renderer(path: Path, context_length: int) -> "PromptRenderer":
-    """Loads the renderer of a model folder without its model. Raises what mlx-lm and transformers raise for files that
-    they cannot read."""
+    """Raises what mlx-lm and transformers raise for files that they cannot read."""
     from mlx_lm import utils
 
     load: Any = utils.load_tokenizer
@@ -51,7 +44,8 @@ def load_renderer(path: Path, context_length: int) -> "PromptRenderer":
 
 
 class PromptRenderer:
-    """`tokenizer` is mlx-lm's `TokenizerWrapper`. Used by one thread at a time."""
+    """Renders with the model's chat template, in transformers' sandbox. `tokenizer` is mlx-lm's. Text never becomes
+    control tokens: `<|im_end|>` in a message is spelled out. Used by one thread at a time."""
 
     def __init__(self, tokenizer: Any, *, context_length: int) -> None:
         self._tokenizer = tokenizer
@@ -75,13 +69,13 @@ class PromptRenderer:
 
     @property
     def tool_family(self) -> str | None:
-        """The format of tool calls that the template or our instructions teach; None if it is unknown."""
+        """The format of calls that template or instructions teach; None if unknown."""
         if not self.knows_tools:
             return FAMILY
         return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
-        """Returns the form of the reasoning that the model may write before its answer, None if there is none."""
+        """Returns the reasoning that may precede the answer."""
         family = FAMILIES.get(self.tool_family or "")
         if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
@@ -101,12 +95,12 @@ class PromptRenderer:
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """Returns the prompt's length in tokens, whether it fits or not; an estimate if it is far too long."""
+        """Returns an estimate for a prompt that is far too long."""
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
     def _excess(self, request: GenerationRequest) -> int | None:
-        """Returns about how many tokens the prompt has if its texts alone are certainly too long, else None."""
+        """Returns about how many tokens there are if texts alone are certainly too long."""
         end = self.reasoning.end if self.reasoning else ""
         texts = [_shown(message, end) for message in request.messages]
         texts += [msgspec.json.encode(tool).decode() for tool in offered_tools(request)]
@@ -136,8 +130,8 @@ class PromptRenderer:
         return Prompt(tokens, self._opens_reasoning(tokens))
 
     def _continued(self, messages: list[HfMessage], content: str, arguments: dict[str, Any]) -> Prompt:
-        """Makes a prompt that ends inside the last message. If the template cannot leave a message open, `content`
-        follows what begins an answer, behind closed reasoning if the template opens it."""
+        """Ends the prompt inside the last message. If the template cannot, `content` follows what begins an answer,
+        behind closed reasoning."""
         if self._has_template:
             try:
                 return Prompt(self._render(messages, {**arguments, "continue_final_message": True}), prefill=content)
@@ -179,9 +173,8 @@ class PromptRenderer:
         return list(self._tokenizer.apply_chat_template(messages, **arguments))
 
     def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """Keeps system messages in place if the template shows them there. Otherwise joins those at the front, and
-        turns later ones into user messages, joined with the user's own because such templates want roles to
-        alternate."""
+        """Keeps system messages that the template shows. Otherwise joins those at the front, and turns later ones into
+        the user's, joined with the next because such templates want roles to alternate."""
         if self._keeps_first_system and self._keeps_later_system:
             return messages
         fitted: list[HfMessage] = []
@@ -196,7 +189,6 @@ class PromptRenderer:
         return fitted
 
     def _shows(self, messages: list[HfMessage]) -> bool:
-        """Returns whether the template's output contains the probe."""
         if not self._tokenizer.has_chat_template:
             return True
         try:
@@ -212,13 +204,13 @@ class PromptRenderer:
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
-    """Returns the last message if it begins the answer, else None."""
+    """Returns the last message if it begins the answer."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 
 
 def _shown(message: Message, reasoning_end: str) -> str:
-    """Returns the text of a message without reasoning, which templates leave out of earlier turns."""
+    """Returns the text without reasoning, which templates leave out of earlier turns."""
     arguments = "".join(call.arguments for call in message.tool_calls)
     content = message.content
     if message.role == "assistant" and reasoning_end:

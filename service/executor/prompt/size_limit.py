@@ -1,9 +1,3 @@
-"""Estimates the length of a prompt that cannot fit, without tokenizing all of it.
-
-A tokenizer reads about a megabyte a second, one prompt at a time: a body of the largest size would block all other
-requests for a minute, only to be refused.
-"""
-
 from collections.abc import Callable, Iterable
 
 # Text with at most this many characters per token of the context may fit, and is not estimated.
@@ -17,7 +11,8 @@ CHUNK_SLACK_TOKENS = 16
 
 def estimate_excess(texts: Iterable[str], encode: Callable[[str], list[int]], context_length: int) -> int | None:
     """Returns about how many tokens `texts` have if that is certainly more than `context_length`, else None. Tokenizes
-    little more than what would fit."""
+    little more than fits: at a megabyte a second, a body of the largest size would block other requests for a
+    minute."""
     text = "\n".join(texts)
     if len(text) <= CHARACTERS_PER_TOKEN * context_length:
         return None

@@ -1,8 +1,5 @@
-"""What crosses between the event loop and the thread that owns MLX: `Command`s to it, `Delivery`s from it.
-
-Every `Submit` is answered by any number of `Started` and `Progress` and by exactly one terminal message: `Finished`,
-`Failed` or `Aborted`.
-"""
+"""Each `Submit` is answered by any number of `Started` and `Progress` and exactly one `Finished`, `Failed` or
+`Aborted`."""
 
 from typing import Any
 
@@ -14,17 +11,15 @@ from service.generation import GenerationRequest, SamplingParams
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """The form of an answer. `matcher` is llguidance's `LLMatcher` before the first token; each sequence copies it.
-    `tokens` is the number of token ids that it covers."""
+    """`matcher` is llguidance's, before the first token; each sequence copies it. It covers `tokens` token ids."""
 
     matcher: Any
     tokens: int
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """What the model reads. `in_reasoning`: the template opened the model's reasoning. `tokens` end with `prefill`, the
-    beginning of the answer that the request gave. `boundaries` are token counts after which other prompts may differ:
-    the ends of messages."""
+    """`in_reasoning`: the template opened the model's reasoning. `tokens` end with `prefill`, the answer's given
+    beginning. `boundaries`: token counts at the ends of messages."""
 
     tokens: list[int]
     in_reasoning: bool = False
@@ -34,18 +29,13 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class PromptUse(msgspec.Struct, frozen=True):
-    """How many of a prompt's tokens came from the prefix cache, and how many were added to it."""
-
     cached_tokens: int = 0
     stored_tokens: int = 0
 
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to generate: choice number `choice` of `request`, with this choice's own seed in `sampling`.
-
-    `max_tokens` is at least 1 and fits the context together with the prompt. A sequence that still waits at
-    `start_before`, in seconds of the monotonic clock, fails.
-    """
+    """Choice number `choice` of `request`, with a seed of its own in `sampling`. `max_tokens` is at least 1 and fits
+    the context. `start_before`: monotonic seconds, after which a waiting sequence fails."""
 
     id: int
     choice: int
@@ -61,20 +51,18 @@ class Submit(msgspec.Struct, frozen=True):
 
 
 class Abort(msgspec.Struct, frozen=True):
-    """Gives up a sequence; does nothing if it has ended."""
-
     sequence: int
 
 
 class Shutdown(msgspec.Struct, frozen=True):
-    """Fails what is left, and ends the thread."""
+    pass
 
 
 Command = Submit | Abort | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The sequence was admitted. Sent again if it runs again."""
+    """Sent again if the sequence runs again."""
 
     sequence: int
 
@@ -87,7 +75,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """`events` are the last ones, `ChoiceFinished` included. The counts are this sequence's alone."""
+    """`events` end with `ChoiceFinished`."""
 
     sequence: int
     events: list[Event]

@@ -1,5 +1,3 @@
-"""What the executor's threads call: a `Renderer` of prompts, an `Engine` of tokens, and `Writer`s of events."""
-
 from typing import Literal, Protocol
 
 import msgspec
@@ -12,20 +10,19 @@ EndReason = Literal["stop", "length"]
 
 
 class EngineLost(Exception):
-    """The engine cannot be rebuilt on this thread: the model must be loaded again."""
+    """The engine cannot be rebuilt: the model must be loaded again."""
 
 
 class TokenChances(msgspec.Struct, frozen=True, gc=False):
-    """The natural logarithm of a token's probability, and the likeliest `(token, logprob)` in falling order."""
+    """Natural logarithms; `top` holds `(token, logprob)` in falling order."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
-    """One decoded token of one sequence; the last one has `end`. If `end` is `stop` it is an end-of-text token, which
-    has no text. `chances` are set if the request asked for logprobs. `error` is why the sequence cannot go on.
-    `prompt_use` comes with the last token."""
+    """The last token has `end`; on `stop` it is an end-of-text token without text. `error`: why the sequence cannot go
+    on."""
 
     sequence: int
     id: int
@@ -36,57 +33,49 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 
 class Renderer(Protocol):
-    """Makes the prompt of a request. Called by one thread at a time, which is not the engine's."""
+    """Called by one thread at a time, which is not the engine's."""
 
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `ServiceError` for a request that the model cannot read."""
         ...
 
-    def count(self, request: GenerationRequest) -> int:
-        """Returns the prompt's length in tokens."""
-        ...
+    def count(self, request: GenerationRequest) -> int: ...
 
 
 class Engine(Protocol):
-    """Runs sequences side by side. Only the scheduler's thread calls it."""
+    """Only the scheduler's thread calls it."""
 
     @property
-    def prompt_tokens_read(self) -> int:
-        """Tokens of prompts read so far; it only grows."""
-        ...
+    def prompt_tokens_read(self) -> int: ...
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """Returns the bytes missing to run these side by side up to their last token; they fit if it is 0 or less."""
+        """Returns the bytes missing to run these side by side to their end; 0 or less if they fit."""
         ...
 
     def memory_bytes(self) -> int: ...
     def prefix_cache_bytes(self) -> int: ...
 
     def insert(self, sequence: Sequence) -> None:
-        """Adds a sequence, whose prompt is read first. Raises if something is wrong with this sequence alone."""
+        """Raises if something is wrong with this sequence alone."""
         ...
 
     def remove(self, sequence: int) -> PromptUse | None:
-        """Frees a sequence that has not ended, in any phase. Returns how its prompt was read, if known."""
+        """Frees a sequence in any phase; returns how its prompt was read, if known."""
         ...
 
     def step(self) -> list[Token]:
-        """Reads at most one chunk of the unread prompts, and decodes one or more tokens of each sequence, in order.
-        Nothing of a sequence follows its `end`."""
+        """Reads at most one chunk of prompts, and decodes one or more tokens of each sequence. Nothing follows an
+        `end`."""
         ...
 
     def reset(self) -> None:
-        """Drops every sequence, and makes the engine usable after an exception."""
+        """Drops all sequences; makes the engine usable after an exception."""
         ...
 
-    def close(self) -> None:
-        """Frees what the engine holds. No other call follows."""
-        ...
+    def close(self) -> None: ...
 
 
 class Writer(Protocol):
-    """Turns the tokens of one sequence into events."""
-
     @property
     def stopped(self) -> bool:
         """True once a stop string was met."""

@@ -1,14 +1,7 @@
-"""The counters by which other threads see that the engine works."""
-
-
 class Pulse:
-    """Written by the engine's thread alone; other threads may read each field at any time.
-
-    `heartbeat` counts the steps that decoded a token or read part of a prompt; `progress_at` is the monotonic time of
-    the last one, in seconds. `restarts` counts rebuilt engines and replaced threads since the server started. `running`
-    counts sequences. `memory_bytes` covers model and KV state, `prefix_cache_bytes` the prefix cache's part of it; None
-    means unknown.
-    """
+    """Written by the engine's thread alone; other threads may read any field. `heartbeat` counts steps that made
+    progress, the last at `progress_at` (monotonic seconds); `restarts` counts since the server started. None:
+    unknown."""
 
     __slots__ = ("heartbeat", "memory_bytes", "prefix_cache_bytes", "progress_at", "restarts", "running")
 

@@ -1,5 +1,3 @@
-"""The engine thread's loop: drain the inbox, admit, step, deliver."""
-
 import logging
 import time
 from bisect import bisect_right
@@ -51,11 +49,8 @@ class _Running:
 
 
 class Scheduler:
-    """At most `max_concurrency` sequences run, fewer if memory is short; the others wait for their turn (`Turns`).
-
-    If the engine fails, sequences of which nothing was sent run again once (`Trials`); the others end in
-    `EngineFailed`. Commands come in by `inbox`; everything goes out by `deliver`.
-    """
+    """At most `max_concurrency` sequences run, fewer if memory is short. If the engine fails, sequences of which
+    nothing was sent run again once; the others end in `EngineFailed`."""
 
     def __init__(
         self,
@@ -96,8 +91,7 @@ class Scheduler:
         return len(self._waiting)
 
     def run(self) -> None:
-        """Steps until `Shutdown`, and sleeps while idle. Raises `EngineLost`: sequences that have no terminal message
-        by then get none from here."""
+        """Steps until `Shutdown`. Raises `EngineLost`, after which open sequences get no terminal message from here."""
         while not self._stopping:
             try:
                 if not self._waiting and not self._running:
@@ -190,9 +184,8 @@ class Scheduler:
         return self._next
 
     def _fitted(self, sequence: Sequence) -> Sequence:
-        """Returns the sequence, with fewer `max_tokens` if the request set none and not all of them fit. Running
-        sequences are left out of it: the length of an answer must not depend on them. Raises `Overloaded` if the
-        sequence does not fit alone."""
+        """Limits `max_tokens` to what fits if the request set none. Running sequences do not count: an answer's length
+        must not depend on them. Raises `Overloaded`."""
         missing = self._engine.shortfall([sequence])
         if missing <= 0:
             return sequence
@@ -206,7 +199,6 @@ class Scheduler:
         raise _too_large(sequence, missing)
 
     def _has_room(self, sequence: Sequence) -> bool:
-        """True if the sequence fits next to the running ones."""
         running = [running.sequence for running in self._running.values()]
         return not running or self._engine.shortfall([*running, sequence]) <= 0
 
@@ -229,7 +221,7 @@ class Scheduler:
                 self._write(running, token, uses.get(token.sequence))
 
     def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
-        """`prompt_use` is set if the engine ended the sequence in this step, with this token or a later one."""
+        """`prompt_use` is set if the engine ended the sequence in this step."""
         self._trials.acquit(token.sequence)
         if token.error:
             log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
@@ -272,7 +264,6 @@ class Scheduler:
         self._end(Failed(sequence_id, error))
 
     def _remove(self, sequence_id: int) -> PromptUse | None:
-        """Takes a running sequence out of the engine and out of `_running`."""
         self._running.pop(sequence_id, None)
         try:
             return self._engine.remove(sequence_id)
@@ -307,7 +298,7 @@ class Scheduler:
         self.pulse.restarts += 1
 
     def _probe(self, suspect: Sequence) -> None:
-        """Decodes one token without the sequence that the engine failed with. Raises what the engine raises."""
+        """Decodes one token without the suspect. Raises what the engine raises."""
         self._engine.insert(make_probe(suspect))
         if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
             self._engine.remove(PROBE)

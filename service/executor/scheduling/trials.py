@@ -1,5 +1,3 @@
-"""What runs again after the engine failed, and whether the engine or one request is to blame."""
-
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EngineLost
 from service.generation import GenerationRequest, Message, SamplingParams
@@ -12,9 +10,8 @@ PROBE = -1
 
 
 class Trials:
-    """A lost sequence runs again once. Until its first token it is on trial: it runs alone, so a sequence that the
-    engine cannot run fails alone and becomes the `suspect`. If the engine then works without the suspect, the suspect
-    is blamed instead of the engine: a client that repeats it does not bring the engine down."""
+    """A lost sequence runs again once, alone until its first token. If it fails again it is the `suspect`; if the
+    engine then works without it, it is blamed, so a client that repeats it does not bring the engine down."""
 
     def __init__(self) -> None:
         self.suspect: Sequence | None = None
@@ -35,21 +32,18 @@ class Trials:
         self._on_trial.add(sequence.id)
 
     def acquit(self, sequence_id: int) -> None:
-        """Ends the trial of a sequence that got a token."""
         self._on_trial.discard(sequence_id)
 
     def forget(self, sequence_id: int) -> None:
-        """Drops what is known of a sequence that ended."""
         self._retried.discard(sequence_id)
         self._on_trial.discard(sequence_id)
 
     def progress(self) -> None:
-        """Records that tokens of the engine were delivered."""
         self._failures = 0
         self._blamed.clear()
 
     def fail(self, lost: list[Sequence], reason: Exception) -> None:
-        """Records that the engine failed while it ran `lost`. Raises `EngineLost` if it failed too often."""
+        """Records a failure with `lost` running. Raises `EngineLost` after too many."""
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             raise EngineLost(
@@ -59,8 +53,7 @@ class Trials:
             self.suspect = lost[0]
 
     def blame(self) -> None:
-        """Blames the suspect: the engine works without it. Raises `EngineLost` after too many blamed prompts in a
-        row."""
+        """Records that the engine works without the suspect. Raises `EngineLost` after too many suspects in a row."""
         if self.suspect is None:
             return
         self._blamed.add(hash(tuple(self.suspect.prompt.tokens)))
@@ -71,7 +64,6 @@ class Trials:
 
 
 def make_probe(suspect: Sequence) -> Sequence:
-    """A sequence of one token, behind the first token of the suspect's prompt, which is in the vocabulary."""
     return Sequence(
         id=PROBE,
         choice=0,

@@ -1,5 +1,3 @@
-"""Guesses by a small model of the same vocabulary (Leviathan et al. 2022, arXiv:2211.17192)."""
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +9,8 @@ from service.executor.prefix.tree import common_length
 
 
 class DraftModel:
-    """A `Drafter` of one sequence after another. Drafts no token id from `logits` on: the main model scores only those
-    below. Reads `chunk_tokens` of a prompt per token of the answer, and drafts nothing meanwhile. KV state stays: the
-    next sequence of the same caller is read from where it differs.
-    """
+    """Drafts with a small model, only ids below `logits`. Reads `chunk_tokens` of a prompt per token of the answer, and
+    drafts nothing meanwhile. State stays for the next sequence of the same caller."""
 
     def __init__(self, model: Any, *, logits: int, chunk_tokens: int) -> None:
         self.cost = measure_cache_cost(model)
@@ -31,7 +27,6 @@ class DraftModel:
         return sum(int(layer.nbytes) for layer in self._cache)
 
     def begin(self, caller: str, tokens: list[int]) -> None:
-        """Turns to another sequence."""
         if caller != self._caller:
             self.forget()
         known = common_length(self._tokens, tokens)
@@ -39,7 +34,7 @@ class DraftModel:
         self._cut(min(known, len(tokens) - 1))
 
     def forget(self) -> None:
-        """Frees the KV state; it is read again when it is needed."""
+        """Frees the KV state."""
         self._cache: list[Any] = make_prompt_cache(self._model)
         self._read = 0
         self._draft = []
@@ -74,7 +69,7 @@ class DraftModel:
         return self._draft
 
     def _forward(self, inputs: mx.array) -> mx.array:
-        """Reads `[length]` tokens, and returns the likeliest next one, `[1]`."""
+        """Reads `[length]` tokens; returns the likeliest next one, `[1]`."""
         logits = self._model(inputs[None], cache=self._cache)[0, -1:, : self._logits]
         self._read += inputs.size
         return mx.argmax(logits, axis=-1)
@@ -86,8 +81,8 @@ class DraftModel:
 
 
 def vocabulary_difference(main: Mapping[str, int], draft: Mapping[str, int]) -> str:
-    """Describes the first token id that means another text in each vocabulary; empty if there is none. Ids that only
-    one of them has do not count: models of one family often differ in a few special tokens."""
+    """Describes the first id with two meanings; empty if there is none. Ids that only one has do not count: families
+    differ in a few special tokens."""
     words = {token: word for word, token in main.items()}
     for word, token in sorted(draft.items(), key=lambda item: item[1]):
         if words.get(token, word) != word:

@@ -1,5 +1,3 @@
-"""The drafters that the settings and the model allow."""
-
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Drafters:
-    """Makes the drafters of each sequence: its grammar first, which is nearly always right, then prompt `lookup`, which
-    costs nothing, then the model `draft`."""
+    """The drafters of each sequence: its grammar first, which is nearly always right, then `lookup`, which is free,
+    then the model `draft`."""
 
     def __init__(self, *, lookup: bool, draft: DraftModel | None = None) -> None:
         self.tally = DraftTally()
@@ -34,23 +32,21 @@ class Drafters:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the draft model's KV state, which no answer needs."""
         return self._draft.nbytes if self._draft is not None else 0
 
     def bytes_for(self, tokens: int) -> int:
-        """Returns the additional bytes that drafting for a sequence of `tokens` needs."""
+        """Returns the bytes missing to draft for a sequence of `tokens`."""
         return self._draft.cost.bytes_for([tokens]) - self._draft.nbytes if self._draft is not None else 0
 
     def forget(self) -> None:
-        """Frees the draft model's KV state."""
         if self._draft is not None:
             self._draft.forget()
 
     def choose(
         self, caller: str, tokens: list[int], forced: Callable[[], list[int]] | None, *, with_model: bool
     ) -> list[Drafter]:
-        """Returns the drafters of a sequence. `forced` are the tokens that its grammar leaves no choice about.
-        `with_model`: there is memory for the draft model's state."""
+        """`forced` returns what the grammar leaves no choice about. `with_model`: there is memory for the draft
+        model."""
         drafters: list[Drafter] = [ForcedTokens(forced)] if forced is not None else []
         if self._lookup:
             drafters.append(PromptLookup(tokens))
@@ -67,8 +63,8 @@ def default_lookup() -> bool:
 
 
 def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int) -> Drafters:
-    """Returns inactive drafters if the settings or the model's state allow none. Raises `InvalidModel` for a draft
-    model that does not match, and what `load_model` raises."""
+    """Returns inactive drafters if settings or state allow none. Raises `InvalidModel`, and what `load_model`
+    raises."""
     lookup = default_lookup() if settings.prompt_lookup is None else settings.prompt_lookup
     if settings.draft_model is None and not lookup:
         return Drafters(lookup=False)

@@ -1,15 +1,9 @@
-"""Guesses where a grammar leaves no choice: brackets, keys, the markers of a call.
-
-The bytes are certain there, and the tokens nearly so: the model may split the same bytes in another way than the
-tokenizer.
-"""
-
 from collections.abc import Callable
 
 
 class ForcedTokens:
-    """A `Drafter` of a constrained answer. `forced` returns the tokens that must come next, none if there is a
-    choice."""
+    """Guesses where a grammar leaves no choice. The bytes are certain, the tokens nearly: the model may split them
+    otherwise."""
 
     def __init__(self, forced: Callable[[], list[int]]) -> None:
         self._find = forced
@@ -23,4 +17,4 @@ class ForcedTokens:
         return self._forced[:at_most]
 
     def follow(self, tokens: list[int]) -> None:
-        """Does nothing: the sequence's own constraint follows the tokens."""
+        """Does nothing: the constraint follows the tokens itself."""

@@ -1,8 +1,5 @@
-"""Guesses that a text goes on as it did before, as it mostly does when code is edited.
-
-Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding), with the index of a compressor: the
-places of each n-gram are chained, newest first, as in deflate (RFC 1951, section 4).
-"""
+"""Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding), with the index of a compressor:
+places of each n-gram are chained, newest first, as in deflate (RFC 1951, section 4)."""
 
 from array import array
 
@@ -17,11 +14,8 @@ LONGEST_MATCH = 16
 
 
 class PromptLookup:
-    """A `Drafter` from the text so far. Each token takes constant time and 100 to 200 bytes.
-
-    The place that the text follows is kept as long as it matches. Then the place with the longest common suffix is
-    chosen; among equals the one nearest to the last place, because after a changed word the text goes on behind it.
-    """
+    """Follows the place that the text has followed so far; else the one with the longest common suffix, of equals the
+    nearest to the last place. Constant time and 100 to 200 bytes a token."""
 
     def __init__(self, tokens: list[int]) -> None:
         self._tokens: list[int] = []
@@ -36,7 +30,6 @@ class PromptLookup:
         return self._place is not None
 
     def draft(self, at_most: int) -> list[int]:
-        """Returns what followed the place; repeats it if it reaches the end of the text."""
         if self._place is None:
             return []
         known = self._tokens[self._place : self._place + at_most]
@@ -56,8 +49,8 @@ class PromptLookup:
             self._place = self._find()
 
     def _append(self, tokens: list[int]) -> None:
-        """Indexes each n-gram once a token follows it. `_older` has, for each token, the previous place in the chain of
-        the n-gram in front of it."""
+        """Indexes an n-gram once a token follows it. `_older` chains the places of the n-gram in front of each
+        token."""
         known, newest, older = self._tokens, self._newest, self._older
         for token in tokens:
             end = len(known)
@@ -84,7 +77,7 @@ class PromptLookup:
         return best
 
     def _match(self, place: int) -> int:
-        """Returns how many tokens in front of `place` equal those at the end, up to `LONGEST_MATCH`."""
+        """Returns how many tokens in front of `place` equal those at the end."""
         tokens, end = self._tokens, len(self._tokens)
         length = NGRAM
         while length < min(LONGEST_MATCH, place) and tokens[place - length - 1] == tokens[end - length - 1]:
