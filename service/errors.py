@@ -47,6 +47,12 @@ class UnsupportedValue(BadRequest):
     code = "unsupported_value"
 
 
+class ThreadUnsupported(UnsupportedValue):
+    """Anthropic's clients recognize the code and send the whole conversation."""
+
+    code = "thread_unsupported_request"
+
+
 class NotRecorded(BadRequest):
     """A replay has no answer to this. Clients take a 404 for a wrong model, and repeat a 5xx."""
 

@@ -34,12 +34,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """`parameters` is a JSON Schema of type object."""
+    """`parameters` is a JSON Schema of type object. A `deferred` tool is not in the prompt's list of tools: a message
+    defines it."""
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
     strict: bool = False
+    deferred: bool = False
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
@@ -50,10 +52,11 @@ class ToolChoice(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """With a `schema` (JSON Schema) the answer is valid under it."""
+    """With a `schema` (JSON Schema) the answer is valid under it. `grammar` is llguidance's Lark or GBNF."""
 
-    kind: Literal["json_object", "json_schema"]
+    kind: Literal["json_object", "json_schema", "grammar"]
     schema: dict[str, Any] | None = None
+    grammar: str = ""
     name: str = ""
     strict: bool = False
 
@@ -76,7 +79,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens` None means the rest of the context, 0 means to read the prompt only.
     `logprobs` is the number of alternatives to each token (0 to 20). `template_arguments` go to the chat template.
-    `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache."""
+    `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache.
+    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -91,6 +95,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     thinking: Thinking = "default"
     template_arguments: dict[str, Any] = {}
     caller: str = ""
+    unread_fields: dict[str, str] = {}
 
 
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -76,7 +76,7 @@ CASES = [
         Difference(
             path="response_format",
             left="null",
-            right='{"kind":"json_object","schema":null,"name":"","strict":false}',
+            right='{"kind":"json_object","schema":null,"grammar":"","name":"","strict":false}',
         ),
     ),
 ]  # fmt: skip

@@ -11,13 +11,15 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`."""
+    """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`. `unknown_fields` are
+    paths without indexes (`messages[].mood`)."""
 
     request: GenerationRequest
     model: str | None = None
     stream: bool = False
     include_usage: bool = False
     style: str = ""
+    unknown_fields: tuple[str, ...] = ()
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from service.dialects.json_body import check_free_form, show
 from service.errors import BadRequest
-from service.generation import Tool
+
+R = TypeVar("R")
 
 REMEMBERED_TOOL_SETS = 8
 MAX_REMEMBERED_BYTES = 256 * 1024
@@ -17,15 +18,15 @@ MAX_BYTES = 4 * 1024 * 1024
 ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 
-class ToolReader:
+class ToolReader(Generic[R]):
     """Decodes the JSON text of a request's `tools` with `read`, and remembers the last few sets, which are most of an
     agent's body and never change. Requests with the same tools share one object."""
 
-    def __init__(self, read: Callable[[bytes], tuple[Tool, ...]]) -> None:
+    def __init__(self, read: Callable[[bytes], R]) -> None:
         self._read = read
         self._remembered = lru_cache(REMEMBERED_TOOL_SETS)(read)
 
-    def __call__(self, raw: bytes) -> tuple[Tool, ...]:
+    def __call__(self, raw: bytes) -> R:
         if len(raw) > MAX_BYTES:
             raise BadRequest(
                 f"'tools' is too large: expected at most {MAX_BYTES} bytes, found {len(raw)}.", param="tools"

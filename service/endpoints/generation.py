@@ -19,6 +19,7 @@ from service.http.request_headers import read_headers
 from service.http.streaming import StreamWriter, replay_stream
 from service.response_cache.base import CachedAnswer
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
+from service.telemetry.unknown_fields import UnknownFieldLog
 
 
 class GenerationEndpoint:
@@ -27,6 +28,7 @@ class GenerationEndpoint:
     def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
         self._context = context
         self._dialect = dialect
+        self._unknown_fields = UnknownFieldLog()
         self._request_id_header = dialect.request_id_header.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +63,7 @@ class GenerationEndpoint:
         record.request_bytes = len(body)
 
         asked = self._dialect.decode(body, executor.profile.sampling)
+        self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
         check_model(executor.profile, asked.model)
         request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
         record.stream = asked.stream

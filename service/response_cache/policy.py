@@ -47,7 +47,7 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
     if choice.finish_reason == "length" and request.max_tokens is None:
         return False
     wanted = request.response_format
-    if wanted is None or choice.finish_reason != "stop" or choice.tool_calls:
+    if wanted is None or wanted.kind == "grammar" or choice.finish_reason != "stop" or choice.tool_calls:
         return True
     return _is_json_object(choice.text) if wanted.kind == "json_object" else _is_json(choice.text)
 

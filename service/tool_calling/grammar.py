@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
-from service.generation import GenerationRequest, Tool
+from service.generation import GenerationRequest, ResponseFormat, Tool
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.instructions import offered_tools
@@ -114,7 +115,7 @@ class _AnswerGrammar:
             return self._calls(named, single=single)
         if wanted is not None:
             opening = self._family.answer if self._family else ""
-            document = f"{self._rules.literal(opening)} {_json(closed(wanted.schema or {'type': 'object'}))}"
+            document = f"{self._rules.literal(opening)} {_document(wanted)}"
             calls = self._calls(self._tools, single=not self._request.parallel_tool_calls) if self._tools else ""
             return self._rules.rule(f"{document} | {calls}" if calls else document)
         return self._free()
@@ -243,6 +244,16 @@ class _Rules:
 
 def _written(piece: str | int) -> str:
     return f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False)
+
+
+def _document(wanted: ResponseFormat) -> str:
+    if wanted.kind != "grammar":
+        return _json(closed(wanted.schema or {"type": "object"}))
+    try:
+        lark = any_to_lark(wanted.grammar)
+    except (GbnfToLarkError, RecursionError) as exc:
+        raise ValueError(f"the grammar is neither Lark nor GBNF: {exc}") from exc
+    return f"%lark {{\n{lark}\n}}"
 
 
 def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:

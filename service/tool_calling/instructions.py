@@ -14,8 +14,14 @@ RESULT, RESULT_END = "<tool_response>", "</tool_response>"
 
 
 def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """The tools of the prompt: none if none may be called."""
+    """The tools that the model may call."""
     return () if request.tool_choice.mode == "none" else request.tools
+
+
+def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
+    """The offered tools that the front of the prompt defines."""
+    tools = offered_tools(request)
+    return tuple(tool for tool in tools if not tool.deferred) if any(tool.deferred for tool in tools) else tools
 
 
 def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True) -> str:

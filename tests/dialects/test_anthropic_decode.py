@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.base import ClientRequest
-from service.errors import BadRequest, InvalidJson, InvalidType, MissingParameter, UnsupportedValue
+from service.errors import BadRequest, InvalidJson, InvalidType, MissingParameter, ThreadUnsupported, UnsupportedValue
 from service.generation import (
     GenerationRequest,
     Message,
@@ -107,6 +107,69 @@ MESSAGES = {
         [USE, {"role": "user", "content": [text("see"), tool_result(content="1"), text("this"), tool_result()]}],
         [CALLED, answered("1"), answered(), Message(role="user", content="see\nthis")],
     ),
+    "what Anthropic's servers did": (
+        [
+            HI,
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}},
+                    {"type": "compaction", "content": None},
+                    {"type": "compaction", "content": "We spoke of Bern."},
+                    text("I search."),
+                    {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "Bern"}},
+                    {
+                        "type": "web_search_tool_result",
+                        "tool_use_id": "s1",
+                        "content": [{"title": "Bern", "url": "http://b", "encrypted_content": "x" * 99}],
+                    },
+                    {"type": "mcp_tool_use", "id": "m1", "name": "look", "server_name": "s", "input": {}},
+                    {"type": "mcp_tool_result", "tool_use_id": "m1", "is_error": False, "content": "nothing"},
+                    {"type": "mcp_tool_listing", "mcp_server_name": "s", "tools": []},
+                    {"type": "container_upload", "file_id": "f1"},
+                    text("It is a city."),
+                ],
+            },
+            HI,
+        ],
+        [
+            USER,
+            Message(
+                role="assistant",
+                content="We spoke of Bern.\nI search.\n"
+                '[web_search was called with {"query":"Bern"}]\n[web_search returned [{"title":"Bern","url":"http://b"}]]\n'
+                "[look was called with {}]\n[mcp returned nothing]\n[file f1: it cannot be read here]\nIt is a city.",
+            ),
+            USER,
+        ],
+    ),
+    "documents of text, and search results": (
+        [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "document",
+                        "title": "T",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "d"},
+                    },
+                    {"type": "document", "source": {"type": "content", "content": [text("a"), text("b")]}},
+                    {"type": "search_result", "source": "s", "title": "R", "content": [text("c")]},
+                ],
+            }
+        ],
+        [Message(role="user", content="T\nd\na\nb\nR (s)\nc")],
+    ),
+    "a message that is for one turn only": (
+        [
+            HI,
+            {"role": "system", "content": "now", "clear_at": "next_user_message"},
+            {"role": "assistant", "content": "a"},
+            HI,
+            {"role": "system", "content": "then", "clear_at": "next_user_message"},
+        ],
+        [USER, Message(role="assistant", content="a"), USER, Message(role="system", content="then")],
+    ),
     "a prefill is the last message": (
         [HI, {"role": "assistant", "content": "The answer is "}],
         [USER, Message(role="assistant", content="The answer is ")],
@@ -135,6 +198,7 @@ def test_system(system: Any, content: str | None) -> None:
 
 
 TOOL = Tool(name="f", description="does f", parameters=SCHEMA)
+NO_SEARCH = "These tools do not work here: web_search. Answer without them, and mention that."
 EMPTY = {"type": "object", "properties": {}}
 
 FIELDS = {
@@ -172,8 +236,27 @@ FIELDS = {
                {"response_format": ResponseFormat(kind="json_schema", schema=SCHEMA, strict=True)}),
     "schema, older": ({"output_format": {"type": "json_schema", "schema": SCHEMA}},
                       {"response_format": ResponseFormat(kind="json_schema", schema=SCHEMA, strict=True)}),
-    "ignored": ({"metadata": {"user_id": "x"}, "context_management": {"edits": []}, "service_tier": "auto",
-                 "betas": ["x"], "cache_control": {"type": "ephemeral"}, "container": None, "unheard_of": [1]}, {}),
+    "ignored": ({"metadata": {"user_id": "x"}, "service_tier": "auto", "betas": ["x"], "safeguards": [{"x": 1}],
+                 "cache_control": {"type": "ephemeral"}, "container": None, "mcp_servers": []}, {}),
+    "not read, but part of the question": (
+        {"context_management": {"edits": []}, "unheard_of": [1], "messages": [{**HI, "mood": "x", "id": "m"}]},
+        {"unread_fields": {"context_management": '{"edits":[]}', "unheard_of": "[1]", "messages[0].mood": '"x"'}}),
+    "the latest effort": (
+        {"output_config": {"effort": "low"},
+         "messages": [{"role": "system", "content": "s", "output_config": {"effort": "max"}}, HI]},
+        {"messages": (Message(role="system", content="s"), USER), "template_arguments": {"reasoning_effort": "max"}}),
+    "web search": (
+        {"tools": [F, {"type": "web_search_20250305", "name": "web_search"}], "system": "s",
+         "tool_choice": {"type": "tool", "name": "web_search"}},
+        {"tools": (TOOL,), "messages": (Message(role="system", content=f"s\n\n{NO_SEARCH}"), USER)}),
+    "web search alone": (
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "any"}},
+        {"messages": (Message(role="system", content=NO_SEARCH), USER)}),
+    "deferred tools": ({"tools": [{**F, "defer_loading": True}]},
+                       {"tools": (msgspec.structs.replace(TOOL, deferred=True),)}),
+    "tools that Anthropic's search would load": (
+        {"tools": [{"type": "tool_search_tool_regex_20251119", "name": "search"}, {**F, "defer_loading": True}]},
+        {"tools": (TOOL,), "messages": (Message(role="system", content=NO_SEARCH.replace("web_", "")), USER)}),
     "nulls": (dict.fromkeys(("system", "model", "stream", "temperature", "top_p", "top_k", "stop_sequences", "tools",
                              "tool_choice", "thinking", "output_config", "output_format")), {}),
 }  # fmt: skip
@@ -207,6 +290,12 @@ def test_the_text_editor_comes_in_versions(kind: str, special: set[str]) -> None
     assert tool.name == "str_replace_based_edit_tool"
     assert tool.parameters["required"] == ["command", "path"]
     assert {"undo_edit", "insert_text"} & {*properties, *properties["command"]["enum"]} == special
+
+
+def test_memory_needs_no_schema() -> None:
+    (tool,) = asked(tools=[{"type": "memory_20250818", "name": "memory"}]).request.tools
+    assert (tool.name, tool.parameters["required"]) == ("memory", ["command"])
+    assert {"rename", "delete"} <= set(tool.parameters["properties"]["command"]["enum"])
 
 
 def test_bash_needs_no_schema() -> None:
@@ -266,8 +355,23 @@ BAD = [
     ({"tools": [F, F]}, BadRequest, "tools[1].name", "'tools[0].name' is \"f\" already"),
     ({"tools": [{**F, "input_schema": {"type": "array"}}]}, BadRequest, "tools[0].input_schema", '"array"'),
     ({"tools": [{**F, "input_schema": DEEP}]}, BadRequest, "tools[0].input_schema", "too deep"),
-    ({"tools": [F, {"type": "web_search_20250305", "name": "web_search"}]},
-     UnsupportedValue, "tools[1].type", 'that the client runs, found "web_search_20250305"'),
+    ({"tools": [F, {"type": "computer_20251124", "name": "computer"}]},
+     UnsupportedValue, "tools[1].type", 'that the client runs, found "computer_20251124"'),
+    ({"thread": {"type": "create"}}, ThreadUnsupported, "thread", "Send the whole conversation"),
+    ({"container": "c"}, UnsupportedValue, "container", "no containers"),
+    ({"mcp_servers": [{}]}, UnsupportedValue, "mcp_servers", "calls no MCP servers"),
+    ({"messages": [{**HI, "clear_at": "soon"}]}, BadRequest, "messages[0].clear_at", '"soon"'),
+    ({"unheard_of": DEEP}, BadRequest, "unheard_of", "too deep"),
+    (blocks({"type": "server_tool_use", "id": "s", "name": "w", "input": DEEP}, role="assistant"), BadRequest,
+     "messages[0].content[0].input", "too deep"),
+    (blocks({"type": "document", "source": {"type": "base64", "data": "AA=="}}), UnsupportedValue,
+     "messages[0].content[0].type", '"document"'),
+    (blocks({"type": "document", "source": {"type": "content", "content": [IMAGE]}}), UnsupportedValue,
+     "messages[0].content[0].source.content[0].type", '"image"'),
+    (blocks({"type": "tool_addition", "tool": {"type": "tool_definition", "definition": F}}, role="system"),
+     UnsupportedValue, "messages[0].content[0].tool", "the 'name' of one of the request's 'tools'"),
+    (blocks({"type": "tool_reference", "tool_name": "f"}), BadRequest, "messages[0].content[0].type",
+     "no place in a user message"),
     ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, UnsupportedValue, "tools[0].type", "mcp_toolset"),
     ({"tool_choice": {"type": "any"}}, BadRequest, "tool_choice", "there are no 'tools'"),
     ({"tools": [F], "tool_choice": {"type": "tool", "name": "g"}}, BadRequest, "tool_choice.name", 'no tool "g"'),
@@ -338,6 +442,33 @@ def test_tools_are_remembered_unless_they_are_wrong() -> None:
     first, second = (dialect.decode(body(tools=[large]), DEFAULTS).request.tools for _ in range(2))
     assert first == second
     assert first is not second
+
+
+def test_a_tool_that_is_loaded_is_defined_where_it_is_loaded() -> None:
+    search = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "toolu_1", "name": "ToolSearch", "input": {}}],
+    }
+    found = {"role": "user", "content": [tool_result(content=[{"type": "tool_reference", "tool_name": "f"}])]}
+    added = {"role": "system", "content": [{"type": "tool_addition", "tool": {"type": "tool_reference", "name": "f"}}]}
+    gone = {"role": "system", "content": [{"type": "tool_removal", "tool": {"type": "tool_reference", "name": "f"}}]}
+    request = asked(tools=[{**F, "defer_loading": True}], messages=[HI, search, found, added, gone]).request
+    definition = (
+        '<functions>\n<function>{"description":"does f","name":"f",'
+        '"parameters":{"properties":{"x":{"type":"integer"}},"type":"object"}}</function>\n</functions>'
+    )
+    assert [message.content for message in request.messages[2:]] == [
+        definition,
+        f"A tool was added:\n{definition}",
+        "The tool f was removed.",
+    ]
+
+
+def test_a_refused_thread_has_the_code_that_clients_look_for() -> None:
+    with pytest.raises(ThreadUnsupported) as caught:
+        asked(thread={"type": "continue", "previous_message_id": "msg_A"})
+    error = json.loads(AnthropicMessages().encode_error(caught.value, "r"))["error"]
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
 
 
 WORDS = st.sampled_from(

@@ -41,6 +41,12 @@ def asked(**fields: Any) -> GenerationRequest:
     return GenerationRequest(**{"messages": (Message(role="user", content="hi"),), **fields})
 
 
+def grammar(text: str) -> ResponseFormat:
+    return ResponseFormat(kind="grammar", grammar=text)
+
+
+SCHEMA_FORM = ResponseFormat(kind="json_schema", schema=WEATHER, strict=True)
+
 MESSAGES: list[tuple[list[dict[str, Any]], list[Message]]] = [
     (
         [{"role": "system", "content": "s"}, {"role": "developer", "content": "d"}, {**HI, "name": "eve"}],
@@ -101,8 +107,13 @@ def test_messages(sent: list[dict[str, Any]], expected: list[Message]) -> None:
 
 FIELDS: list[tuple[dict[str, Any], GenerationRequest]] = [
     ({}, asked()),
-    ({"user": "u", "metadata": {"a": 1}, "store": True, "service_tier": "auto", "prediction": {"type": "x"}}, asked()),
-    ({"safety_identifier": "s", "prompt_cache_key": "k", "modalities": ["text"], "never_heard_of": [{}]}, asked()),
+    ({"user": "u", "metadata": {"a": 1}, "store": False, "service_tier": "auto", "prediction": {"type": "x"}}, asked()),
+    ({"safety_identifier": "s", "prompt_cache_key": "k", "modalities": ["text"]}, asked()),
+    ({"verbosity": "low"}, asked(unread_fields={"verbosity": '"low"'})),
+    ({"never_heard_of": {"b": [1], "a": None}}, asked(unread_fields={"never_heard_of": '{"a":null,"b":[1]}'})),
+    ({"never_heard_of": None}, asked()),
+    ({"messages": [{**HI, "mood": "good"}]}, asked(unread_fields={"messages[0].mood": '"good"'})),
+    ({"messages": [{**HI, "id": "m1", "name": "eve", "cache_control": {}}]}, asked()),
     (dict.fromkeys(["temperature", "tools", "stop", "n", "seed", "logprobs", "response_format", "functions"]), asked()),
     ({"temperature": 2, "top_p": 0.5}, asked(sampling=SamplingParams(temperature=2.0, top_p=0.5))),
     ({"temperature": 1, "top_p": 0}, asked(sampling=SamplingParams(temperature=0.0, top_p=1.0))),
@@ -129,6 +140,17 @@ FIELDS: list[tuple[dict[str, Any], GenerationRequest]] = [
         {"response_format": {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER, "strict": True}}},
         asked(response_format=ResponseFormat(kind="json_schema", schema=WEATHER, name="w", strict=True)),
     ),
+    ({"response_format": {"type": "json_object", "schema": WEATHER}}, asked(response_format=SCHEMA_FORM)),
+    ({"json_schema": WEATHER}, asked(response_format=SCHEMA_FORM)),
+    ({"guided_json": WEATHER}, asked(response_format=SCHEMA_FORM)),
+    ({"guided_json": json.dumps(WEATHER)}, asked(response_format=SCHEMA_FORM)),
+    ({"structured_outputs": {"json": WEATHER}}, asked(response_format=SCHEMA_FORM)),
+    ({"structured_outputs": {"json_object": True}}, asked(response_format=ResponseFormat(kind="json_object"))),
+    ({"grammar": 'root ::= "a"'}, asked(response_format=grammar('root ::= "a"'))),
+    ({"response_format": {"type": "grammar", "grammar": 'start: "a"'}}, asked(response_format=grammar('start: "a"'))),
+    ({"guided_grammar": 'start: "a"'}, asked(response_format=grammar('start: "a"'))),
+    ({"guided_regex": r"a/b\/\d"}, asked(response_format=grammar("start: /a\\/b\\/\\d/\n"))),
+    ({"guided_choice": ["yes", '"no"']}, asked(response_format=grammar('start: "yes" | "\\"no\\""\n'))),
     ({"tools": [WEATHER_TOOL, CLOCK_TOOL]}, asked(tools=(WEATHER_CANONICAL, CLOCK_CANONICAL))),
     (
         {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"properties": {}}}}]},
@@ -189,9 +211,18 @@ def test_what_the_client_leaves_out_is_the_default() -> None:
     assert own == SamplingParams(temperature=0.0, top_p=0.9)
 
 
+def test_unknown_fields_are_named_once() -> None:
+    asked_for = decode({"messages": [{**HI, "mood": 1}, {**HI, "mood": 2}], "verbosity": "low", "novel": 1})
+    assert asked_for.unknown_fields == ("novel", "messages[].mood")
+
+
 def test_functions_ask_for_their_own_style() -> None:
     assert decode({"functions": [{"name": "f"}]}).style != decode({"tools": [CLOCK_TOOL]}).style == ""
 
+
+DEEP: Any = 1
+for _ in range(70):
+    DEEP = [DEEP]
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": []}, "messages", "invalid_value"),
@@ -320,6 +351,17 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
     ({"thinking": {"type": "perhaps"}}, "thinking.type", "invalid_value"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages", "invalid_value"),
+    ({"guided_json": "[1]"}, "guided_json", "invalid_value"),
+    ({"guided_json": {}, "grammar": "x"}, "guided_json", "invalid_value"),
+    ({"response_format": {"type": "grammar"}}, "response_format.grammar", "missing_required_parameter"),
+    ({"structured_outputs": {"tag": 1}}, "structured_outputs", "invalid_value"),
+    ({"store": True}, "store", "unsupported_value"),
+    ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported_value"),
+    ({"web_search_options": {}}, "web_search_options", "unsupported_value"),
+    ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages[0].audio", "unsupported_value"),
+    ({"never_heard_of": DEEP}, "never_heard_of", "invalid_value"),
+    ({"messages": [{**HI, "mood": DEEP}]}, "messages[0].mood", "invalid_value"),
+    ({"modalities": ["text", "image"]}, "modalities", "unsupported_value"),
     ({"modalities": ["text", "audio"]}, "modalities", "unsupported_value"),
     ({"audio": {"voice": "x"}}, "audio", "unsupported_value"),
 ]

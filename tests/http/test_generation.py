@@ -247,3 +247,27 @@ async def test_keys_are_enforced_where_they_are_required(tmp_path: Path, headers
     request = RawRequest(CHAT, json.dumps(BODY).encode(), headers=headers)
     await request.run(app)
     assert request.status == status
+
+
+async def test_conversations_that_are_not_kept_share_no_answer(tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+        for message_id in ("msg_A", "msg_B"):
+            thread = {"type": "continue", "previous_message_id": message_id}
+            refused = await client.post(MESSAGES, json={**BODY, "thread": thread})
+            assert refused.status_code == 400
+            assert refused.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_a_field_that_nobody_knows_keeps_answers_apart_and_is_named_once(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+        statuses = [
+            (await client.post(path, json={**BODY, "novel": value})).headers["cache-status"] for value in (1, 2, 1)
+        ]
+    assert statuses == ["anyclaude; fwd=uri-miss; stored"] * 2 + ["anyclaude; hit"]
+    (line,) = [record.getMessage() for record in caplog.records if "novel" in record.getMessage()]
+    assert "is not known here" in line

@@ -14,6 +14,7 @@ from service.errors import (
     Overloaded,
     ServiceError,
     ShuttingDown,
+    ThreadUnsupported,
 )
 from service.generation import Completion, FinishReason, Part, Reasoning, Text, ToolCall, Usage
 
@@ -82,9 +83,14 @@ class WireMessage(msgspec.Struct, tag_field="type", tag="message", kw_only=True)
     usage: WireUsage
 
 
+class ErrorDetails(msgspec.Struct):
+    error_code: str
+
+
 class WireError(msgspec.Struct):
     type: str
     message: str
+    details: ErrorDetails | UnsetType = UNSET
 
 
 class WireErrorBody(msgspec.Struct, tag_field="type", tag="error"):
@@ -133,7 +139,8 @@ def wire_error(error: ServiceError) -> WireError:
     if isinstance(error, ContextLengthExceeded):
         # Claude Code searches for these words, and shortens the conversation by these numbers.
         message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum"
-    return WireError(_error_type(error), message)
+    details = ErrorDetails(error.code) if isinstance(error, ThreadUnsupported) else UNSET
+    return WireError(_error_type(error), message, details)
 
 
 def message_id(reply: Reply) -> str:

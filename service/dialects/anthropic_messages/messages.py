@@ -4,149 +4,195 @@ A message is text or a list of blocks. The texts of one message are joined by li
 into the user's message, become messages of their own before the user's text.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from service.dialects.anthropic_messages.blocks import (
+    AnyBlock,
+    Block,
+    DocumentBlock,
+    ForeignBlock,
+    ImageBlock,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolAdditionBlock,
+    ToolChange,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    document_text,
+    foreign_text,
+    search_result_text,
+    text_only,
+)
+from service.dialects.body_fields import UNREAD, Unread
 from service.dialects.json_body import check_free_form, decode, join_texts, show
 from service.errors import BadRequest, UnsupportedValue
-from service.generation import Message, ToolCall
+from service.generation import Message, Tool, ToolCall
 
 
-class Block(msgspec.Struct, tag_field="type"):
-    """A piece of content. Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
+class TurnConfig(msgspec.Struct):
+    effort: str | None = None
 
 
-class TextBlock(Block, tag="text"):
-    text: str
-
-
-class ThinkingBlock(Block, tag="thinking"):
-    """The `signature` is not read: it is ours, or no model here can check it."""
-
-    thinking: str
-
-
-class RedactedThinkingBlock(Block, tag="redacted_thinking"): ...
-
-
-class ToolUseBlock(Block, tag="tool_use"):
-    """`input` stays text, so that no number in it is rounded."""
-
-    id: str
-    name: str
-    input: msgspec.Raw
-
-
-class ImageBlock(Block, tag="image"):
-    pass
-
-
-class DocumentBlock(Block, tag="document"):
-    pass
-
-
-class ToolResultBlock(Block, tag="tool_result"):
-    tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock] | None = None
-    is_error: bool | None = None
-
-
-AnyBlock = (
-    TextBlock
-    | ThinkingBlock
-    | RedactedThinkingBlock
-    | ToolUseBlock
-    | ToolResultBlock
-    | ImageBlock
-    | DocumentBlock
-)  # fmt: skip
-
-
-class WireMessage(msgspec.Struct):
+class WireMessage(msgspec.Struct, forbid_unknown_fields=True):
     """Claude Code adds messages of the role `system` in the middle of a conversation; they stay in their place."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[AnyBlock]
+    clear_at: Literal["next_user_message", "never"] | None = None
+    output_config: TurnConfig | None = None
+
+    # Fields of an answer that a client sends back whole.
+    id: Unread = UNREAD
+    type: Unread = UNREAD
+    model: Unread = UNREAD
+    stop_reason: Unread = UNREAD
+    stop_sequence: Unread = UNREAD
+    stop_details: Unread = UNREAD
+    usage: Unread = UNREAD
+    container: Unread = UNREAD
+    context_management: Unread = UNREAD
 
 
 _INPUT = msgspec.json.Decoder(dict[str, Any])
+_SORTED = msgspec.json.Encoder(order="deterministic")
 
 
-def read_messages(system: str | list[TextBlock] | None, messages: list[WireMessage]) -> tuple[Message, ...]:
-    """The system prompt, if there is one, is the first message."""
-    if isinstance(system, list):
-        system = join_texts([block.text for block in system])
+def read_messages(system: str, messages: list[WireMessage], tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """The system prompt, if there is one, is the first message. Messages may refer to `tools` by name."""
     read = [Message(role="system", content=system)] if system else []
-    called: set[str] = set()
+    reader = _Reader({tool.name: tool for tool in tools})
+    last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     for i, message in enumerate(messages):
-        content, at = message.content, f"messages[{i}].content"
-        if isinstance(content, str):
-            read.append(Message(role=message.role, content=content))
-        elif message.role == "assistant":
-            read.append(_assistant(content, at))
-            called.update(call.id for call in read[-1].tool_calls)
-        elif message.role == "user":
-            read.extend(_user(content, at, called))
-        else:
-            read.append(Message(role="system", content=_texts(content, at, "a system message")))
+        cleared = message.clear_at == "next_user_message" and i < last_user
+        if not cleared:
+            read.extend(reader.read(message, f"messages[{i}].content"))
     return tuple(read)
 
 
-def _assistant(blocks: list[AnyBlock], at: str) -> Message:
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[ToolCall] = []
-    for i, block in enumerate(blocks):
-        match block:
-            case TextBlock(text=text):
-                texts.append(text)
-            case ThinkingBlock(thinking=thinking):
-                thoughts.append(thinking)
-            case RedactedThinkingBlock():
-                pass
-            case ToolUseBlock():
-                calls.append(ToolCall(block.id, block.name, _arguments(block, f"{at}[{i}].input")))
-            case _:
-                raise _misplaced(block, f"{at}[{i}]", "an assistant message")
-    return Message(role="assistant", content=join_texts(texts), reasoning=join_texts(thoughts), tool_calls=tuple(calls))
+class _Reader:
+    """Reads messages in order and remembers the calls."""
 
+    def __init__(self, tools: Mapping[str, Tool]) -> None:
+        self._tools = tools
+        self._called: set[str] = set()
 
-def _user(blocks: list[AnyBlock], at: str, called: set[str]) -> list[Message]:
-    results: list[Message] = []
-    texts: list[str] = []
-    for i, block in enumerate(blocks):
-        match block:
-            case TextBlock(text=text):
-                texts.append(text)
-            case ToolResultBlock():
-                results.append(_result(block, f"{at}[{i}]", called))
-            case _:
-                raise _misplaced(block, f"{at}[{i}]", "a user message")
-    if results and not texts:
-        return results
-    return [*results, Message(role="user", content=join_texts(texts))]
+    def read(self, message: WireMessage, at: str) -> list[Message]:
+        content = message.content
+        if isinstance(content, str):
+            return [Message(role=message.role, content=content)]
+        match message.role:
+            case "assistant":
+                return [self._assistant(content, at)]
+            case "user":
+                return self._user(content, at)
+            case "system":
+                return [self._system(content, at)]
 
-
-def _result(block: ToolResultBlock, at: str, called: set[str]) -> Message:
-    if block.tool_use_id not in called:
-        raise BadRequest(
-            f"Invalid '{at}.tool_use_id': no earlier assistant message has a tool_use block {show(block.tool_use_id)}.",
-            param=f"{at}.tool_use_id",
+    def _assistant(self, blocks: list[AnyBlock], at: str) -> Message:
+        said: list[str] = []
+        thoughts: list[str] = []
+        calls: list[ToolCall] = []
+        for i, block in enumerate(blocks):
+            match block:
+                case TextBlock(text=text):
+                    said.append(text)
+                case ThinkingBlock(thinking=thinking):
+                    thoughts.append(thinking)
+                case RedactedThinkingBlock():
+                    pass
+                case ToolUseBlock():
+                    calls.append(ToolCall(block.id, block.name, _arguments(block, f"{at}[{i}].input")))
+                case ForeignBlock():
+                    said += _foreign(block, f"{at}[{i}]")
+                case _:
+                    raise _misplaced(block, f"{at}[{i}]", "an assistant message")
+        self._called.update(call.id for call in calls)
+        return Message(
+            role="assistant", content=join_texts(said), reasoning=join_texts(thoughts), tool_calls=tuple(calls)
         )
-    content = block.content or ""
-    if isinstance(content, list):
-        content = _texts(content, f"{at}.content", "a tool result")
-    return Message(role="tool", content=content, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
+
+    def _user(self, blocks: list[AnyBlock], at: str) -> list[Message]:
+        results: list[Message] = []
+        said: list[str] = []
+        for i, block in enumerate(blocks):
+            match block:
+                case ToolResultBlock():
+                    results.append(self._result(block, f"{at}[{i}]"))
+                case ForeignBlock():
+                    said += _foreign(block, f"{at}[{i}]")
+                case TextBlock() | DocumentBlock() | SearchResultBlock() | ImageBlock():
+                    said.append(self._text(block, f"{at}[{i}]", "a user message"))
+                case _:
+                    raise _misplaced(block, f"{at}[{i}]", "a user message")
+        if results and not said:
+            return results
+        return [*results, Message(role="user", content=join_texts(said))]
+
+    def _system(self, blocks: list[AnyBlock], at: str) -> Message:
+        said = []
+        for i, block in enumerate(blocks):
+            match block:
+                case ToolAdditionBlock(tool):
+                    said.append(f"A tool was added:\n{self._definition(_name(tool, f'{at}[{i}].tool'))}")
+                case ToolRemovalBlock(tool):
+                    said.append(f"The tool {_name(tool, f'{at}[{i}].tool')} was removed.")
+                case _:
+                    said.append(self._text(block, f"{at}[{i}]", "a system message"))
+        return Message(role="system", content=join_texts(said))
+
+    def _result(self, block: ToolResultBlock, at: str) -> Message:
+        if block.tool_use_id not in self._called:
+            raise BadRequest(
+                f"Invalid '{at}.tool_use_id': no earlier assistant message has a tool_use block "
+                f"{show(block.tool_use_id)}.",
+                param=f"{at}.tool_use_id",
+            )
+        content = block.content or ""
+        if isinstance(content, list):
+            content = join_texts(
+                [self._text(part, f"{at}.content[{i}]", "a tool result") for i, part in enumerate(content)]
+            )
+        return Message(role="tool", content=content, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
+
+    def _text(self, block: Block, at: str, where: str) -> str:
+        match block:
+            case TextBlock(text=text):
+                return text
+            case DocumentBlock():
+                return document_text(block, at)
+            case SearchResultBlock():
+                return search_result_text(block)
+            case ToolReferenceBlock(name):
+                return self._definition(name)
+            case ImageBlock():
+                raise text_only(block, at)
+        raise _misplaced(block, at, where)
+
+    def _definition(self, name: str) -> str:
+        """The definition of a deferred tool. It stands in the conversation, so loading only extends the prompt."""
+        tool = self._tools.get(name)
+        shown: dict[str, Any] = {"name": name}
+        if tool is not None:
+            shown |= {"description": tool.description, "parameters": tool.parameters}
+        return f"<functions>\n<function>{_SORTED.encode(shown).decode()}</function>\n</functions>"
 
 
-def _texts(blocks: list[AnyBlock] | list[TextBlock | ImageBlock | DocumentBlock], at: str, where: str) -> str:
-    texts = []
-    for i, block in enumerate(blocks):
-        if not isinstance(block, TextBlock):
-            raise _misplaced(block, f"{at}[{i}]", where)
-        texts.append(block.text)
-    return join_texts(texts)
+def _name(tool: ToolChange, at: str) -> str:
+    if tool.name is None:
+        raise UnsupportedValue(f"Invalid '{at}': expected the 'name' of one of the request's 'tools'.", param=at)
+    return tool.name
+
+
+def _foreign(block: ForeignBlock, at: str) -> list[str]:
+    text = foreign_text(block, at)
+    return [] if text is None else [text]
 
 
 def _arguments(block: ToolUseBlock, at: str) -> str:
@@ -157,7 +203,4 @@ def _arguments(block: ToolUseBlock, at: str) -> str:
 
 def _misplaced(block: Block, at: str, where: str) -> BadRequest:
     kind = show(block.__struct_config__.tag)
-    param = f"{at}.type"
-    if isinstance(block, ImageBlock | DocumentBlock):
-        return UnsupportedValue(f"Invalid '{param}': this model reads text only, found {kind}.", param=param)
-    return BadRequest(f"Invalid '{param}': a {kind} block has no place in {where}.", param=param)
+    return BadRequest(f"Invalid '{at}.type': a {kind} block has no place in {where}.", param=f"{at}.type")

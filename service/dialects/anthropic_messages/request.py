@@ -1,22 +1,21 @@
-"""Decodes a request for a message.
-
-Unknown fields and those that change no answer (`metadata`, `cache_control`, `context_management`, `service_tier`,
-betas, ...) are not read. Null means absent.
-"""
+"""Decodes a request for a message. Null means absent."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
-from service.dialects.anthropic_messages.messages import TextBlock, WireMessage, read_messages
-from service.dialects.anthropic_messages.tools import AnyToolChoice, read_tool_choice
+from service.dialects.anthropic_messages.blocks import TextBlock
+from service.dialects.anthropic_messages.messages import WireMessage, read_messages
+from service.dialects.anthropic_messages.tools import AnyToolChoice, ReadTools, read_tool_choice
 from service.dialects.base import ClientRequest
-from service.dialects.json_body import MAX_MESSAGES, check_free_form, decode
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.json_body import MAX_MESSAGES, check_free_form, join_texts
 from service.dialects.sampling import temperature_and_top_p
-from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking, Tool
+from service.errors import ThreadUnsupported, UnsupportedValue
+from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking
 
-ToolReader = Callable[[bytes], tuple[Tool, ...]]
+ToolReader = Callable[[bytes], ReadTools]
 
 # The efforts that chat templates know. Others are not refused: newer clients may send them unasked.
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -51,7 +50,7 @@ class OutputConfig(msgspec.Struct):
     effort: str | None = None
 
 
-class CountRequest(msgspec.Struct, kw_only=True):
+class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All fields that shape the prompt or the answer except `max_tokens`. `output_format` is the older name of
     `output_config.format`."""
 
@@ -71,45 +70,102 @@ class CountRequest(msgspec.Struct, kw_only=True):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
 
+    thread: Any = None
+    container: Any = None
+    mcp_servers: list[Any] | None = None
 
-class MessagesRequest(CountRequest, kw_only=True):
+    context_management: Unread = UNREAD
+    compaction: Unread = UNREAD
+
+    anthropic_version: Unread = UNREAD
+    betas: Unread = UNREAD
+    billing_policy: Unread = UNREAD
+    cache_control: Unread = UNREAD
+    diagnostics: Unread = UNREAD
+    fallback_credit_token: Unread = UNREAD
+    fallbacks: Unread = UNREAD
+    inference_geo: Unread = UNREAD
+    metadata: Unread = UNREAD
+    safeguards: Unread = UNREAD
+    service_tier: Unread = UNREAD
+    speed: Unread = UNREAD
+    user_profile_id: Unread = UNREAD
+    workspace_id: Unread = UNREAD
+
+
+class MessagesRequest(CountRequest, kw_only=True, forbid_unknown_fields=True):
     """`max_tokens` 0 reads the prompt into the prefix cache and generates nothing."""
 
     max_tokens: Count
 
 
-_COUNT = msgspec.json.Decoder(CountRequest)
-_MESSAGES = msgspec.json.Decoder(MessagesRequest)
+# Anthropic's servers shorten the conversation by these rules. Here the model reads all of it.
+_KEYED = ("context_management", "compaction")
+_ITEMS: dict[str, type[msgspec.Struct]] = {"messages": WireMessage}
+_COUNT = FieldReader(CountRequest, keyed=_KEYED, items=_ITEMS)
+_MESSAGES = FieldReader(MessagesRequest, keyed=_KEYED, items=_ITEMS)
 
 
 def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader) -> ClientRequest:
     """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
-    asked = decode(_MESSAGES, body)
-    return _client_request(asked, asked.max_tokens, defaults, read_tools)
+    asked, others = _MESSAGES.read(body)
+    return _client_request(asked, others, asked.max_tokens, defaults, read_tools)
 
 
 def read_count_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader) -> ClientRequest:
-    return _client_request(decode(_COUNT, body), None, defaults, read_tools)
+    return _client_request(*_COUNT.read(body), None, defaults, read_tools)
 
 
 def _client_request(
-    asked: CountRequest, max_tokens: int | None, defaults: SamplingParams, read_tools: ToolReader
+    asked: CountRequest, others: OtherFields, max_tokens: int | None, defaults: SamplingParams, read_tools: ToolReader
 ) -> ClientRequest:
-    tools = read_tools(bytes(asked.tools))
+    _refuse(asked)
+    read = read_tools(bytes(asked.tools))
     choice = asked.tool_choice
     request = GenerationRequest(
-        messages=read_messages(asked.system, asked.messages),
-        tools=tools,
-        tool_choice=read_tool_choice(choice, tools),
+        messages=read_messages(_system(asked, read.notice), asked.messages, read.tools),
+        tools=read.tools,
+        tool_choice=read_tool_choice(choice, read),
         parallel_tool_calls=not (choice and choice.disable_parallel_tool_use),
         response_format=_response_format(asked),
         sampling=_sampling(asked, defaults),
         max_tokens=max_tokens,
         stop=tuple(dict.fromkeys(asked.stop_sequences or ())),
         thinking=_thinking(asked.thinking),
-        template_arguments=_template_arguments(asked.output_config),
+        template_arguments=_template_arguments(asked),
+        unread_fields=others.keyed,
     )
-    return ClientRequest(request=request, model=asked.model, stream=bool(asked.stream), include_usage=True)
+    return ClientRequest(
+        request=request,
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=True,
+        unknown_fields=others.unknown,
+    )
+
+
+def _refuse(asked: CountRequest) -> None:
+    """Refuses fields that would change the answer and cannot be served."""
+    if asked.thread is not None:
+        raise ThreadUnsupported(
+            "Invalid 'thread': conversations are not kept here. Send the whole conversation in 'messages', without it.",
+            param="thread",
+        )
+    if asked.container is not None:
+        raise UnsupportedValue("Invalid 'container': there are no containers here. Leave it out.", param="container")
+    if asked.mcp_servers:
+        raise UnsupportedValue(
+            "Invalid 'mcp_servers': this server calls no MCP servers. Leave it out, and offer their tools as 'tools' "
+            "that the client runs.",
+            param="mcp_servers",
+        )
+
+
+def _system(asked: CountRequest, notice: str) -> str:
+    system = asked.system or ""
+    if isinstance(system, list):
+        system = join_texts([block.text for block in system])
+    return "\n\n".join(part for part in (system, notice) if part)
 
 
 def _sampling(asked: CountRequest, defaults: SamplingParams) -> SamplingParams:
@@ -141,7 +197,10 @@ def _response_format(asked: CountRequest) -> ResponseFormat | None:
     return ResponseFormat(kind="json_schema", schema=wanted.schema, strict=True)
 
 
-def _template_arguments(config: OutputConfig | None) -> dict[str, Any]:
-    if config is None or config.effort not in _EFFORTS:
-        return {}
-    return {"reasoning_effort": config.effort}
+def _template_arguments(asked: CountRequest) -> dict[str, Any]:
+    """Models with effort levels have templates that read `reasoning_effort`. The latest message that sets one wins."""
+    efforts = [message.output_config.effort for message in asked.messages if message.output_config]
+    effort = next((effort for effort in reversed(efforts) if effort), None)
+    if effort is None and asked.output_config is not None:
+        effort = asked.output_config.effort
+    return {"reasoning_effort": effort} if effort in _EFFORTS else {}

@@ -10,7 +10,27 @@ from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
 _TEXT = {"type": "string"}
+_RANGE = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
 _BASH = {"type": "object", "properties": {"command": _TEXT, "restart": {"type": "boolean"}}}
+_MEMORY = {
+    "type": "object",
+    "properties": {
+        "command": {"type": "string", "enum": ["view", "create", "str_replace", "insert", "delete", "rename"]},
+        "path": _TEXT,
+        "view_range": _RANGE,
+        "file_text": _TEXT,
+        "old_str": _TEXT,
+        "new_str": _TEXT,
+        "insert_line": {"type": "integer"},
+        "insert_text": _TEXT,
+        "old_path": _TEXT,
+        "new_path": _TEXT,
+    },
+    "required": ["command"],
+}
+# Tools that Anthropic's servers run. They are left out, and the system prompt mentions it.
+_LEFT_OUT = ("web_search", "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
+_TOOL_SEARCH = "tool_search_tool"
 # The versions of the text editor that changed its parameters, as dates.
 _NO_MORE_UNDO = "20250429"
 _INSERT_TEXT = "20250728"
@@ -24,6 +44,21 @@ class ToolDefinition(msgspec.Struct):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
+    defer_loading: bool | None = None
+
+
+class ReadTools(msgspec.Struct, frozen=True):
+    """`absent` are the names of the tools that were left out."""
+
+    tools: tuple[Tool, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the system prompt; empty if no tool was left out."""
+        if not self.absent:
+            return ""
+        return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
 
 
 class ToolChoiceObject(msgspec.Struct, tag_field="type"):
@@ -51,20 +86,33 @@ AnyToolChoice = AutoChoice | AnyChoice | NoneChoice | NamedChoice
 _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
-def read_tools(raw: bytes) -> tuple[Tool, ...]:
+def read_tools(raw: bytes) -> ReadTools:
+    definitions = decode(_TOOLS, raw, at="tools") or []
     tools: list[Tool] = []
+    absent: list[str] = []
     first: dict[str, int] = {}
-    for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
-        tool = _tool(definition, f"tools[{i}]")
+    # Nothing here could load a deferred tool if Anthropic's servers search for tools.
+    searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition in definitions)
+    for i, definition in enumerate(definitions):
+        at = f"tools[{i}]"
+        if definition.input_schema is None and _family(definition) in _LEFT_OUT:
+            absent.append(definition.name or _family(definition))
+            continue
+        tool = _tool(definition, at, deferred=searched and bool(definition.defer_loading))
         if first.setdefault(tool.name, i) != i:
-            here, there = f"tools[{i}].name", f"tools[{first[tool.name]}].name"
+            here, there = f"{at}.name", f"tools[{first[tool.name]}].name"
             raise BadRequest(f"Invalid '{here}': '{there}' is {show(tool.name)} already.", param=here)
         tools.append(tool)
-    return tuple(tools)
+    return ReadTools(tuple(tools), tuple(absent))
 
 
-def read_tool_choice(choice: AnyToolChoice | None, tools: tuple[Tool, ...]) -> ToolChoice:
+def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoice:
+    tools = read.tools
     match choice:
+        case NamedChoice(name=name) if name in read.absent:
+            return ToolChoice()
+        case AnyChoice() if read.absent and not tools:
+            return ToolChoice()
         case NamedChoice(name=name):
             if all(tool.name != name for tool in tools):
                 param = "tool_choice.name"
@@ -82,10 +130,16 @@ def read_tool_choice(choice: AnyToolChoice | None, tools: tuple[Tool, ...]) -> T
             return ToolChoice()
 
 
-def _tool(definition: ToolDefinition, at: str) -> Tool:
+def _family(definition: ToolDefinition) -> str:
+    """The type without its version, which is a date."""
+    family, _, version = (definition.type or "custom").rpartition("_")
+    return family if version.isdigit() else definition.type or "custom"
+
+
+def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
     schema = definition.input_schema
     if schema is None:
-        schema = _known_schema(definition.type or "custom", at)
+        schema = _known_schema(definition, at)
     if definition.name is None:
         raise MissingParameter(f"Missing required parameter: '{at}.name'.", param=f"{at}.name")
     return Tool(
@@ -93,19 +147,23 @@ def _tool(definition: ToolDefinition, at: str) -> Tool:
         description=definition.description or "",
         parameters=argument_schema(schema, f"{at}.input_schema"),
         strict=bool(definition.strict),
+        deferred=deferred,
     )
 
 
-def _known_schema(kind: str, at: str) -> dict[str, Any]:
-    """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash and the text
-    editor tool). Tools that Anthropic's servers run (web search, code execution, ...) cannot be offered."""
-    family, _, version = kind.rpartition("_")
-    if family == "bash":
-        return _BASH
-    if family == "text_editor":
-        return _editor_schema(version)
-    if kind == "custom":
-        raise MissingParameter(f"Missing required parameter: '{at}.input_schema'.", param=f"{at}.input_schema")
+def _known_schema(definition: ToolDefinition, at: str) -> dict[str, Any]:
+    """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text editor and
+    memory tools). Tools that need images or Anthropic's servers cannot be offered."""
+    kind = definition.type or "custom"
+    match _family(definition):
+        case "bash":
+            return _BASH
+        case "memory":
+            return _MEMORY
+        case "text_editor":
+            return _editor_schema(kind.rpartition("_")[2])
+        case "custom":
+            raise MissingParameter(f"Missing required parameter: '{at}.input_schema'.", param=f"{at}.input_schema")
     raise UnsupportedValue(
         f"Invalid '{at}.type': expected a tool that the client runs, found {show(kind)}. Leave it out, or give it an "
         "'input_schema' and run it yourself.",
@@ -118,7 +176,7 @@ def _editor_schema(version: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "command": {"type": "string", "enum": commands},
         "path": _TEXT,
-        "view_range": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        "view_range": _RANGE,
         "file_text": _TEXT,
         "old_str": _TEXT,
         "new_str": _TEXT,

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from service.dialects.body_fields import UNREAD, Unread
 from service.dialects.json_body import check_free_form, choose, join_texts, show
 from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
 from service.generation import Message, ToolCall
@@ -32,8 +33,8 @@ class CalledTool(msgspec.Struct):
     type: str = "function"
 
 
-class ChatMessage(msgspec.Struct):
-    """`name` is not read: no chat template knows it. `reasoning` is another name of `reasoning_content`."""
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """`reasoning` is another name of `reasoning_content`."""
 
     role: str
     content: str | list[ContentPart] | UnsetType | None = UNSET
@@ -42,6 +43,13 @@ class ChatMessage(msgspec.Struct):
     tool_calls: list[CalledTool] | None = None
     function_call: CalledFunction | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    audio: Any = None
+
+    id: Unread = UNREAD
+    name: Unread = UNREAD
+    annotations: Unread = UNREAD
+    cache_control: Unread = UNREAD
 
 
 def read_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
@@ -79,9 +87,11 @@ class _Reader:
         if message.function_call is not None:
             calls.append(self._function_call(message.function_call, at))
         self._called.update(call.id for call in calls)
+        if message.audio is not None:
+            raise UnsupportedValue(f"Invalid '{at}.audio': this model reads text only.", param=f"{at}.audio")
         return Message(
             role="assistant",
-            content=_text(message.content, f"{at}.content") if message.content else "",
+            content=_text(message.content, f"{at}.content") if message.content else message.refusal or "",
             reasoning=message.reasoning_content or message.reasoning or "",
             tool_calls=tuple(calls),
         )

@@ -5,7 +5,7 @@ import msgspec
 
 from service.generation import GenerationRequest, Message, Tool, ToolCall
 from service.normalize import canonical_tools
-from service.tool_calling.instructions import calls_as_text, instructions, result_as_text
+from service.tool_calling.instructions import calls_as_text, instructions, listed_tools, result_as_text
 
 HfMessage = dict[str, Any]
 
@@ -41,7 +41,7 @@ def without_tools(request: GenerationRequest) -> list[HfMessage]:
             hf = {**hf, "content": calls_as_text(message.content, message.tool_calls)}
             del hf["tool_calls"]
         messages.append(hf)
-    tools = canonical_tools(request.tools)
+    tools = canonical_tools(listed_tools(request))
     text = instructions(tools, request.tool_choice, parallel=request.parallel_tool_calls)
     if text and messages and messages[0]["role"] == "system":
         messages[0] = {**messages[0], "content": join(messages[0]["content"], text)}

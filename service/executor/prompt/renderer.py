@@ -26,7 +26,7 @@ from service.generation import GenerationRequest, Message
 from service.normalize import canonical_tools
 from service.tool_calling import FAMILIES, detect_family
 from service.tool_calling.grammar import Thought
-from service.tool_calling.instructions import FAMILY, offered_tools
+from service.tool_calling.instructions import FAMILY, listed_tools
 
 # How many tokens at the end of a prompt may open a reasoning block.
 TAIL_TOKENS = 16
@@ -103,7 +103,7 @@ class PromptRenderer:
         """Returns about how many tokens there are if texts alone are certainly too long."""
         end = self.reasoning.end if self.reasoning else ""
         texts = [_shown(message, end) for message in request.messages]
-        texts += [msgspec.json.encode(tool).decode() for tool in offered_tools(request)]
+        texts += [msgspec.json.encode(tool).decode() for tool in listed_tools(request)]
         return estimate_excess(texts, self._encode_plainly, self._context_length)
 
     def _encode_plainly(self, text: str) -> list[int]:
@@ -151,7 +151,7 @@ class PromptRenderer:
             if name in OURS:
                 raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
         arguments = dict(request.template_arguments)
-        if self.knows_tools and (tools := offered_tools(request)):
+        if self.knows_tools and (tools := listed_tools(request)):
             arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"

@@ -164,3 +164,25 @@ def test_padding_of_the_vocabulary_is_known(demo_model: Path) -> None:
 def test_what_is_no_grammar_is_an_error(compiler: GrammarCompiler) -> None:
     with pytest.raises(GrammarError, match="unknown name"):
         compiler.compile("start: nothing_here")
+
+
+GBNF = 'root ::= "yes, " day\nday ::= "mon" | "tue"'
+LARK = 'start: "yes, " DAY\nDAY: "mon" | "tue"'
+
+
+@pytest.mark.parametrize("text", [GBNF, LARK])
+def test_an_answer_follows_the_grammar_of_the_client(compiler: GrammarCompiler, text: str) -> None:
+    wanted = ResponseFormat(kind="grammar", grammar=text)
+    tool = Tool(name="f", parameters={"type": "object", "properties": {}})
+    for request in (ask(response_format=wanted), ask(response_format=wanted, tools=(tool,))):
+        grammar = ConstrainingRenderer(Prompts(), compiler).render(request).grammar
+        assert follows(compiler, grammar, "yes, tue")
+        assert not follows(compiler, grammar, "no")
+
+
+@pytest.mark.parametrize("text", ["root ::= (", "start: nothing", "}\nstart:", "((" * 20_000])
+def test_a_grammar_that_cannot_be_read_is_refused(compiler: GrammarCompiler, text: str) -> None:
+    wanted = ResponseFormat(kind="grammar", grammar=text)
+    with pytest.raises(BadRequest, match="cannot be enforced") as caught:
+        ConstrainingRenderer(Prompts(), compiler).render(ask(response_format=wanted))
+    assert caught.value.param == "response_format"

@@ -313,3 +313,12 @@ def test_what_may_be_thought_before_the_answer(
 ) -> None:
     renderer = PromptRenderer(TokenizerParts(tokenizer, template, thinking=True), context_length=4096)
     assert renderer.thought(request_, renderer.render(request_)) == expected
+
+
+@pytest.mark.parametrize("template", [TOOLS, CHATML], ids=["a template with tools", "a template without"])
+def test_a_deferred_tool_leaves_the_prompt_as_it_was(tokenizer: Any, template: str) -> None:
+    listed, deferred = Tool(name="search"), Tool(name="lookup", deferred=True)
+    renderer = PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096)
+    alone = renderer.render(talk(("user", "a"), tools=(listed,))).tokens
+    assert renderer.render(talk(("user", "a"), tools=(listed, deferred))).tokens == alone
+    assert renderer.render(talk(("user", "a"), tools=(deferred,))).tokens == renderer.render(talk(("user", "a"))).tokens

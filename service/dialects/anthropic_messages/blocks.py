@@ -1,0 +1,271 @@
+"""The blocks of a message's content, and the text of those that are no text themselves.
+
+A conversation that began on Anthropic's servers contains searches, fetched pages and summaries that these made. They
+become text in their place, so that the conversation can continue here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from service.dialects.json_body import check_free_form, decode, join_texts, show
+from service.errors import UnsupportedValue
+
+
+class Block(msgspec.Struct, tag_field="type"):
+    """A piece of content. Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
+
+
+class TextBlock(Block, tag="text"):
+    text: str
+
+
+class ThinkingBlock(Block, tag="thinking"):
+    """The `signature` is not read: it is ours, or no model here can check it."""
+
+    thinking: str
+
+
+class RedactedThinkingBlock(Block, tag="redacted_thinking"): ...
+
+
+class ToolUseBlock(Block, tag="tool_use"):
+    """`input` stays text, so that no number in it is rounded."""
+
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+class ImageBlock(Block, tag="image"):
+    pass
+
+
+class DocumentSource(msgspec.Struct, tag_field="type"):
+    pass
+
+
+class TextSource(DocumentSource, tag="text"):
+    data: str
+
+
+class ContentSource(DocumentSource, tag="content"):
+    content: str | list[TextBlock | ImageBlock]
+
+
+class Base64Source(DocumentSource, tag="base64"):
+    pass
+
+
+class UrlSource(DocumentSource, tag="url"):
+    pass
+
+
+class FileSource(DocumentSource, tag="file"):
+    pass
+
+
+class DocumentBlock(Block, tag="document"):
+    source: TextSource | ContentSource | Base64Source | UrlSource | FileSource | None = None
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResultBlock(Block, tag="search_result"):
+    source: str
+    title: str
+    content: list[TextBlock]
+
+
+class ToolReferenceBlock(Block, tag="tool_reference"):
+    """The result of a tool that searches for tools: the named tool is loaded."""
+
+    tool_name: str
+
+
+BlockInResult = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
+
+
+class ToolResultBlock(Block, tag="tool_result"):
+    tool_use_id: str
+    content: str | list[BlockInResult] | None = None
+    is_error: bool | None = None
+
+
+class ForeignBlock(Block):
+    """A block that Anthropic's servers made."""
+
+
+class ServerToolUseBlock(ForeignBlock, tag="server_tool_use"):
+    name: str
+    input: msgspec.Raw
+
+
+class McpToolUseBlock(ForeignBlock, tag="mcp_tool_use"):
+    name: str
+    input: msgspec.Raw
+
+
+class ServerResult(ForeignBlock):
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class McpToolResult(ServerResult, tag="mcp_tool_result"):
+    pass
+
+
+class WebSearchResult(ServerResult, tag="web_search_tool_result"):
+    pass
+
+
+class WebFetchResult(ServerResult, tag="web_fetch_tool_result"):
+    pass
+
+
+class AdvisorResult(ServerResult, tag="advisor_tool_result"):
+    pass
+
+
+class CodeExecutionResult(ServerResult, tag="code_execution_tool_result"):
+    pass
+
+
+class BashCodeExecutionResult(ServerResult, tag="bash_code_execution_tool_result"):
+    pass
+
+
+class EditorCodeExecutionResult(ServerResult, tag="text_editor_code_execution_tool_result"):
+    pass
+
+
+class ToolSearchResult(ServerResult, tag="tool_search_tool_result"):
+    pass
+
+
+class CompactionBlock(ForeignBlock, tag="compaction"):
+    """A summary of the conversation before it, or None if there is none."""
+
+    content: str | None = None
+
+
+class ContainerUploadBlock(ForeignBlock, tag="container_upload"):
+    file_id: str
+
+
+class FallbackBlock(ForeignBlock, tag="fallback"):
+    """A mark: another model answered from here on."""
+
+
+class McpToolListingBlock(ForeignBlock, tag="mcp_tool_listing"):
+    """The tools of an MCP server that Anthropic's servers call."""
+
+
+class ToolChange(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
+class ToolAdditionBlock(Block, tag="tool_addition"):
+    tool: ToolChange
+
+
+class ToolRemovalBlock(Block, tag="tool_removal"):
+    tool: ToolChange
+
+
+AnyForeignBlock = (
+    ServerToolUseBlock
+    | McpToolUseBlock
+    | McpToolResult
+    | WebSearchResult
+    | WebFetchResult
+    | AdvisorResult
+    | CodeExecutionResult
+    | BashCodeExecutionResult
+    | EditorCodeExecutionResult
+    | ToolSearchResult
+    | CompactionBlock
+    | ContainerUploadBlock
+    | FallbackBlock
+    | McpToolListingBlock
+)
+AnyBlock = (
+    TextBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ToolReferenceBlock
+    | ToolAdditionBlock
+    | ToolRemovalBlock
+    | AnyForeignBlock
+)
+
+_ANYTHING = msgspec.json.Decoder()
+_COMPACT = msgspec.json.Encoder()
+_LEFT_OUT = ("signature", "cache_control", "citations")
+
+
+def foreign_text(block: ForeignBlock, at: str) -> str | None:
+    """None if the block carries no text."""
+    match block:
+        case CompactionBlock(content):
+            return content
+        case ServerToolUseBlock(name, given) | McpToolUseBlock(name, given):
+            return f"[{name} was called with {_readable(given, f'{at}.input')}]"
+        case ServerResult(content):
+            tool = str(block.__struct_config__.tag).removesuffix("_tool_result")
+            return f"[{tool} returned {_readable(content, f'{at}.content')}]"
+        case ContainerUploadBlock(file_id):
+            return f"[file {file_id}: it cannot be read here]"
+        case _:
+            return None
+
+
+def document_text(document: DocumentBlock, at: str) -> str:
+    match document.source:
+        case TextSource(data):
+            text = data
+        case ContentSource(str(content)):
+            text = content
+        case ContentSource(list(content)):
+            text = _texts(content, f"{at}.source.content")
+        case _:
+            raise text_only(document, at)
+    return join_texts([line for line in (document.title, document.context, text) if line])
+
+
+def search_result_text(result: SearchResultBlock) -> str:
+    return join_texts([f"{result.title} ({result.source})", *(block.text for block in result.content)])
+
+
+def _texts(blocks: Sequence[Block], at: str) -> str:
+    for i, block in enumerate(blocks):
+        if not isinstance(block, TextBlock):
+            raise text_only(block, f"{at}[{i}]")
+    return join_texts([block.text for block in blocks if isinstance(block, TextBlock)])
+
+
+def text_only(block: Block, at: str) -> UnsupportedValue:
+    kind = show(block.__struct_config__.tag)
+    return UnsupportedValue(f"Invalid '{at}.type': this model reads text only, found {kind}.", param=f"{at}.type")
+
+
+def _readable(raw: msgspec.Raw, at: str) -> str:
+    value = decode(_ANYTHING, bytes(raw), at=at)
+    check_free_form(value, at)
+    return value if isinstance(value, str) else _COMPACT.encode(_without_secrets(value)).decode()
+
+
+def _without_secrets(value: Any) -> Any:
+    match value:
+        case dict():
+            shown = (key for key in value if key not in _LEFT_OUT and not key.startswith("encrypted_"))
+            return {key: _without_secrets(value[key]) for key in shown}
+        case list():
+            return [_without_secrets(item) for item in value]
+    return value

@@ -1,0 +1,84 @@
+"""A walk over the request types of the official SDKs: each field is read, refused, known to carry no meaning, or in the
+response-cache key. A release with new fields fails here until somebody has decided."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from anthropic.types import MessageParam
+from anthropic.types import message_count_tokens_params as count_params
+from anthropic.types import message_create_params as message_params
+from anthropic.types.beta import BetaMessageParam
+from anthropic.types.beta import message_count_tokens_params as beta_count_params
+from anthropic.types.beta import message_create_params as beta_message_params
+from anthropic.types.beta.beta_content_block_param import BetaContentBlockParam
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import completion_create_params as chat_params
+from typing_extensions import is_typeddict
+
+from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.anthropic_messages.blocks import AnyBlock, BlockInResult
+from service.dialects.anthropic_messages.messages import WireMessage
+from service.dialects.anthropic_messages.request import CountRequest, MessagesRequest
+from service.dialects.openai_chat import OpenAIChat
+from service.dialects.openai_chat.messages import ChatMessage
+from service.dialects.openai_chat.request import ChatRequest
+from service.generation import SamplingParams
+
+NEVER_SEEN = "field_of_tomorrow"
+
+
+def fields(*types: Any) -> set[str]:
+    return {name for kind in types for name in get_type_hints(kind)}
+
+
+def members(union: Any) -> Iterable[Any]:
+    return get_args(union) or (union,)
+
+
+WALK = {
+    "chat": (
+        fields(chat_params.CompletionCreateParamsNonStreaming, chat_params.CompletionCreateParamsStreaming),
+        ChatRequest,
+    ),
+    "chat messages": (fields(*members(ChatCompletionMessageParam)), ChatMessage),
+    "messages": (
+        fields(
+            message_params.MessageCreateParamsNonStreaming,
+            message_params.MessageCreateParamsStreaming,
+            beta_message_params.MessageCreateParamsNonStreaming,
+            beta_message_params.MessageCreateParamsStreaming,
+        ),
+        MessagesRequest,
+    ),
+    "count_tokens": (
+        fields(count_params.MessageCountTokensParams, beta_count_params.MessageCountTokensParams),
+        CountRequest,
+    ),
+    "messages of messages": (fields(*members(MessageParam), *members(BetaMessageParam)), WireMessage),
+}
+
+
+@pytest.mark.parametrize(("published", "struct"), WALK.values(), ids=WALK)
+def test_every_published_field_is_known(published: set[str], struct: Any) -> None:
+    assert len(published) >= 2
+    assert published - set(struct.__struct_encode_fields__) == set()
+
+
+def test_every_published_block_is_known() -> None:
+    blocks = [block for block in members(BetaContentBlockParam) if is_typeddict(block)]
+    published = {get_args(get_type_hints(block)["type"])[0] for block in blocks}
+    known = {block.__struct_config__.tag for block in get_args(AnyBlock)}
+    assert len(published) > 10
+    assert published - known == set()
+    assert {block.__struct_config__.tag for block in get_args(BlockInResult)} <= known
+
+
+@pytest.mark.parametrize("dialect", [OpenAIChat(), AnthropicMessages()], ids=["chat", "messages"])
+def test_what_nobody_has_published_is_in_the_key(dialect: Any) -> None:
+    message = {"role": "user", "content": "hi", NEVER_SEEN: 1}
+    body = json.dumps({"max_tokens": 5, "messages": [message], NEVER_SEEN: {"x": 2}}).encode()
+    decoded = dialect.decode(body, SamplingParams())
+    assert decoded.request.unread_fields == {NEVER_SEEN: '{"x":2}', f"messages[0].{NEVER_SEEN}": "1"}
+    assert decoded.unknown_fields == (NEVER_SEEN, f"messages[].{NEVER_SEEN}")
