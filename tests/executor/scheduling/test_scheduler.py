@@ -22,7 +22,7 @@ from service.executor.scheduling.messages import (
     Submit,
 )
 from service.executor.scheduling.protocols import EngineLost, Token, Writer
-from service.executor.scheduling.scheduler import LEAST_TOKENS, PROBE_STEPS, Scheduler
+from service.executor.scheduling.scheduler import LEAST_TOKENS, Scheduler
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, question, sequence
 
 
@@ -474,16 +474,7 @@ actions = st.lists(
 )
 
 
-def leave_the_probe_alone(faults: set[int]) -> bool:
-    """Two failures are followed by a probe of up to PROBE_STEPS steps. If that fails too, the engine is lost."""
-    return not any(len(faults & set(range(fault, fault + 2 + PROBE_STEPS))) > 2 for fault in faults)
-
-
-@given(actions, st.integers(1, 3), st.sets(st.integers(1, 60), max_size=4).filter(leave_the_probe_alone))
-def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
-    actions: list[tuple[str, int, int]], places: int, faults: set[int]
-) -> None:
-    bench = Bench(CountingEngine(failing_at(*faults)), max_concurrency=places)
+def play(bench: Bench, actions: list[tuple[str, int, int]]) -> None:
     submitted = 0
     for action, number, prompt in actions:
         match action:
@@ -494,10 +485,27 @@ def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
                 bench.inbox.put(Abort(number))
             case "step":
                 bench.step(number)
-    while bench.scheduler.running or bench.scheduler.waiting or not bench.inbox.empty():
-        bench.step()
-    for i in range(submitted):
+
+
+@given(actions, st.integers(1, 3), st.sets(st.integers(1, 60), max_size=4))
+def test_everybody_gets_exactly_one_end_and_places_are_never_exceeded(
+    actions: list[tuple[str, int, int]], places: int, faults: set[int]
+) -> None:
+    bench = Bench(CountingEngine(failing_at(*faults)), max_concurrency=places)
+    try:
+        play(bench, actions)
+        while bench.scheduler.running or bench.scheduler.waiting or not bench.inbox.empty():
+            bench.step()
+    except EngineLost:
+        # Two failures of one sequence and one of the probe after them lose the engine.
+        assert len(faults) > 2
+        lost = True
+    else:
+        lost = False
+    for i in range(sum(action == "submit" for action, *_ in actions)):
         kinds = [type(delivery) for delivery in bench.of(i)]
+        if lost and (not kinds or kinds[-1] is Progress):
+            continue
         assert [kind is Progress for kind in kinds] == [True] * (len(kinds) - 1) + [False]
         if kinds[-1] is Finished:
             count = bench.of(i)[-1].completion_tokens
