@@ -1,11 +1,13 @@
-"""Everything that can be configured, validated once, in one frozen Struct. Units stand in the names.
+"""Every setting of a server, validated once. The field's name carries its unit.
 
-`service.config` reads it from `.anyclauderc.json`, the environment and flags; nothing else reads those. A field's
-`Meta` holds its bounds and its one line of help: error messages and the JSON Schema for editors are made of them.
+`service.config` fills `Settings` from `.anyclauderc.json`, the environment and the command line. The key in the file,
+the option of `anyclaude serve`, the JSON Schema, the table in the docs and the error messages all come from a field's
+type, default and `setting(...)`.
 """
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -22,126 +24,159 @@ Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
 
 
+class Harmless(Enum):
+    """Which values the working folder's `.anyclauderc.json` may set without approval. That file may come with a cloned
+    repository, so a value needs approval if it can send data to another machine, let another machine in, or touch
+    files outside of the home folder of anyclaude. `service.config.trust` applies the rules."""
+
+    ANY = "any value"
+    TRUE = "true, which only restricts"
+    LOOPBACK = "an address of this machine"
+    KEY_OF_LOOPBACK = "any key, for a server that listens on this machine only"
+    ON_THIS_MACHINE = "a model that is not fetched"
+    OWN_STORES = "stores in memory or below the home folder's cache"
+    NONE = "no value"
+
+
+def setting(description: str, harmless: Harmless, *, option: bool = True, **bounds: Any) -> Meta:
+    """What there is to know of a setting besides its type and default. `option`: `anyclaude serve` has an option for
+    it. `bounds` are msgspec's."""
+    return Meta(description=description, extra={"harmless": harmless, "option": option}, **bounds)
+
+
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says of sampling where a request is silent. None leaves it to the model's own files."""
+    """Applies where a request is silent. None leaves the value to the model's own files."""
 
     temperature: Annotated[
-        Annotated[float, Meta(ge=0, le=2)] | None, Meta(description="0 always takes the likeliest token.")
+        Annotated[float, Meta(ge=0, le=2)] | None, setting("0 always takes the likeliest token.", Harmless.ANY)
     ] = None
     top_p: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | None,
-        Meta(description="Draws among the likeliest tokens that together have this probability."),
+        setting("Draw among the likeliest tokens that together have this probability.", Harmless.ANY),
     ] = None
     top_k: Annotated[
-        Annotated[int, Meta(ge=0)] | None, Meta(description="Draws among this many likeliest tokens; 0 among all.")
+        Annotated[int, Meta(ge=0)] | None,
+        setting("Draw among this many of the likeliest tokens; 0 draws among all.", Harmless.ANY),
     ] = None
     min_p: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(description="Leaves out tokens less likely than this share of the likeliest one's probability."),
+        setting("Leave out tokens below this share of the likeliest token's probability.", Harmless.ANY),
     ] = None
     repetition_penalty: Annotated[
         Annotated[float, Meta(gt=0, le=2)] | None,
-        Meta(description="Above 1 makes tokens that have occurred less likely."),
+        setting("Above 1, tokens that have occurred become less likely.", Harmless.ANY),
     ] = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """One server. `model` None serves the embedded demo model; `home` is where all state lives.
-
-    `cache_policy`: `all` stores every complete answer, `deterministic` only greedy or seeded ones, `off` none.
-    `prefill_chunk_tokens` None suits the device. `finish_abandoned_seconds` lets a generation that lost its last
-    reader go on for that long, for the client's retry. Times are in seconds, sizes in bytes, as the names say.
-    """
-
-    home: Annotated[Path, Meta(description="Where models, caches, traces and logs live.")]
-    model: Annotated[Name | None, Meta(description="A folder, a hub id, or 'demo'. Null: the embedded demo model.")] = (
+    home: Annotated[Path, setting("Folder of models, caches, traces and logs.", Harmless.NONE)]
+    model: Annotated[
+        Name | None, setting("A folder, a hub id or 'demo'. Null: the embedded demo model.", Harmless.ON_THIS_MACHINE)
+    ] = None
+    executor: Annotated[
+        ExecutorName, setting("'scripted' loads no model and repeats the last user message.", Harmless.ANY)
+    ] = "mlx"
+    record: Annotated[Name | None, setting("A file to which every answer is written, for 'replay'.", Harmless.NONE)] = (
         None
     )
-    executor: Annotated[
-        ExecutorName, Meta(description="'scripted' needs no model and repeats what it is told, for trying things out.")
-    ] = "mlx"
-    record: Annotated[
-        Name | None, Meta(description="A file to write every answer to, for 'replay'. Null: none is written.")
-    ] = None
     replay: Annotated[
         Name | None,
-        Meta(description="A file written by 'record' to answer from, and from nothing else: no model is loaded."),
+        setting("A file made by 'record': answer from it alone and load no model.", Harmless.NONE),
     ] = None
-    host: Annotated[str, Meta(min_length=1, description="The address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="The port to listen on; 0 takes a free one.")] = 8081
-    base_url: Annotated[str, Meta(description="Where the launcher finds the server. Empty: at host and port.")] = ""
-    api_key: Annotated[str, Meta(min_length=1, description="The key that clients are given.")] = "vllm-mlx"
-    require_api_key: Annotated[bool, Meta(description="Refuse requests without the key.")] = False
+    host: Annotated[str, setting("The address to listen on.", Harmless.LOOPBACK, min_length=1)] = "127.0.0.1"
+    port: Annotated[int, setting("The port to listen on; 0 takes a free one.", Harmless.ANY, ge=0, le=65535)] = 8081
+    base_url: Annotated[
+        str, setting("Where clients find the server. Empty: at host and port.", Harmless.LOOPBACK, option=False)
+    ] = ""
+    api_key: Annotated[
+        str, setting("The key that clients send.", Harmless.KEY_OF_LOOPBACK, option=False, min_length=1)
+    ] = "vllm-mlx"
+    require_api_key: Annotated[bool, setting("Refuse requests without the key.", Harmless.TRUE)] = False
     allowed_hosts: Annotated[
-        tuple[str, ...], Meta(description="Host names that requests may name, besides the loopback ones.")
+        tuple[str, ...], setting("Host names that requests may name, besides those of loopback.", Harmless.NONE)
     ] = ()
 
-    max_concurrency: Annotated[Count, Meta(description="Sequences that generate at the same time.")] = 2
-    max_queue: Annotated[int, Meta(ge=0, description="Requests that may wait for a place.")] = 64
-    queue_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long a request may wait.")] = 600.0
-    request_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long a request may generate.")] = 3600.0
+    max_concurrency: Annotated[Count, setting("Sequences that generate at the same time.", Harmless.ANY)] = 2
+    max_queue: Annotated[int, setting("Requests that may wait for a place.", Harmless.ANY, ge=0)] = 64
+    queue_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may wait.", Harmless.ANY)] = 600.0
+    request_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may generate.", Harmless.ANY)] = (
+        3600.0
+    )
     finish_abandoned_seconds: Annotated[
-        Seconds, Meta(description="How long a generation goes on when its client has left.")
+        Seconds,
+        setting("How long a generation continues after its client left, for the client's retry.", Harmless.ANY),
     ] = 0.0
     stall_seconds: Annotated[
-        PositiveSeconds, Meta(description="Seconds without progress after which the engine counts as stalled.")
+        PositiveSeconds, setting("Seconds without progress after which the engine counts as stalled.", Harmless.ANY)
     ] = 120.0
     keep_alive_interval_seconds: Annotated[
-        PositiveSeconds, Meta(description="The time between keep-alive frames of a waiting stream.")
+        PositiveSeconds, setting("The time between keep-alive frames of a waiting stream.", Harmless.ANY)
     ] = 10.0
     shutdown_grace_seconds: Annotated[
-        Seconds, Meta(description="How long running streams may still finish at shutdown.")
+        Seconds, setting("How long running streams may still finish at shutdown.", Harmless.ANY)
     ] = 10.0
-    max_body_bytes: Annotated[Bytes, Meta(description="The largest request body.")] = 32 * 1024 * 1024
-    body_timeout_seconds: Annotated[PositiveSeconds, Meta(description="How long sending a body may take.")] = 30.0
-    http2: Annotated[bool, Meta(description="Serve HTTP/2 without TLS to clients that ask for it.")] = False
+    max_body_bytes: Annotated[Bytes, setting("The largest request body.", Harmless.ANY)] = 32 * 1024 * 1024
+    body_timeout_seconds: Annotated[PositiveSeconds, setting("How long sending a body may take.", Harmless.ANY)] = 30.0
+    http2: Annotated[bool, setting("Serve HTTP/2 without TLS to clients that ask for it.", Harmless.ANY)] = False
 
     cache: Annotated[
         tuple[str, ...],
-        Meta(min_length=1, description="Response-cache URLs, fastest first. cachePolicy 'off' switches it off."),
+        setting("URLs of the response cache's stores, fastest first.", Harmless.OWN_STORES, min_length=1),
     ] = ("memory://?max_items=32",)
-    cache_policy: Annotated[CachePolicy, Meta(description="Which answers the response cache stores.")] = "all"
+    cache_policy: Annotated[
+        CachePolicy,
+        setting("Answers to store: every complete one, only greedy or seeded ones, or none.", Harmless.ANY),
+    ] = "all"
     prefix_memory_bytes: Annotated[
         Bytes | None,
-        Meta(description="Prefix cache in memory. Null: a quarter of what is free once the model is loaded."),
+        setting("Prefix cache in memory. Null: a quarter of what is free once the model is loaded.", Harmless.ANY),
     ] = None
-    prefix_disk_bytes: Annotated[Bytes, Meta(description="Prefix cache on disk; 0 switches it off.")] = 20 * 1024**3
+    prefix_disk_bytes: Annotated[Bytes, setting("Prefix cache on disk; 0 switches it off.", Harmless.ANY)] = (
+        20 * 1024**3
+    )
 
     warm: Annotated[
         tuple[str, ...],
-        Meta(description="Files of requests whose prompts are read into the prefix cache once the model is loaded."),
+        setting("Files of requests whose prompts are read into the prefix cache at the start.", Harmless.NONE),
     ] = ()
 
     sampling: SamplingDefaults = SamplingDefaults()
     prefill_chunk_tokens: Annotated[
-        Count | None, Meta(description="Prompt tokens read between two decode steps. Null: what suits the device.")
+        Count | None, setting("Prompt tokens read between two decode steps. Null: what suits the device.", Harmless.ANY)
     ] = None
     dequantize_on_cpu: Annotated[
-        bool, Meta(description="On CPU devices, expand quantized weights when memory allows: many times faster.")
+        bool, setting("On a CPU, expand quantized weights if memory allows: many times faster.", Harmless.ANY)
     ] = True
     prompt_lookup: Annotated[
         bool | None,
-        Meta(description="Guess that a greedy answer repeats text it has seen. Null: on CPU devices, where it pays."),
+        setting("Guess that a greedy answer repeats text that it has seen. Null: only on CPUs.", Harmless.ANY),
     ] = None
     draft_model: Annotated[
         Name | None,
-        Meta(description="A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id."),
+        setting(
+            "A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id.",
+            Harmless.ON_THIS_MACHINE,
+        ),
     ] = None
     parallel: Annotated[
         Parallel | None,
-        Meta(
-            description="How 'serve --distributed' divides a model: each layer over all ranks (tensor), or each rank "
-            "gets some layers (pipeline). Null: tensor where the model can, else pipeline."
+        setting(
+            "How 'serve --distributed' divides a model: each layer over all ranks (tensor), or some layers to each "
+            "rank (pipeline). Null: tensor if the model can, else pipeline.",
+            Harmless.ANY,
         ),
     ] = None
 
-    proxy_only: Annotated[bool, Meta(description="The launcher serves without starting Claude Code.")] = False
+    proxy_only: Annotated[bool, setting("The launcher serves and starts no agent.", Harmless.ANY, option=False)] = False
     startup_timeout_seconds: Annotated[
-        PositiveSeconds, Meta(description="How long the launcher waits for the server to be healthy.")
+        PositiveSeconds,
+        setting("How long the launcher waits for the server to be healthy.", Harmless.ANY, option=False),
     ] = 600.0
 
     debug_level: Annotated[
-        DebugLevel, Meta(description="1 logs a line a request; 2 also writes traces with all content.")
+        DebugLevel, setting("1 logs a line for each request; 2 also writes traces with all content.", Harmless.ANY)
     ] = 0
-    log_format: Annotated[LogFormat, Meta(description="Log lines for people, or as JSON.")] = "text"
-    trace_max_bytes: Annotated[Bytes, Meta(description="The traces' size; the oldest are removed.")] = 256 * 1024**2
+    log_format: Annotated[LogFormat, setting("Log lines for people, or as JSON.", Harmless.ANY)] = "text"
+    trace_max_bytes: Annotated[Bytes, setting("Size of all traces; the oldest are removed.", Harmless.ANY)] = (
+        256 * 1024**2
+    )

@@ -1,7 +1,6 @@
-"""Which key of `.anyclauderc.json` sets which field of `Settings`.
+"""The keys of `.anyclauderc.json`, derived from the fields of `Settings`.
 
-The keys follow from the fields, so that a new field has its key, its check and its place in the JSON Schema at once:
-`max_queue` is `backends.vllm-mlx.maxQueue`, and a size in bytes loses its unit, since it is written as "2GiB".
+`max_queue` becomes `backends.vllm-mlx.maxQueue`. A size loses its unit, because it is written as "2GiB".
 """
 
 import difflib
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+import msgspec.inspect
 
-from service.settings import Settings
+from service.settings import Harmless, Settings
 
 BACKEND = ("backends", "vllm-mlx")
 _ELSEWHERE = {
@@ -24,13 +24,13 @@ _ELSEWHERE = {
 }
 
 
+_OPTIONS = {"debug_level": "debug"}
 HOME = "~/.anyclaude"
-_Home = Annotated[str, msgspec.Meta(min_length=1, description="Where models, caches, traces and logs live.")]
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` stands in the file; `field` in `Settings`, dotted where it is nested, and empty for a key that only
-    says something of the file. `kind` is the type that a value must have."""
+    """`path` leads to the value in the file, `field` to the one in `Settings` (`sampling.top_p`); it is empty for a
+    key that sets nothing. `kind` is the type of the value, with msgspec's bounds."""
 
     path: tuple[str, ...]
     field: str = ""
@@ -49,6 +49,27 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     def secret(self) -> bool:
         return self.field == "api_key"
 
+    @property
+    def description(self) -> str:
+        return str(msgspec.json.schema(self.kind)["description"])
+
+    @property
+    def harmless(self) -> Harmless:
+        """The rule for a value from the working folder's file. A field without one needs approval."""
+        return Harmless(self._marks().get("harmless", Harmless.NONE))
+
+    @property
+    def option(self) -> str | None:
+        """The option of `anyclaude serve`, such as `--max-queue`; None if there is none."""
+        if not self._marks().get("option", False):
+            return None
+        name = _OPTIONS.get(self.field) or self.field.rpartition(".")[2].removesuffix("_bytes").replace("_", "-")
+        return f"--{name}"
+
+    def _marks(self) -> dict[str, Any]:
+        info = msgspec.inspect.type_info(self.kind)
+        return (info.extra or {}) if isinstance(info, msgspec.inspect.Metadata) else {}
+
 
 Tree: TypeAlias = "dict[str, Key | Tree]"
 
@@ -62,7 +83,7 @@ def _field_keys(struct: type[msgspec.Struct], folder: tuple[str, ...], prefix: s
             default = None if field.default is msgspec.NODEFAULT else field.default
             kind = field.type
             if field.name == "home":
-                default, kind = HOME, _Home
+                default, kind = HOME, Annotated[(str, *field.type.__metadata__)]
             yield Key(path=path, field=prefix + field.name, kind=kind, default=default)
 
 
