@@ -11,7 +11,7 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("serve", "stats", "config", "doctor", "cache", "warm")
+COMMANDS = ("serve", "stats", "config", "trust", "doctor", "cache", "warm")
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, everything but --mode goes to Claude Code untouched; 'anyclaude -- --help' is Claude Code's "

@@ -44,7 +44,7 @@ def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
 
 def _configured(urls: tuple[str, ...], config: str | None) -> tuple[str, ...]:
     """The stores to look into. One that lives in the server cannot be seen from here: a fresh one would be empty."""
-    settings, _ = read_configuration({"cache": urls or None, "config": config})
+    settings = read_configuration({"cache": urls or None, "config": config}).settings
     shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
     if not shared:
         raise Failure(
@@ -145,7 +145,7 @@ def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) 
     """
     from service.cli.explanation import explain_requests, read_request
 
-    settings, _ = read_configuration({"config": config})
+    settings = read_configuration({"config": config}).settings
     click.echo(explain_requests(read_request(a), read_request(b), settings if tokens else None, show_all=show_all))
 
 

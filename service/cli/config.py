@@ -1,14 +1,17 @@
-"""`anyclaude config`: what is in force, and where each value came from."""
+"""`anyclaude config`: the settings in force and the origin of each value."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import click
 
-from service.cli.configuration import config_option, read_configuration
-from service.config import Origins
+from service.cli.configuration import asked_values, config_option, left_out
+from service.cli.exits import Exit, Failure
+from service.config import ConfigError, Origins, load_configuration
 from service.config.keys import SETTING_KEYS, Key
-from service.config.redaction import shown_value
+from service.config.redaction import shown_given, shown_value
 from service.config.values import show
 
 
@@ -16,19 +19,30 @@ from service.config.values import show
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(config: str | None, as_json: bool) -> None:
-    """Print every setting that is in force, under its key in .anyclauderc.json, and where it came from: a flag, a
-    variable, a file, or the defaults. Keys are not shown."""
-    settings, origins = read_configuration({"config": config})
-    rows = [(key, shown_value(key, settings)) for key in SETTING_KEYS]
+    """Print every setting by its key in .anyclauderc.json, its value, and where the value came from: an option, a
+    variable, a file or the defaults. API keys are hidden. Values of a file that is not approved come last."""
+    try:
+        found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())
+    except ConfigError as exc:
+        raise Failure(Exit.CONFIG, str(exc)) from None
+    rows = [(key, shown_value(key, found.settings)) for key in SETTING_KEYS]
+    asked = found.unapproved.asked if found.unapproved is not None else {}
     if as_json:
-        document = {key.dotted: {"value": value, "from": str(origins[key.field])} for key, value in rows}
+        document = {key.dotted: {"value": value, "from": str(found.origins[key.field])} for key, value in rows}
+        for key in SETTING_KEYS:
+            if given := asked.get(key.field):
+                document[key.dotted] |= {"notApproved": shown_given(key, given), "notApprovedFrom": given.origin.where}
         click.echo(json.dumps(document, indent=2))
-    else:
-        _print_table(rows, origins)
+        return
+    _print_table(rows, found.origins)
+    if found.unapproved is not None:
+        click.secho(f"\n{left_out(found.unapproved)} 'anyclaude trust' approves it.", fg="yellow")
+        for line in asked_values(found.unapproved):
+            click.echo(line)
 
 
 def _print_table(rows: list[tuple[Key, Any]], origins: Origins) -> None:
-    """Columns that are never cut: a key is to be copied from here."""
+    """Keys and values are copied from here, so no column is cut."""
     shown = [(key.dotted, show(value), origins[key.field]) for key, value in rows]
     key_width = max(len(dotted) for dotted, _, _ in shown)
     value_width = max(len(value) for _, value, _ in shown)

@@ -1,21 +1,54 @@
 """The configuration as commands read it: from the real environment, with errors that end the command."""
 
+import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from service.cli.exits import Exit, Failure
-from service.config import ConfigError, Origins, load_settings
-from service.settings import Settings
+from service.config import ConfigError, Configuration, Unapproved, load_configuration
+from service.config.keys import SETTING_KEYS
+from service.config.redaction import shown_given
 
 
-def read_configuration(flags: dict[str, object]) -> tuple[Settings, Origins]:
-    """What is in force here. `flags` are by field of `Settings`, plus `config`; None is one that was not given."""
+def read_configuration(flags: dict[str, object]) -> Configuration:
+    """`flags` are by field of `Settings`, plus `config`; None is an option that was not given. In a terminal, asks
+    about values of the working folder's file that need approval; elsewhere, a line on stderr names them."""
+    in_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     try:
-        return load_settings(flags, os.environ, Path.cwd(), Path.home())
+        found = load_configuration(flags, os.environ, Path.cwd(), Path.home(), *([_ask] if in_terminal else []))
     except ConfigError as exc:
         raise Failure(Exit.CONFIG, str(exc)) from None
+    if found.unapproved is not None and not in_terminal:
+        click.echo(f"Note: {left_out(found.unapproved)} Run 'anyclaude trust' there to approve the file.", err=True)
+    return found
+
+
+def left_out(unapproved: Unapproved) -> str:
+    names = ", ".join(key.path[-1] for key in SETTING_KEYS if key.field in unapproved.asked)
+    return f"{unapproved.path} is not approved, so these values of it are left out: {names}."
+
+
+def asked_values(unapproved: Unapproved) -> Iterator[str]:
+    """A line for each value. JSON with escapes, because whoever wrote the file also chose the characters."""
+    for key in SETTING_KEYS:
+        if given := unapproved.asked.get(key.field):
+            now = unapproved.instead[key.field]
+            yield f"  {key.dotted}: {_as_json(shown_given(key, given))}, instead of {_as_json(shown_given(key, now))}"
+
+
+def _ask(unapproved: Unapproved) -> bool:
+    click.echo(f"{json.dumps(str(unapproved.path))} asks for values that need your approval:", err=True)
+    for line in asked_values(unapproved):
+        click.echo(line, err=True)
+    return click.confirm("Approve this file? Without approval these values are left out.", err=True)
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True)
 
 
 config_option = click.option(

@@ -13,7 +13,7 @@ from service.cli.checks import machine, setup
 from service.cli.checks.result import Result, failed
 from service.cli.configuration import config_option
 from service.cli.exits import Exit
-from service.config import ConfigError, config_files, load_settings
+from service.config import ConfigError, load_configuration
 from service.settings import Settings
 
 MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("failed", "red")}
@@ -42,11 +42,12 @@ def run_checks(config: str | None) -> Iterator[Result]:
     """One after another, as each is done. `config` is read instead of the usual files."""
     yield from (check() for check in (machine.python, machine.mlx, machine.blas, machine.claude_code))
     try:
-        settings, _ = load_settings({"config": config}, os.environ, Path.cwd(), Path.home())
+        found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())
     except ConfigError as exc:
         yield failed("Configuration", str(exc), "Correct it; the checks that need it were left out.")
         return
-    yield setup.configuration([Path(config)] if config else config_files(Path.cwd(), Path.home()))
+    settings = found.settings
+    yield setup.configuration(found)
     checks: list[Callable[[Settings], Result]] = [setup.model]
     if settings.draft_model is not None:
         checks.append(setup.draft_model)

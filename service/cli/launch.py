@@ -29,7 +29,7 @@ from service.settings import Settings
 @click.pass_context
 def command(context: click.Context, mode: str, claude_arguments: tuple[str, ...]) -> None:
     """Run Claude Code on the local server, which is started if it is not up, and stopped again."""
-    settings, _ = read_configuration({})
+    settings = read_configuration({}).settings
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
     startup = Startup(settings, address, client, Console(stderr=True))

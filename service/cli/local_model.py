@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from service.models.demo import DEMO_MODEL
-from service.models.location import DEMO, HUB_NAME
+from service.models.names import DEMO, HUB_NAME
 
 
 def find_local_model(name: str | None, home: Path) -> Path | None:

@@ -48,8 +48,9 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
     from service.logs import configure
     from service.server.server import allow_many_files, serve
 
-    settings, origins = read_configuration(flags | {"cache": cache or None})
-    if origins["base_url"].kind == "environment" and not server_address(settings).local:
+    found = read_configuration(flags | {"cache": cache or None})
+    settings = found.settings
+    if found.origins["base_url"].kind == "environment" and not server_address(settings).local:
         here = f"{settings.host}:{settings.port}"
         click.echo(f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on {here}.", err=True)
     rank = own_rank(settings) if distributed else None

@@ -30,7 +30,7 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
     /dashboard shows."""
     from rich.console import Console
 
-    settings, _ = read_configuration({"base_url": url, "config": config})
+    settings = read_configuration({"base_url": url, "config": config}).settings
     address = server_address(settings)
     client, console = ServerClient(address, settings.api_key), Console(highlight=False)
     if not watch:

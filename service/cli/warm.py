@@ -59,7 +59,7 @@ def command(
     A FILE is the JSON body of a request, of OpenAI's or Anthropic's API, or a file of ~/.anyclaude/traces. The setting
     'warm' in .anyclauderc.json does the same at every start.
     """
-    settings, _ = read_configuration({"base_url": url, "config": config})
+    settings = read_configuration({"base_url": url, "config": config}).settings
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
     requests = [(path, _read(path, anthropic)) for path in files]  # all of them, before the first is sent

@@ -1,7 +1,11 @@
-"""Reads the configuration: flags over environment over `.anyclauderc.json` over defaults.
+"""The configuration: options over environment over `.anyclauderc.json` over defaults.
 
-Two files are read where both exist: the working folder's keys win over those of the home folder, key by key; a list is
-replaced, not joined. `--config FILE` is read instead of both.
+The working folder's file overrides the home folder's, key by key, if it is trusted. `--config FILE` replaces both.
+
+- `keys`: the keys of the file, derived from `Settings`; `values`: reading and showing one value
+- `layers`: a file, the environment and the options as values with their origin; `errors`: `ConfigError`
+- `trust`: the working folder's file, rules and approvals; `address`: where the server is
+- `schema`, `reference`: the JSON Schema and the table of the docs; `redaction`: values without secrets
 """
 
 from collections.abc import Mapping
@@ -12,19 +16,22 @@ import msgspec
 from service.config.address import Address, base_url, is_loopback, parse_base_url
 from service.config.errors import ConfigError
 from service.config.keys import SETTING_KEYS
-from service.config.layers import Given, Layer, Origin, environment_layer, file_layer, flag_layer
+from service.config.layers import Given, Layer, Origin, environment_layer, file_layer, flag_layer, read_file
+from service.config.trust import Approvals, Ask, Unapproved, decline, values_to_approve
 from service.settings import SamplingDefaults, Settings
 
 __all__ = [
     "DEFAULT_KEY",
     "FILE_NAME",
     "Address",
+    "Approvals",
     "ConfigError",
+    "Configuration",
     "Origin",
     "Origins",
+    "Unapproved",
     "base_url",
-    "config_files",
-    "load_settings",
+    "load_configuration",
     "parse_base_url",
     "server_address",
 ]
@@ -35,39 +42,84 @@ Origins = dict[str, Origin]
 """By the dotted field of `Settings`: `port`, `sampling.top_p`."""
 
 
-def load_settings(
-    flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path, home: Path
-) -> tuple[Settings, Origins]:
-    """What is in force, and where it came from. `flags` are by field of `Settings`, plus `config`, a path; `home` is
-    the user's home folder. Raises ConfigError."""
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """`files` are the files that were read, the strongest first. `unapproved` are values that are not in force because
+    the user has not approved the working folder's file; `approvals` is where approvals are kept."""
+
+    settings: Settings
+    origins: Origins
+    files: tuple[Path, ...]
+    approvals: Approvals
+    unapproved: Unapproved | None = None
+
+
+def load_configuration(
+    flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path, home: Path, ask: Ask = decline
+) -> Configuration:
+    """`flags` are by field of `Settings`, plus `config`, a path; `home` is the user's home folder. `ask` is called when
+    values of the working folder's file need approval; a yes is remembered. Raises ConfigError."""
     flags = dict(flags)
     chosen = flags.pop("config", None)
-    paths = [Path(str(chosen))] if chosen is not None else config_files(cwd, home)
-    layers = [file_layer(path) for path in paths]
-    layers += [environment_layer(environ), flag_layer(flags)]
-    given = _merge(layers)
-    for field in ("home", "model"):
-        if field in given and isinstance(given[field].value, str):
-            given[field] = msgspec.structs.replace(given[field], value=_expand_user(given[field].value, home))
-    settings = _build(given, cwd)
+    trusted, untrusted = (Path(str(chosen)), None) if chosen is not None else _usual_files(cwd, home)
+    below = file_layer(trusted, read_file(trusted)) if trusted is not None else {}
+    above = [environment_layer(environ), flag_layer(flags)]
+
+    def merge(layer: Layer) -> Layer:
+        return _merge([below, layer, *above])
+
+    # A relative home lies in the working folder, where a repository could bring its own approvals.
+    own_home = home / _expand_user(merge({})["home"].value, home)
+    approvals, layer, unapproved = Approvals(own_home), {}, None
+    if untrusted is not None:
+        content = read_file(untrusted)
+        layer = file_layer(untrusted, content)
+        asked = values_to_approve(layer, merge, own_home)
+        unapproved = Unapproved(path=untrusted, content=content, asked=asked, instead=merge({})) if asked else None
+    if unapproved is not None and _is_approved(unapproved, approvals, ask):
+        unapproved = None
+    if unapproved is not None:
+        layer = {field: given for field, given in layer.items() if field not in unapproved.asked}
+    given = merge(layer)
+    settings = _build(given, cwd, home)
     _check_exposure(settings, given)
-    return settings, {key.field: given[key.field].origin for key in SETTING_KEYS}
+    return Configuration(
+        settings=settings,
+        origins={key.field: given[key.field].origin for key in SETTING_KEYS},
+        files=tuple(path for path in (untrusted, trusted) if path is not None),
+        approvals=approvals,
+        unapproved=unapproved,
+    )
 
 
-def config_files(cwd: Path, home: Path) -> list[Path]:
-    """Those that exist, the weakest first."""
-    candidates = dict.fromkeys([home / FILE_NAME, cwd / FILE_NAME])
-    return [path for path in candidates if path.exists()]
+def _is_approved(unapproved: Unapproved, approvals: Approvals, ask: Ask) -> bool:
+    if approvals.cover(unapproved.path, unapproved.content):
+        return True
+    if not ask(unapproved):
+        return False
+    approvals.add(unapproved.path, unapproved.content)
+    return True
+
+
+def _usual_files(cwd: Path, home: Path) -> tuple[Path | None, Path | None]:
+    """The home folder's file and the working folder's, if they exist and are not the same."""
+    trusted, untrusted = home / FILE_NAME, cwd / FILE_NAME
+    if not trusted.exists():
+        return None, None if _is_same(cwd, home) or not untrusted.exists() else untrusted
+    return trusted, None if not untrusted.exists() or _is_same(trusted, untrusted) else untrusted
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve()
 
 
 def server_address(settings: Settings) -> Address:
-    """Where clients find the server. `load_settings` has checked it."""
+    """Where clients find the server. `load_configuration` has checked it."""
     return parse_base_url(settings.base_url)
 
 
 def _merge(layers: list[Layer]) -> Layer:
-    """The strongest layer last. `base_url` and `host` with `port` say the same thing in two ways: a local URL sets the
-    two, and either of the two, said by a stronger layer, takes the place of a weaker layer's local URL."""
+    """The strongest layer comes last. A local `base_url` and `host` with `port` are two ways to give one address: a
+    local URL sets host and port, and a host or port of a stronger layer replaces a weaker layer's local URL."""
     merged: Layer = {}
     for layer in layers:
         layer = dict(layer)
@@ -76,6 +128,7 @@ def _merge(layers: list[Layer]) -> Layer:
         elif layer.keys() & {"host", "port"} and _is_local_url(merged.get("base_url")):
             del merged["base_url"]
         merged |= layer
+    merged = _key_for_its_url(merged, layers)
     for key in SETTING_KEYS:
         if key.field not in merged:
             merged[key.field] = Given(key.default, Origin("default"))
@@ -85,13 +138,28 @@ def _merge(layers: list[Layer]) -> Layer:
     return merged
 
 
+def _key_for_its_url(merged: Layer, layers: list[Layer]) -> Layer:
+    """An `api_key` is not sent to the `base_url` of another file, which might lead anywhere."""
+    url = merged.get("base_url")
+    if url is None or url.origin.kind != "file" or "api_key" not in merged:
+        return merged
+    keys = [
+        layer["api_key"] for layer in layers if "api_key" in layer and layer["api_key"].origin.where == url.origin.where
+    ]
+    if keys:
+        return merged | {"api_key": keys[-1]}
+    other = merged["api_key"].origin.where
+    why = f"default, because the key in {other} is not sent to the baseUrl of another file"
+    return merged | {"api_key": Given(DEFAULT_KEY, Origin("default", why))}
+
+
 def _is_local_url(given: Given | None) -> bool:
     return given is not None and bool(given.value) and parse_base_url(given.value).local
 
 
 def _implied_by_url(layer: Layer, weaker: Layer) -> Layer:
-    """The host and port that a layer's local URL stands for. A host that was chosen before stays: a server that
-    listens on every address is reached by a loopback URL too."""
+    """The host and port of a layer's local URL. A weaker layer's host stays, because a server that listens on every
+    address is reached by a loopback URL too."""
     given = layer["base_url"]
     if not given.value:
         return {}
@@ -111,8 +179,11 @@ def _implied_by_url(layer: Layer, weaker: Layer) -> Layer:
     return implied
 
 
-def _build(given: Layer, cwd: Path) -> Settings:
+def _build(given: Layer, cwd: Path, home: Path) -> Settings:
     values = {field: item.value for field, item in given.items()}
+    for field in ("home", "model"):
+        if values[field] is not None:
+            values[field] = _expand_user(values[field], home)
     prefix = "sampling."
     sampling = {field.removeprefix(prefix): values.pop(field) for field in list(values) if field.startswith(prefix)}
     values["home"] = cwd / values["home"]
@@ -124,7 +195,7 @@ def _expand_user(text: str, home: Path) -> str:
 
 
 def _check_exposure(settings: Settings, given: Layer) -> None:
-    """A server that others can reach must ask for a key, and for one that is not printed in every manual."""
+    """A server that others can reach must require a key, and not the default one, which is public."""
     if is_loopback(settings.host):
         return
     origin = given["host"].origin

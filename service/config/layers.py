@@ -1,4 +1,4 @@
-"""Where values come from, one layer each: a file, the environment, the flags. Each value knows its origin."""
+"""The layers of the configuration: a file, the environment, the options. Each value knows its origin."""
 
 import codecs
 import re
@@ -26,7 +26,7 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a value came from: `where` is the file, the variable or the flag, `key` the key in a file."""
+    """`where` is the file, the variable or the option; `key` is the key in a file."""
 
     kind: Literal["default", "file", "environment", "flag"]
     where: str = ""
@@ -45,13 +45,19 @@ Layer = dict[str, Given]
 """By the dotted field of `Settings`."""
 
 
-def file_layer(path: Path) -> Layer:
-    """What a configuration file sets. Raises ConfigError."""
+def read_file(path: Path) -> bytes:
+    """Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(str(path), "", f"cannot be read: {exc.strerror}") from None
+
+
+def file_layer(path: Path, content: bytes) -> Layer:
+    """The values that a configuration file sets. Raises ConfigError."""
     where = str(path)
     try:
-        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-    except OSError as exc:
-        raise ConfigError(where, "", f"cannot be read: {exc.strerror}") from None
+        document = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as exc:
         raise ConfigError(where, "", f"expected JSON, found something else: {exc}") from None
     layer: Layer = {}
@@ -67,7 +73,7 @@ def file_layer(path: Path) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """What the environment sets; an empty variable counts as unset. Raises ConfigError."""
+    """The values that environment variables set; an empty one counts as unset. Raises ConfigError."""
     layer: Layer = {}
     keys = {key.field: key for key in SETTING_KEYS}
     for variable, field in ENVIRONMENT.items():
@@ -79,7 +85,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:
-    """What the command line sets, by the field of `Settings`; None is a flag that was not given. Raises ConfigError."""
+    """The values of options, by field of `Settings`; None is an option that was not given. Raises ConfigError."""
     keys = {key.field: key for key in SETTING_KEYS}
     return {
         field: _read(keys[field], value, Origin("flag", _flag_name(field)))
@@ -107,7 +113,7 @@ def _read(key: Key, value: object, origin: Origin) -> Given:
     try:
         read = read_value(value, key.kind, is_size=key.is_size)
         if key.field == "cache":
-            open_backend(read)  # and let go: nothing is connected to or created before the first call
+            open_backend(read)  # checks the URLs only: a store touches nothing before its first call
     except BadValue as exc:
         found = f"a value of type {type(value).__name__}" if key.secret else exc.found
         raise ConfigError(origin.where, origin.key, f"expected {exc.expected}, found {found}") from None
@@ -125,7 +131,7 @@ def _from_text(text: str, field: str) -> object:
 
 
 def _from_folder(value: Any, folder: Path) -> Any:
-    """A path like ./models/x means the same wherever the command is run: it is relative to the file that says it."""
+    """A path such as ./models/x is relative to the file that holds it, wherever the command runs."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
         return str((folder / value).resolve())
     if isinstance(value, tuple):

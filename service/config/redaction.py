@@ -1,4 +1,4 @@
-"""Settings as they may be shown: on a screen that others see, in a report that is sent around."""
+"""Settings without their secrets, for screens and reports that others see."""
 
 from operator import attrgetter
 from typing import Any
@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from service.config import DEFAULT_KEY
 from service.config.keys import Key
+from service.config.layers import Given
 from service.config.values import show_size
 from service.settings import Settings
 
@@ -13,12 +14,12 @@ HIDDEN = "(set, not shown)"
 
 
 def shown_key(api_key: str) -> str:
-    """The default is public, and knowing that it is in force helps."""
+    """The default is public, so it is shown."""
     return api_key if api_key == DEFAULT_KEY else HIDDEN
 
 
 def shown_url(url: str) -> str:
-    """Without the password that a store's URL may hold."""
+    """Without its password."""
     try:
         password = urlsplit(url).password
     except ValueError:
@@ -27,8 +28,16 @@ def shown_url(url: str) -> str:
 
 
 def shown_value(key: Key, settings: Settings) -> Any:
-    """As one would write it in the file, without secrets."""
-    value = attrgetter(key.field)(settings)
+    """The value as it would stand in the file."""
+    return _shown(key, attrgetter(key.field)(settings))
+
+
+def shown_given(key: Key, given: Given) -> Any:
+    """Like `shown_value`, for a value that is not in force."""
+    return _shown(key, given.value)
+
+
+def _shown(key: Key, value: Any) -> Any:
     if key.secret:
         return shown_key(value)
     if key.field == "cache":

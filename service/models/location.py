@@ -1,16 +1,13 @@
 """Finds the folder of the model that the operator named."""
 
 import os
-import re
 from pathlib import Path
 
 from service.models.demo import ensure_demo
 from service.models.errors import ModelNotThere
 from service.models.folder import require_mlx_model
+from service.models.names import DEMO, HUB_NAME
 from service.models.progress import ProgressReport
-
-DEMO = "demo"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:

@@ -9,7 +9,7 @@ from service.generation import SamplingParams
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
 from service.models.folder import WEIGHTS, read_config, read_json
-from service.models.location import DEMO
+from service.models.names import DEMO
 from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
 

@@ -59,6 +59,7 @@ class Terminal:
         self.home, self.cwd, self.bin = folder / "home", folder / "work", folder / "bin"
         for path in (self.home, self.cwd, self.bin):
             path.mkdir()
+        self.configuration = self.home / ".anyclauderc.json"  # there, no value needs approval
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -73,7 +74,7 @@ class Terminal:
 
     def configure(self, **keys: Any) -> None:
         document = {"backends": {"vllm-mlx": {"port": self.port, **keys}}}
-        (self.cwd / ".anyclauderc.json").write_text(json.dumps(document))
+        self.configuration.write_text(json.dumps(document))
 
     def install_claude(self) -> None:
         (self.bin / "claude").write_text(FAKE_CLAUDE)

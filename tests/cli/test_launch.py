@@ -359,7 +359,7 @@ def test_a_server_that_refuses_is_quoted(user: Terminal) -> None:
 
 
 def test_a_wrong_configuration(user: Terminal) -> None:
-    (user.cwd / ".anyclauderc.json").write_text(json.dumps({"backends": {"vllm-mlx": {"prot": 1}}}))
+    user.configuration.write_text(json.dumps({"backends": {"vllm-mlx": {"prot": 1}}}))
     done = user.run()
     assert done.returncode == 78
     assert 'unknown key "prot". Did you mean "port"?' in done.stderr

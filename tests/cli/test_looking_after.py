@@ -31,7 +31,7 @@ def test_config_says_where_each_value_came_from(terminal: Terminal) -> None:
     )
     done = terminal.run("config", "--json", VLLM_MLX_MODEL="demo")
     shown = json.loads(done.stdout)
-    file = str(terminal.cwd / ".anyclauderc.json")
+    file = str(terminal.configuration)
     assert shown["backends.vllm-mlx.maxQueue"] == {"value": 7, "from": f"{file} backends.vllm-mlx.maxQueue"}
     assert shown["backends.vllm-mlx.model"] == {"value": "demo", "from": "VLLM_MLX_MODEL"}
     assert shown["backends.vllm-mlx.host"] == {"value": "127.0.0.1", "from": "default"}
@@ -148,7 +148,7 @@ def test_stats_of_a_server_that_is_named(terminal: Terminal) -> None:
 
 def test_what_serves_by_another_file_is_looked_after_by_it(terminal: Terminal, store: str) -> None:
     other = terminal.folder / "other.json"
-    (terminal.cwd / ".anyclauderc.json").rename(other)
+    terminal.configuration.rename(other)
     document = json.loads(other.read_text())
     document["backends"]["vllm-mlx"]["cache"] = [store]
     other.write_text(json.dumps(document))
@@ -320,7 +320,7 @@ def test_doctor_finds_a_home_that_cannot_be_written(terminal: Terminal, home: st
 
 
 def test_doctor_goes_on_without_a_configuration_that_it_can_read(terminal: Terminal) -> None:
-    (terminal.cwd / ".anyclauderc.json").write_text("{")
+    terminal.configuration.write_text("{")
     done = terminal.run("doctor")
     assert done.returncode == 1
     assert " failed  Configuration: " in done.stdout

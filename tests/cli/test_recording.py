@@ -53,7 +53,7 @@ def test_a_session_is_recorded_and_replayed(terminal: Terminal) -> None:
     with terminal.start("serve", "--record", "session.jsonl"):
         until(terminal.health, "the server")
         assert ask(terminal, "hello there").json()["choices"][0]["message"]["content"] == "hello there"
-    terminal.configure(executor="mlx", model="/no/such/model", replay="./session.jsonl")
+    terminal.configure(executor="mlx", model="/no/such/model", replay=str(terminal.cwd / "session.jsonl"))
     with terminal.start("serve") as server:
         until(terminal.health, "the server")
         assert ask(terminal, "hello there").json()["choices"][0]["message"]["content"] == "hello there"
@@ -65,15 +65,16 @@ def test_a_session_is_recorded_and_replayed(terminal: Terminal) -> None:
 
 WRONG = [
     (["--replay", "nothing"], "nothing cannot be read: No such file"),
-    (["--replay", ".anyclauderc.json"], ".anyclauderc.json, line 1: expected the head of a file of answers"),
+    (["--replay", "other.json"], "other.json, line 1: expected the head of a file of answers"),
     (["--record", "a", "--replay", "b"], "expected one of --record and --replay, found both"),
     (["--record", "no/such/folder/file"], "no/such/folder/file cannot be written: No such file"),
-    (["--record", ".anyclauderc.json"], ".anyclauderc.json, line 1: expected the head of a file of answers"),
+    (["--record", "other.json"], "other.json, line 1: expected the head of a file of answers"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG)
 def test_a_file_that_cannot_be_used_is_said(terminal: Terminal, arguments: list[str], message: str) -> None:
+    (terminal.cwd / "other.json").write_text("{}")
     done = terminal.run("serve", *arguments)
     assert done.returncode == 78
     assert message in done.stderr

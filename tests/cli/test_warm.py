@@ -68,7 +68,8 @@ def test_says_what_to_do_without_a_server(terminal: Terminal) -> None:
 def test_the_setting_warms_at_the_start(terminal: Terminal) -> None:
     write(terminal, "a.json", OPENAI)
     write(terminal, "wrong.json", "no JSON")
-    terminal.configure(executor="scripted", warm=["./wrong.json", "./a.json", "./missing.json"])
+    files = [str(terminal.cwd / name) for name in ("wrong.json", "a.json", "missing.json")]
+    terminal.configure(executor="scripted", warm=files)
     with terminal.start("serve") as server:
         assert server.stderr is not None
         said = ""

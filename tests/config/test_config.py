@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.config import ConfigError, Origins, load_settings, server_address
+from service.config import ConfigError, Origins, load_configuration, server_address
 from service.settings import Settings
 
 
@@ -25,7 +25,9 @@ class Computer:
         return path
 
     def load(self, environ: dict[str, str] | None = None, **flags: object) -> tuple[Settings, Origins]:
-        return load_settings(flags, environ or {}, self.cwd, self.home)
+        """With every value approved."""
+        found = load_configuration(flags, environ or {}, self.cwd, self.home, lambda _: True)
+        return found.settings, found.origins
 
 
 @pytest.fixture

@@ -42,5 +42,5 @@ def test_what_the_reader_refuses_is_invalid(document: Any, tmp_path: Path) -> No
     path = tmp_path / ".anyclauderc.json"
     path.write_text(json.dumps(document))
     with pytest.raises(ConfigError):
-        file_layer(path)
+        file_layer(path, path.read_bytes())
     assert not Draft202012Validator(build_schema()).is_valid(document)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from service.app import create_app
-from service.config import load_settings
+from service.config import load_configuration
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
@@ -23,7 +23,7 @@ async def slowly(request: GenerationRequest) -> AsyncIterator[str | Event]:
 
 
 def main(port: str) -> None:
-    settings, _ = load_settings({"port": int(port)}, os.environ, Path.cwd(), Path.home())
+    settings = load_configuration({"port": int(port)}, os.environ, Path.cwd(), Path.home()).settings
     executor = ScriptedExecutor(slowly, concurrency=settings.max_concurrency)
     asyncio.run(serve(create_app(settings, executor=executor), settings))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.config import load_settings
+from service.config import load_configuration
 from tests.deployment.programs import require
 
 PROJECT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def test_no_secret_has_a_default(missing: str) -> None:
 def test_the_servers_configuration_is_valid_and_asks_for_the_key(composed: dict[str, Any], tmp_path: Path) -> None:
     content = composed["configs"]["anyclauderc"]["content"]
     (tmp_path / ".anyclauderc.json").write_text(content)
-    settings, _ = load_settings({}, {}, tmp_path, tmp_path)
+    settings = load_configuration({}, {}, tmp_path, tmp_path).settings
     assert (settings.host, settings.port, settings.require_api_key) == ("0.0.0.0", 8081, True)
     assert settings.api_key == SECRETS["ANYCLAUDE_API_KEY"]
     assert any(url.startswith("redis://valkey:") for url in settings.cache)

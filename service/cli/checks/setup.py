@@ -7,9 +7,10 @@ from pathlib import Path
 from cache_backends import CacheUnavailable
 from service.cli.checks.result import Result, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.configuration import left_out
 from service.cli.local_model import find_local_model
 from service.cli.stores import ask_stores
-from service.config import server_address
+from service.config import Configuration, server_address
 from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.models.errors import ModelError
@@ -20,11 +21,16 @@ NEEDED_FREE_BYTES = 1024**3
 STORE_SECONDS = 5.0
 
 
-def configuration(files: list[Path]) -> Result:
-    """It has been read already: this says from where."""
-    if not files:
+def configuration(found: Configuration) -> Result:
+    if found.unapproved is not None:
+        return warning(
+            "Configuration",
+            left_out(found.unapproved),
+            "'anyclaude config' shows them; 'anyclaude trust' approves the file.",
+        )
+    if not found.files:
         return ok("Configuration", "no .anyclauderc.json; the defaults are in force ('anyclaude config' prints them)")
-    return ok("Configuration", ", ".join(str(path) for path in reversed(files)))
+    return ok("Configuration", ", ".join(str(path) for path in found.files))
 
 
 def model(settings: Settings) -> Result:

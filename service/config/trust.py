@@ -1,0 +1,129 @@
+"""Which values of the working folder's `.anyclauderc.json` are in force.
+
+The file may have come with a cloned repository. Each setting carries a rule (`service.settings.Harmless`); a value that
+its rule does not cover takes effect once the user has approved that file with exactly that content.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from service.config.address import is_loopback, parse_base_url
+from service.config.keys import SETTING_KEYS
+from service.config.layers import Layer
+from service.models.names import DEMO, HUB_NAME
+from service.settings import Harmless
+from service.storage import write_file
+
+RULES = {key.field: key.harmless for key in SETTING_KEYS}
+
+
+class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of the file at `path` that need approval, and all values in force without that file, by field."""
+
+    path: Path
+    content: bytes
+    asked: Layer
+    instead: Layer
+
+
+Ask = Callable[[Unapproved], bool]
+"""Asks the user, who answers True to approve."""
+
+
+def decline(_: Unapproved) -> bool:
+    return False
+
+
+class Approvals:
+    """Approved files: their paths and the SHA-256 of their contents, in one file below `home`."""
+
+    def __init__(self, home: Path) -> None:
+        self._file = home / "approved.json"
+
+    def cover(self, path: Path, content: bytes) -> bool:
+        return self._read().get(str(path)) == _digest(content)
+
+    def add(self, path: Path, content: bytes) -> None:
+        self._write({**self._read(), str(path): _digest(content)})
+
+    def remove(self, path: Path) -> bool:
+        """False if there was nothing to remove."""
+        approved = self._read()
+        if approved.pop(str(path), None) is None:
+            return False
+        self._write(approved)
+        return True
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
+        except (OSError, ValueError, RecursionError):  # unreadable: nothing is approved
+            return {}
+
+    def _write(self, approved: dict[str, str]) -> None:
+        write_file(self._file, msgspec.json.format(msgspec.json.encode(approved), indent=2))
+
+
+def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path) -> Layer:
+    """The values of `layer` that change something and are not harmless. `merge` gives what is in force with a layer in
+    this one's place; `home` is the trusted home folder of anyclaude."""
+    without, full = merge({}), merge(layer)
+    changed = {field: given for field, given in layer.items() if full[field].value != without[field].value}
+    asked = {
+        field: given
+        for field, given in changed.items()
+        if RULES[field] is not Harmless.KEY_OF_LOOPBACK and not is_harmless(RULES[field], given.value, home)
+    }
+    # A key is judged by where it would be sent and by who could use it, so after the addresses.
+    kept = merge({field: given for field, given in layer.items() if field not in asked})
+    on_loopback = is_loopback(kept["host"].value) and _is_loopback_url(kept["base_url"].value)
+    if "base_url" in asked or not on_loopback:
+        asked |= {f: given for f, given in changed.items() if RULES[f] is Harmless.KEY_OF_LOOPBACK}
+    return asked
+
+
+def is_harmless(rule: Harmless, value: object, home: Path) -> bool:
+    match rule, value:
+        case Harmless.ANY, _:
+            return True
+        case Harmless.TRUE, bool():
+            return value
+        case Harmless.LOOPBACK, str():
+            return is_loopback(value) or _is_loopback_url(value)
+        case Harmless.ON_THIS_MACHINE, str() | None:
+            return value is None or _is_on_this_machine(value, home)
+        case Harmless.OWN_STORES, tuple():
+            return all(_is_own_store(url, home) for url in value)
+    return False
+
+
+def _is_loopback_url(url: str) -> bool:
+    try:
+        return not url or is_loopback(parse_base_url(url).host)
+    except ValueError:
+        return False
+
+
+def _is_on_this_machine(model: str, home: Path) -> bool:
+    """Also a path at which nothing is: only a hub id makes anyclaude fetch something."""
+    if model == DEMO or not HUB_NAME.fullmatch(model):
+        return True
+    return Path(model).exists() or (home / "models" / model / "config.json").is_file()
+
+
+def _is_own_store(url: str, home: Path) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        return True
+    path = unquote(parts.path)
+    folder = Path.home() / path.lstrip("/") if parts.netloc == "~" else Path(path)
+    own = parts.scheme == "disk" and parts.netloc in ("", "~")
+    return own and folder.resolve().is_relative_to((home / "cache").resolve())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,6 @@
+"""How models are named: a folder, `demo`, or a Hugging Face name such as `mlx-community/Qwen3-8B-4bit`."""
+
+import re
+
+DEMO = "demo"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
