@@ -10,7 +10,7 @@ Verdict = Literal["met", "missed", ""]
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of a case. `unit` is `x` for ratios. A measure without a bound is reported but not judged."""
+    """`unit` is `x` for ratios. A measure without a bound is reported but not judged."""
 
     name: str
     unit: str = "x"
@@ -32,7 +32,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `scratch` is deleted afterwards; `quick` asks for the least work that shows the case works."""
+    """`scratch` is deleted after the run; `quick` asks for the least work that shows that the case works."""
 
     scratch: Path
     quick: bool = False
@@ -46,7 +46,7 @@ class Unavailable(Exception):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The conditions of a measurement. Nothing in it identifies the machine."""
+    """Nothing in it identifies the machine."""
 
     date: str
     system: str
@@ -56,7 +56,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measure over all runs: `values` holds one value a run."""
+    """`values` holds one value a run."""
 
     name: str
     unit: str
@@ -84,9 +84,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """`run` measures once, in its own process, and returns a value for each measure by name. `timeout_seconds` limits
-    one run. `tables` renders the result as Markdown instead of one table of all measures; `plots` draws into a folder
-    and returns the files."""
+    """`run` measures once, in its own process, and returns a value for each measure by name. `tables` renders the
+    result instead of one table of all measures; `plots` draws into a folder and returns the files."""
 
     title: str
     measures: tuple[Measure, ...]

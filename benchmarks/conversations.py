@@ -1,4 +1,4 @@
-"""Conversations of made-up words in the shapes that clients send. The same arguments give the same conversations."""
+"""Makes conversations of made-up words in the shapes that clients send."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ Ask = Callable[[Body], Awaitable[str]]
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """The amount of each kind of traffic. A word is about one token."""
+    """A word is about one token."""
 
     agents: int = 2
     turns: int = 4
@@ -33,7 +33,7 @@ QUICK = Sizes(agents=2, turns=2, instruction_words=30, result_words=10, retried=
 
 
 async def agent_turns(ask: Ask, sizes: Sizes) -> None:
-    """Concurrent agents with the same instructions, each of which sends its whole conversation with every turn."""
+    """Agents share their instructions, and each sends its whole conversation with every turn."""
 
     async def agent(number: int) -> None:
         words = random.Random(number)  # noqa: S311
@@ -49,7 +49,7 @@ async def agent_turns(ask: Ask, sizes: Sizes) -> None:
 
 
 async def retries(ask: Ask, sizes: Sizes) -> None:
-    """The same request again after its answer, as from a client that lost it or a test that runs again."""
+    """Repeats each request after its answer, like a client that lost it."""
     for number in range(sizes.retried):
         body = _question(1000 + number, sizes)
         for _ in range(sizes.tries):
@@ -65,7 +65,6 @@ async def same_from_several(ask: Ask, sizes: Sizes) -> None:
 
 
 async def never_asked_before(ask: Ask, sizes: Sizes) -> None:
-    """Questions without anything in common."""
     for number in range(sizes.fresh):
         await ask(_question(3000 + number, sizes))
 
@@ -79,7 +78,6 @@ KINDS: dict[str, Callable[[Ask, Sizes], Awaitable[None]]] = {
 
 
 def _question(number: int, sizes: Sizes) -> Body:
-    """Builds a question that differs from all others from its first word."""
     words = random.Random(number)  # noqa: S311
     return _body([{"role": "user", "content": f"{number}: {prose(words, sizes.result_words)}"}], sizes)
 

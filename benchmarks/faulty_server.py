@@ -1,4 +1,4 @@
-"""The service with an engine that fails on a signal: SIGUSR1 makes its next step raise, SIGUSR2 ends its thread.
+"""Serves an engine that fails on a signal: SIGUSR1 makes its next step raise, SIGUSR2 ends its thread.
 
 `python -m benchmarks.faulty_server PORT MODEL` serves the model folder MODEL without caches.
 """
@@ -35,8 +35,6 @@ class Fault:
 
 
 class FaultyEngine:
-    """Passes everything to `engine`, and raises the fault in `step`."""
-
     def __init__(self, engine: Engine, fault: Fault) -> None:
         self._engine = engine
         self._fault = fault

@@ -1,7 +1,7 @@
-"""The floor under a response-cache hit: the least work that the same server and framework could do for the same body.
+"""`python -m benchmarks.floor PORT NAME=LENGTH ...` serves `POST /NAME` with LENGTH stored bytes.
 
-A bare Starlette app on Hypercorn's own server decodes the body as JSON and returns stored bytes. `python -m
-benchmarks.floor PORT NAME=LENGTH ...` serves `POST /NAME` with LENGTH bytes.
+This is the least work that the same server and framework could do for a hit: a bare Starlette app decodes the body as
+JSON and returns stored bytes.
 """
 
 import asyncio

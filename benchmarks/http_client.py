@@ -1,4 +1,4 @@
-"""The load client: HTTP/1.1 on raw streams, so that the client's own time is small."""
+"""Sends HTTP/1.1 on raw streams, so that the client's own time is small."""
 
 import asyncio
 import json
@@ -19,13 +19,12 @@ class Response(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.body)
 
     def events(self) -> list[Any]:
-        """Decodes the `data` lines of a server-sent event stream."""
         lines = (line[5:].strip() for line in self.body.splitlines() if line.startswith(b"data:"))
         return [msgspec.json.decode(line) for line in lines if line != b"[DONE]"]
 
 
 class UnexpectedResponse(Exception):
-    """The measurement cannot use this response. The message shows it."""
+    """The message shows the response."""
 
 
 def post(path: str, body: bytes) -> bytes:
@@ -56,7 +55,6 @@ class Connection:
         self._writer.close()
 
     async def exchange(self, request: bytes) -> Response:
-        """Returns the response whatever its status is."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         return Response(int(head[9:12]), head, await self._read_body(head.lower()))
@@ -82,14 +80,14 @@ class Connection:
 
 
 class Streamed(msgspec.Struct, frozen=True):
-    """An answer that came as a stream of OpenAI's. Times are in seconds since the request."""
+    """Times are in seconds since the request."""
 
     first_text_seconds: float
     text: str
 
 
 async def stream(port: int, request: bytes) -> Streamed:
-    """Sends the request on a new connection and reads event by event. Raises `UnexpectedResponse` if no text comes."""
+    """Uses a new connection. Raises `UnexpectedResponse` if no text comes."""
     reader, writer = await asyncio.open_connection(HOST, port)
     started = time.perf_counter()
     writer.write(request)
@@ -114,6 +112,6 @@ def _text_of(line: bytes) -> str:
 
 
 async def fetch(port: int, request: bytes) -> Response:
-    """Sends one request on a new connection."""
+    """Uses a new connection. Raises `UnexpectedResponse` unless the status is 200."""
     async with Connection(port) as connection:
         return await connection.send(request)

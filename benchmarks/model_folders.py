@@ -1,4 +1,4 @@
-"""The models under measurement. Both sides of a comparison load the same dense f32 folder."""
+"""Makes the models under measurement. Both sides of a comparison load the same dense f32 folder."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config
 
 
 def demo_model() -> Path:
-    """Returns the embedded model's folder. Raises `Unavailable` if it can be neither found nor fetched."""
+    """Raises `Unavailable` if the embedded model can be neither found nor fetched."""
     home = Path(os.environ.get("ANYCLAUDE_HOME") or Path.home() / ".anyclaude")
     try:
         return ensure_demo(home, Silent())
@@ -26,17 +26,13 @@ def demo_model() -> Path:
 
 
 async def tiny_model(run: Run) -> Path:
-    """A model of two random layers, 64 wide, that leaves mostly the cost of serving."""
     source = await asyncio.to_thread(demo_model)
     return await asyncio.to_thread(write_tiny_model, source, run.scratch / "tiny-model")
 
 
 async def dense_demo(run: Run) -> Path:
-    """The embedded model expanded to f32, which mlx-lm's own tools load as fast as the service does.
-
-    Another process makes it (`python -m benchmarks.model_folders SOURCE TARGET`), so that the load client carries no
-    MLX.
-    """
+    """mlx-lm's own tools load the result as fast as the service does. Another process makes it (`python -m
+    benchmarks.model_folders SOURCE TARGET`), so that the load client carries no MLX."""
     source = await asyncio.to_thread(demo_model)
     target = run.scratch / "dense-model"
     log = run.scratch / "dense-model.log"

@@ -1,6 +1,6 @@
-"""Runs one case once, in a fresh process: `python -m benchmarks.one_run CASE FOLDER [--quick]`.
+"""`python -m benchmarks.one_run CASE FOLDER [--quick]` runs one case once.
 
-The caller owns FOLDER, reads the outcome from it, and removes it however this process ends.
+The caller owns FOLDER, reads the outcome from it, and removes it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ OUTCOME_FILE = "outcome.json"
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The values by measure, or the reason why there are none."""
+    """`unavailable` is the reason why there are no values."""
 
     values: dict[str, float] = {}
     unavailable: str = ""

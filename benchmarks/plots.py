@@ -10,7 +10,7 @@ DPI = 110
 
 
 def bars(path: Path, title: str, unit: str, names: Sequence[str], sides: Mapping[str, Sequence[float]]) -> Path:
-    """Draws a group of bars for each name, with one bar a side, on a logarithmic scale."""
+    """Each name has a group of bars, with one bar a side, on a logarithmic scale."""
     figure = Figure(SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(sides)
@@ -30,7 +30,7 @@ def lines(
     *,
     log: bool = False,
 ) -> Path:
-    """Draws a line for each curve over the same places. `labels` name the axes; `log` makes both logarithmic."""
+    """`labels` name the axes; `log` makes both logarithmic."""
     figure = Figure(SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():

@@ -1,4 +1,4 @@
-"""The servers under measurement. Each is a process on a free loopback port that ends with its block."""
+"""Starts the servers under measurement. Each listens on a free loopback port and ends with its block."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONL
 
 
 class ProcessFailed(Exception):
-    """A server did not start, or a process ended too early. The message includes the end of its log."""
+    """The message includes the end of the log."""
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def process(command: list[str], log: Path, *, talk: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Starts a process that ends with the block. Its output goes to `log`; with `talk`, stdin and stdout are pipes."""
+    """The output goes to `log`. With `talk`, stdin and stdout are pipes."""
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     # The scratch folder contains no configuration file, so the server finds none. PYTHONPATH still finds the project.
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
@@ -78,7 +78,7 @@ class Worker:
         return await self.answer()
 
     async def answer(self) -> Any:
-        """Returns the next line of output. Raises `ProcessFailed` if the process ends first."""
+        """Raises `ProcessFailed` if the process ends first."""
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
@@ -88,7 +88,7 @@ class Worker:
 
 @asynccontextmanager
 async def module_worker(scratch: Path, module: str, *arguments: str) -> AsyncIterator[Worker]:
-    """Runs `python -m MODULE ARGUMENTS` as a worker."""
+    """Runs `python -m MODULE ARGUMENTS`."""
     log = scratch / f"{module}.log"
     async with process([sys.executable, "-m", module, *arguments], log, talk=True) as started:
         yield Worker(started, log)
@@ -104,7 +104,7 @@ async def service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIte
 
 @asynccontextmanager
 async def watched_service(scratch: Path, *arguments: str, **configured: Any) -> AsyncIterator[tuple[int, int]]:
-    """Like `service`, but yields port and process id."""
+    """Yields port and process id."""
     port = free_port()
     configuration = scratch / f"service-{port}.json"
     configuration.write_text(json.dumps({"backend": "vllm-mlx", "backends": {"vllm-mlx": configured}}))

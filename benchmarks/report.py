@@ -1,4 +1,4 @@
-"""Renders results as Markdown for the documentation and as a table for the terminal."""
+"""Renders results as Markdown for docs/benchmarks.md and as a table for the terminal."""
 
 import re
 import textwrap
@@ -13,7 +13,7 @@ VERDICT_STYLES = {"met": "green", "missed": "bold red", "": ""}
 
 
 class MarkersMissing(ValueError):
-    """The document has no place for a case. The message gives the two lines that make one."""
+    """The message gives the two lines that make a place for the case."""
 
 
 def markdown(result: Result, case: Case) -> str:
@@ -46,7 +46,7 @@ def insert(document: str, name: str, text: str) -> str:
 
 
 def conditions(results: Iterable[Result]) -> str:
-    """Describes where and when the results were measured: one paragraph for each environment, the newest first."""
+    """Describes where and when the results were measured, with one paragraph for each environment, the newest first."""
     cases: dict[str, list[str]] = {}
     for result in sorted(results, key=lambda result: result.environment.date, reverse=True):
         environment = result.environment

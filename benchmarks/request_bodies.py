@@ -14,13 +14,12 @@ PROPERTY_WORDS = 15
 
 
 def small_chat(text: str = "What is the capital of France?") -> dict[str, Any]:
-    """An OpenAI chat request of about 120 bytes."""
+    """The body has about 120 bytes."""
     return {"model": "default", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 64}
 
 
 def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
-    """A chat request for a long greedy answer. Prompts with different numbers differ from their first words on, so a
-    prefix cache cannot help."""
+    """Prompts with different numbers differ from their first words on, so a prefix cache cannot help."""
     return {
         "model": "default_model",
         "messages": [
@@ -35,13 +34,13 @@ def story(number: int, tokens: int, *, stream: bool = False) -> dict[str, Any]:
 
 
 def long_prompt(tokens: int) -> dict[str, Any]:
-    """A chat request with a prompt of at least `tokens` tokens (one a word) and an answer of one."""
+    """The prompt has at least `tokens` tokens, one a word."""
     text = prose(random.Random(tokens), tokens)  # noqa: S311
     return {"model": "default_model", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
 
 
 def agent_messages(*, stream: bool) -> dict[str, Any]:
-    """The first request of a coding agent on the Messages API: 24 tools and a long system prompt, about 76 KB."""
+    """A coding agent sends a body like this first: 24 tools and a long system prompt, about 76 KB."""
     words = random.Random(24)  # noqa: S311  (the same text every time; nothing depends on its being unforeseeable)
     return {
         "model": "claude-benchmark",

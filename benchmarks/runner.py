@@ -21,11 +21,11 @@ QUICK_RUNS = 1
 
 
 class RunFailed(Exception):
-    """A run ended without figures. The message includes the end of its output."""
+    """The message includes the end of the run's output."""
 
 
 def run_case(name: str, case: Case, *, quick: bool, after_run: Callable[[], None]) -> Result:
-    """Blocks, and calls `after_run` after each run. Raises `RunFailed` or `Unavailable`."""
+    """Blocks. Raises `RunFailed` or `Unavailable`."""
     runs = []
     for _ in range(run_count(case, quick=quick)):
         runs.append(_run_once(name, case.timeout_seconds, quick=quick))

@@ -28,7 +28,7 @@ class Store(Protocol):
 
 
 class RawMemory:
-    """A `collections.OrderedDict` in the order of use with both limits of a cache: items and bytes."""
+    """An `OrderedDict` in the order of use with the limits that a cache needs."""
 
     def __init__(self, max_items: int = 100_000, max_bytes: int = PLENTY_BYTES) -> None:
         self._max_items = max_items
@@ -54,7 +54,7 @@ class RawMemory:
 
 
 class RawDisk:
-    """An unmodified `diskcache.Cache`. It blocks, so it runs on a thread."""
+    """The calls block, so they run on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._cache = diskcache.Cache(str(folder), size_limit=PLENTY_BYTES)
@@ -72,8 +72,6 @@ class RawDisk:
 
 
 class RawRedis:
-    """The asyncio client of the `redis` package."""
-
     def __init__(self, port: int) -> None:
         self._client = redis.asyncio.Redis(host=HOST, port=port)
 
@@ -89,7 +87,7 @@ class RawRedis:
 
 
 class RawTiers:
-    """A dictionary before a disk cache. Writes go to one after the other."""
+    """Writes go to one tier after the other."""
 
     def __init__(self, folder: Path) -> None:
         self._tiers = (RawMemory(), RawDisk(folder))
@@ -113,15 +111,13 @@ class RawTiers:
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """One of our backends and the library that it uses."""
-
     ours: Store
     raw: Store
 
 
 @asynccontextmanager
 async def open_pair(name: str, scratch: Path) -> AsyncIterator[Pair]:
-    """Opens an empty pair. Raises `Unavailable` for redis if redis-server is not installed."""
+    """Both stores are empty. Raises `Unavailable` for redis if redis-server is not installed."""
     async with AsyncExitStack() as stack:
         folder = scratch / name
         match name:

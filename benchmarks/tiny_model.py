@@ -1,5 +1,5 @@
-"""A random Llama of two layers, 64 wide, with the demo model's tokenizer. Generating with it costs almost nothing, so
-a measurement shows the service."""
+"""Makes a random Llama of two layers, 64 wide. Generating with it costs almost nothing, so a measurement shows the
+service."""
 
 import shutil
 from pathlib import Path
@@ -36,8 +36,7 @@ CONFIG = {
 
 
 def write_tiny_model(demo: Path, folder: Path, seed: int = 0) -> Path:
-    """Writes the model to `folder`, with the tokenizer of the demo model in `demo`. The same seed gives the same
-    bytes."""
+    """Uses the tokenizer of the demo model in `demo`. The same seed gives the same bytes."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)

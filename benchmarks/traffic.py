@@ -1,4 +1,4 @@
-"""Keys and values like those of the response cache, and an order of requests for them."""
+"""Makes keys and values like those of the response cache, and an order of requests for them."""
 
 import hashlib
 import random
@@ -27,7 +27,7 @@ def make_entries(count: int, seed: int = 1) -> Entries:
 
 
 def zipf(keys: list[str], count: int, seed: int = 2) -> list[str]:
-    """Draws `count` keys; the i-th key has a weight of 1/i."""
+    """The i-th key has a weight of 1/i."""
     weights = [1 / rank for rank in range(1, len(keys) + 1)]
     return random.Random(seed).choices(keys, weights, k=count)  # noqa: S311
 

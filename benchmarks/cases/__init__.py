@@ -1,4 +1,4 @@
-"""The cases, one a file. Each module has a `CASE`, and the file's name is the case's name."""
+"""Each module has a `CASE`, and the file's name is the case's name."""
 
 import pkgutil
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""How soon an abandoned request frees its place, and what stays in memory."""
+"""Measures how soon an abandoned request frees its place, and what stays in memory."""
 
 import asyncio
 import random
@@ -21,8 +21,7 @@ NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Steps:
-    """The seconds between the pieces of all streams read. A step of the engine writes one piece, unless it ends
-    inside a character."""
+    """Collects the seconds between pieces of streams. A step writes one piece, unless it ends inside a character."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -73,7 +72,7 @@ async def _abort(port: int, health: Connection, seconds: float, steps: Steps) ->
 
 
 async def _engine_mb(port: int) -> float:
-    """Returns the memory of model and KV state. A short request goes first, so that the same state is always left."""
+    """A short request goes first, so that the same state is always left."""
     await fetch(port, post_json(CHAT, story(1, tokens=4)))
     lines = (await fetch(port, get("/metrics"))).body.decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("anyclaude_engine_memory_bytes ")) / 1e6

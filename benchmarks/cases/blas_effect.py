@@ -1,4 +1,4 @@
-"""The speed of the demo model on a CPU, with and without OpenBLAS and dense weights."""
+"""Measures the demo model on a CPU, with and without OpenBLAS and dense weights."""
 
 import msgspec
 
@@ -8,8 +8,6 @@ from benchmarks.processes import module_worker
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One configuration. The slow ones process fewer tokens."""
-
     name: str
     openblas: bool
     dense: bool

@@ -1,4 +1,4 @@
-"""Our cache backends against the libraries that they use, and the hit ratio of a store by its size."""
+"""Measures our cache backends against the libraries that they use, and the hit ratio of a store by its size."""
 
 import asyncio
 import itertools
@@ -53,7 +53,7 @@ CALLS: dict[str, Call] = {"set": _set, "get-hit": _get_hit, "get-miss": _get_mis
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One figure of the comparison: `tasks` concurrent tasks make one kind of call to one store."""
+    """`tasks` concurrent tasks make one kind of call to one store."""
 
     store: str
     call: str
@@ -114,13 +114,13 @@ async def _time(store: Store, call: Call, tasks: int, keys: list[str], entries: 
 
 
 async def _until_written() -> None:
-    """Waits for writes in the background, which would slow down the next measurement."""
+    """Waits for background writes, which would slow down the next measurement."""
     if behind := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(behind)
 
 
 async def _hit_ratio(store: str, share: float, entries: Entries, requests: list[str], scratch: Path) -> float:
-    """Returns the percentage of Zipf-distributed requests found in a store that holds `share` of all bytes."""
+    """Returns the percentage of requests found in a store that holds `share` of all bytes."""
     max_bytes = max(int(entries.total_bytes * share), 1024**2)
     place = scratch / f"hit-ratio-{share}" if store == "disk" else ""
     backend = open_backend(f"{store}://{place}?max_bytes={max_bytes}")

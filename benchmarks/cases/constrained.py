@@ -1,4 +1,4 @@
-"""What a JSON Schema costs a token: the same prompts with and without one, in alternating rounds."""
+"""Measures what a JSON Schema costs a token."""
 
 import asyncio
 import itertools
@@ -63,7 +63,7 @@ async def _compare(port: int, numbers: Iterator[int], concurrency: int, tokens: 
 
 
 async def _generate(port: int, numbers: Iterator[int], concurrency: int, tokens: int, *, constrained: bool) -> float:
-    """Returns the seconds until all requests are answered. Raises `UnexpectedResponse` if an answer is too short."""
+    """Raises `UnexpectedResponse` if an answer is too short."""
     form: dict[str, Any] = {"response_format": DOCUMENT} if constrained else {}
     bodies = [story(next(numbers), tokens) | form for _ in range(concurrency)]
     started = time.perf_counter()

@@ -1,7 +1,4 @@
-"""What both caches save on whole conversations, against the same service with both caches off.
-
-The hit rate depends on the traffic, so it is given for each kind. The last kind has nothing to save.
-"""
+"""Measures what both caches save on conversations. It depends on the kind of traffic."""
 
 import time
 
@@ -19,8 +16,7 @@ HITS = (b"anyclaude; hit", b"; collapsed")
 
 
 class Tally(msgspec.Struct):
-    """The totals of one kind of traffic. Prompt tokens count only for misses: a hit reads none, and repeats the
-    counts of the generation that it returns."""
+    """Prompt tokens count only for misses: a hit reads none, and repeats the counts of the original."""
 
     requests: int = 0
     hits: int = 0

@@ -1,8 +1,7 @@
-"""1,000 simultaneous requests against a queue of 64: answers must be right, and refusals quick.
+"""Measures how 1,000 simultaneous requests meet a queue of 64.
 
-A refused client mostly waits for the requests before its own: one event loop needs about 0.3 ms for each, whatever it
-answers. So the client's time is compared with a server that returns stored bytes to all, and the service's own time
-for a refusal is read from its metrics.
+A refused client mostly waits for the requests before its own, so its time is compared with a server that returns
+stored bytes to all. The service's metrics give its own time for a refusal.
 """
 
 import asyncio
@@ -69,7 +68,6 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _crowd(port: int, path: str, requests: int) -> list[Outcome]:
-    """Sends each request on an open connection of its own."""
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(Connection(port)) for _ in range(requests)]
         bodies = [post_json(path, story(number, TOKENS)) for number in range(requests)]
@@ -81,7 +79,7 @@ def _p99(seconds: list[float]) -> float:
 
 
 def _p99_of_refusals(exposition: str) -> float:
-    """Returns seconds: the upper bound of the histogram's bucket that contains the percentile."""
+    """Returns seconds: the upper bound of the bucket that contains the percentile."""
     counts = {
         float(bound): float(count)
         for labels, count in re.findall(rf"^{DURATIONS}_bucket{{(.*)}} (\S+)$", exposition, re.MULTILINE)
@@ -109,7 +107,7 @@ def _is_right(response: Response | None) -> bool:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises the limit of open files, also for the server that this process starts."""
+    """The server that this process starts inherits the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if most < count else max(count, 1024), most))
 

@@ -1,4 +1,4 @@
-"""Greedy answers with and without everything that makes the service fast. The texts must be equal."""
+"""Compares greedy answers with and without everything that makes the service fast."""
 
 import asyncio
 import itertools
@@ -72,7 +72,7 @@ def _requests(count: int) -> list[bytes]:
 
 
 async def _ask(port: int, requests: list[bytes], *, at_once: int) -> list[tuple[str, int]]:
-    """Returns the text of each answer, and the prompt tokens that came from the prefix cache."""
+    """Returns the texts, and the prompt tokens that came from the prefix cache."""
     answers: list[tuple[str, int]] = [("", 0)] * len(requests)
     waiting = iter(enumerate(requests))
 

@@ -1,4 +1,4 @@
-"""How long a short request waits while a long prompt is read, and what that costs the long prompt."""
+"""Measures how long a short request waits while a long prompt is read, and what it costs the long one."""
 
 import asyncio
 import itertools
@@ -40,7 +40,6 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _start_seconds(port: int, numbers: Iterator[int]) -> float:
-    """Returns the seconds until the first text of a short request."""
     return (await stream(port, post_json(CHAT, story(next(numbers), tokens=4, stream=True)))).first_text_seconds
 
 

@@ -1,4 +1,4 @@
-"""The latency of `GET /health` during two generations and a long prefill."""
+"""Measures `GET /health` during two generations and a long prefill."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""The latency of a response-cache hit over keep-alive, against its floor."""
+"""Measures a response-cache hit over keep-alive against its floor."""
 
 import asyncio
 import statistics
@@ -16,8 +16,6 @@ ROUND_REQUESTS = 100
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The same request for the service and for the floor."""
-
     name: str
     request: bytes
     floor_request: bytes
@@ -46,7 +44,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _stored(port: int, request: bytes) -> Response:
-    """Returns a hit's response. Raises `UnexpectedResponse` if the repeated request is no hit."""
+    """Raises `UnexpectedResponse` if the repeated request is no hit."""
     await fetch(port, request)
     response = await fetch(port, request)
     if b"anyclaude; hit" not in response.head:

@@ -1,4 +1,4 @@
-"""The time of a response-cache hit against the generation of its 64 tokens."""
+"""Measures a response-cache hit against the generation of its 64 tokens."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""The time of a miss that is not streamed, against mlx-lm's own generation of the same tokens in process."""
+"""Measures a miss that is not streamed against mlx-lm's own generation in process."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from benchmarks.request_bodies import story
 
 NEW_TOKENS = 64
 PAIRS = 15
-"""With half as many, the median varied by 4 % between runs, which is as much as the effect."""
+"""With half as many, the median varied by 4 % between runs, as much as the effect."""
 
 NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
@@ -38,7 +38,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _compare(connection: Connection, peer: Worker, number: int) -> tuple[float, float]:
-    """Returns the seconds of both sides for one request. Raises `UnexpectedResponse` if their texts differ."""
+    """Raises `UnexpectedResponse` if the two texts differ."""
     request = story(number, NEW_TOKENS)
     if number % 2:
         their = await peer.ask(request)

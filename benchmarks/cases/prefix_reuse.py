@@ -1,4 +1,4 @@
-"""The time to first token behind a known prefix, and the tokens that a growing conversation reads."""
+"""Measures the time to first token behind a known prefix, and the tokens that a growing conversation reads."""
 
 import itertools
 import random
@@ -49,8 +49,7 @@ async def _first_token_seconds(port: int, system: str, question: str) -> float:
 
 
 async def _converse(port: int, turns: int) -> tuple[float, float, float]:
-    """A conversation that grows by an answer and a question a turn. Returns the most tokens that a turn read again,
-    the tokens read in all, and the prompt tokens in all."""
+    """Returns the most tokens that a turn read again, the tokens read in all, and the prompt tokens in all."""
     messages = [{"role": "system", "content": "You answer in one short sentence."}]
     prompts, reads = [0], []
     for turn in range(turns):

@@ -1,4 +1,4 @@
-"""The time to the next right answer after the engine fails, and after its thread dies."""
+"""Measures the time to the next right answer after the engine fails, and after its thread dies."""
 
 import asyncio
 import os
@@ -36,8 +36,7 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """`wrong` counts answers that differ from the first one to the same greedy question; `silent` counts streams that
-    never ended."""
+    """`wrong` counts answers that differ from the first one; `silent` counts streams that never ended."""
 
     wrong: int = 0
     silent: int = 0
@@ -90,7 +89,7 @@ async def _answer(server: Server) -> str:
 
 @asynccontextmanager
 async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
-    """A stream that has begun when the fault comes. It must end, with its answer or with an error."""
+    """A stream that runs when the fault comes. It must end, with its answer or with an error."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
     writer.write(post_json(CHAT, story(2, tokens=2_000, stream=True)))
     async for line in reader:  # Up to the first text: before it, a request would run again.
@@ -106,7 +105,7 @@ async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
 
 
 async def _read_to_end(reader: asyncio.StreamReader) -> None:
-    """Reads a chunked body up to its last chunk. Raises IncompleteReadError if the connection ends before."""
+    """Raises IncompleteReadError if the connection ends before the last chunk."""
     while (line := await reader.readline()).strip() != b"0":
         if not line:
             raise asyncio.IncompleteReadError(line, None)

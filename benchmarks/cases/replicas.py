@@ -1,8 +1,4 @@
-"""Hits of one server and of two that share a Redis, and the processor time of each hit.
-
-Servers, Redis and the client share the machine's cores, so processor time carries over to other machines better than
-the rate. A server is one process that uses one core.
-"""
+"""Measures hits of one server and of two that share a Redis, and the processor time of each hit."""
 
 import asyncio
 import re
@@ -25,7 +21,7 @@ _CPU_SECONDS = re.compile(rb"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """The hits of one load, its duration, and the processor time of the servers and of Redis, in seconds."""
+    """Times are in seconds."""
 
     hits: int
     seconds: float
@@ -71,7 +67,7 @@ async def _load(ports: list[int], redis_port: int, requests: list[bytes], second
 
 
 async def _ask(port: int, requests: list[bytes], end: float) -> int:
-    """Returns the number of hits on one connection. Raises for any other outcome."""
+    """Returns the number of hits. Raises for any other outcome."""
     count = 0
     async with Connection(port) as connection:
         while time.perf_counter() < end:

@@ -1,4 +1,4 @@
-"""Memory, threads and files of a server over 10,000 mixed requests, some malformed or abandoned, on a tiny model."""
+"""Watches memory, threads and files of a server over 10,000 mixed requests."""
 
 import asyncio
 import random
@@ -32,8 +32,6 @@ CONFIGURED = {"maxQueue": 64, "prefixCache": {"memory": "8MiB", "disk": "0"}}
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """The server's process after `requests` requests."""
-
     requests: int
     resident_mb: float
     threads: int
@@ -41,8 +39,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """`wrong` counts answers with unexpected content, `silent` requests without an answer. Every `sample_every`
-    requests a sample is taken."""
+    """`wrong` counts answers with unexpected content, `silent` requests without an answer."""
 
     sample_every: int
     done: int = 0
@@ -81,8 +78,7 @@ def _figures(tally: Tally) -> dict[str, float]:
 
 
 async def _client(port: int, pid: int, kinds: Iterator[Kind], tally: Tally, number: int) -> None:
-    """Sends requests one after another until `kinds` is empty. Clients use different numbers, so no new request comes
-    twice."""
+    """Clients use different numbers, so no new request comes twice."""
     choices = random.Random(number)  # noqa: S311
     for count, kind in enumerate(kinds):
         try:
@@ -126,7 +122,7 @@ def _is_whole(finish_reason: str, usage: dict[str, Any]) -> bool:
 
 
 async def _give_up(port: int, body: dict[str, Any], seconds: float) -> None:
-    """Sends a request and leaves while it waits, while its prompt is read, or during its answer."""
+    """Leaves while the request waits, while its prompt is read, or during its answer."""
     _, writer = await asyncio.open_connection(HOST, port)
     writer.write(post_json(CHAT, body))
     await writer.drain()

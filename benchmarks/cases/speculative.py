@@ -1,7 +1,6 @@
-"""The effect of guessing on the speed of one answer: edited code, prose, and a tool call.
+"""Measures the effect of guessing on the speed of one answer.
 
-Both servers run side by side and answer the same requests in turn. There is no smaller model with the demo model's
-vocabulary, so a draft model is not measured.
+There is no smaller model with the demo model's vocabulary, so a draft model is not measured.
 """
 
 import statistics
@@ -121,7 +120,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _decode(port: int, prompt: str, task: Task) -> Answer:
-    """Times the tokens after the first, which excludes reading the prompt."""
+    """The first token is not timed, which excludes reading the prompt."""
     first = await _ask(port, prompt, 1, task.form)
     whole = await _ask(port, prompt, 1 + task.tokens, task.form)
     if whole.tokens < 1 + task.tokens // 2:

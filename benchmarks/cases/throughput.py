@@ -1,4 +1,4 @@
-"""Tokens per second over all requests, against `mlx_lm.server` with the same model."""
+"""Measures tokens per second over all requests against `mlx_lm.server`."""
 
 import asyncio
 import itertools
@@ -21,8 +21,8 @@ NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Each client sends `requests` for `tokens` tokens one after another, on both sides in turn, `rounds` times.
-    Rounds are short and many, because the machine's speed changes by a tenth within a minute."""
+    """Each client sends `requests` one after another. Rounds are short and many, because the machine's speed changes
+    by a tenth within a minute."""
 
     model: str
     tokens: int
@@ -66,7 +66,7 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
 
 
 async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
-    """Returns the tokens per second of one round, from its start to its last answer."""
+    """Returns tokens per second, from the start to the last answer."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
     started = time.perf_counter()
@@ -75,8 +75,8 @@ async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: L
 
 
 async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
-    """One client: it takes the next request until none is left, and counts the tokens that the server reports. Random
-    weights end some answers early."""
+    """Takes the next request until none is left. Random weights end some answers early, so tokens are counted as the
+    server reports them."""
     tokens = 0
     for request in requests:
         response = await fetch(port, request)

@@ -1,4 +1,4 @@
-"""The cost of finding tool calls in text. Twice the text must take about twice the time, whatever the text."""
+"""Measures the search for tool calls in text. Twice the text must take about twice the time."""
 
 from time import process_time
 
@@ -26,7 +26,7 @@ HOSTILE = {
 
 
 def parse_seconds(text: str, piece: int) -> float:
-    """Returns the processor time of one parse."""
+    """Returns processor time."""
     parser = StreamParser(TOOLS)
     started = process_time()
     for at in range(0, len(text), piece):
@@ -42,8 +42,7 @@ def rate(unit: str, length: int) -> float:
 
 
 def growth(unit: str, length: int, piece: int) -> float:
-    """Returns how much longer twice the text takes. The rounds alternate, and the fastest of each side counts,
-    because other work on the machine only adds time."""
+    """The fastest of each side counts, because other work on the machine only adds time."""
     once = unit * (length // len(unit))
     rounds = [(parse_seconds(once, piece), parse_seconds(once * 2, piece)) for _ in range(ROUNDS)]
     return min(twice for _, twice in rounds) / min(single for single, _ in rounds)

@@ -1,7 +1,7 @@
-"""mlx-lm's own generation in process, timed from the JSON of a request to the text of its answer.
+"""Times mlx-lm's own generation in process, from the JSON of a request to the text of its answer.
 
-`python -m benchmarks.peers.mlx_lm_generate MODEL` reads one chat request a line and writes one line of JSON for each:
-`seconds`, `tokens` and `text`. It keeps nothing between requests.
+`python -m benchmarks.peers.mlx_lm_generate MODEL` reads one chat request a line, and writes one line of JSON for
+each: `seconds`, `tokens` and `text`. It keeps nothing between requests.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""`mlx_lm.server` as it ships, but with OpenBLAS, as in our server: `python -m benchmarks.peers.mlx_lm_server PORT
-MODEL CONCURRENCY`. Without OpenBLAS the comparison would be one of matrix products."""
+"""`python -m benchmarks.peers.mlx_lm_server PORT MODEL CONCURRENCY` runs `mlx_lm.server` with OpenBLAS, as in our
+server. Otherwise the comparison would be one of matrix products."""
 
 import os
 import sys

@@ -1,8 +1,5 @@
-"""The speed of one configuration of the model in process, without a server and without batches.
-
-`python -m benchmarks.peers.raw_decode MODEL OPENBLAS DENSE PROMPT_TOKENS NEW_TOKENS` (each switch 0 or 1) prints one
-line of JSON: `prefill` and `decode` in tokens/s.
-"""
+"""`python -m benchmarks.peers.raw_decode MODEL OPENBLAS DENSE PROMPT_TOKENS NEW_TOKENS` (each switch 0 or 1) prints
+one line of JSON: `prefill` and `decode` in tokens/s."""
 
 import json
 import sys
