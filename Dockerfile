@@ -30,11 +30,11 @@ WORKDIR /home/anyclaude
 VOLUME /var/lib/anyclaude
 EXPOSE 8081
 
-# 'loading' is no failure while the start period lasts: a large model takes its time.
+# A large model may be 'loading' for the whole start period.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --start-interval=2s --retries=3 \
     CMD ["python", "-c", "import json, urllib.request as r; assert json.load(r.urlopen('http://127.0.0.1:8081/health', timeout=4))['status'] in ('healthy', 'degraded')"]
 
-# Running answers may end within shutdownGraceSeconds.
+# SIGTERM lets running answers finish within shutdownGraceSeconds.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["anyclaude"]
 CMD ["serve"]

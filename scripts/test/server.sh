@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A server to test against: the one that runs at VLLM_MLX_URL, or else one that is started here and stopped at the end.
-# To be sourced. Sets ROOT (http://host:port), and gives `ask`, `field`, `say` and `fail`.
+# Finds the server to test: the one at VLLM_MLX_URL, or one that it starts and stops at the end. Source this file.
+# Sets ROOT (http://host:port), and defines `ask`, `field`, `say` and `fail`.
 
 ROOT="${VLLM_MLX_URL:-http://localhost:8081/v1}"
 ROOT="${ROOT%/}"
@@ -28,7 +28,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# field FILE EXPRESSION: a Python expression over the JSON document `d` of a file; empty when it does not fit.
+# field FILE EXPRESSION: prints a Python expression over the JSON document `d` of the file, or nothing if it fails.
 field() {
   "$PYTHON" - "$1" "$2" <<'END'
 import json, sys
@@ -92,7 +92,7 @@ wait_until_healthy() {
   done
 }
 
-# ask PATH BODY NAME: posts JSON. Leaves $FOLDER/NAME.json and $FOLDER/NAME.headers, and the seconds in $FOLDER/NAME.time.
+# ask PATH BODY NAME: posts JSON. Writes $FOLDER/NAME.json, $FOLDER/NAME.headers, and the seconds to $FOLDER/NAME.time.
 ask() {
   local status
   status="$(curl -sS --max-time 600 -o "$FOLDER/$3.json" -D "$FOLDER/$3.headers" \
@@ -102,7 +102,7 @@ ask() {
   [ "${status%% *}" = 200 ] || fail "$1 answered ${status%% *}: $(cat "$FOLDER/$3.json")"
 }
 
-# outcome NAME: what Cache-Status said.
+# outcome NAME: prints the Cache-Status header.
 outcome() {
   tr -d '\r' <"$FOLDER/$1.headers" | sed -n 's/^[Cc]ache-[Ss]tatus: *//p'
 }

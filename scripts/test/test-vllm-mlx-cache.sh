@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Asks the same thing twice: the second time the answer must come from the response cache, and much sooner.
+# Sends a request twice. The second answer must come from the response cache, and faster.
 set -euo pipefail
 # shellcheck source=scripts/test/server.sh
 . "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
-# Not asked before, even if the server keeps its answers on disk.
+# A new question, even if the server keeps its answers on disk.
 BODY="{\"messages\": [{\"role\": \"user\", \"content\": \"Question $$-$(date +%s): what is the capital of France?\"}],
        \"temperature\": 0, \"max_tokens\": 32}"
 
 ask /v1/chat/completions "$BODY" uncached
 ask /v1/chat/completions "$BODY" cached
 ask /v1/chat/completions "$BODY" again
-# Of two hits the quicker one: the first may have met a busy moment.
+# Keep the faster of two hits, because the machine may have been busy during the first.
 if "$PYTHON" -c 'import sys; sys.exit(float(sys.argv[1]) >= float(sys.argv[2]))' \
   "$(cat "$FOLDER/again.time")" "$(cat "$FOLDER/cached.time")"; then
   mv "$FOLDER/again.time" "$FOLDER/cached.time"

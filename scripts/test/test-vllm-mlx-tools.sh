@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has the model call a tool, through both APIs, and shows the calls as the server parsed them.
+# Makes the model call a tool through both APIs, and shows the calls that the server parsed.
 set -euo pipefail
 # shellcheck source=scripts/test/server.sh
 . "$(dirname "${BASH_SOURCE[0]}")/server.sh"
@@ -8,7 +8,7 @@ SCHEMA='{"type": "object", "properties": {"city": {"type": "string"}}, "required
 MESSAGES='[{"role": "user", "content": "What is the weather in Paris? Use the tool."}]'
 ABOUT='"name": "get_weather", "description": "The weather in a city, now."'
 
-# show CALLS: prints the calls of $FOLDER/calls.json, and fails unless they are what the schema asks for.
+# show TITLE: prints the calls in $FOLDER/calls.json, and fails unless they match the schema.
 show() {
   say "$1:"
   "$PYTHON" - "$FOLDER/calls.json" <<'END' || fail "$1: the model made no usable call of get_weather"
