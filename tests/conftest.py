@@ -1,4 +1,4 @@
-"""Models for all tests. Everything else that a test needs is made by the test, or beside it."""
+"""Markers and models for all tests. Fixtures for one folder are in that folder's conftest.py."""
 
 import logging
 import os
@@ -15,13 +15,13 @@ from service.models.demo import ensure_demo
 from service.models.progress import Silent
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Threads of OpenBLAS wait for each other by spinning: those of two processes on two cores, for most of the time.
+    # OpenBLAS threads spin while they wait. With two test processes on two cores, they would mostly spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# Before any test imports MLX; without it the tests on real models take ten times as long on Linux.
+# This must precede the first import of MLX. Without it, tests with real models take ten times as long on Linux.
 load_openblas()
 
-# No example fails for its time: in a new clone, Hypothesis first writes its tables of Unicode, beside other tests.
+# Examples have no deadline: in a new clone, Hypothesis first writes its tables of Unicode.
 hypothesis.settings.register_profile(
     "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
