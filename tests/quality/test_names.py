@@ -1,9 +1,23 @@
 """One name stands for one thing."""
 
+import ast
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 from tests.quality.bounds import SHARED_NAMES
 from tests.quality.source import PRODUCT, SourceFile, source_files
+
+
+def names(file: SourceFile) -> Iterator[str]:
+    """Classes, and the aliases of types at the top of a module."""
+    yield from (node.name for node in file.classes())
+    module = file.nodes[0]
+    assert isinstance(module, ast.Module)
+    for node in module.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and re.match("[A-Z][a-z]", target.id):
+            yield target.id
 
 
 def dialect_of(file: SourceFile) -> str:
@@ -11,11 +25,11 @@ def dialect_of(file: SourceFile) -> str:
     return file.path.parent.name if file.path.parent.parent.name == "dialects" else ""
 
 
-def test_no_two_classes_have_the_same_name() -> None:
+def test_one_name_stands_for_one_class_or_type() -> None:
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for file in source_files(*PRODUCT):
-        for node in file.classes():
-            places[node.name].append((dialect_of(file), f"{file.place}:{node.lineno}"))
+        for name in names(file):
+            places[name].append((dialect_of(file), file.place))
     shared = {
         name: [place for _, place in found]
         for name, found in places.items()
