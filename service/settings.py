@@ -71,7 +71,8 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Annotated[Path, setting("Folder of models, caches, traces and logs.", Harmless.NONE)]
     model: Annotated[
-        Name | None, setting("A folder, a hub id or 'demo'. Null: the embedded demo model.", Harmless.ON_THIS_MACHINE)
+        Name | None,
+        setting("A folder, a hub id or 'demo'. Null: the embedded demo model.", Harmless.ON_THIS_MACHINE, option=False),
     ] = None
     executor: Annotated[
         ExecutorName, setting("'scripted' loads no model and repeats the last user message.", Harmless.ANY)

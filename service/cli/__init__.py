@@ -1,6 +1,12 @@
-"""The `anyclaude` command. Its first word chooses a command; anything else is for Claude Code.
+"""The `anyclaude` command. The first word chooses a command; all other arguments go to Claude Code.
 
-Only what every command needs is imported here: the commands import the service, and MLX, when they run.
+- `launch`: an agent on the local server; `startup` and `server_process` find, start and stop that server
+- `serve`: the server in the foreground; `distributed`: one rank of several
+- `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`: one command each
+- `client`: HTTP requests to a running server; `configuration`: the settings as commands read them
+- `options`: command-line options made of `Settings`; `exits`: exit codes
+
+A command imports the service when it runs, so that `--help` is fast.
 """
 
 import io
@@ -12,16 +18,29 @@ from importlib import import_module
 import click
 
 COMMANDS = ("serve", "stats", "config", "trust", "doctor", "cache", "warm")
+OTHER_NAMES = {
+    "start": "serve",
+    "up": "serve",
+    "record": "serve --record FILE",
+    "replay": "serve --replay FILE",
+    "status": "stats",
+    "dashboard": "stats",
+    "check": "doctor",
+    "settings": "config",
+    "help": "--help",
+    "version": "--version",
+}
+"""Names that other tools use, and the commands here that do the same."""
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
-    "Without a command, everything but --mode goes to Claude Code untouched; 'anyclaude -- --help' is Claude Code's "
-    "own help. Exit codes: Claude Code's, or 66 no model, 69 no server, 75 port in use, 78 wrong configuration, "
+    "Without a command, all arguments but --mode go to Claude Code; 'anyclaude -- --help' shows its own help. "
+    "Exit codes: Claude Code's, or 66 no model, 69 no server, 75 port in use, 78 wrong configuration, "
     "127 no Claude Code, 130 Ctrl-C."
 )
 
 
 class CommandsOnDemand(click.Group):
-    """Imports a command's module when it is asked for. Ctrl-C ends any of them with the code that shells expect."""
+    """Imports a command's module when the command is used. Ctrl-C exits with 130, as shells expect."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -53,27 +72,31 @@ def anyclaude() -> None:
 
 
 def main() -> None:
-    """The console script. What the terminal's encoding lacks is shown as a question mark."""
+    """The console script. Characters that the terminal's encoding lacks become question marks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     arguments = sys.argv[1:]
     if command := misspelt(arguments):
-        said = f"no command {arguments[0]!r}. Did you mean 'anyclaude {command}'?"
-        click.echo(f"Error: {said} To ask Claude Code just that: anyclaude -- {arguments[0]}", err=True)
+        message = f"no command {arguments[0]!r}. Did you mean 'anyclaude {command}'?"
+        click.echo(f"Error: {message} To send it to Claude Code: anyclaude -- {' '.join(arguments)}", err=True)
         sys.exit(2)
     anyclaude.main(route(arguments), prog_name="anyclaude")
 
 
 def misspelt(arguments: list[str]) -> str | None:
-    """The command that a lone word nearly names. As a question to Claude Code it would start a server first."""
-    if len(arguments) != 1 or arguments[0] in COMMANDS:
+    """The command that the user probably meant. Claude Code would take the words for a prompt."""
+    if not arguments or arguments[0] in COMMANDS:
+        return None
+    if other := OTHER_NAMES.get(arguments[0]):
+        return other
+    if len(arguments) > 1:
         return None
     return next(iter(get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.8)), None)
 
 
 def route(arguments: list[str]) -> list[str]:
-    """The arguments as the group takes them: a command's own, or the launcher's, with what is Claude Code's behind a
-    `--`, where click leaves it alone. `anyclaude -p stats` asks Claude Code about stats."""
+    """The arguments for click: a command's own, or those of the launcher with Claude Code's behind `--`.
+    `anyclaude -p stats` asks Claude Code about stats."""
     if arguments and arguments[0] in (*COMMANDS, *_OURS):
         return arguments
     ours: list[str] = []

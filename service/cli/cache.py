@@ -1,4 +1,4 @@
-"""`anyclaude cache`: look into the response cache's stores, empty them, and explain why a request was no hit."""
+"""`anyclaude cache`: shows, moves and empties the stores of the response cache, and explains misses."""
 
 import json
 import time
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from service.cli.configuration import config_option, read_configuration
+from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.options import config_option
 from service.cli.stores import ask_stores
 from service.config.redaction import shown_url
 
@@ -31,7 +32,7 @@ def command() -> None:
 
 
 def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that choose the stores, and the chosen ones as `stores`."""
+    """The command gets the stores of the options or the configuration as `stores`."""
 
     @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
     @config_option
@@ -43,7 +44,7 @@ def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _configured(urls: tuple[str, ...], config: str | None) -> tuple[str, ...]:
-    """The stores to look into. One that lives in the server cannot be seen from here: a fresh one would be empty."""
+    """The stores outside of the server. A memory store opened here would be a new, empty one."""
     settings = read_configuration({"cache": urls or None, "config": config}).settings
     shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
     if not shared:
@@ -81,7 +82,7 @@ def clear(stores: tuple[str, ...], yes: bool) -> None:
 @_with_stores
 @click.option("--json", "as_json", is_flag=True, help="For programs: a line of JSON for each answer.")
 def list_answers(stores: tuple[str, ...], as_json: bool) -> None:
-    """Show what is stored: a line for each answer, without its content. 'get KEY' shows that."""
+    """Show a line for each stored answer. 'get KEY' shows the content."""
     from service.recording.transfer import stored_answers
 
     async def show(store: "CacheBackend") -> None:
@@ -97,7 +98,7 @@ def list_answers(stores: tuple[str, ...], as_json: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_with_stores
 def export_file(file: Path, stores: tuple[str, ...]) -> None:
-    """Write every answer to FILE, a line of JSON each, readable by you alone. It replaces FILE."""
+    """Write every answer to FILE, one line of JSON each. Only you can read the file. An existing FILE is replaced."""
     from service.recording.transfer import export_answers
 
     click.echo(f"{_on_stores(stores, lambda store: export_answers(store, file))} answers in {file}.")
@@ -109,7 +110,7 @@ def export_file(file: Path, stores: tuple[str, ...]) -> None:
 def import_file(file: Path, stores: tuple[str, ...]) -> None:
     """Put the answers of FILE, made by 'export' or by 'serve --record', into the stores.
 
-    The whole file is verified first. Whoever can write it decides what clients are answered.
+    The whole file is verified first. Whoever can write the file decides what clients are answered.
     """
     from service.recording.transfer import import_answers
 
@@ -139,9 +140,9 @@ def get(key: str, stores: tuple[str, ...]) -> None:
 @click.option("--tokens/--no-tokens", default=True, help="Compare the prompts by token too.  [default: --tokens]")
 @config_option
 def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) -> None:
-    """Say where two requests part, so that B was no hit after A.
+    """Show where two requests differ, so that B was a miss after A.
 
-    A and B are the JSON bodies of two requests, of OpenAI's or Anthropic's API, or two files of ~/.anyclaude/traces.
+    A and B are JSON bodies of requests of OpenAI's or Anthropic's API, or files of ~/.anyclaude/traces.
     """
     from service.cli.explanation import explain_requests, read_request
 

@@ -1,7 +1,7 @@
-"""What the commands ask of a running server.
+"""HTTP requests of the commands to a running server.
 
-With the standard library: a poll every now and then needs no connection pool, and the launcher starts without waiting
-for the import of a client library. Proxies of the environment are not used for a server on this machine.
+The standard library is enough for a poll now and then, and imports fast. A server on this machine is asked without the
+proxies of the environment.
 """
 
 import http.client
@@ -23,19 +23,19 @@ class NotThere(Exception):
 
 
 class NoAnswer(Exception):
-    """Something listens, but has not answered in time: perhaps a server that still fetches its model."""
+    """Something listens and has not answered in time. A server that fetches its model does that."""
 
 
 class NotOurs(Exception):
-    """What answers is not an anyclaude server. The message says what it answered."""
+    """Something other than anyclaude answers. The message describes the answer."""
 
 
 class Refused(Exception):
-    """The server is ours and answered with an error. The message is its own."""
+    """The server answered with an error. The message is the server's."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /health`: the keys that are promised, and those that this version adds."""
+    """`GET /health`: the promised keys, and those of this version."""
 
     status: str
     model: str
@@ -65,15 +65,15 @@ class ServerClient:
         self._opener = urllib.request.build_opener(proxies)
 
     def health(self) -> Health:
-        """Raises NotThere, NoAnswer, NotOurs or Refused; an unhealthy server answers too."""
+        """An unhealthy server answers too. Raises NotThere, NoAnswer, NotOurs or Refused."""
         return self._decode("/health", self._get("/health", {}), Health)
 
     def stats(self) -> Stats:
-        """What the server did lately. Raises like `health`."""
+        """`GET /stats`. Raises like `health`."""
         return self._decode("/stats", self._get("/stats", self._authorization()), Stats)
 
     def model(self) -> Model:
-        """The model that is served. Raises like `health`."""
+        """The first model of `GET /v1/models`. Raises like `health`."""
         body = self._get("/v1/models", self._authorization())
         models = self._decode("/v1/models", body, _Models).data
         if not models:
@@ -81,7 +81,7 @@ class ServerClient:
         return models[0]
 
     def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
-        """The answer to a request in JSON. Raises like `health`; an error of the server's is `Refused`."""
+        """`body` and the answer are JSON. Raises like `health`; an error of the server is `Refused`."""
         headers = {**self._authorization(), "Content-Type": "application/json"}
         request = urllib.request.Request(self._root + path, body, headers)  # noqa: S310 - http(s), by parse_base_url
         try:
@@ -102,7 +102,7 @@ class ServerClient:
             return exc.read()
 
     def _send(self, request: urllib.request.Request, timeout_seconds: float) -> bytes:
-        """Raises NotThere, NoAnswer or NotOurs, and HTTPError for a status that is an error."""
+        """Raises NotThere, NoAnswer or NotOurs, and HTTPError for an error status."""
         try:
             with self._opener.open(request, timeout=timeout_seconds) as response:
                 return bytes(response.read())

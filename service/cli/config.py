@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from service.cli.configuration import asked_values, config_option, left_out
+from service.cli.configuration import asked_values, left_out
 from service.cli.exits import Exit, Failure
+from service.cli.options import config_option
 from service.config import ConfigError, Origins, load_configuration
 from service.config.keys import SETTING_KEYS, Key
 from service.config.redaction import shown_given, shown_value

@@ -1,4 +1,4 @@
-"""The configuration as commands read it: from the real environment, with errors that end the command."""
+"""Reads the configuration for commands. Errors end the command."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def left_out(unapproved: Unapproved) -> str:
 
 
 def asked_values(unapproved: Unapproved) -> Iterator[str]:
-    """A line for each value. JSON with escapes, because whoever wrote the file also chose the characters."""
+    """JSON with escapes, because the author of the file also chose the characters."""
     for key in SETTING_KEYS:
         if given := unapproved.asked.get(key.field):
             now = unapproved.instead[key.field]
@@ -51,13 +51,6 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=True)
 
 
-config_option = click.option(
-    "--config", type=click.Path(dir_okay=False), help="Read this file instead of .anyclauderc.json."
-)
-url_option = click.option("--url", help="Where the server is, such as http://localhost:9000; else VLLM_MLX_URL.")
-
-
 def no_server(root: str) -> Failure:
-    """For commands that take `url_option`."""
     advice = "Start one with 'anyclaude serve', or say where it is with --url or VLLM_MLX_URL."
     return Failure(Exit.UNAVAILABLE, f"No server answers at {root}. {advice}")

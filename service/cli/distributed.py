@@ -1,4 +1,4 @@
-"""`anyclaude serve --distributed`: what a process that `mlx.launch` has started does besides serving, or instead."""
+"""`anyclaude serve --distributed`: one rank among the processes that `mlx.launch` has started."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class LogProgress:
-    """Tells a log: several processes share the terminal, so that there are no bars."""
+    """Progress in the log, because several processes share the terminal."""
 
     def step(self, text: str) -> None:
         log.info("%s", text)
@@ -35,7 +35,8 @@ def own_rank(settings: Settings) -> int:
 
 
 def meet_others() -> None:
-    """Before the model is fetched or read, which takes longer on one machine than on another."""
+    """Waits for all ranks. Called before the model is fetched or read, which takes longer on one machine than on
+    another."""
     from service.executor.loading.model import prepare_libraries
 
     prepare_libraries()
@@ -52,7 +53,7 @@ def meet_others() -> None:
 
 
 def follow_rank_0(settings: Settings) -> NoReturn:
-    """Exits with 0 when rank 0 has ended as it should."""
+    """Runs until rank 0 ends. Exits with 0 if rank 0 ended normally."""
     from service.executor.distributed.follower import Follower
     from service.models.errors import ModelError
     from service.models.location import resolve_model
@@ -71,7 +72,7 @@ def follow_rank_0(settings: Settings) -> NoReturn:
 
 
 def end_now(code: int) -> NoReturn:
-    """Without unwinding: a thread may wait for ever for a rank that is gone, and Python would wait for it."""
+    """Exits at once: a thread may wait for ever for a lost rank, and Python would wait for the thread."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

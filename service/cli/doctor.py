@@ -1,4 +1,4 @@
-"""`anyclaude doctor`: looks at everything that the server and Claude Code need, and says what to do."""
+"""`anyclaude doctor`: checks everything that the server and Claude Code need."""
 
 import json
 import os
@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from service.cli.checks import machine, setup
-from service.cli.checks.result import Result, failed
-from service.cli.configuration import config_option
+from service.cli.checks import Result, failed, machine, setup
 from service.cli.exits import Exit
+from service.cli.options import config_option
 from service.config import ConfigError, load_configuration
 from service.settings import Settings
 
@@ -25,7 +24,7 @@ MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("fa
 def command(as_json: bool, config: str | None) -> None:
     """Check Python, MLX and its device, BLAS, configuration, model, response cache, port, disk space and Claude Code.
 
-    Exits with 1 when a check has failed; a warning is no failure.
+    Exits with 1 if a check failed; a warning is not a failure.
     """
     results = []
     for result in run_checks(config):
@@ -39,7 +38,7 @@ def command(as_json: bool, config: str | None) -> None:
 
 
 def run_checks(config: str | None) -> Iterator[Result]:
-    """One after another, as each is done. `config` is read instead of the usual files."""
+    """Yields each result when its check is done. `config` replaces the usual files."""
     yield from (check() for check in (machine.python, machine.mlx, machine.blas, machine.claude_code))
     try:
         found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())

@@ -1,6 +1,6 @@
-"""The exit codes of our own. Whatever Claude Code exits with is passed on as it is.
+"""Exit codes of anyclaude. The launcher passes on the agent's own exit code.
 
-Away from the small numbers, so that a script can tell our failures from Claude Code's; meanings after `sysexits.h`.
+The numbers are large, so that a script can tell our failures from the agent's; their meanings follow `sysexits.h`.
 """
 
 from enum import IntEnum
@@ -9,7 +9,7 @@ import click
 
 
 class Exit(IntEnum):
-    """`FAILED` is a check of ours that did not pass (doctor); 2 is click's own, for wrong usage."""
+    """`FAILED`: a check of `doctor` failed, or nothing was found. 2 is click's code for wrong usage."""
 
     FAILED = 1
     USAGE = 2
@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 
 class Failure(click.ClickException):
-    """Ends the command with one line for the user, which says the next step, and with an exit code of ours."""
+    """Ends the command with one line that names the next step, and with an exit code."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(message)

@@ -1,20 +1,20 @@
-"""Where two requests part: by field, and by token of the prompt."""
+"""Compares two requests by field and by prompt token."""
 
 import os
 from pathlib import Path
 
 from service.cli.exits import Exit, Failure
-from service.cli.local_model import find_local_model
 from service.errors import ServiceError
 from service.explain import Difference, differences, first_token_difference
 from service.generation import GenerationRequest, SamplingParams
 from service.models.errors import ModelError
+from service.models.location import find_local_model
 from service.normalize import normalize
 from service.settings import Settings
 
 
 def read_request(path: Path) -> GenerationRequest:
-    """The request in a file, as both caches see it: a body of either API, or a trace."""
+    """The normalized request in a file: a body of either API, or a trace."""
     from service.request_files import NoRequest, read_request_file
 
     try:
@@ -28,7 +28,7 @@ def read_request(path: Path) -> GenerationRequest:
 def explain_requests(
     a: GenerationRequest, b: GenerationRequest, settings: Settings | None, *, show_all: bool = False
 ) -> str:
-    """For people. With `settings`, the prompts' tokens are compared by the configured model's tokenizer."""
+    """Text for people. `settings` name the model whose tokenizer compares the prompts; None skips that."""
     found = list(differences(a, b))
     if not found:
         return "The two requests are the same for both caches: one key, one prompt."

@@ -1,4 +1,4 @@
-"""Figures as people read them; a dash for what is not known."""
+"""Numbers as text for people; a dash stands for an unknown one."""
 
 UNKNOWN = "-"
 
@@ -8,7 +8,7 @@ def count(value: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Three digits at most: `0.43 ms`, `62 ms`, `1.25 s`, `12.3 s`, `2 min 5 s`."""
+    """At most three digits: `0.43 ms`, `62 ms`, `1.25 s`, `12.3 s`, `2 min 5 s`."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0.00995:
@@ -24,7 +24,7 @@ def duration(seconds: float | None) -> str:
 
 
 def span(seconds: float) -> str:
-    """A long time, in its two largest units: `3 h 5 min`."""
+    """The two largest units: `3 h 5 min`."""
     left = int(seconds)
     parts = []
     for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):

@@ -19,22 +19,22 @@ from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
-from service.config import Address, server_address
+from service.config import Address, Configuration, server_address
 from service.settings import Settings
 
 
 @click.command("launch", hidden=True)
 @click.option("--mode", type=click.Choice(["vllm-mlx"]), default="vllm-mlx")
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def command(context: click.Context, mode: str, claude_arguments: tuple[str, ...]) -> None:
+def command(mode: str, claude_arguments: tuple[str, ...]) -> None:
     """Run Claude Code on the local server, which is started if it is not up, and stopped again."""
-    settings = read_configuration({}).settings
+    found = read_configuration({})
+    settings = found.settings
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
     startup = Startup(settings, address, client, Console(stderr=True))
     if settings.proxy_only:
-        _serve_only(context, startup, address, client)
+        _serve_only(found, startup, address)
         return
     claude = find_claude(os.environ)
     if claude is None:
@@ -61,7 +61,7 @@ def _server(startup: Startup, settings: Settings, address: Address) -> Iterator[
 
 @contextmanager
 def _state_in(home: Path) -> Iterator[None]:
-    """Says it in a line when locks and logs cannot be written below `home`."""
+    """Turns a home folder that cannot be written into one line."""
     try:
         yield
     except OSError as exc:
@@ -72,18 +72,18 @@ def _state_in(home: Path) -> Iterator[None]:
         raise Failure(Exit.CONFIG, f"{place} cannot be written: {exc.strerror}. {advice}") from None
 
 
-def _serve_only(context: click.Context, startup: Startup, address: Address, client: ServerClient) -> None:
-    """PROXY_ONLY: in the foreground, unless a server is there already."""
+def _serve_only(found: Configuration, startup: Startup, address: Address) -> None:
+    """Serves in the foreground, unless a server runs already."""
     health = startup.find()
     if health is None and address.local:
-        context.invoke(serve.command)
+        serve.run(found)
         return
     health = health or startup.use_remote()
     click.echo(f"A server is up at {address.root}: {health.status}, model {health.model or 'not known yet'}.")
 
 
 def _say_what_is_used(settings: Settings, address: Address, model: Model) -> None:
-    """Only what may surprise: prompts that leave this machine, and another model than the configured one."""
+    """Notes what may surprise: prompts that leave this machine, and another model than the configured one."""
     if not address.local:
         click.echo(f"Using the server at {address.root}, which is not on this machine: {model.id}.", err=True)
     wanted = (settings.model or "").rstrip("/").rsplit("/", 1)[-1]
@@ -103,8 +103,7 @@ def _model(client: ServerClient, address: Address) -> Model:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """While the server starts, SIGTERM and SIGHUP end the launcher as Ctrl-C does: with what it started stopped.
-    While Claude Code runs they are passed on to it."""
+    """While the server starts, SIGTERM and SIGHUP end the launcher as Ctrl-C does, and stop what it started."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         sys.exit(128 + number)

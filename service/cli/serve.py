@@ -1,4 +1,4 @@
-"""`anyclaude serve`: the server, in the foreground."""
+"""`anyclaude serve`: the server in the foreground."""
 
 import socket
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from service.cli.configuration import config_option, read_configuration
+from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
-from service.config import base_url, parse_base_url, server_address
+from service.cli.options import config_option, setting_options
+from service.config import Configuration, base_url, parse_base_url, server_address
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,25 +22,20 @@ if TYPE_CHECKING:
 
 @click.command("serve", short_help="Serve a model in the foreground.")
 @click.argument("model", required=False)
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 8081]")
+@setting_options
 @config_option
-@click.option("--cache", multiple=True, metavar="URL", help="Response cache; repeated: tiers, fastest first.")
-@click.option("--cache-policy", help="What the response cache stores: all, deterministic or off.  [default: all]")
-@click.option("--max-concurrency", type=int, help="Sequences that generate at the same time.  [default: 2]")
-@click.option("--max-queue", type=int, help="Requests that may wait for a place.  [default: 64]")
-@click.option("--record", metavar="FILE", help="Write every answer to FILE too.")
-@click.option("--replay", metavar="FILE", help="Answer from FILE alone, made by --record: no model is loaded.")
-@click.option("--debug", "debug_level", type=int, help="1 logs requests; 2 also writes traces with content.")
-@click.option("--log-format", help="text or json.  [default: text]")
 @click.option("--distributed", is_flag=True, help="One model over several processes; started by mlx.launch.")
-@click.option("--parallel", help="How --distributed divides the model: tensor or pipeline.  [default: what it can]")
-@click.option("--executor", help="mlx, or scripted: no model, repeats the last user message.  [default: mlx]")
-def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
-    """Serve MODEL: a folder, a hub id, or 'demo'. Without one, the configured model, else the embedded demo model.
+def command(flags: dict[str, object], model: str | None, config: str | None, distributed: bool) -> None:
+    """Serve MODEL: a folder, a hub id or 'demo'. Without MODEL, serve the configured model, else the embedded demo
+    model.
 
-    Stops on Ctrl-C or SIGTERM, letting running answers end.
+    Stops on Ctrl-C or SIGTERM after running answers have ended.
     """
+    run(read_configuration(flags | {"model": model, "config": config}), distributed=distributed)
+
+
+def run(found: Configuration, *, distributed: bool = False) -> None:
+    """Returns after the server has stopped."""
     import asyncio
 
     from service.cli.distributed import end_now, follow_rank_0, meet_others, own_rank
@@ -48,7 +44,6 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
     from service.logs import configure
     from service.server.server import allow_many_files, serve
 
-    found = read_configuration(flags | {"cache": cache or None})
     settings = found.settings
     if found.origins["base_url"].kind == "environment" and not server_address(settings).local:
         here = f"{settings.host}:{settings.port}"
@@ -72,8 +67,8 @@ def command(cache: tuple[str, ...], distributed: bool, **flags: object) -> None:
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
-    """The service, and what it serves in words. Fetches the model if need be: outside of the event loop, where Ctrl-C
-    still works."""
+    """The service and a description of what it serves. Fetches a missing model here, outside of the event loop, where
+    Ctrl-C works."""
     from service.app import create_app
     from service.recording.archive import ArchiveError
 
@@ -94,7 +89,7 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Before anything slow, so that a port in use is said at once."""
+    """Called before anything slow, so that a used port is reported at once."""
     from service.server.server import AddressInUse, CannotListen, bind
 
     try:
@@ -106,7 +101,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _who_is_there(settings: Settings) -> str:
-    """What to add of a server of ours at the address."""
+    """A sentence about our own server at the address; empty if there is none."""
     from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 
     address = parse_base_url(base_url(settings.host, settings.port))

@@ -1,12 +1,4 @@
-"""A server that the launcher starts in the background, shared by all launchers of one address.
-
-Locks on files below `run/` keep order between processes, and end with the process that holds them:
-
-- `PORT.order` is held while somebody looks, starts or stops, so that two launchers never start two servers;
-- `PORT.server` is held by the server itself, through an inherited descriptor, and holds its process id: while the
-  lock is taken, the id is the server's and nobody else's;
-- `PORT.users` is held, shared, by every launcher whose Claude Code runs on the server. The last to leave stops it.
-"""
+"""One thread only."""
 
 import fcntl
 import os
@@ -37,11 +29,12 @@ class BackgroundServer:
         self._use: int | None = None
 
     def order(self, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """While held, no other launcher starts or stops the server. Waits for its turn, and calls `on_wait` then."""
+        """No other launcher starts or stops the server in this block. `on_wait` is called if another one does so
+        now."""
         return locked(self._lock_file("order"), on_wait)
 
     def start(self) -> None:
-        """Starts it in a session of its own: the terminal's signals are for Claude Code. Call it within `order`."""
+        """In a session of its own, because the terminal's signals are for the agent. Call it within `order`."""
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
         lock = self._open("server")
@@ -64,16 +57,16 @@ class BackgroundServer:
             os.close(log)
 
     def exit_code(self) -> int | None:
-        """Of the server started here; None while it runs, or when it was not started here."""
+        """None while the server runs, or if it was not started here."""
         return None if self._child is None else self._child.poll()
 
     def join(self) -> None:
-        """Counts this launcher among the users. Call it within `order`."""
+        """Adds this launcher to the users. Call it within `order`."""
         self._use = self._open("users")
         fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def leave(self) -> None:
-        """Stops the server if a launcher started it and nobody else uses it."""
+        """Stops the server if a launcher started it and no other launcher uses it."""
         with self.order():
             use, self._use = self._use, None
             if use is None:
@@ -87,7 +80,8 @@ class BackgroundServer:
             self.stop()
 
     def stop(self) -> None:
-        """SIGTERM, time for running answers to end, then SIGKILL. Nothing when no launcher has started it."""
+        """Sends SIGTERM, waits for running answers, then sends SIGKILL. Does nothing if no launcher started the
+        server."""
         pid = self._pid()
         if pid is not None:
             with suppress(ProcessLookupError):
@@ -99,7 +93,7 @@ class BackgroundServer:
             self._child.wait()
 
     def log_tail(self, lines: int) -> list[str]:
-        """The last lines of the server's log that say something."""
+        """The last `lines` of the log that are not blank."""
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""Brings the server of one address to be healthy: finds it, or starts it, and waits while its model loads."""
+"""Finds or starts the server of one address, and waits until it is healthy."""
 
 import contextlib
 import time
@@ -20,8 +20,7 @@ OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG
 
 
 class Startup:
-    """One launcher's way to a healthy server. `console` is told what goes on. Every failure ends the command, with one
-    line that says the next step."""
+    """Shows its progress on `console`. Every failure ends the command with one line that names the next step."""
 
     def __init__(self, settings: Settings, address: Address, client: ServerClient, console: Console) -> None:
         self._settings = settings
@@ -30,7 +29,7 @@ class Startup:
         self._console = console
 
     def use_remote(self) -> Health:
-        """A server on another machine, which is waited for while it loads."""
+        """Waits for a server on another machine."""
         health = self.find()
         if health is None or health is SILENT:
             raise Failure(
@@ -42,8 +41,7 @@ class Startup:
 
     @contextlib.contextmanager
     def use_local(self, server: BackgroundServer) -> Iterator[Health]:
-        """The server that runs, or one that is started now. On leaving, what a launcher started and nobody uses any
-        more is stopped."""
+        """Uses the running server or starts one. On leaving, stops a server that a launcher started and nobody uses."""
         with server.order(self._say_waiting):
             health = self._ensure(server)
             server.join()
@@ -68,7 +66,7 @@ class Startup:
             raise
 
     def find(self) -> Health | None:
-        """None when nothing listens; SILENT when something does, and has not answered yet."""
+        """None if nothing listens; SILENT if something listens and has not answered yet."""
         try:
             return self._client.health()
         except NotThere:
@@ -85,7 +83,8 @@ class Startup:
             ) from None
 
     def _wait(self, started: BackgroundServer | None, found: Health | None) -> Health:
-        """Until it is healthy. `started` is the server when it was started here, `found` what was there before."""
+        """Waits until the server is healthy. `started` is the server that was started here, `found` the health of
+        another."""
         deadline = time.monotonic() + self._settings.startup_timeout_seconds
         with self._progress(self._awaited(started, found)) as show:
             while time.monotonic() < deadline:
@@ -104,7 +103,7 @@ class Startup:
 
     @contextlib.contextmanager
     def _progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """A line, and on a terminal a spinner with the present phase under it."""
+        """Prints a line. In a terminal, also a spinner with the current phase."""
         self._console.print(text, markup=False, highlight=False)
         if not self._console.is_terminal:
             yield lambda phase: None
@@ -149,7 +148,7 @@ class Startup:
 
 
 def phase(health: Health | None, server: BackgroundServer | None) -> str:
-    """What the server says of itself, or else its log's last line."""
+    """The server's own description of its state, else the last line of its log."""
     if health is not None and health.model:
         return health.detail or f"{health.status} {health.model}"
     lines = server.log_tail(1) if server else []

@@ -1,4 +1,4 @@
-"""`anyclaude stats`: what the server did lately, once or again and again."""
+"""`anyclaude stats`: the statistics of the running server, once or repeatedly."""
 
 import time
 from typing import TYPE_CHECKING
@@ -7,8 +7,9 @@ import click
 import msgspec
 
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import config_option, no_server, read_configuration, url_option
+from service.cli.configuration import no_server, read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.options import config_option, url_option
 from service.config import server_address
 from service.telemetry.stats import Stats
 
@@ -26,8 +27,7 @@ OTHER_LINES = 15
 @url_option
 @config_option
 def command(watch: bool, interval: float, as_json: bool, url: str | None, config: str | None) -> None:
-    """Show the state, the load, the response cache and the last requests of the running server: what its page
-    /dashboard shows."""
+    """Show state, load, response cache and last requests of the running server, as its page /dashboard does."""
     from rich.console import Console
 
     settings = read_configuration({"base_url": url, "config": config}).settings
@@ -65,7 +65,7 @@ def _watch(console: "Console", client: ServerClient, root: str, interval: float)
 
 
 def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":
-    """As many requests as fit. A server that restarts is watched on."""
+    """Shows as many requests as fit. Goes on when the server restarts."""
     from service.cli.stats_view import view
 
     try:

@@ -1,4 +1,4 @@
-"""The statistics as they stand in a terminal."""
+"""The statistics as a screen of text."""
 
 import time
 
@@ -27,18 +27,18 @@ TROUBLES = {
     "unknown": ("call of an unknown tool", "calls of unknown tools"),
     "mismatched": ("tool call against its schema", "tool calls against their schema"),
 }
-"""By the fields of `CallTally`."""
+"""Keys are fields of `CallTally`."""
 BARS = " ▁▂▃▄▅▆▇█"
 SPEED_SECONDS = 60
 NAME_WIDTH = 14
 COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
-"""Of the last requests, with the screen's width from which on each is shown."""
+"""Columns of the last requests, and the screen width from which each is shown."""
 FIGURES = ("Total", "First", "Prompt", "Answer")
 DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
 
 
 def view(stats: Stats, root: str, *, recent: int, width: int) -> RenderableType:
-    """One screen of `width` columns, the same every time but for the numbers, with up to `recent` requests."""
+    """One screen of `width` columns with up to `recent` requests. The layout does not depend on the numbers."""
     rows = Table.grid(padding=(0, 2))
     rows.add_column(no_wrap=True, style="bright_black", width=NAME_WIDTH)
     rows.add_column()
@@ -73,7 +73,6 @@ def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
 
 
 def _generating(engine: EngineNumbers) -> str:
-    """What went wrong is told only where it did."""
     parts = [f"{engine.running} running of {engine.max_concurrency}", f"{engine.waiting} waiting of {engine.max_queue}"]
     troubles = [(engine.engine_restarts, RESTARTS)]
     troubles += [(getattr(engine.tool_calls, field), names) for field, names in TROUBLES.items()]
@@ -86,7 +85,7 @@ def _latency(latency: Latency) -> str:
 
 
 def _speed(stats: Stats) -> float:
-    """Of the slots that are full."""
+    """Tokens per second, over the slots that are complete."""
     timeline = stats.timeline
     slots = round(SPEED_SECONDS / timeline.slot_seconds)
     return sum(timeline.generated_tokens[-1 - slots : -1]) / SPEED_SECONDS
@@ -103,7 +102,7 @@ def _memory(stats: Stats) -> str:
 
 
 def _bars(stats: Stats, width: int) -> Text:
-    """One for each slot of the timeline, or for the newest that fit."""
+    """One bar for each slot of the timeline, or for the newest that fit."""
     totals = [sum(slot) for slot in zip(*stats.timeline.outcomes.values(), strict=True)][-max(1, width - 1) :]
     top = max([*totals, len(BARS) - 1])
     bars = "".join(BARS[-(-total * (len(BARS) - 1) // top)] for total in totals)
@@ -118,7 +117,7 @@ def _sums(stats: Stats) -> Text:
 
 
 def _recent(requests: list[RecentRequest], width: int) -> Table:
-    """Times and figures are never cut: where the screen is narrow, columns are left out, and an outcome is cut."""
+    """A narrow screen shows fewer columns. Only the outcome may be cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     columns = [name for name, needed_width in COLUMNS.items() if width >= needed_width]
     for name in columns:
@@ -142,7 +141,6 @@ def _cells(request: RecentRequest) -> dict[str, Text]:
 
 
 def _outcome(request: RecentRequest) -> Text:
-    """It is cut and not wrapped: the one cell that gives way."""
     outcome = request.outcome or ""
     text, style = "joined" if outcome == "collapsed" else outcome, STYLES.get(outcome, "")
     if request.error in ("client_gone", "cancelled"):

@@ -1,4 +1,4 @@
-"""The response cache's stores, as commands use them beside the server: opened, asked, closed."""
+"""Opens the stores of the response cache from a command."""
 
 import asyncio
 import logging
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def ask_stores(
     urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]", seconds: float | None = None
 ) -> T:
-    """What `ask` finds. Raises CacheUnavailable, TimeoutError after `seconds`, and what `ask` raises. What a store
-    would log of it besides is left out."""
+    """The result of `ask`. Raises CacheUnavailable, TimeoutError after `seconds`, and what `ask` raises. The stores log
+    nothing."""
     from cache_backends import open_backend
 
     logging.getLogger("cache_backends").addHandler(logging.NullHandler())

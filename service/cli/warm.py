@@ -1,4 +1,4 @@
-"""`anyclaude warm`: has the running server read prompts into its prefix cache, before somebody waits for them."""
+"""`anyclaude warm`: the running server reads prompts into its prefix cache before somebody waits for them."""
 
 import sys
 import time
@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import config_option, no_server, read_configuration, url_option
+from service.cli.configuration import no_server, read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.options import config_option, url_option
 from service.config import server_address
 from service.request_files import NoRequest, RequestFile, read_request_file
 
@@ -20,7 +21,7 @@ class _PromptDetails(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    """Of either API's answer."""
+    """The usage of either API's answer."""
 
     prompt_tokens: int = 0
     prompt_tokens_details: _PromptDetails = _PromptDetails()
@@ -53,10 +54,10 @@ class _Answer(msgspec.Struct, frozen=True):
 def command(
     files: tuple[Path, ...], anthropic: bool | None, timeout: float, url: str | None, config: str | None
 ) -> None:
-    """Have the running server read the prompt of each FILE, and generate nothing: requests that begin alike are then
+    """Have the running server read the prompt of each FILE and generate nothing. Requests that begin alike are then
     answered sooner.
 
-    A FILE is the JSON body of a request, of OpenAI's or Anthropic's API, or a file of ~/.anyclaude/traces. The setting
+    A FILE is a JSON body of a request of OpenAI's or Anthropic's API, or a file of ~/.anyclaude/traces. The setting
     'warm' in .anyclauderc.json does the same at every start.
     """
     settings = read_configuration({"base_url": url, "config": config}).settings
@@ -102,6 +103,6 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, tim
 
 
 def _without_answer(body: dict[str, Any]) -> dict[str, Any]:
-    """The same prompt, and nothing to be said to it."""
+    """The same prompt with a limit of 0 tokens."""
     shaping = {name: value for name, value in body.items() if name not in ("max_completion_tokens", "stream_options")}
     return {**shaping, "max_tokens": 0, "stream": False} | ({"n": 1} if "n" in body else {})

@@ -3,7 +3,7 @@
 The working folder's file overrides the home folder's, key by key, if it is trusted. `--config FILE` replaces both.
 
 - `keys`: the keys of the file, derived from `Settings`; `values`: reading and showing one value
-- `layers`: a file, the environment and the options as values with their origin; `errors`: `ConfigError`
+- `layers`: a file, the environment and the options as values with their origin, and `ConfigError`
 - `trust`: the working folder's file, rules and approvals; `address`: where the server is
 - `schema`, `reference`: the JSON Schema and the table of the docs; `redaction`: values without secrets
 """
@@ -14,9 +14,17 @@ from pathlib import Path
 import msgspec
 
 from service.config.address import Address, base_url, is_loopback, parse_base_url
-from service.config.errors import ConfigError
 from service.config.keys import SETTING_KEYS
-from service.config.layers import Given, Layer, Origin, environment_layer, file_layer, flag_layer, read_file
+from service.config.layers import (
+    ConfigError,
+    Given,
+    Layer,
+    Origin,
+    environment_layer,
+    file_layer,
+    flag_layer,
+    read_file,
+)
 from service.config.trust import Approvals, Ask, Unapproved, decline, values_to_approve
 from service.settings import SamplingDefaults, Settings
 
@@ -39,7 +47,7 @@ __all__ = [
 FILE_NAME = ".anyclauderc.json"
 DEFAULT_KEY = "vllm-mlx"
 Origins = dict[str, Origin]
-"""By the dotted field of `Settings`: `port`, `sampling.top_p`."""
+"""Keys are fields of `Settings`: `port`, `sampling.top_p`."""
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +109,7 @@ def _is_approved(unapproved: Unapproved, approvals: Approvals, ask: Ask) -> bool
 
 
 def _usual_files(cwd: Path, home: Path) -> tuple[Path | None, Path | None]:
-    """The home folder's file and the working folder's, if they exist and are not the same."""
+    """The trusted and the untrusted file, if they exist."""
     trusted, untrusted = home / FILE_NAME, cwd / FILE_NAME
     if not trusted.exists():
         return None, None if _is_same(cwd, home) or not untrusted.exists() else untrusted

@@ -1,4 +1,4 @@
-"""Where the server is: the address that it binds, and the one that clients use."""
+"""The address that a server binds and the one that clients use."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -15,12 +15,12 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def local(self) -> bool:
-        """Whether it is plain HTTP on this machine: only then may the launcher start a server for it."""
+        """True for plain HTTP on this machine: the launcher starts servers only there."""
         return self.root.startswith("http://") and is_loopback(self.host)
 
 
 def parse_base_url(url: str) -> Address:
-    """Raises ValueError that says what was expected."""
+    """Raises ValueError with the expected form."""
     expected = f'expected a URL like "http://localhost:8081/v1", found "{url}"'
     try:
         parts = urlsplit(url)
@@ -38,14 +38,14 @@ def parse_base_url(url: str) -> Address:
 
 
 def base_url(host: str, port: int) -> str:
-    """The URL of a server that binds `host`; one that binds everything is reached on loopback."""
+    """A server that binds every address is reached on loopback."""
     host = host.strip("[]")
     name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{name}]:{port}/v1" if ":" in name else f"http://{name}:{port}/v1"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether binding to `host` can be reached from this machine only. IPv6 addresses may stand in brackets."""
+    """True if only this machine reaches `host`. IPv6 addresses may stand in brackets."""
     if host.lower() == "localhost":
         return True
     try:

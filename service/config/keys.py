@@ -118,7 +118,7 @@ KEY_TREE = _tree(FILE_KEYS + SETTING_KEYS)
 
 
 def did_you_mean(name: str, known: Iterator[str] | list[str]) -> str:
-    """A closing hint for an unknown name: the nearest known ones, or all of a few."""
+    """A hint for an unknown name: the nearest known one, else all known ones."""
     known = sorted(known)
     plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in known}
     near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.6)

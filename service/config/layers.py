@@ -9,7 +9,6 @@ from typing import Any, Literal
 import msgspec
 
 from cache_backends import InvalidBackendUrl, open_backend
-from service.config.errors import ConfigError
 from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
 from service.config.values import BadValue, read_value, show
 
@@ -21,8 +20,18 @@ ENVIRONMENT = {
     "ANYCLAUDE_HOME": "home",
 }
 PATHS = ("model", "draft_model", "home", "record", "replay", "warm")
-_FLAGS = {"model": "MODEL", "debug_level": "--debug", "base_url": "--url"}
+_OTHER_OPTIONS = {"model": "MODEL", "base_url": "--url"}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class ConfigError(Exception):
+    """The message is for the user. `where` is the file, the variable or the option; `key` may be empty."""
+
+    def __init__(self, where: str, key: str, problem: str) -> None:
+        super().__init__(": ".join(part for part in (where, key, problem) if part))
+        self.where = where
+        self.key = key
+        self.problem = problem
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -42,7 +51,7 @@ class Given(msgspec.Struct, frozen=True):
 
 
 Layer = dict[str, Given]
-"""By the dotted field of `Settings`."""
+"""Keys are fields of `Settings`."""
 
 
 def read_file(path: Path) -> bytes:
@@ -88,7 +97,7 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
     """The values of options, by field of `Settings`; None is an option that was not given. Raises ConfigError."""
     keys = {key.field: key for key in SETTING_KEYS}
     return {
-        field: _read(keys[field], value, Origin("flag", _flag_name(field)))
+        field: _read(keys[field], value, Origin("flag", keys[field].option or _OTHER_OPTIONS[field]))
         for field, value in flags.items()
         if value is not None
     }
@@ -137,7 +146,3 @@ def _from_folder(value: Any, folder: Path) -> Any:
     if isinstance(value, tuple):
         return tuple(_from_folder(item, folder) for item in value)
     return value
-
-
-def _flag_name(field: str) -> str:
-    return _FLAGS.get(field, "--" + field.replace("_", "-"))

@@ -14,12 +14,12 @@ HIDDEN = "(set, not shown)"
 
 
 def shown_key(api_key: str) -> str:
-    """The default is public, so it is shown."""
+    """The default key is public, so it is shown."""
     return api_key if api_key == DEFAULT_KEY else HIDDEN
 
 
 def shown_url(url: str) -> str:
-    """Without its password."""
+    """The URL without its password."""
     try:
         password = urlsplit(url).password
     except ValueError:

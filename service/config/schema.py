@@ -1,7 +1,5 @@
-"""The JSON Schema of `.anyclauderc.json`, for editors, made of the same keys that the reader checks.
-
-`python -m service.config.schema` prints it; `anyclauderc.schema.json` is what it printed.
-"""
+"""The JSON Schema of `.anyclauderc.json`, for editors. `python -m service.config.schema` prints the file
+`anyclauderc.schema.json`."""
 
 import json
 import sys

@@ -1,7 +1,7 @@
-"""Which values of the working folder's `.anyclauderc.json` are in force.
+"""Decides which values of the working folder's `.anyclauderc.json` are in force.
 
-The file may have come with a cloned repository. Each setting carries a rule (`service.settings.Harmless`); a value that
-its rule does not cover takes effect once the user has approved that file with exactly that content.
+The file may have come with a cloned repository. Each setting has a rule (`service.settings.Harmless`). A value that the
+rule does not cover takes effect after the user has approved that file with exactly that content.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Ask = Callable[[Unapproved], bool]
-"""Asks the user, who answers True to approve."""
+"""Returns True if the user approves."""
 
 
 def decline(_: Unapproved) -> bool:
@@ -109,7 +109,7 @@ def _is_loopback_url(url: str) -> bool:
 
 
 def _is_on_this_machine(model: str, home: Path) -> bool:
-    """Also a path at which nothing is: only a hub id makes anyclaude fetch something."""
+    """True for a missing path too: only a hub id makes anyclaude fetch something."""
     if model == DEMO or not HUB_NAME.fullmatch(model):
         return True
     return Path(model).exists() or (home / "models" / model / "config.json").is_file()

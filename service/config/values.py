@@ -1,4 +1,4 @@
-"""One value as people write it: what was expected of it, and what it means."""
+"""Reads and shows one value."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from msgspec import inspect
 from cache_backends.sizes import read_size
 
 SIZE_PATTERN = r"^\s*[0-9]{1,15}(\.[0-9]{1,6})? ?([KkMmGgTt][Ii]?[Bb]|[Bb])?\s*$"
-"""What `read_size` takes, for editors."""
+"""The sizes that `read_size` takes, for editors."""
 A_SIZE = 'a size in bytes or like "2GiB"'
 
 
@@ -23,7 +23,7 @@ class BadValue(ValueError):
 
 
 def show(value: object) -> str:
-    """A value as it would stand in JSON, cut to a line's share."""
+    """`value` as JSON, cut to 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=True)
     except (TypeError, ValueError):
@@ -32,7 +32,7 @@ def show(value: object) -> str:
 
 
 def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
-    """`value` as a `kind`, a type with msgspec's bounds. Raises BadValue."""
+    """Converts `value` to `kind`, a type with msgspec's bounds. Raises BadValue."""
     if is_size and isinstance(value, str):
         try:
             value = read_size(value)
@@ -64,7 +64,7 @@ def show_size(size: int) -> str:
 
 
 def describe(kind: Any) -> str:
-    """What a type accepts, in words."""
+    """The values that a type accepts, in words."""
     return _describe(inspect.type_info(kind))
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from service.models.demo import ensure_demo
+from service.models.demo import DEMO_MODEL, ensure_demo
 from service.models.errors import ModelNotThere
 from service.models.folder import require_mlx_model
 from service.models.names import DEMO, HUB_NAME
@@ -27,3 +27,25 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
         folder = ensure_hub_model(name, home, progress)
     require_mlx_model(folder)
     return Path(os.path.abspath(folder))  # symbolic links stay: the operator's name for it is the model's id
+
+
+def find_local_model(name: str | None, home: Path) -> Path | None:
+    """The folder of the configured model `name`, not checked; None if the model would have to be fetched."""
+    name = name or DEMO
+    if name == DEMO:
+        return _existing(home / "models" / DEMO_MODEL.name)
+    folder = Path(name).expanduser()
+    if folder.exists() or not HUB_NAME.fullmatch(name):
+        return folder
+    return _existing(home / "models" / name) or _in_hub_cache(name)
+
+
+def _existing(folder: Path) -> Path | None:
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.config.keys import SETTING_KEYS
 from tests.cli.terminal import Terminal, until
 
 
@@ -183,3 +184,20 @@ def test_what_is_wrong_is_said_without_a_traceback(
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_setting_has_an_option_or_is_none_of_serves(terminal: Terminal) -> None:
+    shown = terminal.run("serve", "--help").stdout
+    missing = {key.field for key in SETTING_KEYS if key.option is None}
+    assert missing == {"model", "base_url", "api_key", "proxy_only", "startup_timeout_seconds"}
+    assert all(f"{key.option} " in shown for key in SETTING_KEYS if key.option)
+    assert "The port to listen on; 0 takes a free one. [default: 8081]" in " ".join(shown.split())
+
+
+def test_options_of_every_kind_are_in_force(terminal: Terminal) -> None:
+    options = ["--top-p", "0.5", "--prefix-disk", "2GiB", "--no-dequantize-on-cpu", "--cache", "memory://"]
+    with terminal.start("serve", *options, "--max-queue", "7"):
+        until(terminal.health, "the server")
+        found = json.loads(terminal.run("stats", "--json").stdout)["settings"]
+    keys = ("sampling.topP", "prefixCache.disk", "dequantizeOnCpu", "cache", "maxQueue")
+    assert [found[f"backends.vllm-mlx.{key}"] for key in keys] == [0.5, "2GiB", False, ["memory://"], 7]

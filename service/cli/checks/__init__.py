@@ -1,1 +1,29 @@
-"""What `anyclaude doctor` looks at."""
+"""The checks of `anyclaude doctor`.
+
+`machine` checks what is installed, `setup` what is configured. Each check returns a `Result`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """`advice` is the next step for the user."""
+
+    name: str
+    status: Literal["ok", "warning", "failed"]
+    found: str
+    advice: str = ""
+
+
+def ok(name: str, found: str) -> Result:
+    return Result(name=name, status="ok", found=found)
+
+
+def warning(name: str, found: str, advice: str) -> Result:
+    return Result(name=name, status="warning", found=found, advice=advice)
+
+
+def failed(name: str, found: str, advice: str) -> Result:
+    return Result(name=name, status="failed", found=found, advice=advice)

@@ -1,4 +1,4 @@
-"""Checks of the machine: what is installed, whatever is configured."""
+"""Checks of the machine: Python, MLX, BLAS and Claude Code."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from service.cli.checks.result import Result, failed, ok, warning
+from service.cli.checks import Result, failed, ok, warning
 from service.cli.claude_code import INSTALL, find_claude
 from service.own_python import own_environment, own_python
 
@@ -42,7 +42,7 @@ def mlx() -> Result:
 
 
 def blas() -> Result:
-    """Only what MLX on Linux uses; on macOS there is nothing to do."""
+    """MLX on Linux multiplies matrices with BLAS; macOS has its own."""
     if sys.platform != "linux":
         return ok("BLAS", "Accelerate, part of macOS")
     from service.models.blas import load_openblas
@@ -70,7 +70,7 @@ def claude_code() -> Result:
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """The exit code, and what was said on both streams."""
+    """The exit code, and the output of both streams."""
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
             command,
@@ -91,6 +91,6 @@ def _run(command: list[str]) -> tuple[int, str]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """The numbers at the front of `2.1.197 (Claude Code)`; nothing for another text, which counts as old."""
+    """`2.1.197 (Claude Code)` gives (2, 1, 197). Another text gives an empty tuple, which is older than any version."""
     numbers = text.split()[0].split(".") if text.split() else []
     return tuple(int(number) for number in numbers if number.isdigit())

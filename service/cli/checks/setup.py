@@ -1,20 +1,20 @@
-"""Checks of what is configured: the model, the stores, the port, the disk."""
+"""Checks of the configuration: model, stores, port, disk."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
 from cache_backends import CacheUnavailable
-from service.cli.checks.result import Result, failed, ok, warning
+from service.cli.checks import Result, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import left_out
-from service.cli.local_model import find_local_model
 from service.cli.stores import ask_stores
 from service.config import Configuration, server_address
 from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.models.errors import ModelError
 from service.models.folder import require_mlx_model
+from service.models.location import find_local_model
 from service.settings import Settings
 
 NEEDED_FREE_BYTES = 1024**3
@@ -41,7 +41,6 @@ def model(settings: Settings) -> Result:
 
 
 def draft_model(settings: Settings) -> Result:
-    """Of the model that guesses ahead, where one is configured."""
     return _model("Draft model", settings.draft_model, settings.home, "Correct draftModel in .anyclauderc.json.")
 
 
