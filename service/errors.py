@@ -140,6 +140,9 @@ class ShuttingDown(ServiceError):
     status = 503
     code = "shutting_down"
 
+    def __init__(self, message: str = "The server is shutting down.") -> None:
+        super().__init__(message)
+
 
 class GenerationTimeout(ServiceError):
     status = 504

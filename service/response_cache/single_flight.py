@@ -148,7 +148,7 @@ class Flight:
             if not self.over:
                 raise EngineFailed("The generation stopped before its end.")
         except asyncio.CancelledError:
-            self._end(error=ShuttingDown("The server is shutting down."))
+            self._end(error=ShuttingDown())
         except Exception as exc:
             if self.over:
                 log.exception("a generation did not close")
@@ -260,7 +260,7 @@ class Flights:
         """Aborts all of them. Waits no longer than that for sources that do not clean up: their store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
-            flight.abort(ShuttingDown("The server is shutting down."))
+            flight.abort(ShuttingDown())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for task in tasks:

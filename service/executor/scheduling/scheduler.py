@@ -318,7 +318,7 @@ def _limited(sequence: Sequence, max_tokens: int) -> Sequence:
 
 
 def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("The server is shutting down.")
+    return ShuttingDown()
 
 
 def _not_started(sequence: Sequence) -> EngineFailed:
