@@ -1,4 +1,4 @@
-"""Puts the service together: routes, lifespan, error handlers. No module-level state."""
+"""Puts the service together: routes, middleware, lifespan, error handlers."""
 
 import asyncio
 import logging
@@ -17,25 +17,25 @@ from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
-from service.endpoints.dashboard import DashboardEvents, DashboardPage
+from service.endpoints.dashboard import DashboardEvents, DashboardFiles
 from service.endpoints.generation import GenerationEndpoint
-from service.endpoints.health import HealthEndpoint
+from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.metrics import MetricsEndpoint
-from service.endpoints.models import ModelsEndpoint
+from service.endpoints.models import ModelEndpoint, ModelListEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
+from service.http.access_log import AccessLog
 from service.http.body import BodyReader
-from service.http.error_responses import handle_defect, handle_http_exception, handle_service_error
-from service.http.gate import Gate
-from service.http.other_requests import OtherRequests
+from service.http.gate import Gate, OpenRoute
+from service.http.responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
 from service.recording.recorder import FileRecorder
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
-from service.telemetry.activity import Activity
+from service.telemetry.activity import Activity, keep_sampling
 from service.telemetry.metrics.registry import Metrics
 from service.telemetry.request_log import log_request
 from service.warming import warm
@@ -73,13 +73,12 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
     caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
-    metrics, activity = Metrics(caching, caching.counters, caching.statistics), Activity()
+    metrics, activity = Metrics(generating, caching.statistics), Activity()
     context = ServiceContext(
         settings=settings,
         executor=caching,
         bodies=BodyReader(settings),
-        cache_counters=caching.counters,
-        cache_statistics=caching.statistics,
+        activity=activity,
         observers=(log_request, metrics.observe, activity.observe),
     )
 
@@ -88,16 +87,20 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     @asynccontextmanager
     async def lifespan(_: Service) -> AsyncIterator[None]:
         await caching.start()
-        warming = asyncio.create_task(warm(generating, settings))
+        tasks = [
+            asyncio.create_task(warm(generating, settings)),
+            asyncio.create_task(keep_sampling(activity, caching.status)),
+        ]
         try:
             yield
         finally:
-            warming.cancel()
+            for task in tasks:
+                task.cancel()
             await caching.aclose()
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
-    routes = [*_routes(context), *_looking_routes(context, metrics, activity)]
+    routes = [*_api_routes(context), *_monitoring_routes(context, metrics)]
     return Service(
         context,
         routes=routes,
@@ -112,35 +115,31 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
 
 
 def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:
-    """What only debugging needs is only there while debugging."""
-    middleware = [Middleware(Gate, settings=settings)]
-    if settings.debug_level >= 1:
-        middleware.append(Middleware(OtherRequests, routes=routes))
+    middleware = [Middleware(AccessLog, routes=routes), Middleware(Gate, settings=settings, routes=routes)]
     if traces is not None:
         middleware.append(Middleware(TraceRecorder, writer=traces))
     return middleware
 
 
-def _routes(context: ServiceContext) -> list[Route]:
-    health, models = HealthEndpoint(context), ModelsEndpoint(context)
+def _api_routes(context: ServiceContext) -> list[Route]:
     messages = AnthropicMessages()
     return [
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
         Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
-        Route("/v1/models", models.list, methods=["GET"]),
-        Route("/v1/models/{id:path}", models.get, methods=["GET"]),
-        Route("/health", health.health, methods=["GET"]),
-        Route("/", health.root, methods=["GET"]),
+        Route("/v1/models", ModelListEndpoint(context), methods=["GET"]),
+        Route("/v1/models/{id:path}", ModelEndpoint(context), methods=["GET"]),
+        OpenRoute("/health", HealthEndpoint(context), methods=["GET"]),
+        OpenRoute("/", RootEndpoint(), methods=["GET"]),
     ]
 
 
-def _looking_routes(context: ServiceContext, metrics: Metrics, activity: Activity) -> list[Route]:
-    stats, dashboard = StatsEndpoint(context, activity), DashboardPage()
+def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]:
+    stats, files = StatsEndpoint(context), DashboardFiles()
     return [
-        Route("/metrics", MetricsEndpoint(context.settings, metrics).get, methods=["GET"]),
-        Route("/stats", stats.get, methods=["GET"]),
-        Route("/dashboard", dashboard.page, methods=["GET"]),
+        Route("/metrics", MetricsEndpoint(metrics), methods=["GET"]),
+        Route("/stats", stats, methods=["GET"]),
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),
-        Route("/dashboard/{name}", dashboard.part, methods=["GET"]),
+        OpenRoute("/dashboard", files, methods=["GET"]),
+        OpenRoute("/dashboard/{name}", files, methods=["GET"]),
     ]

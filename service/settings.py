@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         setting("How long a generation continues after its client left, for the client's retry.", Harmless.ANY),
     ] = 0.0
     stall_seconds: Annotated[
-        PositiveSeconds, setting("Seconds without progress after which the engine counts as stalled.", Harmless.ANY)
+        PositiveSeconds, setting("Seconds without progress after which the engine counts as degraded.", Harmless.ANY)
     ] = 120.0
     keep_alive_interval_seconds: Annotated[
         PositiveSeconds, setting("The time between keep-alive frames of a waiting stream.", Harmless.ANY)
@@ -175,7 +175,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 600.0
 
     debug_level: Annotated[
-        DebugLevel, setting("1 logs a line for each request; 2 also writes traces with all content.", Harmless.ANY)
+        DebugLevel,
+        setting("1 logs more, with the requests of monitors; 2 also writes traces with all content.", Harmless.ANY),
     ] = 0
     log_format: Annotated[LogFormat, setting("Log lines for people, or as JSON.", Harmless.ANY)] = "text"
     trace_max_bytes: Annotated[Bytes, setting("Size of all traces; the oldest are removed.", Harmless.ANY)] = (

@@ -9,7 +9,7 @@ import msgspec
 
 from service.errors import ServiceError
 from service.executor.base import Executor, collect
-from service.http.access import caller_of
+from service.http.request_headers import caller_of
 from service.normalize import normalize
 from service.request_files import NoRequest, read_request_file
 from service.settings import Settings

@@ -10,13 +10,17 @@ from service.cli.figures import count, duration, size, span
 from service.telemetry.activity import KINDS, Kind, Latency, RecentRequest
 from service.telemetry.stats import EngineNumbers, Stats
 
-NAMES: dict[Kind, str] = {
-    "hit": "hits",
-    "collapsed": "joined in flight",
-    "miss": "misses",
-    "bypass": "bypassed",
-    "failed": "failed",
+Names = tuple[str, str]
+"""For one and for many."""
+NAMES: dict[Kind, Names] = {
+    "hit": ("hit", "hits"),
+    "collapsed": ("joined in flight", "joined in flight"),
+    "miss": ("miss", "misses"),
+    "bypass": ("bypassed", "bypassed"),
+    "failed": ("failed", "failed"),
 }
+REQUESTS = ("request", "requests")
+ANSWERS = ("answer", "answers")
 STYLES = {"hit": "blue", "collapsed": "cyan", "miss": "yellow", "bypass": "bright_black", "failed": "red"}
 STATE_STYLES = {"healthy": "green", "loading": "yellow", "degraded": "yellow", "unhealthy": "red"}
 RESTARTS = ("engine restart", "engine restarts")
@@ -29,7 +33,6 @@ TROUBLES = {
 }
 """Keys are fields of `CallTally`."""
 BARS = " ▁▂▃▄▅▆▇█"
-SPEED_SECONDS = 60
 NAME_WIDTH = 14
 COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
 """Columns of the last requests, and the screen width from which each is shown."""
@@ -60,35 +63,32 @@ def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
             "Response cache",
             Text.assemble(
                 (cache.hit_rate, "bold blue"),
-                f" hits: {count(cache.hits)} of {count(cache.total_requests)} requests, "
-                f"{count(cache.cached_items)} answers kept",
+                f" hits: {count(cache.hits)} of {counted(cache.total_requests, REQUESTS)}, "
+                f"{counted(cache.cached_items, ANSWERS)} kept",
             ),
         ),
         ("Latency", Text(f"hit {_latency(latency.hit)}, miss {_latency(latency.miss)}")),
-        ("Speed", Text(f"{_speed(stats):.1f} tokens/s generated, over the last minute")),
+        ("Speed", Text(f"{stats.speed.generated:.1f} tokens/s generated, {stats.speed.read:.0f} read")),
         ("Memory", Text(_memory(stats))),
         ("Requests", _bars(stats, width)),
         ("", _sums(stats)),
     ]
 
 
+def counted(number: int, names: Names) -> str:
+    return f"{count(number)} {names[number != 1]}"
+
+
 def _generating(engine: EngineNumbers) -> str:
     parts = [f"{engine.running} running of {engine.max_concurrency}", f"{engine.waiting} waiting of {engine.max_queue}"]
     troubles = [(engine.engine_restarts, RESTARTS)]
     troubles += [(getattr(engine.tool_calls, field), names) for field, names in TROUBLES.items()]
-    parts += [f"{count(number)} {names[number > 1]}" for number, names in troubles if number]
+    parts += [counted(number, names) for number, names in troubles if number]
     return ", ".join(parts)
 
 
 def _latency(latency: Latency) -> str:
     return f"{duration(latency.median_seconds)} (95%: {duration(latency.p95_seconds)})"
-
-
-def _speed(stats: Stats) -> float:
-    """Tokens per second, over the slots that are complete."""
-    timeline = stats.timeline
-    slots = round(SPEED_SECONDS / timeline.slot_seconds)
-    return sum(timeline.generated_tokens[-1 - slots : -1]) / SPEED_SECONDS
 
 
 def _memory(stats: Stats) -> str:
@@ -111,7 +111,7 @@ def _bars(stats: Stats, width: int) -> Text:
 
 def _sums(stats: Stats) -> Text:
     outcomes, slots = stats.timeline.outcomes, len(stats.timeline.generated_tokens)
-    parts = [Text(f"{count(sum(outcomes[k]))} {NAMES[k]}", style=STYLES[k]) for k in KINDS if any(outcomes[k])]
+    parts = [Text(counted(sum(outcomes[k]), NAMES[k]), style=STYLES[k]) for k in KINDS if any(outcomes[k])]
     sums = Text(", ").join(parts) if parts else Text("none")
     return sums + Text(f" in {span(slots * stats.timeline.slot_seconds)}")
 

@@ -1,4 +1,10 @@
-"""The dashboard's page, as files that are served as they are: no build step, nothing from another host."""
+"""The dashboard's page: files that are served as they are, without a build step or another host.
+
+- `page.html`, `style.css`: the page; light, dark, and narrow.
+- `app.js`: from one reading of `/stats` to the page's texts and charts.
+- `charts.js`, `format.js`: drawing, and numbers as text.
+- `connection.js`: reads the events, asks for the key, shows when the server is gone.
+"""
 
 from importlib.resources import files
 
@@ -12,7 +18,7 @@ ASSETS = {
     "format.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-"""The files by name, with their media types."""
+"""Media types by file name."""
 
 
 def read_asset(name: str) -> bytes:

@@ -1,11 +1,10 @@
-// Shows the server's statistics as they come. Everything is set as text: nothing that the server or a
-// client of it says is ever read as HTML.
+// Shows the server's statistics as they come. Everything is set as text: no word of the server or of a client is read
+// as HTML.
 
 import { Area, Histogram, StackedBars } from "./charts.js";
 import { follow } from "./connection.js";
 import { bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
 
-const SPEED_SECONDS = 60;
 const KINDS = {
   hit: "Hits",
   collapsed: "Joined in flight",
@@ -68,11 +67,12 @@ function showHeader(stats) {
   write("uptime", `up ${uptime(stats.uptime_seconds)}`);
 }
 
-function showTiles({ cache, engine, latency, memory, timeline }) {
+function showTiles({ cache, engine, latency, memory, speed }) {
   write("hit-rate", cache.total_requests ? cache.hit_rate : UNKNOWN);
   meter("hit-meter", cache.hits / Math.max(1, cache.total_requests));
   const kept = counted(cache.cached_items, "answer kept", "answers kept");
-  write("hit-counts", `${count(cache.hits)} of ${counted(cache.total_requests, "request", "requests")}, ${kept}`);
+  const total = counted(cache.total_requests, "request", "requests");
+  write("hit-counts", `${count(cache.hits)} of ${total} since the start, ${kept}`);
 
   write("hit-latency", duration(latency.hit.median_seconds));
   const faster = latency.miss.median_seconds / latency.hit.median_seconds;
@@ -86,10 +86,8 @@ function showTiles({ cache, engine, latency, memory, timeline }) {
   const queue = `${engine.waiting} waiting, of at most ${count(engine.max_queue)}`;
   write("waiting", [queue, ...troubles.map(([number, names]) => counted(number, ...names))].join("; "));
 
-  const slots = Math.round(SPEED_SECONDS / timeline.slot_seconds);
-  const generated = sum(timeline.generated_tokens.slice(-1 - slots, -1));
-  at("speed").replaceChildren(`${rate(generated / SPEED_SECONDS)} `, make("small", "", "tokens/s"));
-  write("speed-note", "generated, over the last minute");
+  at("speed").replaceChildren(`${rate(speed.generated)} `, make("small", "", "tokens/s"));
+  write("speed-note", `generated now, and ${rate(speed.read)} prompt tokens/s read`);
 
   write("memory", bytes(memory.engine_bytes ?? memory.process_bytes ?? memory.peak_bytes));
   const prefix = memory.prefix_cache_bytes === null ? "" : `, prefix cache ${bytes(memory.prefix_cache_bytes)}`;
@@ -105,14 +103,14 @@ function slotTime(stats, column) {
 function showOutcomes(stats) {
   const { outcomes, slot_seconds: slotSeconds } = stats.timeline;
   const used = Object.keys(KINDS).filter((kind) => kind === "hit" || kind === "miss" || sum(outcomes[kind]));
-  const said = (column) =>
+  const parts = (column) =>
     used.filter((kind) => outcomes[kind][column]).map((kind) => `${outcomes[kind][column]} ${KINDS[kind].toLowerCase()}`);
   const total = sum(used.map((kind) => sum(outcomes[kind])));
   charts.outcomes.update({
     series: Object.fromEntries(used.map((kind) => [kind, outcomes[kind]])),
     slotSeconds,
     summary: `${counted(total, "request", "requests")} in the last five minutes`,
-    describe: (column) => `${slotTime(stats, column)}: ${said(column).join(", ") || "no requests"}`,
+    describe: (column) => `${slotTime(stats, column)}: ${parts(column).join(", ") || "no requests"}`,
   });
   const items = used.map((kind) => make("li", kind, `${KINDS[kind]} ${count(sum(outcomes[kind]))}`));
   at("outcomes").querySelector(".legend").replaceChildren(...items);
@@ -173,7 +171,7 @@ function recentRow(request) {
   return row;
 }
 
-// What is only written anew when it changes: somebody may be selecting text in it.
+// These are written anew only when they change: somebody may be selecting text in them.
 const shown = { newest: null, settings: false };
 
 function showRecent(recent) {

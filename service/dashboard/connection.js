@@ -1,5 +1,5 @@
-// Reads the server's events for as long as the page is looked at, asks for the key where one is required, and says when
-// the server is gone. `fetch` rather than `EventSource`: only it can send the key as a header.
+// Reads the server's events while the page is visible, asks for the key if one is required, and shows when the server is
+// gone. It uses `fetch` and not `EventSource`, which cannot send the key as a header.
 
 const KEY = "anyclaude-key";
 const SENDABLE = /^[\x21-\x7e]*$/;
@@ -26,7 +26,7 @@ function storedKey() {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
-async function listen(signal, heard) {
+async function listen(signal, onStats) {
   const key = storedKey();
   if (!SENDABLE.test(key)) return "key";
   const response = await fetch("dashboard/events", {
@@ -40,18 +40,18 @@ async function listen(signal, heard) {
     at("main").hidden = false;
     at("main").classList.remove("stale");
     at("notice").hidden = true;
-    heard(stats);
+    onStats(stats);
   }
   throw new Error("The server has stopped.");
 }
 
-function sayState(text) {
+function showState(text) {
   at("status").textContent = text;
   at("status").className = "pill";
 }
 
 function lose(message) {
-  sayState("not connected");
+  showState("not connected");
   at("main").classList.add("stale");
   at("notice").textContent = message;
   at("notice").hidden = false;
@@ -70,7 +70,7 @@ async function askForKey() {
   sessionStorage.removeItem(KEY);
   at("main").hidden = true;
   at("notice").hidden = true;
-  sayState("key required");
+  showState("key required");
   at("key-error").textContent = wrong ? "That is not a key of this server." : "";
   at("key-form").hidden = false;
   at("key").focus();
@@ -82,7 +82,7 @@ async function askForKey() {
   at("key-form").hidden = true;
 }
 
-// One connection, until it breaks, falls silent, or the page is hidden. Returns "key" where another key is needed.
+// One connection, until it breaks, falls silent, or the page is hidden. Returns "key" if another key is needed.
 async function connect(show) {
   const aborting = new AbortController();
   const leave = () => document.hidden && aborting.abort();

@@ -1,4 +1,4 @@
-// Numbers as people read them. Every function returns text, and a dash for what is not known.
+// Numbers as people read them. Every function returns text: a dash if the value is not known.
 
 export const UNKNOWN = "–";
 

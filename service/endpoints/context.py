@@ -1,32 +1,31 @@
-"""What the endpoints share: one of these for each app, made by `create_app`."""
+"""What the endpoints of one app share; `create_app` makes it."""
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
 
 from service.http.body import BodyReader
 from service.response_cache.executor import CachingExecutor
-from service.response_cache.statistics import CacheCounters, CacheStatistics
 from service.settings import Settings
+from service.telemetry.activity import Activity
 from service.telemetry.request_log import Observer, RequestRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """`stopping` is set when the server shuts down: streams that would go on for ever end then."""
+    """`stopping` is set when the server shuts down, for streams that would go on for ever."""
 
     settings: Settings
     executor: CachingExecutor
     bodies: BodyReader
-    cache_counters: CacheCounters
-    cache_statistics: Callable[[], Awaitable[CacheStatistics]]
+    activity: Activity
     observers: tuple[Observer, ...] = ()
     stopping: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def observe(self, record: RequestRecord) -> None:
+        """Call it once for each request, at its end."""
         for observer in self.observers:
             observer(record)
 
     def is_alive(self) -> bool:
-        """Whether waiting makes sense: the engine loads or makes progress."""
-        return self.executor.status().state in ("loading", "ready")
+        """True while the engine loads or makes progress, so that waiting makes sense."""
+        return self.executor.status().state in ("loading", "healthy")

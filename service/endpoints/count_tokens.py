@@ -1,15 +1,13 @@
-"""`POST /v1/messages/count_tokens`: how long the prompt is, by the model's own template and tokenizer."""
+"""`POST /v1/messages/count_tokens`: the prompt's length, by the model's own template and tokenizer."""
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.endpoints.context import ServiceContext
-from service.http.access import identify_caller
 from service.http.body import check_content
-from service.http.client_watch import ClientGone
+from service.http.client_watch import ClientGone, ClientWatch
 from service.http.model_names import check_model
-from service.http.request_headers import read_headers
 
 
 class CountTokensEndpoint:
@@ -18,16 +16,13 @@ class CountTokensEndpoint:
         self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        executor = self._context.executor
-        headers = read_headers(scope)
-        identify_caller(headers, self._context.settings)
+        executor, headers = self._context.executor, scope["state"]["headers"]
         check_content(headers)
         try:
             body = await self._context.bodies.read(receive, headers)
+            asked = self._dialect.decode_count(body, executor.profile.sampling)
+            check_model(executor.profile, asked.model)
+            count = await ClientWatch(receive).run(executor.count_tokens(asked.request))
         except ClientGone:
             return
-        asked = self._dialect.decode_count(body, executor.profile.sampling)
-        check_model(executor.profile, asked.model)
-        count = await executor.count_tokens(asked.request)
-        response = Response(self._dialect.encode_count(count), media_type="application/json")
-        await response(scope, receive, send)
+        await Response(self._dialect.encode_count(count), media_type="application/json")(scope, receive, send)

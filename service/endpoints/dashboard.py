@@ -1,14 +1,13 @@
-"""`GET /dashboard`: the page, its parts, and the events that keep it up to date.
+"""`GET /dashboard`: the page, its files, and the events that keep it up to date.
 
-The page holds nothing of the server's, so everybody may load it; where keys are required, its events need one. It asks
-for the key and sends it as a header, which `EventSource` cannot: the page reads the events with `fetch`.
+The page holds no data of the server, so it is open to everybody. Its events need a key if keys are required: the page
+asks for it and reads the events with `fetch`, since `EventSource` cannot send a header.
 """
 
 import asyncio
 from contextlib import suppress
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,9 +16,7 @@ from service.dialects.sse import CONTENT_TYPE, frame
 from service.endpoints.context import ServiceContext
 from service.endpoints.stats import StatsEndpoint
 from service.errors import Overloaded, UnknownPath
-from service.http.access import identify_caller
 from service.http.client_watch import ClientGone, ClientWatch
-from service.http.request_headers import read_headers
 
 INTERVAL_SECONDS = 1.0
 MAX_LISTENERS = 16
@@ -37,29 +34,23 @@ HEADERS = {
 }
 
 
-class DashboardPage:
-    """The page and its parts, read once."""
+class DashboardFiles:
+    """The page, or the file of it that the path names. All of them are read once."""
 
     def __init__(self) -> None:
         self._files = {name: read_asset(name) for name in ASSETS}
 
-    async def page(self, request: Request) -> Response:
-        return self._respond(PAGE)
-
-    async def part(self, request: Request) -> Response:
-        name = request.path_params["name"]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path_params"].get("name", PAGE)
         if name not in ASSETS:
-            raise UnknownPath(f"There is no GET {request.url.path} here. See GET /dashboard.")
-        return self._respond(name)
-
-    def _respond(self, name: str) -> Response:
-        return Response(self._files[name], media_type=ASSETS[name], headers=HEADERS)
+            raise UnknownPath(f"There is no GET {scope['path']} here. See GET /dashboard.")
+        await Response(self._files[name], media_type=ASSETS[name], headers=HEADERS)(scope, receive, send)
 
 
 class DashboardEvents:
     """`GET /dashboard/events`: the statistics as server-sent events, `interval` seconds apart.
 
-    Each listener reads them for itself: it costs a fraction of a millisecond a second, and nothing when nobody looks.
+    Each listener reads them for itself, which costs a fraction of a millisecond, and nothing if nobody listens.
     """
 
     def __init__(
@@ -77,7 +68,6 @@ class DashboardEvents:
         self._max_listeners = max_listeners
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        identify_caller(read_headers(scope), self._context.settings)
         if self.listeners >= self._max_listeners:
             message = f"{self.listeners} dashboards listen already. Close one of them."
             raise Overloaded(message, retry_after=self._interval)

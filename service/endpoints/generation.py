@@ -1,4 +1,4 @@
-"""The generation endpoint: one class serves every dialect, streamed or not, and does not know of the response cache."""
+"""The generation endpoint: one class serves every dialect, streamed or not."""
 
 import asyncio
 import time
@@ -10,14 +10,13 @@ from service.dialects.base import ClientRequest, Dialect, Reply
 from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
-from service.http.access import identify_caller
+from service.generation import GenerationRequest
 from service.http.body import check_content
 from service.http.cache_headers import cache_status, read_cache_control
 from service.http.client_watch import ClientGone, ClientWatch
 from service.http.model_names import check_model
-from service.http.request_headers import read_headers
 from service.http.streaming import StreamWriter, replay_stream
-from service.response_cache.base import CachedAnswer
+from service.response_cache.base import CachedAnswer, CacheDirectives
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 
@@ -54,9 +53,7 @@ class GenerationEndpoint:
             self._context.observe(record)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
-        settings, executor = self._context.settings, self._context.executor
-        headers = read_headers(scope)
-        caller = identify_caller(headers, settings)
+        executor, headers, caller = self._context.executor, scope["state"]["headers"], scope["state"]["caller"]
         check_content(headers)
         directives = read_cache_control(headers)
         body = await self._context.bodies.read(receive, headers)
@@ -69,9 +66,7 @@ class GenerationEndpoint:
         record.stream = asked.stream
 
         watch = ClientWatch(receive)
-        answer = await watch.run(executor.submit(request, directives))
-        record.outcome = answer.outcome
-        record.status = 200
+        answer = await watch.run(self._submit(request, directives, record))
         try:
             if asked.stream:
                 await self._stream(answer, asked, watch, send, record)
@@ -79,6 +74,15 @@ class GenerationEndpoint:
                 await self._respond(answer, asked, watch, send, record)
         finally:
             await answer.aclose()
+
+    async def _submit(
+        self, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+    ) -> CachedAnswer:
+        answer = await self._context.executor.submit(request, directives)
+        # The response cache has just counted it. Nothing waits in between, so the two agree at any moment.
+        record.outcome, record.status = answer.outcome, 200
+        self._context.activity.accept(record)
+        return answer
 
     async def _respond(
         self, answer: CachedAnswer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord

@@ -1,32 +1,34 @@
 """`GET /health` and `HEAD /`: answered at once, also while the model loads or generates."""
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
-from service.endpoints.json_response import json_response
-
-HEALTH_OF_STATE = {"loading": "loading", "ready": "healthy", "stalled": "degraded", "failed": "unhealthy"}
+from service.http.responses import json_response
+from service.response_cache.statistics import CacheStatistics
 
 
 class HealthEndpoint:
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
-    async def health(self, request: Request) -> Response:
-        status = self._context.executor.status()
-        health = HEALTH_OF_STATE[status.state]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        executor = self._context.executor
+        status, numbers = executor.status(), await executor.statistics()
         body = {
-            "status": health,
-            "model": self._context.executor.profile.id,
-            "model_loaded": status.state in ("ready", "stalled"),
-            "cache": await self._context.cache_statistics(),
+            "status": status.state,
+            "model": executor.profile.id,
+            "model_loaded": status.state in ("healthy", "degraded"),
+            "cache": {name: getattr(numbers, name) for name in CacheStatistics.__struct_fields__},
             "running": status.running,
             "waiting": status.waiting,
             "detail": status.detail,
         }
-        return json_response(body, 503 if health == "unhealthy" else 200)
+        await json_response(body, 503 if status.state == "unhealthy" else 200)(scope, receive, send)
 
-    async def root(self, request: Request) -> Response:
-        """Claude Code asks `HEAD /` before anything else."""
-        return json_response({"name": "anyclaude", "health": "/health"})
+
+class RootEndpoint:
+    """Claude Code asks `HEAD /` before anything else."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        links = {"name": "anyclaude", "health": "/health", "dashboard": "/dashboard"}
+        await json_response(links)(scope, receive, send)

@@ -1,20 +1,16 @@
-"""`GET /metrics`, for Prometheus. Where keys are required it takes one too (`authorization` in a scrape's settings)."""
+"""`GET /metrics`, for Prometheus. If keys are required, the scrape's `authorization` setting holds one."""
 
-from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from service.http.access import identify_caller
-from service.http.request_headers import read_headers
-from service.settings import Settings
 from service.telemetry.metrics.registry import Metrics
 
 
 class MetricsEndpoint:
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings = settings
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    async def get(self, request: Request) -> Response:
-        identify_caller(read_headers(request.scope), self._settings)
-        exposition, content_type = await self._metrics.render(request.headers.get("accept", ""))
-        return Response(exposition, headers={"content-type": content_type})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accept = scope["state"]["headers"].get(b"accept", b"").decode("latin-1")
+        exposition, content_type = await self._metrics.render(accept)
+        await Response(exposition, headers={"content-type": content_type})(scope, receive, send)

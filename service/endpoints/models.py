@@ -2,32 +2,32 @@
 
 import datetime
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
-from service.endpoints.json_response import json_response
-from service.http.access import identify_caller
 from service.http.model_names import check_model
-from service.http.request_headers import read_headers
+from service.http.responses import json_response
 from service.profile import ModelProfile
 
 
-class ModelsEndpoint:
+class ModelListEndpoint:
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
-    async def list(self, request: Request) -> Response:
-        identify_caller(read_headers(request.scope), self._context.settings)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model = describe(self._context.executor.profile)
         page = {"object": "list", "data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
-        return json_response(page)
+        await json_response(page)(scope, receive, send)
 
-    async def get(self, request: Request) -> Response:
-        identify_caller(read_headers(request.scope), self._context.settings)
+
+class ModelEndpoint:
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         profile = self._context.executor.profile
-        check_model(profile, request.path_params["id"])
-        return json_response(describe(profile))
+        check_model(profile, scope["path_params"]["id"])
+        await json_response(describe(profile))(scope, receive, send)
 
 
 def describe(profile: ModelProfile) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`GET /stats`: everything that the dashboard and `anyclaude stats` show, read at this moment."""
+"""`GET /stats`: everything that the dashboard and `anyclaude stats` show, read at one moment."""
 
 import os
 import resource
@@ -8,46 +8,42 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.config.keys import SETTING_KEYS
 from service.config.redaction import shown_value
 from service.endpoints.context import ServiceContext
-from service.endpoints.health import HEALTH_OF_STATE
-from service.endpoints.json_response import json_response
 from service.executor.base import ExecutorStatus
-from service.http.access import identify_caller
-from service.http.request_headers import read_headers
+from service.http.responses import json_response
 from service.settings import Settings
-from service.telemetry.activity import BOUNDS, Activity
-from service.telemetry.stats import CacheNumbers, EngineNumbers, Latencies, Memory, ServedModel, Stats
+from service.telemetry.activity import BOUNDS
+from service.telemetry.stats import EngineNumbers, Latencies, Memory, ServedModel, Stats
 
 
 class StatsEndpoint:
-    def __init__(self, context: ServiceContext, activity: Activity) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         self._context = context
-        self._activity = activity
         self._started = time.monotonic()
         self._settings = shown_settings(context.settings)
 
-    async def get(self, request: Request) -> Response:
-        identify_caller(read_headers(request.scope), self._context.settings)
-        response = json_response(await self.read())
-        response.headers["cache-control"] = "no-store"
-        return response
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = json_response(await self.read(), headers={"cache-control": "no-store"})
+        await response(scope, receive, send)
 
     async def read(self) -> Stats:
-        executor, settings, activity = self._context.executor, self._context.settings, self._activity
+        executor, settings, activity = self._context.executor, self._context.settings, self._context.activity
+        cache = await executor.statistics()
+        # From here on nothing waits, so all numbers are of one moment.
         status, profile = executor.status(), executor.profile
+        activity.sample(status)
         return Stats(
             now=round(time.time(), 3),
             uptime_seconds=round(time.monotonic() - self._started, 1),
             version=version("anyclaude"),
-            status=HEALTH_OF_STATE[status.state],
+            status=status.state,
             detail=status.detail,
             model=ServedModel(id=profile.id, context_length=profile.context_length, fingerprint=profile.fingerprint),
-            cache=await self._cache_numbers(),
+            cache=cache,
             engine=EngineNumbers(
                 running=status.running,
                 waiting=status.waiting,
@@ -58,24 +54,11 @@ class StatsEndpoint:
                 drafts=status.drafts,
             ),
             memory=_memory(status),
+            speed=activity.speed(),
             timeline=activity.timeline(),
             latency=Latencies(bounds_seconds=BOUNDS, hit=activity.latency("hit"), miss=activity.latency("miss")),
             recent=activity.recent(),
             settings=self._settings,
-        )
-
-    async def _cache_numbers(self) -> CacheNumbers:
-        statistics, counters = await self._context.cache_statistics(), self._context.cache_counters
-        return CacheNumbers(
-            hits=statistics.hits,
-            misses=statistics.misses,
-            total_requests=statistics.total_requests,
-            hit_rate=statistics.hit_rate,
-            cached_items=statistics.cached_items,
-            collapsed=counters.collapsed,
-            bypassed=counters.bypassed,
-            stored=counters.stored,
-            store_failures=counters.store_failures,
         )
 
 
@@ -94,7 +77,7 @@ def _memory(status: ExecutorStatus) -> Memory:
 
 
 def _resident_bytes() -> int | None:
-    """Linux tells it in pages (proc_pid_statm(5)); elsewhere only the peak is known without more libraries."""
+    """Linux shows it in pages (proc_pid_statm(5)). Elsewhere only the peak is known without another library."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -10,14 +10,15 @@ from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
 from service.tallies import CallTally, DraftTally
 
-ModelState = Literal["loading", "ready", "stalled", "failed"]
+ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people.
 
     `memory_bytes` is everything that the model and its computations hold, `prefix_cache_bytes` the prefix cache's part
-    of it; None is not known. `engine_restarts` counts since the start, the tallies count since the model was loaded.
+    of it; None is not known. `engine_restarts`, `generated_tokens` and `read_tokens` (of prompts) count since the
+    start, the tallies since the model was loaded.
     """
 
     state: ModelState
@@ -27,6 +28,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     engine_restarts: int = 0
+    generated_tokens: int = 0
+    read_tokens: int = 0
     tool_calls: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
 

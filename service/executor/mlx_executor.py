@@ -87,6 +87,8 @@ class MlxExecutor:
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
             engine_restarts=pulse.restarts,
+            generated_tokens=pulse.generated_tokens,
+            read_tokens=pulse.read_tokens,
             tool_calls=copy(model.tally) if model else CallTally(),
             drafts=copy(model.drafts) if model else DraftTally(),
         )
@@ -154,7 +156,7 @@ class MlxExecutor:
         self._refuse_when_closing()
         if supervisor.model is None:
             raise NotReady(supervisor.detail)
-        if supervisor.state == "failed":  # it may go on yet
+        if supervisor.state == "unhealthy":  # it may go on yet
             raise NotReady(supervisor.detail, retry_after=RETRY_AFTER_SECONDS)
         return supervisor.model
 
@@ -180,7 +182,7 @@ class MlxExecutor:
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
-            raise ShuttingDown("The server is shutting down.")
+            raise ShuttingDown()
 
     def _begin(self, request: GenerationRequest, prompt: Prompt) -> RunningAnswer:
         loop = asyncio.get_running_loop()

@@ -61,12 +61,20 @@ class ScriptedExecutor:
         self.aborted = 0
         self.running = 0
         self.waiting = 0
-        self.state: ExecutorStatus = ExecutorStatus(state="ready")
+        self.generated_tokens = 0
+        self.read_tokens = 0
+        self.state: ExecutorStatus = ExecutorStatus(state="healthy")
         self._script = script
         self._places = asyncio.Semaphore(concurrency)
 
     def status(self) -> ExecutorStatus:
-        return msgspec.structs.replace(self.state, running=self.running, waiting=self.waiting)
+        return msgspec.structs.replace(
+            self.state,
+            running=self.running,
+            waiting=self.waiting,
+            generated_tokens=self.generated_tokens,
+            read_tokens=self.read_tokens,
+        )
 
     async def start(self) -> None:
         return None
@@ -90,8 +98,9 @@ class ScriptedExecutor:
         try:
             async with self._place():
                 tokens = 0
+                self.read_tokens += prompt_tokens
                 for choice in range(request.n):
-                    writer = _ChoiceWriter(choice, request)
+                    writer = _ChoiceWriter(choice, request, self._count_token)
                     async for event in _play(self._script(request), writer):
                         yield event
                     tokens += writer.tokens
@@ -105,6 +114,9 @@ class ScriptedExecutor:
             raise EngineFailed("The script failed.") from exc
         finally:
             self.aborted += not complete
+
+    def _count_token(self) -> None:
+        self.generated_tokens += 1
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -136,8 +148,9 @@ class _ChoiceWriter:
     """From the items of a script to the events of one choice. Stop strings are looked for in its text, across items;
     `tokens` counts the items, also one that a stop string cut."""
 
-    def __init__(self, choice: int, request: GenerationRequest) -> None:
+    def __init__(self, choice: int, request: GenerationRequest, on_token: Callable[[], None]) -> None:
         self.tokens = 0
+        self._on_token = on_token
         self.ended = request.max_tokens == 0
         self._choice = choice
         self._budget = request.max_tokens
@@ -157,6 +170,7 @@ class _ChoiceWriter:
             self._finish(item)
             return []
         self.tokens += 1
+        self._on_token()
         events = self._text(item) if isinstance(item, TextDelta) else [*self._flush(), item]
         if isinstance(item, ToolCallStarted):
             self._end = ChoiceFinished(self._choice, "tool_calls")

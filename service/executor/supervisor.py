@@ -38,10 +38,11 @@ class _InFlight:
 class Supervisor:
     """Runs `load`'s model on a `Worker`, and judges it by its `Pulse`.
 
-    No progress for `stall_seconds` while something is in flight is `stalled`; for twice that, `failed`, and who waits
-    is told. Both end by themselves with the next progress: a thread cannot be interrupted, and may only be slow.
-    A thread that ends is replaced, and the model loaded anew: sequences of which nothing was sent run again, once, the
-    others end in `EngineFailed`. Where that happens too often, or the model cannot be loaded, it stays `failed`.
+    No progress for `stall_seconds` while something is in flight is `degraded`; for twice that, `unhealthy`, and those
+    who wait get an error. Both end by themselves with the next progress: a thread cannot be interrupted, and may only
+    be slow. A thread that ends is replaced, and the model loaded anew: sequences of which nothing was sent run again,
+    once, the others end in `EngineFailed`. If that happens too often, or the model cannot be loaded, it stays
+    `unhealthy`.
     """
 
     def __init__(self, model_id: str, load: Callable[[], Runtime], settings: Settings) -> None:
@@ -70,11 +71,11 @@ class Supervisor:
     @property
     def state(self) -> ModelState:
         if self._failure:
-            return "failed"
+            return "unhealthy"
         if self.model is None:
             return "loading"
         stalls = self._silence() / self._settings.stall_seconds
-        return "ready" if stalls < 1 else "stalled" if stalls < 2 else "failed"
+        return "healthy" if stalls < 1 else "degraded" if stalls < 2 else "unhealthy"
 
     @property
     def detail(self) -> str:
@@ -83,7 +84,7 @@ class Supervisor:
             return self._failure
         if self.model is None:
             return f"loading {self._model_id}" + (f" again. {self._restart_reason}" if self._restart_reason else "")
-        return self.model.device if self.state == "ready" else self._no_progress()
+        return self.model.device if self.state == "healthy" else self._no_progress()
 
     def start(self) -> None:
         self._worker = Worker(self._load, self._inbox, self, self.pulse, max_concurrency=self._settings.max_concurrency)
@@ -101,7 +102,7 @@ class Supervisor:
         self.settled.set()
         if self._timer is not None:
             self._timer.cancel()
-        self._fail_everybody(lambda: ShuttingDown("The server is shutting down."))
+        self._fail_everybody(ShuttingDown)
         self._in_flight.clear()
 
     def begin(self, sequences: list[Sequence], answer: RunningAnswer) -> None:

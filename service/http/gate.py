@@ -1,14 +1,18 @@
-"""What stands before every route, as pure ASGI: it costs a hit one header look-up."""
+"""What every request passes before it is routed: its id, its host, its key."""
 
 import re
+from collections.abc import Iterable
 from random import Random
 from urllib.parse import unquote
 
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from service.config.address import is_loopback
-from service.errors import SHOWN_CHARS, HostRefused
-from service.http.error_responses import error_response
+from service.errors import HostRefused, InvalidApiKey, ServiceError
+from service.http.request_headers import RequestHeaders, identify_caller, read_headers, shown
+from service.http.responses import error_response
 from service.settings import Settings
 from service.telemetry.request_log import REQUEST_ID_PREFIX
 
@@ -16,18 +20,28 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTAL
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
-class Gate:
-    """Gives each request its id, and refuses those whose `Host` is not ours.
+class OpenRoute(Route):
+    """A route that needs no key, also if keys are required. Every other route is closed."""
 
-    A web page can point its own name at 127.0.0.1 (DNS rebinding), and would then talk to the model with the user's
-    browser. A server on another interface requires keys, which such a page does not have, so there every host passes
-    unless `allowed_hosts` names them.
+
+class Gate:
+    """Leaves `request_id`, `headers` and `caller` in the scope's `state`, and refuses requests without a right to be
+    served.
+
+    A foreign `Host` is refused: a web page can point its own name at 127.0.0.1 (DNS rebinding) and talk to the model
+    with the user's browser. A server on another interface requires keys, which such a page does not have, so it takes
+    every host unless `allowed_hosts` names some.
+
+    If keys are required, a request without one is served only if each route that fits its path is an `OpenRoute`.
+    Paths that do not exist and methods that are not allowed are refused like closed routes.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, routes: Iterable[Route]) -> None:
         self._app = app
-        # Ids need not be secret. To ask the system for random bytes lets go of the interpreter's lock, and beside an
-        # engine that computes each request would wait for it once more.
+        self._settings = settings
+        self._routes = routes
+        # Ids need not be secret, and asking the system for random bytes releases the interpreter's lock: beside a
+        # thread that computes, each request would wait to get it back.
         self._ids = Random()  # noqa: S311
         self._allowed: frozenset[bytes] | None = None
         if is_loopback(settings.host) or settings.allowed_hosts:
@@ -35,22 +49,39 @@ class Gate:
             self._allowed = frozenset(name.lower().encode() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await WebSocketClose()(scope, receive, send)
             return
-        scope.setdefault("state", {})["request_id"] = f"{REQUEST_ID_PREFIX}{self._ids.getrandbits(96):024x}"
-        if not scope["path"].startswith("/"):
-            _take_absolute_form(scope)
-        if self._allowed is not None:
-            host = _host(scope)
-            if _without_port(host) not in self._allowed:
-                refused = HostRefused(
-                    "This server answers requests for its own host only, found the header "
-                    f"'Host: {host.decode('latin-1')[:SHOWN_CHARS]}'. To serve under that name, add it to allowedHosts."
-                )
-                await error_response(scope, refused)(scope, receive, send)
+        if scope["type"] == "http":
+            state = scope.setdefault("state", {})
+            state["request_id"] = f"{REQUEST_ID_PREFIX}{self._ids.getrandbits(96):024x}"
+            if not scope["path"].startswith("/"):
+                _take_absolute_form(scope)
+            headers = state["headers"] = read_headers(scope)
+            try:
+                self._check_host(headers)
+                state["caller"] = self._identify(scope, headers)
+            except ServiceError as error:
+                await error_response(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _check_host(self, headers: RequestHeaders) -> None:
+        host = headers.get(b"host", b"")
+        if self._allowed is not None and _without_port(host) not in self._allowed:
+            raise HostRefused(
+                "This server answers requests for its own host only, found the header "
+                f"'Host: {shown(host)}'. To serve under that name, add it to allowedHosts."
+            )
+
+    def _identify(self, scope: Scope, headers: RequestHeaders) -> str:
+        try:
+            return identify_caller(headers, self._settings)
+        except InvalidApiKey:
+            fitting = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
+            if fitting and all(isinstance(route, OpenRoute) for route in fitting):
+                return ""
+            raise
 
 
 def _take_absolute_form(scope: Scope) -> None:
@@ -61,14 +92,6 @@ def _take_absolute_form(scope: Scope) -> None:
         host, path = target[1], target[2] or b"/"
         scope["raw_path"], scope["path"] = path, unquote(path.decode("latin-1"))
         scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
-
-
-def _host(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host: bytes = value
-            return host
-    return b""
 
 
 def _without_port(host: bytes) -> bytes:

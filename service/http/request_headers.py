@@ -1,17 +1,20 @@
-"""A request's headers, read once: an endpoint looks up several, and each look-up in the list would go through all."""
+"""A request's headers, read once into a dictionary, and the API key among them."""
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 
 from starlette.types import Scope
 
-from service.errors import SHOWN_CHARS
+from service.errors import SHOWN_CHARS, InvalidApiKey
+from service.settings import Settings
 
 RequestHeaders = Mapping[bytes, bytes]
-"""Names in lower case, as ASGI gives them."""
+"""By name in lower case, as ASGI gives it."""
 
 
 def read_headers(scope: Scope) -> RequestHeaders:
-    """The lines of one name are one list (RFC 9110 section 5.3)."""
+    """Several lines of one name are one list (RFC 9110 section 5.3)."""
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         headers[name] = headers[name] + b", " + value if name in headers else value
@@ -19,5 +22,26 @@ def read_headers(scope: Scope) -> RequestHeaders:
 
 
 def shown(value: bytes) -> str:
-    """For an error message."""
+    """The beginning of a header's value, to be quoted in an error message."""
     return value[:SHOWN_CHARS].decode("latin-1")
+
+
+def identify_caller(headers: RequestHeaders, settings: Settings) -> str:
+    """A digest of the caller's key if keys are required, else "". Raises `InvalidApiKey`.
+
+    OpenAI's clients send `Authorization: Bearer KEY`, Anthropic's `x-api-key: KEY`.
+    """
+    if not settings.require_api_key:
+        return ""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+    if not key:
+        raise InvalidApiKey("This server requires an API key: send 'Authorization: Bearer KEY' or 'x-api-key: KEY'.")
+    if not hmac.compare_digest(key, settings.api_key.encode()):
+        raise InvalidApiKey("The API key is not one of this server's. It is 'apiKey' in its .anyclauderc.json.")
+    return caller_of(settings.api_key)
+
+
+def caller_of(key: str) -> str:
+    """The digest that stands for a key everywhere else."""
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -51,7 +51,7 @@ class ReplayExecutor:
         self._keys = RequestKeys()
 
     def status(self) -> ExecutorStatus:
-        return ExecutorStatus(state="ready", detail=f"replaying {self._recording.path.name}")
+        return ExecutorStatus(state="healthy", detail=f"replaying {self._recording.path.name}")
 
     async def start(self) -> None:
         return None

@@ -19,7 +19,7 @@ from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
 from service.response_cache.single_flight import Flight, Flights, Source, generate
-from service.response_cache.statistics import CacheCounters, CacheStatistics
+from service.response_cache.statistics import CacheCounters, CacheNumbers
 from service.response_cache.store import CLOSE_SECONDS, ResponseStore, Write
 from service.settings import Settings
 
@@ -65,8 +65,8 @@ class CachingExecutor:
     def status(self) -> ExecutorStatus:
         return self._inner.status()
 
-    async def statistics(self) -> CacheStatistics:
-        return self.counters.statistics(await self._store.count_items())
+    async def statistics(self) -> CacheNumbers:
+        return self.counters.read(await self._store.count_items())
 
     async def start(self) -> None:
         """Opens the backend now, so a damaged one is rebuilt before the first request."""

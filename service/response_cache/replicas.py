@@ -67,7 +67,7 @@ class EngineLoad:
         self._places = places
 
     def is_well(self) -> bool:
-        return self._executor.status().state in ("loading", "ready")
+        return self._executor.status().state in ("loading", "healthy")
 
     def has_place(self) -> bool:
         status = self._executor.status()

@@ -17,6 +17,15 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
     cached_items: int
 
 
+class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
+    """What `/stats` shows: all of it at one moment. `CacheCounters` says what the counts are."""
+
+    collapsed: int
+    bypassed: int
+    stored: int
+    store_failures: int
+
+
 class CacheCounters:
     """Counts since the start, of requests that were accepted. `collapsed` are among the hits; `store_failures` are
     calls of the store that raised or hung, none of which cost anybody an answer."""
@@ -41,12 +50,16 @@ class CacheCounters:
             case "bypass":
                 self.bypassed += 1
 
-    def statistics(self, cached_items: int) -> CacheStatistics:
+    def read(self, cached_items: int) -> CacheNumbers:
         total = self.hits + self.misses
-        return CacheStatistics(
+        return CacheNumbers(
             hits=self.hits,
             misses=self.misses,
             total_requests=total,
             hit_rate=f"{100 * self.hits / total if total else 0:.1f}%",
             cached_items=cached_items,
+            collapsed=self.collapsed,
+            bypassed=self.bypassed,
+            stored=self.stored,
+            store_failures=self.store_failures,
         )

@@ -16,7 +16,7 @@ async def announce_ready(status: Callable[[], ExecutorStatus], root: str, *, sin
     """Logs the addresses below `root` when the model is loaded, or why it is not. `since` is of the monotonic clock."""
     while (now := status()).state == "loading":  # noqa: ASYNC110  (an executor has no event for this)
         await asyncio.sleep(POLL_SECONDS)
-    if now.state == "ready":
+    if now.state == "healthy":
         seconds = time.monotonic() - since
         logger.info("ready after %.1f s. API: %s/v1 Dashboard: %s/dashboard", seconds, root, root)
     else:

@@ -1,5 +1,7 @@
-"""One record a request: what the log line says, and what statistics are made of. Never content."""
+"""One record for each request for a generation: the log's line and all statistics are made of it. It holds no
+content."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +18,8 @@ REQUEST_ID_PREFIX = "req_"
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
-    """Filled while a request is handled. Times are in seconds since it came; sizes in bytes."""
+    """Filled while a request is handled. `started` and `accepted` are of `time.perf_counter`; other times are
+    seconds since `started`."""
 
     request_id: str
     dialect: str
@@ -24,6 +27,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     status: int = 0
     stream: bool = False
     outcome: CacheOutcome | None = None
+    accepted: float | None = None
     request_bytes: int = 0
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
@@ -48,18 +52,21 @@ Observer = Callable[[RequestRecord], None]
 
 
 def log_request(record: RequestRecord) -> None:
-    """The request's line, at debug level 1."""
-    if not logger.isEnabledFor(logging.DEBUG):
-        return
+    """Logs the request's line in the loop's next turn: its answer leaves first."""
+    asyncio.get_running_loop().call_soon(_log, record)
+
+
+def _log(record: RequestRecord) -> None:
     usage = record.usage
-    logger.debug(
-        "%s %s %d %s%s in %.1f ms",
+    logger.info(
+        "%s %s %d %s%s in %.1f ms%s",
         record.request_id,
         record.dialect,
         record.status,
-        record.outcome or record.error_code,
+        " ".join(filter(None, (record.outcome, record.error_code))),
         " stream" if record.stream else "",
         record.total_seconds * 1e3,
+        "" if usage is None else _tokens(usage),
         extra={
             "request_id": record.request_id,
             "dialect": record.dialect,
@@ -76,6 +83,11 @@ def log_request(record: RequestRecord) -> None:
             "total_ms": _milliseconds(record.total_seconds),
         },
     )
+
+
+def _tokens(usage: Usage) -> str:
+    reused = f" ({usage.cached_tokens} reused)" if usage.cached_tokens else ""
+    return f", {usage.prompt_tokens} prompt tokens{reused}, {usage.completion_tokens} in the answer"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

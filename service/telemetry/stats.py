@@ -1,31 +1,19 @@
-"""What `GET /stats` tells: for the dashboard, for `anyclaude stats`, and for programs of others."""
+"""What `GET /stats` answers: for the dashboard, `anyclaude stats`, and other programs."""
 
 from typing import Any
 
 import msgspec
 
+from service.executor.base import ModelState
+from service.response_cache.statistics import CacheNumbers
 from service.tallies import CallTally, DraftTally
-from service.telemetry.activity import Latency, RecentRequest, Timeline
+from service.telemetry.activity import Latency, RecentRequest, Speed, Timeline
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     context_length: int
     fingerprint: str
-
-
-class CacheNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the response cache, since the start. `collapsed` are among the hits."""
-
-    hits: int
-    misses: int
-    total_requests: int
-    hit_rate: str
-    cached_items: int
-    collapsed: int
-    bypassed: int
-    stored: int
-    store_failures: int
 
 
 class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +29,7 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """`process_bytes` is resident, now (None where the system does not tell), `peak_bytes` its highest so far."""
+    """`process_bytes` is resident now, None if the system does not show it; `peak_bytes` is its highest so far."""
 
     process_bytes: int | None
     peak_bytes: int
@@ -56,17 +44,19 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """`now` is in Unix seconds. `settings` are by their key in `.anyclauderc.json`, without secrets."""
+    """One reading of everything. `now` is in Unix seconds; `settings` are by their key in `.anyclauderc.json`, without
+    secrets."""
 
     now: float
     uptime_seconds: float
     version: str
-    status: str
+    status: ModelState
     detail: str
     model: ServedModel
     cache: CacheNumbers
     engine: EngineNumbers
     memory: Memory
+    speed: Speed
     timeline: Timeline
     latency: Latencies
     recent: list[RecentRequest]

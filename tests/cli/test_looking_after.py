@@ -62,7 +62,22 @@ def test_stats(terminal: Terminal) -> None:
     assert lines[0][:3] == ["Server", f"{terminal.url}:", "healthy,"]
     assert lines[1] == ["Model", "scripted"]
     assert lines[2] == ["Generating", "0", "running", "of", "2,", "0", "waiting", "of", "64"]
-    assert lines[3] == ["Response", "cache", "75.0%", "hits:", "3", "of", "4", "requests,", "1", "answers", "kept"]
+    assert lines[3] == [
+        "Response",
+        "cache",
+        "75.0%",
+        "hits:",
+        "3",
+        "of",
+        "4",
+        "requests",
+        "since",
+        "the",
+        "start,",
+        "1",
+        "answer",
+        "kept",
+    ]
     assert "3 hits, 1 misses in 5 min" in done.stdout
     assert [line[1] for line in lines[-4:]] == ["hit", "hit", "hit", "miss"]
     assert max(map(len, done.stdout.splitlines())) <= 80

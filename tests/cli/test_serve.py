@@ -52,7 +52,7 @@ def test_log_lines_are_json_on_demand(terminal: Terminal) -> None:
         _, err = server.communicate(timeout=30)
     records = [json.loads(line) for line in err.splitlines()]
     (request,) = [record for record in records if record["logger"] == "anyclaude.request"]
-    assert (request["level"], request["status"], request["dialect"]) == ("DEBUG", 400, "openai_chat")
+    assert (request["level"], request["status"], request["dialect"]) == ("INFO", 400, "openai_chat")
 
 
 def test_a_port_in_use_is_one_line(terminal: Terminal) -> None:

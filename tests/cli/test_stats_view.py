@@ -46,7 +46,7 @@ def shown(stats: Stats, width: int) -> list[str]:
 )
 async def test_trouble_is_told_where_there_is_some(tmp_path: Path, troubles: dict[str, Any], said: str) -> None:
     executor = ScriptedExecutor()
-    executor.state = ExecutorStatus(state="ready", **troubles)
+    executor.state = ExecutorStatus(state="healthy", **troubles)
     lines = shown(await stats_of(tmp_path, executor), 300)
     assert lines[2] == f"Generating      0 running of 2, 0 waiting of 64{said}"
 

@@ -49,7 +49,7 @@ async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None
         await page.until("#no-recent", "None yet")
         await ask(url, 4)
         await page.until("#hit-rate", "75.0%")
-        assert await page.text("#hit-counts") == "3 of 4 requests, 1 answer kept"
+        assert await page.text("#hit-counts") == "3 of 4 requests since the start, 1 answer kept"
         await page.until("#recent tr:nth-child(4)", "miss")
         assert "hit" in await page.text("#recent tr:first-child")
         assert await page.text("#outcomes .legend") == "Hits 3\nMisses 1"
@@ -69,7 +69,7 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
         await page.open(url + "/dashboard")
         await page.until("#waiting", "0 waiting, of at most 64")
         executor.state = ExecutorStatus(
-            state="stalled",
+            state="degraded",
             engine_restarts=1,
             tool_calls=CallTally(repaired=2),
             memory_bytes=3 * 2**30,
@@ -82,7 +82,7 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
         assert await page.text("#memory") == "3.0 GiB"
         assert "prefix cache 512 MiB" in await page.text("#memory-note")
         executor.state = ExecutorStatus(
-            state="ready", tool_calls=CallTally(cut=1, broken=2, unknown=1, mismatched=1500)
+            state="healthy", tool_calls=CallTally(cut=1, broken=2, unknown=1, mismatched=1500)
         )
         await page.until("#status", "healthy")
         assert (await page.text("#waiting")).split("; ")[1:] == [

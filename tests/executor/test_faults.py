@@ -128,7 +128,7 @@ async def survive(executor: MlxExecutor, faults: Faults) -> None:
         again = await ask(executor, "and again", 2)
     assert again == "1 2 "
     await until(lambda: executor.status().running == executor.status().waiting == 0)
-    assert executor.status().state == "ready"
+    assert executor.status().state == "healthy"
     await executor.aclose()
 
 

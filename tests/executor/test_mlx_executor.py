@@ -116,7 +116,7 @@ async def test_requests_wait_while_the_model_loads() -> None:
         loading.set()
         assert (await collect((await submitted).events())).choices[0].text == "1 "
         assert await counted == 3
-        assert executor.status().state == "ready"
+        assert executor.status().state == "healthy"
 
 
 async def test_a_model_that_cannot_be_loaded_says_why_to_everybody() -> None:
@@ -127,7 +127,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_to_everybody() -> None:
         for _ in range(2):
             with pytest.raises(NotReady, match="counting could not be loaded: no weights here"):
                 await executor.submit(question())
-        assert executor.status().state == "failed"
+        assert executor.status().state == "unhealthy"
         assert "no weights here" in executor.status().detail
 
 
@@ -275,7 +275,7 @@ async def test_what_is_being_rendered_waits_already() -> None:
     loader = counting_loader(CountingEngine(), WordRenderer(lambda: assert_soon(rendering)))
     async with running(loader) as executor:
         submitted = asyncio.ensure_future(executor.submit(question(max_tokens=1)))
-        await until(lambda: executor.status().state == "ready" and executor.status().waiting == 1)
+        await until(lambda: executor.status().state == "healthy" and executor.status().waiting == 1)
         rendering.set()
         assert (await collect((await submitted).events())).choices[0].text == "1 "
         await until(lambda: executor.status().waiting == 0)

@@ -71,7 +71,7 @@ async def test_what_has_sent_nothing_runs_again_when_the_thread_has_died() -> No
     async with running(loads) as executor:
         assert [text_of(c) for c in await asyncio.gather(*[ask(executor) for _ in range(5)])] == ["1 2 3 "] * 5
         assert loads.count == 2
-        assert (executor.status().state, executor.status().engine_restarts) == ("ready", 1)
+        assert (executor.status().state, executor.status().engine_restarts) == ("healthy", 1)
         assert executor.status().waiting == 0
 
 
@@ -140,7 +140,7 @@ async def test_a_thread_that_dies_again_and_again_is_given_up() -> None:
         for _ in range(2):
             with pytest.raises(EngineFailed):
                 await ask(executor)
-        assert executor.status().state == "failed"
+        assert executor.status().state == "unhealthy"
         assert loads.count == RESTARTS_AT_MOST + 1
         with pytest.raises(NotReady, match="has ended 4 times within 600 s"):
             await ask(executor)
@@ -162,7 +162,7 @@ async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() 
     submitted = asyncio.ensure_future(executor.submit(question()))
     await until(rendering.is_set)
     lost.tell("rank 1 is gone")
-    await until(lambda: executor.status().state == "failed")
+    await until(lambda: executor.status().state == "unhealthy")
     rendered.set()
     with pytest.raises(NotReady, match="rank 1 is gone"):
         await submitted
@@ -192,7 +192,7 @@ async def test_a_model_that_cannot_be_loaded_again_stays_failed_and_says_why() -
             await ask(executor)
         with pytest.raises(NotReady, match="counting could not be loaded: the file is gone"):
             await ask(executor)
-        assert (executor.status().state, loads.count) == ("failed", 2)
+        assert (executor.status().state, loads.count) == ("unhealthy", 2)
 
 
 async def test_a_failure_at_every_step_ends_in_errors_not_in_silence() -> None:
@@ -219,15 +219,15 @@ async def test_an_engine_that_hangs_is_seen_and_recovers_by_itself(caplog: pytes
     with caplog.at_level(logging.WARNING):
         async with running(counting_loader(CountingEngine(gate)), stall_seconds=0.2) as executor:
             hanging = asyncio.ensure_future(ask(executor))
-            await until(lambda: executor.status().state == "stalled")
+            await until(lambda: executor.status().state == "degraded")
             assert "no progress" in executor.status().detail
-            await until(lambda: executor.status().state == "failed")
+            await until(lambda: executor.status().state == "unhealthy")
             with pytest.raises(EngineFailed, match="no progress for"):
                 await hanging
             with pytest.raises(NotReady, match="no progress for"):
                 await ask(executor)
             gate.open.set()
-            await until(lambda: executor.status().state == "ready")
+            await until(lambda: executor.status().state == "healthy")
             assert text_of(await ask(executor)) == "1 2 3 "
     told = "\n".join(record.getMessage() for record in caplog.records)
     assert "in __call__" in told
@@ -238,10 +238,10 @@ async def test_an_engine_that_is_merely_slow_for_a_while_loses_nothing() -> None
     gate = Gate(2)
     async with running(counting_loader(CountingEngine(gate)), stall_seconds=0.5) as executor:
         asked = asyncio.ensure_future(ask(executor))
-        await until(lambda: executor.status().state == "stalled")
+        await until(lambda: executor.status().state == "degraded")
         gate.open.set()
         assert text_of(await asked) == "1 2 3 "
-        assert executor.status().state == "ready"
+        assert executor.status().state == "healthy"
 
 
 async def test_idling_is_no_stall() -> None:
@@ -249,5 +249,5 @@ async def test_idling_is_no_stall() -> None:
         await ask(executor)
         for _ in range(3):
             await asyncio.sleep(0.03)
-            assert executor.status().state == "ready"
+            assert executor.status().state == "healthy"
             assert text_of(await ask(executor)) == "1 2 3 "

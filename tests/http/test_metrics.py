@@ -142,10 +142,10 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
     executor = ScriptedExecutor()
     app = create_app(settings(tmp_path), executor=executor)
     before = await scrape(app)
-    assert sample(before, "anyclaude_engine_state", state="ready") == 1
+    assert sample(before, "anyclaude_engine_state", state="healthy") == 1
     assert sample(before, "anyclaude_prefix_cache_bytes") is None
     executor.state = ExecutorStatus(
-        state="stalled",
+        state="degraded",
         memory_bytes=9,
         prefix_cache_bytes=7,
         engine_restarts=2,
@@ -167,8 +167,10 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
     assert {name: sample(after, name) for name in read} == read
     faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "mismatched")}
     assert faults == {"cut": 0, "mismatched": 4}
-    states = {s: sample(after, "anyclaude_engine_state", state=s) for s in ("loading", "ready", "stalled", "failed")}
-    assert states == {"loading": 0, "ready": 0, "stalled": 1, "failed": 0}
+    states = {
+        s: sample(after, "anyclaude_engine_state", state=s) for s in ("loading", "healthy", "degraded", "unhealthy")
+    }
+    assert states == {"loading": 0, "healthy": 0, "degraded": 1, "unhealthy": 0}
 
 
 async def test_two_apps_share_nothing(tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
 """`GET /stats`: what the dashboard and `anyclaude stats` show."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from service.app import create_app
+from service.app import Service, create_app
+from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest
 from service.settings import Settings
 from service.telemetry.stats import Stats
 from tests.serving import RawRequest, settings
 
+CHAT = "/v1/chat/completions"
 SECRET = "zanzibar quokka xylophone"
 BODY = {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 50}
 
@@ -20,16 +25,22 @@ BODY = {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 50}
 async def read(configured: Settings, executor: ScriptedExecutor, requests: int) -> tuple[Stats, bytes]:
     app = create_app(configured, executor=executor)
     for _ in range(requests):
-        await RawRequest("/v1/chat/completions", json.dumps(BODY).encode()).run(app)
+        await RawRequest(CHAT, json.dumps(BODY).encode()).run(app)
     request = RawRequest("/stats", method="GET")
     await request.run(app)
     assert request.headers["cache-control"] == "no-store"
     return msgspec.json.decode(request.body, type=Stats), request.body
 
 
+async def snapshot(app: Service) -> Stats:
+    request = RawRequest("/stats", method="GET")
+    await request.run(app)
+    return msgspec.json.decode(request.body, type=Stats)
+
+
 async def test_what_happened_is_told(tmp_path: Path) -> None:
     executor = ScriptedExecutor()
-    executor.state = ExecutorStatus(state="ready", memory_bytes=5, prefix_cache_bytes=3, engine_restarts=1)
+    executor.state = ExecutorStatus(state="healthy", memory_bytes=5, prefix_cache_bytes=3, engine_restarts=1)
     stats, _ = await read(settings(tmp_path, max_concurrency=3), executor, 3)
     assert (stats.status, stats.model.id, stats.engine.max_concurrency) == ("healthy", "scripted", 3)
     cache = stats.cache
@@ -41,6 +52,46 @@ async def test_what_happened_is_told(tmp_path: Path) -> None:
     assert [request.outcome for request in stats.recent] == ["hit", "hit", "miss"]
     assert (stats.recent[0].prompt_tokens, stats.recent[0].completion_tokens) == (3, 3)
     assert abs(stats.recent[0].came - stats.now) < 60
+
+
+async def test_numbers_agree_while_requests_run(tmp_path: Path) -> None:
+    """Two generations are under way, one client has joined one of them, one has had a hit, and one was refused."""
+    go_on, writing = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def script(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        yield "one "
+        if "short" not in request.messages[-1].content:
+            yield "two "
+            writing.release()
+            await go_on.wait()
+
+    def asking(content: str, **changes: object) -> RawRequest:
+        return RawRequest(CHAT, json.dumps({"messages": [{"role": "user", "content": content}]} | changes).encode())
+
+    app = create_app(settings(tmp_path), executor=ScriptedExecutor(script))
+    for _ in range(2):
+        await asking("short").run(app)
+    await asking("refused", temperature=9).run(app)
+    async with app.router.lifespan_context(app), asyncio.TaskGroup() as running:
+        for content in ("long", "longer"):
+            running.create_task(asking(content).run(app))
+        for _ in range(2):
+            await writing.acquire()
+        running.create_task(asking("long").run(app))
+        try:
+            stats = await snapshot(app)
+            while not stats.cache.collapsed:
+                stats = await snapshot(app)
+        finally:
+            go_on.set()
+    outcomes = {kind: sum(counts) for kind, counts in stats.timeline.outcomes.items()}
+    cache = stats.cache
+    assert outcomes == {"hit": 1, "collapsed": 1, "miss": 3, "bypass": 0, "failed": 1}
+    assert (cache.hits, cache.collapsed, cache.misses, cache.total_requests) == (2, 1, 3, 5)
+    assert (cache.hit_rate, stats.engine.running) == ("40.0%", 2)
+    assert sum(stats.timeline.generated_tokens) == pytest.approx(5, abs=0.1)
+    assert stats.speed.generated > 0
+    assert len(stats.recent) == 3
 
 
 @pytest.mark.parametrize("debug_level", [0, 1, 2])

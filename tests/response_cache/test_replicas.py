@@ -174,7 +174,7 @@ async def test_an_engine_without_progress_is_not_waited_for(start: Start) -> Non
     second.gate.set()
     client = await generating(first)
     waiting = second.ask()
-    first.inner.state = ExecutorStatus(state="stalled")
+    first.inner.state = ExecutorStatus(state="degraded")
     assert (await asyncio.wait_for(waiting, SOON_SECONDS))[1] == "by 2"
     first.gate.set()
     assert await client == ("miss", "by 1")

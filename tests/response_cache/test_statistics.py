@@ -12,7 +12,7 @@ from service.response_cache.statistics import CacheCounters
 def test_the_hit_rate(hits: int, misses: int, rate: str) -> None:
     counters = CacheCounters()
     counters.hits, counters.misses = hits, misses
-    statistics = counters.statistics(cached_items=3)
+    statistics = counters.read(cached_items=3)
     assert statistics.hit_rate == rate
     assert statistics.total_requests == hits + misses
     assert statistics.cached_items == 3

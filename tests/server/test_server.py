@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 20.0
 
 @pytest.mark.parametrize(
     ("state", "said"),
-    [("ready", "stopping: answers have 1 seconds to end; "), ("loading", "stopping: the model is still loading; ")],
+    [("healthy", "stopping: answers have 1 seconds to end; "), ("loading", "stopping: the model is still loading; ")],
 )
 async def test_what_is_waited_for_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, state: Any, said: str
@@ -82,7 +82,7 @@ async def test_the_ready_line_names_api_and_dashboard(tmp_path: Path, caplog: py
         async with running(create_app(configured, executor=executor), configured) as url, httpx.AsyncClient() as client:
             assert (await client.get(url + "/health")).json()["status"] == "loading"
             assert not [record for record in caplog.records if "ready" in record.getMessage()]
-            executor.state = ExecutorStatus(state="ready")
+            executor.state = ExecutorStatus(state="healthy")
             await until(lambda: any("ready after" in record.getMessage() for record in caplog.records))
     (line,) = [record.getMessage() for record in caplog.records if "ready after" in record.getMessage()]
     assert f"{url}/v1 " in line
@@ -91,7 +91,7 @@ async def test_the_ready_line_names_api_and_dashboard(tmp_path: Path, caplog: py
 
 async def test_a_model_that_cannot_be_loaded_is_no_ready_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     executor, configured = ScriptedExecutor(), settings(tmp_path)
-    executor.state = ExecutorStatus(state="failed", detail="no such file")
+    executor.state = ExecutorStatus(state="unhealthy", detail="no such file")
     with caplog.at_level(logging.INFO, "anyclaude.server"):
         async with running(create_app(configured, executor=executor), configured):
             await until(lambda: any(record.getMessage() == "not ready: no such file" for record in caplog.records))

@@ -1,12 +1,23 @@
-"""What is remembered of the last minutes: counted where it belongs, spread over its time, and bounded."""
+"""The last minutes: each request and token is counted once, at its time, and memory is bounded."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.executor.base import ExecutorStatus
 from service.generation import Usage
 from service.response_cache.base import CacheOutcome
-from service.telemetry.activity import BOUNDS, LATENCIES, RECENT, SLOT_SECONDS, SLOTS, Activity, kind_of, quantile
+from service.telemetry.activity import (
+    BOUNDS,
+    LATENCIES,
+    RECENT,
+    SLOT_SECONDS,
+    SLOTS,
+    Activity,
+    Speed,
+    kind_of,
+    quantile,
+)
 from service.telemetry.request_log import RequestRecord
 
 NOW = 10_000.0
@@ -52,48 +63,105 @@ def test_kind(outcome: CacheOutcome | None, error: str, kind: str | None) -> Non
     assert kind_of(ended(NOW, outcome, error=error)) == kind
 
 
+def generated(tokens: int, read: int = 0) -> ExecutorStatus:
+    return ExecutorStatus(state="healthy", generated_tokens=tokens, read_tokens=read)
+
+
+def counts(activity: Activity) -> dict[str, int]:
+    return {kind: sum(slots) for kind, slots in activity.timeline().outcomes.items() if any(slots)}
+
+
 def test_the_timeline_moves_on_and_forgets() -> None:
     clock = Clock()
     activity = Activity(clock)
-    activity.observe(ended(NOW, "hit"))
+    activity.accept(ended(NOW, "hit"))
     assert activity.timeline().outcomes["hit"] == [0] * (SLOTS - 1) + [1]
     clock.now += SLOT_SECONDS * 3
-    activity.observe(ended(clock.now, "hit"))
+    activity.accept(ended(clock.now, "hit"))
     assert activity.timeline().outcomes["hit"] == [0] * (SLOTS - 4) + [1, 0, 0, 1]
     clock.now += SLOT_SECONDS * (SLOTS - 1)
     assert activity.timeline().outcomes["hit"] == [1] + [0] * (SLOTS - 1)
     clock.now += SLOT_SECONDS
-    assert sum(activity.timeline().outcomes["hit"]) == 0
+    assert counts(activity) == {}
 
 
-def test_tokens_are_spread_over_the_time_of_their_generation() -> None:
+def test_a_request_is_counted_from_its_acceptance_and_once() -> None:
     activity = Activity(Clock())
-    activity.observe(ended(NOW + 2.5, seconds=10.0, tokens=40))
-    assert activity.timeline().generated_tokens[-3:] == [10.0, 20.0, 10.0]
+    going_well, failing, refused = ended(NOW), ended(NOW, error="engine_failed"), ended(NOW, None, error="invalid_json")
+    activity.accept(going_well)
+    activity.accept(failing)
+    assert counts(activity) == {"miss": 2}
+    for record in (going_well, failing, refused):
+        activity.observe(record)
+    assert counts(activity) == {"miss": 1, "failed": 2}
+
+
+def test_a_failure_long_after_its_acceptance_takes_nothing_from_a_later_request() -> None:
+    clock = Clock()
+    activity, failing = Activity(clock), ended(NOW, error="engine_failed")
+    activity.accept(failing)
+    clock.now += SLOT_SECONDS * SLOTS
+    activity.accept(ended(clock.now))
+    failing.total_seconds = SLOT_SECONDS * SLOTS
+    activity.observe(failing)
+    assert counts(activity) == {"miss": 1, "failed": 1}
+
+
+def test_speed_is_of_the_last_seconds() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    assert activity.speed() == Speed(generated=0.0, read=0.0)
+    activity.sample(generated(0, 0))
+    for second in range(1, 11):
+        clock.now = NOW + 100 + second
+        activity.sample(generated(20 * second, 300 * second))
+    assert activity.speed() == Speed(generated=20.0, read=300.0)
+    for second in range(1, 11):
+        clock.now = NOW + 110 + second
+        activity.sample(generated(200, 3000))
+    assert activity.speed() == Speed(generated=0.0, read=0.0)
+
+
+def test_counts_that_begin_again_with_a_new_engine_are_new_tokens() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    activity.sample(generated(50))
+    clock.now += 1.0
+    activity.sample(generated(8))
+    assert sum(activity.timeline().generated_tokens) == 58
+    assert activity.speed().generated == 58.0
+
+
+def test_tokens_are_spread_over_the_time_since_the_last_sample() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    clock.now = NOW + 2.5
+    activity.sample(generated(40))
+    assert activity.timeline().generated_tokens[-1:] == [40.0]
+    clock.now = NOW + 12.5
+    activity.sample(generated(80))
+    assert activity.timeline().generated_tokens[-3:] == [50.0, 20.0, 10.0]
 
 
 @given(
-    at=st.floats(NOW, NOW + 4.9),
-    seconds=st.floats(0, SLOT_SECONDS * (SLOTS - 1)),
-    tokens=st.integers(1, 100_000),
+    gaps=st.lists(st.floats(0, SLOT_SECONDS * 3), min_size=1, max_size=18),
+    tokens=st.lists(st.integers(0, 10_000), min_size=18, max_size=18),
 )
-def test_no_token_is_lost_in_the_spreading(at: float, seconds: float, tokens: int) -> None:
-    activity = Activity(Clock())
-    activity.observe(ended(at, seconds=seconds, tokens=tokens))
-    assert sum(activity.timeline().generated_tokens) == pytest.approx(tokens, abs=0.01 * SLOTS)
+def test_no_token_is_lost_between_samples(gaps: list[float], tokens: list[int]) -> None:
+    clock, total = Clock(), 0
+    activity = Activity(clock)
+    for gap, new in zip(gaps, tokens, strict=False):
+        clock.now, total = clock.now + gap, total + new
+        activity.sample(generated(total))
+    assert sum(activity.timeline().generated_tokens) == pytest.approx(total, abs=0.01 * SLOTS)
 
 
-def test_an_answer_longer_than_the_timeline_fills_it_evenly() -> None:
-    activity = Activity(Clock())
-    activity.observe(ended(NOW + 4.999, seconds=10_000.0, tokens=10_000))
+def test_a_gap_longer_than_the_timeline_fills_it_evenly() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    clock.now += 10_004.999
+    activity.sample(generated(10_000))
     assert activity.timeline().generated_tokens == pytest.approx([5.0] * SLOTS, abs=0.1)
-
-
-@pytest.mark.parametrize("outcome", ["hit", "collapsed"])
-def test_what_was_not_generated_now_adds_no_tokens(outcome: CacheOutcome) -> None:
-    activity = Activity(Clock())
-    activity.observe(ended(NOW, outcome, tokens=9))
-    assert sum(activity.timeline().generated_tokens) == 0
 
 
 def test_latency_is_of_the_last_answers_that_went_well() -> None:

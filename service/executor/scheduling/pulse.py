@@ -3,13 +3,24 @@ class Pulse:
     progress, the last at `progress_at` (monotonic seconds); `restarts` counts since the server started. None:
     unknown."""
 
-    __slots__ = ("heartbeat", "memory_bytes", "prefix_cache_bytes", "progress_at", "restarts", "running")
+    __slots__ = (
+        "generated_tokens",
+        "heartbeat",
+        "memory_bytes",
+        "prefix_cache_bytes",
+        "progress_at",
+        "read_tokens",
+        "restarts",
+        "running",
+    )
 
     def __init__(self) -> None:
         self.heartbeat = 0
         self.progress_at = 0.0
         self.restarts = 0
         self.running = 0
+        self.generated_tokens = 0
+        self.read_tokens = 0
         self.memory_bytes: int | None = None
         self.prefix_cache_bytes: int | None = None
 

@@ -211,7 +211,10 @@ class Scheduler:
         except Exception as exc:
             self._recover(exc)
             return
-        if tokens or self._engine.prompt_tokens_read != read:
+        read = self._engine.prompt_tokens_read - read
+        self.pulse.read_tokens += read
+        self.pulse.generated_tokens += len(tokens)
+        if tokens or read:
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
         uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}

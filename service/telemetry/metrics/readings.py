@@ -1,85 +1,92 @@
-"""What others count already, read when somebody scrapes."""
+"""The numbers of the engine and of the response cache, taken at a scrape."""
 
 from collections.abc import Iterator
 from importlib.metadata import version
+from typing import get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.executor.base import Executor, ModelState
-from service.response_cache.statistics import CacheCounters
-
-_STATES: tuple[ModelState, ...] = ("loading", "ready", "stalled", "failed")
+from service.executor.base import ExecutorStatus, ModelState
+from service.response_cache.statistics import CacheNumbers
 
 
 class Readings(Collector):
-    """Of the engine, and of the response cache."""
+    """Shows the numbers that `take` was given last."""
 
-    def __init__(self, executor: Executor, counters: CacheCounters) -> None:
-        self._executor = executor
-        self._counters = counters
+    def __init__(self) -> None:
+        self._taken: tuple[str, ExecutorStatus, CacheNumbers] | None = None
+
+    def take(self, model_id: str, status: ExecutorStatus, cache: CacheNumbers) -> None:
+        self._taken = model_id, status, cache
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._of_the_engine()
-        yield from self._of_the_response_cache()
-
-    def _of_the_engine(self) -> Iterator[Metric]:
-        status, profile = self._executor.status(), self._executor.profile
-        calls, drafts = status.tool_calls, status.drafts
-        about = {"version": version("anyclaude"), "model": profile.id}
+        if self._taken is None:  # the registry asks for names when a collector is registered
+            return
+        model_id, status, cache = self._taken
+        about = {"version": version("anyclaude"), "model": model_id}
         yield InfoMetricFamily("anyclaude", "The server's version and its model.", about)
-        state = GaugeMetricFamily("anyclaude_engine_state", "1 for the state the engine is in.", labels=["state"])
-        for name in _STATES:
-            state.add_metric([name], float(status.state == name))
-        yield state
-        yield _gauge("anyclaude_sequences_running", "Sequences that generate now.", status.running)
-        yield _gauge("anyclaude_sequences_waiting", "Sequences that wait for a place.", status.waiting)
-        yield _counter("anyclaude_engine_restarts", "How often the engine was rebuilt.", status.engine_restarts)
-        yield _counter(
-            "anyclaude_tool_call_repairs",
-            "Repairs made in the JSON of tool calls that the model wrote.",
-            calls.repaired,
-        )
-        yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
-        yield _counter(
-            "anyclaude_accepted_draft_tokens",
-            "Guessed tokens that were right: each saved the model a step.",
-            drafts.accepted,
-        )
-        losses = CounterMetricFamily(
-            "anyclaude_tool_call_faults",
-            "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
-            "their tool's schema.",
-            labels=["fault"],
-        )
-        losses.add_metric(["cut"], calls.cut)
-        losses.add_metric(["broken"], calls.broken)
-        losses.add_metric(["unknown"], calls.unknown)
-        losses.add_metric(["mismatched"], calls.mismatched)
-        yield losses
-        if status.memory_bytes is not None:
-            yield _gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)
-        if status.prefix_cache_bytes is not None:
-            yield _gauge("anyclaude_prefix_cache_bytes", "Prefix cache in memory.", status.prefix_cache_bytes)
+        yield from _engine(status)
+        yield from _tokens(status)
+        yield from _response_cache(cache)
 
-    def _of_the_response_cache(self) -> Iterator[Metric]:
-        counters = self._counters
-        outcomes = CounterMetricFamily(
-            "anyclaude_response_cache_requests",
-            "Requests by what the response cache did: a collapsed one joined a generation in flight.",
-            labels=["outcome"],
-        )
-        outcomes.add_metric(["hit"], counters.hits - counters.collapsed)
-        outcomes.add_metric(["collapsed"], counters.collapsed)
-        outcomes.add_metric(["miss"], counters.misses)
-        outcomes.add_metric(["bypass"], counters.bypassed)
-        yield outcomes
-        yield _counter("anyclaude_response_cache_stored", "Answers written to the store.", counters.stored)
-        yield _counter(
-            "anyclaude_response_cache_store_failures",
-            "Calls of the store that raised or hung; none cost an answer.",
-            counters.store_failures,
-        )
+
+def _engine(status: ExecutorStatus) -> Iterator[Metric]:
+    state = GaugeMetricFamily("anyclaude_engine_state", "1 for the engine's state, as in /health.", labels=["state"])
+    for name in get_args(ModelState):
+        state.add_metric([name], float(status.state == name))
+    yield state
+    yield _gauge("anyclaude_sequences_running", "Sequences that generate now.", status.running)
+    yield _gauge("anyclaude_sequences_waiting", "Sequences that wait for a place.", status.waiting)
+    yield _counter("anyclaude_engine_restarts", "Rebuilt engines and replaced threads.", status.engine_restarts)
+    if status.memory_bytes is not None:
+        yield _gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)
+    if status.prefix_cache_bytes is not None:
+        yield _gauge("anyclaude_prefix_cache_bytes", "Prefix cache in memory.", status.prefix_cache_bytes)
+
+
+def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
+    calls, drafts = status.tool_calls, status.drafts
+    yield _counter("anyclaude_generated_tokens", "Tokens generated, counted at once.", status.generated_tokens)
+    yield _counter("anyclaude_read_tokens", "Prompt tokens read, counted at once.", status.read_tokens)
+    yield _counter(
+        "anyclaude_tool_call_repairs", "Repairs made in the JSON of tool calls that the model wrote.", calls.repaired
+    )
+    faults = CounterMetricFamily(
+        "anyclaude_tool_call_faults",
+        "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
+        "their tool's schema.",
+        labels=["fault"],
+    )
+    for fault in ("cut", "broken", "unknown", "mismatched"):
+        faults.add_metric([fault], getattr(calls, fault))
+    yield faults
+    yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
+    yield _counter(
+        "anyclaude_accepted_draft_tokens",
+        "Guessed tokens that were right: each saved the model a step.",
+        drafts.accepted,
+    )
+
+
+def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
+    outcomes = CounterMetricFamily(
+        "anyclaude_response_cache_requests",
+        "Accepted requests by what the response cache did: a collapsed one joined a generation in flight.",
+        labels=["outcome"],
+    )
+    outcomes.add_metric(["hit"], cache.hits - cache.collapsed)
+    outcomes.add_metric(["collapsed"], cache.collapsed)
+    outcomes.add_metric(["miss"], cache.misses)
+    outcomes.add_metric(["bypass"], cache.bypassed)
+    yield outcomes
+    yield _gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
+    yield _counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
+    yield _counter(
+        "anyclaude_response_cache_store_failures",
+        "Calls of the store that raised or hung; none cost an answer.",
+        cache.store_failures,
+    )
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

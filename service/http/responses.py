@@ -1,8 +1,9 @@
-"""Errors as HTTP responses, in the shape of the protocol that the client speaks, on every path."""
+"""Answers in one piece: JSON, and errors in the shape of the protocol that the client speaks, on every path."""
 
 import logging
 import math
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +18,11 @@ from service.errors import SHOWN_CHARS, BadRequest, InternalError, MethodNotAllo
 logger = logging.getLogger("anyclaude.error")
 
 _ENDPOINTS = "Ask at POST /v1/messages or POST /v1/chat/completions, and for models at GET /v1/models."
+
+
+def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = msgspec.json.encode(content)
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
 def dialect_of(scope: Scope) -> Dialect:
@@ -68,7 +74,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_defect(request: Request, error: Exception) -> Response:
-    """Anything that nobody foresaw: the client gets the request's id, the log the rest."""
+    """A defect of ours: the client gets the request's id, the log the rest."""
     request_id = request.scope["state"]["request_id"]
     logger.error("request %s failed", request_id, exc_info=error)
     return error_response(request.scope, InternalError(f"The server failed. Its log has the details of {request_id}."))

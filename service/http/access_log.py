@@ -1,4 +1,4 @@
-"""The log's lines of requests that generate nothing: only there from debug level 1 on, so that no other server pays."""
+"""The log's lines of requests that generate nothing. Those that do are logged by `service.telemetry.request_log`."""
 
 import logging
 import time
@@ -8,11 +8,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("anyclaude.access")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events"})
+"""Programs ask for these again and again: they are logged only while debugging."""
 
 
-class OtherRequests:
-    """Logs one line for each, with the route's path: what else stands in a path is the client's."""
+class AccessLog:
+    """Logs one line for each request, with its route's path: other parts of a path are the client's words."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
         self._app = app
@@ -33,15 +36,19 @@ class OtherRequests:
 
         try:
             await self._app(scope, receive, observed_send)
+        except Exception:
+            status = status or 500
+            raise
         finally:
             if "record" not in scope["state"]:
                 self._log(scope, status, (time.perf_counter() - started) * 1e3)
 
     def _log(self, scope: Scope, status: int, milliseconds: float) -> None:
         request_id = scope["state"]["request_id"]
-        method = scope["method"] if scope["method"] in _METHODS else "another method"
-        path = self._paths[scope["endpoint"]] if "endpoint" in scope else "of an unknown path"
-        logger.debug(
+        method = scope["method"] if scope["method"] in METHODS else "another method"
+        path = self._paths[scope["endpoint"]] if "endpoint" in scope else "no path of ours"
+        logger.log(
+            logging.DEBUG if path in POLLED else logging.INFO,
             "%s %s %s %d in %.1f ms",
             *(request_id, method, path, status, milliseconds),
             extra={
