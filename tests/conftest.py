@@ -36,8 +36,9 @@ hypothesis.settings.load_profile("any speed")
 MARKED_PLACES = {
     "tests/benchmarks/test_runner.py": "process",
     "tests/claude_code/": "client",
-    "tests/clients/": "client",
     "tests/cli/test_quick_start_scripts.py": "process",
+    "tests/cli/test_working_folder.py": "process",
+    "tests/clients/": "client",
     "tests/dashboard/test_page.py": "browser",
     "tests/deployment/": "deployment",
     "tests/executor/engine/test_solo.py": "model",
