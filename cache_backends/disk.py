@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import diskcache
 
-from cache_backends.base import BackendStats, CacheUnavailable
+from cache_backends.base import BackendStats, CacheUnavailable, Found, ValueTooLarge
 from cache_backends.disk_store import (
     DamagedDatabase,
     Database,
@@ -44,6 +44,8 @@ class DiskBackend:
     database is set aside and a new one made, when it is opened or when the damage shows.
     """
 
+    leases = None
+
     def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, lock_seconds: float = LOCK_SECONDS) -> None:
         if max_bytes < SMALLEST_MAX_BYTES:
             raise ValueError(f"expected max_bytes of at least {SMALLEST_MAX_BYTES}, found {max_bytes}")
@@ -70,12 +72,7 @@ class DiskBackend:
     def __repr__(self) -> str:
         return f"<DiskBackend {self._folder}>"
 
-    async def get(self, key: str) -> bytes | None:
-        found = await self.get_with_ttl(key)
-        return None if found is None else found[0]
-
-    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
-        """Like `get`, with the seconds that are left, None for ever."""
+    async def get(self, key: str) -> Found | None:
         try:
             value, expires_at = await self._reader.run(lambda database: database.get(key, expire_time=True))
         except RefusedRow:
@@ -87,16 +84,20 @@ class DiskBackend:
         now = time.time()
         self._used[key] = now
         if len(self._used) >= MAX_UNWRITTEN_USES:
-            await self._writer.run(self._write_uses)
-        return value, None if expires_at is None else expires_at - now
+            await self._write_uses()
+        return Found(value, None if expires_at is None else expires_at - now)
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        if len(value) > self._max_bytes - SMALLEST_MAX_BYTES // 2 or (ttl is not None and ttl <= 0):
+        limit = self._max_bytes - SMALLEST_MAX_BYTES // 2
+        if len(value) > limit or (ttl is not None and ttl <= 0):
             await self.delete(key)
+            if len(value) > limit:
+                raise ValueTooLarge(f"{self!r}: {len(value)} bytes do not fit into {limit}")
             return
+        used = self._take_uses()
 
         def write(database: Database) -> int:
-            self._write_uses(database)
+            database.touch_all(used)
             database.set(key, value, expire=ttl)
             return database.shrink(self._max_bytes)
 
@@ -126,16 +127,20 @@ class DiskBackend:
     async def aclose(self) -> None:
         if self._used and not self._writer.closed:
             try:
-                await self._writer.run(self._write_uses)
+                await self._write_uses()
             except CacheUnavailable as exc:
                 log.warning("%s", exc)
         await self._reader.aclose()
         await self._writer.aclose()
 
-    def _write_uses(self, database: Database) -> None:
+    def _take_uses(self) -> dict[str, float]:
+        """Called on the event loop, which goes on adding to `_used` while the writer's thread goes through these."""
         used, self._used = self._used, {}
-        if used:
-            database.touch_all(used)
+        return used
+
+    async def _write_uses(self) -> None:
+        used = self._take_uses()
+        await self._writer.run(lambda database: database.touch_all(used))
 
 
 class _Shelf:

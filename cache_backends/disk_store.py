@@ -84,6 +84,8 @@ class Database(diskcache.Cache):  # type: ignore[misc]
 
     def touch_all(self, used: Mapping[str, float]) -> None:
         """Writes down when keys were last used, in Unix seconds."""
+        if not used:
+            return
         with self.transact():
             for key, when in used.items():
                 self._sql(

@@ -5,20 +5,22 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
-from cache_backends.base import BackendStats
+from cache_backends.base import BackendStats, Found, ValueTooLarge
 from cache_backends.urls import BackendUrl, positive_integer, positive_size
 
 DEFAULT_MAX_BYTES = 256 * 1024**2
-# Less than one long answer: nothing of what it is for would fit.
+# One long answer takes about as much.
 SMALLEST_MAX_BYTES = 1024**2
 
 
 class MemoryBackend:
     """Keeps at most `max_items` values (None: any number) of at most `max_bytes` together, keys included.
 
-    `clock` counts seconds and never goes back. An expired value is let go when it is read or when it is the least
+    `clock` counts seconds and never goes back. An expired value is removed when it is read or when it is the least
     recently used: until then it counts.
     """
+
+    leases = None
 
     def __init__(
         self,
@@ -31,8 +33,8 @@ class MemoryBackend:
         self._most_items = math.inf if max_items is None else max_items
         self._max_bytes = max_bytes
         self._clock = clock
-        # Each is the value and when it expires; the least recently used stands first.
-        self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
+        # The least recently used stands first. Each is a value and the time when it expires.
+        self._entries: OrderedDict[str, tuple[Found, float | None]] = OrderedDict()
         self._bytes = 0
         self._evictions = 0
 
@@ -48,26 +50,16 @@ class MemoryBackend:
     def __repr__(self) -> str:
         return f"<MemoryBackend items={len(self._entries)} bytes={self._bytes}>"
 
-    async def get(self, key: str) -> bytes | None:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        value, expires_at = entry
-        if expires_at is not None and expires_at <= self._clock():
-            self._remove(key)
-            return None
-        self._entries.move_to_end(key)
-        return value
-
-    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
-        """Like `get`, with the seconds that are left, None for ever."""
-        value = await self.get(key)
-        if value is None:
-            return None
-        expires_at = self._entries[key][1]
-        return value, None if expires_at is None else expires_at - self._clock()
+    async def get(self, key: str) -> Found | None:
+        found = self._find(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+        return found
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        if len(key) + len(value) > self._max_bytes:
+            self._remove(key)
+            raise ValueTooLarge(f"{self!r}: {len(value)} bytes do not fit into {self._max_bytes}")
         expires_at = None
         if ttl is not None:
             if ttl <= 0:
@@ -76,17 +68,17 @@ class MemoryBackend:
             expires_at = self._clock() + ttl
         entries = self._entries
         before = entries.get(key)
-        entries[key] = value, expires_at
+        entries[key] = Found(value), expires_at
         if before is None:
             self._bytes += len(key) + len(value)
         else:
             entries.move_to_end(key)
-            self._bytes += len(value) - len(before[0])
+            self._bytes += len(value) - len(before[0].value)
         if self._bytes > self._max_bytes or len(entries) > self._most_items:
-            self._evict(key)
+            self._evict()
 
     async def delete(self, key: str) -> bool:
-        existed = await self.get(key) is not None
+        existed = self._find(key) is not None
         self._remove(key)
         return existed
 
@@ -115,10 +107,21 @@ class MemoryBackend:
         self._entries.clear()
         self._bytes = 0
 
-    def _evict(self, newest: str) -> None:
-        """What alone is too large goes, and nothing else for it."""
-        if len(newest) + len(self._entries[newest][0]) > self._max_bytes:
-            self._remove(newest)
+    def _find(self, key: str) -> Found | None:
+        """Removes the value if it has expired."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        found, expires_at = entry
+        if expires_at is None:
+            return found
+        ttl = expires_at - self._clock()
+        if ttl <= 0:
+            self._remove(key)
+            return None
+        return Found(found.value, ttl)
+
+    def _evict(self) -> None:
         while self._bytes > self._max_bytes or len(self._entries) > self._most_items:
             self._remove(next(iter(self._entries)))
             self._evictions += 1
@@ -126,4 +129,4 @@ class MemoryBackend:
     def _remove(self, key: str) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._bytes -= len(key) + len(entry[0])
+            self._bytes -= len(key) + len(entry[0].value)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
 
-from cache_backends.base import BackendStats, CacheUnavailable
+from cache_backends.base import BackendStats, CacheUnavailable, Found
 from cache_backends.redis_leases import RedisLeases
 from cache_backends.urls import BackendUrl, positive_integer, positive_seconds
 
@@ -77,12 +77,8 @@ class RedisBackend:
     def __repr__(self) -> str:
         return f"<RedisBackend {self._name}>"
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> Found | None:
         return await self._call(lambda client: _get(client, self._prefix + key))
-
-    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
-        """Like `get`, with the seconds that are left, None for ever."""
-        return await self._call(lambda client: _get_with_ttl(client, self._prefix + key))
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         ttl = self._ttl if ttl is None else ttl
@@ -182,19 +178,7 @@ def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
     return Redis.from_pool(pool)
 
 
-async def _get(client: "Redis", name: str) -> bytes | None:
-    from redis.exceptions import ResponseError
-
-    try:
-        value = await client.get(name)
-    except ResponseError as exc:
-        if _is_wrong_type(exc):
-            return None
-        raise
-    return value if isinstance(value, bytes) else None
-
-
-async def _get_with_ttl(client: "Redis", name: str) -> tuple[bytes, float | None] | None:
+async def _get(client: "Redis", name: str) -> Found | None:
     pipeline = client.pipeline(transaction=False)
     pipeline.get(name)
     pipeline.pttl(name)
@@ -204,7 +188,7 @@ async def _get_with_ttl(client: "Redis", name: str) -> tuple[bytes, float | None
     # PTTL says -1 for no limit and -2 for no such key, which expired between the two.
     if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds == -2:
         return None
-    return value, None if milliseconds < 0 else milliseconds / 1000
+    return Found(value, None if milliseconds < 0 else milliseconds / 1000)
 
 
 def _scanner(prefix: str, cursor: int) -> "Callable[[Redis], Awaitable[tuple[int, list[bytes | str]]]]":

@@ -114,7 +114,12 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
     """
     from service.recording.transfer import import_answers
 
-    click.echo(f"{_on_stores(stores, lambda store: import_answers(store, file))} answers stored.")
+    imported = _on_stores(stores, lambda store: import_answers(store, file))
+    click.echo(f"{imported.stored} answers stored.")
+    if imported.stored < imported.read:
+        click.echo(
+            f"{imported.read - imported.stored} others did not fit into the store: raise its max_bytes.", err=True
+        )
 
 
 @command.command("get")
@@ -124,11 +129,11 @@ def get(key: str, stores: tuple[str, ...]) -> None:
     """Print the answer that is stored under KEY, as JSON."""
     from service.response_cache.record import decode_record
 
-    value = _on_stores(stores, lambda store: store.get(key))
-    record = None if value is None else decode_record(value)
+    found = _on_stores(stores, lambda store: store.get(key))
+    record = None if found is None else decode_record(found.value)
     if record is None:
-        found = "nothing is stored" if value is None else "what is stored is no whole answer of this version"
-        raise Failure(Exit.FAILED, f"{key}: {found}.")
+        why = "nothing is stored" if found is None else "what is stored is no whole answer of this version"
+        raise Failure(Exit.FAILED, f"{key}: {why}.")
     answer = {"stored_at": record.stored_at, "completion": msgspec.to_builtins(record.completion)}
     click.echo(json.dumps(answer, indent=2))
 

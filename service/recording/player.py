@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from cache_backends import BackendStats
+from cache_backends.base import Found
 from service.errors import NotRecorded
 from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer, replayed
 from service.generation import GenerationRequest
@@ -89,9 +90,9 @@ class RecordedAnswers:
     def __init__(self, recording: Recording) -> None:
         self._answers = recording.answers
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> Found | None:
         record = self._answers.get(key)
-        return None if record is None else encode_record(record)
+        return None if record is None else Found(encode_record(record))
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         return None

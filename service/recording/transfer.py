@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from cache_backends import CacheBackend
-from cache_backends.base import ListsKeys
-from cache_backends.tiered import KnowsTtl
+from cache_backends.base import ExtendedBackend, ValueTooLarge
 from service.recording.archive import AnswerEntry, ArchiveWriter, new_header, read_entries
 from service.response_cache.record import Record, decode_record, encode_record
 
@@ -27,15 +27,22 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of answers: those in the file, and those of them that the store has at the end."""
+
+    read: int
+    stored: int
+
+
 async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
     """Every whole answer of this version. Raises CannotList and CacheUnavailable."""
-    if not isinstance(store, ListsKeys):
+    if not isinstance(store, ExtendedBackend):
         raise CannotList(f"{store!r} does not say what it holds.")
     async for key in store.list_keys():
-        value, ttl = await _get(store, key)
-        record = None if value is None else decode_record(value)
-        if value is not None and record is not None:
-            yield Stored(key=key, size=len(value), ttl=ttl, record=record)
+        found = await store.get(key)
+        record = None if found is None else decode_record(found.value)
+        if found is not None and record is not None:
+            yield Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)
 
 
 async def export_answers(store: CacheBackend, path: Path) -> int:
@@ -62,22 +69,17 @@ async def export_answers(store: CacheBackend, path: Path) -> int:
     return count
 
 
-async def import_answers(store: CacheBackend, path: Path) -> int:
-    """Puts the answers of a file into a store, unless they have expired, and returns how many. The whole file is
-    verified before the first is stored. Raises ArchiveError and CacheUnavailable."""
+async def import_answers(store: CacheBackend, path: Path) -> Imported:
+    """Puts the answers of a file into a store, unless they have expired. The whole file is verified before the first
+    answer is stored. Raises ArchiveError and CacheUnavailable."""
     for _ in read_entries(path):
         pass
-    count = 0
+    keys = set()
     for entry in read_entries(path):
         if isinstance(entry, AnswerEntry):
             ttl = None if entry.expires_at is None else entry.expires_at - time.time()
             if ttl is None or ttl > 0:
-                await store.set(entry.key, encode_record(Record(entry.stored_at, entry.completion)), ttl=ttl)
-                count += 1
-    return count
-
-
-async def _get(store: CacheBackend, key: str) -> tuple[bytes | None, float | None]:
-    if isinstance(store, KnowsTtl):
-        return await store.get_with_ttl(key) or (None, None)
-    return await store.get(key), None
+                keys.add(entry.key)
+                with suppress(ValueTooLarge):
+                    await store.set(entry.key, encode_record(Record(entry.stored_at, entry.completion)), ttl=ttl)
+    return Imported(read=len(keys), stored=len([key for key in keys if await store.get(key) is not None]))

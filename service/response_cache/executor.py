@@ -1,7 +1,7 @@
 """`CachingExecutor`: an `Executor` around another that generates nothing twice."""
 
 from cache_backends import CacheBackend
-from cache_backends.base import HasLeases
+from cache_backends.base import leases_of
 from service.errors import NotCached
 from service.executor.base import Executor, ExecutorStatus
 from service.generation import GenerationRequest
@@ -49,13 +49,14 @@ class CachingExecutor:
         self._store = ResponseStore(backend, self.counters)
         # Single flight with other servers, if they can see what this one stores.
         self._replicas: Replicas | None = None
-        if isinstance(backend, HasLeases) and backend.leases is not None:
+        leases = leases_of(backend)
+        if leases is not None:
             limits = ReplicaLimits(
                 places=settings.max_concurrency,
                 wait_seconds=settings.request_timeout_seconds,
                 lease_seconds=lease_seconds,
             )
-            self._replicas = Replicas(inner, self._store, backend.leases, limits)
+            self._replicas = Replicas(inner, self._store, leases, limits)
         self._flights = Flights()
 
     @property

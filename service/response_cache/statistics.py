@@ -6,9 +6,9 @@ from service.response_cache.base import CacheOutcome
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/health` shows. Requests that were not looked up (`no-cache`, `no-store`, the policy) are not counted, nor
-    those that were refused; one that joined a generation in flight is a hit. `cached_items` is what the store told
-    last."""
+    """The part that `/health` shows. Neither requests that were not looked up (`no-cache`, `no-store`, the policy) nor
+    those that were refused are counted; one that joined a generation in flight is a hit. `cached_items` is the store's
+    last count."""
 
     hits: int
     misses: int
@@ -18,17 +18,19 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
-    """What `/stats` shows: all of it at one moment. `CacheCounters` says what the counts are."""
+    """The part that `/stats` adds, read at one moment. `CacheCounters` defines the counts."""
 
     collapsed: int
     bypassed: int
     stored: int
+    shed: int
     store_failures: int
 
 
 class CacheCounters:
-    """Counts since the start, of requests that were accepted. `collapsed` are among the hits; `store_failures` are
-    calls of the store that raised or hung, none of which cost anybody an answer."""
+    """Counts since the start, of requests that were accepted. `collapsed` are among the hits. `shed` answers were too
+    large for the store or for the queue before it. `store_failures` are calls of the store that raised or hung; none
+    of them cost an answer."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -36,6 +38,7 @@ class CacheCounters:
         self.collapsed = 0
         self.bypassed = 0
         self.stored = 0
+        self.shed = 0
         self.store_failures = 0
 
     def count(self, outcome: CacheOutcome) -> None:
@@ -61,5 +64,6 @@ class CacheCounters:
             collapsed=self.collapsed,
             bypassed=self.bypassed,
             stored=self.stored,
+            shed=self.shed,
             store_failures=self.store_failures,
         )

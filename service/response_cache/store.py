@@ -7,6 +7,7 @@ from logging import DEBUG, WARNING, getLogger
 from typing import Any
 
 from cache_backends import CacheBackend
+from cache_backends.base import Found, ValueTooLarge
 from service.deadlines import Deadline
 from service.generation import Completion
 from service.response_cache.record import Record, decode_record, encode_record
@@ -14,9 +15,8 @@ from service.response_cache.statistics import CacheCounters
 
 LOOKUP_SECONDS = 0.5
 WRITE_SECONDS = 10.0
-# Tiers drain for 5 s of their own when they are closed.
 DRAIN_SECONDS = 5.0
-CLOSE_SECONDS = 7.0
+CLOSE_SECONDS = 5.0
 # How long a store that hung is not asked again.
 PAUSE_SECONDS = 5.0
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
@@ -72,13 +72,13 @@ class ResponseStore:
         self._paused_until = 0.0
         self._counting: asyncio.Task[None] | None = None
         self._items = 0
-        # The kinds of calls that failed when they were last made. A full disk reads and does not write.
+        # The kinds of work that failed when they were last tried. A full disk reads and does not write.
         self._failing: set[str] = set()
 
     @property
     def writes(self) -> bool:
-        """Whether the last write went well: what is to be expected of the next."""
-        return "write" not in self._failing
+        """True if the last write went well, so the next is expected to."""
+        return self._failing.isdisjoint({"write", "queue"})
 
     async def get(self, key: str, max_age: float | None = None) -> Completion | None:
         """The completion under a key, unless it is older than `max_age` seconds."""
@@ -96,7 +96,7 @@ class ResponseStore:
         """Keeps a completion, from now on. None: too much is unwritten already."""
         data = encode_record(Record(self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
-            self._fail("write", "too much is unwritten")
+            self._shed(f"{self._unwritten_bytes} bytes wait to be written")
             return None
         self._unwritten_bytes += len(data) - len(self._unwritten.get(key, b""))
         self._unwritten[key] = data
@@ -143,7 +143,7 @@ class ResponseStore:
         limit = self._lookup_deadline.limit()
         try:
             with limit:
-                data = await self._backend.get(key)
+                found = await self._backend.get(key)
         except Exception as exc:
             if limit.expired:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
@@ -154,8 +154,8 @@ class ResponseStore:
             return None
         if self._failing:
             self._failing.discard("read")
-        # Other packages' backends come by here: what they return is looked at before it is believed.
-        return data if isinstance(data, bytes) else None
+        # A backend of another package may return anything.
+        return found.value if isinstance(found, Found) and isinstance(found.value, bytes) else None
 
     async def _write(self, key: str) -> bool:
         try:
@@ -172,11 +172,14 @@ class ResponseStore:
         try:
             async with asyncio.timeout(WRITE_SECONDS):
                 await self._backend.set(key, data)
+        except ValueTooLarge as exc:
+            self._shed(str(exc))
+            return False
         except Exception as exc:
             self._fail("write", repr(exc))
             return False
         self._counters.stored += 1
-        self._failing.discard("write")
+        self._failing -= {"write", "queue"}
         return True
 
     async def _count(self) -> None:
@@ -189,10 +192,15 @@ class ResponseStore:
         if items is not None:
             self._items = items
 
+    def _shed(self, why: str) -> None:
+        self._counters.shed += 1
+        self._warn("queue", f"an answer is not stored: {why}")
+
     def _fail(self, kind: str, why: str) -> None:
-        """Says it once until it works again: during an outage every request comes by here."""
         self._counters.store_failures += 1
-        log.log(
-            DEBUG if kind in self._failing else WARNING, "response cache, %r: %s failed: %s", self._backend, kind, why
-        )
+        self._warn(kind, f"{kind} failed: {why}")
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Warns once until it works again: during an outage every request fails here."""
+        log.log(DEBUG if kind in self._failing else WARNING, "response cache, %r: %s", self._backend, message)
         self._failing.add(kind)

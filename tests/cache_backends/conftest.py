@@ -26,6 +26,11 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
         pytest.fail(f"did not come true within {seconds} s: {what}")
 
 
+async def value_of(backend: CacheBackend, key: str) -> bytes | None:
+    found = await backend.get(key)
+    return None if found is None else found.value
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from cache_backends import CacheUnavailable
 from cache_backends.disk import MAX_UNWRITTEN_USES, DiskBackend
 from cache_backends.disk_store import BytesOnlyDisk, Database, RefusedRow
-from tests.cache_backends.write_for_ever import value_of
+from tests.cache_backends.conftest import value_of
+from tests.cache_backends.write_for_ever import written_value
 
 MEBIBYTE = 1024**2
 KILLS = 6
@@ -77,20 +78,19 @@ async def test_values_outlive_the_process(tmp_path: Path) -> None:
     await first.set("soon", b"v", ttl=3600)
     await first.aclose()
     second = DiskBackend(tmp_path)
-    assert await second.get("k") == b"v"
-    found = await second.get_with_ttl("soon")
+    assert await value_of(second, "k") == b"v"
+    found = await second.get("soon")
     assert found is not None
-    assert found[1] is not None
-    assert 0 < found[1] <= 3600
+    assert 0 < (found.ttl or 0) <= 3600
     await second.aclose()
 
 
 async def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     first, second = DiskBackend(tmp_path), DiskBackend(tmp_path)
     await first.set("k", b"from the first")
-    assert await second.get("k") == b"from the first"
+    assert await value_of(second, "k") == b"from the first"
     await second.set("k", b"from the second")
-    assert await first.get("k") == b"from the second"
+    assert await value_of(first, "k") == b"from the second"
     await first.aclose()
     await second.aclose()
 
@@ -130,9 +130,9 @@ async def test_a_tampered_row_is_never_unpickled(tmp_path: Path) -> None:
     tamper(folder, "UPDATE Cache SET mode = 4, value = NULL, filename = 'bomb.val' WHERE key = 'file'")
     tamper(folder, "UPDATE Cache SET raw = 0, key = ? WHERE key = 'key'", bomb)
     backend = DiskBackend(folder)
-    assert [await backend.get(key) for key in ("inline", "file", "key", "good")] == [None, None, None, b"v"]
+    assert [await value_of(backend, key) for key in ("inline", "file", "key", "good")] == [None, None, None, b"v"]
     await backend.set("inline", b"again")
-    assert await backend.get("inline") == b"again"
+    assert await value_of(backend, "inline") == b"again"
     await backend.clear()
     await backend.aclose()
     assert not proof.exists()
@@ -155,9 +155,9 @@ async def test_a_tampered_row_reads_and_removes_no_other_file(tmp_path: Path, ch
     await make(folder, k=b"v")
     tamper(folder, f"UPDATE Cache SET {change}")  # noqa: S608
     backend = DiskBackend(folder)
-    assert await backend.get("k") is None
+    assert await value_of(backend, "k") is None
     await backend.set("k", b"new")
-    assert await backend.get("k") == b"new"
+    assert await value_of(backend, "k") == b"new"
     await backend.aclose()
     assert secret.read_bytes() == b"not ours"
 
@@ -221,9 +221,9 @@ async def test_a_damaged_database_is_set_aside_and_rebuilt(
     await make(tmp_path, **{f"k{index}": b"v" * 3000 for index in range(50)})
     DAMAGES[damage](tmp_path / "cache.db")
     backend = DiskBackend(tmp_path)
-    assert await backend.get("k7") is None
+    assert await value_of(backend, "k7") is None
     await backend.set("k7", b"new")
-    assert await backend.get("k7") == b"new"
+    assert await value_of(backend, "k7") == b"new"
     await backend.aclose()
     (aside,) = set_aside_in(tmp_path)
     assert (aside / "cache.db").stat().st_size > 0
@@ -237,9 +237,9 @@ async def test_damage_while_it_runs_is_noticed(tmp_path: Path) -> None:
     assert (await backend.stats()).items == 200
     overwrite(tmp_path / "cache.db", 8192, b"\xff" * ((tmp_path / "cache.db").stat().st_size - 8192))
     for index in range(200):
-        await backend.get(f"k{index}")
+        await value_of(backend, f"k{index}")
         await backend.set(f"k{index}", b"new")
-    assert {await backend.get(f"k{index}") for index in range(200)} == {b"new"}
+    assert {await value_of(backend, f"k{index}") for index in range(200)} == {b"new"}
     await backend.aclose()
     assert len(set_aside_in(tmp_path)) == 1
 
@@ -248,7 +248,7 @@ async def test_damage_that_both_threads_find_is_set_aside_once(tmp_path: Path) -
     """The second finds it in the database that the first has set aside, and leaves the new one alone."""
     backend = DiskBackend(tmp_path)
     await backend.set("k", b"v")
-    assert await backend.get("k") == b"v"
+    assert await value_of(backend, "k") == b"v"
     both = threading.Barrier(2)
     attempts = 0
 
@@ -272,7 +272,7 @@ async def test_after_an_error_of_the_disk_it_is_opened_afresh(tmp_path: Path) ->
     with pytest.raises(CacheUnavailable, match="disk I/O error"):
         await backend.set("k", b"new")
     await backend.set("k", b"new")
-    assert await backend.get("k") == b"new"
+    assert await value_of(backend, "k") == b"new"
     await backend.aclose()
 
 
@@ -321,19 +321,19 @@ async def test_locked_by_another_process(tmp_path: Path) -> None:
     """Reads go on, writes are refused soon, and all is well when the lock is gone."""
     backend = DiskBackend(tmp_path, lock_seconds=0.05)
     await backend.set("k", b"v")
-    assert await backend.get("k") == b"v"
+    assert await value_of(backend, "k") == b"v"
     other = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(CacheUnavailable, match="is locked by another process"):
         await backend.set("k", b"new")
-    assert await backend.get("k") == b"v"
+    assert await value_of(backend, "k") == b"v"
     late = DiskBackend(tmp_path, lock_seconds=0.05)
     with pytest.raises(CacheUnavailable, match="is locked by another process"):
-        await late.get("k")
+        await value_of(late, "k")
     other.execute("ROLLBACK")
     other.close()
     await backend.set("k", b"new")
-    assert await late.get("k") == b"new"
+    assert await value_of(late, "k") == b"new"
     assert (await backend.stats()).errors == 1
     await backend.aclose()
     await late.aclose()
@@ -344,13 +344,13 @@ async def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCapture
     backend = DiskBackend(tmp_path / "file" / "cache")
     for _ in range(2):
         with pytest.raises(CacheUnavailable, match="Not a directory"):
-            await backend.get("k")
+            await value_of(backend, "k")
     (said,) = (record.getMessage() for record in caplog.records)
     assert "Not a directory" in said
     assert said.endswith("going on without it until it works")
     (tmp_path / "file").unlink()
     await backend.set("k", b"v")
-    assert await backend.get("k") == b"v"
+    assert await value_of(backend, "k") == b"v"
     await backend.aclose()
 
 
@@ -364,7 +364,7 @@ async def test_many_reads_without_a_write_are_written_down(tmp_path: Path) -> No
     for index in range(MAX_UNWRITTEN_USES + 1):
         await backend.set(f"k{index}", b"v")
     for index in range(1, MAX_UNWRITTEN_USES + 1):
-        assert await backend.get(f"k{index}") == b"v"
+        assert await value_of(backend, f"k{index}") == b"v"
     connection = sqlite3.connect(tmp_path / "cache.db")
     unread = connection.execute("SELECT key FROM Cache WHERE access_time = store_time").fetchall()
     connection.close()
@@ -376,8 +376,8 @@ async def test_an_earlier_use_is_not_written_over_a_later_one(tmp_path: Path) ->
     """Of two processes, the one that read first may be the one that writes its uses down last."""
     first, second = DiskBackend(tmp_path), DiskBackend(tmp_path)
     await first.set("k", b"v")
-    await first.get("k")
-    await second.get("k")
+    await value_of(first, "k")
+    await value_of(second, "k")
     await second.aclose()
     used = rows(tmp_path, "SELECT access_time FROM Cache")
     await first.aclose()
@@ -404,17 +404,17 @@ async def test_a_full_disk_refuses_writes_and_goes_on_reading(tmp_path: Path) ->
     """The limit on the size of files stands for a disk without room."""
     backend = DiskBackend(tmp_path)
     await backend.set("k", b"v")
-    assert await backend.get("k") == b"v"
+    assert await value_of(backend, "k") == b"v"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "cache.db-wal").stat().st_size, before[1]))
     try:
         with pytest.raises(CacheUnavailable, match=r"disk"):
             await backend.set("large", b"v" * MEBIBYTE)
-        assert await backend.get("k") == b"v"
+        assert await value_of(backend, "k") == b"v"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     await backend.set("large", b"v" * MEBIBYTE)
-    assert await backend.get("large") == b"v" * MEBIBYTE
+    assert await value_of(backend, "large") == b"v" * MEBIBYTE
     await backend.aclose()
 
 
@@ -422,13 +422,13 @@ async def test_reads_decide_what_stays_also_after_a_restart(tmp_path: Path) -> N
     first = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
     for index in range(4):
         await first.set(f"k{index}", b"v" * 200_000)
-    await first.get("k0")
+    await value_of(first, "k0")
     await first.aclose()
     second = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
     await second.set("k4", b"v" * 200_000)
     await second.set("k5", b"v" * 200_000)
-    assert await second.get("k0") is not None
-    assert await second.get("k1") is None
+    assert await value_of(second, "k0") is not None
+    assert await value_of(second, "k1") is None
     await second.aclose()
 
 
@@ -453,8 +453,8 @@ async def test_killed_while_writing(tmp_path: Path) -> None:
         last = start + 19 + len([line for line in written if line.startswith(b"k")])
         backend = DiskBackend(tmp_path, max_bytes=4 * MEBIBYTE)
         for number in range(start, last + 2):
-            found = await backend.get(f"k{number}")
-            assert found in (value_of(f"k{number}"), None)
+            found = await value_of(backend, f"k{number}")
+            assert found in (written_value(f"k{number}"), None)
         assert (await backend.stats()).errors == 0
         await backend.aclose()
         start = last + 1
@@ -482,7 +482,7 @@ class DiskMachine(RuleBasedStateMachine):
 
     @rule(key=keys)
     def get(self, key: str) -> None:
-        assert self.loop.run_until_complete(self.backend.get(key)) == self.model.get(key)
+        assert self.loop.run_until_complete(value_of(self.backend, key)) == self.model.get(key)
 
     @rule(key=keys)
     def delete(self, key: str) -> None:

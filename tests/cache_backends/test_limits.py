@@ -4,7 +4,8 @@ needed."""
 import pytest
 
 from cache_backends import CacheBackend
-from tests.cache_backends.conftest import until
+from cache_backends.base import ValueTooLarge
+from tests.cache_backends.conftest import until, value_of
 
 MEBIBYTE = 1024**2
 
@@ -14,10 +15,10 @@ async def test_the_least_recently_used_goes_first(backend: CacheBackend) -> None
     value = b"v" * 200_000
     for index in range(4):
         await backend.set(f"k{index}", value)
-    assert await backend.get("k0") == value
+    assert await value_of(backend, "k0") == value
     for index in range(4, 6):
         await backend.set(f"k{index}", value)
-    kept = [index for index in range(6) if await backend.get(f"k{index}") is not None]
+    kept = [index for index in range(6) if await value_of(backend, f"k{index}") is not None]
     assert 0 in kept
     assert 5 in kept
     assert 1 not in kept
@@ -31,16 +32,17 @@ async def test_the_limit_holds_after_every_set(backend: CacheBackend) -> None:
         stats = await backend.stats()
         assert stats.bytes is not None
         assert stats.bytes <= MEBIBYTE
-        assert await backend.get(f"k{index}") is not None
+        assert await value_of(backend, f"k{index}") is not None
 
 
-@pytest.mark.parametrize("backend", ["memory", "disk"], indirect=True)
-async def test_what_is_larger_than_the_store_is_not_stored(backend: CacheBackend) -> None:
+@pytest.mark.parametrize("backend", ["memory", "disk", "memory over disk"], indirect=True)
+async def test_a_value_larger_than_the_store_is_refused(backend: CacheBackend) -> None:
     await backend.set("other", b"stays")
     await backend.set("k", b"old")
-    await backend.set("k", b"v" * (MEBIBYTE + 1))
-    assert await backend.get("k") is None
-    assert await backend.get("other") == b"stays"
+    with pytest.raises(ValueTooLarge):
+        await backend.set("k", b"v" * (MEBIBYTE + 1))
+    assert await value_of(backend, "k") is None
+    assert await value_of(backend, "other") == b"stays"
 
 
 @pytest.mark.parametrize("backend", ["memory", "disk", "redis"], indirect=True)
@@ -48,7 +50,7 @@ async def test_what_has_expired_cannot_be_deleted(backend: CacheBackend) -> None
     await backend.set("k", b"v", ttl=0.02)
 
     async def is_gone() -> bool:
-        return await backend.get("k") is None
+        return await value_of(backend, "k") is None
 
     await until(is_gone, "the value expires")
     assert await backend.delete("k") is False

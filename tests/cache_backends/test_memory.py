@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from cache_backends.base import Found, ValueTooLarge
 from cache_backends.memory import MemoryBackend
-from tests.cache_backends.conftest import Clock
+from tests.cache_backends.conftest import Clock, value_of
 
 T = TypeVar("T")
 
@@ -45,9 +46,13 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(key=keys, value=st.binary(max_size=70), ttl=ttls)
     def set(self, key: str, value: bytes, ttl: float | None) -> None:
-        run(self.backend.set(key, value, ttl=ttl))
         self.take(key)
-        if len(key) + len(value) > MAX_BYTES or (ttl is not None and ttl <= 0):
+        if len(key) + len(value) > MAX_BYTES:
+            with pytest.raises(ValueTooLarge):
+                run(self.backend.set(key, value, ttl=ttl))
+            return
+        run(self.backend.set(key, value, ttl=ttl))
+        if ttl is not None and ttl <= 0:
             return
         self.model.append((key, value, None if ttl is None else self.clock.now + ttl))
         while len(self.model) > MAX_ITEMS or sum(len(key) + len(value) for key, value, _ in self.model) > MAX_BYTES:
@@ -59,17 +64,8 @@ class MemoryMachine(RuleBasedStateMachine):
         entry = self.take(key)
         if entry is not None:
             self.model.append(entry)
-        assert run(self.backend.get(key)) == (entry and entry[1])
-
-    @rule(key=keys)
-    def get_with_ttl(self, key: str) -> None:
-        entry = self.take(key)
-        found = run(self.backend.get_with_ttl(key))
-        if entry is None:
-            assert found is None
-            return
-        self.model.append(entry)
-        assert found == (entry[1], None if entry[2] is None else entry[2] - self.clock.now)
+        left = None if entry is None or entry[2] is None else entry[2] - self.clock.now
+        assert run(self.backend.get(key)) == (entry and Found(entry[1], left))
 
     @rule(key=keys)
     def delete(self, key: str) -> None:
@@ -101,7 +97,7 @@ async def test_get_finishes_without_giving_way() -> None:
     backend = MemoryBackend()
     await backend.set("k", b"v")
     with pytest.raises(StopIteration) as finished:
-        backend.get("k").send(None)
+        value_of(backend, "k").send(None)
     assert finished.value.value == b"v"
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cache_backends import CacheUnavailable, open_backend
+from cache_backends.base import Found
 from cache_backends.redis import DEFAULT_TIMEOUT_SECONDS, RedisBackend
-from tests.cache_backends.conftest import until
+from tests.cache_backends.conftest import until, value_of
 from tests.cache_backends.redis_server import RedisServer
 
 # What a busy test machine may add; a client left to its own timeouts and retries would take far longer.
@@ -50,7 +51,7 @@ def fails_at_once(call: Coroutine[Any, Any, Any]) -> None:
 async def is_back(backend: RedisBackend) -> None:
     async def answers() -> bool:
         try:
-            await backend.get("k")
+            await value_of(backend, "k")
         except CacheUnavailable:
             return False
         return True
@@ -63,13 +64,13 @@ async def test_a_server_that_died_costs_the_first_request_little_and_the_others_
 ) -> None:
     await redis.set("k", b"v")
     redis_server.stop()
-    await fails_within(redis.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
-    for call in (redis.get("k"), redis.set("k", b"v"), redis.delete("k"), redis.clear(), redis.stats()):
+    await fails_within(value_of(redis, "k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    for call in (value_of(redis, "k"), redis.set("k", b"v"), redis.delete("k"), redis.clear(), redis.stats()):
         fails_at_once(call)
     redis_server.start()
     await is_back(redis)
     await redis.set("k", b"new")
-    assert await redis.get("k") == b"new"
+    assert await value_of(redis, "k") == b"new"
     assert (await redis.stats()).errors == 1
     assert [record.message.split("(")[0] for record in caplog.records if record.levelname == "WARNING"] == [
         f"redis://127.0.0.1:{redis_server.port}/0 does not answer "
@@ -81,18 +82,18 @@ async def test_a_server_that_hangs_costs_the_first_request_its_timeout_and_the_o
 ) -> None:
     await redis.set("k", b"v")
     redis_server.pause()
-    await fails_within(redis.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
-    fails_at_once(redis.get("k"))
+    await fails_within(value_of(redis, "k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    fails_at_once(value_of(redis, "k"))
     redis_server.resume()
     await is_back(redis)
-    assert await redis.get("k") == b"v"
+    assert await value_of(redis, "k") == b"v"
 
 
 async def test_all_that_wait_when_it_hangs_wait_no_longer_than_one(
     redis: RedisBackend, redis_server: RedisServer
 ) -> None:
     redis_server.pause()
-    calls = (redis.get(f"k{index}") for index in range(50))
+    calls = (value_of(redis, f"k{index}") for index in range(50))
     await asyncio.gather(*(fails_within(call, DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS) for call in calls))
     redis_server.resume()
 
@@ -100,7 +101,7 @@ async def test_all_that_wait_when_it_hangs_wait_no_longer_than_one(
 async def test_a_server_that_is_not_there_at_the_start(redis_server: RedisServer) -> None:
     redis_server.stop()
     backend = RedisBackend(redis_server.url)
-    await fails_within(backend.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    await fails_within(value_of(backend, "k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
     redis_server.start()
     await is_back(backend)
     await backend.aclose()
@@ -110,35 +111,35 @@ async def test_a_late_answer_is_not_taken_for_another(redis: RedisBackend, redis
     await asyncio.gather(*(redis.set(f"k{index}", f"v{index}".encode()) for index in range(8)))
     for _ in range(3):
         redis_server.pause()
-        await asyncio.gather(*(redis.get(f"k{index}") for index in range(8)), return_exceptions=True)
+        await asyncio.gather(*(value_of(redis, f"k{index}") for index in range(8)), return_exceptions=True)
         redis_server.resume()
         await is_back(redis)
-        found = await asyncio.gather(*(redis.get(f"k{index}") for index in range(8)))
+        found = await asyncio.gather(*(value_of(redis, f"k{index}") for index in range(8)))
         assert found == [f"v{index}".encode() for index in range(8)]
 
 
 async def test_a_cancelled_lookup_does_not_leave_its_answer_to_the_next(patient: RedisBackend) -> None:
     await asyncio.gather(*(patient.set(f"k{index}", f"v{index}".encode()) for index in range(30)))
     for turns in range(1, 30):
-        cancelled = asyncio.create_task(patient.get("k0"))
+        cancelled = asyncio.create_task(value_of(patient, "k0"))
         for _ in range(turns % 6):
             await asyncio.sleep(0)
         cancelled.cancel()
-        assert await patient.get(f"k{turns}") == f"v{turns}".encode()
+        assert await value_of(patient, f"k{turns}") == f"v{turns}".encode()
 
 
 async def test_a_restart_between_requests_is_not_noticed(patient: RedisBackend, redis_server: RedisServer) -> None:
     await patient.set("k", b"v")
     redis_server.stop()
     redis_server.start()
-    assert await patient.get("k") is None
+    assert await value_of(patient, "k") is None
     assert (await patient.stats()).errors == 0
 
 
 async def test_closing_during_an_outage(redis_server: RedisServer) -> None:
     backend = RedisBackend(redis_server.url)
     redis_server.stop()
-    await fails_within(backend.get("k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
+    await fails_within(value_of(backend, "k"), DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS)
     await backend.aclose()
     await backend.aclose()
 
@@ -170,7 +171,7 @@ async def test_two_prefixes_do_not_meet(redis_server: RedisServer) -> None:
     first = open_backend(f"{redis_server.url}?prefix=one:&timeout=10")
     second = open_backend(f"{redis_server.url}?prefix=two:&timeout=10")
     await first.set("k", b"1")
-    assert await second.get("k") is None
+    assert await value_of(second, "k") is None
     await first.aclose()
     await second.aclose()
 
@@ -188,19 +189,18 @@ async def test_the_time_limit_of_the_url_holds_where_a_call_gives_none(redis_ser
     await backend.set("k", b"v")
     await backend.set("own", b"v", ttl=5)
     for key, limit in (("k", 100), ("own", 5)):
-        found = await backend.get_with_ttl(key)
+        found = await backend.get(key)
         assert found is not None
-        assert found[1] is not None
-        assert limit - 3 < found[1] <= limit
+        assert limit - 3 < (found.ttl or 0) <= limit
     await backend.aclose()
 
 
 async def test_what_is_no_string_is_a_miss_and_is_replaced(patient: RedisBackend, redis_server: RedisServer) -> None:
     redis_server.command("RPUSH", "anyclaude:k", "a list")
+    assert await value_of(patient, "k") is None
     assert await patient.get("k") is None
-    assert await patient.get_with_ttl("k") is None
     await patient.set("k", b"v")
-    assert await patient.get_with_ttl("k") == (b"v", None)
+    assert await patient.get("k") == Found(b"v", None)
 
 
 async def test_a_full_server_refuses_writes_and_goes_on_reading(
@@ -211,7 +211,7 @@ async def test_a_full_server_refuses_writes_and_goes_on_reading(
     redis_server.command("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(CacheUnavailable, match="maxmemory"):
         await patient.set("other", b"v")
-    assert await patient.get("k") == b"v"
+    assert await value_of(patient, "k") == b"v"
     redis_server.command("CONFIG", "SET", "maxmemory", "0")
     await patient.set("other", b"v")
 
@@ -220,10 +220,10 @@ async def test_a_wrong_password_is_an_outage_and_is_not_shown(redis_server: Redi
     redis_server.command("CONFIG", "SET", "requirepass", "right")
     backend = RedisBackend(f"redis://:hidden@127.0.0.1:{redis_server.port}/0")
     with pytest.raises(CacheUnavailable) as refused:
-        await backend.get("k")
+        await value_of(backend, "k")
     assert "hidden" not in str(refused.value)
     assert "hidden" not in repr(backend)
     await backend.aclose()
     right = RedisBackend(f"redis://:right@127.0.0.1:{redis_server.port}/0")
-    assert await right.get("k") is None
+    assert await value_of(right, "k") is None
     await right.aclose()

@@ -10,7 +10,7 @@ from pathlib import Path
 from cache_backends.disk import DiskBackend
 
 
-def value_of(key: str) -> bytes:
+def written_value(key: str) -> bytes:
     """The one right value of a key, of 1 to 50 KB."""
     digest = hashlib.sha256(key.encode()).digest()
     return digest * (32 + int.from_bytes(digest[:2]) % 1600)
@@ -19,7 +19,7 @@ def value_of(key: str) -> bytes:
 async def main(folder: str, start: int) -> None:
     backend = DiskBackend(Path(folder), max_bytes=4 * 1024**2)
     for number in count(start):
-        await backend.set(f"k{number}", value_of(f"k{number}"))
+        await backend.set(f"k{number}", written_value(f"k{number}"))
         sys.stdout.write(f"k{number}\n")
         sys.stdout.flush()
 

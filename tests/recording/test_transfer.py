@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from cache_backends import BackendStats, CacheUnavailable
+from cache_backends.base import Found
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import TieredBackend
 from service.recording.archive import ArchiveError
-from service.recording.transfer import CannotList, export_answers, import_answers, stored_answers
+from service.recording.transfer import CannotList, Imported, export_answers, import_answers, stored_answers
 from service.response_cache.record import Record, encode_record
 from tests.response_cache.answers import text
 
@@ -25,7 +27,7 @@ async def test_what_was_exported_can_be_imported_with_its_age_and_its_time_limit
     await source.set(OTHER, VALUE, ttl=1000)
     assert await export_answers(source, tmp_path / "file") == 2
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
-    assert await import_answers(target, tmp_path / "file") == 2
+    assert await import_answers(target, tmp_path / "file") == Imported(read=2, stored=2)
     found = {stored.key: stored async for stored in stored_answers(target)}
     assert found[KEY].ttl is None
     assert 990 < (found[OTHER].ttl or 0) <= 1000
@@ -47,7 +49,32 @@ async def test_what_has_expired_since_is_not_imported(tmp_path: Path) -> None:
     await export_answers(store, tmp_path / "file")
     while await store.get(KEY) is not None:
         time.sleep(0.01)  # noqa: ASYNC251 -- nothing else runs
-    assert await import_answers(store, tmp_path / "file") == 0
+    assert await import_answers(store, tmp_path / "file") == Imported(read=0, stored=0)
+
+
+async def test_only_answers_that_the_store_has_at_the_end_are_counted(tmp_path: Path) -> None:
+    source = MemoryBackend()
+    for index in range(10):
+        await source.set(f"{index:064}", VALUE)
+    await export_answers(source, tmp_path / "file")
+    assert await import_answers(MemoryBackend(max_items=3), tmp_path / "file") == Imported(read=10, stored=3)
+    assert await import_answers(MemoryBackend(max_bytes=50), tmp_path / "file") == Imported(read=10, stored=0)
+
+
+async def test_an_import_into_tiers_goes_to_the_one_that_is_there(tmp_path: Path) -> None:
+    """However quickly it comes: nothing waits in a queue behind `set`."""
+
+    class Away(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            raise CacheUnavailable("away")
+
+    source, target = MemoryBackend(), MemoryBackend()
+    for index in range(200):
+        await source.set(f"{index:064}", encode_record(Record(1000.0, text("x" * 400_000))))
+    await export_answers(source, tmp_path / "file")
+    imported = await import_answers(TieredBackend([Away(), target]), tmp_path / "file")
+    assert imported == Imported(read=200, stored=200)
+    assert (await target.stats()).items == 200
 
 
 async def test_nothing_of_a_damaged_file_is_imported(tmp_path: Path) -> None:
@@ -63,7 +90,7 @@ async def test_nothing_of_a_damaged_file_is_imported(tmp_path: Path) -> None:
 
 
 class Failing(MemoryBackend):
-    async def get_with_ttl(self, key: str) -> tuple[bytes, float | None] | None:
+    async def get(self, key: str) -> Found | None:
         raise CacheUnavailable("gone")
 
 
@@ -80,7 +107,7 @@ async def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> No
 class Silent:
     """Somebody else's store, with no more than the protocol asks for."""
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> Found | None:
         return None
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None: ...

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from cache_backends import BackendStats, CacheUnavailable
+from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
@@ -38,7 +39,7 @@ class FaultyBackend(MemoryBackend):
             else:
                 raise self._fault
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str) -> Found | None:
         await self._maybe_fail("get")
         return await super().get(key)
 
@@ -141,21 +142,26 @@ async def test_what_is_written_anew_meanwhile_is_written_last() -> None:
 
 async def test_what_is_unwritten_is_bounded() -> None:
     backend = FaultyBackend("set", 1, None, lasts=True)
-    store = ResponseStore(backend, CacheCounters(), max_unwritten_bytes=300)
+    counters = CacheCounters()
+    store = ResponseStore(backend, counters, max_unwritten_bytes=300)
     assert store.put("a", text("x" * 100)) is not None
     assert store.put("b", text("x" * 100)) is None
+    assert (counters.shed, counters.stored, store.writes) == (1, 0, False)
     assert await store.get("a") == text("x" * 100)
     assert await store.get("b") is None
 
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"garbage", bytes([RECORD_VERSION]) + b"\0\0\0\0", b"\0" * 100, "text", 3, memoryview(b"x")],
-    ids=["nothing", "no record", "a wrong checksum", "another version", "a text", "a number", "a view"],
+    [
+        *map(Found, (b"", b"garbage", bytes([RECORD_VERSION]) + b"\0\0\0\0", b"\0" * 100)),
+        *(b"no ttl", "text", 3, Found(memoryview(b"x"))),  # type: ignore[arg-type]
+    ],
+    ids=["nothing", "no record", "a wrong checksum", "another version", "bytes", "a text", "a number", "a view"],
 )
 async def test_garbage_in_the_store_is_a_miss(value: object) -> None:
     class Garbage(MemoryBackend):
-        async def get(self, key: str) -> bytes | None:
+        async def get(self, key: str) -> Found | None:
             return value  # type: ignore[return-value]
 
     executor = CachingExecutor(ScriptedExecutor(), Garbage(), settings())
@@ -184,7 +190,7 @@ async def test_a_lookup_during_which_the_generation_ends_does_not_generate_again
     class SlowSecondLookup(MemoryBackend):
         lookups = 0
 
-        async def get(self, key: str) -> bytes | None:
+        async def get(self, key: str) -> Found | None:
             self.lookups += 1
             if self.lookups == 2:
                 asked.set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cache_backends import CacheUnavailable
-from cache_backends.base import HasLeases, Leases
+from cache_backends.base import Leases, leases_of
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
 from cache_backends.redis import RedisBackend
@@ -359,5 +359,4 @@ async def test_a_holder_that_was_held_up_takes_nothing_away(start: Start) -> Non
 
 def test_stores_of_one_process_have_no_leases(tmp_path: Path) -> None:
     alone = [MemoryBackend(), DiskBackend(tmp_path)]
-    assert not any(isinstance(backend, HasLeases) for backend in alone)
-    assert TieredBackend(alone).leases is None
+    assert [leases_of(backend) for backend in (*alone, TieredBackend(alone))] == [None] * (len(alone) + 1)

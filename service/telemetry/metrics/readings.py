@@ -83,6 +83,9 @@ def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
     yield _gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
     yield _counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
     yield _counter(
+        "anyclaude_response_cache_shed", "Answers too large for the store or for the queue before it.", cache.shed
+    )
+    yield _counter(
         "anyclaude_response_cache_store_failures",
         "Calls of the store that raised or hung; none cost an answer.",
         cache.store_failures,
