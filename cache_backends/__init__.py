@@ -1,11 +1,8 @@
-"""Stores for finished answers: bytes under a key, chosen by URL. Imports nothing of `service`.
+"""Stores for finished answers: bytes under a key, chosen by URL.
 
-base.py         the interface `CacheBackend`, its optional side, and the errors
-urls.py         `open_backend`: from URLs to a store, and schemes of other packages
-memory.py       `memory://`, an LRU in the process
-disk.py         `disk://`, threads and recovery; disk_store.py is its blocking half on diskcache
-redis.py        `redis://`, timeouts and circuit breaker; redis_leases.py holds its leases
-tiered.py       several stores as one, fastest first
+`base` holds the interface, its optional side and the errors; `urls` opens a store from its URL and finds the schemes of
+other packages. `memory`, `disk` (with its blocking half `disk_store`) and `redis` (with `redis_leases`) are the stores;
+`tiered` makes several into one.
 """
 
 from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable, Found, InvalidBackendUrl, ValueTooLarge

@@ -1,4 +1,4 @@
-"""The interface of every store, and what it may raise. Nothing here knows of requests or models."""
+"""The interface of every store, and its errors."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
@@ -7,7 +7,7 @@ import msgspec
 
 
 class CacheUnavailable(Exception):
-    """The store cannot answer now, and the caller goes on without it. The message names the store and the reason."""
+    """The store cannot answer now. The message names the store and the reason."""
 
 
 class ValueTooLarge(CacheUnavailable):
@@ -15,19 +15,18 @@ class ValueTooLarge(CacheUnavailable):
 
 
 class InvalidBackendUrl(ValueError):
-    """The URL does not describe a store. The message holds what was expected and what was found."""
+    """The URL does not describe a store."""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A value and the seconds that it has left; None is for ever. A faster tier keeps the value no longer than that."""
+    """`ttl` is the seconds that the value has left, None for ever: a faster tier keeps it no longer."""
 
     value: bytes
     ttl: float | None = None
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot. `items` and `bytes` are None if the store cannot count them cheaply; limits are None if there are
-    none. `tiers` are the stores below, fastest first."""
+    """`items` and `bytes` are None if the store cannot count them cheaply."""
 
     backend: str
     items: int | None = None
@@ -40,14 +39,14 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheBackend(Protocol):
-    """Byte store for finished completions. Values are opaque. Every method may raise `CacheUnavailable`."""
+    """Byte store; every method may raise `CacheUnavailable`."""
 
     async def get(self, key: str) -> Found | None:
-        """None if there is no value, it has expired, or it was damaged."""
+        """None also for a value that has expired or was damaged."""
         ...
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        """Replaces an earlier value. Returns when the value is stored. `ttl` is in seconds; None is for ever.
+        """Returns when the value is stored, in place of an earlier one. `ttl` is in seconds, None for ever.
 
         Raises `ValueTooLarge` if the value can never fit; an earlier value is gone then.
         """
@@ -58,43 +57,43 @@ class CacheBackend(Protocol):
         ...
 
     async def clear(self) -> int:
-        """Removes all values that are ours, and returns how many there were."""
+        """Returns how many values there were."""
         ...
 
     async def stats(self) -> BackendStats: ...
     async def aclose(self) -> None:
-        """May be called twice. Nothing else may be called after it."""
+        """May be called twice."""
         ...
 
 
 class Leases(Protocol):
-    """Locks between processes, by key. A lease has one holder and a note for those who wait, and ends by itself `ttl`
-    seconds after it was last taken or kept. Every method may raise `CacheUnavailable`."""
+    """Locks between processes. A lease ends `ttl` seconds after it was last taken or kept; its holder's `note` is for
+    those who wait. Every method may raise `CacheUnavailable`."""
 
     async def acquire(self, key: str, holder: str, note: str, *, ttl: float) -> str | None:
-        """Takes the lease and returns None if nobody has it; otherwise returns its holder's note."""
+        """None if the lease is taken now; otherwise its holder's note."""
         ...
 
     async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
-        """Prolongs the lease and replaces its note; takes it again if it has ended. False: another holder has it."""
+        """Prolongs the lease, or takes it again if it has ended. False: another holder has it."""
         ...
 
     async def release(self, key: str, holder: str) -> None:
-        """Ends the lease if this holder still has it."""
+        """Does nothing if another holder has the lease."""
         ...
 
 
 @runtime_checkable
 class ExtendedBackend(CacheBackend, Protocol):
-    """The optional side of a store. All of ours have it; a store of another package may do without."""
+    """The optional side of a store: a store of another package may do without."""
 
     @property
     def leases(self) -> Leases | None:
-        """None if no other process can see what this one stores, or may rely on it."""
+        """None if servers that share the store cannot share generations."""
         ...
 
     def list_keys(self) -> AsyncIterator[str]:
-        """Every key with a value, each once, in no order. Keys that come or go meanwhile may be missing."""
+        """Every key with a value, once. Keys that come or go meanwhile may be missing."""
         ...
 
 

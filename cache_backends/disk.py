@@ -1,4 +1,4 @@
-"""`disk://`: the store that outlives the process, on diskcache, off the event loop."""
+"""`disk://`: the store that outlives the process, off the event loop."""
 
 import asyncio
 import sqlite3
@@ -26,7 +26,7 @@ from cache_backends.disk_store import (
 from cache_backends.urls import BackendUrl, positive_size
 
 DEFAULT_MAX_BYTES = 1024**3
-# An empty database has about 40 KiB; below this the limit would be about SQLite and not about answers.
+# An empty database has about 40 KiB, which a smaller limit would hardly exceed.
 SMALLEST_MAX_BYTES = 1024**2
 LOCK_SECONDS = 1.0
 MAX_UNWRITTEN_USES = 1000
@@ -37,12 +37,8 @@ T = TypeVar("T")
 
 
 class DiskBackend:
-    """A folder with one SQLite database of at most `max_bytes`, and its journal of some 4 MiB beside it; several
-    processes may share it.
-
-    Reads and writes have a thread each: a write that waits for a lock or for the disk holds back no read. A damaged
-    database is set aside and a new one made, when it is opened or when the damage shows.
-    """
+    """A folder with one SQLite database of at most `max_bytes` and a journal of some 4 MiB. Several processes may share
+    it. A damaged database is set aside and replaced."""
 
     leases = None
 
@@ -52,6 +48,7 @@ class DiskBackend:
         self._folder = folder
         self._max_bytes = max_bytes
         shelf = _Shelf(folder, lock_seconds)
+        # A thread each: a write that waits for a lock or for the disk holds back no read.
         self._reader = _Worker(shelf, "read")
         self._writer = _Worker(shelf, "write")
         self._used: dict[str, float] = {}
@@ -76,7 +73,7 @@ class DiskBackend:
         try:
             value, expires_at = await self._reader.run(lambda database: database.get(key, expire_time=True))
         except RefusedRow:
-            log.warning("%s: a row that this store did not write was refused and is removed", self._folder)
+            log.warning("%s: removed a row that this store did not write", self._folder)
             await self._writer.run(lambda database: database.delete(key))
             return None
         if value is None:
@@ -134,7 +131,7 @@ class DiskBackend:
         await self._writer.aclose()
 
     def _take_uses(self) -> dict[str, float]:
-        """Called on the event loop, which goes on adding to `_used` while the writer's thread goes through these."""
+        # On the event loop: it adds to `_used` while the writer's thread goes through the old dictionary.
         used, self._used = self._used, {}
         return used
 
@@ -144,8 +141,8 @@ class DiskBackend:
 
 
 class _Shelf:
-    """What the two threads share: one place, opened by one of them at a time, and its age. The age goes up when a
-    damaged database is set aside: a connection that was opened before then is to a database that is no longer here."""
+    """The folder that both threads open. `age` grows when a damaged database is set aside: older connections lead to
+    that one."""
 
     def __init__(self, folder: Path, lock_seconds: float) -> None:
         self.folder = folder
@@ -165,7 +162,7 @@ class _Shelf:
             return database, self.age
 
     def replace(self, age: int, damage: Exception) -> None:
-        """Sets the database aside, unless the other thread was quicker."""
+        """Sets the database of that age aside, unless the other thread has done so."""
         with self._lock:
             if age == self.age:
                 self._replace(damage)
@@ -177,7 +174,7 @@ class _Shelf:
 
 
 class _Worker:
-    """One thread with its own connection. Whatever goes wrong there comes out as `CacheUnavailable`."""
+    """One thread with its own connection; its errors become `CacheUnavailable`."""
 
     def __init__(self, shelf: _Shelf, name: str) -> None:
         self.errors = 0
@@ -198,7 +195,7 @@ class _Worker:
         self._pool.shutdown(wait=False)
 
     def _run(self, work: Callable[[Database], T]) -> T:
-        """Says once that it does not work, until it does again: whoever goes on without it may have nothing to add."""
+        # One warning for each outage.
         try:
             result = self._work(work)
         except CacheUnavailable as exc:

@@ -1,9 +1,4 @@
-"""The blocking half of `disk://`: a `diskcache.Cache` that unpickles nothing, that nobody else can read, and that
-evicts exactly.
-
-Values lie in the rows of one SQLite database, never in files beside it: a value and its row are then written together
-or not at all, whatever kills the process, and a tampered row can name no file to read or to remove.
-"""
+"""The blocking half of `disk://`: a `diskcache.Cache` that unpickles nothing and that only its owner can read."""
 
 import os
 import re
@@ -21,7 +16,8 @@ from cache_backends.base import CacheUnavailable
 DATABASE = "cache.db"
 SET_ASIDE = "damaged-"
 
-# diskcache's own names. Values are never put into files, so it writes no directories either.
+# diskcache's own names. Values lie in rows and never in files: a value and its row are then written together or not at
+# all, whatever kills the process, and a tampered row can name no file to read or to remove.
 SETTINGS: Mapping[str, Any] = {
     "statistics": 0,
     "tag_index": 0,
@@ -43,16 +39,16 @@ MODE_RAW = 1
 
 
 class RefusedRow(Exception):
-    """A row of a kind that this store never writes."""
+    """This store never writes such a row."""
 
 
 class DamagedDatabase(Exception):
-    """The database cannot be used, and no retry will help."""
+    """No retry will help."""
 
 
 class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
-    """Text keys and bytes values, as they are. diskcache unpickles whatever a row's `mode` calls a pickle, also where
-    only bytes were ever stored (CVE-2025-69872); here such a row is refused before its content is looked at."""
+    """Refuses every row but bytes under text. diskcache unpickles whatever a row's `mode` calls a pickle, even if only
+    bytes were ever stored (CVE-2025-69872)."""
 
     def put(self, key: object) -> tuple[str, bool]:
         if type(key) is not str:
@@ -75,15 +71,15 @@ class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
         return value
 
     def remove(self, file_path: object) -> None:
-        """A row that names a file is not ours: what it names is not touched."""
+        pass  # a row that names a file is not ours
 
 
 class Database(diskcache.Cache):  # type: ignore[misc]
-    """One connection's view of the database, for one thread. Reads take no lock and write nothing, so that they go on
-    while another process writes and on a full disk; `touch_all` says later what was used."""
+    """One connection, for one thread. Reads take no lock and write nothing, so they go on while another process writes
+    and on a full disk; `touch_all` records later which values were used."""
 
     def touch_all(self, used: Mapping[str, float]) -> None:
-        """Writes down when keys were last used, in Unix seconds."""
+        """`used` maps keys to Unix seconds."""
         if not used:
             return
         with self.transact():
@@ -93,15 +89,13 @@ class Database(diskcache.Cache):  # type: ignore[misc]
                 )
 
     def all_keys(self) -> list[str]:
-        """Of the values that have not expired."""
         rows = self._sql(
             "SELECT key FROM Cache WHERE raw = 1 AND (expire_time IS NULL OR expire_time > ?)", (time.time(),)
         )
         return [key for (key,) in rows if isinstance(key, str)]
 
     def shrink(self, max_bytes: int) -> int:
-        """Removes what has expired and then the least recently used until the database is within `max_bytes`;
-        returns how many were removed before their time."""
+        """Removes expired values, then the least recently used. Returns how many had not expired."""
         if self.volume() <= max_bytes:
             return 0
         self.expire()
@@ -123,11 +117,8 @@ class Database(diskcache.Cache):  # type: ignore[misc]
 
 
 def open_database(folder: Path, lock_seconds: float) -> Database:
-    """Opens or makes the database of a folder, all for the owner alone whatever the umask.
-
-    Raises `DamagedDatabase`, `CacheUnavailable` when another process keeps it locked or the folder holds other files,
-    OSError and sqlite3.Error.
-    """
+    """Opens or makes a database that only its owner can read, whatever the umask. Raises DamagedDatabase, OSError,
+    sqlite3.Error, and CacheUnavailable if it is locked or if the folder holds other files."""
     _refuse_folder_of_others(folder)
     _make_private_folder(folder)
     _make_private_file(folder / DATABASE)
@@ -137,16 +128,15 @@ def open_database(folder: Path, lock_seconds: float) -> Database:
     except (sqlite3.OperationalError, diskcache.Timeout, OSError):
         raise
     except Exception as exc:
-        # diskcache believes what stands in its Settings table: what it trips over there can be anything.
+        # diskcache believes its Settings table, so a damaged one makes it raise anything.
         raise DamagedDatabase(str(exc)) from exc
-    # Only now: the policy made the index over access_time, and must not make a write of every read.
+    # The policy was needed to make the index over access_time; from now on it would make a write of every read.
     database.reset("eviction_policy", "none", update=False)
     return database
 
 
 def set_aside(folder: Path) -> Path:
-    """Moves a damaged database into a folder of its own beside it, named by the time, for whoever wants to look.
-    Only the newest of these is kept."""
+    """Moves a damaged database into a folder beside it, and returns that folder. Only the newest is kept."""
     for old in folder.glob(SET_ASIDE + "*"):
         shutil.rmtree(old, ignore_errors=True)
     target = folder / f"{SET_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
@@ -157,7 +147,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file itself is bad (SQLITE_CORRUPT, SQLITE_NOTADB) or not of this make."""
+    """True if the file is corrupt, no database, or no database of ours."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True
@@ -165,19 +155,18 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether SQLite gave up waiting for another process."""
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def without_timeout(error: BaseException) -> BaseException:
-    """What is behind diskcache's `Timeout`: any error with which a transaction could not begin, a lock or another."""
+    """The cause of diskcache's `Timeout`, which hides any error at the begin of a transaction."""
     while isinstance(error, diskcache.Timeout) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 def _probe(path: Path, lock_seconds: float) -> None:
-    """Finds what diskcache would answer with a minute of retries or with an attribute overwritten by a setting."""
+    """Finds a lock that diskcache would retry for a minute, and settings that would overwrite its attributes."""
     connection = sqlite3.connect(path, timeout=lock_seconds, isolation_level=None)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -196,8 +185,7 @@ def _probe(path: Path, lock_seconds: float) -> None:
 
 
 def _refuse_folder_of_others(folder: Path) -> None:
-    """The folder becomes the owner's alone, which would shut others out of a home or of /tmp. So it is one that is
-    empty, or that holds this store already."""
+    # The folder's mode becomes 0700, which would shut others out of a home or of /tmp.
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if found and not any(name.startswith((DATABASE, SET_ASIDE)) for name in found):
         raise CacheUnavailable(
@@ -215,7 +203,7 @@ def _make_private_folder(folder: Path) -> None:
 
 
 def _make_private_file(path: Path) -> None:
-    """SQLite gives -wal and -shm the mode of the database, so that this one decides for all three."""
+    # SQLite gives -wal and -shm the mode of the database.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_mode & 0o777 != 0o600:

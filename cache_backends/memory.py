@@ -1,4 +1,4 @@
-"""`memory://`: the store inside the process. Least recently used goes first, by count and by bytes."""
+"""`memory://`: the store inside the process."""
 
 import math
 import time
@@ -14,11 +14,8 @@ SMALLEST_MAX_BYTES = 1024**2
 
 
 class MemoryBackend:
-    """Keeps at most `max_items` values (None: any number) of at most `max_bytes` together, keys included.
-
-    `clock` counts seconds and never goes back. An expired value is removed when it is read or when it is the least
-    recently used: until then it counts.
-    """
+    """LRU of at most `max_items` values (None: any number) and `max_bytes`, keys included. `clock` counts seconds. An
+    expired value counts until it is read or evicted."""
 
     leases = None
 

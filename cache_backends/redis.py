@@ -1,4 +1,4 @@
-"""`redis://`: the store that several servers share, on Redis or Valkey, by the `redis` client (extra `redis`)."""
+"""`redis://`: the store that several servers share, on Redis or Valkey (extra `redis`)."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DEFAULT_PREFIX = "anyclaude:"
-# What an outage costs the request that finds out. All the later ones find the breaker open.
+# An outage costs the first request this much; later ones find the breaker open.
 DEFAULT_TIMEOUT_SECONDS = 0.25
 DEFAULT_MAX_CONNECTIONS = 32
 FIRST_PROBE_SECONDS = 0.1
@@ -22,7 +22,7 @@ LAST_PROBE_SECONDS = 1.0
 CLEAR_SECONDS = 60.0
 COUNT_SECONDS = 2.0
 SCAN_BATCH = 1000
-# Keys are counted up to here and no further: other programs may have millions in the same database.
+# Other programs may have millions of keys in the same database.
 MAX_COUNTED_BATCHES = 20
 
 log = getLogger(__name__)
@@ -31,10 +31,9 @@ T = TypeVar("T")
 
 
 class RedisBackend:
-    """Values under `prefix` in one database of a server. `ttl`, in seconds, holds where a call gives none.
+    """Values under `prefix` in one database of a server. `ttl`, in seconds, is the default of `set`.
 
-    When the server does not answer within `timeout` seconds, or not at all, a breaker opens: from then on every call
-    raises at once, and a task asks about once a second whether the server is back.
+    If the server does not answer within `timeout` seconds, every call raises at once until a probe finds it back.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class RedisBackend:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
     ) -> None:
-        """Raises ImportError when the client is not installed."""
+        """Raises ImportError if the client is not installed."""
         self._name = str(BackendUrl(url))
         self._client = _connect_lazily(url, timeout, max_connections)
         self._prefix = prefix
@@ -107,7 +106,6 @@ class RedisBackend:
             ended = cursor == 0
 
     async def stats(self) -> BackendStats:
-        """`items` is None when more keys are in the database than are quickly counted."""
         items = await self._call(lambda client: _count(client, self._prefix), seconds=COUNT_SECONDS)
         return BackendStats(backend="redis", items=items, errors=self._errors)
 
@@ -127,7 +125,7 @@ class RedisBackend:
             async with asyncio.timeout(seconds or self._timeout):
                 return await work(self._client)
         except (ResponseError, DataError) as exc:
-            # It answered, so it is there: out of memory, or read-only, or an access that is not allowed.
+            # The server is there: it is out of memory, read-only, or does not allow the access.
             self._errors += 1
             raise CacheUnavailable(f"{self._name}: {exc}") from exc
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
@@ -141,7 +139,6 @@ class RedisBackend:
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
-        """Ends when the server answers."""
         pause = FIRST_PROBE_SECONDS
         while True:
             await asyncio.sleep(pause)
@@ -160,8 +157,7 @@ class RedisBackend:
 
 
 def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
-    """A client that connects at its first command. It tries a second time, all within the timeout of the call: a pooled
-    connection may be one that the server has closed since, as after its restart."""
+    """A client that connects at its first command."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -173,6 +169,7 @@ def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         socket_keepalive=True,
+        # A second try, for a pooled connection that the server has closed since.
         retry=Retry(NoBackoff(), 1),
     )
     return Redis.from_pool(pool)
@@ -185,7 +182,7 @@ async def _get(client: "Redis", name: str) -> Found | None:
     value, milliseconds = await pipeline.execute(raise_on_error=False)
     if isinstance(value, Exception) and not _is_wrong_type(value):
         raise value
-    # PTTL says -1 for no limit and -2 for no such key, which expired between the two.
+    # PTTL: -1 is no limit, -2 is no such key, which expired between the two commands.
     if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds == -2:
         return None
     return Found(value, None if milliseconds < 0 else milliseconds / 1000)
@@ -196,7 +193,7 @@ def _scanner(prefix: str, cursor: int) -> "Callable[[Redis], Awaitable[tuple[int
 
 
 async def _clear(client: "Redis", prefix: str) -> int:
-    """Without FLUSHDB: the database may hold what others put there."""
+    # Not FLUSHDB: the database may hold keys of other programs.
     count, cursor = 0, 0
     while True:
         cursor, names = await client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
@@ -219,7 +216,7 @@ async def _count(client: "Redis", prefix: str) -> int | None:
 
 
 def _prefix(text: str) -> str:
-    """Without one, everything in the database would be ours to clear."""
+    # With an empty prefix, `clear` would remove the keys of other programs.
     if not text:
         raise ValueError("at least one character")
     return text
@@ -230,7 +227,7 @@ def _escape(prefix: str) -> str:
 
 
 def _is_wrong_type(error: Exception) -> bool:
-    """Somebody put a list or a hash there. For us it holds nothing, and `set` replaces it."""
+    # Somebody put a list or a hash there: it is a miss, and `set` replaces it.
     return "WRONGTYPE" in str(error)
 
 

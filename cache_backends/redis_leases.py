@@ -1,12 +1,12 @@
-"""Leases in a Redis or Valkey server: one key each, which the server lets go of when its holder no longer keeps it."""
+"""Leases in a Redis or Valkey server: one key each, which expires unless its holder keeps it."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# Compare and set, so that a holder which was held up does not take away what is another's by now.
+# Compare and set: a holder that was held up must not take away another's lease.
 _KEEP = """
 local held = redis.call('HGET', KEYS[1], 'holder')
 if held and held ~= ARGV[1] then return 0 end
@@ -24,16 +24,11 @@ return false
 _RELEASE = "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('UNLINK', KEYS[1]) end"
 
 
-class Call(Protocol):
-    """`RedisBackend`'s way to the server: its breaker and its timeout hold for leases too."""
-
-    async def __call__(self, work: "Callable[[Redis], Awaitable[Any]]") -> Any: ...
-
-
 class RedisLeases:
-    """Leases of the values under `prefix`. Their own keys begin otherwise: they are no values, to count or to clear."""
+    """`call` runs a command with the backend's timeout and breaker."""
 
-    def __init__(self, prefix: str, call: Call) -> None:
+    def __init__(self, prefix: str, call: "Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]") -> None:
+        # Another prefix than that of the values, which are counted and cleared.
         self._prefix = f"lease:{prefix}"
         self._call = call
 

@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write them."""
+"""Reads sizes as people write them."""
 
 import re
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
 
 
 def read_size(text: str) -> int:
-    """Bytes of `1000`, `256MiB` (2**20 each) or `1.5 GB` (10**9 each), in capitals or not, white space around it or
-    not. Raises ValueError, whose message is what was expected."""
+    """Returns the bytes of `1000`, `256MiB` (2**20 each) or `1.5 GB` (10**9 each), in any case. Raises ValueError with
+    what was expected."""
     match = _SIZE.fullmatch(text.strip())
     unit = UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:

@@ -1,4 +1,4 @@
-"""Several stores as one, fastest first. A read fills the faster tiers; a write goes to all tiers together."""
+"""Several stores as one, fastest first."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
@@ -26,10 +26,8 @@ T = TypeVar("T")
 
 
 class TieredBackend:
-    """A tier that fails is passed over: only when all tiers fail is the store unavailable.
-
-    Changes of one key must be made one after another: two at the same time may leave tiers with different values.
-    """
+    """A read fills the faster tiers; a write goes to all tiers together. Only when all tiers fail is the store
+    unavailable. Two changes of one key at the same time may leave tiers with different values."""
 
     def __init__(self, tiers: Sequence[CacheBackend]) -> None:
         if not tiers:
@@ -45,7 +43,7 @@ class TieredBackend:
 
     @property
     def leases(self) -> Leases | None:
-        """Those of the fastest tier that has any: it is the first in which other processes find what is stored."""
+        # The fastest shared tier is the first in which other processes find what is stored.
         return next((leases for tier in self._tiers if (leases := leases_of(tier)) is not None), None)
 
     async def get(self, key: str) -> Found | None:
@@ -69,7 +67,7 @@ class TieredBackend:
         return None
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        """Returns when every tier has taken or refused the value. Raises `CacheUnavailable` if no tier took it."""
+        """Raises `CacheUnavailable` if no tier took the value."""
         self._changes += 1
         results = await asyncio.gather(*(tier.set(key, value, ttl=ttl) for tier in self._tiers), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -81,17 +79,16 @@ class TieredBackend:
             raise next((failure for failure in failures if not isinstance(failure, ValueTooLarge)), failures[0])
 
     async def delete(self, key: str) -> bool:
-        """Raises `CacheUnavailable` when a tier could not be asked; the value is gone from the others all the same."""
+        """Raises `CacheUnavailable` if a tier failed; the value is gone from the others."""
         self._changes += 1
         return any(await _all([tier.delete(key) for tier in self._tiers]))
 
     async def clear(self) -> int:
-        """Returns how many values the fullest tier had. Raises like `delete`."""
+        """Returns the count of the fullest tier. Raises like `delete`."""
         self._changes += 1
         return max(await _all([tier.clear() for tier in self._tiers]))
 
     async def list_keys(self) -> AsyncIterator[str]:
-        """The keys of all tiers that can list them."""
         seen: set[str] = set()
         for tier in self._tiers:
             if isinstance(tier, ExtendedBackend):
@@ -100,7 +97,7 @@ class TieredBackend:
             yield key
 
     async def stats(self) -> BackendStats:
-        """`items` are those of the fullest tier: the tiers hold the same values."""
+        """`items` is the count of the fullest tier."""
         tiers = tuple(await asyncio.gather(*map(_stats, self._tiers)))
         return BackendStats(
             backend="tiered",
@@ -119,8 +116,7 @@ class TieredBackend:
         await _all([tier.aclose() for tier in self._tiers])
 
     async def _fill(self, found_in: int, key: str, found: Found) -> None:
-        """Writes to the first tier at once, since it is the one that answers from now on; a reader does not wait for
-        the tiers between, which may wait for a disk."""
+        # A reader does not wait for the tiers between, which may wait for a disk.
         with suppress(CacheUnavailable):
             await self._tiers[0].set(key, found.value, ttl=found.ttl)
         for tier in self._tiers[1:found_in]:
@@ -142,7 +138,7 @@ class TieredBackend:
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of all calls. Every call is made, also when an earlier one raises."""
+    """Makes every call, and raises the first failure."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

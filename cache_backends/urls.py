@@ -1,11 +1,7 @@
 """`open_backend`: from the URL of a store to the store, and from several URLs to tiers.
 
-    memory://?max_items=32&max_bytes=256MiB
-    disk:///var/cache/anyclaude?max_bytes=1GiB
-    redis://host:6379/0?prefix=anyclaude:&ttl=86400
-
 Other packages add schemes by the entry-point group `anyclaude.cache_backends`: the name is the scheme, the object a
-class with `from_url(url: BackendUrl) -> CacheBackend`.
+`BackendFactory`.
 """
 
 import re
@@ -21,7 +17,7 @@ from cache_backends.tiered import TieredBackend
 
 ENTRY_POINT_GROUP = "anyclaude.cache_backends"
 
-# Ours need no entry point, so that a source checkout that was never installed has them too.
+# No entry points, so that a source checkout works that was never installed.
 BUILT_IN: Mapping[str, str] = {
     "memory": "cache_backends.memory:MemoryBackend",
     "disk": "cache_backends.disk:DiskBackend",
@@ -34,15 +30,15 @@ ParameterParser = Callable[[str], Any]
 
 class BackendFactory(Protocol):
     def from_url(self, url: "BackendUrl") -> CacheBackend:
-        """Makes the store without touching it. Raises `InvalidBackendUrl`."""
+        """Makes the store without connecting to it. Raises `InvalidBackendUrl`."""
         ...
 
 
 def open_backend(urls: str | Sequence[str]) -> CacheBackend:
-    """The store that a URL describes; several URLs make tiers, fastest first. Nothing is connected to or created
-    until the first call, so that a store which is down does not keep the service from starting.
+    """Opens the store that a URL describes, such as `memory://?max_items=32`; several URLs make tiers, fastest first.
 
-    Raises `InvalidBackendUrl`.
+    Connects to nothing until the first call, so the service starts without a store that is down. Raises
+    `InvalidBackendUrl`.
     """
     urls = [urls] if isinstance(urls, str) else list(urls)
     if not urls:
@@ -54,7 +50,7 @@ def open_backend(urls: str | Sequence[str]) -> CacheBackend:
 
 
 class BackendUrl:
-    """The URL of a store, taken apart. Its `str` holds no password, so that it may stand in logs and errors."""
+    """The parts of a store's URL. Its `str` holds no password."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -75,19 +71,15 @@ class BackendUrl:
         return f"{self.scheme}://{place}{self._parts.path}"
 
     def fail(self, expected: str, found: str) -> InvalidBackendUrl:
-        """The error to raise for this URL."""
         return InvalidBackendUrl(f"{self}: expected {expected}, found {found}")
 
     def without_parameters(self) -> str:
-        """The URL as it was given, password included, without `?` and what follows."""
+        """The URL with its password, without `?` and the rest."""
         return self._parts._replace(query="", fragment="").geturl()
 
     def parameters(self, known: Mapping[str, ParameterParser]) -> dict[str, Any]:
-        """What stands behind `?`, each parsed by the parser of its name, for those that are given.
-
-        Raises `InvalidBackendUrl` for a name that is not known or given twice, and for a value that its parser
-        refuses with a ValueError, whose message says what was expected.
-        """
+        """The given parameters, each read by its parser, whose ValueError holds what was expected. Raises
+        `InvalidBackendUrl`."""
         found: dict[str, Any] = {}
         if self._parts.fragment:
             raise self.fail("no fragment", f"#{self._parts.fragment}")
@@ -105,21 +97,18 @@ class BackendUrl:
 
 
 def positive_integer(text: str) -> int:
-    """`32`."""
     if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
         raise ValueError("a whole number of at least 1")
     return int(text)
 
 
 def positive_seconds(text: str) -> float:
-    """`0.25` or `86400`."""
     if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text) or float(text) <= 0:
         raise ValueError("a number of seconds above 0")
     return float(text)
 
 
 def positive_size(text: str) -> int:
-    """Bytes: `1000`, `256MiB`, `1GB`."""
     if (size := read_size(text)) < 1:
         raise ValueError("a size of at least 1 byte")
     return size

@@ -45,6 +45,11 @@ async def test_the_same_again_is_a_hit() -> None:
         "total_requests": 3,
         "hit_rate": "33.3%",
         "cached_items": 2,
+        "collapsed": 0,
+        "bypassed": 0,
+        "stored": 2,
+        "shed": 0,
+        "store_failures": 0,
     }
     await executor.aclose()
 
