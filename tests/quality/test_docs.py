@@ -34,6 +34,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @each_page
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:service|cache_backends|benchmarks|tests|docs|scripts|deploy)/[\w./-]+)`", page.read_text()
+    )
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@each_page
 def test_lines_are_short(page: Path) -> None:
     lines = without_code(page).splitlines()
     assert not [line for line in lines if len(line) > WIDTH and not line.startswith(("|", "!["))]
