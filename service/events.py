@@ -21,7 +21,7 @@ from service.generation import (
 )
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     """More of the visible answer of one choice. `logprobs` are those of the tokens finished since the last delta; they
     may come with empty `text`, when a token's text is not yet known. None: the request asked for none. A choice of a
     request that asked for them has at least one delta whose `logprobs` is not None."""
@@ -31,12 +31,12 @@ class TextDelta(msgspec.Struct, frozen=True):
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-class ReasoningDelta(msgspec.Struct, frozen=True):
+class ReasoningDelta(msgspec.Struct, frozen=True, array_like=True, tag="reasoning"):
     choice: int
     text: str
 
 
-class ToolCallStarted(msgspec.Struct, frozen=True):
+class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="call"):
     """A call whose name is known. Its `ToolCallDelta`s follow before anything else of this choice."""
 
     choice: int
@@ -44,14 +44,14 @@ class ToolCallStarted(msgspec.Struct, frozen=True):
     name: str
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True, array_like=True, tag="arguments"):
     """More of the arguments' JSON text of the call that was started last in this choice."""
 
     choice: int
     arguments: str
 
 
-class ToolCallAbandoned(msgspec.Struct, frozen=True):
+class ToolCallAbandoned(msgspec.Struct, frozen=True, array_like=True, tag="abandoned"):
     """The call that was started last is none: the model broke off inside it, or what it wrote is no JSON. Its deltas
     count for nothing, and what the model wrote follows as `TextDelta`: a call cannot be unsaid on the wire, but it is
     no part of the `Completion`."""
@@ -59,13 +59,13 @@ class ToolCallAbandoned(msgspec.Struct, frozen=True):
     choice: int
 
 
-class ChoiceFinished(msgspec.Struct, frozen=True):
+class ChoiceFinished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     choice: int
     reason: FinishReason
     stop_sequence: str | None = None
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     """The last event of a generation that went well: every choice has finished."""
 
     usage: Usage
