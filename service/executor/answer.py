@@ -1,14 +1,14 @@
 """The event-loop side of a running generation."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
 import msgspec
 
-from service.errors import EngineFailed, ServiceError
+from service.errors import ServiceError
 from service.events import ChoiceFinished, Done, Event, TextDelta
+from service.executor.answer_queue import AnswerQueue
 from service.executor.base import collect
 from service.executor.scheduling.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
 from service.generation import GenerationRequest, Usage
@@ -22,19 +22,13 @@ class RunningAnswer:
         self.prompt_tokens = prompt_tokens
         self._open = set(sequences)
         self._abort = abort
-        self._ready: deque[Event | ServiceError] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._ended = False
+        self._queue = AnswerQueue(self._left)
         self._begun = asyncio.Event()
         self._limit: tuple[float, ServiceError] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._completion_tokens = 0
         self._reasoning_tokens = 0
         self._prompt_uses: list[PromptUse] = []
-
-    @property
-    def ended(self) -> bool:
-        return self._ended
 
     def limit(self, seconds: float, error: ServiceError) -> None:
         """How long the whole answer may take, from when its first sequence starts."""
@@ -45,8 +39,8 @@ class RunningAnswer:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._begun.wait()
-        if self._ready and isinstance(self._ready[0], ServiceError):
-            raise self._ready[0]
+        if (refusal := self._queue.refusal) is not None:
+            raise refusal
 
     def take(self, delivery: Delivery) -> None:
         """Adds what came from the engine's thread. A sequence is no longer ours after its terminal message."""
@@ -54,7 +48,7 @@ class RunningAnswer:
             case Started():
                 self._start()
             case Progress(_, events):
-                self._put(events)
+                self._queue.put(events)
             case Finished():
                 self._finish(delivery)
             case Failed(sequence, error):
@@ -65,27 +59,15 @@ class RunningAnswer:
 
     def fail(self, error: ServiceError) -> None:
         """Ends the answer with an error, and gives up what still runs."""
-        if not self._ended:
-            self._put([error], last=True)
-            self._give_up()
+        if not self._queue.ended:
+            self._queue.fail(error)
+            self._left()
 
-    async def events(self) -> AsyncIterator[Event]:
-        try:
-            while True:
-                while self._ready:
-                    event = self._ready.popleft()
-                    if isinstance(event, ServiceError):
-                        raise event
-                    yield event
-                    if isinstance(event, Done):
-                        return
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
-        finally:
-            self._close()
+    def events(self) -> AsyncIterator[Event]:
+        return self._queue.events()
 
     async def aclose(self) -> None:
-        self._close()
+        self._queue.close()
 
     def _start(self) -> None:
         self._begun.set()
@@ -99,27 +81,22 @@ class RunningAnswer:
         self._completion_tokens += finished.completion_tokens
         self._reasoning_tokens += finished.reasoning_tokens
         self._prompt_uses.append(finished.prompt_use)
-        self._put(finished.events if self._open else [*finished.events, self._done()], last=not self._open)
+        if self._open:
+            self._queue.put(finished.events)
+        else:
+            self._queue.put([*finished.events, self._done()], last=True)
+            self._settle()
 
-    def _close(self) -> None:
-        self.fail(EngineFailed("The answer was closed before it was finished."))
-
-    def _give_up(self) -> None:
+    def _left(self) -> None:
+        """Gives up what still runs."""
+        self._settle()
         if self._open:
             self._abort(sorted(self._open))
 
-    def _put(self, items: Iterable[Event | ServiceError], *, last: bool = False) -> None:
-        if self._ended:
-            return
-        if last:
-            self._ended = True
-            self._begun.set()
-            if self._deadline is not None:
-                self._deadline.cancel()
-        self._ready.extend(items)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _settle(self) -> None:
+        self._begun.set()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _done(self) -> Done:
         """All choices have the same prompt: what one of them took over from another is not from an earlier request."""
