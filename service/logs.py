@@ -86,4 +86,5 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return formatter.formatException(record.exc_info) if record.exc_info else ""
+    """`exc_text` is there if the record came from another process."""
+    return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else "")

@@ -23,10 +23,11 @@ T = TypeVar("T")
 
 
 class ServerProcess:
-    """`url` is its root. What it logs of each request can be read while it runs."""
+    """`url` is its root. What it logs can be read while it runs."""
 
-    def __init__(self, url: str, log: Path) -> None:
+    def __init__(self, url: str, log: Path, pid: int) -> None:
         self.url = url
+        self.pid = pid
         self._log = log
         self._seen = 0
 
@@ -41,9 +42,15 @@ class ServerProcess:
         self._seen += len(new)
         return new
 
+    def messages(self) -> list[str]:
+        """Everything that it has logged."""
+        return [line["message"] for line in self._lines()]
+
     def _requests(self) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["logger"] == "anyclaude.request"]
+        return [line for line in self._lines() if line["logger"] == "anyclaude.request"]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
 
 
 @contextmanager
@@ -86,7 +93,7 @@ def _when_healthy(process: subprocess.Popen[bytes], out: Path, log: Path) -> Ser
         address = re.search(r"^at (http://\S+?)\. Next:", out.read_text(), re.MULTILINE)
         if address is None:
             return None
-        server = ServerProcess(address[1], log)
+        server = ServerProcess(address[1], log, process.pid)
         health = server.health()
         assert health.get("status") in ("loading", "healthy"), f"{health}\n{log.read_text()}"
         return server if health["status"] == "healthy" else None

@@ -40,7 +40,6 @@ def run(found: Configuration, *, distributed: bool = False) -> None:
 
     from service.cli.distributed import end_now, follow_rank_0, meet_others, own_rank
     from service.executor.distributed.leader import Leader
-    from service.executor.worker import is_left_behind
     from service.logs import configure
     from service.server.server import allow_many_files, serve
 
@@ -62,8 +61,8 @@ def run(found: Configuration, *, distributed: bool = False) -> None:
         app, described = _app(settings, leader)
         _greet(settings, described)
         asyncio.run(serve(app, settings, listener))
-    if leader is not None or is_left_behind():
-        end_now(Exit.UNAVAILABLE if leader is not None and leader.lost else 0)
+    if leader is not None:
+        end_now(Exit.UNAVAILABLE if leader.lost else 0)
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
@@ -143,7 +142,9 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
 def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     from rich.console import Console
 
-    from service.executor.mlx_executor import MlxExecutor
+    from service.executor.mlx_executor import MlxExecutor, open_mlx_executor
+    from service.executor.process.engine_process import EngineProcess
+    from service.executor.process.messages import EngineSpec
     from service.models.errors import ModelError
     from service.models.location import resolve_model
     from service.models.profile import read_profile
@@ -166,7 +167,9 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
         described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
     if leader is not None:
         return MlxExecutor(path, profile, settings, load=leader.load, peers=leader), described
-    return MlxExecutor(path, profile, settings), described
+    factory = f"{open_mlx_executor.__module__}:{open_mlx_executor.__name__}"
+    spec = EngineSpec(factory=factory, profile=profile, settings=settings, model_path=str(path))
+    return EngineProcess(spec), described
 
 
 def _greet(settings: Settings, described: str) -> None:

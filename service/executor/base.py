@@ -5,16 +5,21 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from service.errors import Overloaded
 from service.events import CompletionBuilder, Event, replay
 from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
+from service.settings import Settings
 from service.tallies import CallTally, DraftTally
+
+RETRY_AFTER_SECONDS = 5.0
 
 ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people.
+    """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people. `permanent` comes
+    with `unhealthy` if a new process would fail alike.
 
     `memory_bytes` is everything that the model and its computations hold, `prefix_cache_bytes` the prefix cache's part
     of it; None is not known. `engine_restarts`, `generated_tokens` and `read_tokens` (of prompts) count since the
@@ -25,6 +30,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     waiting: int = 0
     detail: str = ""
+    permanent: bool = False
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     engine_restarts: int = 0
@@ -88,6 +94,15 @@ class GeneratedAnswer:
         await self._events.aclose()
         if self._source is not None:
             await self._source.aclose()
+
+
+def refuse_when_full(sequences: int, settings: Settings) -> None:
+    """Raises `Overloaded` if this many sequences in an executor leave no place for another."""
+    if sequences >= settings.max_concurrency + settings.max_queue:
+        raise Overloaded(
+            f"The queue of {settings.max_queue} is full. Try again later, or raise maxQueue.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
 
 async def collect(events: AsyncIterator[Event]) -> Completion:

@@ -1,26 +1,33 @@
-"""The executor that runs a model with MLX: one thread loads it and runs it, for the life of the server.
+"""The executor that runs a model with MLX: one thread loads it and runs it.
 
-This module imports neither MLX nor transformers: those load on their thread, while the server answers already.
+This module imports neither MLX nor transformers: they are imported on that thread, while the executor answers already.
 """
 
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from service.errors import BadRequest, GenerationTimeout, NotReady, Overloaded, ShuttingDown
+from service.errors import BadRequest, GenerationTimeout, NotReady, ShuttingDown
 from service.executor.answer import RunningAnswer, prompt_read
-from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
+from service.executor.base import (
+    RETRY_AFTER_SECONDS,
+    Answer,
+    ExecutorStatus,
+    GeneratedAnswer,
+    ModelState,
+    refuse_when_full,
+)
+from service.executor.process.messages import EngineSpec
+from service.executor.prompt.preparation import JobLimits, Preparation
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
-from service.executor.scheduling.scheduler import RETRY_AFTER_SECONDS
 from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
 from service.generation import GenerationRequest, SamplingParams
@@ -29,13 +36,15 @@ from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
 REFUSAL_SECONDS = 0.25
-"""So long an answer is held back for the engine to refuse it, as for want of memory: a refusal has a status of its own
-as long as no part of a stream has been sent. Nothing waits for it that has a place."""
+"""How long an answer is held back for the engine to refuse it, as for want of memory: a refusal has an HTTP status of
+its own only before the stream begins. An answer that has a place does not wait for this."""
 
 TOGETHER_SECONDS = 0.01
 """Requests that an agent sends together are rendered within this time; a step of the engine takes several times it."""
 
-P = ParamSpec("P")
+SLOW_SHARE = 1 / 3
+"""Of the limit for a prompt's preparation, the part after which the state is `degraded`."""
+
 R = TypeVar("R")
 
 
@@ -47,10 +56,16 @@ class Peers(Protocol):
         ...
 
 
+def open_mlx_executor(spec: EngineSpec) -> "MlxExecutor":
+    """The factory for engine processes."""
+    return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings)
+
+
 class MlxExecutor:
     """Serves the model folder `model_path`. Up to `max_concurrency` sequences run, `max_queue` wait.
 
-    The `n` answers of one request are `n` sequences, whose prompt is read once.
+    The `n` answers of one request are `n` sequences, whose prompt is read once. A `unhealthy` executor stays failed:
+    another process has to take over.
     """
 
     def __init__(
@@ -62,13 +77,15 @@ class MlxExecutor:
         load: Loader = load_runtime,
         peers: Peers | None = None,
         together_seconds: float = TOGETHER_SECONDS,
+        limits: JobLimits | None = None,
     ) -> None:
         self.profile = profile
         self._settings = settings
         self._peers = peers
         self._together_seconds = together_seconds
+        self._limits = limits or JobLimits()
         self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
-        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        self._preparation: Preparation | None = None
         self._ids = itertools.count()
         self._arriving = 0
         self._rendering = 0
@@ -79,11 +96,13 @@ class MlxExecutor:
         supervisor = self._supervisor
         pulse = supervisor.pulse
         model = supervisor.model
+        state, detail = self._judge()
         return ExecutorStatus(
-            state=supervisor.state,
+            state=state,
             running=pulse.running,
             waiting=max(0, supervisor.in_flight - pulse.running) + self._arriving,
-            detail=supervisor.detail,
+            detail=detail,
+            permanent=supervisor.permanent,
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
             engine_restarts=pulse.restarts,
@@ -95,14 +114,16 @@ class MlxExecutor:
 
     async def start(self) -> None:
         if self._peers is not None:
-            self._peers.watch(partial(_call_on, asyncio.get_running_loop(), self._supervisor.fail))
+            self._peers.watch(partial(_call_on, asyncio.get_running_loop(), self._lose))
+        self._preparation = Preparation(self._lose, self._limits)
         self._supervisor.start()
 
     async def submit(self, request: GenerationRequest) -> Answer:
         generated = request
         if request.max_tokens == 0:
             generated = msgspec.structs.replace(request, max_tokens=1, n=1, logprobs=None)
-        with self._reserve(generated.n):
+        refuse_when_full(self._supervisor.in_flight + self._arriving, self._settings)
+        with self._arrival(generated.n):
             model = await self._ready()
             _check_logit_bias(request.sampling, model.logits)
             prompt = await self._render(model, request)
@@ -118,26 +139,33 @@ class MlxExecutor:
         return GeneratedAnswer(running.prompt_tokens, prompt_read(running, request), source=running)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        model = await self._ready()
-        return await self._off_loop(model.renderer.count, request)
+        with self._arrival(1):
+            model = await self._ready()
+            return await self._prepare(lambda: model.renderer.count(request))
 
     async def aclose(self) -> None:
         self._closing = True
         await self._supervisor.aclose()
-        self._prompts.shutdown(wait=False, cancel_futures=True)
+        if self._preparation is not None:
+            self._preparation.close()
+
+    def _judge(self) -> tuple[ModelState, str]:
+        """The state, and its reason for people."""
+        state, detail = self._supervisor.state, self._supervisor.detail
+        seconds = 0.0 if self._preparation is None else self._preparation.seconds
+        if state == "healthy" and seconds > SLOW_SHARE * self._limits.seconds:
+            return "degraded", f"a prompt has been in preparation for {seconds:.0f} s"
+        return state, detail
+
+    def _lose(self, reason: str) -> None:
+        self._supervisor.fail(f"The model cannot go on: {reason}")
 
     # The request's way in, on the event loop
 
     @contextmanager
-    def _reserve(self, sequences: int) -> Iterator[None]:
-        """Holds places in the queue while a request is being prepared. Who is refused is refused at once."""
+    def _arrival(self, sequences: int) -> Iterator[None]:
+        """Counts a request among the waiting ones while it is being prepared."""
         self._refuse_when_closing()
-        places = self._settings.max_concurrency + self._settings.max_queue
-        if self._supervisor.in_flight + self._arriving >= places:
-            raise Overloaded(
-                f"The queue of {self._settings.max_queue} is full. Try again later, or raise maxQueue.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
         self._arriving += sequences
         try:
             yield
@@ -156,17 +184,15 @@ class MlxExecutor:
         self._refuse_when_closing()
         if supervisor.model is None:
             raise NotReady(supervisor.detail)
-        if supervisor.state == "unhealthy":  # it may go on yet
-            raise NotReady(supervisor.detail, retry_after=RETRY_AFTER_SECONDS)
         return supervisor.model
 
     async def _render(self, model: ServedModel, request: GenerationRequest) -> Prompt:
-        """Where nothing runs, waits a moment for others that are being rendered: to begin with one of them and have the
+        """If nothing runs, waits a moment for others that are being rendered: to begin with one of them and have the
         rest join costs all of them more."""
         self._rendering += 1
         self._all_rendered.clear()
         try:
-            prompt = await self._off_loop(model.renderer.render, request)
+            prompt = await self._prepare(lambda: model.renderer.render(request))
         finally:
             self._rendering -= 1
             if not self._rendering:
@@ -177,8 +203,9 @@ class MlxExecutor:
                     await self._all_rendered.wait()
         return prompt
 
-    async def _off_loop(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._prompts, lambda: function(*args, **kwargs))
+    async def _prepare(self, job: Callable[[], R]) -> R:
+        assert self._preparation is not None  # noqa: S101 - a model is only there after `start`
+        return await self._preparation.run(job)
 
     def _refuse_when_closing(self) -> None:
         if self._closing:

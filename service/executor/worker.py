@@ -1,4 +1,4 @@
-"""One life of the thread that owns MLX: it loads the model, runs it, and ends."""
+"""The thread that owns MLX: it loads the model, runs it, and ends."""
 
 import asyncio
 import logging
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-THREAD_NAME = "mlx"
-
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What the event loop needs of a loaded model. The rest stays on the worker's thread, and ends with it."""
@@ -36,24 +34,13 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(Protocol):
-    """Whom a worker reports to, on the event loop. Its last report is `load_failed` or `ended`."""
+    """Gets the worker's reports on the event loop. `ended` is the last."""
 
     def loaded(self, model: ServedModel) -> None: ...
     def receive(self, deliveries: list[Delivery]) -> None: ...
-    def load_failed(self, reason: str) -> None: ...
     def ended(self, reason: str) -> None:
-        """The thread is over. Nothing more comes from it; what it was given and has not answered, it never will."""
+        """The thread is over. What it was given and has not answered, it never will."""
         ...
-
-
-def is_left_behind() -> bool:
-    """Whether a thread still runs a model that nobody waits for. A process that ends with it must not unwind: Python
-    would take from it what it computes with."""
-    return any(thread.name == THREAD_NAME for thread in threading.enumerate())
-
-
-class _LoadFailed(Exception):
-    """The model could not be loaded; trying again would not help."""
 
 
 class Worker:
@@ -73,11 +60,9 @@ class Worker:
         self._owner = owner
         self._pulse = pulse
         self._max_concurrency = max_concurrency
-        self._release: Callable[[], None] = release_thread  # also where the model could be loaded in part alone
+        self._release: Callable[[], None] = release_thread  # also for a model that was loaded in part
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-
-    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
         self._thread.start()
 
     @property
@@ -93,27 +78,17 @@ class Worker:
         return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended\n"
 
     def _run(self) -> None:
-        report: Callable[[str], None] = self._owner.ended
         reason = "it was shut down"
         try:
-            self._serve(self._load_model())
-        except _LoadFailed as exc:
-            report, reason = self._owner.load_failed, str(exc)
-        except BaseException as exc:
+            self._serve(self._load())
+        except BaseException as exc:  # also SystemExit: `mlx_lm.models.olmo` exits when it is imported
             log.critical("The thread that runs the model has ended", exc_info=exc)
-            reason = f"{type(exc).__name__}: {exc}"
+            reason = str(exc) if isinstance(exc, Exception) else f"{type(exc).__name__}: {exc}"
         finally:
             try:
                 self._release()
             finally:
-                self._post(report, reason)
-
-    def _load_model(self) -> Runtime:
-        try:
-            return self._load()
-        except Exception as exc:
-            log.exception("The model could not be loaded")
-            raise _LoadFailed(str(exc)) from None
+                self._post(self._owner.ended, reason)
 
     def _serve(self, runtime: Runtime) -> None:
         self._release = runtime.release
@@ -122,7 +97,7 @@ class Worker:
             self._inbox,
             lambda deliveries: self._post(self._owner.receive, deliveries),
             runtime.open_writer,
-            max_concurrency=runtime.max_concurrency or self._max_concurrency,
+            max_concurrency=self._max_concurrency,
             pulse=self._pulse,
         )
         model = ServedModel(
@@ -139,7 +114,7 @@ class Worker:
             runtime.engine.close()
 
     def _post(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls a function on the event loop. Where the loop is gone, nobody is left to work for."""
+        """Calls a function on the event loop. Once the loop is closed, there is nobody left to work for."""
         try:
             self._loop.call_soon_threadsafe(lambda: function(*args, **kwargs))
         except RuntimeError:

@@ -112,7 +112,7 @@ async def test_requests_wait_while_the_model_loads() -> None:
         submitted = asyncio.ensure_future(executor.submit(question(max_tokens=1)))
         counted = asyncio.ensure_future(executor.count_tokens(question("a b c")))
         await asyncio.sleep(0)
-        assert executor.status().waiting == 1
+        assert executor.status().waiting == 2
         loading.set()
         assert (await collect((await submitted).events())).choices[0].text == "1 "
         assert await counted == 3

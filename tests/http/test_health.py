@@ -12,9 +12,12 @@ import pytest
 
 from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
+from service.executor.process.engine_process import EngineProcess
 from service.executor.runtime import Loader
 from service.executor.scripted import PROFILE
+from service.own_python import OWN_FOLDER
 from tests.executor.engines import CountingEngine, counting_loader
+from tests.executor.process.engines import spec
 from tests.serving import running, settings
 
 CHAT = "/v1/chat/completions"
@@ -52,7 +55,7 @@ async def until_health(client: httpx.AsyncClient, status: str) -> tuple[int, dic
             await asyncio.sleep(0.02)
 
 
-async def test_an_engine_that_hangs_is_degraded_then_unhealthy_and_healthy_again(tmp_path: Path) -> None:
+async def test_an_engine_that_hangs_is_degraded_then_unhealthy(tmp_path: Path) -> None:
     gate = Gate(at=3)
     async with serving(tmp_path, counting_loader(CountingEngine(gate))) as client:
         assert (await until_health(client, "healthy"))[0] == 200
@@ -65,37 +68,23 @@ async def test_an_engine_that_hangs_is_degraded_then_unhealthy_and_healthy_again
         failed = await asking
         assert (failed.status_code, "made no progress" in failed.json()["error"]["message"]) == (500, True)
         gate.opened.set()
-        code, health = await until_health(client, "healthy")
-        assert (code, health["model_loaded"]) == (200, True)
-        again = await client.post(CHAT, json=BODY)
-        assert again.json()["choices"][0]["message"]["content"] == "1 2 3 "
 
 
-async def test_a_thread_that_died_is_loading_until_the_model_is_there_again(tmp_path: Path) -> None:
-    reloading, load = threading.Event(), counting_loader(CountingEngine(die_at_2))
-    loads = 0
-
-    def load_slowly_the_second_time(*arguments: Any) -> Any:
-        nonlocal loads
-        loads += 1
-        if loads == 2:
-            assert reloading.wait(60)
-        return load(*arguments)
-
-    async with serving(tmp_path, load_slowly_the_second_time) as client:
+async def test_a_process_that_died_is_loading_until_the_model_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(OWN_FOLDER))
+    configured, once = settings(tmp_path), str(tmp_path / "once")
+    engine = EngineProcess(spec("counting", configured, at="reading", how="SIGKILL", once=once, load_seconds=0.3))
+    app = create_app(configured, executor=engine)
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         await until_health(client, "healthy")
         asking = asyncio.create_task(client.post(CHAT, json=BODY))
         code, health = await until_health(client, "loading")
         assert (code, health["model_loaded"], health["waiting"]) == (200, False, 1)
-        assert "killed at step 2" in health["detail"]
-        reloading.set()
+        assert "killed by SIGKILL" in health["detail"]
         assert (await until_health(client, "healthy"))[0] == 200
         assert (await asking).json()["choices"][0]["message"]["content"] == "1 2 3 "
-
-
-def die_at_2(step: int) -> None:
-    if step == 2:
-        raise SystemExit(f"killed at step {step}")
 
 
 @pytest.mark.parametrize("reason", ["no such file", "not enough memory"])

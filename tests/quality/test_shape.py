@@ -74,7 +74,7 @@ def test_protocols_are_few() -> None:
         f"{file.place}:{node.name}"
         for file in source_files(*PRODUCT)
         for node in file.classes()
-        if any(ast.unparse(base).split("[")[0].split(".")[-1] == "Protocol" for base in node.bases)
+        if any(ast.unparse(base).split("[")[0] in ("Protocol", "typing.Protocol") for base in node.bases)
     ]
     assert len(found) <= PROTOCOLS, f"Use the class itself, or a Callable, instead of one of {found}."
 

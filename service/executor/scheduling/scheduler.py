@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 
 from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
+from service.executor.base import RETRY_AFTER_SECONDS
 from service.executor.scheduling.messages import (
     Abort,
     Aborted,
@@ -30,7 +31,6 @@ from service.executor.scheduling.turns import Turns
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 5.0
 PROBE_STEPS = 4
 
 # If memory is short, an answer without `max_tokens` is limited to what fits, but to no fewer tokens than this: it would

@@ -22,8 +22,7 @@ def read(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def knows(template: str) -> bool:
-    others = ("<function=", "<arg_key>", "<tool_calls>", "]<]minimax[>[")
-    return OPEN in template and not any(other in template for other in others)
+    return OPEN in template and "<function=" not in template and "<arg_key>" not in template
 
 
 FORM = CallForm(before=f'{OPEN}\n{{"name": "{{name}}", "arguments": ', after=f"}}\n{CLOSE}", trigger=OPEN)

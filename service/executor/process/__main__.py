@@ -1,0 +1,57 @@
+"""`python -P -m service.executor.process DESCRIPTOR`: an engine process. DESCRIPTOR is its end of the socket pair."""
+
+import asyncio
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from service.executor.process.host import Host, exit_now
+
+PR_SET_PDEATHSIG = 1
+MORE_LIKELY_KILLED = "500"
+
+
+def main(descriptor: int) -> None:
+    end_with_the_server()
+    offer_to_the_oom_killer()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # the server asks for the threads' stacks before it kills a silent process
+    # Service managers and terminals signal all processes of a group at once. The server ends its engines, after the
+    # answers that they still write.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # What the server could encode with its deeper stack must be decoded here.
+    sys.setrecursionlimit(2 * sys.getrecursionlimit())
+    asyncio.run(serve(socket.socket(fileno=descriptor)))
+
+
+async def serve(connection: socket.socket) -> None:
+    connection.set_inheritable(False)
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(Host, sock=connection)
+    await loop.create_future()  # the host ends the process
+
+
+def end_with_the_server() -> None:
+    """The socket ends with the server too, but is only noticed by a thread that gets the interpreter's lock."""
+    if not sys.platform.startswith("linux"):
+        return
+    server = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        exit_now(0)  # it died before the call
+
+
+def offer_to_the_oom_killer() -> None:
+    """On Linux, an engine is killed for memory before the server, whose clients would lose their connections."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(MORE_LIKELY_KILLED)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

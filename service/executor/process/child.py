@@ -1,0 +1,173 @@
+"""One engine process, seen from the server: its start, its socket, its stderr and its end."""
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from service.executor.process.frames import BadFrame, FrameReader, encode_frame
+from service.executor.process.log_lines import LineSplitter, read_marked_line
+from service.executor.process.messages import ToEngine, ToServer
+from service.own_python import own_environment, own_python
+
+log = logging.getLogger("anyclaude.engine")
+
+KEPT_LINES = 200
+FATAL = "Fatal Python error"  # faulthandler's first line; a stack of unknown length follows
+
+EXIT_SECONDS = 1.0
+"""How long a process that has closed its socket may take to exit."""
+
+STDERR_SECONDS = 1.0
+"""How long its stderr is read after its exit. A process that it has started may hold the pipe open."""
+
+
+class Child(asyncio.Protocol):
+    """`opened` is called once messages can be sent, `receive` with the messages of each frame. `heard_at` is the time
+    of the last frame by the loop's clock, and before that of the start."""
+
+    def __init__(self, opened: Callable[[], None], receive: Callable[[list[ToServer]], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.heard_at = self._loop.time()
+        self._opened = opened
+        self._receive = receive
+        self._reader: FrameReader[ToServer] = FrameReader(list[ToServer])
+        self._transport: asyncio.Transport | None = None
+        self._closed = self._loop.create_future()
+        self._killed_because = ""
+        self._stderr = _Stderr()
+        self._socket, theirs = socket.socketpair()
+        with ExitStack() as undo, theirs:
+            undo.callback(self._socket.close)
+            # A session of its own: Ctrl-C in a terminal is for the server, which ends its engines in order.
+            self._process = subprocess.Popen(  # noqa: S603
+                own_python("-m", "service.executor.process", str(theirs.fileno())),
+                env=own_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+            undo.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid}>"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def connected(self) -> bool:
+        return self._transport is not None
+
+    async def connect(self) -> None:
+        await self._loop.connect_read_pipe(lambda: self._stderr, self._process.stdout)
+        await self._loop.create_connection(lambda: self, sock=self._socket)
+
+    def send(self, message: ToEngine) -> None:
+        """Raises what `encode_frame` raises. What an ending process does not read is lost."""
+        frame = encode_frame((message,))
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def kill(self, because: str) -> None:
+        """SIGKILL. `because` becomes the reason of the end."""
+        if not self._closed.done():
+            self._killed_because = self._killed_because or because
+            self._process.kill()
+
+    def dump_threads(self) -> None:
+        """Has it write the stacks of its threads to its stderr."""
+        if not self._closed.done():
+            self._process.send_signal(signal.SIGUSR1)
+
+    async def until_closed(self, seconds: float | None = None) -> bool:
+        """Waits until the process has closed its socket, as every end of it does, but at most `seconds`. Returns
+        whether it has."""
+        await asyncio.wait({self._closed}, timeout=seconds)
+        return self._closed.done()
+
+    async def until_ended(self) -> str:
+        """Waits for the end of the process. Returns its reason."""
+        await self.until_closed()
+        try:
+            await asyncio.to_thread(self._process.wait, EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        await self._stderr.until_ended(STDERR_SECONDS)
+        return self._killed_because or ending(self._process.returncode, self._stderr.last_lines)
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._opened()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._reader.feed(data)
+        except BadFrame as exc:
+            self.kill(f"it sent something that cannot be read: {exc}")
+            return
+        if messages:
+            self.heard_at = self._loop.time()
+            self._receive(messages)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set_result(None)
+
+
+class _Stderr(asyncio.Protocol):
+    """Logs the lines of an engine process, and keeps the last of those that need no logging there to appear."""
+
+    def __init__(self) -> None:
+        self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._lines = LineSplitter(self._take)
+        self._ended = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._lines.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lines.end()
+        self._ended.set_result(None)
+
+    async def until_ended(self, seconds: float) -> None:
+        await asyncio.wait({self._ended}, timeout=seconds)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _take(self, line: str) -> None:
+        record = read_marked_line(line)
+        if record is None:
+            self.last_lines.append(line)
+            log.warning("%s", line)
+            return
+        if record.levelno >= logging.ERROR:
+            self.last_lines.append(record.getMessage())
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+
+def ending(code: int, last_lines: Sequence[str]) -> str:
+    """What is known of the end of a process, in words: how it ended, and its last line on stderr."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
+        how = f"it was killed by {name}"
+    else:
+        how = f"it ended with exit code {code}"
+    fatal = (line for line in last_lines if line.startswith(FATAL))
+    last = next(fatal, last_lines[-1] if last_lines else "")
+    return f"{how}: {last}" if last else how

@@ -1,0 +1,307 @@
+"""`EngineProcess`: the `Executor` in the server whose work another process does, and the next process if that dies."""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from service.errors import BadRequest, BodyTooLarge, EngineFailed, NotReady, ServiceError, ShuttingDown
+from service.events import Done, Event
+from service.executor.answer_queue import AnswerQueue
+from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
+from service.executor.process.child import Child
+from service.executor.process.frames import FrameTooLarge
+from service.executor.process.messages import (
+    AbortCall,
+    CallAccepted,
+    CallCounted,
+    CallEvents,
+    CallFailed,
+    CloseEngine,
+    CountCall,
+    EngineSpec,
+    StartEngine,
+    StatusReport,
+    SubmitCall,
+    ToServer,
+    to_error,
+)
+from service.generation import GenerationRequest
+
+log = logging.getLogger(__name__)
+
+DEATHS_AT_MOST = 3
+DEATH_WINDOW_SECONDS = 600.0
+WATCH_SECONDS = 1.0
+
+STARTUP_SECONDS = 60.0
+"""A process whose executor loads may be silent for this long: imports hold the interpreter's lock for seconds."""
+
+
+class PendingCall:
+    """A request in the engine process, until its last message. `sequences` is its share of the queue."""
+
+    __slots__ = ("accepted", "message", "queue", "retried", "sent", "sequences")
+
+    def __init__(self, message: SubmitCall | CountCall, sequences: int, left: Callable[["PendingCall"], None]) -> None:
+        self.message = message
+        self.sequences = sequences
+        self.accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.queue = AnswerQueue(lambda: left(self))
+        self.sent = False
+        self.retried = False
+
+    def accept(self, tokens: int) -> None:
+        if not self.accepted.done():
+            self.accepted.set_result(tokens)
+
+    def fail(self, error: ServiceError) -> None:
+        if not self.accepted.done():
+            self.accepted.set_exception(error)
+        self.queue.fail(error)
+
+
+class RemoteAnswer:
+    """The `Answer` of an engine process."""
+
+    def __init__(self, prompt_tokens: int, queue: AnswerQueue) -> None:
+        self.prompt_tokens = prompt_tokens
+        self._queue = queue
+
+    def events(self) -> AsyncIterator[Event]:
+        return self._queue.events()
+
+    async def aclose(self) -> None:
+        self._queue.close()
+
+
+class EngineProcess:
+    """Takes up to `max_concurrency` + `max_queue` sequences at once.
+
+    A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls of which nothing was received run
+    again in the next one, once; the others end in `EngineFailed`. If more than `deaths_at_most` processes die within
+    ten minutes, or the model cannot be loaded, there is no next one, and `status` gives the reason.
+    """
+
+    def __init__(self, spec: EngineSpec, *, deaths_at_most: int = DEATHS_AT_MOST) -> None:
+        self.profile = spec.profile
+        self._spec = spec
+        self._settings = spec.settings
+        self._deaths_at_most = deaths_at_most
+        self._ids = itertools.count()
+        self._calls: dict[int, PendingCall] = {}
+        self._child: Child | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._reported = ExecutorStatus(state="loading")
+        self._was_ready = False
+        self._silence_logged = False
+        self._deaths: deque[float] = deque()
+        # The counts of the processes that have ended.
+        self._past = ExecutorStatus(state="unhealthy")
+        self._last_end = ""
+        self._failure = ""
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of the present process."""
+        return None if self._child is None else self._child.pid
+
+    def status(self) -> ExecutorStatus:
+        reported = self._reported
+        state, detail = self._judge()
+        return msgspec.structs.replace(
+            reported,
+            state=state,
+            detail=detail,
+            waiting=max(reported.waiting, self._in_flight() - reported.running),
+            engine_restarts=self._past.engine_restarts + reported.engine_restarts,
+            generated_tokens=self._past.generated_tokens + reported.generated_tokens,
+            read_tokens=self._past.read_tokens + reported.read_tokens,
+        )
+
+    async def start(self) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def submit(self, request: GenerationRequest) -> RemoteAnswer:
+        refuse_when_full(self._in_flight(), self._settings)
+        call = PendingCall(SubmitCall(next(self._ids), request), request.n, self._abort)
+        return RemoteAnswer(await self._accepted(call), call.queue)
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        return await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._abort))
+
+    async def aclose(self) -> None:
+        """A process that does not end within the grace period is killed, and one that still loads at once."""
+        self._closing = True
+        self._fail_all(lambda _: ShuttingDown())
+        child = self._child
+        if child is not None:
+            if self._reported.state == "loading":
+                child.kill("the server is shutting down")
+            child.send(CloseEngine())
+            if not await child.until_closed(self._settings.shutdown_grace_seconds):
+                log.warning("The engine process is still busy, and is killed")
+                child.kill("the server is shutting down")
+        if self._running is not None:
+            await self._running
+
+    # Calls
+
+    def _in_flight(self) -> int:
+        return sum(call.sequences for call in self._calls.values())
+
+    async def _accepted(self, call: PendingCall) -> int:
+        """The tokens of its prompt."""
+        if self._closing:
+            raise ShuttingDown
+        if self._failure:
+            raise NotReady(self._failure)
+        self._calls[call.message.call] = call
+        self._send(call)
+        try:
+            return await call.accepted
+        except asyncio.CancelledError:
+            self._abort(call)
+            raise
+
+    def _send(self, call: PendingCall) -> None:
+        """Before there is a process to send it to, it waits in `_calls`."""
+        if self._child is None or not self._child.connected:
+            return
+        try:
+            self._child.send(call.message)
+        except FrameTooLarge as exc:
+            self._end(call, BodyTooLarge(f"The request is too large for the engine: {exc}."))
+        except (RecursionError, UnicodeError) as exc:
+            self._end(call, BadRequest(f"The request cannot be passed to the engine: {exc}."))
+
+    def _abort(self, call: PendingCall) -> None:
+        if self._calls.pop(call.message.call, None) is not None and self._child is not None:
+            self._child.send(AbortCall(call.message.call))
+
+    def _end(self, call: PendingCall, error: ServiceError) -> None:
+        self._calls.pop(call.message.call, None)
+        call.fail(error)
+
+    def _fail_all(self, error: Callable[[PendingCall], ServiceError]) -> None:
+        """Each gets an error of its own: an exception collects the traceback of whoever raises it."""
+        for call in list(self._calls.values()):
+            self._end(call, error(call))
+
+    def _receive(self, messages: list[ToServer]) -> None:
+        for message in messages:
+            if isinstance(message, StatusReport):
+                self._reported = message.status
+                self._was_ready |= message.status.state == "healthy"
+            elif (call := self._calls.get(message.call)) is not None:
+                self._pass_on(call, message)
+
+    def _pass_on(self, call: PendingCall, message: CallAccepted | CallCounted | CallEvents | CallFailed) -> None:
+        match message:
+            case CallEvents(number, events):
+                call.sent = True
+                last = isinstance(events[-1], Done)
+                if last:
+                    del self._calls[number]
+                call.queue.put(events, last=last)
+            case CallAccepted(_, tokens):
+                call.accept(tokens)
+            case CallCounted(number, tokens):
+                del self._calls[number]
+                call.accept(tokens)
+            case CallFailed():
+                self._end(call, to_error(message))
+
+    # The processes
+
+    async def _run(self) -> None:
+        """One process after another."""
+        while not self._closing and not self._failure:
+            try:
+                child = self._child = Child(self._opened, self._receive)
+                await child.connect()
+            except OSError as exc:
+                self._give_up(f"The engine process cannot be started: {exc.strerror or exc}.")
+                return
+            log.info("Engine process %d loads %s", child.pid, self.profile.id)
+            await self._watch(child)
+            reason = await child.until_ended()
+            self._child = None
+            if not self._closing:
+                self._replace(reason)
+
+    def _opened(self) -> None:
+        if self._child is not None:
+            self._child.send(StartEngine(self._spec))
+        for call in list(self._calls.values()):
+            self._send(call)
+
+    async def _watch(self, child: Child) -> None:
+        """Until it has closed its socket."""
+        limit = self._settings.stall_seconds
+        self._silence_logged = False
+        while not await child.until_closed(min(WATCH_SECONDS, limit / 4)):
+            silence = self._silence()
+            if silence >= 2 * limit:
+                child.kill(f"it was silent for {silence:.0f} s")
+            elif silence >= limit and not self._silence_logged:
+                self._silence_logged = True
+                log.error("The engine process has been silent for %.0f s. Its threads:", silence)
+                child.dump_threads()
+
+    def _silence(self) -> float:
+        """In seconds, beyond what is usual while the executor loads."""
+        if self._child is None:
+            return 0.0
+        usual = 0.0 if self._was_ready else STARTUP_SECONDS
+        return max(0.0, asyncio.get_running_loop().time() - self._child.heard_at - usual)
+
+    def _judge(self) -> tuple[ModelState, str]:
+        """The state, and its reason for people."""
+        reported = self._reported
+        if self._failure:
+            return "unhealthy", self._failure
+        if reported.state == "loading":
+            return "loading", f"loading {self.profile.id}" + (f" again. {self._last_end}" if self._last_end else "")
+        silence = self._silence()
+        if silence >= self._settings.stall_seconds:
+            return "degraded", f"the engine process has been silent for {silence:.0f} s"
+        return reported.state, reported.detail
+
+    def _replace(self, reason: str) -> None:
+        """After the end of a process."""
+        self._past = self.status()
+        reported, self._reported = self._reported, ExecutorStatus(state="loading")
+        self._was_ready = False
+        end = f"The engine process has ended: {reason}"
+        if reported.state == "unhealthy":
+            end = reported.detail
+        if reported.permanent:
+            self._give_up(end)
+            return
+        log.error("%s", end)
+        if not self._may_restart():
+            self._give_up(f"{end}. It has ended {len(self._deaths)} times within {DEATH_WINDOW_SECONDS:g} s.")
+            return
+        self._past = msgspec.structs.replace(self._past, engine_restarts=self._past.engine_restarts + 1)
+        self._last_end = end
+        for call in list(self._calls.values()):
+            if call.sent or call.retried:
+                self._end(call, EngineFailed(f"{end}. Try again."))
+            call.retried = True
+
+    def _may_restart(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        while self._deaths and self._deaths[0] <= now - DEATH_WINDOW_SECONDS:
+            self._deaths.popleft()
+        self._deaths.append(now)
+        return len(self._deaths) <= self._deaths_at_most
+
+    def _give_up(self, failure: str) -> None:
+        log.critical("%s", failure)
+        self._failure = failure
+        self._fail_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))

@@ -1,0 +1,213 @@
+"""The engine process's side of the socket: runs any `Executor` for the server."""
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from service.errors import EngineFailed, InternalError, NotReady, ServiceError
+from service.events import Event
+from service.executor.base import Executor
+from service.executor.process.frames import BadFrame, FrameReader, encode_frame
+from service.executor.process.log_lines import write_marked_lines
+from service.executor.process.messages import (
+    AbortCall,
+    CallAccepted,
+    CallCounted,
+    CallEvents,
+    CloseEngine,
+    CountCall,
+    EngineSpec,
+    StartEngine,
+    StatusReport,
+    SubmitCall,
+    ToEngine,
+    ToServer,
+    failed,
+)
+from service.generation import GenerationRequest
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+ALIVE_SECONDS = 1.0
+LEAVE_SECONDS = 2.0
+UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+
+
+class Host(asyncio.Protocol):
+    """All messages of one turn of the event loop leave in one frame: a step of the engine is one write here and one
+    wake-up in the server.
+
+    The process ends with the socket. It ends itself once its executor has failed: the server starts another.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader: FrameReader[ToEngine] = FrameReader(list[ToEngine])
+        self._transport: asyncio.Transport
+        self._executor: Executor
+        self._started: asyncio.Task[None]
+        self._closing: asyncio.Task[None] | None = None
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._outbox: list[ToServer] = []
+        self._status: StatusReport | None = None
+        self._sent_at = 0.0
+        self._flushing = False
+        self._exit_code: int | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._reader.feed(data)
+        except BadFrame as exc:
+            log.critical("The server has sent something that cannot be read: %s", exc)
+            exit_now(UNAVAILABLE)
+        for message in messages:
+            self._take(message)
+
+    def connection_lost(self, exc: Exception | None) -> NoReturn:
+        exit_now(self._exit_code or 0)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # What the server asks
+
+    def _take(self, message: ToEngine) -> None:
+        match message:
+            case StartEngine(spec):
+                self._start(spec)
+            case SubmitCall(call, request):
+                self._begin(call, self._answer, request)
+            case CountCall(call, request):
+                self._begin(call, self._count, request)
+            case AbortCall(call):
+                if call in self._calls:
+                    self._calls[call].cancel()
+            case CloseEngine():
+                self._closing = self._loop.create_task(self._close())
+
+    def _start(self, spec: EngineSpec) -> None:
+        write_marked_lines(debug=spec.settings.debug_level > 0)
+        module, _, function = spec.factory.partition(":")
+        try:
+            self._executor = getattr(importlib.import_module(module), function)(spec)
+        except Exception:
+            log.exception("The engine could not be made")
+            exit_now(UNAVAILABLE)
+        self._started = self._loop.create_task(self._executor.start())
+        self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
+        self._tick()
+
+    def _begin(
+        self, call: int, work: Callable[[int, GenerationRequest], Awaitable[None]], request: GenerationRequest
+    ) -> None:
+        self._calls[call] = self._loop.create_task(self._run(call, work, request))
+
+    async def _run(
+        self, call: int, work: Callable[[int, GenerationRequest], Awaitable[None]], request: GenerationRequest
+    ) -> None:
+        try:
+            await self._started
+            await work(call, request)
+        except ServiceError as error:
+            self._fail(call, error)
+        except Exception:
+            log.exception("A request failed in the engine process")
+            self._fail(call, InternalError("The server failed while it generated; its log has the details."))
+        finally:
+            self._calls.pop(call, None)
+
+    async def _answer(self, call: int, request: GenerationRequest) -> None:
+        answer = await self._executor.submit(request)
+        self._send(CallAccepted(call, answer.prompt_tokens))
+        try:
+            async for event in answer.events():
+                self._send_event(call, event)
+                if not self._writable.is_set():
+                    await self._writable.wait()
+        finally:
+            await answer.aclose()
+
+    async def _count(self, call: int, request: GenerationRequest) -> None:
+        self._send(CallCounted(call, await self._executor.count_tokens(request)))
+
+    def _fail(self, call: int, error: ServiceError) -> None:
+        if self._has_failed() and isinstance(error, EngineFailed | NotReady):
+            self._flush_soon()  # not the request's fault: it is the server that decides, and it may run it again
+        else:
+            self._send(failed(call, error))
+
+    def _has_failed(self) -> bool:
+        return self._executor.status().state == "unhealthy"
+
+    async def _close(self) -> None:
+        await self._executor.aclose()
+        if self._calls:
+            await asyncio.wait(self._calls.values(), timeout=LEAVE_SECONDS)
+        self._flush()
+        self._leave(0)
+
+    def _leave(self, code: int) -> None:
+        """What has been written is sent first."""
+        if self._exit_code is None:
+            self._exit_code = code
+            self._transport.close()
+            self._loop.call_later(LEAVE_SECONDS, exit_now, code)
+
+    # What the server is told
+
+    def _tick(self) -> None:
+        if self._closing is None:
+            self._flush()
+        self._loop.call_later(min(TICK_SECONDS, self._alive_seconds), self._tick)
+
+    def _send_event(self, call: int, event: Event) -> None:
+        last = self._outbox[-1] if self._outbox else None
+        if isinstance(last, CallEvents) and last.call == call:
+            last.events.append(event)
+        else:
+            self._send(CallEvents(call, [event]))
+
+    def _send(self, message: ToServer) -> None:
+        self._outbox.append(message)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        now = self._loop.time()
+        status = StatusReport(self._executor.status())
+        if status != self._status or now - self._sent_at >= self._alive_seconds:
+            self._status = status
+            self._outbox.append(status)
+        if self._outbox and not self._transport.is_closing():
+            self._sent_at = now
+            self._transport.write(encode_frame(self._outbox))
+        self._outbox = []
+        if status.status.state == "unhealthy" and self._closing is None:
+            self._leave(UNAVAILABLE)
+
+
+def exit_now(code: int) -> NoReturn:
+    """Without unwinding: threads may compute, and Python would take from them what they compute with."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,68 @@
+"""An engine process's log, as lines on its stderr that the server turns back into log records.
+
+The server therefore filters and formats them like its own, and a line survives the death of the process that wrote it.
+Whatever else appears on stderr, such as the last words of a C++ library, is not marked and is logged as it is.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from service.logs import OURS
+
+MARK = "\x1e"  # ASCII "record separator", which no text of a library contains
+Line = tuple[float, int, str, str, str]  # time, level, logger, message, traceback
+
+
+class MarkedLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        traceback = self.formatException(record.exc_info) if record.exc_info else ""
+        line: Line = (record.created, record.levelno, record.name, record.getMessage(), traceback)
+        return MARK + msgspec.json.encode(line).decode()
+
+
+def write_marked_lines(*, debug: bool) -> None:
+    """Configures logging in an engine process: like `service.logs.configure`, in another form."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MarkedLines())
+    logging.getLogger().addHandler(handler)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def read_marked_line(line: str) -> logging.LogRecord | None:
+    """None if the line is not a marked one."""
+    if not line.startswith(MARK):
+        return None
+    try:
+        created, level, name, message, traceback = msgspec.json.decode(line[len(MARK) :], type=Line)
+    except msgspec.MsgspecError:  # the process was killed in the middle of it
+        return None
+    record = logging.LogRecord(name, level, "", 0, message, None, None)
+    record.created, record.msecs = created, created % 1 * 1000
+    record.exc_text = traceback or None
+    return record
+
+
+class LineSplitter:
+    """Cuts what is read from a pipe into lines, which `take` gets without their ends. A line that is longer than
+    `longest` characters is cut."""
+
+    def __init__(self, take: Callable[[str], None], longest: int = 64 * 1024) -> None:
+        self._take = take
+        self._longest = longest
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        if len(self._rest) > self._longest:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            if line.strip():
+                self._take(line.decode(errors="replace"))
+
+    def end(self) -> None:
+        self.feed(b"\n")

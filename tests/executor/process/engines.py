@@ -1,0 +1,137 @@
+"""Executors for engine processes under test, as `EngineSpec.factory` names them."""
+
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from service.errors import ContextLengthExceeded
+from service.events import Event
+from service.executor.base import Executor
+from service.executor.mlx_executor import MlxExecutor
+from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
+from service.executor.process.messages import EngineSpec
+from service.executor.prompt.preparation import JobLimits
+from service.executor.runtime import Runtime
+from service.executor.scripted import ScriptedExecutor, echo
+from service.generation import GenerationRequest
+from service.profile import ModelProfile
+from service.settings import Settings
+from tests.executor.engines import CountingEngine, NumberWriter, WordRenderer
+
+PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
+
+
+def spec(factory: str, settings: Settings | None = None, **options: Any) -> EngineSpec:
+    configured = settings or Settings(home=Path("unused"), shutdown_grace_seconds=5.0)
+    return EngineSpec(factory=f"{__name__}:{factory}", profile=PROFILE, settings=configured, options=options)
+
+
+def scripted(spec: EngineSpec) -> Executor:
+    """Repeats the last user message. Some words of it do something first."""
+    return ScriptedExecutor(obedient, profile=spec.profile, concurrency=spec.settings.max_concurrency)
+
+
+async def obedient(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    async for item in echo(request):
+        word = item.strip() if isinstance(item, str) else ""
+        if word.startswith("end:"):
+            end(word.removeprefix("end:"))
+        if word == "too-long":
+            raise ContextLengthExceeded(7, 5)
+        yield item
+
+
+def counting(spec: EngineSpec) -> Executor:
+    """Counts to `max_tokens`. It ends at the stage `at` in the way `how`: only the first process does, which makes the
+    file `once`. Stage `decoding` is after the second token."""
+    fault = Fault(spec.options)
+    fault.strike("making")
+    engine = FaultyEngine(fault, float(spec.options.get("step_seconds", 0)))
+
+    def load(*_: Any) -> Runtime:
+        time.sleep(spec.options.get("load_seconds", 0))
+        fault.strike("loading")
+        if fault.at == "idle":
+            threading.Timer(0.05, fault.strike, ["idle"]).start()
+        renderer = WordRenderer(lambda: fault.strike("rendering"))
+        return Runtime(engine=engine, renderer=renderer, open_writer=NumberWriter, logits=100)
+
+    limits = JobLimits(seconds=spec.options.get("render_seconds", 30.0), max_bytes=256 * 2**20)
+    return MlxExecutor(Path("counting"), spec.profile, spec.settings, load=load, limits=limits)
+
+
+class Fault:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.at = options.get("at", "")
+        self._how = options.get("how", "")
+        self._once = options.get("once")
+
+    def strike(self, stage: str) -> None:
+        if stage == self.at and not (self._once and Path(self._once).exists()):
+            if self._once:
+                Path(self._once).touch()
+            end(self._how)
+
+
+class FaultyEngine(CountingEngine):
+    def __init__(self, fault: Fault, step_seconds: float) -> None:
+        super().__init__()
+        self._fault = fault
+        self._step_seconds = step_seconds
+
+    def step(self) -> list[Any]:
+        time.sleep(self._step_seconds)
+        if any(unread > 0 for unread in self._unread.values()):
+            self._fault.strike("reading")
+        if any(count >= 2 for count in self._counters.values()):
+            self._fault.strike("decoding")
+        return super().step()
+
+    def close(self) -> None:
+        self._fault.strike("closing")
+        super().close()
+
+
+def end(how: str) -> None:
+    """Ends this process, or brings it into a state that it cannot go on from."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    match how:
+        case "exit":
+            os._exit(3)
+        case "sys.exit":
+            sys.exit("the library gives up")
+        case "raise":
+            raise RuntimeError("injected")
+        case "spin":
+            while True:
+                pass
+        case "swell":
+            time.sleep(0.5)
+            held = b"".join(bytes(2**20) for _ in range(512))
+            time.sleep(60)
+            del held
+        case "garbage":
+            send(HEADER.pack(5) + b"\xc1\xc1\xc1\xc1\xc1")
+        case "another type":
+            send(HEADER.pack(3) + b"\x91\x91\x01")
+        case "oversized":
+            send(HEADER.pack(MAX_FRAME_BYTES + 1))
+        case "half a frame":
+            send(HEADER.pack(100) + b"\x91")
+            os._exit(0)
+        case _:
+            os.kill(os.getpid(), signal.Signals[how])
+            time.sleep(60)  # until the signal is delivered
+
+
+def send(data: bytes) -> None:
+    with socket.socket(fileno=os.dup(int(sys.argv[1]))) as connection:
+        connection.sendall(data)
+    time.sleep(60)

@@ -1,0 +1,277 @@
+"""An engine process dies in every way, at every stage: nobody is forgotten, nothing wrong is answered, none is left."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import (
+    BadRequest,
+    ContextLengthExceeded,
+    EngineFailed,
+    GenerationTimeout,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    ShuttingDown,
+)
+from service.executor.base import collect
+from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
+from service.generation import Completion
+from service.settings import Settings
+from tests.executor.engines import question, until
+from tests.executor.process.engines import spec
+
+WAYS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit", "sys.exit", "raise"]
+WAYS_OF_THE_WIRE = ["garbage", "another type", "oversized", "half a frame"]
+UNSENT_STAGES = ["rendering", "reading"]
+
+
+@asynccontextmanager
+async def running(
+    factory: str = "counting",
+    *,
+    deaths_at_most: int = DEATHS_AT_MOST,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[EngineProcess]:
+    configured = Settings(home=Path("unused"), **({"shutdown_grace_seconds": 5.0} | (settings or {})))
+    engine = EngineProcess(spec(factory, configured, **options), deaths_at_most=deaths_at_most)
+    await engine.start()
+    pids = set()
+    try:
+        yield engine
+    finally:
+        pids.add(engine.pid)
+        await engine.aclose()
+        assert engine.pid is None
+        assert not any(is_there(pid) for pid in pids if pid is not None)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def ask(engine: EngineProcess, text: str = "hello", **fields: Any) -> str:
+    return text_of(await collect((await engine.submit(question(text, **{"max_tokens": 3, **fields}))).events()))
+
+
+async def outcome(engine: EngineProcess, text: str = "hello", **fields: Any) -> str | ServiceError:
+    try:
+        return await ask(engine, text, **fields)
+    except ServiceError as error:
+        return error
+
+
+def deep() -> Any:
+    value: Any = {}
+    for _ in range(2_000):
+        value = {"a": value}
+    return value
+
+
+def text_of(completion: Completion) -> str:
+    return completion.choices[0].text
+
+
+async def until_state(engine: EngineProcess, state: str) -> None:
+    await until(lambda: engine.status().state == state)
+
+
+async def test_it_answers_counts_and_ends() -> None:
+    async with running() as engine:
+        answer = await engine.submit(question("how many words", max_tokens=3, n=2))
+        completion = await collect(answer.events())
+        assert answer.prompt_tokens == 3
+        assert [choice.text for choice in completion.choices] == ["1 2 3 "] * 2
+        assert await engine.count_tokens(question("a b c d")) == 4
+        assert (engine.status().state, engine.status().running, engine.status().waiting) == ("healthy", 0, 0)
+
+
+async def test_a_request_waits_for_the_process_to_start() -> None:
+    async with running() as engine:
+        asking = asyncio.ensure_future(ask(engine))
+        await asyncio.sleep(0)
+        assert (engine.status().state, engine.status().waiting) == ("loading", 1)
+        assert await asking == "1 2 3 "
+
+
+async def test_errors_arrive_as_they_were_raised() -> None:
+    async with running("scripted") as engine:
+        with pytest.raises(ContextLengthExceeded, match="5 tokens") as refused:
+            await ask(engine, "too-long")
+        assert (refused.value.status, refused.value.param, refused.value.prompt_tokens) == (400, "messages", 7)
+
+
+async def test_a_full_queue_refuses_at_once_also_before_the_process_is_there() -> None:
+    async with running(settings={"max_concurrency": 1, "max_queue": 1}) as engine:
+        asking = [asyncio.ensure_future(outcome(engine)) for _ in range(4)]
+        answers = await asyncio.gather(*asking)
+        assert answers[:2] == ["1 2 3 "] * 2
+        assert all(isinstance(answer, Overloaded) and answer.retry_after for answer in answers[2:])
+
+
+async def test_a_reader_who_leaves_frees_the_place() -> None:
+    async with running(settings={"max_concurrency": 1}, step_seconds=0.005) as engine:
+        answer = await engine.submit(question(max_tokens=900))
+        waiting = asyncio.ensure_future(engine.submit(question(max_tokens=900)))
+        await until(lambda: engine.status().waiting == 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await answer.aclose()
+        assert await ask(engine) == "1 2 3 "
+        await until(lambda: engine.status().running == engine.status().waiting == 0)
+
+
+async def test_a_request_that_cannot_be_passed_on_is_refused() -> None:
+    async with running() as engine:
+        await until_state(engine, "healthy")
+        assert isinstance(await outcome(engine, template_arguments=deep()), BadRequest)
+        assert await ask(engine) == "1 2 3 "
+
+
+@pytest.mark.parametrize("stage", UNSENT_STAGES)
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_has_sent_nothing_runs_again(way: str, stage: str, tmp_path: Path) -> None:
+    async with running(at=stage, how=way, once=str(tmp_path / "once")) as engine:
+        if (stage, way) == ("rendering", "raise"):
+            assert isinstance(await outcome(engine), ServiceError)  # the request's own failure, not the engine's
+            assert await ask(engine) == "1 2 3 "
+            return
+        assert await asyncio.gather(*[ask(engine, "a b c d") for _ in range(5)]) == ["1 2 3 "] * 5
+        assert (engine.status().state, engine.status().engine_restarts) == ("healthy", 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_has_sent_something_fails_and_the_rest_runs_again(way: str, tmp_path: Path) -> None:
+    settings = {"max_concurrency": 1}
+    once = str(tmp_path / "once")
+    async with running(at="decoding", how=way, once=once, step_seconds=0.05, settings=settings) as engine:
+        answers = await asyncio.gather(*[outcome(engine) for _ in range(4)])
+        assert [type(answer) for answer in answers if answer != "1 2 3 "] == [EngineFailed]
+        assert engine.status().engine_restarts == 1
+
+
+@pytest.mark.parametrize("way", WAYS_OF_THE_WIRE)
+async def test_an_engine_that_sends_nonsense_is_replaced(way: str, tmp_path: Path) -> None:
+    async with running(at="reading", how=way, once=str(tmp_path / "once")) as engine:
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 1
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "exit", "SIGSEGV"])
+async def test_an_engine_that_dies_idle_is_replaced(way: str, tmp_path: Path) -> None:
+    async with running(at="idle", how=way, once=str(tmp_path / "once")) as engine:
+        await until(lambda: engine.status().engine_restarts == 1)
+        assert await ask(engine) == "1 2 3 "
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "exit", "SIGSEGV"])
+@pytest.mark.parametrize("stage", ["making", "loading"])
+async def test_an_engine_that_dies_while_it_loads_is_replaced(way: str, stage: str, tmp_path: Path) -> None:
+    async with running(at=stage, how=way, once=str(tmp_path / "once")) as engine:
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 1
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "exit", "raise", "SIGSTOP"])
+async def test_an_engine_that_dies_or_hangs_when_it_is_closed_is_gone(way: str) -> None:
+    async with running(at="closing", how=way, settings={"shutdown_grace_seconds": 1.0}) as engine:
+        assert await ask(engine) == "1 2 3 "
+
+
+async def test_what_dies_twice_fails() -> None:
+    async with running(at="reading", how="SIGKILL") as engine:
+        with pytest.raises(EngineFailed, match="it was killed by SIGKILL"):
+            await ask(engine)
+        assert engine.status().engine_restarts == 2
+
+
+async def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
+    async with running(at="reading", how="SIGABRT", deaths_at_most=2) as engine:
+        answers = [await outcome(engine) for _ in range(3)]
+        assert [type(answer) for answer in answers] == [EngineFailed, EngineFailed, NotReady]
+        assert engine.status().state == "unhealthy"
+        assert "killed by SIGABRT: Fatal Python error: Aborted. It has ended 3 times" in engine.status().detail
+        assert engine.pid is None
+
+
+@pytest.mark.parametrize(("way", "why"), [("raise", "injected"), ("sys.exit", "the library gives up")])
+async def test_a_model_that_cannot_be_loaded_is_not_loaded_again(way: str, why: str) -> None:
+    async with running(at="loading", how=way) as engine:
+        with pytest.raises(NotReady, match=f"counting could not be loaded: .*{why}"):
+            await ask(engine)
+        assert (engine.status().state, engine.status().engine_restarts) == ("unhealthy", 0)
+        assert why in engine.status().detail
+        assert engine.pid is None
+
+
+async def test_last_words_are_the_reason(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    async with running(at="reading", how="SIGSEGV", once=str(tmp_path / "once")) as engine:
+        assert await ask(engine) == "1 2 3 "
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "The engine process has ended: it was killed by SIGSEGV: Fatal Python error: Segmentation fault" in told
+    assert "in step" in told
+
+
+@pytest.mark.parametrize("way", ["SIGSTOP", "spin"])
+async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: Path) -> None:
+    """`spin` is a step that does not end; SIGSTOP also silences the process."""
+    async with running(at="reading", how=way, once=str(tmp_path / "once"), settings={"stall_seconds": 0.5}) as engine:
+        await until_state(engine, "healthy")
+        asking = asyncio.ensure_future(ask(engine))
+        await until_state(engine, "degraded")
+        assert await asking == "1 2 3 "
+        assert (engine.status().state, engine.status().engine_restarts) == ("healthy", 1)
+
+
+@pytest.mark.parametrize(("way", "why"), [("spin", "within 0.5 seconds"), ("swell", "of memory")])
+async def test_a_prompt_that_is_never_ready_fails_alone(way: str, why: str, tmp_path: Path) -> None:
+    once = str(tmp_path / "once")
+    async with running(at="rendering", how=way, once=once, render_seconds=0.5 if way == "spin" else 30.0) as engine:
+        stuck = asyncio.ensure_future(outcome(engine))
+        await until(Path(once).exists)
+        others = [asyncio.ensure_future(ask(engine)) for _ in range(3)]
+        await until(lambda: engine.status().waiting == 4)
+        error = await stuck
+        assert isinstance(error, GenerationTimeout)
+        assert why in error.message
+        assert await asyncio.gather(*others) == ["1 2 3 "] * 3
+        assert engine.status().engine_restarts == 1
+
+
+async def test_closing_fails_what_runs_and_what_comes() -> None:
+    async with running(step_seconds=0.005) as engine:
+        asking = [asyncio.ensure_future(outcome(engine, max_tokens=900)) for _ in range(3)]
+        await until(lambda: engine.status().running == 2)
+        await engine.aclose()
+        assert [type(answer) for answer in await asyncio.gather(*asking)] == [ShuttingDown] * 3
+        with pytest.raises(ShuttingDown):
+            await ask(engine)
+
+
+async def test_closing_does_not_wait_for_a_model_that_loads() -> None:
+    async with running(at="loading", how="spin") as engine:
+        await until(lambda: engine.pid is not None)
+        async with asyncio.timeout(4):
+            await engine.aclose()
+
+
+async def test_signals_to_everybody_leave_the_engine_to_the_server() -> None:
+    async with running() as engine:
+        await until_state(engine, "healthy")
+        assert engine.pid is not None
+        assert os.getsid(engine.pid) == engine.pid != os.getsid(0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(engine.pid, number)
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 0

@@ -1,0 +1,169 @@
+"""`anyclaude serve` with a model in an engine process: what the server holds, and what ends with whom."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server_process import END_SECONDS, ServerProcess, environment, serving, until
+
+pytestmark = pytest.mark.model
+
+HEALTH_SECONDS = 0.5
+
+DUMPING = """
+import json, pathlib, signal, sys
+def dump(number, frame):
+    pathlib.Path("modules.new").write_text(json.dumps(sorted(sys.modules)))
+    pathlib.Path("modules.new").rename("modules")
+signal.signal(signal.SIGUSR2, dump)
+from service.cli import main
+sys.argv = ["anyclaude", *sys.argv[1:]]
+main()
+"""
+
+
+def chat(text: str = "hello", **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0, **fields}
+
+
+def ask(server: ServerProcess, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/chat/completions", json=chat(**fields), timeout=120)
+
+
+def engine_pids(server: ServerProcess) -> list[int]:
+    found = [re.match(r"Engine process (\d+) loads", message) for message in server.messages()]
+    return [int(match[1]) for match in found if match]
+
+
+def is_there(pid: int) -> bool:
+    """Whether it runs: a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server whose SIGUSR2 writes the names of its modules into `folder`."""
+    folder.mkdir()
+    command = [sys.executable, "-c", DUMPING, "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=END_SECONDS)
+
+
+def test_the_server_imports_no_model_library_and_is_healthy_soon(tiny_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "first", str(tiny_model)):  # so that Python's caches and the fingerprint are there
+        pass
+    (tmp_path / "state").mkdir()
+    began = time.monotonic()
+    with started(tmp_path / "second", str(tiny_model)) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b"")
+        address = next(match[1] for line in lines if (match := re.search(rb"^at (http://\S+?)\. Next", line))).decode()
+        assert httpx.get(f"{address}/health").json()["status"] in ("loading", "healthy")
+        seconds = time.monotonic() - began
+        until(lambda: httpx.get(f"{address}/health").json()["status"] == "healthy", "the model")
+        assert httpx.post(f"{address}/v1/chat/completions", json=chat(), timeout=120).status_code == 200
+        process.send_signal(signal.SIGUSR2)
+        modules = until(lambda: (tmp_path / "second/modules").exists(), "its modules")
+        modules = json.loads((tmp_path / "second/modules").read_text())
+    assert not {"mlx", "mlx.core", "mlx_lm", "transformers", "numpy", "llguidance"} & set(modules)
+    assert "starlette" in modules
+    assert seconds < 10 * HEALTH_SECONDS, "an idle machine needs a tenth of this"
+
+
+def test_its_engine_ends_with_a_server_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", str(tiny_model)) as server:
+        (engine,) = engine_pids(server)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(ask, server, text="a long one", max_tokens=4000)
+            until(lambda: server.health()["running"] == 1, "the answer to begin")
+            os.kill(server.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            until(lambda: not is_there(engine), "the engine to end")
+            assert time.monotonic() - killed < 1.0
+
+
+def test_an_engine_that_is_killed_costs_no_request_that_waits(tiny_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", str(tiny_model), "--cache-policy", "off") as server:
+        right = ask(server).json()["choices"][0]["message"]["content"]
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask, server) for _ in range(8)]
+            os.kill(engine_pids(server)[-1], signal.SIGKILL)
+            responses = [each.result() for each in asked]
+        for response in responses:
+            assert response.status_code in (200, 500)
+            if response.status_code == 500:  # it had sent something to the server, and not yet to its client
+                assert "killed by SIGKILL" in response.json()["error"]["message"]
+            else:
+                assert response.json()["choices"][0]["message"]["content"] == right
+        assert ask(server).json()["choices"][0]["message"]["content"] == right
+        assert len(engine_pids(server)) == 2
+        assert not is_there(engine_pids(server)[0])
+        assert any("it was killed by SIGKILL" in message for message in server.messages())
+
+
+def test_hits_are_served_while_the_engine_is_away(tiny_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", str(tiny_model)) as server:
+        assert ask(server).status_code == 200
+        for _ in range(4):
+            engine = engine_pids(server)[-1]
+            os.kill(engine, signal.SIGKILL)
+            until(lambda gone=engine: not is_there(gone), "the engine to end")
+            hit = ask(server)
+            assert hit.headers["cache-status"] == "anyclaude; hit"
+            until(lambda gone=engine: server.health()["status"] == "unhealthy" or engine_pids(server)[-1] != gone, "it")
+        until(lambda: server.health()["status"] == "unhealthy", "the server to give up")
+        assert "has ended 4 times" in server.health()["detail"]
+        assert ask(server).headers["cache-status"] == "anyclaude; hit"
+        refused = ask(server, text="another")
+        assert (refused.status_code, "has ended 4 times" in refused.json()["error"]["message"]) == (503, True)
+
+
+def test_a_folder_with_modules_of_our_names_is_not_imported_from(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in ("service", "click", "msgspec", "mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "jinja2"):
+        (folder / f"{name}.py").write_text(f"import os; open('{folder}/imported', 'a').write('{name} ')\nos._exit(66)")
+    command = [str(Path(sys.executable).with_name("anyclaude")), "serve", str(tiny_model), "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, env=environment(tmp_path / "home"), stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, b"")
+        address = next(match[1] for line in lines if (match := re.search(rb"^at (http://\S+?)\. Next", line))).decode()
+        until(lambda: httpx.get(f"{address}/health").json()["status"] != "loading", "the model")
+        assert httpx.get(f"{address}/health").json()["status"] == "healthy"
+    finally:
+        process.terminate()
+        process.communicate(timeout=END_SECONDS)
+    assert not (folder / "imported").exists()
+
+
+def test_ctrl_c_lets_a_running_answer_end(tiny_model: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the whole process group."""
+    with serving(tmp_path / "home", str(tiny_model)) as server, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, server, text="a long one", max_tokens=200)
+        until(lambda: server.health()["running"] == 1, "the answer to begin")
+        (engine,) = engine_pids(server)
+        os.kill(server.pid, signal.SIGINT)
+        os.kill(engine, signal.SIGINT)
+        assert asked.result().json()["choices"][0]["finish_reason"] == "length"
+        until(lambda: not is_there(engine), "the engine to end")
