@@ -1,9 +1,11 @@
-"""Serves an engine that fails on a signal: SIGUSR1 makes its next step raise, SIGUSR2 ends its thread.
+"""The service with an engine that can be made to fail: SIGUSR2 makes its next step raise. `engine-PORT.pid` has the id
+of its process.
 
-`python -m benchmarks.faulty_server PORT MODEL` serves the model folder MODEL without caches.
+`python -m benchmarks.faulty_server PORT MODEL` serves the model folder MODEL with no cache.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 
 from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
+from service.executor.process.engine_process import EngineProcess
+from service.executor.process.messages import EngineSpec
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.protocols import Engine, Token
 from service.models.profile import read_profile
@@ -20,18 +24,18 @@ from service.settings import Settings
 
 
 class Fault:
-    """`on_signal` arms the fault; the next step of any engine raises it once."""
+    """`on_signal` arms it; the next step sets it off, once."""
 
     def __init__(self) -> None:
-        self._error: BaseException | None = None
+        self._armed = False
 
     def on_signal(self, number: int, _: Any) -> None:
-        self._error = RuntimeError("injected") if number == signal.SIGUSR1 else SystemExit("killed")
+        self._armed = True
 
     def strike(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        armed, self._armed = self._armed, False
+        if armed:
+            raise RuntimeError("injected")
 
 
 class FaultyEngine:
@@ -62,17 +66,26 @@ def faulty(load: Loader, fault: Fault) -> Loader:
     return load_faulty
 
 
+def open_faulty(spec: EngineSpec) -> MlxExecutor:
+    """Runs in the engine process."""
+    fault = Fault()
+    signal.signal(signal.SIGUSR2, fault.on_signal)
+    pid_file(spec.settings.port).write_text(str(os.getpid()))
+    return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings, load=faulty(load_runtime, fault))
+
+
+def pid_file(port: int) -> Path:
+    return Path(f"engine-{port}.pid")
+
+
 def main(port: str, model: str) -> None:
-    fault, path = Fault(), Path(model)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, fault.on_signal)
     settings = Settings(
         home=Path("home"), port=int(port), cache_policy="off", prefix_memory_bytes=0, prefix_disk_bytes=0
     )
-    executor = MlxExecutor(
-        path, read_profile(path, settings, home=settings.home), settings, load=faulty(load_runtime, fault)
-    )
-    asyncio.run(serve(create_app(settings, executor=executor), settings, bind(settings)))
+    profile = read_profile(Path(model), settings, home=settings.home)
+    factory = "benchmarks.faulty_server:open_faulty"
+    spec = EngineSpec(factory=factory, profile=profile, settings=settings, model_path=model)
+    asyncio.run(serve(create_app(settings, executor=EngineProcess(spec)), settings, bind(settings)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures the time to the next right answer after the engine fails, and after its thread dies."""
+"""Measures the time to the next right answer after the engine fails, and after its process is killed."""
 
 import asyncio
 import os
@@ -14,16 +14,17 @@ from typing import Literal
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
+from benchmarks.faulty_server import pid_file
 from benchmarks.http_client import HOST, Connection, post_json
 from benchmarks.model_folders import demo_model, tiny_model
 from benchmarks.processes import free_port, process, until_ready
 from benchmarks.request_bodies import story
 
 CHAT = "/v1/chat/completions"
-Fault = Literal["engine fault", "thread killed"]
-SIGNALS: dict[Fault, signal.Signals] = {"engine fault": signal.SIGUSR1, "thread killed": signal.SIGUSR2}
+Fault = Literal["engine fault", "engine killed"]
+SIGNALS: dict[Fault, signal.Signals] = {"engine fault": signal.SIGUSR2, "engine killed": signal.SIGKILL}
 MODELS = ("tiny", "demo")
-# A thread that dies more than three times in ten minutes is not replaced.
+# A process that dies more than three times in ten minutes is not replaced.
 FAULTS_OF_A_KIND = 3
 QUESTION = post_json(CHAT, story(1, tokens=8))
 PAUSE_SECONDS = 0.005
@@ -32,7 +33,11 @@ PATIENCE_SECONDS = 60.0
 
 class Server(msgspec.Struct, frozen=True):
     port: int
-    pid: int
+    engine: Path
+
+    def kill(self, number: signal.Signals) -> None:
+        """Signals the present engine process."""
+        os.kill(int(self.engine.read_text()), number)
 
 
 class Tally(msgspec.Struct):
@@ -62,14 +67,14 @@ async def _served(run: Run, model: Path) -> AsyncIterator[Server]:
     log = run.scratch / f"faulty-{port}.log"
     async with process([sys.executable, "-m", "benchmarks.faulty_server", str(port), str(model)], log) as started:
         await until_ready(started, log, port, "/health", lambda response: response.json()["status"] == "healthy")
-        yield Server(port, started.pid)
+        yield Server(port, run.scratch / pid_file(port))
 
 
 async def _recover(server: Server, fault: Fault, right: str, tally: Tally) -> float:
     """Returns the seconds from a fault to the next right answer. A refused or failed request is sent again."""
     async with _running(server, tally), _running(server, tally):
         started = time.perf_counter()
-        os.kill(server.pid, SIGNALS[fault])
+        server.kill(SIGNALS[fault])
         answer = await _answer(server)
         seconds = time.perf_counter() - started
     tally.wrong += answer != right
@@ -112,12 +117,12 @@ async def _read_to_end(reader: asyncio.StreamReader) -> None:
 
 
 CASE = Case(
-    title="A fault in the engine, and the death of its thread, while two answers are streamed",
+    title="A fault in the engine, and the death of its process, while two answers are streamed",
     measures=(
         *(
             Measure(name=f"{model}: {what}", unit="s")
             for model in MODELS
-            for what in ("engine fault", "thread killed", "without a fault")
+            for what in ("engine fault", "engine killed", "without a fault")
         ),
         Measure(name="answers that are wrong", unit="answers", at_most=0),
         Measure(name="streams without an end", unit="streams", at_most=0),
