@@ -1,6 +1,7 @@
 """The `anyclaude` command. The first word chooses a command; all other arguments go to Claude Code.
 
-- `launch`: an agent on the local server; `startup` and `server_process` find, start and stop that server
+- `launch`: runs an agent (`agents/`) on the local server, with `startup` and `server_process`
+- `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
 - `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`: one command each
 - `client`: HTTP requests to a running server; `configuration`: the settings as commands read them
@@ -17,7 +18,9 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("serve", "stats", "config", "trust", "doctor", "cache", "warm")
+from service.cli.agents.table import AGENTS
+
+COMMANDS = ("serve", "connect", "stats", "config", "trust", "doctor", "cache", "warm")
 OTHER_NAMES = {
     "start": "serve",
     "up": "serve",
@@ -34,8 +37,8 @@ OTHER_NAMES = {
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, all arguments but --mode go to Claude Code; 'anyclaude -- --help' shows its own help. "
-    "Exit codes: Claude Code's, or 66 no model, 69 no server, 75 port in use, 78 wrong configuration, "
-    "127 no Claude Code, 130 Ctrl-C."
+    "Exit codes: the agent's, or 66 no model, 69 no server, 75 port in use, 78 wrong configuration, "
+    "127 agent not installed, 130 Ctrl-C."
 )
 
 
@@ -53,22 +56,30 @@ class CommandsOnDemand(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in AGENTS:
+            made: click.Command = import_module("service.cli.launch").agent_command(cmd_name)
+            return made
         if cmd_name not in (*COMMANDS, "launch"):
             return None
         command: click.Command = import_module(f"service.cli.{cmd_name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Agents, on the local server"):
+            formatter.write_dl([(name, f"Run {agent.title}.") for name, agent in AGENTS.items()])
+        super().format_commands(ctx, formatter)
 
 
 @click.group(
     cls=CommandsOnDemand,
     name="anyclaude",
     epilog=EPILOG,
-    subcommand_metavar="[--mode=vllm-mlx] [CLAUDE ARGS]... | COMMAND [ARGS]...",
+    subcommand_metavar="[--mode=vllm-mlx] [CLAUDE ARGS]... | AGENT [ITS ARGS]... | COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="anyclaude", prog_name="anyclaude", message="%(prog)s %(version)s")
 def anyclaude() -> None:
-    """Claude Code, and any OpenAI or Anthropic API client, on a local MLX model."""
+    """Claude Code, other coding agents and any OpenAI or Anthropic API client on a local MLX model."""
 
 
 def main() -> None:
@@ -85,13 +96,13 @@ def main() -> None:
 
 def misspelt(arguments: list[str]) -> str | None:
     """The command that the user probably meant. Claude Code would take the words for a prompt."""
-    if not arguments or arguments[0] in COMMANDS:
+    if not arguments or arguments[0] in (*COMMANDS, *AGENTS):
         return None
     if other := OTHER_NAMES.get(arguments[0]):
         return other
     if len(arguments) > 1:
         return None
-    return next(iter(get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.8)), None)
+    return next(iter(get_close_matches(arguments[0], (*COMMANDS, *AGENTS), n=1, cutoff=0.8)), None)
 
 
 def route(arguments: list[str]) -> list[str]:
@@ -99,6 +110,8 @@ def route(arguments: list[str]) -> list[str]:
     `anyclaude -p stats` asks Claude Code about stats."""
     if arguments and arguments[0] in (*COMMANDS, *_OURS):
         return arguments
+    if arguments and arguments[0] in AGENTS:
+        return [arguments[0], "--", *arguments[1:]]
     ours: list[str] = []
     rest = list(arguments)
     while rest and (rest[0] == "--mode" or rest[0].startswith("--mode=")):

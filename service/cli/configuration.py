@@ -12,19 +12,24 @@ from service.cli.exits import Exit, Failure
 from service.config import ConfigError, Configuration, Unapproved, load_configuration
 from service.config.keys import SETTING_KEYS
 from service.config.redaction import shown_given
+from service.config.trust import decline
 
 
 def read_configuration(flags: dict[str, object]) -> Configuration:
     """`flags` are by field of `Settings`, plus `config`; None is an option that was not given. In a terminal, asks
     about values of the working folder's file that need approval; elsewhere, a line on stderr names them."""
-    in_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     try:
-        found = load_configuration(flags, os.environ, Path.cwd(), Path.home(), *([_ask] if in_terminal else []))
+        found = load_configuration(flags, os.environ, Path.cwd(), Path.home(), _ask if in_terminal() else decline)
     except ConfigError as exc:
         raise Failure(Exit.CONFIG, str(exc)) from None
-    if found.unapproved is not None and not in_terminal:
+    if found.unapproved is not None and not in_terminal():
         click.echo(f"Note: {left_out(found.unapproved)} Run 'anyclaude trust' there to approve the file.", err=True)
     return found
+
+
+def in_terminal() -> bool:
+    """True if the user can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def left_out(unapproved: Unapproved) -> str:

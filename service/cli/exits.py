@@ -17,7 +17,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 69
     PORT_IN_USE = 75
     CONFIG = 78
-    NO_CLAUDE = 127
+    NO_AGENT = 127
 
 
 class Failure(click.ClickException):

@@ -1,9 +1,10 @@
-"""The launcher: `anyclaude [--mode=vllm-mlx] [CLAUDE ARGS...]`."""
+"""The launcher: `anyclaude [--mode=vllm-mlx] [CLAUDE ARGS...]`, `anyclaude codex [CODEX ARGS...]` and so on."""
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,21 +14,44 @@ import click
 from rich.console import Console
 
 from service.cli import serve
-from service.cli.claude_code import INSTALL, claude_environment, find_claude, prompt_too_long, run_claude
+from service.cli.agents.agent import Agent, AgentServer, Launch
+from service.cli.agents.claude_code import prompt_too_long
+from service.cli.agents.process import run_agent
+from service.cli.agents.table import AGENTS
 from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import read_configuration
+from service.cli.configuration import in_terminal, no_server, read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
-from service.config import Address, Configuration, server_address
+from service.config import Address, Configuration, parse_base_url, server_address
 from service.settings import Settings
+from service.storage import private_folder, write_file
 
 
 @click.command("launch", hidden=True)
 @click.option("--mode", type=click.Choice(["vllm-mlx"]), default="vllm-mlx")
-@click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED)
-def command(mode: str, claude_arguments: tuple[str, ...]) -> None:
-    """Run Claude Code on the local server, which is started if it is not up, and stopped again."""
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(mode: str, arguments: tuple[str, ...]) -> None:
+    """Run Claude Code on the local server."""
+    launch(AGENTS["claude"], arguments)
+
+
+def agent_command(name: str) -> click.Command:
+    """`anyclaude NAME`. The words behind NAME are for the agent."""
+    agent = AGENTS[name]
+    arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    return click.Command(
+        name,
+        params=[arguments],
+        callback=lambda arguments: launch(agent, arguments),
+        short_help=f"Run {agent.title} on the local server.",
+        add_help_option=False,
+    )
+
+
+def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
+    """Runs `agent` on the configured server, which is started if it does not run, and stopped again. Exits with the
+    agent's exit code."""
     found = read_configuration({})
     settings = found.settings
     address = server_address(settings)
@@ -36,17 +60,68 @@ def command(mode: str, claude_arguments: tuple[str, ...]) -> None:
     if settings.proxy_only:
         _serve_only(found, startup, address)
         return
-    claude = find_claude(os.environ)
-    if claude is None:
-        raise Failure(Exit.NO_CLAUDE, f"Claude Code is not installed: there is no 'claude' on PATH. Try: {INSTALL}")
+    program = agent.find(os.environ)
+    if program is None:
+        message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
+        raise Failure(Exit.NO_AGENT, message)
     with _ended_by_signals(), _state_in(settings.home), _server(startup, settings, address):
-        model = _model(client, address)
-        _say_what_is_used(settings, address, model)
-        if note := prompt_too_long(model, claude_arguments):
-            click.echo(f"Note: {note}", err=True)
-        environment = claude_environment(os.environ, settings, address, model)
-        code = run_claude([claude, *claude_arguments], environment)
+        server = agent_server(settings, address, served_model(client, address))
+        _note_surprises(settings, address, server.model)
+        if agent.name == "claude":
+            _warn_of_small_context(server, arguments)
+        code = _run(agent, program, server, arguments, settings.home)
     sys.exit(code)
+
+
+def agent_server(settings: Settings, address: Address, model: Model) -> AgentServer:
+    return AgentServer(
+        root=address.root,
+        api_key=settings.api_key,
+        model=model.id,
+        context_length=model.context_length,
+        patience_seconds=settings.queue_timeout_seconds + settings.request_timeout_seconds,
+    )
+
+
+def served_model(client: ServerClient, address: Address) -> Model:
+    try:
+        return client.model()
+    except Refused as exc:
+        raise Failure(Exit.CONFIG, f"The server at {address.root} refuses the key in apiKey: {exc}") from None
+    except NotThere:
+        raise no_server(address.root) from None
+    except (NoAnswer, NotOurs) as exc:
+        raise Failure(Exit.UNAVAILABLE, f"The server at {address.root} does not name its model: {exc}.") from None
+
+
+def _run(agent: Agent, program: str, server: AgentServer, arguments: tuple[str, ...], home: Path) -> int:
+    with tempfile.TemporaryDirectory(prefix=f"{agent.name}-", dir=private_folder(home / "run")) as folder:
+        run = Launch(server=server, folder=Path(folder), environ=os.environ, arguments=arguments)
+        setup = agent.prepare(run)
+        for name, content in setup.files.items():
+            write_file(Path(folder, name), content.encode())
+        kept = {name: value for name, value in os.environ.items() if name not in setup.removed}
+        environment = kept | setup.variables | _no_proxy(kept, server)
+        return run_agent([program, *setup.arguments, *arguments], environment)
+
+
+def _no_proxy(environ: Mapping[str, str], server: AgentServer) -> dict[str, str]:
+    """A proxy of the environment cannot reach a server on this machine."""
+    if not parse_base_url(server.base_url).local:
+        return {}
+    names = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    listed = ",".join(part for part in (names, "localhost,127.0.0.1,::1") if part)
+    return {"NO_PROXY": listed, "no_proxy": listed}
+
+
+def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> None:
+    """In a terminal Claude Code's screen would hide a note at once, so the user is asked."""
+    note = prompt_too_long(server, arguments)
+    if note is None:
+        return
+    click.echo(f"Note: {note}", err=True)
+    if in_terminal() and "-p" not in arguments and "--print" not in arguments:
+        click.confirm("Start Claude Code anyway?", abort=True, err=True)
 
 
 @contextmanager
@@ -82,23 +157,14 @@ def _serve_only(found: Configuration, startup: Startup, address: Address) -> Non
     click.echo(f"A server is up at {address.root}: {health.status}, model {health.model or 'not known yet'}.")
 
 
-def _say_what_is_used(settings: Settings, address: Address, model: Model) -> None:
-    """Notes what may surprise: prompts that leave this machine, and another model than the configured one."""
+def _note_surprises(settings: Settings, address: Address, model: str) -> None:
+    """Prompts that leave this machine, and another model than the configured one."""
     if not address.local:
-        click.echo(f"Using the server at {address.root}, which is not on this machine: {model.id}.", err=True)
+        click.echo(f"Using the server at {address.root}, which is not on this machine: {model}.", err=True)
     wanted = (settings.model or "").rstrip("/").rsplit("/", 1)[-1]
-    if wanted and wanted != "demo" and wanted != model.id.rsplit("/", 1)[-1]:
-        message = f"Note: the server at {address.root} serves {model.id}, not {settings.model}. "
+    if wanted and wanted != "demo" and wanted != model.rsplit("/", 1)[-1]:
+        message = f"Note: the server at {address.root} serves {model}, not {settings.model}. "
         click.echo(message + "Stop it to have the configured model started.", err=True)
-
-
-def _model(client: ServerClient, address: Address) -> Model:
-    try:
-        return client.model()
-    except Refused as exc:
-        raise Failure(Exit.CONFIG, f"The server at {address.root} refuses the key in apiKey: {exc}") from None
-    except (NotThere, NoAnswer, NotOurs) as exc:
-        raise Failure(Exit.UNAVAILABLE, f"The server at {address.root} does not tell its model: {exc}.") from None
 
 
 @contextmanager

@@ -1,21 +1,30 @@
 """The environment that Claude Code gets, by model and by machine."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from service.cli.claude_code import claude_environment, prompt_too_long
-from service.cli.client import Model
-from service.config.address import parse_base_url
-from service.settings import Settings
+from service.cli.agents.agent import AgentServer, Launch, Setup
+from service.cli.agents.claude_code import claude_setup, prompt_too_long
 
-LOCAL = parse_base_url("http://localhost:8081/v1")
-REMOTE = parse_base_url("https://gpu.example/v1")
-SETTINGS = Settings(home=Path("/home/me/.anyclaude"))
+
+def server(context_length: int) -> AgentServer:
+    return AgentServer(
+        root="http://localhost:8081", api_key="key", model="m", context_length=context_length, patience_seconds=4200
+    )
+
+
+def setup(context_length: int, *arguments: str, folder: Path = Path("/nowhere"), **given: str) -> Setup:
+    return claude_setup(
+        Launch(
+            server=server(context_length), folder=folder, environ={"HOME": str(folder), **given}, arguments=arguments
+        )
+    )
 
 
 def environment(context_length: int, **given: str) -> dict[str, str]:
-    return claude_environment(given, SETTINGS, LOCAL, Model(id="m", context_length=context_length))
+    return given | setup(context_length, **given).variables
 
 
 @pytest.mark.parametrize(
@@ -25,6 +34,7 @@ def environment(context_length: int, **given: str) -> dict[str, str]:
         (8_192, "1024", None),
         (39_999, "4999", None),
         (40_000, "5000", "40000"),
+        (99_999, "12499", "99999"),
         (131_072, "16384", "131072"),
         (1_000_000, "32000", "1000000"),
     ],
@@ -33,27 +43,8 @@ def test_limits_follow_the_models_context(context_length: int, output: str, wind
     given = environment(context_length)
     assert given["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == output
     assert given.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS") == window
-    assert given.get("CLAUDE_CODE_AUTO_COMPACT_WINDOW") == window
+    assert given.get("CLAUDE_CODE_AUTO_COMPACT_WINDOW") == (window if context_length >= 100_000 else None)
     assert given.get("DISABLE_AUTO_COMPACT") == (None if window else "1")
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({}, "localhost,127.0.0.1,::1"),
-        ({"NO_PROXY": "a"}, "a,localhost,127.0.0.1,::1"),
-        ({"no_proxy": "b"}, "b,localhost,127.0.0.1,::1"),
-    ],
-)
-def test_a_proxy_is_not_asked_for_this_machine(before: dict[str, str], after: str) -> None:
-    given = environment(8_192, **before)
-    assert (given["NO_PROXY"], given["no_proxy"]) == (after, after)
-
-
-def test_a_proxy_stays_in_force_for_another_machine() -> None:
-    given = claude_environment({"NO_PROXY": "a"}, SETTINGS, REMOTE, Model(id="m", context_length=8_192))
-    assert given["NO_PROXY"] == "a"
-    assert given["ANTHROPIC_BASE_URL"] == "https://gpu.example"
 
 
 def test_a_limit_that_the_user_has_set_stays() -> None:
@@ -65,8 +56,8 @@ def test_a_limit_that_the_user_has_set_stays() -> None:
 
 def test_where_claude_code_goes_is_not_the_users_to_say() -> None:
     given = environment(8_192, ANTHROPIC_BASE_URL="https://elsewhere", ANTHROPIC_AUTH_TOKEN="x", ANTHROPIC_MODEL="y")
-    assert given["ANTHROPIC_BASE_URL"] == LOCAL.root
-    assert given["ANTHROPIC_AUTH_TOKEN"] == SETTINGS.api_key
+    assert given["ANTHROPIC_BASE_URL"] == "http://localhost:8081"
+    assert given["ANTHROPIC_AUTH_TOKEN"] == "key"
     assert given["ANTHROPIC_MODEL"] == "m"
 
 
@@ -77,14 +68,50 @@ def test_where_claude_code_goes_is_not_the_users_to_say() -> None:
         (8_192, ("-p", "hello", "--tools", "Bash"), True),
         (8_192, ("--tools", "Bash", "--system-prompt", "Be brief."), False),
         (8_192, ("--system-prompt=Be brief.",), False),
-        (23_999, (), True),
-        (24_000, (), False),
+        (15_999, (), True),
+        (16_000, (), False),
     ],
 )
 def test_a_model_too_small_for_claude_codes_own_prompt(
     context_length: int, arguments: tuple[str, ...], said: bool
 ) -> None:
-    note = prompt_too_long(Model(id="m", context_length=context_length), arguments)
+    note = prompt_too_long(server(context_length), arguments)
     assert (note is not None) is said
     if note is not None:
-        assert note.startswith(f"m reads {context_length:,} tokens, and Claude Code alone sends about 20,000.")
+        assert note.startswith(f"m reads {context_length:,} tokens, and Claude Code alone sends about 12,000, so ")
+
+
+def test_all_models_that_claude_code_may_ask_for_are_the_served_one() -> None:
+    given = environment(8_192)
+    models = {name: value for name, value in given.items() if "MODEL" in name}
+    assert set(models.values()) == {"m"}
+    assert {"CLAUDE_CODE_AUTO_MODE_MODEL", "CLAUDE_CODE_BG_CLASSIFIER_MODEL"} <= models.keys()
+
+
+def test_nothing_moves_the_front_of_the_prompt() -> None:
+    given = environment(8_192)
+    assert (given["CLAUDE_CODE_TOTAL_TOKENS_REMINDER"], given["ENABLE_LSP_TOOL"]) == ("off", "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "added"),
+    [
+        ((), True),
+        (("-p", "hello"), True),
+        (("explain this",), True),
+        (("--permission-mode", "plan"), False),
+        (("--permission-mode=plan",), False),
+        (("-p", "x", "--dangerously-skip-permissions"), False),
+        (("mcp", "list"), False),
+        (("setup-token",), False),
+    ],
+)
+def test_claude_code_asks_before_it_runs_a_command(arguments: tuple[str, ...], added: bool) -> None:
+    assert setup(8_192, *arguments).arguments == (("--permission-mode", "default") if added else ())
+
+
+@pytest.mark.parametrize(("mode", "added"), [("auto", True), ("acceptEdits", False), ("", True), (3, True)])
+def test_the_permission_mode_of_the_users_settings_stays(tmp_path: Path, mode: object, added: bool) -> None:
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude" / "settings.json").write_text(json.dumps({"permissions": {"defaultMode": mode}}))
+    assert bool(setup(8_192, folder=tmp_path).arguments) is added

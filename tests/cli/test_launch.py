@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from service.cli.claude_code import MODEL_VARIABLES
+from service.cli.agents.claude_code import MODEL_VARIABLES
 from tests.cli.terminal import Terminal, until
 
 
@@ -34,7 +34,7 @@ def test_claude_code_runs_on_a_server_that_is_started_and_stopped(user: Terminal
     report = user.claude()
     assert done.returncode == 7
     assert done.stdout == ""
-    assert report["arguments"] == ["-p", "stats", "--", "-x"]
+    assert report["arguments"] == ["--permission-mode", "default", "-p", "stats", "--", "-x"]
     assert report["health"]["status"] == "healthy"
     assert gone(user)
     log = user.home / ".anyclaude" / "logs" / f"server-{user.port}.log"
@@ -254,7 +254,9 @@ def test_a_model_too_small_for_claude_code_is_said(user: Terminal) -> None:
     with stranger(user.port, _SmallModel):
         done = user.run("-p", "hello")
     assert done.returncode == 0
-    assert done.stderr.startswith("Note: small reads 8,192 tokens, and Claude Code alone sends about 20,000.")
+    assert done.stderr.startswith(
+        "Note: small reads 8,192 tokens, and Claude Code alone sends about 12,000, so it cannot answer."
+    )
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from service.cli.agents.table import AGENTS
 from service.cli.checks import Result, failed, ok, warning
-from service.cli.claude_code import INSTALL, find_claude
 from service.own_python import own_environment, own_python
 
 SETUP = "Run 'make setup', or scripts/setup-vllm-mlx-venv.sh."
@@ -55,17 +55,18 @@ def blas() -> Result:
 
 
 def claude_code() -> Result:
-    path = find_claude(os.environ)
+    agent = AGENTS["claude"]
+    path, install = agent.find(os.environ), agent.install
     if path is None:
         return warning(
-            "Claude Code", "there is no 'claude' on PATH", f"API clients work without it. Install: {INSTALL}"
+            "Claude Code", "there is no 'claude' on PATH", f"API clients work without it. Install: {install}"
         )
     code, said = _run([path, "--version"])
     first = said.splitlines()[0] if said else ""
     if code != 0:
-        return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Reinstall: {INSTALL}")
+        return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Reinstall: {install}")
     if _version(first) < TRIED_CLAUDE:
-        return warning("Claude Code", f"{first} ({path})", f"Tried with 2.1 and newer. Update: {INSTALL}")
+        return warning("Claude Code", f"{first} ({path})", f"Tried with 2.1 and newer. Update: {install}")
     return ok("Claude Code", f"{first} ({path})")
 
 

@@ -1,0 +1,77 @@
+"""An agent as the launcher sees it: its program, and how it is pointed to the local server."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from glob import glob
+from pathlib import Path
+
+import msgspec
+
+# Also places that installers use and that a shell has on its PATH only after its next start.
+OTHER_PLACES = (
+    "~/.claude/local",
+    "~/.local/bin",
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+    "~/.npm-global/bin",
+    "~/.nvm/versions/node/*/bin",
+    "~/.bun/bin",
+)
+LARGEST_OUTPUT_TOKENS = 32_000
+SMALLEST_OUTPUT_TOKENS = 1_024
+
+
+class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that an agent is to use. `root` is its URL without `/v1`; `context_length` is in tokens.
+    `patience_seconds` is the longest time that an answer may take, waiting included."""
+
+    root: str
+    api_key: str
+    model: str
+    context_length: int
+    patience_seconds: float
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.root}/v1"
+
+    @property
+    def output_tokens(self) -> int:
+        """An eighth of the context is for one answer; the conversation gets the rest."""
+        return min(max(self.context_length // 8, SMALLEST_OUTPUT_TOKENS), LARGEST_OUTPUT_TOKENS)
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of an agent. `folder` is private and exists for this run only; `environ` and `arguments` are the
+    user's."""
+
+    server: AgentServer
+    folder: Path
+    environ: Mapping[str, str]
+    arguments: tuple[str, ...] = ()
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """`arguments` go before the user's own. `files` are written to the launch's folder, by name. `removed` are
+    variables that the agent must not see."""
+
+    variables: dict[str, str] = {}
+    arguments: tuple[str, ...] = ()
+    files: dict[str, str] = {}
+    removed: tuple[str, ...] = ()
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """`program` is what is looked for on PATH; `install` is a shell command."""
+
+    name: str
+    title: str
+    program: str
+    install: str
+    prepare: Callable[[Launch], Setup]
+
+    def find(self, environ: Mapping[str, str]) -> str | None:
+        others = os.pathsep.join(found for place in OTHER_PLACES for found in sorted(glob(os.path.expanduser(place))))
+        return shutil.which(self.program, path=environ.get("PATH")) or shutil.which(self.program, path=others or "/")

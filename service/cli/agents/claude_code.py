@@ -1,0 +1,138 @@
+"""The environment and the arguments of Claude Code. Tried with 2.1.197 and 2.1.332."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from service.cli.agents.agent import AgentServer, Launch, Setup
+
+LONGEST_IDLE_MS = 1_800_000
+"""Claude Code's own upper bound for a silent stream."""
+
+OWN_PROMPT_TOKENS = 12_000
+"""About the size of Claude Code's own prompt and tools: 12,093 tokens of SmolLM2 with 2.1.332."""
+
+FIRST_TURN_NEEDS_TOKENS = 16_000
+"""Its own prompt, a question and an answer."""
+
+COMPACTION_NEEDS_TOKENS = 40_000
+"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact, or refuse to go
+on, at every turn, so there the server's error decides."""
+
+SMALLEST_WINDOW_TOKENS = 100_000
+"""Claude Code 2.1.332 warns about a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW and ignores it."""
+
+OTHER_ACCOUNTS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_UNIX_SOCKET",
+    "CLAUDE_CODE_API_BASE_URL",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_GATEWAY",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_VERTEX",
+)
+"""Variables that lead Claude Code to another provider, or send the user's own key to this server."""
+
+MODEL_VARIABLES = (
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_SMALL_FAST_MODEL",
+    "ANTHROPIC_DEFAULT_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL",
+    "CLAUDE_CODE_AUTO_MODE_MODEL",
+    "CLAUDE_CODE_BG_CLASSIFIER_MODEL",
+    "CLAUDE_CODE_SUBAGENT_MODEL",
+    "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL",
+)
+PERMISSION_OPTIONS = ("--permission-mode", "--dangerously-skip-permissions", "--allow-dangerously-skip-permissions")
+SETTINGS_FILES = (".claude/settings.local.json", ".claude/settings.json")
+
+
+class _Permissions(msgspec.Struct, frozen=True, rename="camel"):
+    default_mode: str = ""
+
+
+class _ClaudeSettings(msgspec.Struct, frozen=True):
+    permissions: _Permissions = _Permissions()
+
+
+def prompt_too_long(server: AgentServer, arguments: tuple[str, ...]) -> str | None:
+    """A note if Claude Code's own prompt does not fit into the model and `arguments` do not shorten it. Claude Code
+    itself would only report that the prompt is too long."""
+    if server.context_length >= FIRST_TURN_NEEDS_TOKENS or any(a.startswith("--system-prompt") for a in arguments):
+        return None
+    return (
+        f"{server.model} reads {server.context_length:,} tokens, and Claude Code alone sends about "
+        f"{OWN_PROMPT_TOKENS:,}, so it cannot answer. "
+        "Use a larger model, or a shorter prompt: anyclaude --tools Bash --system-prompt 'You are terse.'"
+    )
+
+
+def claude_setup(launch: Launch) -> Setup:
+    """The user's own limits and timeouts stay; the server, the key and the models are set."""
+    server = launch.server
+    kept = {name: value for name, value in _preferences(server).items() if not launch.environ.get(name)}
+    forced = {
+        "ANTHROPIC_BASE_URL": server.root,
+        "ANTHROPIC_AUTH_TOKEN": server.api_key,
+        **dict.fromkeys(MODEL_VARIABLES, server.model),
+    }
+    return Setup(variables=kept | forced, removed=OTHER_ACCOUNTS, arguments=tuple(_permission_mode(launch)))
+
+
+def _preferences(server: AgentServer) -> dict[str, str]:
+    patience_ms = str(round(1000 * server.patience_seconds))
+    return _limits(server) | {
+        "API_TIMEOUT_MS": patience_ms,
+        "CLAUDE_ASYNC_AGENT_STALL_TIMEOUT_MS": patience_ms,
+        "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
+        "CLAUDE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        # Each of these changes the front of the prompt between requests, which would then be read again.
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+        "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
+        "ENABLE_LSP_TOOL": "0",
+    }
+
+
+def _limits(server: AgentServer) -> dict[str, str]:
+    context_length = server.context_length
+    limits = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(server.output_tokens)}
+    if context_length < COMPACTION_NEEDS_TOKENS:
+        return limits | {"DISABLE_AUTO_COMPACT": "1"}
+    limits["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(context_length)
+    if context_length >= SMALLEST_WINDOW_TOKENS:
+        limits["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(context_length)
+    return limits
+
+
+def _permission_mode(launch: Launch) -> Iterator[str]:
+    """Claude Code starts in auto mode, whose safety check needs Anthropic's servers. A mode that the user has chosen,
+    and a subcommand such as `mcp`, stay as they are."""
+    arguments = launch.arguments
+    chosen = any(argument.partition("=")[0] in PERMISSION_OPTIONS for argument in arguments)
+    subcommand = bool(arguments) and re.fullmatch(r"[a-z][a-z-]*", arguments[0]) is not None
+    if not chosen and not subcommand and _configured_mode(launch.environ) in ("", "auto"):
+        yield from ("--permission-mode", "default")
+
+
+def _configured_mode(environ: Mapping[str, str]) -> str:
+    """The permission mode of Claude Code's own settings, the working folder's first; empty if none is set."""
+    for folder in (Path.cwd(), Path(environ.get("HOME") or os.path.expanduser("~"))):
+        for name in SETTINGS_FILES:
+            try:
+                settings = msgspec.json.decode((folder / name).read_bytes(), type=_ClaudeSettings)
+            except (OSError, ValueError, RecursionError):
+                continue
+            if settings.permissions.default_mode:
+                return settings.permissions.default_mode
+    return ""

@@ -1,0 +1,64 @@
+"""Runs an agent in the foreground: its signals and its exit code."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+
+def run_agent(command: list[str], environ: Mapping[str, str]) -> int:
+    """Returns the exit code of the agent, or 128 and the number of the signal that ended it, as shells do."""
+    child = subprocess.Popen(command, env=dict(environ))  # noqa: S603 - what the user asked to run
+    with _signals_to(child):
+        while True:
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                break
+            # The user suspended the agent. The shell waits for us, so we stop too, and wake the agent afterwards.
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child.pid, signal.SIGCONT)
+    code = os.waitstatus_to_exitcode(status)
+    child.returncode = code
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def _signals_to(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Passes SIGTERM and SIGHUP on. The terminal sends SIGINT and SIGQUIT to the whole foreground group, so they are
+    passed on only without a terminal."""
+
+    def forward(number: int, _: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+
+    def leave_to_terminal(number: int, frame: FrameType | None) -> None:
+        if not _in_foreground():
+            forward(number, frame)
+
+    handlers = {
+        signal.SIGTERM: forward,
+        signal.SIGHUP: forward,
+        signal.SIGINT: leave_to_terminal,
+        signal.SIGQUIT: leave_to_terminal,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -1,0 +1,41 @@
+"""`anyclaude connect AGENT`: the settings that point an agent to the running server."""
+
+import os
+import shlex
+
+import click
+
+from service.cli.agents.agent import Launch
+from service.cli.agents.table import AGENTS
+from service.cli.client import ServerClient
+from service.cli.configuration import read_configuration
+from service.cli.launch import agent_server, served_model
+from service.cli.options import config_option, url_option
+from service.config import server_address
+
+
+@click.command("connect", short_help="Print the settings for an agent of your own.")
+@click.argument("name", metavar="AGENT", type=click.Choice(list(AGENTS)))
+@url_option
+@config_option
+def command(name: str, url: str | None, config: str | None) -> None:
+    """Print what makes AGENT use the running server: variables, files, and the command with its arguments.
+
+    'anyclaude AGENT' does the same for one run and leaves the agent's own files alone.
+    """
+    settings = read_configuration({"base_url": url, "config": config}).settings
+    address = server_address(settings)
+    client = ServerClient(address, settings.api_key)
+    agent = AGENTS[name]
+    server = agent_server(settings, address, served_model(client, address))
+    folder = settings.home / "agents" / name
+    setup = agent.prepare(Launch(server=server, folder=folder, environ={"HOME": os.environ.get("HOME", "")}))
+    click.echo(f"# {agent.title} with {server.model} at {address.root}. To install it: {agent.install}")
+    for file, content in setup.files.items():
+        click.echo(f"mkdir -p {shlex.quote(str(folder))}")
+        click.echo(f"cat > {shlex.quote(str(folder / file))} <<'END'\n{content.rstrip()}\nEND")
+    for variable in setup.removed:
+        click.echo(f"unset {variable}")
+    for variable, value in setup.variables.items():
+        click.echo(f"export {variable}={shlex.quote(value)}")
+    click.echo(shlex.join([agent.program, *setup.arguments]))
