@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.figures import count, duration, size, span
-from service.telemetry.activity import KINDS, Kind, Latency, RecentRequest
+from service.telemetry.activity import Latency, RecentRequest
 from service.telemetry.stats import EngineNumbers, Stats
+from service.telemetry.timeline import KINDS, Kind
 
 Names = tuple[str, str]
 """For one and for many."""

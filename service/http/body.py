@@ -12,8 +12,8 @@ LARGEST_AT_ONCE = 8
 
 
 def check_content(headers: RequestHeaders) -> None:
-    """Refuses a body that does not say that it is JSON, and one that is compressed. The first is also what keeps a web
-    page's plain form post, which a browser sends across origins without asking, from reaching the model."""
+    """Refuses a body that is compressed or not declared as JSON. The declaration also keeps web pages out: a browser
+    sends their form posts to other origins without asking, but never as JSON."""
     content_type = headers.get(b"content-type", b"")
     media_type = content_type.partition(b";")[0].strip().lower()
     if media_type != b"application/json" and not media_type.endswith(b"+json"):
@@ -27,8 +27,8 @@ def check_content(headers: RequestHeaders) -> None:
 
 
 class BodyReader:
-    """Reads bodies within the settings' `max_body_bytes` and `body_timeout_seconds`; all that arrive at the same time,
-    within the memory of `LARGEST_AT_ONCE` of the largest."""
+    """Reads bodies within the settings' `max_body_bytes` and `body_timeout_seconds`. Those that arrive at the same time
+    together may have `LARGEST_AT_ONCE` times the largest one's size."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes
@@ -38,7 +38,7 @@ class BodyReader:
     async def read(self, receive: Receive, headers: RequestHeaders) -> bytes:
         """The whole body. Raises `BodyTooLarge`, `BodyTimeout`, `Overloaded`, or `ClientGone`."""
         self._check_declared_length(headers)
-        body = bytearray()  # and not a list of chunks: each may be one byte
+        body = bytearray()  # not a list of chunks: each may be one byte
         try:
             with self._deadline.limit():
                 more = True

@@ -6,7 +6,7 @@ from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirect
 
 
 def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
-    """Unknown directives mean nothing here (RFC 9111 section 5.2.3)."""
+    """Ignores unknown directives (RFC 9111 section 5.2.3). Raises `BadRequest`."""
     header = headers.get(b"cache-control")
     if header is None:
         return NO_DIRECTIVES
@@ -23,7 +23,7 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
 
 
 def _seconds(text: str) -> float:
-    """Delta-seconds (RFC 9111 section 1.2.2); more digits than a century needs all mean for ever."""
+    """Delta-seconds (RFC 9111 section 1.2.2). Digits beyond the twelfth are ignored: that is for ever anyway."""
     if not text.isascii() or not text.isdigit():
         found = text[:SHOWN_CHARS]
         raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{found}'.")
@@ -31,7 +31,7 @@ def _seconds(text: str) -> float:
 
 
 def cache_status(answer: CachedAnswer) -> str:
-    """`stored` on a stream says that it will be stored once complete: the header leaves before the end is known."""
+    """On a stream, `stored` means that the answer will be stored when it is complete: the header leaves before."""
     stored = "; stored" if answer.stored else ""
     match answer.outcome:
         case "hit":

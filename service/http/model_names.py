@@ -1,4 +1,4 @@
-"""Which names a client may call the loaded model by. A request never makes the server load another."""
+"""The names by which a client may ask for the loaded model. A request never loads another."""
 
 from service.errors import SHOWN_CHARS, ModelNotFound
 from service.profile import ModelProfile
@@ -7,8 +7,7 @@ ALIASES = frozenset({"default", "default_model", "current-model"})
 
 
 def check_model(profile: ModelProfile, name: str | None) -> None:
-    """Raises `ModelNotFound` unless `name` means the served model. Claude Code asks for models of its own family
-    (`claude-*`), also for background calls: they all mean this one."""
+    """Raises `ModelNotFound` unless `name` means the served model. All names of Claude's models (`claude-*`) do."""
     if not name or name == profile.id or name in ALIASES or name.startswith("claude-"):
         return
     if name in profile.aliases or name == profile.id.rpartition("/")[2]:

@@ -16,8 +16,8 @@ logger = logging.getLogger("anyclaude.stream")
 
 
 async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:
-    """All frames of an answer that is complete already. With its length known, it needs no chunked encoding, which
-    would cost a hit one more write to the socket."""
+    """All frames of an answer that is complete already. Sent with its length, it needs no chunked encoding, which would
+    cost a hit one more write to the socket."""
     frames = [encoder.start()]
     async for event in answer.events():
         observe(event)
@@ -26,8 +26,8 @@ async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callabl
 
 
 class StreamWriter:
-    """Sends the frames of one answer, and keep-alive frames while it is silent for `interval` seconds and `alive`
-    says that the engine makes progress. Every send holds whole frames. `observe` sees each event before it leaves."""
+    """Sends the frames of one answer, and a keep-alive frame after each `interval` seconds of silence while `alive` is
+    true. Every send holds whole frames. `observe` is called with each event before it is sent."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class StreamWriter:
         self._last_sent = time.monotonic()
 
     async def write(self, answer: Answer) -> ServiceError | None:
-        """The body of the response, closed properly on every path. Returns the error that the client was told."""
+        """Sends the whole body, with a proper end on every path. Returns the error that it ended with."""
         keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
             error = await self._write_events(answer)

@@ -1,4 +1,4 @@
-"""Hands whole exchanges to the trace writer: only there at debug level 2, so that no other request pays for it."""
+"""Copies whole exchanges for the trace writer. It is part of the app at debug level 2 only."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ RECORDED_PREFIX = "/v1/"
 
 
 class TraceRecorder:
-    """Copies what passes between the client and the API; what the app does is not changed."""
+    """Copies requests to the API and their answers, and changes neither."""
 
     def __init__(self, app: ASGIApp, writer: TraceWriter) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""Request and response as they were, in files that only the owner can read: debug level 2.
+"""Requests and responses in files that only their owner can read: debug level 2.
 
-One file an exchange, named by time, so that a folder listing is the order of events. Keys are taken out; whatever else
-a request holds is in there.
+Each exchange has one file, named by its time, so that a folder listing shows them in order. API keys are taken out;
+everything else is in there.
 """
 
 import json
@@ -30,7 +30,7 @@ MAX_WAITING = 64
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """A request and what was answered. `started` is in Unix seconds; an answer that broke off is as far as it came."""
+    """`started` is in Unix seconds. If the answer broke off, `response_body` is its beginning."""
 
     request_id: str
     started: float
@@ -44,8 +44,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceWriter:
-    """Writes exchanges below `folder` from a thread of its own, and removes the oldest when all are larger than
-    `max_bytes`. A disk that is slow or full costs traces, never an answer."""
+    """Writes exchanges below `folder` in its own thread, and removes the oldest when together they exceed `max_bytes`.
+    A slow or full disk loses traces and holds up no answer."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class TraceWriter:
         self._thread.start()
 
     def write(self, exchange: Exchange) -> None:
-        """Returns at once. With too many waiting, this one is left out, and the log says so."""
+        """Returns at once. If too many are waiting, this one is left out, with a warning."""
         try:
             self._waiting.put_nowait(exchange)
         except queue.Full:
@@ -65,7 +65,7 @@ class TraceWriter:
             )
 
     def close(self) -> None:
-        """Waits until everything given so far is written."""
+        """Waits until everything is written."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -105,13 +105,13 @@ class TraceWriter:
 
 
 def file_name(exchange: Exchange) -> str:
-    """`20250131T120000.123456Z-REQUESTID.json`; what a client put into its request id cannot leave the folder."""
+    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder."""
     time = datetime.fromtimestamp(exchange.started, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     return f"{time}-{re.sub(r'[^A-Za-z0-9_-]', '_', exchange.request_id)[:64]}.json"
 
 
 def render(exchange: Exchange) -> bytes:
-    """The trace as JSON: bodies as the JSON that they are, or else as text."""
+    """The trace as JSON. A body that is no JSON is a string in it."""
     secrets = _secrets(exchange.request_headers)
     trace = {
         "request_id": exchange.request_id,
@@ -136,7 +136,7 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """The caller's credentials, which a body may repeat: an agent that prints its environment sends them."""
+    """The caller's credentials. A body may repeat them: an agent that prints its environment sends them."""
     values = [value for name, value in headers.items() if name.lower() in SECRET_HEADERS]
     credentials = [value.removeprefix("Bearer ").strip() for value in values]
     return [credential for credential in credentials if len(credential) >= SHORTEST_SECRET]

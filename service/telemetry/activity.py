@@ -15,35 +15,16 @@ import msgspec
 
 from service.executor.base import ExecutorStatus
 from service.telemetry.request_log import RequestRecord
+from service.telemetry.speed import Speed, SpeedMeter
+from service.telemetry.timeline import Kind, Timeline, TimelineSlots
 
-SLOT_SECONDS = 5.0
-SLOTS = 60
 LATENCIES = 1000
 RECENT = 50
-SPEED_SECONDS = 5.0
 SAMPLE_SECONDS = 1.0
 
-Kind = Literal["hit", "collapsed", "miss", "bypass", "failed"]
-KINDS: tuple[Kind, ...] = ("hit", "collapsed", "miss", "bypass", "failed")
 # Upper bounds in seconds, three a decade from 0.1 ms; one more bucket counts what is longer.
 BOUNDS = tuple(step * 10.0**decade for decade in range(-4, 3) for step in (1, 2, 5))
 _LEFT = frozenset({"client_gone", "cancelled"})
-
-
-class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """Slots of `slot_seconds`, oldest first; the last is still filling. `outcomes` counts requests by kind when they
-    are accepted, and failed ones when they fail; `generated_tokens` counts tokens when they are generated."""
-
-    slot_seconds: float
-    outcomes: dict[Kind, list[int]]
-    generated_tokens: list[float]
-
-
-class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens per second of all running requests together, over the last seconds: of answers, and of prompts."""
-
-    generated: float
-    read: float
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,90 +53,44 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     total_seconds: float
 
 
-class _Slot:
-    __slots__ = ("counts", "number", "tokens")
-
-    def __init__(self) -> None:
-        self.clear(-1)
-
-    def clear(self, number: int) -> None:
-        """`number` is the slot's time, in slots since the clock's zero."""
-        self.number = number
-        self.counts = dict.fromkeys(KINDS, 0)
-        self.tokens = 0.0
-
-
-class _Sample(msgspec.Struct, frozen=True):
-    """Totals at `time`, of the clock in seconds. They only grow."""
-
-    time: float
-    generated: int
-    read: int
-
-
 class Activity:
     """Times are of `clock`. Each request is given to `accept` if it is accepted, and to `observe` when it has ended."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._slots = [_Slot() for _ in range(SLOTS)]
+        self._slots = TimelineSlots(clock)
+        self._meter = SpeedMeter(clock())
         self._latencies: dict[str, deque[float]] = {kind: deque(maxlen=LATENCIES) for kind in ("hit", "miss")}
         self._recent: deque[RequestRecord] = deque(maxlen=RECENT)
-        self._counted = (0, 0)
-        self._samples = deque([_Sample(clock(), 0, 0)])
 
     def accept(self, record: RequestRecord) -> None:
         """Sets the record's `accepted`. Its `outcome` must be known."""
         assert record.outcome is not None  # noqa: S101
         record.accepted = self._clock()
-        self._slot(record.accepted).counts[record.outcome] += 1
+        self._slots.count(record.outcome, record.accepted)
 
     def observe(self, record: RequestRecord) -> None:
         self._recent.append(record)
         kind = kind_of(record)
         if kind == "failed":
-            self._forget_acceptance(record)
-            self._slot(record.started + record.total_seconds).counts["failed"] += 1
+            if record.accepted is not None and record.outcome is not None:
+                self._slots.uncount(record.outcome, record.accepted)
+            self._slots.count("failed", record.started + record.total_seconds)
         elif kind in self._latencies and not record.error_code:
             self._latencies[kind].append(record.total_seconds)
 
-    def _forget_acceptance(self, record: RequestRecord) -> None:
-        if record.accepted is not None and record.outcome is not None:
-            slot = self._slot(record.accepted)
-            if slot.number == _number(record.accepted):
-                slot.counts[record.outcome] -= 1
-
     def sample(self, status: ExecutorStatus) -> None:
-        """Counts what was generated and read since the last sample. Call it at least every few seconds."""
-        counted, now, last = (status.generated_tokens, status.read_tokens), self._clock(), self._samples[-1]
-        # A count that has become smaller began again from zero, with a new engine.
-        generated, read = (new - old if new >= old else new for new, old in zip(counted, self._counted, strict=True))
-        self._counted = counted
+        """Counts tokens since the last sample. Call it at least every few seconds."""
+        now, before = self._clock(), self._meter.sampled_at
+        generated = self._meter.sample(now, status.generated_tokens, status.read_tokens)
         if generated:
-            self._spread(generated, last.time, now)
-        self._samples.append(_Sample(now, last.generated + generated, last.read + read))
-        while len(self._samples) > 2 and self._samples[1].time <= now - SPEED_SECONDS:
-            self._samples.popleft()
+            self._slots.add_tokens(generated, before, now)
 
     def speed(self) -> Speed:
-        first, last = self._samples[0], self._samples[-1]
-        seconds = last.time - first.time
-        if seconds <= 0:
-            return Speed(generated=0.0, read=0.0)
-        return Speed(
-            generated=round((last.generated - first.generated) / seconds, 2),
-            read=round((last.read - first.read) / seconds, 2),
-        )
+        return self._meter.speed()
 
     def timeline(self) -> Timeline:
-        last = _number(self._clock())
-        slots = [self._slots[number % SLOTS] for number in range(last - SLOTS + 1, last + 1)]
-        shown = [slot if last - SLOTS < slot.number <= last else _Slot() for slot in slots]
-        return Timeline(
-            slot_seconds=SLOT_SECONDS,
-            outcomes={kind: [slot.counts[kind] for slot in shown] for kind in KINDS},
-            generated_tokens=[round(slot.tokens, 2) for slot in shown],
-        )
+        return self._slots.read()
 
     def latency(self, kind: Literal["hit", "miss"]) -> Latency:
         seconds = sorted(self._latencies[kind])
@@ -171,35 +106,12 @@ class Activity:
         epoch = time.time() - self._clock()
         return [_recent_request(record, epoch) for record in reversed(self._recent)]
 
-    def _slot(self, at: float) -> _Slot:
-        """The slot of that time, or the one that has taken its place since."""
-        number = _number(at)
-        slot = self._slots[number % SLOTS]
-        if slot.number < number:
-            slot.clear(number)
-        return slot
-
-    def _spread(self, tokens: int, began: float, ended: float) -> None:
-        last = _number(ended)
-        first = max(_number(began), last - SLOTS + 1)
-        if first >= last:
-            self._slot(ended).tokens += tokens
-            return
-        rate = tokens / (ended - began)
-        for number in range(first, last + 1):
-            opens = number * SLOT_SECONDS
-            self._slot(opens).tokens += rate * (min(ended, opens + SLOT_SECONDS) - max(began, opens))
-
 
 async def keep_sampling(activity: Activity, status: Callable[[], ExecutorStatus]) -> None:
     """Until it is cancelled."""
     while True:
         activity.sample(status())
         await asyncio.sleep(SAMPLE_SECONDS)
-
-
-def _number(at: float) -> int:
-    return int(at // SLOT_SECONDS)
 
 
 def kind_of(record: RequestRecord) -> Kind | None:

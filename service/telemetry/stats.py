@@ -7,7 +7,9 @@ import msgspec
 from service.executor.base import ModelState
 from service.response_cache.statistics import CacheNumbers
 from service.tallies import CallTally, DraftTally
-from service.telemetry.activity import Latency, RecentRequest, Speed, Timeline
+from service.telemetry.activity import Latency, RecentRequest
+from service.telemetry.speed import Speed
+from service.telemetry.timeline import Timeline
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,18 +7,10 @@ from hypothesis import strategies as st
 from service.executor.base import ExecutorStatus
 from service.generation import Usage
 from service.response_cache.base import CacheOutcome
-from service.telemetry.activity import (
-    BOUNDS,
-    LATENCIES,
-    RECENT,
-    SLOT_SECONDS,
-    SLOTS,
-    Activity,
-    Speed,
-    kind_of,
-    quantile,
-)
+from service.telemetry.activity import BOUNDS, LATENCIES, RECENT, Activity, kind_of, quantile
 from service.telemetry.request_log import RequestRecord
+from service.telemetry.speed import Speed
+from service.telemetry.timeline import SLOT_SECONDS, SLOTS
 
 NOW = 10_000.0
 

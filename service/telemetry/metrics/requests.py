@@ -1,7 +1,7 @@
-"""Requests, counted as they end.
+"""Requests for a generation, counted as they end.
 
-Where OpenTelemetry's conventions for generative AI servers have a name, it is that name in Prometheus' spelling, with
-their labels and at least their buckets (semantic-conventions-genai, docs/gen-ai/gen-ai-metrics.md).
+Names, labels and buckets follow OpenTelemetry's conventions for generative AI servers, where these have any
+(semantic-conventions-genai, docs/gen-ai/gen-ai-metrics.md).
 """
 
 from bisect import bisect_left
@@ -30,7 +30,7 @@ Labels = tuple[str, ...]
 
 
 class _Distribution:
-    """Of values in seconds: how many are up to each of `bounds`, and above the bound before; one more for the rest."""
+    """A histogram of seconds. Each bound counts the values up to it and above the bound before."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -56,7 +56,7 @@ class _Tokens:
 
 
 class _Series:
-    """What one kind of request moves: its count, and what it shares with other kinds."""
+    """The count of one kind of request, and the figures that it shares with other kinds."""
 
     __slots__ = ("duration", "labels", "requests", "tokens")
 
@@ -68,8 +68,8 @@ class _Series:
 
 
 class RequestMetrics(Collector):
-    """Counts requests as they end. On the path of a hit: a look-up and a handful of additions. The client library's own
-    counters would take five times as long, and are made of this when somebody scrapes."""
+    """A hit costs a look-up and a few additions. The client library's counters would take five times as long, so they
+    are made at a scrape."""
 
     def __init__(self, model_id: str) -> None:
         self._gen_ai_labels = ("chat", "anyclaude", model_id)
