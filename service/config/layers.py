@@ -11,6 +11,7 @@ import msgspec
 from cache_backends import InvalidBackendUrl, open_backend
 from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
 from service.config.values import BadValue, read_value, show
+from service.models.names import SERVED_ALIASES
 
 ENVIRONMENT = {
     "VLLM_MLX_URL": "base_url",
@@ -74,6 +75,8 @@ def file_layer(path: Path, content: bytes) -> Layer:
         given = _read(key, value, Origin("file", where, key.dotted))
         if key.dotted.endswith(".enabled") and given.value is False:
             raise ConfigError(where, key.dotted, "expected true, found false. There is no other backend to run.")
+        if key.field == "model" and given.value in SERVED_ALIASES:
+            continue
         if key.field in PATHS:
             given = msgspec.structs.replace(given, value=_from_folder(given.value, path.parent))
         if key.field:
@@ -89,6 +92,8 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         text = environ.get(variable, "").strip()
         if text:
             value = _from_text(text, field)
+            if field == "model" and value in SERVED_ALIASES:
+                continue
             layer[field] = _read(keys[field], value, Origin("environment", variable))
     return layer
 

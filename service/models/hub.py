@@ -1,13 +1,20 @@
 """Finds or downloads a model by its Hugging Face name, `organisation/model`."""
 
+import errno
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from tqdm.auto import tqdm
 
 from service.models.errors import FetchFailed, InvalidModel, ModelNotThere
@@ -18,6 +25,7 @@ from service.storage import locked, private_folder, publish_folder
 # The files that mlx-lm reads, in the top folder; no Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
 NOT_FILES = ["*/*"]
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
@@ -109,9 +117,32 @@ def _explained(name: str) -> Iterator[None]:
         ) from exc
     except Exception as exc:  # it lets through whatever its HTTP library raises, and has changed that library twice
         raise FetchFailed(
-            f"Model path does not exist: {name}\nNor could it be fetched from Hugging Face: {exc}\nStart again to go "
-            "on with the download, or give a folder."
+            f"Model path does not exist: {name}\n{_unreachable(name) if _is_offline(exc) else _failed(exc)}"
         ) from exc
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    """True if no connection was made, or the client was told to make none."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+            return True
+        if isinstance(error, OSError) and error.errno in UNREACHABLE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"{name} is not on this machine, and Hugging Face cannot be reached. Connect to the network and start again: a "
+        "download that has begun continues. Or give a folder."
+    )
+
+
+def _failed(error: Exception) -> str:
+    return (
+        f"Nor could it be fetched from Hugging Face: {error}\nStart again to continue the download, or give a folder."
+    )
 
 
 class _NoBar(tqdm):  # type: ignore[misc]

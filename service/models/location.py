@@ -8,6 +8,7 @@ from service.models.errors import ModelNotThere
 from service.models.folder import require_mlx_model
 from service.models.names import DEMO, HUB_NAME
 from service.models.progress import ProgressReport
+from service.models.recommended import nearest_ids
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
@@ -25,8 +26,19 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
         from service.models.hub import ensure_hub_model  # its client takes a third of a second to import
 
         folder = ensure_hub_model(name, home, progress)
+    elif "/" not in name and not folder.exists():
+        raise ModelNotThere(_not_a_folder(name))
     require_mlx_model(folder)
     return Path(os.path.abspath(folder))  # symbolic links stay: the operator's name for it is the model's id
+
+
+def _not_a_folder(name: str) -> str:
+    nearest = nearest_ids(name)
+    meant = f"Did you mean {' or '.join(nearest)}?" if nearest else "'anyclaude models recommend' lists some."
+    return (
+        f"Model path does not exist: {name}\n"
+        f"{Path.cwd()} has no such folder. A model on Hugging Face is named ORGANISATION/NAME. {meant}"
+    )
 
 
 def find_local_model(name: str | None, home: Path) -> Path | None:

@@ -3,4 +3,6 @@
 import re
 
 DEMO = "demo"
+# Clients call the served model so; as a configured model they name none.
+SERVED_ALIASES = frozenset({"default", "default_model", "current-model"})
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

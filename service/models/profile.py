@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from service.generation import SamplingParams
+from service.models.demo import DEMO_MODEL, DEMO_SAMPLING
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
 from service.models.folder import WEIGHTS, read_config, read_json
@@ -39,10 +40,17 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
         id=model_id(path, home),
         fingerprint=fingerprint(path, home),
         context_length=context_length(read_config(path), read_json(path / "tokenizer_config.json")),
-        sampling=resolve_sampling(settings.sampling, read_generation_config(path)),
+        sampling=resolve_sampling(_sampling_defaults(settings, path), read_generation_config(path)),
         created=int(max(file.stat().st_mtime for file in path.glob(WEIGHTS))),
         aliases=(settings.model or DEMO,),
     )
+
+
+def _sampling_defaults(settings: Settings, path: Path) -> SamplingDefaults:
+    """The configured values, on top of the demo model's own if that is served by its name."""
+    if settings.model not in (None, DEMO) or path.name != DEMO_MODEL.name:
+        return settings.sampling
+    return msgspec.structs.replace(DEMO_SAMPLING, **_given(settings.sampling))
 
 
 def model_id(path: Path, home: Path) -> str:

@@ -110,6 +110,15 @@ def test_an_empty_variable_counts_as_unset(computer: Computer) -> None:
     assert origins["model"].kind == "file"
 
 
+@pytest.mark.parametrize("name", ["current-model", "default", "default_model"])
+def test_a_name_for_the_served_model_names_no_model(computer: Computer, name: str) -> None:
+    """The quick start exports VLLM_MLX_MODEL=current-model."""
+    computer.write(backend(model="from-file"))
+    assert computer.load({"VLLM_MLX_MODEL": name})[0].model == "from-file"
+    computer.write(backend(model=name))
+    assert computer.load({"VLLM_MLX_MODEL": name})[0].model is None
+
+
 def test_the_stronger_source_wins_key_by_key(computer: Computer) -> None:
     computer.write(backend(model="home", maxQueue=1, maxConcurrency=1, port=1001), at_home=True)
     computer.write(backend(model="work", maxQueue=2, maxConcurrency=2))

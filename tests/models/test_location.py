@@ -106,7 +106,10 @@ def test_what_the_hub_does_not_give_is_explained(name: str, message: str, hub: H
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}], ids=["unreachable", "offline"])
 def test_without_a_network_the_path_is_still_named(variables: dict[str, str], tmp_path: Path) -> None:
     told = resolve("models/mine", tmp_path, "http://127.0.0.1:1", **variables)
-    assert told.startswith("FetchFailed Model path does not exist: models/mine\nNor could it be fetched")
+    assert told.startswith(
+        "FetchFailed Model path does not exist: models/mine\nmodels/mine is not on this machine, and "
+    )
+    assert "Hugging Face cannot be reached" in told
 
 
 def test_a_hub_model_without_weights_for_mlx_is_refused_before_the_download(hub: Hub, tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_folders_are_taken_as_they_are_named(tmp_path: Path, monkeypatch: pytest
     ("name", "kind", "message"),
     [
         ("/no/such/path", ModelNotThere, "^Model path does not exist: /no/such/path$"),
-        ("nothing", ModelNotThere, "^Model path does not exist: nothing$"),
+        ("nothing", ModelNotThere, "^Model path does not exist: nothing\n.* has no such folder"),
         (".", InvalidModel, "holds no weights"),
     ],
 )
@@ -155,3 +158,19 @@ def test_wrong_paths_are_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=message):
         resolve_model(name, tmp_path / "home", Silent())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("qwen3:0.6b", "mlx-community/Qwen3-0.6B-4bit"),
+        ("Qwen3-8B", "mlx-community/Qwen3-8B-4bit"),
+        ("gpt-oss:20b", "mlx-community/gpt-oss-20b-MXFP4-Q8"),
+        ("zzz", "'anyclaude models recommend' lists some."),
+    ],
+)
+def test_a_name_of_another_kind_is_answered_with_hub_ids(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(ModelNotThere, match="is named ORGANISATION/NAME") as told:
+        resolve_model(name, tmp_path, Silent())
+    assert str(told.value).startswith(f"Model path does not exist: {name}\n")
+    assert meant in str(told.value)

@@ -36,6 +36,18 @@ def test_a_profile_is_read_from_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "configured", "penalty"),
+    [(None, None, 1.15), ("demo", None, 1.15), ("demo", 1.0, 1.0), ("./x", None, 1.0)],
+)
+def test_the_demo_model_repeats_itself_less(
+    tmp_path: Path, model: str | None, configured: float | None, penalty: float
+) -> None:
+    folder = write_model(tmp_path / "SmolLM2-135M-Instruct")
+    settings = Settings(home=tmp_path, model=model, sampling=SamplingDefaults(repetition_penalty=configured))
+    assert read_profile(folder, settings, home=tmp_path).sampling.repetition_penalty == penalty
+
+
+@pytest.mark.parametrize(
     ("config", "tokenizer_config", "length"),
     [
         ({"max_position_embeddings": 8192}, {}, 8192),
