@@ -1,5 +1,6 @@
 """A format family: how its calls open, how they are read and how they are written."""
 
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,15 +11,16 @@ from service.tool_calling.form import CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 
 Reader = Callable[[Source, CallAttempt], Reading[None]]
-Place = Literal["anywhere", "line", "fence"]
+Place = Literal["anywhere", "start", "line", "fence"]
 
 
 class Opening(msgspec.Struct, frozen=True):
     """`markers` stand before what `read` reads; the source stands after the marker only if `consumed`. `read` raises
     `NotACall` if it finds something else.
 
-    In the place `anywhere` a marker belongs to the family alone. At the beginning of a line or of a fenced block it may
-    be ordinary text: such calls count only if no text stands before them, or none after.
+    In the place `anywhere` a marker belongs to the family alone. A reader in the place `start` is tried at the
+    beginning of the answer, without a marker, and raises `Malformed` for other text. At the beginning of a line or of a
+    fenced block a marker may be ordinary text: such calls count only if no text stands before them, or none after.
     """
 
     markers: tuple[str, ...]
@@ -53,3 +55,27 @@ def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call:
             break
     if (yield from source.skip(end)):
         attempt.absorb()
+
+
+def skip_marker(_: Source, attempt: CallAttempt) -> Reading[None]:
+    """Reads an opening that is markup and nothing else."""
+    attempt.absorb()
+    yield from ()
+
+
+def pass_thought(*ends: str) -> Reader:
+    """Reads reasoning up to one of the markers `ends`, or to the end of the text."""
+    first = "".join({end[0] for end in ends})
+    plain = re.compile(f"[^{re.escape(first)}]*")
+
+    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+        attempt.absorb()
+        while (yield from source.peek()):
+            attempt.reasoning(source.take_while(plain))
+            if (yield from source.skip(*ends)):
+                attempt.absorb()
+                return
+            attempt.reasoning(source.take(1))
+            attempt.absorb()
+
+    return read

@@ -1,6 +1,7 @@
 """How a family writes calls: for grammars, and for models without tools in their template."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,25 +9,36 @@ import msgspec
 
 from service.generation import ToolCall
 from service.tool_calling.json_reader import escape
+from service.tool_calling.schema import json_type
+
+_WORD = re.compile(r"\w+", re.ASCII)
 
 
 class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
-    """`before` and `after` surround each value; `{name}` is the argument's name. `text` values are strings without
-    quotes."""
+    """`before` and `after` surround each value. `{name}` is the argument's name, `{type}` the entry of `types` for the
+    value's JSON type, or that for "". `text` values are strings without quotes; `quoted` ones are JSON
+    with `quote` around strings and bare keys."""
 
     before: str
     after: str = ""
     separator: str = ""
-    values: Literal["json", "text"] = "text"
+    values: Literal["json", "text", "quoted"] = "text"
+    quote: str = ""
+    types: dict[str, str] = {}
+
+    def opening(self, name: str, json_type: str) -> str:
+        return self.before.replace("{name}", name).replace("{type}", self.types.get(json_type, self.types.get("", "")))
 
     def render(self, arguments: str) -> str:
         """`arguments` is the text of a JSON object."""
         return self.separator.join(
-            f"{self.before.replace('{name}', name)}{self._value(value)}{self.after}"
+            f"{self.opening(name, json_type(value))}{self._value(value)}{self.after.replace('{name}', name)}"
             for name, value in json.loads(arguments).items()
         )
 
     def _value(self, value: object) -> str:
+        if self.values == "quoted":
+            return quoted(value, self.quote)
         text = json.dumps(value, ensure_ascii=False)
         return untyped(text) if self.values == "text" else text
 
@@ -60,3 +72,21 @@ def untyped(text: str) -> str:
     """A JSON value as the tagged formats write it: a string without quotes."""
     value = json.loads(text)
     return value if isinstance(value, str) else text
+
+
+def quoted_key(key: str, quote: str) -> str:
+    return key if _WORD.fullmatch(key) else f"{quote}{key}{quote}"
+
+
+def quoted(value: object, quote: str) -> str:
+    """A JSON value with `quote` around strings; keys that are no plain word are strings too."""
+    match value:
+        case str():
+            return f"{quote}{value}{quote}"
+        case list():
+            return f"[{','.join(quoted(item, quote) for item in value)}]"
+        case dict():
+            members = (f"{quoted_key(key, quote)}:{quoted(item, quote)}" for key, item in value.items())
+            return f"{{{','.join(members)}}}"
+        case _:
+            return json.dumps(value)

@@ -6,30 +6,20 @@ form once its marker is written. `response_format` gives one JSON document, or c
 come first.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from service.generation import GenerationRequest, ResponseFormat, Tool
+from service.tool_calling.argument_rules import Arguments, closed, free_arguments
 from service.tool_calling.families import FAMILIES, fallbacks
-from service.tool_calling.form import ArgumentForm, CallForm
+from service.tool_calling.form import CallForm
 from service.tool_calling.instructions import offered_tools
-from service.tool_calling.schema import property_types
-from service.tool_calling.text_values import ANYTHING, enforced_text, escape, likely_text
-
-TEXT = f"/{ANYTHING}/"
-Spell = Callable[[str], Sequence[str | int]]
-"""Splits markup into text and the ids of special tokens, which no text can produce."""
+from service.tool_calling.rules import TEXT, Rules, Spell, json_rule
 
 _GAP = '("\\n" | "\\n\\n")?'
-# An indentation may follow a line break. More white space would let a small model go on without end.
-_JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
-_OPEN = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"})
-_COMBINED = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"})
-_JSON_ESCAPES = {"json_allow_general_unicode_escapes": True}
 
 
 class Thought(msgspec.Struct, frozen=True):
@@ -53,7 +43,7 @@ def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell,
 
 
 def schema_grammar(schema: dict[str, Any]) -> str:
-    return f"start: {_json(schema)}\n"
+    return f"start: {json_rule(schema)}\n"
 
 
 def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
@@ -66,38 +56,13 @@ def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def closed(schema: Any) -> Any:
-    """`additionalProperties` becomes false in objects that name properties and do not mention others: a model that may
-    invent properties does so until its tokens run out. Combined schemas stay as they are: two closed ones may exclude
-    each other."""
-    if not isinstance(schema, Mapping) or _COMBINED & schema.keys():
-        return schema
-    result = dict(schema)
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        result["properties"] = {name: closed(value) for name, value in properties.items()}
-        if properties and not _OPEN & schema.keys():
-            result["additionalProperties"] = False
-    if "items" in schema:
-        result["items"] = closed(schema["items"])
-    return result
-
-
-def argument_schema(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Includes the definitions that the argument's schema may refer to."""
-    properties = parameters.get("properties")
-    schema = properties.get(name) if isinstance(properties, Mapping) else None
-    definitions = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
-    return {**definitions, **schema} if isinstance(schema, Mapping) else {}
-
-
 class _AnswerGrammar:
     def __init__(self, request: GenerationRequest, family: str | None, spell: Spell) -> None:
         self._request = request
         self._family = FAMILIES.get(family or "")
         self._forms = self._family.forms if self._family else (fallbacks.FORM,)
         self._tools = offered_tools(request)
-        self._rules = _Rules(spell)
+        self._rules = Rules(spell)
 
     def text(self, thought: Thought | None) -> str:
         rules = self._rules
@@ -134,9 +99,9 @@ class _AnswerGrammar:
 
     def _call(self, form: CallForm, before: str, tool: Tool) -> str:
         rules = self._rules
-        arguments = _Arguments(rules, tool, lenient=not tool.strict)
+        arguments = Arguments(rules, tool, lenient=not tool.strict)
         if self._request.tool_choice.mode == "auto" and not tool.strict:
-            arguments = _Arguments(rules, _free_arguments(tool), lenient=True)
+            arguments = Arguments(rules, free_arguments(tool), lenient=True)
         written = arguments.one_by_one(form.argument) if form.argument else arguments.object()
         return f"{rules.literal(before, tool.name)} {written} {rules.literal(form.after, tool.name)}"
 
@@ -155,114 +120,11 @@ class _AnswerGrammar:
         return f"({rules.until(trigger)} {rules.rule(' | '.join(blocks))})* {rules.without(trigger)}"
 
 
-class _Arguments:
-    """The arguments of one tool. If `lenient`, restrictions that cannot be enforced are left out."""
-
-    def __init__(self, rules: "_Rules", tool: Tool, *, lenient: bool) -> None:
-        self._rules = rules
-        self._tool = tool
-        self._lenient = lenient
-
-    def object(self) -> str:
-        schema = {"type": "object", **self._tool.parameters}
-        return self._rules.rule(_json(closed(schema), lenient=self._lenient))
-
-    def one_by_one(self, form: ArgumentForm) -> str:
-        properties: dict[str, Any] = self._tool.parameters.get("properties") or {}
-        required = self._tool.parameters.get("required") or ()
-        separator = self._rules.literal(form.separator)
-        first, others = "", ""
-        for name in reversed(properties):
-            argument = self._rules.rule(self._argument(form, name))
-            if name in required:
-                first, others = f"{argument} {others}", f"{separator} {argument} {others}"
-            else:
-                first = f"({argument} {others} | {first})" if first else f"({argument} {others})?"
-                others = f"({separator} {argument})? {others}"
-            first, others = self._rules.rule(first), self._rules.rule(others)
-        return first
-
-    def _argument(self, form: ArgumentForm, name: str) -> str:
-        return f"{self._rules.literal(form.before, name)} {self._value(form, name)}"
-
-    def _value(self, form: ArgumentForm, name: str) -> str:
-        rules = self._rules
-        schema = closed(argument_schema(self._tool.parameters, name))
-        if form.values == "json":
-            return f"{_json(schema, lenient=self._lenient, escapes=False)} {rules.literal(form.after)}"
-        if "string" not in property_types(self._tool, name):
-            return f"{_json(schema, lenient=self._lenient)} {rules.literal(form.after)}"
-        if self._lenient:
-            return rules.until(form.after, likely_text(self._tool, name, schema))
-        try:
-            return rules.until(form.after, enforced_text(schema, self._tool.parameters))
-        except ValueError as exc:
-            raise ValueError(f"{self._tool.name}.{name}: this model's format of calls cannot enforce {exc}") from exc
-
-
-class _Rules:
-    """The rules of a grammar, each under a name of its own; equal rules are one."""
-
-    def __init__(self, spell: Spell) -> None:
-        self._spell = spell
-        self._names: dict[str, str] = {}
-
-    def __str__(self) -> str:
-        return "".join(f"{name}{body}\n" for body, name in self._names.items())
-
-    def rule(self, body: str, attribute: str = "") -> str:
-        return self._add("r", f"{attribute}: {body}")
-
-    def terminal(self, body: str) -> str:
-        return self._add("T", f": {body}")
-
-    def literal(self, text: str, name: str = "") -> str:
-        """`text` with `name` for `{name}` and any number for `{index}`."""
-        pieces = text.replace("{name}", name).split("{index}")
-        return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
-
-    def until(self, end: str, text: str = TEXT) -> str:
-        """The terminal `text` up to the first `end`, which is included."""
-        first, *rest = self._spell(end)
-        written = " ".join(map(_written, rest))
-        if isinstance(first, int):
-            return f"{self.terminal(text)} {_written(first)} {written}"
-        ended = f"{text} /{escape(first)}/"
-        if text != TEXT:
-            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, even if `text` matches beyond it
-        return f"{self.rule(self.terminal(ended), '[lazy]')} {written}"
-
-    def without(self, marker: str) -> str:
-        first = self._spell(marker)[0]
-        if isinstance(first, int):
-            return self.terminal(TEXT)
-        return self.terminal(f"/{ANYTHING}/ & ~/{ANYTHING}{escape(first)}{ANYTHING}/")
-
-    def _add(self, prefix: str, body: str) -> str:
-        return self._names.setdefault(body, f"{prefix}{len(self._names)}")
-
-
-def _written(piece: str | int) -> str:
-    return f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False)
-
-
 def _document(wanted: ResponseFormat) -> str:
     if wanted.kind != "grammar":
-        return _json(closed(wanted.schema or {"type": "object"}))
+        return json_rule(closed(wanted.schema or {"type": "object"}))
     try:
         lark = any_to_lark(wanted.grammar)
     except (GbnfToLarkError, RecursionError) as exc:
         raise ValueError(f"the grammar is neither Lark nor GBNF: {exc}") from exc
     return f"%lark {{\n{lark}\n}}"
-
-
-def _json(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:
-    options = {**_JSON, **(_JSON_ESCAPES if escapes else {}), "lenient": lenient}
-    return "%json " + json.dumps({**schema, "x-guidance": options})
-
-
-def _free_arguments(tool: Tool) -> Tool:
-    properties = {
-        name: {"type": sorted(property_types(tool, name))} for name in tool.parameters.get("properties") or ()
-    }
-    return Tool(name=tool.name, parameters={"properties": properties, "additionalProperties": True})

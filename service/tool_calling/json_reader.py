@@ -22,7 +22,7 @@ NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _WORD_CHARACTERS = re.compile(r"[A-Za-z0-9_$-]*")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
-_WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
+CONSTANTS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 
 
 def escape(text: str) -> str:
@@ -201,13 +201,13 @@ class JsonReader:
 
     def _word(self, write: Write) -> Reading[None]:
         word = yield from self._source.run(_WORD_CHARACTERS)
-        if word not in _WORDS:
-            if any(known.startswith(word) for known in _WORDS):
+        if word not in CONSTANTS:
+            if any(known.startswith(word) for known in CONSTANTS):
                 yield from self._source.refuse()
             raise Malformed
-        if word != _WORDS[word]:
+        if word != CONSTANTS[word]:
             self._repaired()
-        write(_WORDS[word])
+        write(CONSTANTS[word])
 
     def _close(self, write: Write, space: str, *, trailing_comma: bool) -> None:
         if trailing_comma:

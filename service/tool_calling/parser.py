@@ -113,6 +113,7 @@ def _openings(tools: Sequence[Tool], name: str | None) -> tuple[Opening, ...]:
         opening
         for other in FAMILIES.values()
         for opening in (other.openings if other is not family else ())
-        if family is None or (opening.place == "anywhere" and markers.intersection(opening.markers))
+        if (family is None and opening.place != "start")
+        or (opening.place == "anywhere" and markers.intersection(opening.markers))
     )
     return (*own, *others, *fallbacks.openings(tools))

@@ -44,13 +44,14 @@ class CallScanner:
         self._calls = calls
         self._trial: Calls | None = None  # calls that count only if nothing follows
         self._tail = ""
+        self._start = [opening for opening in openings if opening.place == "start"]
         self._anywhere = _Openings(openings, "anywhere")
         self._line = _Openings(openings, "line")
         self._fence = _Openings(openings, "fence")
         self._plain = re.compile(f"[^\n`{re.escape(self._anywhere.first)}]*")
 
     def run(self) -> Reading[None]:
-        new_line = True
+        new_line = yield from self._beginning()
         while (yield from self._source.peek()):
             new_line = yield from (self._line_start() if new_line else self._rest_of_line())
         if self._trial is not None and not self._source.truncated:
@@ -58,6 +59,12 @@ class CallScanner:
         else:
             self._forget_trial()
         self._calls.finish()
+
+    def _beginning(self) -> Reading[bool]:
+        """Reads what may stand only at the beginning of the answer."""
+        yield from self._source.peek()
+        read = bool(self._start) and (yield from self._attempt("", self._start, self._calls))
+        return read or not self._tail
 
     def _line_start(self) -> Reading[bool]:
         """True if another line begins after it."""

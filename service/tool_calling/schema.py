@@ -13,10 +13,10 @@ def property_types(tool: Tool | None, name: str) -> frozenset[str]:
     """The JSON types of the tool's argument `name`; all types if the schema does not name any."""
     root = tool.parameters if tool else {}
     properties = root.get("properties")
-    return _types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0) or TYPES
+    return value_types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0) or TYPES
 
 
-def _types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
+def value_types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
     """Empty if the schema contradicts itself. `number` includes `integer`."""
     schema = resolved(schema, root)
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
@@ -27,15 +27,15 @@ def _types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
         types = frozenset([declared] if isinstance(declared, str) else declared) & TYPES or TYPES
         types |= {"integer"} if "number" in types else frozenset()
     elif isinstance(schema.get("enum"), list):
-        types = frozenset(map(_type, schema["enum"]))
+        types = frozenset(map(json_type, schema["enum"]))
     elif "const" in schema:
-        types = frozenset({_type(schema["const"])})
+        types = frozenset({json_type(schema["const"])})
     for combination in ("anyOf", "oneOf"):
         branches = schema.get(combination)
         if isinstance(branches, list) and branches:
-            types &= frozenset[str]().union(*(_types(branch, root, depth + 1) for branch in branches))
+            types &= frozenset[str]().union(*(value_types(branch, root, depth + 1) for branch in branches))
     for branch in schema.get("allOf") or ():
-        types &= _types(branch, root, depth + 1)
+        types &= value_types(branch, root, depth + 1)
     return types
 
 
@@ -54,7 +54,7 @@ def resolved(schema: Any, root: Mapping[str, Any]) -> Any:
     return None
 
 
-def _type(value: Any) -> str:
+def json_type(value: Any) -> str:
     match value:
         case None:
             return "null"

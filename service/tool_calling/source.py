@@ -87,7 +87,7 @@ class Source:
         return found
 
     def skip(self, *literals: str) -> Reading[bool]:
-        found = yield from self.which(literals)
+        found = yield from self.which(tuple(filter(None, literals)))
         self.take(len(found))
         return bool(found)
 

@@ -15,12 +15,14 @@ from service.tool_calling.schema import property_types
 from service.tool_calling.source import SPACE, Cut, Reading, Source
 
 _HEADER = re.compile(r"[^<\n]*")
+_NO_BRACKET = re.compile(r"[^\]]*")
 _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "null"}
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
     """With `own_line` the line breaks next to a value's tags are not part of it. `block_end` follows the last call;
-    some models write it instead of the call's own end."""
+    some models write it instead of the call's own end. `header_end` ends the tags `call` and `argument`, unless their
+    last character is `>`. With `cdata` a value may be an XML CDATA section."""
 
     call: str
     call_end: str
@@ -28,6 +30,8 @@ class Tags(msgspec.Struct, frozen=True, kw_only=True):
     argument_end: str
     own_line: bool = False
     block_end: str = ""
+    header_end: str = ""
+    cdata: bool = False
 
     @property
     def after_argument(self) -> tuple[str, ...]:
@@ -45,10 +49,11 @@ class TaggedCall:
         attempt.start(name)
         attempt.write("{")
 
-    def argument(self, name: str) -> Reading[None]:
+    def argument(self, name: str, types: frozenset[str] | None = None) -> Reading[None]:
+        """`types` replace the schema's, for formats that write them."""
         self._attempt.write(f'{self._separator}"{escape(name)}": ')
         self._separator = ", "
-        types = property_types(self._tool, name)
+        types = property_types(self._tool, name) if types is None else types
         if types == {"string"}:
             self._attempt.write('"')
             yield from self._value(lambda text: self._attempt.write(escape(text)))
@@ -73,8 +78,20 @@ class TaggedCall:
             return not self._source.truncated
         return bool((yield from self._source.which(tuple(filter(None, (self._tags.block_end,))))))
 
+    def _cdata(self, write: Write) -> Reading[None]:
+        while not (yield from self._source.skip("]]>")):
+            if not (yield from self._source.peek()):
+                raise Cut
+            write(self._source.take_while(_NO_BRACKET) or self._source.take(1))
+        yield from self._source.run(SPACE)
+        yield from self._source.expect(self._tags.argument_end)
+        yield from self._source.run(SPACE)
+
     def _value(self, write: Write) -> Reading[None]:
         tags = self._tags
+        if tags.cdata and (yield from self._source.skip("<![CDATA[")):
+            yield from self._cdata(write)
+            return
         out = _Value(write, own_line=tags.own_line)
         nested = 0  # other calls around this place, which are part of the value
         may_close = False  # one of them: what came last was the end of an argument, or its name
@@ -99,6 +116,8 @@ class TaggedCall:
                 text += yield from self._source.run(SPACE)
             elif tag == tags.call:
                 text += yield from self._source.run(_HEADER)
+                if (yield from self._source.skip(tags.header_end)):
+                    text += tags.header_end
                 text += yield from self._source.run(SPACE)
                 may_close = bool((yield from self._source.which((tags.argument, tags.call_end))))
                 nested += may_close

@@ -55,9 +55,14 @@ def enforced_text(schema: Any, root: Mapping[str, Any]) -> str:
 
 def likely_text(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
     """For tools that are not strict: choices and lengths only."""
-    if "enum" in schema or "const" in schema:
-        return _choices(schema)
-    return _length(schema) if property_types(tool, name) == {"string"} else _regex(ANYTHING)
+    if property_types(tool, name) == {"string"} or "enum" in schema or "const" in schema:
+        return plain_text(schema)
+    return _regex(ANYTHING)
+
+
+def plain_text(schema: Mapping[str, Any]) -> str:
+    """Choices and lengths of a string."""
+    return _choices(schema) if "enum" in schema or "const" in schema else _length(schema)
 
 
 class _Texts:

@@ -13,7 +13,10 @@ from service.tool_calling import FAMILIES, detect_family, parse
 from service.tool_calling.families import deepseek
 from tests.tool_calling.outputs import choice_of, events, without_ids
 
-TAGGED = ("qwen3_coder", "glm", "minimax")
+TAGGED = (
+    "qwen3_coder", "seed_oss", "glm", "longcat", "hunyuan", "minimax", "muse", "minicpm5", "minimax_m3",
+)  # fmt: skip
+"""Their values have neither quotes nor types."""
 MARKUP = (
     "</tool_call>", "<tool_call>", "<function=", "</parameter>", "</arg_value>", "<arg_key>", "</invoke>", "```", "`",
     "[TOOL_CALLS]", "[ARGS]", "<|call|>", "<|tool_call_end|>", "[END_TOOL_REQUEST]", "<think>", "\n", '"', "\\", "'",
@@ -115,7 +118,7 @@ def test_random_arguments_come_back(
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == made
     assert output.content == ""
     assert output.counts.repairs == 0
-    if family not in (*TAGGED, "pythonic"):
+    if FAMILIES[family].forms[0].argument is None:
         assert [call.arguments for call in output.tool_calls] == [call.arguments for call in calls]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
@@ -132,6 +135,9 @@ def test_a_whole_other_call_as_an_argument_comes_back(
     if not unambiguous(inner):
         return
     text = render([call_of(name, values) for name, values in inner])
+    written = FAMILIES[family].forms[0].argument
+    if written is not None and written.quote and written.quote in text:
+        return  # nothing escapes a quote in these formats
     outer = [("write_file", {"content": text, "path": "a"})]
     output = parse(render([call_of(*outer[0])]), tools_for([*outer, *inner]), family)
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == outer
@@ -164,6 +170,31 @@ TEMPLATES = [
     ("pythonic", "{{- '<|tool_list_start|>' }}"),
     ("harmony", '{{- "<|start|>assistant<|channel|>final<|message|>" }}'),
     ("lmstudio", "[TOOL_REQUEST]"),
+    ("nemotron", "{{- '<TOOLCALL>[' -}}"),
+    ("granite", "respond only with <|tool_call|> followed by a JSON list of tools used."),
+    ("phi4", "{{ '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}"),
+    ("cohere", "<|START_RESPONSE|>{{ m }}<|END_RESPONSE|><|START_ACTION|>["),
+    ("apriel", "{{- '\\n<tool_calls>[' -}}"),
+    ("minimax_m1", "{{- '<tool_calls>\\n' -}}"),
+    ("gigachat", "add_tokens.function_call <|role_sep|> <|function_call|>"),
+    ("gigachat3", "{{- 'function call' }}<|role_sep|>"),
+    ("apertus", "{{ '<|tools_prefix|>[' }}"),
+    ("solar", "<|tool_call:begin|>{{ id }}<|tool_call:name|>"),
+    ("deepseek_v32", "{%- set dsml_token = '\uff5cDSML\uff5c' -%}{{- '<' + dsml_token + 'function_calls>' }}"),
+    ("deepseek_v4", "{%- set dsml_token = '\uff5cDSML\uff5c' -%}{{- '<' + dsml_token + 'tool_calls>' }}"),
+    ("muse", "{{- '<atem:function_calls>\\n<atem:invoke name=\"' }}"),
+    ("longcat", "<longcat_tool_call>{{ name }}<longcat_arg_key>"),
+    (
+        "hunyuan",
+        "{%- set eos_token = '<\uff5chy_eos{}\uff5c>' %}{%- set a = '<arg_key{}>' %}{%- set t = '<tool_call{}>' %}",
+    ),
+    ("seed_oss", "<seed:tool_call>\n<function=f>\n<parameter=a>"),
+    ("gemma4", "{{- '<|tool_call>call:' + name }}"),
+    ("function_gemma", "<start_function_call>call:{{ name }}"),
+    ("kimi_k3", "{{- '<|open|>' + tag }}{{- '<|sep|>' }}{{- '<|close|>' + tag }}"),
+    ("minicpm5", '<function name="f"><param name="p">'),
+    ("minimax_m3", "{%- set ns_token = ']<]minimax[>[' -%}{{ ns_token ~ '<tool_call>' }}"),
+    ("functionary", "Respond in this format:\n>>>${recipient}\n${content}"),
     (None, "{{ '<|im_start|>' + message.role + message.content }}"),
     (None, ""),
 ]

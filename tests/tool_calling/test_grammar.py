@@ -1,5 +1,6 @@
 """What the grammars allow is what the parsers read: random documents under a grammar come back as valid calls."""
 
+from itertools import islice
 from typing import Any
 
 import jsonschema
@@ -9,8 +10,9 @@ from llguidance import LLTokenizer
 
 from service.generation import GenerationRequest, ResponseFormat, Tool, ToolCall, ToolChoice
 from service.tool_calling import FAMILIES, parse
+from service.tool_calling.argument_rules import argument_schema, closed
 from service.tool_calling.form import CallForm
-from service.tool_calling.grammar import Thought, answer_grammar, argument_schema, closed, is_constrained
+from service.tool_calling.grammar import Thought, answer_grammar, is_constrained
 from tests.tool_calling.documents import accepts, spell, walk
 
 TEXT_FAMILIES = [*FAMILIES, None]
@@ -43,7 +45,8 @@ def test_whatever_a_required_call_may_look_like_is_read_as_valid_calls(
     tokenizer: LLTokenizer, family: str | None
 ) -> None:
     grammar = answer_grammar(asked("required"), family, spell, None)
-    documents = [text for seed in range(20) if (text := walk(tokenizer, grammar, seed)) is not None]
+    found = (text for seed in range(60) if (text := walk(tokenizer, grammar, seed)) is not None)
+    documents = list(islice(found, 8))
     assert len(documents) >= 5
     for text in documents:
         output = parse(text, TOOLS, family)
@@ -71,6 +74,51 @@ def test_a_named_call_is_one_call_of_that_tool(tokenizer: LLTokenizer) -> None:
     assert not accepts(tokenizer, grammar, ping.replace("ping", "forecast"))
 
 
+QUOTED = {
+    "type": "object",
+    "properties": {
+        "any": {},
+        "either": {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "integer"}]},
+        "kinds": {"type": ["string", "null", "object"], "maxLength": 2},
+        "list": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+        "empty": {"type": "array", "maxItems": 0},
+    },
+    "required": ["list"],
+}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ('{"list": ["x"]}', True),
+        ('{"either": "a", "list": ["x", "y"]}', True),
+        ('{"either": 3, "kinds": null, "list": ["x"]}', True),
+        ('{"any": {"a": [1, "b", {"c d": true}]}, "list": ["x"]}', True),
+        ('{"kinds": {"a": 1}, "list": ["x"], "empty": []}', True),
+        ('{"list": []}', False),
+        ('{"list": ["x", "y", "z"]}', False),
+        ('{"either": "c", "list": ["x"]}', False),
+        ('{"kinds": "abc", "list": ["x"]}', False),
+        ('{"list": ["x"], "empty": [1]}', False),
+        ('{"kinds": 1, "list": ["x"]}', False),
+    ],
+)
+def test_values_in_quotes_of_the_family_are_held_to_their_schema(
+    tokenizer: LLTokenizer, arguments: str, allowed: bool, strict: bool
+) -> None:
+    tools = (Tool(name="f", parameters=QUOTED, strict=strict),)
+    grammar = answer_grammar(asked("required", tools=tools), "gemma4", spell, None)
+    text = FAMILIES["gemma4"].forms[0].render([ToolCall("1", "f", arguments)])
+    assert accepts(tokenizer, grammar, text) is allowed, text
+
+
+def test_what_quoted_values_cannot_be_held_to_is_refused() -> None:
+    unique = {"properties": {"a": {"type": "array", "uniqueItems": True}}}
+    with pytest.raises(ValueError, match="cannot enforce 'uniqueItems'"):
+        answer_grammar(asked("auto", tools=(Tool(name="f", parameters=unique, strict=True),)), "gemma4", spell, None)
+
+
 @pytest.mark.parametrize(("parallel", "both"), [(True, True), (False, False)])
 def test_several_calls_where_they_are_wanted(tokenizer: LLTokenizer, parallel: bool, both: bool) -> None:
     grammar = answer_grammar(asked("required", parallel_tool_calls=parallel), "hermes", spell, None)
@@ -79,7 +127,10 @@ def test_several_calls_where_they_are_wanted(tokenizer: LLTokenizer, parallel: b
     assert accepts(tokenizer, grammar, f"{ping}\n{ping}") is both
 
 
-@pytest.mark.parametrize("family", ["hermes", "qwen3_coder", "deepseek", "llama3", "harmony"])
+@pytest.mark.parametrize(
+    "family",
+    ["hermes", "qwen3_coder", "deepseek", "llama3", "harmony", "gemma4", "deepseek_v32", "kimi_k3", "nemotron"],
+)
 def test_strict_tools_leave_text_free_and_hold_calls(tokenizer: LLTokenizer, family: str) -> None:
     grammar = answer_grammar(asked("auto"), family, spell, None)
     opening = FAMILIES[family].answer

@@ -6,34 +6,52 @@ format.
 """
 
 from service.tool_calling.families import (
+    apertus,
     deepseek,
+    functionary,
+    gemma,
     glm,
     harmony,
     hermes,
+    invoke,
+    json_markers,
     kimi_k2,
+    kimi_k3,
     llama3,
     lmstudio,
-    minimax,
+    minicpm5,
+    minimax_m3,
     mistral,
+    muse,
     pythonic,
     qwen3_coder,
+    solar,
 )
 from service.tool_calling.family import Family
 
 FAMILIES: dict[str, Family] = {
-    module.FAMILY.name: module.FAMILY
-    for module in (
-        hermes,
-        qwen3_coder,
-        glm,
-        llama3,
-        mistral,
-        deepseek,
-        kimi_k2,
-        minimax,
-        pythonic,
-        harmony,
-        lmstudio,
+    family.name: family
+    for family in (
+        hermes.FAMILY,
+        *qwen3_coder.FAMILIES,
+        *glm.FAMILIES,
+        llama3.FAMILY,
+        mistral.FAMILY,
+        deepseek.FAMILY,
+        kimi_k2.FAMILY,
+        *invoke.FAMILIES,
+        pythonic.FAMILY,
+        harmony.FAMILY,
+        lmstudio.FAMILY,
+        *json_markers.FAMILIES,
+        apertus.FAMILY,
+        functionary.FAMILY,
+        *gemma.FAMILIES,
+        kimi_k3.FAMILY,
+        minicpm5.FAMILY,
+        minimax_m3.FAMILY,
+        muse.FAMILY,
+        solar.FAMILY,
     )
 }
 

@@ -8,7 +8,7 @@ from service.tool_calling.calls import NAMESPACE, CallAttempt
 from service.tool_calling.family import Family, Opening
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
-from service.tool_calling.source import SPACE, Reading, Source
+from service.tool_calling.source import SPACE, Malformed, Reading, Source
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 ENDS = ("<|end|>", "<|return|>", "<|call|>")
@@ -22,6 +22,13 @@ def read_start(source: Source, attempt: CallAttempt) -> Reading[None]:
     if (yield from source.skip(CHANNEL)):
         header += " "
     yield from _read_message(source, attempt, header)
+
+
+def read_recipient(source: Source, attempt: CallAttempt) -> Reading[None]:
+    """Reads a message with the recipient in its role: the prompt ends with the role."""
+    if not (yield from source.which((" to=",))):
+        raise Malformed
+    yield from read_start(source, attempt)
 
 
 def read_channel(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -74,7 +81,11 @@ def knows(template: str) -> bool:
 FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator=None)
 FAMILY = Family(
     name="harmony",
-    openings=(Opening((START,), read_start), Opening((CHANNEL,), read_channel)),
+    openings=(
+        Opening((START,), read_start),
+        Opening((CHANNEL,), read_channel),
+        Opening((), read_recipient, "start", consumed=False),
+    ),
     knows=knows,
     forms=(FORM,),
     frames=True,

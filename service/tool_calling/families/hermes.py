@@ -22,7 +22,8 @@ def read(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def knows(template: str) -> bool:
-    return OPEN in template and "<function=" not in template and "<arg_key>" not in template
+    others = ("<function=", "<arg_key>", "<tool_calls>", "]<]minimax[>[")
+    return OPEN in template and not any(other in template for other in others)
 
 
 FORM = CallForm(before=f'{OPEN}\n{{"name": "{{name}}", "arguments": ', after=f"}}\n{CLOSE}", trigger=OPEN)

@@ -1,56 +1,76 @@
-"""Qwen3-Coder and Nemotron: functions and parameters as tags, usually in `<tool_call>`."""
+"""Qwen3-Coder, Nemotron 3, Step and Seed-OSS: functions and parameters as tags, usually in a wrapper."""
 
 import re
+from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, Reader, read_block
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-TAGS = Tags(
-    call="<function=",
-    call_end="</function>",
-    argument="<parameter=",
-    argument_end="</parameter>",
-    own_line=True,
-    block_end=CLOSE,
-)
+FUNCTION, PARAMETER = "<function=", "<parameter="
 _NAME = re.compile(r"[^<>\n]*")
 
 
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_function, call=TAGS.call, end=CLOSE)
+def _tags(block_end: str) -> Tags:
+    return Tags(
+        call=FUNCTION,
+        call_end="</function>",
+        argument=PARAMETER,
+        argument_end="</parameter>",
+        own_line=True,
+        block_end=block_end,
+    )
 
 
-def _read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
-    name = (yield from source.run(_NAME)).strip()
-    yield from source.expect(">")
-    yield from source.run(SPACE)
-    if not (yield from source.which(TAGS.after_argument)):
-        yield from source.refuse()
-    call = TaggedCall(source, attempt, TAGS, name)
-    while (yield from source.skip(TAGS.argument)):
-        parameter = (yield from source.run(_NAME)).strip()
+def _reader(tags: Tags) -> Reader:
+    def read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
+        name = (yield from source.run(_NAME)).strip()
         yield from source.expect(">")
-        yield from call.argument(parameter)
-    yield from call.end()
+        yield from source.run(SPACE)
+        if not (yield from source.which(tags.after_argument)):
+            yield from source.refuse()
+        call = TaggedCall(source, attempt, tags, name)
+        while (yield from source.skip(tags.argument)):
+            parameter = (yield from source.run(_NAME)).strip()
+            yield from source.expect(">")
+            yield from call.argument(parameter)
+        yield from call.end()
+
+    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+        yield from read_block(source, attempt, read_function, call=tags.call, end=tags.block_end)
+
+    return read
 
 
-def knows(template: str) -> bool:
-    return TAGS.call in template and TAGS.argument in template
+def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, line: str) -> Family:
+    """`line` stands between a value and its tags."""
+    tags = _tags(f"</{wrapper}>")
+    form = CallForm(
+        before=f"<{wrapper}>\n{tags.call}{{name}}>\n",
+        argument=ArgumentForm(before=f"{tags.argument}{{name}}>{line}", after=f"{line}{tags.argument_end}\n"),
+        after=f"{tags.call_end}\n{tags.block_end}",
+        trigger=f"<{wrapper}>",
+    )
+    read = _reader(tags)
+    return Family(
+        name=name,
+        openings=(Opening((f"<{wrapper}>",), read), Opening((tags.call,), read, consumed=False)),
+        knows=knows,
+        forms=(form,),
+    )
 
 
-FORM = CallForm(
-    before=f"{OPEN}\n{TAGS.call}{{name}}>\n",
-    argument=ArgumentForm(before=f"{TAGS.argument}{{name}}>\n", after=f"\n{TAGS.argument_end}\n"),
-    after=f"{TAGS.call_end}\n{CLOSE}",
-    trigger=OPEN,
+def _knows_tags(template: str) -> bool:
+    return FUNCTION in template and PARAMETER in template
+
+
+QWEN3_CODER = _family(
+    "qwen3_coder",
+    "tool_call",
+    lambda template: _knows_tags(template) and "<seed:tool_call>" not in template,
+    line="\n",
 )
-FAMILY = Family(
-    name="qwen3_coder",
-    openings=(Opening((OPEN,), read), Opening((TAGS.call,), read, consumed=False)),
-    knows=knows,
-    forms=(FORM,),
-)
+SEED_OSS = _family("seed_oss", "seed:tool_call", lambda template: "<seed:tool_call>" in template, line="")
+FAMILIES = (QWEN3_CODER, SEED_OSS)

@@ -1,0 +1,108 @@
+"""Families that write JSON objects with a name and arguments between markers of their own: one reader with a table."""
+
+from collections.abc import Callable
+
+from service.tool_calling.calls import CallAttempt
+from service.tool_calling.family import Family, Opening, Reader, skip_marker
+from service.tool_calling.form import CallForm
+from service.tool_calling.json_calls import read_calls, read_end
+from service.tool_calling.source import Reading, Source
+
+CALL = '{"name": "{name}", "arguments": '
+
+
+def _reader(*ends: str) -> Reader:
+    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
+        yield from read_calls(source, attempt, *ends)
+        yield from read_end(source, attempt, *ends)
+
+    return read
+
+
+def _family(
+    name: str,
+    opens: tuple[str, ...],
+    closes: tuple[str, ...],
+    knows: Callable[[str], bool],
+    *forms: CallForm,
+    skipped: tuple[str, ...] = (),
+) -> Family:
+    """`skipped` are other markers of the format, which are no content."""
+    openings = (Opening(opens, _reader(*closes)), *((Opening(skipped, skip_marker),) if skipped else ()))
+    return Family(name=name, openings=openings, knows=knows, forms=forms, frames=bool(skipped))
+
+
+def _list_form(begin: str, end: str, *, call: str = CALL, separator: str = ", ", trigger: str = "") -> CallForm:
+    return CallForm(
+        begin=begin, before=call, after="}", separator=separator, end=end, trigger=trigger or begin.rstrip("[ \n")
+    )
+
+
+_GIGACHAT = "function call<|role_sep|>"
+
+FAMILIES = (
+    _family(
+        "nemotron",
+        ("<TOOLCALL>",),
+        ("</TOOLCALL>",),
+        lambda template: "<TOOLCALL>" in template,
+        _list_form("<TOOLCALL>[", "]</TOOLCALL>"),
+    ),
+    _family(
+        "granite",
+        ("<|tool_call|>",),
+        ("<|/tool_call|>",),
+        lambda template: "<|tool_call|>" in template,
+        _list_form("<|tool_call|>[", "]"),
+    ),
+    # Phi-4-mini names its marker nowhere in its template.
+    _family(
+        "phi4",
+        ("<|tool_call|>", "functools"),
+        ("<|/tool_call|>",),
+        lambda template: "<|tool|>" in template and "<|/tool|>" in template,
+        _list_form("<|tool_call|>[", "]<|/tool_call|>"),
+    ),
+    _family(
+        "cohere",
+        ("<|START_ACTION|>",),
+        ("<|END_ACTION|>",),
+        lambda template: "<|START_ACTION|>" in template,
+        _list_form(
+            "<|START_ACTION|>[\n    ",
+            "\n]<|END_ACTION|>",
+            call='{"tool_call_id": "{index}", "tool_name": "{name}", "parameters": ',
+            separator=",\n    ",
+        ),
+        skipped=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+    ),
+    _family(
+        "apriel",
+        ("<tool_calls>",),
+        ("</tool_calls>",),
+        lambda template: "<tool_calls>[" in template,
+        _list_form("<tool_calls>[", "]</tool_calls>"),
+    ),
+    _family(
+        "minimax_m1",
+        ("<tool_calls>",),
+        ("</tool_calls>",),
+        lambda template: "<tool_calls>" in template and "<tool_calls>[" not in template,
+        _list_form("<tool_calls>\n", "\n</tool_calls>", separator="\n"),
+    ),
+    _family(
+        "gigachat",
+        ("<|function_call|>",),
+        (),
+        lambda template: "<|function_call|>" in template,
+        CallForm(before=f"<|function_call|>{CALL}", after="}", separator=None, trigger="<|function_call|>"),
+    ),
+    # GigaChat 3.0 names a role in place of a marker.
+    _family(
+        "gigachat3",
+        (_GIGACHAT, f"<|message_sep|>\n\n{_GIGACHAT}"),
+        (),
+        lambda template: "<|role_sep|>" in template and "<|function_call|>" not in template,
+        CallForm(before=f"{_GIGACHAT}\n{CALL}", after="}", separator=None, trigger=_GIGACHAT),
+    ),
+)
