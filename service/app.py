@@ -15,6 +15,7 @@ from starlette.routing import Route
 from cache_backends import CacheBackend, open_backend
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
+from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.dashboard import DashboardEvents, DashboardFiles
@@ -22,6 +23,7 @@ from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint
+from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
@@ -122,11 +124,18 @@ def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | N
 
 
 def _api_routes(context: ServiceContext) -> list[Route]:
-    messages = AnthropicMessages()
+    messages, responses = AnthropicMessages(), OpenAIResponses()
+    stored = StoredResponsesEndpoint(responses)
     return [
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
         Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
+        Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),
+        Route("/v1/responses/compact", ResponsesEndpoint(context, ResponseCompaction(responses)), methods=["POST"]),
+        Route("/v1/responses/{id}", stored.get, methods=["GET"]),
+        Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),
+        Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),
+        Route("/v1/responses/{id}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/models", ModelListEndpoint(context), methods=["GET"]),
         Route("/v1/models/{id:path}", ModelEndpoint(context), methods=["GET"]),
         OpenRoute("/health", HealthEndpoint(context), methods=["GET"]),

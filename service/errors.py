@@ -95,6 +95,27 @@ class ModelNotFound(ServiceError):
     code = "model_not_found"
 
 
+class ResponseGone(ServiceError):
+    """A response was never stored, was deleted, or made room for others."""
+
+    status = 404
+    code = "response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"The response {response_id[:SHOWN_CHARS]!r} is not stored here, or not any more.")
+
+
+class PreviousResponseGone(BadRequest):
+    code = "previous_response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            f"The response {response_id[:SHOWN_CHARS]!r} is not stored here, or not any more. Send the whole "
+            "conversation as 'input', without 'previous_response_id'.",
+            param="previous_response_id",
+        )
+
+
 class MethodNotAllowed(ServiceError):
     status = 405
     code = "method_not_allowed"

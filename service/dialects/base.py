@@ -18,7 +18,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     stream: bool = False
     include_usage: bool = False
-    style: str = ""
+    style: object = ""
     unknown_fields: tuple[str, ...] = ()
 
 
@@ -31,7 +31,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     prompt_tokens: int = 0
     fingerprint: str = ""
-    style: str = ""
+    style: object = ""
 
 
 class StreamEncoder(Protocol):

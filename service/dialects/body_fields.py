@@ -42,23 +42,26 @@ class FieldReader(Generic[B]):
         self._keyed = keyed
         self._items = {field: _names(item) for field, item in (items or {}).items()}
 
-    def read(self, body: bytes) -> tuple[B, OtherFields]:
-        """Raises `BadRequest` that names the field."""
+    def read(self, body: bytes, *, at: str = "") -> tuple[B, OtherFields]:
+        """`at` is the field whose value the body is, if it is part of another body. Raises `BadRequest` that names the
+        field."""
         try:
-            return self._finished(self._decoder.decode(body), {})
+            return self._finished(self._decoder.decode(body), {}, at)
         except msgspec.ValidationError as exc:
             if not str(exc).startswith("Object contains unknown field"):
-                return decode(self._decoder, body), OtherFields()  # raises the same, reworded
+                return decode(self._decoder, body, at=at), OtherFields()  # raises the same, reworded
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            return decode(self._decoder, body), OtherFields()
-        fields = decode(_OBJECT, body)
+            return decode(self._decoder, body, at=at), OtherFields()
+        fields = decode(_OBJECT, body, at=at)
         unknown = _take_unknown(fields, self._known)
         for name, known in self._items.items():
             if name in fields:
                 fields[name] = _without_unknown(fields[name], name, known, unknown)
-        return self._finished(decode(self._decoder, _SORTED.encode(fields)), unknown)
+        return self._finished(decode(self._decoder, _SORTED.encode(fields), at=at), unknown, at)
 
-    def _finished(self, asked: B, unknown: dict[str, msgspec.Raw]) -> tuple[B, OtherFields]:
+    def _finished(self, asked: B, unknown: dict[str, msgspec.Raw], at: str) -> tuple[B, OtherFields]:
+        if at:
+            unknown = {f"{at}.{name}": value for name, value in unknown.items()}
         keyed = {name: _canonical(value, name) for name, value in unknown.items()}
         for name in self._keyed:
             value = getattr(asked, name)

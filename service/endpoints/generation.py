@@ -6,11 +6,11 @@ import time
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from service.dialects.base import ClientRequest, Dialect, Reply
+from service.dialects.base import ClientRequest, Dialect, Reply, StreamEncoder
 from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
-from service.generation import GenerationRequest
+from service.generation import Completion, GenerationRequest
 from service.http.body import check_content
 from service.http.cache_headers import cache_status, read_cache_control
 from service.http.client_watch import ClientGone, ClientWatch
@@ -59,24 +59,31 @@ class GenerationEndpoint:
         body = await self._context.bodies.read(receive, headers)
         record.request_bytes = len(body)
 
-        asked = self._dialect.decode(body, executor.profile.sampling)
+        dialect = self._dialect_of(caller)
+        asked = dialect.decode(body, executor.profile.sampling)
         self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
         check_model(executor.profile, asked.model)
         request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
         record.stream = asked.stream
 
         watch = ClientWatch(receive)
-        answer = await watch.run(self._submit(request, directives, record))
+        answer = await watch.run(self._submit(asked, request, directives, record))
         try:
             if asked.stream:
-                await self._stream(answer, asked, watch, send, record)
+                encoder = dialect.encode_stream(self._reply(answer, asked, record))
+                await self._stream(answer, encoder, watch, send, record)
             else:
-                await self._respond(answer, asked, watch, send, record)
+                completion = await self._completion(answer, watch, record)
+                body = dialect.encode(completion, self._reply(answer, asked, record))
+                await _send_whole(send, self._headers(answer, b"application/json", record), body)
         finally:
             await answer.aclose()
 
+    def _dialect_of(self, caller: str) -> Dialect:
+        return self._dialect
+
     async def _submit(
-        self, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
     ) -> CachedAnswer:
         answer = await self._context.executor.submit(request, directives)
         # The response cache has just counted it. Nothing waits in between, so the two agree at any moment.
@@ -84,21 +91,17 @@ class GenerationEndpoint:
         self._context.activity.accept(record)
         return answer
 
-    async def _respond(
-        self, answer: CachedAnswer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
-    ) -> None:
+    async def _completion(self, answer: CachedAnswer, watch: ClientWatch, record: RequestRecord) -> Completion:
         if answer.outcome == "hit":
             completion = await answer.completion()
         else:
             completion = await watch.run(answer.completion())
         record.see_completion(completion)
-        body = self._dialect.encode(completion, self._reply(answer, asked, record))
-        await _send_whole(send, self._headers(answer, b"application/json", record), body)
+        return completion
 
     async def _stream(
-        self, answer: CachedAnswer, asked: ClientRequest, watch: ClientWatch, send: Send, record: RequestRecord
+        self, answer: CachedAnswer, encoder: StreamEncoder, watch: ClientWatch, send: Send, record: RequestRecord
     ) -> None:
-        encoder = self._dialect.encode_stream(self._reply(answer, asked, record))
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         if answer.outcome == "hit":

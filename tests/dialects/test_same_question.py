@@ -5,6 +5,7 @@ from typing import Any
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
+from service.dialects.openai_responses import OpenAIResponses
 from service.explain import differences
 from service.generation import GenerationRequest, SamplingParams
 from service.normalize import normalize
@@ -42,6 +43,48 @@ OPENAI = {
     "user": "me",
     "stream": True,
 }  # fmt: skip
+
+RESPONSES = {
+    "instructions": "You are terse.",
+    "input": [
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": "Compare"}, {"type": "input_text", "text": "two cities."}],
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Two calls."}]},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "Let me look.", "annotations": []}],
+        },
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "call_x",
+            "name": "weather",
+            "arguments": '{"city":"Zürich","days":2}',
+        },
+        {
+            "type": "function_call",
+            "id": "fc_2",
+            "call_id": "call_y",
+            "name": "weather",
+            "arguments": '{"city":"Paris","days":12345678901234567890}',
+        },
+        {"type": "function_call_output", "call_id": "call_y", "output": "rain\n"},
+        {"type": "function_call_output", "call_id": "call_x", "output": [{"type": "input_text", "text": "sun"}]},
+        {"type": "message", "role": "developer", "content": "Be quick."},
+        {"type": "message", "role": "user", "content": "And?"},
+    ],
+    "tools": [{"type": "function", "name": "weather", "description": "Looks out.", "parameters": PARAMETERS}],
+    "parallel_tool_calls": False,
+    "max_output_tokens": 100,
+    "temperature": 0.5,
+    "reasoning": {"effort": "high", "summary": "auto"},
+    "store": False,
+}
 
 ANTHROPIC = {
     "model": "claude-x",
@@ -84,6 +127,15 @@ def through_anthropic(body: dict[str, Any]) -> GenerationRequest:
 
 def through_openai(body: dict[str, Any]) -> GenerationRequest:
     return normalize(OpenAIChat().decode(json.dumps(body).encode(), DEFAULTS).request)
+
+
+def through_responses(body: dict[str, Any]) -> GenerationRequest:
+    return normalize(OpenAIResponses().decode(json.dumps(body).encode(), DEFAULTS).request)
+
+
+def test_responses_ask_the_same_as_chat_completions() -> None:
+    chat = through_openai({**OPENAI, "stop": None})  # responses have no stop strings
+    assert list(differences(chat, through_responses(RESPONSES))) == []
 
 
 def test_both_dialects_ask_the_same() -> None:

@@ -5,10 +5,11 @@ answer and an error; `stream.py` encodes a stream.
 """
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
-from service.dialects.openai_chat.answer import encode_completion, encode_error
+from service.dialects.openai_chat.answer import encode_completion
 from service.dialects.openai_chat.request import read_request
 from service.dialects.openai_chat.stream import ChatStream
 from service.dialects.openai_chat.tools import read_tools
+from service.dialects.openai_error import encode_error
 from service.dialects.tool_definitions import ToolReader
 from service.errors import ServiceError
 from service.generation import Completion, SamplingParams

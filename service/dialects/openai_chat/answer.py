@@ -7,13 +7,10 @@ from msgspec import UNSET, UnsetType
 
 from service.dialects.base import Reply
 from service.dialects.openai_chat.request import FUNCTIONS_STYLE
-from service.errors import ServiceError
+from service.dialects.openai_logprobs import LogprobOfToken, logprobs_of_tokens
 from service.generation import Choice, Completion, FinishReason, Text, TokenLogprob, ToolCall, Usage
 
 WireFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
-
-# JSON has no infinity; OpenAI writes this for "very unlikely".
-LOWEST_LOGPROB = -9999.0
 
 
 class WireFunction(msgspec.Struct):
@@ -36,21 +33,8 @@ class WireMessage(msgspec.Struct, kw_only=True):
     function_call: WireFunction | UnsetType = UNSET
 
 
-class WireTopLogprob(msgspec.Struct):
-    token: str
-    bytes: list[int]
-    logprob: float
-
-
-class WireTokenLogprob(msgspec.Struct):
-    token: str
-    bytes: list[int]
-    logprob: float
-    top_logprobs: list[WireTopLogprob]
-
-
 class WireLogprobs(msgspec.Struct):
-    content: list[WireTokenLogprob]
+    content: list[LogprobOfToken]
     refusal: None = None
 
 
@@ -87,17 +71,6 @@ class WireCompletion(msgspec.Struct, kw_only=True):
     system_fingerprint: str | None
 
 
-class WireError(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class WireErrorBody(msgspec.Struct):
-    error: WireError
-
-
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -112,12 +85,6 @@ def encode_completion(completion: Completion, reply: Reply) -> bytes:
             system_fingerprint=system_fingerprint(reply),
         )
     )
-
-
-def encode_error(error: ServiceError) -> bytes:
-    """OpenAI has two error types that apply here: the client's fault and the server's."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return _ENCODER.encode(WireErrorBody(WireError(error.message, kind, error.param, error.code)))
 
 
 def response_id(reply: Reply) -> str:
@@ -139,29 +106,19 @@ def wire_usage(usage: Usage) -> WireUsage:
 
 
 def wire_logprobs(logprobs: tuple[TokenLogprob, ...]) -> WireLogprobs:
-    return WireLogprobs(
-        [
-            WireTokenLogprob(
-                token.token,
-                list(token.token_bytes),
-                max(LOWEST_LOGPROB, token.logprob),
-                [WireTopLogprob(t.token, list(t.token_bytes), max(LOWEST_LOGPROB, t.logprob)) for t in token.top],
-            )
-            for token in logprobs
-        ]
-    )
+    return WireLogprobs(logprobs_of_tokens(logprobs))
 
 
-def wire_finish_reason(reason: FinishReason, style: str) -> WireFinishReason:
+def wire_finish_reason(reason: FinishReason, style: object) -> WireFinishReason:
     return "function_call" if reason == "tool_calls" and style == FUNCTIONS_STYLE else reason
 
 
-def _choice(index: int, choice: Choice, style: str) -> WireChoice:
+def _choice(index: int, choice: Choice, style: object) -> WireChoice:
     logprobs = None if choice.logprobs is None else wire_logprobs(choice.logprobs)
     return WireChoice(index, _message(choice, style), logprobs, wire_finish_reason(choice.finish_reason, style))
 
 
-def _message(choice: Choice, style: str) -> WireMessage:
+def _message(choice: Choice, style: object) -> WireMessage:
     """`content` is null only beside calls. The deprecated style has room for one call; further ones are sent as
     `tool_calls`."""
     calls = choice.tool_calls

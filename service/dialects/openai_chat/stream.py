@@ -9,7 +9,6 @@ from service.dialects.openai_chat.answer import (
     WireFinishReason,
     WireLogprobs,
     WireUsage,
-    encode_error,
     response_id,
     system_fingerprint,
     wire_finish_reason,
@@ -17,6 +16,7 @@ from service.dialects.openai_chat.answer import (
     wire_usage,
 )
 from service.dialects.openai_chat.request import FUNCTIONS_STYLE
+from service.dialects.openai_error import encode_error
 from service.errors import ServiceError
 from service.events import (
     ChoiceFinished,

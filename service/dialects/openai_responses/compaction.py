@@ -1,0 +1,99 @@
+"""`POST /v1/responses/compact`: a conversation as the user's messages and a summary, to go on with as `input`."""
+
+from typing import Any
+
+import msgspec
+
+from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.openai_error import encode_error
+from service.dialects.openai_responses.answer import ResponseUsage, asked_of, item_id, response_usage
+from service.dialects.openai_responses.items import seal
+from service.dialects.openai_responses.responses import OpenAIResponses
+from service.errors import BadRequest, ServiceError
+from service.generation import Completion, Message, SamplingParams
+
+PROMPT = (
+    "Summarize this conversation for a colleague who continues it and sees nothing else of it: what the user wants, "
+    "what was found out and decided, which files and commands matter, what is done and what is left. Answer with the "
+    "summary."
+)
+
+
+class Compacted(msgspec.Struct, tag_field="type", tag="compaction"):
+    id: str
+    encrypted_content: str
+
+
+class UsersMessage(msgspec.Struct, tag_field="type", tag="message"):
+    id: str
+    content: list[dict[str, Any]]
+    role: str = "user"
+    status: str = "completed"
+
+
+class CompactedResponse(msgspec.Struct, kw_only=True):
+    id: str
+    object: str = "response.compaction"
+    created_at: int
+    output: list[UsersMessage | Compacted]
+    usage: ResponseUsage
+
+
+class GivenItem(msgspec.Struct):
+    """What stands in `content` of a message is text or a list of parts."""
+
+    type: str = "message"
+    role: str | None = None
+    content: Any = None
+
+
+_ENCODER = msgspec.json.Encoder()
+_GIVEN = msgspec.json.Decoder(GivenItem)
+
+
+class ResponseCompaction:
+    """The dialect of the endpoint. Its requests are those of `responses`."""
+
+    name = "openai_compaction"
+    request_id_header = "x-request-id"
+
+    def __init__(self, responses: OpenAIResponses) -> None:
+        self._responses = responses
+
+    def of_caller(self, caller: str) -> "ResponseCompaction":
+        return ResponseCompaction(self._responses.of_caller(caller))
+
+    def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
+        asked = self._responses.decode(body, defaults)
+        if asked.stream:
+            raise BadRequest("Invalid 'stream': a compaction is not streamed. Leave it out.", param="stream")
+        messages = (*asked.request.messages, Message(role="user", content=PROMPT))
+        request = msgspec.structs.replace(asked.request, messages=messages, tools=(), response_format=None)
+        return msgspec.structs.replace(asked, request=request)
+
+    def encode(self, completion: Completion, reply: Reply) -> bytes:
+        given = [_GIVEN.decode(item) for item in asked_of(reply).items]
+        users = [item for item in given if item.type == "message" and item.role == "user"]
+        said = [UsersMessage(item_id("msg", i, reply), _parts(item.content)) for i, item in enumerate(users)]
+        summary = Compacted(item_id("cmp", len(said), reply), seal(completion.choices[0].text))
+        return _ENCODER.encode(
+            CompactedResponse(
+                id=f"resp_{reply.id}",
+                created_at=reply.created,
+                output=[*said, summary],
+                usage=response_usage(completion.usage),
+            )
+        )
+
+    def encode_stream(self, reply: Reply) -> StreamEncoder:
+        raise BadRequest("A compaction is not streamed.")  # refused by `decode`
+
+    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
+        return encode_error(error)
+
+    def error_status(self, error: ServiceError) -> int:
+        return error.status
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content or []

@@ -1,0 +1,351 @@
+"""Turns the items of the Responses API into canonical messages.
+
+Reasoning, text and calls that follow one another are one turn of the assistant.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.json_body import check_free_form, choose, decode, join_texts, show
+from service.dialects.openai_responses.kept import CallersResponses
+from service.dialects.openai_responses.tools import (
+    INPUT,
+    TOOL_SEARCH,
+    ReadTools,
+    decode_definitions,
+    model_name,
+    read_definitions,
+)
+from service.errors import BadRequest, UnsupportedValue
+from service.generation import Message, Role, ToolCall
+
+# What stands before our own encrypted content. Nobody here can read anybody else's.
+SEAL = "anyclaude-1."
+
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_THOUGHTS = {"summary_text": "text", "reasoning_text": "text", "text": "text"}
+_OTHER_MEDIA = ("input_image", "input_file", "input_audio", "computer_screenshot")
+
+
+class ContentPart(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class InputItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: str = "message"
+
+    id: Unread = UNREAD
+    status: Unread = UNREAD
+    phase: Unread = UNREAD
+    caller: Unread = UNREAD
+    runs_later: Unread = msgspec.field(default=UNREAD, name="async")
+
+
+class MessageItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    role: str
+    content: str | list[ContentPart]
+
+
+class FunctionCallItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    call_id: str
+    name: str
+    arguments: str = "{}"
+    namespace: str | None = None
+
+
+class CustomCallItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    call_id: str
+    name: str
+    input: str
+    namespace: str | None = None
+
+
+class ToolSearchCallItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    arguments: msgspec.Raw
+    call_id: str | None = None
+    execution: str | None = None
+
+
+class CallOutputItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    call_id: str
+    output: str | list[ContentPart] | None = None
+    name: Unread = UNREAD
+    namespace: Unread = UNREAD
+
+
+class ToolSearchOutputItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    tools: msgspec.Raw
+    call_id: str | None = None
+    execution: str | None = None
+
+
+class AdditionalToolsItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    tools: msgspec.Raw
+    role: Unread = UNREAD
+
+
+class ReasoningItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    summary: list[ContentPart] | None = None
+    content: list[ContentPart] | None = None
+    encrypted_content: str | None = None
+
+
+class CompactionItem(InputItem, kw_only=True, forbid_unknown_fields=True):
+    encrypted_content: str
+
+
+class ItemReference(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    id: str
+    type: str = "item_reference"
+
+
+class _ItemHead(msgspec.Struct):
+    """Clients write messages and references without a type."""
+
+    type: str | None = None
+    role: msgspec.Raw = UNREAD
+
+
+class ReadItems(msgspec.Struct, frozen=True):
+    """`tools` came with the items. `raws` are the items with references replaced."""
+
+    messages: tuple[Message, ...]
+    tools: ReadTools
+    raws: tuple[msgspec.Raw, ...]
+    others: OtherFields
+
+
+_HEAD = msgspec.json.Decoder(_ItemHead)
+_ANYTHING = msgspec.json.Decoder()
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_ENCODER = msgspec.json.Encoder()
+_SORTED = msgspec.json.Encoder(order="deterministic")
+
+_READERS: Mapping[str, FieldReader[Any]] = {
+    "message": FieldReader(MessageItem),
+    "function_call": FieldReader(FunctionCallItem),
+    "custom_tool_call": FieldReader(CustomCallItem),
+    "tool_search_call": FieldReader(ToolSearchCallItem),
+    "function_call_output": FieldReader(CallOutputItem),
+    "custom_tool_call_output": FieldReader(CallOutputItem),
+    "tool_search_output": FieldReader(ToolSearchOutputItem),
+    "additional_tools": FieldReader(AdditionalToolsItem),
+    "reasoning": FieldReader(ReasoningItem),
+    "compaction": FieldReader(CompactionItem),
+    "item_reference": FieldReader(ItemReference),
+}
+# Items of tools that OpenAI's servers or other clients ran. They are read as text.
+FOREIGN = frozenset(
+    {
+        "file_search_call", "web_search_call", "code_interpreter_call", "image_generation_call", "computer_call",
+        "computer_call_output", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output",
+        "apply_patch_call", "apply_patch_call_output", "mcp_list_tools", "mcp_approval_request",
+        "mcp_approval_response", "mcp_call", "program", "program_output",
+    }
+)  # fmt: skip
+_LEFT_OUT = ("id", "status", "result", "encrypted_content")
+
+
+def seal(text: str) -> str:
+    """Content for clients to hand back unread."""
+    return SEAL + b64encode(text.encode()).decode()
+
+
+def unseal(content: str) -> str | None:
+    if not content.startswith(SEAL):
+        return None
+    try:
+        return b64decode(content.removeprefix(SEAL), validate=True).decode()
+    except ValueError:
+        return None
+
+
+def read_items(earlier: Sequence[msgspec.Raw], given: str | Sequence[msgspec.Raw], kept: CallersResponses) -> ReadItems:
+    """`earlier` items stand before those of the body's `input`. Raises `BadRequest` that names the item."""
+    if isinstance(given, str):
+        given = (msgspec.Raw(_ENCODER.encode({"type": "message", "role": "user", "content": given})),)
+    reader = _Reader(kept)
+    for raw in earlier:
+        reader.read(raw, "previous_response_id")
+    for i, raw in enumerate(given):
+        reader.read(raw, f"input[{i}]")
+    return reader.finish()
+
+
+class _Reader:
+    """Reads items in order and remembers the calls."""
+
+    def __init__(self, kept: CallersResponses) -> None:
+        self._kept = kept
+        self._messages: list[Message] = []
+        self._turn = _AssistantTurn()
+        self._called: set[str] = set()
+        self._tools = ReadTools()
+        self._raws: list[msgspec.Raw] = []
+        self._keyed: dict[str, str] = {}
+        self._unknown: dict[str, None] = {}
+        self._read: dict[str, Callable[[Any, str], None]] = {
+            "message": self._message,
+            "function_call": self._function_call,
+            "custom_tool_call": self._custom_call,
+            "tool_search_call": self._tool_search_call,
+            "function_call_output": self._output,
+            "custom_tool_call_output": self._output,
+            "tool_search_output": self._found_tools,
+            "additional_tools": self._added_tools,
+            "reasoning": self._reasoning,
+            "compaction": self._compaction,
+        }
+
+    def read(self, raw: msgspec.Raw, at: str) -> None:
+        head = decode(_HEAD, bytes(raw), at=at)
+        kind = head.type or ("message" if bytes(head.role) else "item_reference")
+        if kind in FOREIGN:
+            self._raws.append(raw)
+            self._turn.texts.append(_foreign_text(raw, kind, at))
+            return
+        reader = choose(kind, _READERS, f"{at}.type")
+        item, others = reader.read(bytes(raw), at=at)
+        self._keyed |= others.keyed
+        self._unknown |= dict.fromkeys(others.unknown)
+        if isinstance(item, ItemReference):
+            self.read(self._referenced(item, at), at)
+            return
+        self._raws.append(raw)
+        self._read[kind](item, at)
+
+    def finish(self) -> ReadItems:
+        self._end_turn()
+        others = OtherFields(self._keyed, tuple(self._unknown))
+        return ReadItems(tuple(self._messages), self._tools, tuple(self._raws), others)
+
+    def _referenced(self, reference: ItemReference, at: str) -> msgspec.Raw:
+        raw = self._kept.item(reference.id)
+        if raw is None:
+            raise BadRequest(
+                f"Invalid '{at}.id': the item {show(reference.id)} is not kept here any more. Send the item itself.",
+                param=f"{at}.id",
+            )
+        return raw
+
+    def _message(self, item: MessageItem, at: str) -> None:
+        role = choose(item.role, _ROLES, f"{at}.role")
+        text = item.content if isinstance(item.content, str) else _texts(item.content, f"{at}.content", _TEXTS)
+        if role == "assistant":
+            self._turn.texts.append(text)
+        else:
+            self._add(Message(role=role, content=text))
+
+    def _function_call(self, item: FunctionCallItem, at: str) -> None:
+        self._call(item.call_id, model_name(item.namespace or "", item.name), item.arguments or "{}")
+
+    def _custom_call(self, item: CustomCallItem, at: str) -> None:
+        arguments = _ENCODER.encode({INPUT: item.input}).decode()
+        self._call(item.call_id, model_name(item.namespace or "", item.name), arguments)
+
+    def _tool_search_call(self, item: ToolSearchCallItem, at: str) -> None:
+        arguments = bytes(item.arguments)
+        check_free_form(decode(_OBJECT, arguments, at=f"{at}.arguments"), f"{at}.arguments")
+        self._call(item.call_id or "", TOOL_SEARCH, arguments.decode())
+
+    def _output(self, item: CallOutputItem, at: str) -> None:
+        output = item.output or ""
+        if isinstance(output, list):
+            output = _texts(output, f"{at}.output", _TEXTS)
+        self._answer(item.call_id, output, at)
+
+    def _found_tools(self, item: ToolSearchOutputItem, at: str) -> None:
+        self._answer(item.call_id or "", self._define(item.tools, f"{at}.tools"), at)
+
+    def _added_tools(self, item: AdditionalToolsItem, at: str) -> None:
+        self._add(Message(role="system", content=f"Tools were added:\n{self._define(item.tools, f'{at}.tools')}"))
+
+    def _reasoning(self, item: ReasoningItem, at: str) -> None:
+        """Our own encrypted content is the whole thought; a summary is the best that there is of another's."""
+        thought = unseal(item.encrypted_content or "")
+        if thought is None:
+            parts, field = (item.content, "content") if item.content else (item.summary, "summary")
+            thought = _texts(parts or (), f"{at}.{field}", _THOUGHTS)
+        if thought:
+            self._turn.thoughts.append(thought)
+
+    def _compaction(self, item: CompactionItem, at: str) -> None:
+        summary = unseal(item.encrypted_content)
+        if summary is None:
+            raise UnsupportedValue(
+                f"Invalid '{at}.encrypted_content': only the server that made this summary can read it. Send the "
+                "conversation itself.",
+                param=f"{at}.encrypted_content",
+            )
+        self._add(Message(role="system", content=f"The conversation before this was summarized:\n{summary}"))
+
+    def _call(self, call_id: str, name: str, arguments: str) -> None:
+        self._called.add(call_id)
+        self._turn.calls.append(ToolCall(call_id, name, arguments))
+
+    def _answer(self, call_id: str, output: str, at: str) -> None:
+        if call_id not in self._called:
+            param = f"{at}.call_id"
+            raise BadRequest(f"Invalid '{param}': no earlier item is a call {show(call_id)}.", param=param)
+        self._add(Message(role="tool", content=output, tool_call_id=call_id))
+
+    def _define(self, raw: msgspec.Raw, at: str) -> str:
+        """Remembers tools that come in mid-conversation; the text defines them for the model."""
+        read = read_definitions(decode_definitions(bytes(raw), at), at)
+        known = {tool.name for tool in self._tools.tools}
+        new = tuple(msgspec.structs.replace(tool, deferred=True) for tool in read.tools if tool.name not in known)
+        self._tools = ReadTools(self._tools.tools + new, {**read.names, **self._tools.names})
+        shown = (
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters} for tool in read.tools
+        )
+        functions = [f"<function>{_SORTED.encode(tool).decode()}</function>" for tool in shown]
+        return join_texts(["<functions>", *functions, "</functions>"])
+
+    def _add(self, message: Message) -> None:
+        self._end_turn()
+        self._messages.append(message)
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, _AssistantTurn()
+        if turn.texts or turn.thoughts or turn.calls:
+            self._messages.append(
+                Message(
+                    role="assistant",
+                    content=join_texts(turn.texts),
+                    reasoning=join_texts(turn.thoughts),
+                    tool_calls=tuple(turn.calls),
+                )
+            )
+
+
+class _AssistantTurn(msgspec.Struct):
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+
+
+def _texts(parts: Iterable[ContentPart], at: str, kinds: Mapping[str, str]) -> str:
+    return join_texts([_text(part, f"{at}[{i}]", kinds) for i, part in enumerate(parts)])
+
+
+def _text(part: ContentPart, at: str, kinds: Mapping[str, str]) -> str:
+    if part.type in _OTHER_MEDIA:
+        raise UnsupportedValue(
+            f"Invalid '{at}.type': this model reads text only, found {show(part.type)}.", param=f"{at}.type"
+        )
+    field = choose(part.type, kinds, f"{at}.type")
+    return (part.text if field == "text" else part.refusal) or ""
+
+
+def _foreign_text(raw: msgspec.Raw, kind: str, at: str) -> str:
+    value = decode(_OBJECT, bytes(raw), at=at)
+    check_free_form(value, at)
+    shown = {name: item for name, item in value.items() if name not in (*_LEFT_OUT, "type")}
+    return f"[{kind}: {_ENCODER.encode(shown).decode()}]"

@@ -1,0 +1,219 @@
+"""Decodes a request for a response. Null means absent."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from service.dialects.base import ClientRequest
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
+from service.dialects.openai_responses.items import ReadItems, read_items
+from service.dialects.openai_responses.kept import CallersResponses
+from service.dialects.openai_responses.tools import ReadTools, ToolChoiceObject, WireName, read_tool_choice
+from service.dialects.openai_sampling import SamplingFields, TokenCount, read_sampling
+from service.errors import BadRequest, MissingParameter, PreviousResponseGone, UnsupportedValue
+from service.generation import GenerationRequest, Message, ResponseFormat, SamplingParams
+
+_EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
+_FORMATS: dict[str, Literal["text", "json_object", "json_schema"]] = {
+    "text": "text",
+    "json_object": "json_object",
+    "json_schema": "json_schema",
+}
+ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+
+
+class TextFormat(msgspec.Struct, omit_defaults=True):
+    type: str
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextConfig(msgspec.Struct, omit_defaults=True):
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class ReasoningConfig(msgspec.Struct):
+    """`generate_summary` is the older name of `summary`."""
+
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    input: str | Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_MESSAGES)] | None = None
+    instructions: str | None = None
+    model: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    include: list[str] | None = None
+    max_output_tokens: TokenCount | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    text: TextConfig | None = None
+    reasoning: ReasoningConfig | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+    tools: msgspec.Raw = msgspec.Raw(b"null")
+    tool_choice: str | ToolChoiceObject | None = None
+    parallel_tool_calls: bool | None = None
+
+    background: bool | None = None
+    conversation: Any = None
+    prompt: Any = None
+
+    context_management: Unread = UNREAD
+    image: Unread = UNREAD
+
+    metadata: Unread = UNREAD
+    access_programs: Unread = UNREAD
+    background_options: Unread = UNREAD
+    client_metadata: Unread = UNREAD
+    max_tool_calls: Unread = UNREAD
+    moderation: Unread = UNREAD
+    prompt_cache_key: Unread = UNREAD
+    prompt_cache_options: Unread = UNREAD
+    prompt_cache_retention: Unread = UNREAD
+    safety_identifier: Unread = UNREAD
+    service_tier: Unread = UNREAD
+    stream_options: Unread = UNREAD
+    user: Unread = UNREAD
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The `style` of a response: what it repeats of its request, and the names of tools. `items` are its input."""
+
+    body: ResponsesRequest
+    names: dict[str, WireName]
+    items: tuple[msgspec.Raw, ...]
+    sampling: SamplingParams
+
+    @property
+    def is_kept(self) -> bool:
+        return self.body.store is not False
+
+    @property
+    def has_summaries(self) -> bool:
+        reasoning = self.body.reasoning
+        return reasoning is not None and (reasoning.summary or reasoning.generate_summary) is not None
+
+    @property
+    def has_encrypted_reasoning(self) -> bool:
+        return ENCRYPTED in (self.body.include or ())
+
+
+_BODY = FieldReader(ResponsesRequest, keyed=("context_management", "image"))
+
+
+def read_request(
+    body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], ReadTools], kept: CallersResponses
+) -> ClientRequest:
+    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
+    asked, others = _BODY.read(body)
+    _refuse(asked)
+    items = read_items(_earlier(asked, kept), asked.input or (), kept)
+    read = _joined(read_tools(bytes(asked.tools)), items.tools)
+    choice, tools = read_tool_choice(asked.tool_choice, read)
+    sampling = read_sampling(asked, defaults)
+    request = GenerationRequest(
+        messages=_messages(asked, read, items),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=asked.parallel_tool_calls is not False or not tools,
+        response_format=_response_format(asked.text),
+        sampling=sampling,
+        max_tokens=asked.max_output_tokens,
+        logprobs=_logprobs(asked),
+        thinking="off" if asked.reasoning and asked.reasoning.effort == "none" else "default",
+        template_arguments=_template_arguments(asked),
+        unread_fields=_keyed(asked, others, items),
+    )
+    return ClientRequest(
+        request=request,
+        model=asked.model,
+        stream=bool(asked.stream),
+        style=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
+        unknown_fields=(*others.unknown, *items.others.unknown),
+    )
+
+
+def _refuse(asked: ResponsesRequest) -> None:
+    """Refuses fields that would change the answer and cannot be served."""
+    if asked.input is None and asked.previous_response_id is None and asked.prompt is None:
+        raise MissingParameter("Missing required parameter: 'input'.", param="input")
+    for name, refused in (
+        ("background", asked.background or None),
+        ("conversation", asked.conversation),
+        ("prompt", asked.prompt),
+    ):
+        if refused is not None:
+            raise UnsupportedValue(
+                f"Invalid '{name}': only OpenAI's servers have it. Leave it out, and send the items as 'input'.",
+                param=name,
+            )
+
+
+def _earlier(asked: ResponsesRequest, kept: CallersResponses) -> Sequence[msgspec.Raw]:
+    if asked.previous_response_id is None:
+        return ()
+    conversation = kept.conversation(asked.previous_response_id)
+    if conversation is None:
+        raise PreviousResponseGone(asked.previous_response_id)
+    return conversation
+
+
+def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
+    """The tools of the request, then those that came in mid-conversation."""
+    if not added.tools:
+        return read
+    new = tuple(tool for tool in added.tools if tool.name not in read.names)
+    return ReadTools(read.tools + new, {**added.names, **read.names}, read.absent)
+
+
+def _messages(asked: ResponsesRequest, read: ReadTools, items: ReadItems) -> tuple[Message, ...]:
+    system = "\n\n".join(text for text in (asked.instructions, read.notice) if text)
+    messages = ((Message(role="system", content=system),) if system else ()) + items.messages
+    if not messages:
+        raise BadRequest("Invalid 'input': expected at least one item.", param="input")
+    return messages
+
+
+def _response_format(text: TextConfig | None) -> ResponseFormat | None:
+    if text is None or text.format is None:
+        return None
+    wanted = text.format
+    kind = choose(wanted.type, _FORMATS, "text.format.type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return ResponseFormat(kind=kind)
+    if wanted.schema is None:
+        raise MissingParameter("Missing required parameter: 'text.format.schema'.", param="text.format.schema")
+    check_free_form(wanted.schema, "text.format.schema")
+    return ResponseFormat(kind=kind, schema=wanted.schema, name=wanted.name or "", strict=bool(wanted.strict))
+
+
+def _logprobs(asked: ResponsesRequest) -> int | None:
+    if asked.top_logprobs is None and LOGPROBS not in (asked.include or ()):
+        return None
+    return asked.top_logprobs or 0
+
+
+def _template_arguments(asked: ResponsesRequest) -> dict[str, Any]:
+    if asked.reasoning is None or asked.reasoning.effort is None:
+        return {}
+    effort = choose(asked.reasoning.effort, _EFFORTS, "reasoning.effort")
+    return {} if effort == "none" else {"reasoning_effort": effort}
+
+
+def _keyed(asked: ResponsesRequest, others: OtherFields, items: ReadItems) -> dict[str, str]:
+    """The verbosity is here by the name that chat completions have for it."""
+    keyed = {**others.keyed, **items.others.keyed}
+    if asked.text is not None and asked.text.verbosity is not None:
+        keyed["verbosity"] = msgspec.json.encode(asked.text.verbosity).decode()
+    return keyed

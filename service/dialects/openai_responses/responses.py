@@ -1,0 +1,54 @@
+"""The dialect of `POST /v1/responses`."""
+
+from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.openai_error import encode_error
+from service.dialects.openai_responses.answer import asked_of, encode_response, response_id
+from service.dialects.openai_responses.kept import KeptResponses
+from service.dialects.openai_responses.request import read_request
+from service.dialects.openai_responses.stream import ResponseStream
+from service.dialects.openai_responses.tools import read_tools
+from service.dialects.tool_definitions import ToolReader
+from service.errors import ServiceError
+from service.generation import Completion, SamplingParams
+
+
+class OpenAIResponses:
+    """Requests of `caller` continue responses of `caller` only."""
+
+    name = "openai_responses"
+    request_id_header = "x-request-id"
+
+    def __init__(self, kept: KeptResponses | None = None) -> None:
+        self.kept = KeptResponses() if kept is None else kept
+        self.caller = ""
+        self._read_tools = ToolReader(read_tools)
+
+    def of_caller(self, caller: str) -> "OpenAIResponses":
+        """The dialect for one caller; both share the tools and the responses that they remember."""
+        if caller == self.caller:
+            return self
+        other = OpenAIResponses(self.kept)
+        other.caller, other._read_tools = caller, self._read_tools
+        return other
+
+    def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
+        return read_request(body, defaults, self._read_tools, self.kept.of(self.caller))
+
+    def encode(self, completion: Completion, reply: Reply) -> bytes:
+        encoded = encode_response(completion, reply)
+        self._keep(reply, encoded)
+        return encoded
+
+    def encode_stream(self, reply: Reply) -> StreamEncoder:
+        return ResponseStream(reply, lambda encoded: self._keep(reply, encoded))
+
+    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
+        return encode_error(error)
+
+    def error_status(self, error: ServiceError) -> int:
+        return error.status
+
+    def _keep(self, reply: Reply, encoded: bytes) -> None:
+        asked = asked_of(reply)
+        if asked.is_kept:
+            self.kept.of(self.caller).add(response_id(reply), asked.items, encoded)

@@ -1,0 +1,230 @@
+"""Decodes the tools of the Responses API: functions, custom tools, and namespaces of both."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from service.dialects.json_body import choose, decode, show
+from service.dialects.tool_definitions import ToolName, argument_schema
+from service.errors import BadRequest, MissingParameter, UnsupportedValue
+from service.generation import Tool, ToolChoice
+
+ToolKind = Literal["function", "custom", "tool_search"]
+
+# The one argument of a custom tool, whose input is text.
+INPUT = "input"
+TOOL_SEARCH = "tool_search"
+
+_MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
+# Tools that OpenAI's servers run. They are left out, and the system prompt mentions it.
+_LEFT_OUT = ("web_search", "image_generation")
+
+
+class InputFormat(msgspec.Struct):
+    type: str
+    syntax: str | None = None
+    definition: str | None = None
+
+
+class ToolDefinition(msgspec.Struct):
+    """`execution` belongs to `tool_search`; `tools` belongs to `namespace`."""
+
+    type: str
+    name: ToolName | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    defer_loading: bool | None = None
+    format: InputFormat | None = None
+    execution: str | None = None
+    tools: list["ToolDefinition"] | None = None
+
+
+class ToolReference(msgspec.Struct):
+    type: str = "function"
+    name: str | None = None
+
+
+class ToolChoiceObject(msgspec.Struct, omit_defaults=True):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    mode: str | None = None
+    tools: list[ToolReference] | None = None
+
+
+class WireName(msgspec.Struct, frozen=True):
+    """How the client knows a tool."""
+
+    kind: ToolKind
+    name: str
+    namespace: str = ""
+
+
+class ReadTools(msgspec.Struct, frozen=True):
+    """`names` has the tools by the name that the model reads. `absent` are the tools that were left out."""
+
+    tools: tuple[Tool, ...] = ()
+    names: Mapping[str, WireName] = {}
+    absent: tuple[str, ...] = ()
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the system prompt; empty if no tool was left out."""
+        if not self.absent:
+            return ""
+        return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
+
+
+_TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
+
+
+def read_tools(raw: bytes) -> ReadTools:
+    return read_definitions(decode(_TOOLS, raw, at="tools") or [], "tools")
+
+
+def decode_definitions(raw: bytes, at: str) -> list[ToolDefinition]:
+    return decode(_TOOLS, raw, at=at) or []
+
+
+def read_definitions(definitions: list[ToolDefinition], at: str) -> ReadTools:
+    tools: dict[str, Tool] = {}
+    names: dict[str, WireName] = {}
+    absent: list[str] = []
+    # Nothing here could load a deferred tool if OpenAI's servers search for tools.
+    searched = not any(tool.type == TOOL_SEARCH and _runs_elsewhere(tool) for tool in definitions)
+    for path, namespace, definition in _flat(definitions, at):
+        if _runs_elsewhere(definition):
+            absent.append(definition.type)
+            continue
+        wire = _wire_name(definition, namespace, path)
+        name = model_name(wire.namespace, wire.name)
+        if name in tools:
+            raise BadRequest(f"Invalid '{path}.name': there is a tool {show(name)} already.", param=f"{path}.name")
+        deferred = searched and bool(definition.defer_loading)
+        tools[name] = _tool(name, definition, path, deferred=deferred)
+        names[name] = wire
+    return ReadTools(tuple(tools.values()), names, tuple(absent))
+
+
+def model_name(namespace: str, name: str) -> str:
+    if not namespace:
+        return name
+    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
+
+
+def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> tuple[ToolChoice, tuple[Tool, ...]]:
+    """The choice and the tools that it leaves."""
+    tools = read.tools
+    match choice:
+        case None:
+            return ToolChoice(), tools
+        case str():
+            mode = choose(choice, _MODES, "tool_choice")
+        case ToolChoiceObject(type="function" | "custom", name=name):
+            if name is None:
+                raise MissingParameter("Missing required parameter: 'tool_choice.name'.", param="tool_choice.name")
+            return ToolChoice(
+                "required", _known(model_name(choice.namespace or "", name), read, "tool_choice.name")
+            ), tools
+        case ToolChoiceObject(type="allowed_tools"):
+            mode = choose(choice.mode or "auto", _MODES, "tool_choice.mode")
+            allowed = {
+                _known(reference.name, read, f"tool_choice.tools[{i}].name")
+                for i, reference in enumerate(choice.tools or ())
+                if reference.name is not None
+            }
+            tools = tuple(tool for tool in tools if tool.name in allowed)
+        case ToolChoiceObject(type=kind) if kind.startswith(_LEFT_OUT):
+            return ToolChoice(), tools
+        case _:
+            raise UnsupportedValue(
+                "Invalid 'tool_choice.type': expected 'function', 'custom' or 'allowed_tools', found "
+                f"{show(choice.type)}.",
+                param="tool_choice.type",
+            )
+    if tools:
+        return ToolChoice(mode), tools
+    if mode == "required" and not read.absent:
+        raise BadRequest("Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice")
+    return ToolChoice(), tools
+
+
+def _runs_elsewhere(definition: ToolDefinition) -> bool:
+    return definition.type.startswith(_LEFT_OUT) or (
+        definition.type == TOOL_SEARCH and definition.execution != "client"
+    )
+
+
+def _flat(definitions: list[ToolDefinition], at: str) -> Iterable[tuple[str, str, ToolDefinition]]:
+    """Path, namespace and definition of each tool."""
+    for i, definition in enumerate(definitions):
+        if definition.type != "namespace":
+            yield f"{at}[{i}]", "", definition
+            continue
+        if definition.name is None:
+            raise _missing(f"{at}[{i}].name")
+        for j, inner in enumerate(definition.tools or ()):
+            yield f"{at}[{i}].tools[{j}]", definition.name, inner
+
+
+def _wire_name(definition: ToolDefinition, namespace: str, at: str) -> WireName:
+    match definition.type:
+        case "tool_search":
+            return WireName("tool_search", TOOL_SEARCH)
+        case "function" | "custom" as kind:
+            if definition.name is None:
+                raise _missing(f"{at}.name")
+            return WireName(kind, definition.name, namespace)
+    raise UnsupportedValue(
+        f"Invalid '{at}.type': expected 'function', 'custom' or 'namespace', found {show(definition.type)}. Leave it "
+        "out, or offer it as a function that the client runs.",
+        param=f"{at}.type",
+    )
+
+
+def _tool(name: str, definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
+    if definition.type == "custom":
+        value, strict = _custom_input(definition.format, f"{at}.format")
+        parameters = {"type": "object", "properties": {INPUT: value}, "required": [INPUT]}
+    else:
+        parameters = argument_schema(definition.parameters, f"{at}.parameters")
+        strict = bool(definition.strict)
+    return Tool(
+        name=name,
+        description=definition.description or "",
+        parameters=parameters,
+        strict=strict,
+        deferred=deferred,
+    )
+
+
+def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bool]:
+    """The schema of the input, and whether it is enforced."""
+    if form is None or form.type == "text":
+        return {"type": "string"}, False
+    if form.type != "grammar":
+        raise BadRequest(
+            f"Invalid '{at}.type': expected 'text' or 'grammar', found {show(form.type)}.", param=f"{at}.type"
+        )
+    if form.definition is None:
+        raise _missing(f"{at}.definition")
+    match form.syntax:
+        case "regex":
+            return {"type": "string", "pattern": f"^(?:{form.definition})$"}, True
+        case "lark":
+            return {"type": "string", "description": f"It follows this Lark grammar:\n{form.definition}"}, False
+    raise BadRequest(
+        f"Invalid '{at}.syntax': expected 'lark' or 'regex', found {show(form.syntax)}.", param=f"{at}.syntax"
+    )
+
+
+def _known(name: str, read: ReadTools, param: str) -> str:
+    if name not in read.names:
+        raise BadRequest(f"Invalid '{param}': the request defines no tool {show(name)}.", param=param)
+    return name
+
+
+def _missing(param: str) -> MissingParameter:
+    return MissingParameter(f"Missing required parameter: '{param}'.", param=param)

@@ -1,0 +1,115 @@
+"""`/v1/responses`: generation in OpenAI's newest dialect, and the responses that were stored."""
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.dialects.base import ClientRequest, Dialect
+from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
+from service.dialects.openai_responses.kept import CallersResponses
+from service.dialects.openai_responses.request import Asked
+from service.dialects.openai_responses.truncation import without_oldest_turns
+from service.endpoints.context import ServiceContext
+from service.endpoints.generation import GenerationEndpoint
+from service.errors import BadRequest, ContextLengthExceeded
+from service.generation import GenerationRequest
+from service.http.responses import json_response
+from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.telemetry.request_log import RequestRecord
+
+MAX_PAGE = 100
+# Room for an error of the estimate by which a conversation is shortened.
+SPARE = 0.95
+
+
+class ResponsesEndpoint(GenerationEndpoint):
+    """`POST /v1/responses` and `POST /v1/responses/compact`."""
+
+    def __init__(self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction) -> None:
+        super().__init__(context, dialect)
+        self._responses = dialect
+
+    def _dialect_of(self, caller: str) -> Dialect:
+        return self._responses.of_caller(caller)
+
+    async def _submit(
+        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+    ) -> CachedAnswer:
+        while True:
+            try:
+                return await super()._submit(asked, request, directives, record)
+            except ContextLengthExceeded as exceeded:
+                shorter = _shortened(asked, request, exceeded)
+                if shorter is None:
+                    raise
+                request = shorter
+
+
+class StoredResponsesEndpoint:
+    """`GET` and `DELETE /v1/responses/ID`, and `GET /v1/responses/ID/input_items`."""
+
+    def __init__(self, dialect: OpenAIResponses) -> None:
+        self._kept = dialect.kept
+
+    async def get(self, request: Request) -> Response:
+        if request.query_params.get("stream") == "true":
+            raise BadRequest("A stored response is not streamed again. Leave 'stream' out.", param="stream")
+        kept = self._of_caller(request).get(request.path_params["id"])
+        return Response(kept.encoded, media_type="application/json")
+
+    async def delete(self, request: Request) -> Response:
+        response_id = request.path_params["id"]
+        self._of_caller(request).remove(response_id)
+        return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def input_items(self, request: Request) -> Response:
+        response_id = request.path_params["id"]
+        kept = self._of_caller(request).get(response_id)
+        items = [_identified(item, response_id, i) for i, item in enumerate(kept.items)]
+        return json_response(_page(items, request))
+
+    async def cancel(self, request: Request) -> Response:
+        self._of_caller(request).get(request.path_params["id"])
+        raise BadRequest("Only background responses can be cancelled, and there are none here.")
+
+    def _of_caller(self, request: Request) -> CallersResponses:
+        return self._kept.of(request.scope["state"]["caller"])
+
+
+def _shortened(
+    asked: ClientRequest, request: GenerationRequest, exceeded: ContextLengthExceeded
+) -> GenerationRequest | None:
+    style = asked.style
+    if not isinstance(style, Asked) or style.body.truncation != "auto":
+        return None
+    return without_oldest_turns(request, SPARE * exceeded.context_length / exceeded.prompt_tokens)
+
+
+def _identified(item: msgspec.Raw, response_id: str, index: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"type": "message", **msgspec.json.decode(item)}
+    return {"id": f"{response_id.replace('resp', 'item')}{index:03d}", **fields}
+
+
+def _page(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
+    """Newest first, unless the request asks for `order=asc`."""
+    order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
+    limit = request.query_params.get("limit", "20")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MAX_PAGE):
+        raise BadRequest(
+            f"Invalid 'limit': expected a number from 1 to {MAX_PAGE}, found '{limit[:20]}'.", param="limit"
+        )
+    if order == "desc":
+        items = items[::-1]
+    if after is not None:
+        start = next((i + 1 for i, item in enumerate(items) if item["id"] == after), len(items))
+        items = items[start:]
+    page = items[: int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "has_more": len(items) > len(page),
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }

@@ -1,0 +1,146 @@
+"""`/v1/responses` over HTTP: it shares the response cache, and keeps responses for later requests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.events import Event
+from service.executor.scripted import PROFILE, ScriptedExecutor
+from service.generation import GenerationRequest
+from tests.http.test_generation import gated_app
+from tests.serving import RawRequest, running, settings
+
+RESPONSES = "/v1/responses"
+MISS, HIT = "anyclaude; fwd=uri-miss; stored", "anyclaude; hit"
+
+
+async def say_all(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    """Repeats the whole conversation."""
+    yield " | ".join(message.content for message in request.messages)
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, executor: ScriptedExecutor | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    configured = settings(tmp_path)
+    app = create_app(configured, executor=executor or ScriptedExecutor(say_all))
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+        yield client
+
+
+def said(response: httpx.Response) -> str:
+    return str(response.json()["output"][0]["content"][0]["text"])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_all_dialects_share_one_answer(tmp_path: Path, stream: bool) -> None:
+    async with served(tmp_path) as client:
+        body: dict[str, Any] = {"input": "hi", "instructions": "s", "max_output_tokens": 50, "stream": stream}
+        chat = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}], "max_tokens": 50}
+        statuses = [
+            (await client.post(path, json=sent)).headers["cache-status"]
+            for path, sent in ((RESPONSES, body), ("/v1/chat/completions", chat), (RESPONSES, body))
+        ]
+    assert statuses == [MISS, HIT, HIT]
+
+
+async def test_a_conversation_goes_on_by_the_id_of_its_last_response(tmp_path: Path) -> None:
+    async with served(tmp_path) as client:
+        first = (await client.post(RESPONSES, json={"input": "one", "instructions": "rules"})).json()
+        second = await client.post(RESPONSES, json={"input": "two", "previous_response_id": first["id"]})
+        streamed = await client.post(
+            RESPONSES, json={"input": "two", "previous_response_id": first["id"], "stream": True}
+        )
+        third = await client.post(RESPONSES, json={"input": "three", "previous_response_id": second.json()["id"]})
+        last = json.loads(streamed.text.split("data: ")[-1])["response"]
+        fourth = await client.post(RESPONSES, json={"input": "three", "previous_response_id": last["id"]})
+    assert said(second) == "one | rules | one | two"
+    assert said(third) == "one | rules | one | two | one | rules | one | two | three"
+    assert (said(fourth), fourth.headers["cache-status"]) == (said(third), HIT)
+
+
+async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
+    async with served(tmp_path) as client:
+        first = (await client.post(RESPONSES, json={"input": "one"})).json()
+        second = (await client.post(RESPONSES, json={"input": "two", "previous_response_id": first["id"]})).json()
+        path = f"{RESPONSES}/{second['id']}"
+        assert (await client.get(path)).json() == second
+        items = (await client.get(f"{path}/input_items", params={"order": "asc"})).json()
+        assert [item["role"] for item in items["data"]] == ["user", "assistant", "user"]
+        page = (await client.get(f"{path}/input_items", params={"limit": 1, "after": items["last_id"]})).json()
+        assert (page["data"], page["has_more"]) == ([items["data"][1]], True)
+        assert (await client.get(f"{path}/input_items", params={"limit": 0})).status_code == 400
+        assert (await client.get(path, params={"stream": "true"})).status_code == 400
+        assert (await client.post(f"{path}/cancel")).status_code == 400
+        assert (await client.delete(path)).json() == {"id": second["id"], "object": "response", "deleted": True}
+        for method, gone in (
+            ("GET", path),
+            ("DELETE", path),
+            ("GET", f"{path}/input_items"),
+            ("POST", f"{path}/cancel"),
+        ):
+            refused = await client.request(method, gone)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "response_not_found")
+        refused = await client.post(RESPONSES, json={"input": "x", "previous_response_id": second["id"]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+async def test_what_shall_not_be_stored_is_not(tmp_path: Path) -> None:
+    async with served(tmp_path) as client:
+        response = (await client.post(RESPONSES, json={"input": "one", "store": False})).json()
+        assert (await client.get(f"{RESPONSES}/{response['id']}")).status_code == 404
+
+
+async def test_a_conversation_that_does_not_fit_loses_its_oldest_turns(tmp_path: Path) -> None:
+    small = ScriptedExecutor(say_all, profile=PROFILE.__class__(id="s", fingerprint="s", context_length=10))
+    turns = [{"role": "user", "content": f"turn {i} has five words"} for i in range(6)]
+    body = {"input": turns, "instructions": "rules"}
+    async with served(tmp_path, small) as client:
+        assert (await client.post(RESPONSES, json=body)).json()["error"]["code"] == "context_length_exceeded"
+        shortened = await client.post(RESPONSES, json={**body, "truncation": "auto"})
+        assert said(shortened) == "rules | turn 5 has five words"
+        hopeless = await client.post(RESPONSES, json={"input": "many words " * 9, "truncation": "auto"})
+        assert hopeless.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_a_compacted_conversation_goes_on(tmp_path: Path) -> None:
+    items = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "b"},
+    ]
+    async with served(tmp_path) as client:
+        compacted = (await client.post(f"{RESPONSES}/compact", json={"model": "default", "input": items})).json()
+        assert compacted["object"] == "response.compaction"
+        assert [item["type"] for item in compacted["output"][2:]] == ["compaction"]
+        further = [*compacted["output"], {"role": "user", "content": "further"}]
+        answer = said(await client.post(RESPONSES, json={"input": further}))
+        refused = await client.post(f"{RESPONSES}/compact", json={"input": "x", "stream": True})
+    assert answer.startswith("one | b | The conversation before this was summarized:\none | a | b | Summarize")
+    assert answer.endswith("| further")
+    assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_nothing_is_kept_of_a_response_whose_client_leaves(tmp_path: Path, stream: bool) -> None:
+    app, executor, script = gated_app(tmp_path)
+    request = RawRequest(RESPONSES, json.dumps({"input": "hi", "stream": stream}).encode())
+
+    async def leave() -> None:
+        await script.started.wait()
+        if stream:
+            await request.until(b"response.output_text.delta")
+        request.disconnect()
+
+    await asyncio.gather(request.run(app), leave())
+    assert executor.aborted == 1
+    assert b"response.completed" not in request.body
+    listing = RawRequest(f"{RESPONSES}/resp_x", method="GET")
+    await listing.run(app)
+    assert listing.status == 404
