@@ -1,11 +1,13 @@
 import importlib
 import logging
 import os
+import resource
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from service.executor.loading.failures import explained
 from service.executor.loading.free_memory import free_memory_bytes
 from service.models.blas import load_openblas
 
@@ -41,17 +43,17 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None) -> LoadedModel:
-    """Fetches nothing and runs no code of the model. Raises what mlx-lm and transformers raise for files that they
-    cannot read."""
+    """Fetches nothing and runs no code of the model. Raises `InvalidModel` with one line for people."""
     prepare_libraries()
     import mlx.core as mx
 
     from service.executor.loading.device import set_memory_limits
 
     set_memory_limits()
-    mlx_lm_utils: Any = importlib.import_module("mlx_lm.utils")
-    model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
-    tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))
+    mlx_lm_utils = import_mlx_lm()
+    with explained(path):
+        model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
+        tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))
     on_cpu = mx.default_device() == mx.cpu
     if on_cpu and dequantize_on_cpu:
         model = _dense_on_cpu(model, division)
@@ -63,6 +65,17 @@ def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division
     return LoadedModel(
         model=model, tokenizer=tokenizer, logits=int(text_config.get("vocab_size", len(tokenizer))), device=device
     )
+
+
+def import_mlx_lm() -> Any:
+    """Returns `mlx_lm.utils`. On import it sets this process's file limits, soft and hard, to (2048, 4096), which loses
+    what the server has raised and fails below a hard limit of 4096: it is kept from doing so."""
+    set_limit = resource.setrlimit
+    resource.setrlimit = lambda *_: None
+    try:
+        return importlib.import_module("mlx_lm.utils")
+    finally:
+        resource.setrlimit = set_limit
 
 
 def prepare_libraries() -> None:

@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
-from service.executor.loading.model import PASSIVE_TOKENIZER
+from service.executor.loading.model import PASSIVE_TOKENIZER, import_mlx_lm
 from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.call_style import PROBE, find_call_style
 from service.executor.prompt.hf_messages import (
@@ -37,10 +37,8 @@ OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).
 
 def load_renderer(path: Path, context_length: int) -> "PromptRenderer":
     """Raises what mlx-lm and transformers raise for files that they cannot read."""
-    from mlx_lm import utils
-
-    load: Any = utils.load_tokenizer
-    return PromptRenderer(load(path, PASSIVE_TOKENIZER), context_length=context_length)
+    tokenizer = import_mlx_lm().load_tokenizer(path, PASSIVE_TOKENIZER)
+    return PromptRenderer(tokenizer, context_length=context_length)
 
 
 class PromptRenderer:

@@ -1,0 +1,46 @@
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.executor.loading.model import load_model
+from service.models.errors import InvalidModel
+
+LIMITS_AFTER_IMPORT = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (700, {hard}))
+from service.executor.loading.model import import_mlx_lm
+import_mlx_lm()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "who_knows"}, "Model type who_knows not supported (in "),
+        ({"model_type": "olmo"}, "mlx-lm gave up (To run olmo install ai2-olmo"),
+        ({"model_type": "llama"}, "missing"),
+    ],
+    ids=["unknown type", "exit at import", "fields missing"],
+)
+def test_a_model_that_cannot_be_loaded_says_why_in_one_line(tmp_path: Path, config: dict, reason: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(InvalidModel) as refused:
+        load_model(tmp_path)
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("hard", [3000, 9000])
+def test_mlx_lm_does_not_change_the_file_limits(hard: int) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] not in range(hard, resource.RLIM_INFINITY + 1 or 2**63):
+        pytest.skip("the hard limit here is lower")
+    code = LIMITS_AFTER_IMPORT.format(hard=hard)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["700", str(hard)]
