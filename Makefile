@@ -8,15 +8,16 @@ MODEL ?=
 PORT ?=
 
 PYTEST = "$(VENV)/bin/python" -m pytest
-FAST = not model and not client and not browser and not deployment and not process
+FAST = not model and not models and not client and not browser and not deployment and not process
 
-.PHONY: help setup run test test-fast check bench
+.PHONY: help setup run test test-fast test-models check bench
 
 help:
 	@echo "make run        install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
 	@echo "make setup      install everything for development in $(VENV)"
 	@echo "make test-fast  run the tests that need no model and start no process, in under a minute"
 	@echo "make test       run all tests, with branch coverage"
+	@echo "make test-models  build every model file of mlx-lm tiny, and compare its answers with mlx-lm's"
 	@echo "make check      check format, lint, types, imports, and the bounds on size and prose"
 	@echo "make bench      run the benchmarks"
 
@@ -29,10 +30,13 @@ run:
 
 # Two processes share the test files; the tests of one file run in order in one process.
 test: setup
-	$(PYTEST) -n 2 --dist loadfile --durations=10 $(ARGS) --cov
+	$(PYTEST) -n 2 --dist loadfile -m "not models" --durations=10 $(ARGS) --cov
 
 test-fast: setup
 	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)
+
+test-models: setup
+	$(PYTEST) -n 2 -m models tests/executor/models $(ARGS)
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .

@@ -42,6 +42,8 @@ MARKED_PLACES = {
     "tests/dashboard/test_page.py": "browser",
     "tests/deployment/": "deployment",
     "tests/executor/engine/test_solo.py": "model",
+    "tests/executor/loading/test_batching.py": "model",
+    "tests/executor/models/": "model",
     "tests/executor/prefix/test_engine.py": "model",
     "tests/executor/speculation/test_forced.py": "model",
     "tests/models/test_location.py": "process",

@@ -29,6 +29,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     open_writer: Callable[[Sequence], Writer]
     logits: int
     device: str = ""
+    max_concurrency: int | None = None
     tally: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
     release: Callable[[], None] = lambda: None
@@ -65,12 +66,16 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
 
     from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
+    from service.executor.loading.batching import Batching, open_batching
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt.boundaries import SegmentingRenderer
     from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
     from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
 
+    # Ranks divide families that are known to batch, and would have to try in step.
+    size = settings.max_concurrency
+    batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
     chunk_tokens = settings.prefill_chunk_tokens or default_chunk_tokens()
@@ -79,7 +84,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
-        max_concurrency=settings.max_concurrency,
+        batching=batching,
         chunk_tokens=chunk_tokens,
         prefixes=prefixes,
         drafters=drafters,
@@ -95,7 +100,8 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
         open_writer=writer_opener(loaded, prompts, tally),
         logits=loaded.logits,
-        device=loaded.device,
+        device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
+        max_concurrency=batching.size,
         tally=tally,
         drafts=drafters.tally,
         release=release_thread,

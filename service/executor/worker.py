@@ -97,7 +97,7 @@ class Worker:
             self._inbox,
             lambda deliveries: self._post(self._owner.receive, deliveries),
             runtime.open_writer,
-            max_concurrency=self._max_concurrency,
+            max_concurrency=runtime.max_concurrency or self._max_concurrency,
             pulse=self._pulse,
         )
         model = ServedModel(

@@ -7,7 +7,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.engine.batch import Batch
 from service.executor.engine.run import Drawn, Run
+from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
+from service.executor.loading.batching import Batching
 from service.executor.loading.device import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
@@ -45,14 +47,15 @@ def default_chunk_tokens() -> int:
 class BatchEngine:
     """The `Engine` on MLX. `end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
     Prompts are read one at a time in the order of `Turns`, except for their last chunks: mlx-lm's batch pads all
-    prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins."""
+    prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins. A model that
+    cannot batch gets one sequence at a time."""
 
     def __init__(
         self,
         model: Any,
         end_tokens: set[int],
         *,
-        max_concurrency: int,
+        batching: Batching,
         chunk_tokens: int,
         prefixes: Prefixes | None = None,
         drafters: Drafters | None = None,
@@ -65,7 +68,7 @@ class BatchEngine:
         self._model = model
         self._cost = measure_cache_cost(model)
         self._end_tokens = end_tokens
-        self._max_concurrency = max_concurrency
+        self._batching = batching
         self._chunk_tokens = chunk_tokens
         self._start()
 
@@ -81,7 +84,7 @@ class BatchEngine:
 
     def insert(self, sequence: Sequence) -> None:
         self._make_room([*(run.sequence for run in self._runs.values()), sequence])
-        run = Run(sequence, self._prefixes)
+        run = Run(sequence, self._prefixes, padded=self._batching.padded)
         if self._prefixes.shares:
             run.wait_for_reader(self._runs.values(), self._chunk_tokens)
         self._runs[sequence.id] = run
@@ -119,12 +122,12 @@ class BatchEngine:
     def _start(self) -> None:
         self._turns = Turns()
         self._runs: dict[int, Run] = {}
-        self._solo: Solo | None = None
+        self._solo: Solo | Single | None = None
         self._steps_alone = 0
         self._batch = Batch(
             self._model,
             self._end_tokens,
-            size=self._max_concurrency,
+            size=self._batching.size,
             last_tokens=LAST_CHUNKS * self._chunk_tokens,
         )
 
@@ -152,6 +155,8 @@ class BatchEngine:
 
     def _read_prompts(self) -> None:
         """Reads one chunk of one prompt, or starts all prompts of which only the last chunk is left."""
+        if self._solo is not None and not self._batching.possible:
+            return
         costs = {i: run.unread for i, run in self._runs.items() if not (run.answering or run.waits)}
         if not costs:
             return
@@ -165,7 +170,7 @@ class BatchEngine:
         if chosen.unread and not self._is_last_chunk(chosen):
             self._read_chunk(chosen)
         elif last := [self._runs[i] for i in costs if self._is_last_chunk(self._runs[i])]:
-            if self._can_be_solo(last[0]):
+            if self._can_be_solo(last[0]) or not self._batching.possible:
                 self._begin_solo(last[0])
             else:
                 self._join(last)
@@ -219,6 +224,9 @@ class BatchEngine:
         self._go_solo(run)
 
     def _go_solo(self, run: Run) -> None:
+        if not self._can_be_solo(run):
+            self._solo = Single(self._model, run, end_tokens=self._end_tokens)
+            return
         draft_bytes = self._drafters.bytes_for(_length(run.sequence))
         fits = self._missing([run.sequence], 0, draft_bytes) <= 0
         forced = run.constraint.forced if run.constraint is not None else None

@@ -33,7 +33,7 @@ class Run:
         "uid",
     )
 
-    def __init__(self, sequence: Sequence, prefixes: Prefixes) -> None:
+    def __init__(self, sequence: Sequence, prefixes: Prefixes, *, padded: bool = True) -> None:
         self.sequence = sequence
         self.tokens = sequence.prompt.tokens
         self.sampler = make_sampler(sequence.sampling)
@@ -47,6 +47,8 @@ class Run:
         self.reused = 0
         self.stored = 0
         self.stops = prefixes.stops(sequence.prompt)
+        if not (padded or self.stops):  # the batch gets the last token only, and pads nothing
+            self.stops = [stop for stop in [len(self.tokens) - 1] if stop > 0]
         self.uid: int | None = None
         self.answering = False
         self.reader_ahead: Run | None = None

@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mlx_lm.models.cache import CacheList, can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, CacheList, can_trim_prompt_cache, make_prompt_cache
 
 
 def leaves(caches: Iterable[Any]) -> Iterator[Any]:
@@ -18,3 +18,12 @@ def can_take_back(model: Any) -> bool:
     found = list(leaves(make_prompt_cache(model)))
     slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in found)
     return can_trim_prompt_cache(found) and not slides
+
+
+def can_merge(model: Any) -> bool:
+    """True if mlx-lm can put the states of several sequences into one batch."""
+    return all(hasattr(leaf, "merge") for leaf in leaves(make_prompt_cache(model)))
+
+
+def is_recurrent(model: Any) -> bool:
+    return any(isinstance(leaf, ArraysCache) for leaf in leaves(make_prompt_cache(model)))

@@ -1,0 +1,79 @@
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from service.executor.engine.batch_engine import BatchEngine
+from service.executor.loading.batching import Batching, open_batching, try_batching
+from service.models.errors import InvalidModel
+from tests.executor.engines import sequence
+from tests.executor.models.tiny import make_tiny, tiny_config
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("gemma2", "changes its answers"),
+        ("minimax_m3_vl", "changes its answers"),
+        ("gpt_bigcode", "a batch of two fails"),
+        ("llama4", "cannot be merged"),
+    ],
+)
+def test_what_cannot_run_in_a_batch_is_found_out(family: str, reason: str) -> None:
+    batching = try_batching(make_tiny(family), 4)
+    assert (batching.size, batching.possible) == (1, False)
+    assert reason in batching.reason
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3"])
+def test_other_families_run_side_by_side(family: str) -> None:
+    assert try_batching(make_tiny(family), 4) == Batching(4)
+
+
+@pytest.mark.parametrize("family", ["mamba", "qwen3_next"])
+def test_recurrent_prompts_are_read_alone(family: str) -> None:
+    assert try_batching(make_tiny(family), 4) == Batching(4, padded=False)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_the_noise_of_half_precision_is_no_fault(dtype: mx.Dtype) -> None:
+    model = make_tiny("qwen3")
+    model.set_dtype(dtype)
+    assert try_batching(model, 4) == Batching(4)
+
+
+def test_sparse_attention_that_reaches_too_far_is_not_tried() -> None:
+    batching = try_batching(make_tiny("minimax_m3_vl", text_config=_sparse(index_block_size=4096)), 4)
+    assert "too long to try" in batching.reason
+
+
+def test_a_model_that_cannot_run_says_why_in_one_line() -> None:
+    class Broken:
+        layers = (0,)
+
+        def __call__(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("[metal_kernel] No Metal\n back-end.")
+
+        def parameters(self) -> dict[str, Any]:
+            return {}
+
+        def modules(self) -> list[Any]:
+            return []
+
+    with pytest.raises(InvalidModel, match=r"^it was read but cannot run: \[metal_kernel\] No Metal back-end\. "):
+        open_batching(Broken(), 2, "broken")
+
+
+def test_one_that_comes_while_another_runs_waits() -> None:
+    model = make_tiny("gemma2")
+    engine = BatchEngine(model, set(), batching=try_batching(model, 4), chunk_tokens=16)
+    engine.insert(sequence(0, max_tokens=8, prompt=5))
+    engine.step()
+    engine.insert(sequence(1, max_tokens=2, prompt=5))
+    order = [token.sequence for _ in range(12) for token in engine.step()]
+    assert order == [0] * 7 + [1] * 2
+
+
+def _sparse(**changes: int) -> dict[str, Any]:
+    text: dict[str, Any] = tiny_config("minimax_m3_vl")["text_config"]
+    return text | changes

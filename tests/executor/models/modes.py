@@ -1,0 +1,157 @@
+"""Runs one tiny model through the engine in every mode, and compares each token with mlx-lm's `generate_step`."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import msgspec
+from mlx_lm.generate import generate_step
+
+from service.executor.engine.batch_engine import BatchEngine
+from service.executor.loading.batching import Batching, try_batching
+from service.executor.loading.cache_kinds import can_take_back
+from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
+from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.store import PrefixStore
+from service.executor.scheduling.messages import Prompt, Sequence
+from service.executor.speculation.drafters import Drafters
+from tests.executor.engines import sequence
+
+CHUNK = 16
+MAX_TOKENS = 6
+PLENTY = 10**9
+
+# Behind a tie the texts differ for good: the difference of the log-probabilities of two tokens that counts as one.
+TIE = 1e-3
+
+SYSTEM = [(7 * i) % 490 + 3 for i in range(40)]
+SHORT, MIDDLE, LONG = ([(m * i + 5) % 490 + 3 for i in range(n)] for m, n in ((11, 9), (13, 45), (17, 120)))
+PROMPTS = [SHORT, SYSTEM + SHORT, MIDDLE, LONG]
+
+
+class Oracle:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._known: dict[tuple[int, ...], list[tuple[int, mx.array]]] = {}
+
+    def check(self, prompt: list[int], tokens: list[int]) -> None:
+        known = self._known.get(tuple(prompt))
+        if known is None:
+            steps = generate_step(mx.array(prompt), self._model, max_tokens=MAX_TOKENS)
+            known = self._known[tuple(prompt)] = [(int(token), row) for token, row in steps]
+        assert len(tokens) <= len(known)
+        for (expected, row), token in zip(known, tokens, strict=False):
+            if token != expected:
+                gap = float((row[expected] - row[token]).item())
+                assert gap < TIE, f"token {token} instead of {expected}, {gap:.2g} less likely"
+                return
+
+
+class Engine:
+    """A `BatchEngine` that is stepped by hand, and answers to the oracle."""
+
+    def __init__(self, model: Any, oracle: Oracle, batching: Batching, prefixes: Prefixes, *, guess: bool) -> None:
+        self._oracle = oracle
+        self._prompts: dict[int, list[int]] = {}
+        self.tokens: dict[int, list[int]] = {}
+        self.cached: dict[int, int] = {}
+        self.prefixes = prefixes
+        self.engine = BatchEngine(
+            model,
+            set(),
+            batching=batching,
+            chunk_tokens=CHUNK,
+            prefixes=prefixes,
+            drafters=Drafters(lookup=guess),
+        )
+
+    def start(self, prompt: list[int]) -> int:
+        number = len(self._prompts)
+        started: Sequence = msgspec.structs.replace(
+            sequence(number, max_tokens=MAX_TOKENS),
+            prompt=Prompt(prompt, boundaries=tuple(n for n in (len(SYSTEM),) if n < len(prompt))),
+        )
+        self._prompts[number], self.tokens[number] = prompt, []
+        self.engine.insert(started)
+        return number
+
+    def step(self) -> None:
+        for token in self.engine.step():
+            self.tokens[token.sequence].append(token.id)
+            if token.end is not None:
+                self.cached[token.sequence] = token.prompt_use.cached_tokens if token.prompt_use else 0
+                self._oracle.check(self._prompts[token.sequence], self.tokens[token.sequence])
+
+    def run(self, *prompts: list[int]) -> list[int]:
+        """Answers prompts side by side; returns their numbers."""
+        numbers = [self.start(prompt) for prompt in prompts]
+        self.finish(numbers)
+        return numbers
+
+    def finish(self, numbers: list[int]) -> None:
+        while not set(numbers) <= set(self.cached):
+            self.step()
+
+    def abort(self, number: int, *, after: int) -> None:
+        while len(self.tokens[number]) < after:
+            self.step()
+        self.engine.remove(number)
+
+
+class Modes:
+    def __init__(self, model: Any, folder: Path) -> None:
+        self.model = model
+        self.batching = try_batching(model, 4)
+        self._oracle = Oracle(model)
+        self._folder = folder
+
+    def engine(self, *, cached: bool = False, guess: bool = False) -> Engine:
+        prefixes: Prefixes = NoPrefixCache()
+        if cached and (caches := self.caches()) is not None:
+            prefixes = PrefixCache(caches, PLENTY, PrefixStore(self._folder, "tiny", PLENTY, caches))
+        return Engine(self.model, self._oracle, self.batching, prefixes, guess=guess)
+
+    def caches(self) -> PromptCaches | None:
+        try:
+            return PromptCaches(self.model)
+        except ValueError:
+            return None
+
+    def alone_and_together(self) -> None:
+        engine = self.engine()
+        for prompt in PROMPTS:
+            engine.run(prompt)
+        engine.run(*PROMPTS)
+
+    def joins_leaves_and_aborts(self) -> None:
+        engine = self.engine()
+        first = engine.start(MIDDLE)
+        while len(engine.tokens[first]) < 2:
+            engine.step()
+        second, third = engine.start(SHORT), engine.start(LONG)
+        engine.abort(first, after=3)
+        engine.finish([second, third])
+        engine.run(MIDDLE)
+
+    def with_guesses(self) -> None:
+        if can_take_back(self.model):
+            engine = self.engine(guess=True)
+            engine.run(SHORT * 3)
+            engine.run(SHORT * 3, MIDDLE)
+
+    def prefixes_are_used(self) -> None:
+        """The same prefix, a growing conversation, an abort, and a restart."""
+        engine = self.engine(cached=True)
+        first, _ = engine.run(SYSTEM + SHORT)[0], engine.run(SYSTEM + MIDDLE)[0]
+        grown = SYSTEM + SHORT + engine.tokens[first] + MIDDLE
+        again = engine.run(SYSTEM + SHORT, grown)
+        engine.abort(engine.start(LONG), after=2)
+        engine.run(LONG)
+        engine.engine.close()
+        after = self.engine(cached=True)
+        (restarted,) = after.run(grown)
+        after.engine.close()
+        if engine.prefixes.shares:
+            assert engine.cached[again[0]] >= len(SYSTEM)
+            assert engine.cached[again[1]] >= len(SYSTEM)
+            assert after.cached[restarted] >= len(SYSTEM)
