@@ -16,6 +16,7 @@ from service.events import (
 )
 from service.generation import Tool, ToolCall, Usage
 from service.tool_calling.calls import Calls, Counts
+from service.tool_calling.ending import EndFilter
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.family import Opening
 from service.tool_calling.scanner import CallScanner
@@ -47,6 +48,7 @@ class StreamParser:
         self._choice = choice
         self._single = single
         self._in_call = False
+        self._ending = EndFilter()
         self._source = Source()
         self._calls = Calls(self._source, {tool.name: tool for tool in tools}, choice)
         openings = _openings(tools, family)
@@ -57,6 +59,7 @@ class StreamParser:
         return self._calls.counts
 
     def feed(self, text: str) -> list[Event]:
+        text = self._ending.feed(text)
         if self._scan is None:
             return [TextDelta(self._choice, text)] if text else []
         self._source.feed(text)
@@ -64,8 +67,10 @@ class StreamParser:
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
         """With `truncated` the tokens ran out: missing brackets are not closed."""
+        text = self._ending.finish()
         if self._scan is None:
-            return []
+            return [TextDelta(self._choice, text)] if text else []
+        self._source.feed(text)
         self._source.end(truncated=truncated)
         return self._events()
 

@@ -1,0 +1,79 @@
+"""Special tokens at the end of an answer, which are no content.
+
+A model's own end tokens never reach its text. Others do, if a tokenizer or a conversion does not declare them.
+"""
+
+MARKERS = (
+    "</s>",
+    "<eos>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eos|>",
+    "<|end_of_turn|>",
+    "<|end_of_msg|>",
+    "<|message_sep|>",
+    "<|role_end|>",
+    "<|user|>",
+    "<|observation|>",
+    "<|assistant_end|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<end_of_turn>",
+    "<end_of_sentence>",
+    "<turn|>",
+    "<seed:eos>",
+    "<SPECIAL_12>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<\uff5chy_eos:opensource\uff5c>",
+    "[e~[",
+)
+MAX_MARKERS = 8
+_PREFIXES = frozenset(marker[:size] for marker in MARKERS for size in range(1, len(marker)))
+_LONGEST = max(map(len, MARKERS))
+
+
+class EndFilter:
+    """Holds back what may be the special tokens at the end of a text that streams."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The text that can be passed on."""
+        if not self._held and "<" not in text and "[" not in text:
+            return text
+        text = self._held + text
+        end = _end_of_text(text)
+        self._held = text[end:]
+        return text[:end]
+
+    def finish(self) -> str:
+        """The rest of the text, without special tokens."""
+        held, self._held = self._held, ""
+        end = _markers_begin(held, len(held))
+        return held[:end]
+
+
+def _end_of_text(text: str) -> int:
+    """The place from which on there are only markers and perhaps the beginning of another."""
+    whole = _markers_begin(text, len(text))
+    sizes = (size for size in range(min(_LONGEST - 1, len(text)), 0, -1) if text[-size:] in _PREFIXES)
+    return min(whole, _markers_begin(text, len(text) - next(sizes, 0)))
+
+
+def _markers_begin(text: str, end: int) -> int:
+    """The beginning of the markers that end at `end`, white space between them included."""
+    for _ in range(MAX_MARKERS):
+        before = text[:end].rstrip()
+        marker = next((marker for marker in MARKERS if before.endswith(marker)), None)
+        if marker is None:
+            break
+        end = len(before) - len(marker)
+    return end
