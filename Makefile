@@ -8,7 +8,7 @@ MODEL ?=
 PORT ?=
 
 PYTEST = "$(VENV)/bin/python" -m pytest
-FAST = not model and not models and not client and not browser and not deployment and not process
+FAST = not endurance and not model and not models and not client and not browser and not deployment and not process
 
 .PHONY: help setup run test test-fast test-models check bench
 
@@ -30,7 +30,7 @@ run:
 
 # Two processes share the test files; the tests of one file run in order in one process.
 test: setup
-	$(PYTEST) -n 2 --dist loadfile -m "not models" --durations=10 $(ARGS) --cov
+	$(PYTEST) -n 2 --dist loadfile -m "not models and not endurance" --durations=10 $(ARGS) --cov
 
 test-fast: setup
 	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)

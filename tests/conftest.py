@@ -46,6 +46,8 @@ MARKED_PLACES = {
     "tests/executor/models/": "model",
     "tests/executor/prefix/test_engine.py": "model",
     "tests/executor/speculation/test_forced.py": "model",
+    "tests/executor/process/test_engine_process.py": "process",
+    "tests/executor/process/test_kills.py": "process",
     "tests/models/test_location.py": "process",
 }
 MARKED_FIXTURES = {"demo_model": "model", "embedded": "process", "terminal": "process"}

@@ -70,6 +70,7 @@ async def test_an_engine_that_hangs_is_degraded_then_unhealthy(tmp_path: Path) -
         gate.opened.set()
 
 
+@pytest.mark.process
 async def test_a_process_that_died_is_loading_until_the_model_is_there_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

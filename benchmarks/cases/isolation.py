@@ -1,0 +1,143 @@
+"""Measures how far hits and generations disturb each other, and how soon the server answers after its start."""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+from benchmarks.case import Case, Measure, Run
+from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post_json
+from benchmarks.model_folders import demo_model
+from benchmarks.processes import free_port, process, until_ready
+from benchmarks.request_bodies import small_chat, story
+
+CHAT = "/v1/chat/completions"
+GENERATIONS = 2
+HITS_A_SECOND = 500
+WINDOW_SECONDS = 5.0
+HEALTH = get("/health")
+HIT = post_json(CHAT, small_chat())
+POLL_SECONDS = 0.005
+# Suppresses the demo model's end of turn, so that a generation lasts until its client leaves.
+NO_END = {"logit_bias": {"2": -100}}
+
+
+async def run(run: Run) -> dict[str, float]:
+    model = str(await asyncio.to_thread(demo_model))
+    async with _served(run, model):
+        pass  # Python's caches and the model's digests are there from now on.
+    async with _served(run, model) as (port, seconds_to_health):
+        await fetch(port, HIT)
+        rounds = run.pick(4, 1)
+        idle = [each for _ in range(rounds) for each in await _hits(port)]
+        busy: list[float] = []
+        alone = beside_hits = 0.0
+        async with _generations(port) as tokens:
+            for _ in range(rounds):
+                alone += await _count(tokens, asyncio.sleep(WINDOW_SECONDS))
+                beside_hits += await _count(tokens, _extend(busy, port))
+    return {
+        "/health after the start": seconds_to_health,
+        "hit beside two generations, p99": _p99(busy),
+        "hit beside two generations, p50": statistics.median(busy) * 1e3,
+        "hit beside nothing, p99": _p99(idle),
+        "hit beside nothing, p50": statistics.median(idle) * 1e3,
+        "tokens/s beside 500 hits/s over beside none": beside_hits / alone,
+        "tokens beside 500 hits/s": beside_hits / rounds,
+        "tokens beside no hits": alone / rounds,
+    }
+
+
+@asynccontextmanager
+async def _served(run: Run, model: str) -> AsyncIterator[tuple[int, float]]:
+    """Yields the port of a healthy server, and the seconds from its start to its first answer."""
+    port = free_port()
+    log = run.scratch / f"service-{port}.log"
+    command = [sys.executable, "-P", "-m", "service.cli", "serve", model, "--host", HOST, "--port", str(port)]
+    started = time.perf_counter()
+    async with process(command, log) as server:
+        while True:
+            try:
+                await fetch(port, HEALTH)
+                break
+            except OSError:
+                await asyncio.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - started
+        await until_ready(server, log, port, "/health", lambda response: response.json()["status"] == "healthy")
+        yield port, seconds
+
+
+async def _hits(port: int) -> list[float]:
+    """Sends hits for one window at an even pace. Returns the seconds that each took."""
+    seconds: list[float] = []
+    await _extend(seconds, port)
+    return seconds
+
+
+async def _extend(seconds: list[float], port: int) -> None:
+    async with Connection(port) as connection:
+        begin = time.perf_counter()
+        for number in range(int(HITS_A_SECOND * WINDOW_SECONDS)):
+            await asyncio.sleep(max(0.0, begin + number / HITS_A_SECOND - time.perf_counter()))
+            started = time.perf_counter()
+            response = await connection.send(HIT)
+            seconds.append(time.perf_counter() - started)
+        if b"anyclaude; hit" not in response.head:
+            raise UnexpectedResponse(f"Expected a hit, found {response.head!r}")
+
+
+@asynccontextmanager
+async def _generations(port: int) -> AsyncIterator[list[int]]:
+    """Keeps endless streams running inside the block. The list counts their events with text."""
+    tokens = [0] * GENERATIONS
+    tasks = [asyncio.create_task(_read_stream(port, number, tokens)) for number in range(GENERATIONS)]
+    try:
+        while not all(tokens):  # noqa: ASYNC110 - the tasks set no event
+            await asyncio.sleep(POLL_SECONDS)
+        yield tokens
+        if any(task.done() for task in tasks):
+            raise UnexpectedResponse("Expected the generations to outlast the measurement, but one has ended")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read_stream(port: int, number: int, tokens: list[int]) -> None:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(post_json(CHAT, story(number, tokens=4_000, stream=True) | NO_END))
+        async for line in reader:
+            tokens[number] += b'"content":"' in line and b'"content":""' not in line
+    finally:
+        writer.close()
+
+
+async def _count(tokens: list[int], window: Awaitable[object]) -> float:
+    """Tokens a second while `window` lasts."""
+    before, started = sum(tokens), time.perf_counter()
+    await window
+    return (sum(tokens) - before) / (time.perf_counter() - started)
+
+
+def _p99(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=100)[98] * 1e3
+
+
+CASE = Case(
+    title="Hits and generations beside each other, on the demo model",
+    measures=(
+        Measure(name="/health after the start", unit="s", at_most=0.5),
+        Measure(name="hit beside two generations, p99", unit="ms"),
+        Measure(name="hit beside two generations, p50", unit="ms"),
+        Measure(name="hit beside nothing, p99", unit="ms"),
+        Measure(name="hit beside nothing, p50", unit="ms"),
+        Measure(name="tokens/s beside 500 hits/s over beside none"),
+        Measure(name="tokens beside 500 hits/s", unit="tokens/s"),
+        Measure(name="tokens beside no hits", unit="tokens/s"),
+    ),
+    run=run,
+    timeout_seconds=300.0,
+)
