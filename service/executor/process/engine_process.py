@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 DEATHS_AT_MOST = 3
 DEATH_WINDOW_SECONDS = 600.0
 WATCH_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 
 STARTUP_SECONDS = 60.0
 """A process whose executor loads may be silent for this long: imports hold the interpreter's lock for seconds."""
@@ -135,7 +136,8 @@ class EngineProcess:
         return await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._abort))
 
     async def aclose(self) -> None:
-        """A process that does not end within the grace period is killed, and one that still loads at once."""
+        """May be called twice. A process that does not end within the grace period is killed, and one that still loads
+        at once."""
         self._closing = True
         self._fail_all(lambda _: ShuttingDown())
         child = self._child
@@ -143,11 +145,11 @@ class EngineProcess:
             if self._reported.state == "loading":
                 child.kill("the server is shutting down")
             child.send(CloseEngine())
-            if not await child.until_closed(self._settings.shutdown_grace_seconds):
+            if not await child.until_closed(max(CLOSE_SECONDS, self._settings.shutdown_grace_seconds)):
                 log.warning("The engine process is still busy, and is killed")
                 child.kill("the server is shutting down")
         if self._running is not None:
-            await self._running
+            await asyncio.wait({self._running})  # whoever is cancelled here does not cancel it
 
     # Calls
 

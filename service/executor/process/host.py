@@ -97,7 +97,7 @@ class Host(asyncio.Protocol):
             case AbortCall(call):
                 if call in self._calls:
                     self._calls[call].cancel()
-            case CloseEngine():
+            case CloseEngine() if self._closing is None:
                 self._closing = self._loop.create_task(self._close())
 
     def _start(self, spec: EngineSpec) -> None:
