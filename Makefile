@@ -13,13 +13,13 @@ FAST = not endurance and not model and not models and not client and not browser
 .PHONY: help setup run test test-fast test-models check bench
 
 help:
-	@echo "make run        install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
-	@echo "make setup      install everything for development in $(VENV)"
-	@echo "make test-fast  run the tests that need no model and start no process, in under a minute"
-	@echo "make test       run all tests, with branch coverage"
-	@echo "make test-models  build every model file of mlx-lm tiny, and compare its answers with mlx-lm's"
-	@echo "make check      check format, lint, types, imports, and the bounds on size and prose"
-	@echo "make bench      run the benchmarks"
+	@echo "make run          install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
+	@echo "make setup        install everything for development in $(VENV)"
+	@echo "make test-fast    run the tests that need no model and start no process, in under a minute"
+	@echo "make test         run all tests, with branch coverage"
+	@echo "make test-models  compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
+	@echo "make check        check format, lint, types, imports, and the bounds on size and prose"
+	@echo "make bench        run the benchmarks"
 
 setup:
 	@VENV="$(VENV)" EXTRAS=test,bench scripts/setup-vllm-mlx-venv.sh
