@@ -1,5 +1,6 @@
 """`GET /health` and `HEAD /`: answered at once, also while the model loads or generates."""
 
+from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
@@ -27,8 +28,11 @@ class HealthEndpoint:
 
 
 class RootEndpoint:
-    """Claude Code asks `HEAD /` before anything else."""
+    """Claude Code asks `HEAD /` before anything else. A browser is led to the dashboard."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if b"text/html" in scope["state"]["headers"].get(b"accept", b""):
+            await RedirectResponse("/dashboard")(scope, receive, send)
+            return
         links = {"name": "anyclaude", "health": "/health", "dashboard": "/dashboard"}
         await json_response(links)(scope, receive, send)

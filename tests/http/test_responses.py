@@ -1,5 +1,6 @@
-"""Errors as responses: what the official clients make of them."""
+"""Errors as responses, what the official clients make of them, and the root path."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,3 +66,13 @@ async def test_a_path_that_there_is_not_names_those_of_both_protocols(tmp_path: 
     await request.run(create_app(settings(tmp_path)))
     assert request.status == 404
     assert all(endpoint in request.body for endpoint in (b"/v1/messages or", b"/v1/chat/completions"))
+
+
+async def test_a_browser_is_led_to_the_dashboard_and_a_program_gets_links(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    browser = RawRequest("/", method="GET", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    await browser.run(app)
+    assert (browser.status, browser.headers["location"]) == (307, "/dashboard")
+    program = RawRequest("/", method="GET", headers={"accept": "*/*"})
+    await program.run(app)
+    assert json.loads(program.body) == {"name": "anyclaude", "health": "/health", "dashboard": "/dashboard"}

@@ -464,6 +464,19 @@ def test_heartbeat_moves_with_the_engine_alone() -> None:
     assert bench.scheduler.pulse.heartbeat == 2
 
 
+def test_tokens_are_counted_while_they_are_read_and_generated() -> None:
+    bench = Bench(CountingEngine())
+    for number in (1, 2):
+        bench.submit(sequence(number, max_tokens=9))
+    bench.step(3)
+    pulse = bench.scheduler.pulse
+    before = pulse.generated_tokens
+    assert before == sum(len(bench.text(number).split()) for number in (1, 2)) > 0
+    bench.step(2)
+    assert pulse.generated_tokens == before + 4
+    assert pulse.read_tokens == bench.engine.prompt_tokens_read
+
+
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.integers(1, 4), st.integers(1, 6)),
