@@ -30,6 +30,7 @@ from service.executor.base import Executor, ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.http.access_log import AccessLog
 from service.http.body import BodyReader
+from service.http.cross_origin import cross_origin
 from service.http.gate import Gate, OpenRoute
 from service.http.responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.trace_recorder import TraceRecorder
@@ -118,6 +119,8 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
 
 def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:
     middleware = [Middleware(AccessLog, routes=routes), Middleware(Gate, settings=settings, routes=routes)]
+    if settings.allowed_origins:
+        middleware.insert(0, cross_origin(settings.allowed_origins))
     if traces is not None:
         middleware.append(Middleware(TraceRecorder, writer=traces))
     return middleware

@@ -7,6 +7,7 @@ Real clients vary all of these:
 - Calls are named by their place, because their ids are random.
 - Tool results follow the order of their calls: Claude Code sends them as its tools finish.
 - Arguments of calls become compact JSON: clients that parse them write them anew.
+- The random id that Codex puts before a command's output is removed.
 - Tool choice without tools, the order of stop strings, the sign of a zero and biases of zero are dropped.
 
 White space and dates stay: Claude Code sends a conversation back unchanged.
@@ -29,6 +30,9 @@ from service.generation import GenerationRequest, Message, SamplingParams, Tool,
 _ATTRIBUTION = re.compile(
     r"x-anthropic-billing-header:[ \t]*cc_version=[^;\n]*(?:;[ \t]*\w+=[^;\n]*)*;?[ \t]*(?:\n|\Z)", re.ASCII
 )
+
+# Codex 0.171 heads the output of a command: "Chunk ID: 33850b\nWall time: 0.0312 seconds\n". The id is random.
+_CHUNK_ID = re.compile(r"\AChunk ID: [0-9a-f]{6}\n(?=Wall time: [0-9.]+ seconds\n)")
 
 # Numbers keep their digits; a float would round long ones.
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
@@ -155,4 +159,7 @@ def _with_named_calls(message: Message, names: _CallNames) -> Message:
 
 def _results(run: Iterable[Message], names: _CallNames) -> list[Message]:
     placed = sorted(((names.answer(message.tool_call_id), message) for message in run), key=lambda pair: pair[0])
-    return [msgspec.structs.replace(message, tool_call_id=_name(place)) for place, message in placed]
+    return [
+        msgspec.structs.replace(message, tool_call_id=_name(place), content=_CHUNK_ID.sub("", message.content))
+        for place, message in placed
+    ]

@@ -96,6 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: Annotated[
         tuple[str, ...], setting("Host names that requests may name, besides those of loopback.", Harmless.NONE)
     ] = ()
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        setting("Web pages that may call the API from a browser, such as http://localhost:3000.", Harmless.NONE),
+    ] = ()
 
     max_concurrency: Annotated[Count, setting("Sequences that generate at the same time.", Harmless.ANY)] = 2
     max_queue: Annotated[int, setting("Requests that may wait for a place.", Harmless.ANY, ge=0)] = 64

@@ -160,6 +160,18 @@ def test_arguments_keep_their_values_and_their_order(value: dict[str, Any], asci
     assert canonical == canonical_arguments(json.dumps(value, separators=(",", ":")))
 
 
+def results(*contents: str) -> tuple[str, ...]:
+    messages = tuple(Message(role="tool", tool_call_id="a", content=content) for content in contents)
+    return tuple(message.content for message in normalize(GenerationRequest(messages=messages)).messages)
+
+
+def test_the_id_of_a_commands_output_goes() -> None:
+    rest = "Wall time: 0.0312 seconds\nProcess exited with code 0\nOutput:\nChunk ID: 33850b\n"
+    assert results(f"Chunk ID: 33850b\n{rest}", f"Chunk ID: 00ff1a\n{rest}") == (rest, rest)
+    kept = ("Chunk ID: 33850b\n", f"a\nChunk ID: 33850b\n{rest}", f"Chunk ID: 33850B\n{rest}")
+    assert results(*kept) == kept
+
+
 def test_choices_about_absent_tools_go() -> None:
     idle = GenerationRequest(messages=(USER,), tool_choice=ToolChoice("none"), parallel_tool_calls=False)
     assert normalize(idle) == GenerationRequest(messages=(USER,))

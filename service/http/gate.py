@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.telemetry.request_log import REQUEST_ID_PREFIX
 
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
+UNPREFIXED = frozenset({"chat", "completions", "embeddings", "messages", "models", "responses"})
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -57,6 +58,7 @@ class Gate:
             state["request_id"] = f"{REQUEST_ID_PREFIX}{self._ids.getrandbits(96):024x}"
             if not scope["path"].startswith("/"):
                 _take_absolute_form(scope)
+            scope["path"] = settled_path(scope["path"])
             headers = state["headers"] = read_headers(scope)
             try:
                 self._check_host(headers)
@@ -92,6 +94,14 @@ def _take_absolute_form(scope: Scope) -> None:
         host, path = target[1], target[2] or b"/"
         scope["raw_path"], scope["path"] = path, unquote(path.decode("latin-1"))
         scope["headers"] = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
+
+
+def settled_path(path: str) -> str:
+    """The path of the API that a client means which adds a slash or leaves `/v1` out."""
+    root = path[1:].partition("/")[0]
+    if root == "v1":
+        return path.rstrip("/")
+    return f"/v1{path.rstrip('/')}" if path.startswith("/") and root in UNPREFIXED else path
 
 
 def _without_port(host: bytes) -> bytes:

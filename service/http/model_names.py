@@ -4,10 +4,13 @@ from service.errors import SHOWN_CHARS, ModelNotFound
 from service.models.names import SERVED_ALIASES
 from service.profile import ModelProfile
 
+CLOUD_MODELS = ("claude-", "gpt-", "chatgpt-", "text-embedding-")
+
 
 def check_model(profile: ModelProfile, name: str | None) -> None:
-    """Raises `ModelNotFound` unless `name` means the served model. All names of Claude's models (`claude-*`) do."""
-    if not name or name == profile.id or name in SERVED_ALIASES or name.startswith("claude-"):
+    """Raises `ModelNotFound` unless `name` means the served model. Names of Anthropic's and OpenAI's models do: clients
+    left at their default ask for one."""
+    if not name or name == profile.id or name in SERVED_ALIASES or name.startswith(CLOUD_MODELS):
         return
     if name in profile.aliases or name == profile.id.rpartition("/")[2]:
         return

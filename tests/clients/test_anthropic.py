@@ -119,7 +119,7 @@ def test_the_loop_of_a_tool(agent: anthropic.Anthropic, streamed: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": "gpt-4o"}, anthropic.NotFoundError, "gpt-4o"),
+        ({"model": "llama3"}, anthropic.NotFoundError, "llama3"),
         ({"messages": []}, anthropic.BadRequestError, "messages"),
         ({"extra_body": {"temperature": 1.5}}, anthropic.BadRequestError, "temperature"),
         ({"messages": [{"role": "robot", "content": "x"}]}, anthropic.BadRequestError, "role"),

@@ -26,7 +26,7 @@ def test_names_of_the_served_model(name: str | None) -> None:
     check_model(PROFILE, name)
 
 
-@pytest.mark.parametrize("name", ["org", "some-model", "gpt-4o", "demo", "other/Some-Model", " "])
+@pytest.mark.parametrize("name", ["org", "some-model", "llama3", "demo", "other/Some-Model", " "])
 def test_other_names_are_refused_with_the_right_one(name: str) -> None:
     with pytest.raises(ModelNotFound, match="org/Some-Model") as refused:
         check_model(PROFILE, name)
