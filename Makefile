@@ -10,16 +10,17 @@ PORT ?=
 PYTEST = "$(VENV)/bin/python" -m pytest
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process
 
-.PHONY: help setup run test test-fast test-models check bench
+.PHONY: help setup run test test-fast test-models test-simulation check bench
 
 help:
-	@echo "make run          install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
-	@echo "make setup        install everything for development in $(VENV)"
-	@echo "make test-fast    run the tests that need no model and start no process, in under a minute"
-	@echo "make test         run all tests, with branch coverage"
-	@echo "make test-models  compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
-	@echo "make check        check format, lint, types, imports, and the bounds on size and prose"
-	@echo "make bench        run the benchmarks"
+	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
+	@echo "make setup            install everything for development in $(VENV)"
+	@echo "make test-fast        run the tests that need no model and start no process, in under a minute"
+	@echo "make test             run all tests, with branch coverage"
+	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
+	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
+	@echo "make check            check format, lint, types, imports, and the bounds on size and prose"
+	@echo "make bench            run the benchmarks"
 
 setup:
 	@VENV="$(VENV)" EXTRAS=test,bench scripts/setup-vllm-mlx-venv.sh
@@ -37,6 +38,10 @@ test-fast: setup
 
 test-models: setup
 	$(PYTEST) -n 2 -m models tests/executor/models $(ARGS)
+
+# A failing seed is printed; ANYCLAUDE_SEED=N tries it alone.
+test-simulation: setup
+	ANYCLAUDE_SEEDS=10000 $(PYTEST) -n 2 tests/simulation $(ARGS)
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .

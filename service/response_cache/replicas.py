@@ -8,7 +8,6 @@ there were no others.
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, suppress
 from logging import getLogger
@@ -96,7 +95,8 @@ class Replicas:
         request it is accepted here too, and the client's stream may open. Raises `GenerationTimeout` besides what
         `submit` raises.
         """
-        deadline = time.monotonic() + self._limits.wait_seconds
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.wait_seconds
         pause = FIRST_PAUSE_SECONDS
         while True:
             match await self._look(key):
@@ -112,7 +112,7 @@ class Replicas:
                     break
                 case Note(prompt_tokens=int(prompt_tokens)):
                     flight.accept(prompt_tokens, elsewhere=True)
-            if time.monotonic() >= deadline:
+            if loop.time() >= deadline:
                 raise GenerationTimeout(
                     "Another server generates this answer and has not ended in time. Ask again, or raise "
                     "requestTimeoutSeconds."
@@ -129,12 +129,17 @@ class Replicas:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
         try:
-            note = await lease.acquire()
-        except Exception as exc:
-            log.debug("no lease to be had: %r", exc)
-            return Alone()
-        # In this order: a lease is given back after its entry was written.
-        completion = await self._store.get(key)
+            try:
+                note = await lease.acquire()
+            except Exception as exc:
+                log.debug("no lease to be had: %r", exc)
+                return Alone()
+            # In this order: a lease is given back after its entry was written.
+            completion = await self._store.get(key)
+        except asyncio.CancelledError:
+            # The store may have given the lease by now, and whoever asks next would wait until it ends.
+            await lease.end()
+            raise
         if completion is not None:
             if note is None:
                 await lease.end()
@@ -207,8 +212,7 @@ class Lease:
                 self._note = Note(gave_up=True)
                 await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
             else:
-                # Not cut short: the entry may be on its way to the tier that the others read.
-                await self._leases.release(self.key, self._holder)
+                await _within(self._leases.release(self.key, self._holder))
         except Exception as exc:
             log.debug("a lease was not given back, and will end by itself: %r", exc)
 

@@ -138,7 +138,7 @@ class ResponseStore:
             self._fail("close", f"it did not close: {exc!r}")
 
     async def _read(self, key: str) -> bytes | None:
-        if self._paused_until and time.monotonic() < self._paused_until:
+        if self._paused_until and asyncio.get_running_loop().time() < self._paused_until:
             return None
         limit = self._lookup_deadline.limit()
         try:
@@ -146,7 +146,7 @@ class ResponseStore:
                 found = await self._backend.get(key)
         except Exception as exc:
             if limit.expired:
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
+                self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
                 seconds = self._lookup_deadline.seconds
                 self._fail("read", f"took longer than {seconds} s; not asked for {PAUSE_SECONDS} s")
             else:
