@@ -161,7 +161,7 @@ async def test_a_model_that_fails_at_a_step_answers_as_one_that_does_not(tiny_mo
 @pytest.mark.model
 async def test_leaving_at_random_points_gives_everything_back(tiny_model: Path) -> None:
     """In the queue, in the prompt, in the answer: every place is free after, and so is the memory."""
-    moments = random.Random(5)  # noqa: S311
+    moments = random.Random(5)
     executor = executor_of(tiny_model, load_runtime)
     await executor.start()
     expected = await ask(executor, "one two three", 8)

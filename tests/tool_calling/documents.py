@@ -24,7 +24,7 @@ def walk(tokenizer: LLTokenizer, grammar: str, seed: int, *, at_most: int = 200)
     """A random document; None if it would not end."""
     matcher = LLMatcher(tokenizer, grammar)
     assert not matcher.is_error(), matcher.get_error()
-    chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
+    chance = random.Random(seed)
     bits = allocate_token_bitmask(1, tokenizer.vocab_size)
     tokens: list[int] = []
     while len(tokens) < at_most:

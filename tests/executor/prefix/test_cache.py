@@ -204,7 +204,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 def test_damaged_files_are_deleted_and_never_used(tmp_path: Path) -> None:
     """A hundred places in three files that stand on each other, a bit each, or the end cut off."""
-    prompt, chance = list(range(3 * SPAN_TOKENS)), random.Random(5)  # noqa: S311
+    prompt, chance = list(range(3 * SPAN_TOKENS)), random.Random(5)
     for round_number in range(100):
         with opened(tmp_path) as cache:
             read(cache, prompt)

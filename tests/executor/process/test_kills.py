@@ -37,7 +37,7 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.stopped = False
         self._client = client
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._numbers = itertools.count()
 
     async def run(self) -> None:
@@ -117,7 +117,7 @@ class Load:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.endurance)])
 async def test_kills_under_load_cost_nothing_that_was_not_begun(kills: int, tmp_path: Path) -> None:
-    moments = random.Random(kills)  # noqa: S311
+    moments = random.Random(kills)
     configured = settings(tmp_path, max_concurrency=4, stall_seconds=0.5)
     engine = EngineProcess(spec("counting", configured, step_seconds=0.002), deaths_at_most=kills)
     pids, recoveries = set(), []
