@@ -46,7 +46,7 @@ class Unavailable(Exception):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing in it identifies the machine."""
+    """The fields do not identify the machine."""
 
     date: str
     system: str
