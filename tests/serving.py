@@ -12,6 +12,9 @@ from service.app import Service
 from service.server.server import bind, serve
 from service.settings import Settings
 
+PATIENCE_SECONDS = 60.0
+"""How long a test waits for what must happen. The server keeps an unused connection for longer than that."""
+
 
 def settings(tmp_path: Path, **changes: Any) -> Settings:
     return msgspec.structs.replace(Settings(home=tmp_path, port=0, shutdown_grace_seconds=1.0), **changes)

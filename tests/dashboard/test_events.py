@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,7 @@ from starlette.applications import Starlette
 from service.app import create_app
 from service.dashboard import ASSETS, read_asset
 from service.endpoints.dashboard import MAX_LISTENERS
-from tests.serving import RawRequest, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
 
 EVENTS = "/dashboard/events"
 CHAT = "/v1/chat/completions"
@@ -71,16 +70,14 @@ async def test_a_head_request_ends(tmp_path: Path) -> None:
 
 
 async def test_a_listener_does_not_hold_up_the_shutdown(tmp_path: Path) -> None:
-    configured = settings(tmp_path, shutdown_grace_seconds=20.0)
+    configured = settings(tmp_path, shutdown_grace_seconds=600.0)
     app = create_app(configured)
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         async with running(app, configured) as url:
             stream = client.stream("GET", url + EVENTS)
             response = await stream.__aenter__()
             chunks = response.aiter_bytes()
             assert (await anext(chunks)).startswith(b"data: ")
-            stopped = time.monotonic()
-        assert time.monotonic() - stopped < 10
         await stream.__aexit__(None, None, None)
 
 

@@ -14,7 +14,7 @@ from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.tallies import CallTally
 from tests.dashboard.browser import Page, open_browser
-from tests.serving import running, settings
+from tests.serving import PATIENCE_SECONDS, running, settings
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "zanzibar quokka"}]}
@@ -36,7 +36,7 @@ async def page(chrome: webdriver.Chrome) -> Page:
 
 
 async def ask(url: str, times: int = 1, *, status: int = 200, **changes: object) -> None:
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         for _ in range(times):
             assert (await client.post(CHAT, json={**HELLO, **changes})).status_code == status
 

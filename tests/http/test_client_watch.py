@@ -19,10 +19,10 @@ from service.generation import Completion, Usage
 from service.http.client_watch import ClientGone, ClientWatch
 from service.response_cache.base import CachedAnswer, StoredAnswer
 from tests.executor.engines import CountingEngine, counting_loader, until
-from tests.serving import RawRequest, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, settings
 
 BODY = msgspec.json.encode({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
-PATIENCE_SECONDS = 20.0
+
 ANSWER = StoredAnswer(Completion(choices=(), usage=Usage(prompt_tokens=0, completion_tokens=0)))
 
 

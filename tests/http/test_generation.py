@@ -14,7 +14,7 @@ from service.errors import EngineFailed
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import RawRequest, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -52,7 +52,10 @@ def gated_app(tmp_path: Path, **changes: object) -> tuple[Starlette, ScriptedExe
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 async def test_first_miss_then_hit(tmp_path: Path, path: str) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        running(create_app(configured), configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
         first = await client.post(path, json=BODY)
         second = await client.post(path, json=BODY)
         health = (await client.get("/health")).json()
@@ -251,7 +254,10 @@ async def test_keys_are_enforced_where_they_are_required(tmp_path: Path, headers
 
 async def test_conversations_that_are_not_kept_share_no_answer(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        running(create_app(configured), configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
         for message_id in ("msg_A", "msg_B"):
             thread = {"type": "continue", "previous_message_id": message_id}
             refused = await client.post(MESSAGES, json={**BODY, "thread": thread})
@@ -264,7 +270,10 @@ async def test_a_field_that_nobody_knows_keeps_answers_apart_and_is_named_once(
     tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        running(create_app(configured), configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
         statuses = [
             (await client.post(path, json={**BODY, "novel": value})).headers["cache-status"] for value in (1, 2, 1)
         ]

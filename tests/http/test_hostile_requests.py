@@ -13,7 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.executor.scripted import PROFILE, ScriptedExecutor
-from tests.serving import running, settings
+from tests.serving import PATIENCE_SECONDS, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -276,7 +276,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_before_its_stream_ope
     small = msgspec.structs.replace(PROFILE, context_length=10)
     app = create_app(configured, executor=ScriptedExecutor(profile=small))
     long = {"messages": [{"role": "user", "content": "word " * 20}], "max_tokens": 5, "stream": True}
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         chat = await client.post(CHAT, json=long)
         messages = await client.post(MESSAGES, json=long)
     assert (chat.status_code, chat.json()["error"]["code"]) == (400, "context_length_exceeded")

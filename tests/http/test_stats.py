@@ -90,7 +90,6 @@ async def test_numbers_agree_while_requests_run(tmp_path: Path) -> None:
     assert (cache.hits, cache.collapsed, cache.misses, cache.total_requests) == (2, 1, 3, 5)
     assert (cache.hit_rate, stats.engine.running) == ("40.0%", 2)
     assert sum(stats.timeline.generated_tokens) == pytest.approx(5, abs=0.1)
-    assert stats.speed.generated > 0
     assert len(stats.recent) == 3
 
 

@@ -14,11 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
 from service.server.connections import Connection, ConnectionLimits, IdleConnections, serve_connections
-from tests.serving import running, settings
+from tests.serving import PATIENCE_SECONDS, running, settings
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECES, PIECE_BYTES = 640, 100_000
-PATIENCE_SECONDS = 20.0  # a connection that nobody uses is kept for longer
 
 
 class FakeConnection:

@@ -15,12 +15,11 @@ from hypercorn.config import Config
 
 from service.app import create_app
 from service.server.http1 import RequestReader
-from tests.serving import running, settings
+from tests.serving import PATIENCE_SECONDS, running, settings
 
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TWO_LENGTHS = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
-PATIENCE_SECONDS = 20.0  # a connection that nobody uses is kept for longer
 
 
 @pytest.fixture

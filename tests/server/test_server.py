@@ -18,10 +18,9 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.server.server import bind, serve
 from tests.executor.engines import until
-from tests.serving import running, settings
+from tests.serving import PATIENCE_SECONDS, running, settings
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
-PATIENCE_SECONDS = 20.0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ async def test_a_signal_lets_a_running_answer_end(tmp_path: Path, number: signal
 
 async def accepts(url: str) -> bool:
     """Whether a new connection is served."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         try:
             return (await client.get(f"{url}/health")).status_code == 200
         except httpx.TransportError:
@@ -79,7 +78,10 @@ async def test_the_ready_line_names_api_and_dashboard(tmp_path: Path, caplog: py
     executor, configured = ScriptedExecutor(), settings(tmp_path)
     executor.state = ExecutorStatus(state="loading")
     with caplog.at_level(logging.INFO, "anyclaude.server"):
-        async with running(create_app(configured, executor=executor), configured) as url, httpx.AsyncClient() as client:
+        async with (
+            running(create_app(configured, executor=executor), configured) as url,
+            httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client,
+        ):
             assert (await client.get(url + "/health")).json()["status"] == "loading"
             assert not [record for record in caplog.records if "ready" in record.getMessage()]
             executor.state = ExecutorStatus(state="healthy")
