@@ -3,7 +3,8 @@
 - `launch`: runs an agent (`agents/`) on the local server, with `startup` and `server_process`
 - `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
-- `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`: one command each
+- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`:
+  one command each
 - `client`: HTTP requests to a running server; `configuration`: the settings as commands read them
 - `options`: command-line options made of `Settings`; `exits`: exit codes
 
@@ -20,8 +21,30 @@ import click
 
 from service.cli.agents.table import AGENTS
 
-COMMANDS = ("serve", "connect", "stats", "config", "trust", "doctor", "cache", "warm")
+COMMANDS = (
+    "serve",
+    "run",
+    "connect",
+    "models",
+    "ps",
+    "stop",
+    "logs",
+    "stats",
+    "config",
+    "trust",
+    "doctor",
+    "cache",
+    "warm",
+)
 OTHER_NAMES = {
+    "list": "models list",
+    "ls": "models list",
+    "pull": "models pull",
+    "download": "models pull",
+    "rm": "models rm",
+    "recommend": "models recommend",
+    "chat": "run",
+    "kill": "stop",
     "start": "serve",
     "up": "serve",
     "record": "serve --record FILE",
@@ -98,7 +121,8 @@ def misspelt(arguments: list[str]) -> str | None:
     """The command that the user probably meant. Claude Code would take the words for a prompt."""
     if not arguments or arguments[0] in (*COMMANDS, *AGENTS):
         return None
-    if other := OTHER_NAMES.get(arguments[0]):
+    other = OTHER_NAMES.get(arguments[0], "")
+    if other.startswith("models") or (len(arguments) == 1 and other):
         return other
     if len(arguments) > 1:
         return None

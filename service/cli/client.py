@@ -7,6 +7,7 @@ proxies of the environment.
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class NotThere(Exception):
-    """Nothing listens at the address."""
+    """No server listens at the address."""
 
 
 class NoAnswer(Exception):
@@ -57,12 +58,46 @@ class _Models(msgspec.Struct, frozen=True):
     data: list[Model]
 
 
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta = _Delta()
+
+
+class _PromptTokens(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
+class _ChatUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _PromptTokens = _PromptTokens()
+
+
+class ChatChunk(msgspec.Struct, frozen=True):
+    """One event of a streamed chat completion."""
+
+    choices: list[_Choice] = []
+    usage: _ChatUsage | None = None
+    error: dict[str, Any] | None = None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another place."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
 class ServerClient:
     def __init__(self, address: Address, api_key: str) -> None:
         self._root = address.root
         self._api_key = api_key
         proxies = urllib.request.ProxyHandler({} if is_loopback(address.host) else None)
-        self._opener = urllib.request.build_opener(proxies)
+        self._opener = urllib.request.build_opener(proxies, _NoRedirect)
+        self.last_outcome = ""
 
     def health(self) -> Health:
         """An unhealthy server answers too. Raises NotThere, NoAnswer, NotOurs or Refused."""
@@ -88,6 +123,30 @@ class ServerClient:
             return self._send(request, timeout_seconds)
         except urllib.error.HTTPError as exc:
             raise Refused(_error_message(exc.read())) from None
+
+    def chat(self, messages: list[dict[str, str]]) -> Iterator[ChatChunk]:
+        """A streamed answer. Afterwards `last_outcome` is the response cache's outcome. Raises like `post`."""
+        body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+        headers = {**self._authorization(), "Content-Type": "application/json"}
+        request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url
+            f"{self._root}/v1/chat/completions", msgspec.json.encode(body), headers
+        )
+        try:
+            with self._opener.open(request) as response:
+                status = response.headers.get("Cache-Status") or ""
+                self.last_outcome = next((word for word in ("hit", "collapsed") if word in status), "miss")
+                for line in response:
+                    if line.startswith(b"data: {"):
+                        chunk = self._decode("/v1/chat/completions", line[6:], ChatChunk)
+                        if chunk.error is not None:
+                            raise Refused(str(chunk.error.get("message")))
+                        yield chunk
+        except urllib.error.HTTPError as exc:
+            raise Refused(_error_message(exc.read())) from None
+        except urllib.error.URLError as exc:
+            raise NotThere(str(exc.reason)) from None
+        except (http.client.HTTPException, OSError) as exc:
+            raise NoAnswer(f"the connection broke ({type(exc).__name__})") from None
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_key}"}

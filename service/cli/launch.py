@@ -56,15 +56,14 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
     settings = found.settings
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
-    startup = Startup(settings, address, client, Console(stderr=True))
     if settings.proxy_only:
-        _serve_only(found, startup, address)
+        _serve_only(found, Startup(settings, address, client, Console(stderr=True)), address)
         return
     program = agent.find(os.environ)
     if program is None:
         message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
         raise Failure(Exit.NO_AGENT, message)
-    with _ended_by_signals(), _state_in(settings.home), _server(startup, settings, address):
+    with on_server(settings, address, client):
         server = agent_server(settings, address, served_model(client, address))
         _note_surprises(settings, address, server.model)
         if agent.name == "claude":
@@ -125,13 +124,18 @@ def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> N
 
 
 @contextmanager
-def _server(startup: Startup, settings: Settings, address: Address) -> Iterator[None]:
-    if address.local:
-        with startup.use_local(BackgroundServer(settings)):
+def on_server(
+    settings: Settings, address: Address, client: ServerClient, arguments: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """The server is healthy in this block. One that is started here gets `arguments` for `serve`."""
+    startup = Startup(settings, address, client, Console(stderr=True))
+    with _ended_by_signals(), _state_in(settings.home):
+        if address.local:
+            with startup.use_local(BackgroundServer(settings, arguments)):
+                yield
+        else:
+            startup.use_remote()
             yield
-    else:
-        startup.use_remote()
-        yield
 
 
 @contextmanager

@@ -1,4 +1,11 @@
-"""One thread only."""
+"""The background server of one address, shared by all launchers of that address.
+
+Locks on files below `run/` order the processes. A lock ends with the process that holds it.
+
+- `PORT.order`: held while a launcher looks, starts or stops, so that two launchers never start two servers
+- `PORT.server`: held by the server, which inherits the descriptor; the file contains the server's process id
+- `PORT.users`: held, shared, by every launcher that uses the server; the last to leave stops the server
+"""
 
 import fcntl
 import os
@@ -8,6 +15,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+
+import msgspec
 
 from service.own_python import own_environment, own_python
 from service.settings import Settings
@@ -19,14 +28,20 @@ TAIL_BYTES = 16 * 1024
 
 
 class BackgroundServer:
-    """The background server of one address; there may be none. Not for use by several threads."""
+    """There may be none at the address. `arguments` are for `serve`. One thread only."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, arguments: tuple[str, ...] = ()) -> None:
         self._settings = settings
+        self._arguments = arguments
         self._run = private_folder(settings.home / "run")
-        self.log = private_folder(settings.home / "logs") / f"server-{settings.port}.log"
+        self.log = self.log_file(settings.home, settings.port)
+        private_folder(self.log.parent)
         self._child: subprocess.Popen[bytes] | None = None
         self._use: int | None = None
+
+    @staticmethod
+    def log_file(home: Path, port: int) -> Path:
+        return home / "logs" / f"server-{port}.log"
 
     def order(self, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         """No other launcher starts or stops the server in this block. `on_wait` is called if another one does so
@@ -42,7 +57,7 @@ class BackgroundServer:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter
-                own_python("-m", "service.cli", "serve"),
+                own_python("-m", "service.cli", "serve", *self._arguments),
                 env=own_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -71,18 +86,26 @@ class BackgroundServer:
             use, self._use = self._use, None
             if use is None:
                 return
-            try:
-                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            finally:
-                os.close(use)
-            self.stop()
+            os.close(use)
+            if not self.in_use():
+                self.stop()
+
+    def in_use(self) -> bool:
+        """True if a launcher uses the server."""
+        use = self._open("users")
+        try:
+            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(use)
 
     def stop(self) -> None:
         """Sends SIGTERM, waits for running answers, then sends SIGKILL. Does nothing if no launcher started the
         server."""
-        pid = self._pid()
+        pid = self.pid()
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -103,7 +126,8 @@ class BackgroundServer:
             return []
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
-    def _pid(self) -> int | None:
+    def pid(self) -> int | None:
+        """None if no launcher has started a server here that still runs."""
         descriptor = self._open("server")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +141,7 @@ class BackgroundServer:
 
     def _gone(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while self._pid() is not None:
+        while self.pid() is not None:
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
@@ -128,3 +152,11 @@ class BackgroundServer:
 
     def _lock_file(self, name: str) -> Path:
         return self._run / f"{self._settings.port}.{name}"
+
+
+def background_servers(settings: Settings) -> list[tuple[int, BackgroundServer]]:
+    """The background servers that run, with their ports."""
+    files = sorted((settings.home / "run").glob("*.server"))
+    ports = [int(file.stem) for file in files if file.stem.isdigit()]
+    found = [(port, BackgroundServer(msgspec.structs.replace(settings, port=port))) for port in ports]
+    return [(port, server) for port, server in found if server.pid() is not None]

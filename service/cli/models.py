@@ -1,0 +1,106 @@
+"""`anyclaude models`: fetches, lists, removes and recommends models."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from service.cli.configuration import read_configuration
+from service.cli.exits import Exit, Failure
+from service.cli.options import config_option
+
+# What MLX may use of the memory that a Mac shares between processor and GPU, about.
+USABLE_MEMORY = 0.7
+
+
+@click.group("models", short_help="Fetch, list, remove and recommend models.")
+def command() -> None:
+    """Fetch, list, remove and recommend models. 'anyclaude serve NAME' serves one."""
+
+
+@command.command("pull")
+@click.argument("name")
+@config_option
+def pull(name: str, config: str | None) -> None:
+    """Fetch the model NAME from Hugging Face, or 'demo'. An interrupted download continues."""
+    from rich.console import Console
+
+    from service.models.errors import ModelError
+    from service.models.location import resolve_model
+    from service.models.progress import ConsoleProgress
+
+    settings = read_configuration({"config": config}).settings
+    progress = ConsoleProgress(Console(stderr=True))
+    try:
+        folder = resolve_model(name, settings.home, progress)
+    except ModelError as exc:
+        raise Failure(Exit.NO_MODEL, str(exc)) from None
+    finally:
+        progress.finish()
+    click.echo(f"{name} is in {folder}. To serve it: anyclaude serve {name}")
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@config_option
+def list_models(as_json: bool, config: str | None) -> None:
+    """List the MLX models on this machine: anyclaude's own, Hugging Face's cache, LM Studio's."""
+    from service.models.inventory import installed_models
+
+    settings = read_configuration({"config": config}).settings
+    found = list(installed_models(settings.home, Path.home()))
+    if as_json:
+        rows = [{"name": m.name, "path": str(m.path), "bytes": m.size_bytes, "source": m.source} for m in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not found:
+        click.echo("No MLX model is on this machine. 'anyclaude models recommend' lists some.")
+        return
+    width = max(len(model.name) for model in found)
+    for model in found:
+        mark = "*" if model.name == (settings.model or "demo") or str(model.path) == settings.model else " "
+        click.echo(f"{mark} {model.name:{width}}  {model.size_bytes / 1e9:6.2f} GB  {model.source}")
+    click.echo("* is the configured model.")
+
+
+@command.command("rm")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+def remove(name: str, yes: bool, config: str | None) -> None:
+    """Remove the model NAME from anyclaude's own folder. Models of other programs stay."""
+    from service.models.inventory import installed_models
+
+    settings = read_configuration({"config": config}).settings
+    found = {model.name: model for model in installed_models(settings.home, Path.home())}
+    model = found.get(name)
+    if model is None:
+        raise Failure(Exit.NO_MODEL, f"No model {name} is on this machine. 'anyclaude models list' lists them.")
+    if model.source != "anyclaude":
+        raise Failure(Exit.FAILED, f"{name} belongs to {model.source} ({model.path}): remove it there.")
+    if not yes:
+        click.confirm(f"Remove {model.path} ({model.size_bytes / 1e9:.2f} GB)?", abort=True)
+    shutil.rmtree(model.path)
+    click.echo(f"Removed {name}.")
+
+
+@command.command("recommend")
+def recommend() -> None:
+    """List models for coding agents, and mark the largest one that fits this machine."""
+    from service.models.recommended import RECOMMENDED, best_fit
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    best = best_fit(round(USABLE_MEMORY * memory))
+    click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use about {USABLE_MEMORY:.0%} of it.\n")
+    click.echo(f"  {'MODEL':46}  {'DOWNLOAD':>8}  {'MEMORY':>7}  {'CONTEXT':>7}  GOOD FOR")
+    for model in RECOMMENDED:
+        mark = "*" if model == best else " "
+        sizes = f"{model.size_bytes / 1e9:5.1f} GB  {model.needed_bytes / 1e9:4.0f} GB  {model.context_length:7,}"
+        click.echo(f"{mark} {model.id:46}  {sizes}  {model.good_for}")
+    if best is not None:
+        click.echo(f"\n* fits here. To fetch it: anyclaude models pull {best.id}")
+    if sys.platform == "linux":
+        click.echo("Without a GPU, MLX is slow: the largest models here are for Macs.")
