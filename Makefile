@@ -37,7 +37,7 @@ test-fast: setup
 	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)
 
 test-models: setup
-	$(PYTEST) -n 2 -m models tests/executor/models $(ARGS)
+	$(PYTEST) -m models tests/executor/models $(ARGS)
 
 # A failing seed is printed; ANYCLAUDE_SEED=N tries it alone.
 test-simulation: setup

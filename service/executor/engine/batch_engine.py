@@ -259,6 +259,7 @@ class BatchEngine:
         if drawn.end is not None:
             del self._runs[run.sequence.id]
             self._keep(run)
+            self._prefixes.conclude(run.sequence.request.caller, run.tokens[: run.read], run.stops)
             use = self._end(run)
         return Token(run.sequence.id, drawn.token, drawn.end, drawn.chances, error, use)
 

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 # a file is written quickly.
 SPAN_TOKENS = 512
 
+# A template puts about this many tokens between the last message and the answer.
+NEAR_TOKENS = 16
+
 
 class Caches(Protocol):
     """Takes states out of prompt caches and puts them back."""
@@ -62,6 +65,11 @@ class Prefixes(Protocol):
         """Adds what is new in `caches`, which have read `tokens`; returns how many tokens."""
         ...
 
+    def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
+        """Drops states of a conversation that its next turn cannot use. `tokens` are the prompt and answer of its last
+        turn, whose states were kept at `stops`."""
+        ...
+
     def allow(self, more: int) -> None:
         """Limits memory to `more` bytes above what is held now; a negative number frees memory."""
         ...
@@ -86,6 +94,9 @@ class NoPrefixCache:
 
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
         return 0
+
+    def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
+        return None
 
     def allow(self, more: int) -> None:
         return None
@@ -140,6 +151,11 @@ class PrefixCache:
             log.exception("The prefix cache cannot take a state of %d tokens", len(tokens))
             return 0
 
+    def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
+        if not self._caches.cuts_anywhere:
+            self._settle()
+            self._forget(self._tree.drop_between(caller, tokens, _wanted(stops)))
+
     def allow(self, more: int) -> None:
         self._settle()
         if self._store is not None:
@@ -171,17 +187,25 @@ class PrefixCache:
     def _keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
         self._settle()
         match = self._tree.find(caller, tokens, len(tokens))
+        self._use(match.node)
+        if match.length == len(tokens):
+            return 0
+        if not self._caches.cuts_anywhere:
+            # Each state stands for all tokens before it, and does not need other states.
+            self._add(self._tree.root(caller), 0, tokens, caches)
+            return len(tokens) - match.length
         node, end = match.node, match.length
-        self._use(node)
-        while end < len(tokens):
-            start, end = end, min(end + SPAN_TOKENS, len(tokens)) if self._caches.cuts_anywhere else len(tokens)
-            state = self._caches.capture(caches, start, end)
-            node = self._tree.add(node, start, tuple(tokens[start:end]), state, state.nbytes)
-            self._save([node])
-            self._shrink()  # after each span, so that the state of a long prompt is never held twice
-            if node.removed:
-                return start - match.length
-        return end - match.length
+        while end < len(tokens) and not node.removed:
+            start, end = end, min(end + SPAN_TOKENS, len(tokens))
+            node = self._add(node, start, tokens[:end], caches)
+        return (start if node.removed else end) - match.length
+
+    def _add(self, parent: Node, start: int, tokens: list[int], caches: list[Any]) -> Node:
+        state = self._caches.capture(caches, start, len(tokens))
+        node = self._tree.add(parent, start, tuple(tokens[start:]), state, state.nbytes)
+        self._save([node])
+        self._shrink()  # after each span, so that the state of a long prompt is never held twice
+        return node
 
     def _loaded(self, caller: str, tokens: list[int]) -> tuple[Match, list[Node]]:
         """Returns the longest match, its states read into memory."""
@@ -209,8 +233,10 @@ class PrefixCache:
         return True
 
     def _use(self, node: Node) -> None:
-        self._tree.touch(node)
-        self._save(node.path())
+        needed = node.path() if self._caches.cuts_anywhere else self._tree.beginnings(node)
+        for used in reversed(needed):
+            self._tree.touch(used)
+        self._save(needed)
 
     def _save(self, path: list[Node]) -> None:
         if self._store is not None:
@@ -252,3 +278,11 @@ class PrefixCache:
 
 def _fits(parent: Node, key: SpanKey) -> bool:
     return parent.caller == key.caller and parent.start <= key.start <= parent.end and bool(key.tokens)
+
+
+def _wanted(stops: list[int]) -> set[int]:
+    """Returns the stops that the next turn or another conversation can use: not the one before the last token of the
+    prompt if a message ends near it, which costs another answer to the same prompt only a few tokens."""
+    *messages, last = stops or [0]
+    near = bool(messages) and last - messages[-1] <= NEAR_TOKENS
+    return {*messages} if near else {*messages, last}

@@ -21,7 +21,7 @@ MEMORY_SHARE = 0.25
 FALLBACK_BYTES = 8 * 1024**3
 
 # Version of the states in files. It grows with every change of what they hold.
-FORMAT = 1
+FORMAT = 2
 
 
 def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:

@@ -74,9 +74,27 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
             raise ValueError(f"Expected a prompt cache of {end} tokens or more, found {leaf.offset}.")
         both: list[Any] = [leaf.keys, leaf.values]
         return _taken([rows[..., start:end, :] for rows in both], arrays)
-    if isinstance(leaf, RotatingKVCache) and leaf.offset != end:
-        raise ValueError(f"Expected a prompt cache of {end} tokens, found {leaf.offset}.")
+    if isinstance(leaf, RotatingKVCache):
+        if leaf.offset != end:
+            raise ValueError(f"Expected a prompt cache of {end} tokens, found {leaf.offset}.")
+        return _taken(_window(leaf), arrays)
     return _taken(leaf.state, arrays)
+
+
+def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
+    """Returns the state without rows that no later token looks at: a window holds one chunk more after it was read in
+    chunks, and unused rows while it grows."""
+    keys, values, offset, keep, size, index = leaf.state
+    rows = keys.shape[2]
+    if rows > size:  # in order of time, since a chunk was appended
+        first = rows - size + keep
+        parts = [[array[..., :keep, :], array[..., first:, :]] for array in (keys, values)]
+        keys, values = (mx.concatenate(part, axis=2) for part in parts)
+        index = size
+    elif offset < rows:
+        keys, values = keys[..., :offset, :], values[..., :offset, :]
+        index = offset
+    return keys, values, offset, keep, size, index
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:

@@ -19,7 +19,7 @@ from service.executor.prefix.file import (
     read_span,
 )
 from service.executor.prefix.tree import Node
-from service.executor.prefix.writer import PATIENCE_SECONDS, Job, PrefixWriter
+from service.executor.prefix.writer import PATIENCE_SECONDS, QUIET_SECONDS, Job, PrefixWriter
 from service.storage import FOLDER_MODE, files_under, private_folder
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ PAUSE_SECONDS = 60.0
 
 # A file begun longer ago will not be finished.
 DRAFT_SECONDS = 600.0
+
+# Files of other models that were not used for this long are deleted.
+FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 
 
 class StateBytes(Protocol):
@@ -47,24 +50,24 @@ class StoredSpan(msgspec.Struct, frozen=True):
 
 
 class _Unwritten(msgspec.Struct):
-    """`node` is None if nothing needs the file any more."""
-
     job: Job
-    node: Node | None
+    node: Node
 
 
 class _File(msgspec.Struct):
-    """`node` is None for a file of another model, which only counts."""
+    """`node` is None until the file is adopted."""
 
     file_bytes: int
     node: Node | None
 
 
 class PrefixStore:
-    """Keeps at most `max_bytes` of all models, the least recently used removed first. `model` names all that a state
+    """Keeps at most `max_bytes` of one model, the least recently used removed first. `model` names all that a state
     depends on. Only the engine's thread calls it. A failing disk costs what it would hold."""
 
-    def __init__(self, folder: Path, model: str, max_bytes: int, states: StateBytes) -> None:
+    def __init__(
+        self, folder: Path, model: str, max_bytes: int, states: StateBytes, *, quiet_seconds: float = QUIET_SECONDS
+    ) -> None:
         self._model = model
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
@@ -76,8 +79,9 @@ class PrefixStore:
         self._max_backlog_bytes = MAX_BACKLOG_BYTES
         for part in (folder, self._folder):
             private_folder(part).chmod(FOLDER_MODE)
-        self._spans = self._scan(folder)
-        self._writer = PrefixWriter()
+        _delete_forgotten(folder, self._folder)
+        self._spans = self._scan()
+        self._writer = PrefixWriter(MAX_BACKLOG_BYTES, quiet_seconds)
 
     @property
     def nbytes(self) -> int:
@@ -94,6 +98,8 @@ class PrefixStore:
     def allow(self, more: int) -> None:
         """Limits the bytes that wait in memory to `more` above what waits now."""
         self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
+        if more < 0:
+            self._writer.press()
 
     def load(self, node: Node) -> Any:
         """Deletes a file that cannot be used, and returns None."""
@@ -123,17 +129,20 @@ class PrefixStore:
         """Takes in what was written. Returns the nodes that have no state left anywhere."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
-            node = self._unwritten.pop(job.key.name).node
+            name = job.key.name
+            unwritten = self._unwritten.get(name)
+            if unwritten is None or unwritten.job is not job:  # dropped; it may have been written all the same
+                if unwritten is None and self._folder / name not in self._files:
+                    self.delete(name)
+                continue
+            del self._unwritten[name]
             if file_bytes is None:
                 self._not_before = time.monotonic() + PAUSE_SECONDS
-                if node is not None:
-                    node.file = ""
-                    lost.append(node)
-            elif node is None:
-                self.delete(job.key.name)
+                unwritten.node.file = ""
+                lost.append(unwritten.node)
             else:
                 self._nbytes += file_bytes
-                self._files[self._folder / node.file] = _File(file_bytes, node)
+                self._files[self._folder / name] = _File(file_bytes, unwritten.node)
         lost += self._shrink()
         return [node for node in lost if node.state is None and not node.removed]
 
@@ -141,7 +150,7 @@ class PrefixStore:
         """Deletes the files of removed nodes."""
         for node in nodes:
             if node.file in self._unwritten:
-                self._unwritten[node.file].node = None  # `settle` deletes it
+                self._writer.drop(self._unwritten.pop(node.file).job)
             elif node.file:
                 self.delete(node.file)
             node.file = ""
@@ -160,18 +169,17 @@ class PrefixStore:
         parent = node.parent
         if parent is None or not (parent.file or parent.parent is None) or node.state is None:
             return
-        if self._writer.backlog_bytes > self._max_backlog_bytes or time.monotonic() < self._not_before:
+        backlog, limit = self._writer.backlog_bytes, self._max_backlog_bytes
+        fits = backlog + node.nbytes <= limit or (backlog == 0 and limit == MAX_BACKLOG_BYTES)
+        if not fits or time.monotonic() < self._not_before:
             return
         key = SpanKey(model=self._model, caller=node.caller, parent=parent.file, start=node.start, tokens=node.tokens)
         name = key.name
-        if name in self._unwritten:  # queued for a removed node of the same span
-            self._unwritten[name].node = node
-        else:
-            layouts, buffers = self._states.to_buffers(node.state)
-            before = time.monotonic() + PATIENCE_SECONDS
-            job = Job(folder=self._folder, key=key, layouts=layouts, buffers=buffers, write_before=before)
-            self._unwritten[name] = _Unwritten(job, node)
-            self._writer.submit(job)
+        layouts, buffers = self._states.to_buffers(node.state)
+        before = time.monotonic() + PATIENCE_SECONDS
+        job = Job(folder=self._folder, key=key, layouts=layouts, buffers=buffers, write_before=before)
+        self._unwritten[name] = _Unwritten(job, node)
+        self._writer.submit(job)
         node.file = name
 
     def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
@@ -202,9 +210,9 @@ class PrefixStore:
         except OSError as exc:
             log.warning("A prefix file could not be deleted: %s", exc)
 
-    def _scan(self, folder: Path) -> list[StoredSpan]:
+    def _scan(self) -> list[StoredSpan]:
         found: list[tuple[float, int, Path]] = []
-        for path, status in files_under(folder):
+        for path, status in files_under(self._folder):
             if path.suffix == SUFFIX:
                 found.append((status.st_mtime, status.st_size, path))
             elif path.suffix == DRAFT_SUFFIX and status.st_mtime < time.time() - DRAFT_SECONDS:
@@ -214,7 +222,7 @@ class PrefixStore:
         for _, size, path in sorted(found):
             self._files[path] = _File(size, None)
             self._nbytes += size
-            if path.parent == self._folder and (key := self._read_key(path)) is not None:
+            if (key := self._read_key(path)) is not None:
                 spans.append(StoredSpan(path.name, key))
         self._shrink()
         return [span for span in spans if self._folder / span.name in self._files]
@@ -231,3 +239,11 @@ class PrefixStore:
             log.warning("The prefix file %s is deleted: it is of another model", path.name)
         self._delete(path)
         return None
+
+
+def _delete_forgotten(folder: Path, own: Path) -> None:
+    """Deletes files of other models that were not used for long."""
+    for path, status in files_under(folder):
+        if path.parent != own and path.suffix == SUFFIX and status.st_mtime < time.time() - FORGOTTEN_SECONDS:
+            with contextlib.suppress(OSError):
+                path.unlink()

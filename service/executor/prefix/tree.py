@@ -43,6 +43,10 @@ class Node:
     def key(self) -> tuple[int, int]:
         return self.start, self.tokens[0]
 
+    @property
+    def siblings(self) -> list["Node"]:
+        return [] if self.parent is None else self.parent.children[self.key]
+
     def path(self) -> list["Node"]:
         """Returns the nodes from the first span to this one."""
         nodes: list[Node] = []
@@ -143,6 +147,24 @@ class PrefixTree:
             if used.state is not None:
                 self._used.move_to_end(used)
 
+    def beginnings(self, node: Node) -> list[Node]:
+        """Returns the nodes below the root that begin as `node` does and end no later, the shortest first."""
+        found = [each for each in node.siblings if each.tokens == node.tokens[: len(each.tokens)]]
+        return sorted(found, key=lambda each: each.end)
+
+    def drop_between(self, caller: str, tokens: list[int], wanted: set[int]) -> list[Node]:
+        """Removes whole states of the beginnings of `tokens` that end neither at `wanted` nor at the longest, and that
+        no other tokens continue. Returns them."""
+        match = self.find(caller, tokens, len(tokens))
+        own = self.beginnings(match.node)
+        others = [] if not own else [each for each in match.node.siblings if each not in own]
+        return [
+            gone
+            for node in own[:-1]
+            if node.end not in wanted and not any(other.tokens[: node.end] == node.tokens for other in others)
+            for gone in self.remove(node)
+        ]
+
     def shrink(self) -> list[Node]:
         """Drops states until the rest fits. Returns removed nodes: those without a file, and all below."""
         removed: list[Node] = []
@@ -169,6 +191,13 @@ class PrefixTree:
 
 
 def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    if left == right:
-        return len(left)
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    if left[: len(right)] == right[: len(left)]:
+        return min(len(left), len(right))
+    low, high = 0, min(len(left), len(right)) - 1  # they differ at `high` or before
+    while low < high:
+        middle = (low + high) // 2
+        if left[low : middle + 1] == right[low : middle + 1]:
+            low = middle + 1
+        else:
+            high = middle
+    return low

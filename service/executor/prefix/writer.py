@@ -1,8 +1,8 @@
 import logging
 import threading
 import time
+from collections import deque
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,19 +11,29 @@ from service.executor.prefix.file import Buffer, SpanKey, write_span
 
 log = logging.getLogger(__name__)
 
-# How long a file waits for the engine to rest before it is written beside the decoding.
-PATIENCE_SECONDS = 2.0
+# How long the engine rests before files are written. The next turn of an agent mostly comes earlier, and drops states
+# that would have been written: a recurrent or sliding state takes hundreds of megabytes a turn.
+QUIET_SECONDS = 30.0
+
+# How long a file waits at most. After it, files are written beside the decoding.
+PATIENCE_SECONDS = 300.0
+
+# The share of the backlog's limit above which nothing waits.
+PRESSURE = 0.75
 
 # How long the last files may take when the server stops.
 CLOSE_SECONDS = 8.0
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, kw_only=True):
+    """A file that nobody wants any more before it is written is not written."""
+
     folder: Path
     key: SpanKey
     layouts: tuple[Any, ...]
     buffers: list[Buffer]
     write_before: float
+    wanted: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -40,49 +50,82 @@ class Written(NamedTuple):
 class PrefixWriter:
     """Writes files in order on a thread of its own, which never calls MLX. The engine's thread calls all methods."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_backlog_bytes: int, quiet_seconds: float) -> None:
         self.backlog_bytes = 0
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._done: SimpleQueue[Written] = SimpleQueue()
-        self._resting = threading.Event()
-        self._resting.set()
+        self._quiet_seconds = quiet_seconds
+        self._pressed_at = int(PRESSURE * max_backlog_bytes)
+        self._jobs: deque[Job] = deque()
+        self._done: deque[Written] = deque()
+        self._changed = threading.Condition()
+        self._resting_since: float | None = time.monotonic()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="prefix-writer", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        self.backlog_bytes += job.nbytes
-        self._jobs.put(job)
+        with self._changed:
+            self.backlog_bytes += job.nbytes
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def drop(self, job: Job) -> None:
+        with self._changed:
+            self.backlog_bytes -= job.nbytes
+            job.wanted, job.buffers = False, []  # frees them now
+            self._changed.notify()
 
     def rest(self, resting: bool) -> None:
-        if resting:
-            self._resting.set()
-        else:
-            self._resting.clear()
+        with self._changed:
+            self._resting_since = time.monotonic() if resting else None
+            self._changed.notify()
+
+    def press(self) -> None:
+        """Writes what waits now without waiting longer, to free its memory."""
+        with self._changed:
+            for job in self._jobs:
+                job.write_before = 0.0
+            self._changed.notify()
 
     def written(self) -> list[Written]:
-        """Returns what was done since the last call."""
+        """Returns what was done since the last call, dropped files included."""
         done: list[Written] = []
-        while True:
-            try:
-                done.append(self._done.get_nowait())
-            except Empty:
-                return done
+        while self._done:
+            done.append(self._done.popleft())
             self.backlog_bytes -= done[-1].job.nbytes
+        return done
 
     def close(self) -> None:
         """Writes what is left and ends the thread."""
-        self._resting.set()
-        self._jobs.put(None)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             log.warning("The prefix cache could not be written to the end within %g seconds", CLOSE_SECONDS)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._resting.wait(max(0.0, job.write_before - time.monotonic()))
+        while (job := self._next()) is not None:
+            size: int | None = 0
             try:
-                size = write_span(job.folder, job.key, job.layouts, job.buffers)
+                if job.wanted:
+                    size = write_span(job.folder, job.key, job.layouts, job.buffers)
             except OSError as exc:
                 log.warning("A prefix file could not be written: %s", exc)
                 size = None
-            self._done.put(Written(job, size))
+            self._done.append(Written(job, size))
+
+    def _next(self) -> Job | None:
+        """Waits until a file may be written, or need not be. Returns None at the end."""
+        with self._changed:
+            while True:
+                if self._jobs and self._wait_seconds(self._jobs[0]) <= 0:
+                    return self._jobs.popleft()
+                if self._closing and not self._jobs:
+                    return None
+                self._changed.wait(self._wait_seconds(self._jobs[0]) if self._jobs else None)
+
+    def _wait_seconds(self, job: Job) -> float:
+        if self._closing or not job.wanted or self.backlog_bytes > self._pressed_at:
+            return 0.0
+        quiet_at = job.write_before if self._resting_since is None else self._resting_since + self._quiet_seconds
+        return min(job.write_before, quiet_at) - time.monotonic()

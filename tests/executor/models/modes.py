@@ -1,7 +1,7 @@
 """Runs one tiny model through the engine in every mode, and compares each token with mlx-lm's `generate_step`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import msgspec
@@ -9,7 +9,8 @@ from mlx_lm.generate import generate_step
 
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.loading.batching import Batching, try_batching
-from service.executor.loading.cache_kinds import can_take_back
+from service.executor.loading.cache_kinds import can_take_back, is_recurrent
+from service.executor.loading.device import measure_cache_cost
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
@@ -30,8 +31,9 @@ PROMPTS = [SHORT, SYSTEM + SHORT, MIDDLE, LONG]
 
 
 class Oracle:
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tie: float) -> None:
         self._model = model
+        self._tie = tie
         self._known: dict[tuple[int, ...], list[tuple[int, mx.array]]] = {}
 
     def check(self, prompt: list[int], tokens: list[int]) -> None:
@@ -43,7 +45,7 @@ class Oracle:
         for (expected, row), token in zip(known, tokens, strict=False):
             if token != expected:
                 gap = float((row[expected] - row[token]).item())
-                assert gap < TIE, f"token {token} instead of {expected}, {gap:.2g} less likely"
+                assert gap < self._tie, f"token {token} instead of {expected}, {gap:.2g} less likely"
                 return
 
 
@@ -98,11 +100,21 @@ class Engine:
         self.engine.remove(number)
 
 
+class KeptState(NamedTuple):
+    """What the prefix cache keeps. `per_token` is of layers without a window; `per_turn` is what the last of several
+    turns added."""
+
+    kind: str
+    per_token: int
+    per_turn: int = 0
+    tokens: int = 0
+
+
 class Modes:
-    def __init__(self, model: Any, folder: Path) -> None:
+    def __init__(self, model: Any, folder: Path, *, tie: float = TIE) -> None:
         self.model = model
         self.batching = try_batching(model, 4)
-        self._oracle = Oracle(model)
+        self._oracle = Oracle(model, tie)
         self._folder = folder
 
     def engine(self, *, cached: bool = False, guess: bool = False) -> Engine:
@@ -155,3 +167,20 @@ class Modes:
             assert engine.cached[again[0]] >= len(SYSTEM)
             assert engine.cached[again[1]] >= len(SYSTEM)
             assert after.cached[restarted] >= len(SYSTEM)
+
+    def state(self) -> "KeptState":
+        """A conversation of five turns, each of 45 new tokens and 6 drawn ones, in memory."""
+        caches = self.caches()
+        cost = measure_cache_cost(self.model).layers
+        per_token = sum(layer.per_token for layer in cost if layer.window is None)
+        if caches is None:
+            return KeptState("not kept", per_token)
+        engine = Engine(self.model, self._oracle, self.batching, PrefixCache(caches, PLENTY), guess=False)
+        held, prompt = [], SYSTEM
+        for _ in range(5):
+            prompt = prompt + MIDDLE
+            (number,) = engine.run(prompt)
+            prompt = prompt + engine.tokens[number]
+            held.append(engine.prefixes.nbytes)
+        kind = "recurrent" if is_recurrent(self.model) else "tokens" if caches.cuts_anywhere else "windows"
+        return KeptState(kind, per_token, held[-1] - held[-2], len(prompt))

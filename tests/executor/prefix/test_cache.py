@@ -1,8 +1,10 @@
 """The prefix cache over a model whose state is its tokens: whatever comes out must be the prompt's own beginning."""
 
 import logging
+import os
 import random
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache
+from service.executor.prefix.file import DamagedFile, read_span
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
@@ -326,3 +329,87 @@ def test_without_a_prefix_cache_everything_is_read() -> None:
     assert nothing.keep("", [1, 2], [1, 2]) == 0
     assert nothing.find("", [1, 2]).caches is None
     assert (nothing.nbytes, nothing.stops(Prompt([1, 2], boundaries=(1,)))) == (0, [])
+
+
+def turns(cache: PrefixCache, count: int, caller: str = "") -> list[int]:
+    """A conversation under one system prompt, and what was known of each prompt. Messages and answers are 10 tokens."""
+    conversation, known = [1] * 30, []
+    for turn in range(count):
+        conversation += [100 + turn] * 10
+        cache.rest(False)
+        known.append(read(cache, conversation, caller, stops=(30, len(conversation) - 12)))
+        answered = conversation + [500 + turn] * 10
+        cache.keep(caller, answered, answered)
+        cache.conclude(caller, answered, sorted({30, len(conversation) - 12, len(conversation) - 1}))
+        cache.rest(True)
+        conversation = answered
+    return known
+
+
+def test_of_a_conversation_only_the_last_turn_is_kept_where_states_cannot_be_cut(tmp_path: Path) -> None:
+    with opened(tmp_path, cuts=False) as cache:
+        assert turns(cache, 1) == [0]
+        one_turn = len(list(cache._tree))
+        assert turns(cache, 12) == [30, *(30 + 20 * turn for turn in range(1, 12))]
+        assert len(list(cache._tree)) <= one_turn
+        assert cache.find("", [*[1] * 30, 9, 9]).length == 30
+
+
+def test_a_state_that_two_conversations_share_stays(tmp_path: Path) -> None:
+    with opened(tmp_path, cuts=False) as cache:
+        one, two = [[1] * 30 + [2] * 20 + [n] * 20 for n in (3, 4)]
+        read(cache, one, stops=(30, 50))
+        read(cache, two, stops=(30, 50))
+        cache.conclude("", one, [30, len(one) - 1])
+        assert cache.find("", [*one[:50], 7, 7]).length == 50
+
+
+def test_a_turn_that_was_followed_by_another_is_never_written(tmp_path: Path) -> None:
+    with opened(tmp_path, cuts=False) as cache:
+        turns(cache, 8)
+        assert not list(tmp_path.rglob("*.prefix"))
+        states = len(list(cache._tree))
+    assert len(list(tmp_path.rglob("*.prefix"))) == states
+
+
+def test_files_are_written_when_the_conversation_has_rested(tmp_path: Path) -> None:
+    caches = TokenCaches()
+    cache = PrefixCache(caches, A_LOT, PrefixStore(tmp_path, "m", A_LOT, caches, quiet_seconds=0.05))
+    cache.rest(False)
+    read(cache, [1, 2, 3, 4])
+    cache.rest(True)
+    while not list(tmp_path.rglob("*.prefix")):
+        time.sleep(0.005)
+    cache.close()
+
+
+def test_the_disk_budget_is_for_one_model(tmp_path: Path) -> None:
+    with opened(tmp_path, model="one") as cache:
+        read(cache, [1] * 400)
+    size = on_disk(tmp_path)
+    with opened(tmp_path, model="two", disk=size + 100) as cache:
+        read(cache, [2] * 400)
+    with opened(tmp_path, model="one", disk=size + 100) as cache:
+        assert read(cache, [1] * 400) == 399
+
+
+def test_files_of_a_model_that_is_long_unused_go(tmp_path: Path) -> None:
+    with opened(tmp_path, model="one") as cache:
+        read(cache, [1, 2, 3, 4])
+    (file,) = tmp_path.rglob("*.prefix")
+    os.utime(file, (1, 1))
+    with opened(tmp_path, model="two"):
+        assert not file.exists()
+
+
+def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as cache:
+        read(cache, [1, 2, 3, 4])
+    (file,) = tmp_path.rglob("*.prefix")
+    whole = file.read_bytes()
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(DamagedFile):
+            read_span(file)

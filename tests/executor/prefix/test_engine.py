@@ -190,7 +190,8 @@ def test_a_restart_keeps_what_is_known(model: Any, tmp_path: Path) -> None:
     after = conversation(second)
     assert [run.tokens for run in after] == [run.tokens for run in before]
     assert all(run.use.cached_tokens >= len(SYSTEM) for run in after)
-    assert all(run.use.stored_tokens == 0 for run in after)
+    # Of states that cannot be cut, those of an earlier turn were dropped.
+    assert second.prefixes.needs_boundaries or all(run.use.stored_tokens == 0 for run in after)
     second.engine.close()
 
 
@@ -257,6 +258,7 @@ def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_p
     held, ended = [], False
     while not ended:
         ended = any(token.end for token in harness.engine.step())
+        mx.synchronize()  # a layer that grows is there twice
         held.append(mx.get_active_memory() - before)
     assert cost <= max(held) <= most
     assert 0 < prefixes.nbytes < cost / 2
