@@ -248,3 +248,8 @@ def test_the_text_of_ids_does_not_count(messages: list[Message], letters: list[s
         for message in messages
     ]
     assert settled(*renamed) == settled(*messages)
+
+
+def test_template_arguments_are_sorted_at_any_depth() -> None:
+    request = GenerationRequest(messages=(), template_arguments={"b": [{"d": 1, "c": 2}], "a": 0})
+    assert str(normalize(request).template_arguments) == "{'a': 0, 'b': [{'c': 2, 'd': 1}]}"

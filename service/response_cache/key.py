@@ -7,54 +7,90 @@ import msgspec
 
 from service.generation import GenerationRequest, Tool
 
-# To be raised whenever the same request to the same model would be answered otherwise than before: when normalising,
-# prompt building, sampling or parsing change in what they produce. Everything stored until then is a miss from then on.
-KEY_VERSION = 1
+# Raise it whenever the same request to the same model would be answered otherwise than before: when normalising, prompt
+# building, grammars, sampling or parsing produce something else. All that is stored becomes a miss.
+# tests/response_cache/test_golden_keys.py notices changes of prompts and of the key itself.
+KEY_VERSION = 2
 
 # An agent sends the same tools with every request, 64 KB of them, and dialects give equal ones as one object.
 REMEMBERED_TOOL_SETS = 8
 
-# Sort the keys of dictionaries (JSON Schemas, template arguments), and nothing else: order counts everywhere else.
 # msgpack copies text as it is, and so is many times faster; its integers have 64 bits, those of a schema may have more.
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
-_LONG_INTEGERS = msgspec.json.Encoder(order="deterministic")
+_SORTED = msgspec.msgpack.Encoder(order="deterministic")
+_SORTED_LONG = msgspec.json.Encoder(order="deterministic")
+_AS_GIVEN = msgspec.msgpack.Encoder()
+_AS_GIVEN_LONG = msgspec.json.Encoder()
+
+
+class ToolSet(msgspec.Struct, frozen=True):
+    """A request's tools and their digests: with the keys of dictionaries sorted, and as the client ordered them."""
+
+    # While the tools live here, no other object has their identity.
+    tools: tuple[Tool, ...]
+    strict: bool
+    as_sorted: bytes
+    as_given: bytes
 
 
 class RequestKeys:
-    """Makes the keys of normalised requests, and remembers the digests of the last sets of tools that it saw, by
-    identity: to hash them anew would cost most of a hit's time. Tools are not changed once they are made."""
+    """Remembers the last sets of tools by identity: to hash them anew would cost most of a hit's time. Tools are not
+    changed once they are made."""
 
     def __init__(self) -> None:
-        self._digests: OrderedDict[int, tuple[tuple[Tool, ...], bytes]] = OrderedDict()
+        self._tool_sets: OrderedDict[int, ToolSet] = OrderedDict()
+
+    @property
+    def remembered(self) -> tuple[ToolSet, ...]:
+        """Oldest first."""
+        return tuple(self._tool_sets.values())
 
     def key(self, fingerprint: str, request: GenerationRequest) -> str:
-        """SHA-256, in hexadecimal, over all of a request and the model's fingerprint.
+        """Returns SHA-256, in hexadecimal, over a normalised request and the model's fingerprint.
 
         The whole Struct is encoded, so that a field which is added to `GenerationRequest` is in the key from the start.
-        How fast the server decodes is not in it: speculative decoding draws what the model would have drawn.
+        Keys of dictionaries are sorted, except in schemas that the answer must follow: it has their order.
         """
-        digest = b""
-        if request.tools:
-            digest = self._digest(request.tools)
+        tools = schemas = b""
+        tool_set = self._tool_set(request.tools) if request.tools else None
+        ordered = follows_schemas(request, strict=tool_set is not None and tool_set.strict)
+        if ordered and request.response_format is not None:
+            schemas = _encode(request.response_format, ordered=True)
+        if tool_set is not None:
+            tools = tool_set.as_given if ordered else tool_set.as_sorted
             request = msgspec.structs.replace(request, tools=())
-        return hashlib.sha256(_encode((KEY_VERSION, fingerprint, digest, request))).hexdigest()
+        return hashlib.sha256(_encode((KEY_VERSION, fingerprint, tools, schemas, request))).hexdigest()
 
-    def _digest(self, tools: tuple[Tool, ...]) -> bytes:
-        # The tools are kept beside their digest: while they live, nothing else has their identity.
-        remembered = self._digests.get(id(tools))
+    def _tool_set(self, tools: tuple[Tool, ...]) -> ToolSet:
+        remembered = self._tool_sets.get(id(tools))
         if remembered is not None:
-            self._digests.move_to_end(id(tools))
-            return remembered[1]
-        digest = hashlib.sha256(_encode(tools)).digest()
-        self._digests[id(tools)] = tools, digest
-        if len(self._digests) > REMEMBERED_TOOL_SETS:
-            self._digests.popitem(last=False)
-        return digest
+            self._tool_sets.move_to_end(id(tools))
+            return remembered
+        made = ToolSet(
+            tools,
+            any(tool.strict for tool in tools),
+            hashlib.sha256(_encode(tools)).digest(),
+            hashlib.sha256(_encode(tools, ordered=True)).digest(),
+        )
+        self._tool_sets[id(tools)] = made
+        if len(self._tool_sets) > REMEMBERED_TOOL_SETS:
+            self._tool_sets.popitem(last=False)
+        return made
 
 
-def _encode(value: tuple[object, ...]) -> bytes:
-    """The first byte tells the two encodings apart: an array begins with "[" in JSON alone."""
+def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
+    """True if a grammar holds the answer to schemas of the request. `strict`: a tool of it is strict.
+
+    Equal to `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
+    """
+    if request.response_format is not None:
+        return True
+    called = request.tool_choice.mode
+    return bool(request.tools) and called != "none" and (strict or called == "required")
+
+
+def _encode(value: object, *, ordered: bool = False) -> bytes:
+    """The first byte distinguishes the two encodings: a value begins with "[" or "{" in JSON alone."""
     try:
-        return _ENCODER.encode(value)
+        return (_AS_GIVEN if ordered else _SORTED).encode(value)
     except OverflowError:
-        return _LONG_INTEGERS.encode(value)
+        return (_AS_GIVEN_LONG if ordered else _SORTED_LONG).encode(value)

@@ -17,6 +17,7 @@ from service.generation import (
     SamplingParams,
     Tool,
     ToolCall,
+    ToolChoice,
 )
 from service.normalize import normalize
 from service.response_cache.key import REMEMBERED_TOOL_SETS, RequestKeys
@@ -158,6 +159,18 @@ def test_what_is_remembered_of_tools_changes_no_key() -> None:
             assert keys.key("model-1", request) == RequestKeys().key("model-1", request)
 
 
+def test_the_last_sets_of_tools_are_remembered_and_no_more() -> None:
+    keys = RequestKeys()
+    sets = [(Tool(name=f"tool{index}"),) for index in range(REMEMBERED_TOOL_SETS * 2)]
+    for tools in (*sets, sets[-REMEMBERED_TOOL_SETS]):
+        keys.key("model-1", msgspec.structs.replace(REQUEST, tools=tools))
+    held = [made.tools for made in keys.remembered]
+    assert held == [*sets[-REMEMBERED_TOOL_SETS + 1 :], sets[-REMEMBERED_TOOL_SETS]]
+    before = keys.remembered
+    keys.key("model-1", msgspec.structs.replace(REQUEST, tools=sets[-1]))
+    assert [made is again for made, again in zip(before[-2:-1], keys.remembered[-1:], strict=True)] == [True]
+
+
 def test_tools_that_are_gone_are_not_taken_for_those_that_stand_in_their_place() -> None:
     """What a request leaves free in memory, the next one's tools are made of."""
     keys = RequestKeys()
@@ -184,8 +197,44 @@ def shuffled(value: Any, order: random.Random) -> Any:
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_keys_is_no_difference(order: random.Random) -> None:
-    other = msgspec.convert(shuffled(msgspec.to_builtins(REQUEST), order), GenerationRequest)
-    assert key_of(other) == key_of(REQUEST)
+    free = msgspec.structs.replace(REQUEST, response_format=None)
+    other = msgspec.convert(shuffled(msgspec.to_builtins(free), order), GenerationRequest)
+    assert key_of(other) == key_of(free)
+
+
+ORDERED = {"type": "object", "properties": {"reasoning": {"type": "string"}, "answer": {"type": "string"}}}
+TURNED = {"type": "object", "properties": {"answer": {"type": "string"}, "reasoning": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "matters"),
+    [
+        ({}, False),
+        ({"tool_choice": ToolChoice("none")}, False),
+        ({"tool_choice": ToolChoice("required")}, True),
+        ({"tool_choice": ToolChoice("required", "f")}, True),
+        ({"response_format": ResponseFormat(kind="json_object")}, True),
+    ],
+    ids=["auto", "none", "required", "named", "a document or a call"],
+)
+def test_the_order_of_a_tools_properties_matters_if_an_answer_must_follow_it(
+    fields: dict[str, Any], matters: bool
+) -> None:
+    keys = RequestKeys()
+    free = msgspec.structs.replace(REQUEST, **{"response_format": None, **fields})
+    made = {
+        keys.key("m", msgspec.structs.replace(free, tools=(Tool(name="f", parameters=schema),)))
+        for schema in (ORDERED, TURNED)
+    }
+    assert len(made) == 1 + matters
+    strict = (Tool(name="f", parameters=ORDERED, strict=True), Tool(name="f", parameters=TURNED, strict=True))
+    made = {keys.key("m", msgspec.structs.replace(free, tools=(tool,))) for tool in strict}
+    assert len(made) == (1 if fields.get("tool_choice") == ToolChoice("none") else 2)
+
+
+def test_the_order_of_properties_in_a_response_format_matters() -> None:
+    made = {key_of(changed(REQUEST, ("response_format", "schema"), schema)) for schema in (ORDERED, TURNED)}
+    assert len(made) == 2
 
 
 def test_the_order_of_everything_else_is_one() -> None:
