@@ -4,7 +4,7 @@ Every field of `GenerationRequest` is part of the response-cache key. What does 
 metadata, request ids) stands in `dialects.base.ClientRequest`.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -145,15 +145,19 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
+# 64 bits hold it, and so do the numbers of JavaScript.
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """In tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added to it.
     `completion_tokens` include all choices and their reasoning."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    prefix_stored_tokens: int = 0
-    reasoning_tokens: int = 0
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
+    cached_tokens: Tokens = 0
+    prefix_stored_tokens: Tokens = 0
+    reasoning_tokens: Tokens = 0
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,7 +130,7 @@ def get(key: str, stores: tuple[str, ...]) -> None:
     from service.response_cache.record import decode_record
 
     found = _on_stores(stores, lambda store: store.get(key))
-    record = None if found is None else decode_record(found.value)
+    record = None if found is None else decode_record(found.value, key)
     if record is None:
         why = "nothing is stored" if found is None else "what is stored is no whole answer of this version"
         raise Failure(Exit.FAILED, f"{key}: {why}.")

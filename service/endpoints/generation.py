@@ -12,7 +12,7 @@ from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
 from service.generation import Completion, GenerationRequest
 from service.http.body import check_content
-from service.http.cache_headers import cache_status, read_cache_control
+from service.http.cache_headers import cache_headers, read_cache_control
 from service.http.client_watch import ClientGone, ClientWatch
 from service.http.model_names import check_model
 from service.http.streaming import StreamWriter, replay_stream
@@ -134,7 +134,7 @@ class GenerationEndpoint:
     def _headers(self, answer: CachedAnswer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:
         return [
             (b"content-type", content_type),
-            (b"cache-status", cache_status(answer).encode()),
+            *cache_headers(answer),
             (self._request_id_header, record.request_id.encode()),
         ]
 

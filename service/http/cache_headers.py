@@ -9,7 +9,11 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
     """Ignores unknown directives (RFC 9111 section 5.2.3). Raises `BadRequest`."""
     header = headers.get(b"cache-control")
     if header is None:
-        return NO_DIRECTIVES
+        # RFC 9111 section 5.4: without Cache-Control, `Pragma: no-cache` means `no-cache`.
+        pragma = headers.get(b"pragma")
+        if pragma is None or b"no-cache" not in map(bytes.strip, pragma.lower().split(b",")):
+            return NO_DIRECTIVES
+        return CacheDirectives(no_cache=True)
     directives: dict[str, str] = {}
     for directive in header.decode("latin-1").split(","):
         name, _, value = directive.partition("=")
@@ -28,6 +32,14 @@ def _seconds(text: str) -> float:
         found = text[:SHOWN_CHARS]
         raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{found}'.")
     return float(text[:12])
+
+
+def cache_headers(answer: CachedAnswer) -> list[tuple[bytes, bytes]]:
+    """`Cache-Status`, and the `Age` of a hit (RFC 9111 section 5.1)."""
+    headers = [(b"cache-status", cache_status(answer).encode())]
+    if answer.age is not None:
+        headers.append((b"age", b"%d" % answer.age))
+    return headers
 
 
 def cache_status(answer: CachedAnswer) -> str:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.generation import Completion
+from service.generation import Completion, Tokens
 from service.profile import ModelProfile
 from service.response_cache.key import KEY_VERSION
+from service.response_cache.record import UnixSeconds
 from service.storage import FILE_MODE
 
 FORMAT_VERSION = 1
@@ -37,8 +38,8 @@ class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Times are in Unix seconds; without `expires_at` it is kept for ever."""
 
     key: Key
-    stored_at: float
-    expires_at: float | None = None
+    stored_at: UnixSeconds
+    expires_at: UnixSeconds | None = None
     completion: Completion
 
 
@@ -46,7 +47,7 @@ class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How many tokens the prompt of a request has."""
 
     key: Key
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    prompt_tokens: Tokens
 
 
 Entry = AnswerEntry | CountEntry

@@ -37,7 +37,7 @@ def read_recording(path: Path) -> Recording:
     for entry in read_entries(path):
         match entry:
             case AnswerEntry():
-                recording.answers[entry.key] = Record(entry.stored_at, entry.completion)
+                recording.answers[entry.key] = Record(entry.key, entry.stored_at, entry.completion)
             case CountEntry():
                 recording.counts[entry.key] = entry.prompt_tokens
     return recording

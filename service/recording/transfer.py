@@ -40,7 +40,7 @@ async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
         raise CannotList(f"{store!r} does not say what it holds.")
     async for key in store.list_keys():
         found = await store.get(key)
-        record = None if found is None else decode_record(found.value)
+        record = None if found is None else decode_record(found.value, key)
         if found is not None and record is not None:
             yield Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)
 
@@ -80,6 +80,8 @@ async def import_answers(store: CacheBackend, path: Path) -> Imported:
             ttl = None if entry.expires_at is None else entry.expires_at - time.time()
             if ttl is None or ttl > 0:
                 keys.add(entry.key)
+                # An answer from the future would be fresh for ever.
+                record = Record(entry.key, min(entry.stored_at, time.time()), entry.completion)
                 with suppress(ValueTooLarge):
-                    await store.set(entry.key, encode_record(Record(entry.stored_at, entry.completion)), ttl=ttl)
+                    await store.set(entry.key, encode_record(record), ttl=ttl)
     return Imported(read=len(keys), stored=len([key for key in keys if await store.get(key) is not None]))

@@ -35,6 +35,11 @@ class CachedAnswer(Answer, Protocol):
         """True if the response cache keeps this answer, as far as can be said now."""
         ...
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since a hit was stored; None for answers that are no hits."""
+        ...
+
     async def completion(self) -> Completion:
         """Raises `ServiceError` when the generation fails."""
         ...
@@ -45,9 +50,10 @@ class StoredAnswer:
 
     stored = False
 
-    def __init__(self, completion: Completion, outcome: CacheOutcome = "hit") -> None:
+    def __init__(self, completion: Completion, outcome: CacheOutcome = "hit", *, age: float | None = None) -> None:
         self._completion = completion
         self.outcome: CacheOutcome = outcome
+        self.age = age
 
     @property
     def prompt_tokens(self) -> int:

@@ -106,11 +106,11 @@ class CachingExecutor:
 
     async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> CachedAnswer:
         flight = self._flights.find(key)
-        completion = await self._store.get(key, directives.max_age)
-        if completion is not None:
+        record = await self._store.get(key, directives.max_age)
+        if record is not None:
             if self._recorder is not None:
-                self._recorder.record_answer(key, completion)
-            return StoredAnswer(completion)
+                self._recorder.record_answer(key, record.completion)
+            return StoredAnswer(record.completion, age=self._store.age(record))
         if flight is not None and flight.completion is not None:
             # It ended while the store was asked, which therefore did not have it yet.
             return StoredAnswer(flight.completion, "collapsed")

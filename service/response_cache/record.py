@@ -1,25 +1,29 @@
-"""What lies under a key: one `Completion` and when it was stored, guarded against versions and damage.
+"""The value under a key: one completion, its key and when it was stored, guarded against versions and damage.
 
 A record is a byte of version, the CRC-32 of the rest (4 bytes, big-endian), and msgpack of `Record`.
 """
 
 import struct
 import zlib
+from typing import Annotated
 
 import msgspec
 
 from service.generation import Completion
 
-# To be raised whenever a record of before would be read wrongly: a field of `Completion` with another meaning.
-RECORD_VERSION = 1
+# Raise it whenever a field of `Record` or `Completion` gets another meaning.
+RECORD_VERSION = 2
+
+# Up to the end of the year 9999, beyond which dates cannot be shown.
+UnixSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
 
 _HEADER = struct.Struct(">BI")
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """`stored_at` is in Unix seconds."""
-
-    stored_at: float
+    # A store may return the value of another key: a damaged index of a database leads to a row that is whole.
+    key: str
+    stored_at: UnixSeconds
     completion: Completion
 
 
@@ -32,8 +36,8 @@ def encode_record(record: Record) -> bytes:
     return _HEADER.pack(RECORD_VERSION, zlib.crc32(payload)) + payload
 
 
-def decode_record(data: bytes) -> Record | None:
-    """None for whatever is no whole record of this version."""
+def decode_record(data: bytes, key: str) -> Record | None:
+    """None for anything but a whole record of this version and this key."""
     if len(data) < _HEADER.size:
         return None
     version, checksum = _HEADER.unpack_from(data)
@@ -41,7 +45,8 @@ def decode_record(data: bytes) -> Record | None:
     if version != RECORD_VERSION or zlib.crc32(payload) != checksum:
         return None
     try:
-        return _DECODER.decode(payload)
+        record = _DECODER.decode(payload)
     except (msgspec.MsgspecError, ValueError):
-        # ValueError holds UnicodeDecodeError, which msgspec lets through.
+        # msgspec raises UnicodeDecodeError, a ValueError, for bad text.
         return None
+    return record if record.key == key else None

@@ -19,7 +19,8 @@ from cache_backends.base import Leases
 from service.errors import GenerationTimeout, ServiceError, ShuttingDown
 from service.events import Done, Event
 from service.executor.base import Executor, replayed
-from service.generation import Completion, GenerationRequest
+from service.generation import GenerationRequest
+from service.response_cache.record import Record
 from service.response_cache.single_flight import Flight, generate
 from service.response_cache.store import ResponseStore
 
@@ -100,7 +101,7 @@ class Replicas:
         pause = FIRST_PAUSE_SECONDS
         while True:
             match await self._look(key):
-                case Completion() as completion:
+                case Record(_, _, completion):
                     flight.accept(completion.usage.prompt_tokens, elsewhere=True, found=True)
                     events = replayed(completion)
                     break
@@ -123,8 +124,8 @@ class Replicas:
             async for event in events:
                 yield event
 
-    async def _look(self, key: str) -> "Completion | Lease | Note | Alone":
-        """What to do about a key: take the answer, generate under the lease, wait, or generate without."""
+    async def _look(self, key: str) -> "Record | Lease | Note | Alone":
+        """The result decides: take the answer, generate under the lease, wait, or generate without."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
@@ -135,15 +136,15 @@ class Replicas:
                 log.debug("no lease to be had: %r", exc)
                 return Alone()
             # In this order: a lease is given back after its entry was written.
-            completion = await self._store.get(key)
+            record = await self._store.get(key)
         except asyncio.CancelledError:
             # The store may have given the lease by now, and whoever asks next would wait until it ends.
             await lease.end()
             raise
-        if completion is not None:
+        if record is not None:
             if note is None:
                 await lease.end()
-            return completion
+            return record
         if note is None:
             return lease
         return Alone() if note.gave_up or (note.queued and self._load.has_place()) else note

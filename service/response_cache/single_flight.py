@@ -187,6 +187,8 @@ class Flight:
 class FlightAnswer:
     """The `CachedAnswer` of each reader of a flight, its leader and its followers."""
 
+    age = None
+
     def __init__(self, flight: Flight, outcome: CacheOutcome) -> None:
         self.outcome: CacheOutcome = outcome
         self._flight = flight

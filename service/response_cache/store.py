@@ -80,21 +80,25 @@ class ResponseStore:
         """True if the last write went well, so the next is expected to."""
         return self._failing.isdisjoint({"write", "queue"})
 
-    async def get(self, key: str, max_age: float | None = None) -> Completion | None:
-        """The completion under a key, unless it is older than `max_age` seconds."""
+    async def get(self, key: str, max_age: float | None = None) -> Record | None:
+        """None also for a record that is older than `max_age` seconds."""
         data = self._unwritten.get(key)
         if data is None:
             data = await self._read(key)
             if data is None:
                 return None
-        record = decode_record(data)
-        if record is None or (max_age is not None and self._now() - record.stored_at > max_age):
+        record = decode_record(data, key)
+        if record is None or (max_age is not None and self.age(record) > max_age):
             return None
-        return record.completion
+        return record
+
+    def age(self, record: Record) -> float:
+        """Seconds since it was stored; 0 if another server's clock is ahead."""
+        return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "Write | None":
         """Keeps a completion, from now on. None: too much is unwritten already."""
-        data = encode_record(Record(self._now(), completion))
+        data = encode_record(Record(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")
             return None

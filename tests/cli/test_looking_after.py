@@ -165,7 +165,7 @@ def store(tmp_path: Path) -> str:
 
     async def fill(url: str) -> None:
         backend = open_backend(url)
-        await backend.set("known", encode_record(Record(1_700_000_000.0, ANSWER)))
+        await backend.set("known", encode_record(Record("known", 1_700_000_000.0, ANSWER)))
         await backend.set("damaged", b"nothing of ours")
         await backend.aclose()
 

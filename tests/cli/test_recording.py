@@ -20,7 +20,7 @@ def fill(url: str, *keys: str) -> None:
     async def run() -> None:
         store = open_backend(url)
         for key in keys:
-            await store.set(key, encode_record(Record(1_700_000_000.0, text("the answer"))))
+            await store.set(key, encode_record(Record(key, 1_700_000_000.0, text("the answer"))))
         await store.aclose()
 
     asyncio.run(run())

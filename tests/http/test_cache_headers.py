@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import BadRequest
 from service.generation import Completion, Usage
-from service.http.cache_headers import cache_status, read_cache_control
+from service.http.cache_headers import cache_headers, cache_status, read_cache_control
 from service.response_cache.base import NO_DIRECTIVES, CacheDirectives, CacheOutcome, StoredAnswer
 
 
@@ -24,6 +24,27 @@ from service.response_cache.base import NO_DIRECTIVES, CacheDirectives, CacheOut
 )
 def test_what_a_client_asks(header: bytes, directives: CacheDirectives) -> None:
     assert read_cache_control({b"cache-control": header}) == directives
+
+
+@pytest.mark.parametrize(
+    ("headers", "no_cache"),
+    [
+        ({b"pragma": b"no-cache"}, True),
+        ({b"pragma": b"x, No-Cache"}, True),
+        ({b"pragma": b"x"}, False),
+        ({b"pragma": b"no-cache", b"cache-control": b"max-age=9"}, False),
+    ],
+    ids=str,
+)
+def test_pragma_counts_without_cache_control(headers: dict[bytes, bytes], no_cache: bool) -> None:
+    assert read_cache_control(headers).no_cache is no_cache
+
+
+@pytest.mark.parametrize(("age", "header"), [(0.0, b"0"), (61.9, b"61")])
+def test_a_hit_has_its_age(age: float, header: bytes) -> None:
+    completion = Completion(choices=(), usage=Usage(prompt_tokens=0, completion_tokens=0))
+    assert cache_headers(StoredAnswer(completion, age=age)) == [(b"cache-status", b"anyclaude; hit"), (b"age", header)]
+    assert dict(cache_headers(StoredAnswer(completion, "collapsed"))).keys() == {b"cache-status"}
 
 
 def test_without_the_header_nothing_is_asked() -> None:

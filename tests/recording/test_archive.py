@@ -1,11 +1,13 @@
 """The file that answers are kept in: what comes back, what is refused, and who can read it."""
 
 import json
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -178,3 +180,23 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="cannot be read: No such file"):
         read_header(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("stored_at", "1e308"),
+        ("stored_at", "-1e18"),
+        ("expires_at", "1e308"),
+        ("completion_tokens", str(2**70)),
+        ("prompt_tokens", "-1"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_its_place(tmp_path: Path, field: str, number: str) -> None:
+    with ArchiveWriter(tmp_path / "file", new_header(None)) as writer:
+        writer.add(msgspec.structs.replace(ANSWER, expires_at=2e9))
+    header, line = (tmp_path / "file").read_text().splitlines()
+    line = re.sub(rf'"{field}":[0-9.e+]+', f'"{field}":{number}', line)
+    (tmp_path / "file").write_text(f"{header}\n{line}\n")
+    with pytest.raises(ArchiveError, match=rf"line 2: .*{field}"):
+        list(read_entries(tmp_path / "file"))

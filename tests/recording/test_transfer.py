@@ -18,44 +18,56 @@ from tests.response_cache.answers import text
 
 KEY = "a" * 64
 OTHER = "b" * 64
-VALUE = encode_record(Record(1000.0, text("hello")))
+
+
+def value_of(key: str, content: str = "hello", stored_at: float = 1000.0) -> bytes:
+    return encode_record(Record(key, stored_at, text(content)))
 
 
 async def test_what_was_exported_can_be_imported_with_its_age_and_its_time_limit(tmp_path: Path) -> None:
     source, target = DiskBackend(tmp_path / "source"), DiskBackend(tmp_path / "target")
-    await source.set(KEY, VALUE)
-    await source.set(OTHER, VALUE, ttl=1000)
+    await source.set(KEY, value_of(KEY))
+    await source.set(OTHER, value_of(OTHER), ttl=1000)
     assert await export_answers(source, tmp_path / "file") == 2
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
     assert await import_answers(target, tmp_path / "file") == Imported(read=2, stored=2)
     found = {stored.key: stored async for stored in stored_answers(target)}
     assert found[KEY].ttl is None
     assert 990 < (found[OTHER].ttl or 0) <= 1000
-    assert {stored.record for stored in found.values()} == {Record(1000.0, text("hello"))}
+    assert [found[key].record for key in (KEY, OTHER)] == [Record(key, 1000.0, text("hello")) for key in (KEY, OTHER)]
     await source.aclose()
     await target.aclose()
 
 
 async def test_what_is_damaged_or_of_another_version_is_not_exported(tmp_path: Path) -> None:
     store = MemoryBackend()
-    await store.set(KEY, VALUE)
-    await store.set(OTHER, VALUE[:-1])
+    await store.set(KEY, value_of(KEY))
+    await store.set(OTHER, value_of(OTHER)[:-1])
     assert await export_answers(store, tmp_path / "file") == 1
 
 
 async def test_what_has_expired_since_is_not_imported(tmp_path: Path) -> None:
     store = MemoryBackend()
-    await store.set(KEY, VALUE, ttl=0.05)
+    await store.set(KEY, value_of(KEY), ttl=0.05)
     await export_answers(store, tmp_path / "file")
     while await store.get(KEY) is not None:
         time.sleep(0.01)  # noqa: ASYNC251 -- nothing else runs
     assert await import_answers(store, tmp_path / "file") == Imported(read=0, stored=0)
 
 
+async def test_an_answer_from_the_future_is_not_fresh_for_ever(tmp_path: Path) -> None:
+    source, target = MemoryBackend(), MemoryBackend()
+    await source.set(KEY, value_of(KEY, stored_at=time.time() + 1e6))
+    await export_answers(source, tmp_path / "file")
+    await import_answers(target, tmp_path / "file")
+    (stored,) = [stored async for stored in stored_answers(target)]
+    assert stored.record.stored_at <= time.time()
+
+
 async def test_only_answers_that_the_store_has_at_the_end_are_counted(tmp_path: Path) -> None:
     source = MemoryBackend()
     for index in range(10):
-        await source.set(f"{index:064}", VALUE)
+        await source.set(f"{index:064}", value_of(f"{index:064}"))
     await export_answers(source, tmp_path / "file")
     assert await import_answers(MemoryBackend(max_items=3), tmp_path / "file") == Imported(read=10, stored=3)
     assert await import_answers(MemoryBackend(max_bytes=50), tmp_path / "file") == Imported(read=10, stored=0)
@@ -70,7 +82,7 @@ async def test_an_import_into_tiers_goes_to_the_one_that_is_there(tmp_path: Path
 
     source, target = MemoryBackend(), MemoryBackend()
     for index in range(200):
-        await source.set(f"{index:064}", encode_record(Record(1000.0, text("x" * 400_000))))
+        await source.set(f"{index:064}", value_of(f"{index:064}", "x" * 400_000))
     await export_answers(source, tmp_path / "file")
     imported = await import_answers(TieredBackend([Away(), target]), tmp_path / "file")
     assert imported == Imported(read=200, stored=200)
@@ -79,8 +91,8 @@ async def test_an_import_into_tiers_goes_to_the_one_that_is_there(tmp_path: Path
 
 async def test_nothing_of_a_damaged_file_is_imported(tmp_path: Path) -> None:
     source, target = MemoryBackend(), MemoryBackend()
-    await source.set(KEY, VALUE)
-    await source.set(OTHER, VALUE)
+    await source.set(KEY, value_of(KEY))
+    await source.set(OTHER, value_of(OTHER))
     await export_answers(source, tmp_path / "file")
     content = (tmp_path / "file").read_bytes()
     (tmp_path / "file").write_bytes(content[:-20])
@@ -96,7 +108,7 @@ class Failing(MemoryBackend):
 
 async def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     store = Failing()
-    await store.set(KEY, VALUE)
+    await store.set(KEY, value_of(KEY))
     (tmp_path / "file").write_text("the earlier one")
     with pytest.raises(CacheUnavailable):
         await export_answers(store, tmp_path / "file")

@@ -12,7 +12,7 @@ from cache_backends.memory import MemoryBackend
 from service.errors import ContextLengthExceeded, NotCached, ServiceError
 from service.events import CompletionBuilder, Event, TextDelta
 from service.executor.scripted import ScriptedExecutor
-from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
+from service.generation import Completion, GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
 from service.response_cache.executor import CachingExecutor
 from tests.response_cache.answers import Numbered, ask, settings
@@ -183,6 +183,48 @@ async def test_who_wants_a_new_answer_takes_nobodys_place_in_the_one_in_flight()
     scripted.gate.set()
     assert {(await answer.completion()).choices[0].text for answer in (first, second, third)} == {"answer 1"}
     await executor.aclose()
+
+
+async def test_only_a_hit_has_an_age() -> None:
+    executor = numbered()
+    first = await executor.submit(ask())
+    await first.completion()
+    hit = await executor.submit(ask())
+    assert first.age is None
+    assert 0 <= (hit.age or 0) < 60
+    await executor.aclose()
+
+
+class Records:
+    """A recorder that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self.counts: list[int] = []
+        self.closed = False
+
+    def record_answer(self, key: str, completion: Completion) -> None:
+        self.answers.append(completion.choices[0].text)
+
+    def record_count(self, key: str, prompt_tokens: int) -> None:
+        self.counts.append(prompt_tokens)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("policy", ["all", "off"])
+async def test_every_answer_is_recorded_unless_its_request_forbids_to_store_it(policy: str) -> None:
+    records = Records()
+    inner = ScriptedExecutor(Numbered().script)
+    executor = CachingExecutor(inner, MemoryBackend(), settings(cache_policy=policy), recorder=records)
+    for directives in (NO_STORE, NO_CACHE, NO_DIRECTIVES, NO_STORE):
+        await outcome_and_text(executor, directives)
+    assert records.answers == ["answer 2", "answer 2" if policy == "all" else "answer 3"]
+    await executor.count_tokens(ask())
+    assert records.counts == [3]
+    await executor.aclose()
+    assert records.closed
 
 
 async def test_only_if_cached_never_generates() -> None:
