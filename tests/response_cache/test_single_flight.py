@@ -7,15 +7,17 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
+from cache_backends import CacheUnavailable
 from cache_backends.memory import MemoryBackend
 from service.errors import ContextLengthExceeded, EngineFailed, ServiceError, ShuttingDown
-from service.events import Event, TextDelta
+from service.events import ChoiceFinished, Done, Event, TextDelta
 from service.executor.base import Answer
 from service.executor.scripted import ScriptedExecutor
-from service.generation import GenerationRequest
+from service.generation import GenerationRequest, Usage
 from service.profile import ModelProfile
+from service.response_cache.base import CacheDirectives
 from service.response_cache.executor import CachingExecutor
-from service.response_cache.single_flight import FlightAnswer
+from service.response_cache.single_flight import Flight, FlightAnswer, Flights
 from tests.response_cache.answers import ask, settings
 
 
@@ -321,6 +323,71 @@ async def test_a_generation_that_does_not_close_has_been_answered() -> None:
     assert await read(await executor.submit(ask("a b"))) == "a b"
     assert (await executor.submit(ask("a b"))).outcome == "hit"
     await executor.aclose()
+
+
+async def test_a_running_answer_is_expected_to_be_stored() -> None:
+    stage = Stage()
+    executor, _ = stage.executor()
+    answers = [await executor.submit(ask()), await executor.submit(ask())]
+    assert [(answer.stored, answer.prompt_tokens) for answer in answers] == [(True, 3)] * 2
+    unkept = await executor.submit(ask(), CacheDirectives(no_store=True))
+    assert (unkept.stored, unkept.prompt_tokens) == (False, 3)
+    for answer in (*answers, unkept):
+        await answer.aclose()
+    await executor.aclose()
+
+
+async def test_a_whole_answer_waits_a_moment_for_the_outcome_of_its_write() -> None:
+    class Refusing(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            raise CacheUnavailable("no room")
+
+    executor = CachingExecutor(ScriptedExecutor(), Refusing(), settings())
+    answer = await executor.submit(ask())
+    await answer.completion()
+    assert not answer.stored
+    await executor.aclose()
+
+
+async def one_delta(flight: Flight) -> AsyncGenerator[Event, None]:
+    flight.accept(2)
+    yield TextDelta(0, "a")
+    yield ChoiceFinished(0, "stop")
+    yield Done(Usage(prompt_tokens=2, completion_tokens=1))
+
+
+async def test_a_flight_that_is_over_cannot_be_aborted() -> None:
+    flights = Flights()
+    flight = Flight(one_delta, lambda flight: None)
+    flights.start(flight, "key")
+    reader = await flight.join("miss")
+    completion = await reader.completion()
+    flight.abort(EngineFailed("too late"))
+    assert (flight.completion, flight.error) == (completion, None)
+    assert flights.find("key") is None
+
+
+async def test_closing_waits_until_a_generation_has_cleaned_up() -> None:
+    begun, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def source(flight: Flight) -> AsyncGenerator[Event, None]:
+        flight.accept(1)
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+            yield TextDelta(0, "never")
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.set()
+
+    flights = Flights()
+    flights.start(Flight(source, lambda flight: None), None)
+    await begun.wait()
+    await flights.aclose(5)
+    assert cleaned.is_set()
 
 
 async def test_what_is_held_is_no_more_than_the_answer() -> None:
