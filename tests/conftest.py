@@ -35,6 +35,7 @@ hypothesis.settings.load_profile("any speed")
 # `make test-fast` leaves out the tests with these markers: those in a place, and those that use a fixture.
 MARKED_PLACES = {
     "tests/benchmarks/test_runner.py": "process",
+    "tests/chat_templates/": "model",
     "tests/claude_code/": "client",
     "tests/cli/test_quick_start_scripts.py": "process",
     "tests/cli/test_working_folder.py": "process",

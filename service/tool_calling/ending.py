@@ -33,6 +33,7 @@ MARKERS = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
     "<\uff5chy_eos:opensource\uff5c>",
     "[e~[",
+    "[END FINAL RESPONSE]",
 )
 MAX_MARKERS = 8
 _PREFIXES = frozenset(marker[:size] for marker in MARKERS for size in range(1, len(marker)))

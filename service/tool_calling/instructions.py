@@ -1,5 +1,5 @@
 """Tools for models without tools in their chat template: definitions for the system prompt, calls and results for the
-conversation. The convention is `hermes`, which most models have seen."""
+conversation. The form is `hermes`, which most models have seen, unless the template writes calls in another."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import msgspec
 
 from service.generation import GenerationRequest, Tool, ToolCall, ToolChoice
 from service.tool_calling.families import hermes
+from service.tool_calling.form import CallForm
 
 FAMILY = hermes.FAMILY.name
 RESULT, RESULT_END = "<tool_response>", "</tool_response>"
@@ -24,23 +25,26 @@ def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
     return tuple(tool for tool in tools if not tool.deferred) if any(tool.deferred for tool in tools) else tools
 
 
-def instructions(tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True) -> str:
+def instructions(
+    tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True, form: CallForm = hermes.FORM
+) -> str:
     """The tools' section of the system prompt; empty if no tool may be called."""
     if not tools or choice.mode == "none":
         return ""
-    example = hermes.FORM.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
+    example = form.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
+    results = f"The result comes back in {RESULT} and {RESULT_END}. " if form is hermes.FORM else ""
     number = "one or more blocks" if parallel else "one block"
     return (
         "# Tools\n\n"
         "You can call these functions. Each line is one, with its parameters as a JSON Schema:\n"
         f"<tools>\n{_definitions(tools)}\n</tools>\n\n"
         f"To call a function, write {number} like this, with a JSON object inside, and stop:\n{example}\n"
-        f"The result comes back in {RESULT} and {RESULT_END}. {_demand(choice)}"
+        f"{results}{_demand(choice)}"
     )
 
 
-def calls_as_text(content: str, calls: Sequence[ToolCall]) -> str:
-    return "\n".join(part for part in (content, hermes.FORM.render(calls)) if part)
+def calls_as_text(content: str, calls: Sequence[ToolCall], form: CallForm = hermes.FORM) -> str:
+    return "\n".join(part for part in (content, form.render(calls)) if part)
 
 
 def result_as_text(content: str, *, name: str = "", is_error: bool = False) -> str:

@@ -5,6 +5,7 @@ import msgspec
 
 from service.executor.prompt.hf_messages import CallStyle, HfMessage, with_tools
 from service.generation import Message, ToolCall
+from service.tool_calling.form import CallForm
 
 # No template contains this by itself.
 PROBE = "zq7 probe"
@@ -16,10 +17,15 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 Shows = Callable[[list[HfMessage]], bool]
 
 
-def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
-    """Renders a probe in each style, and looks for it. If no style shows it, the style stays as it is."""
+def find_call_style(shows: Shows, *, form: CallForm | None, indexed_ids: bool) -> CallStyle:
+    """Renders a probe in each style, and looks for it. `form` writes calls as text for templates that show none. If no
+    style shows the probe, the style stays as it is."""
     style = CallStyle(indexed_ids=indexed_ids)
-    style = _first(shows, _calls(PROBE), _styles(style, text_arguments=(False, True)))
+    arguments = _styles(style, text_arguments=(False, True))
+    texts = _styles(style, text_form=(form,)) if form is not None else []
+    style = _first(shows, _calls(PROBE), [*arguments, *texts])
+    if style.text_form is not None:
+        return style
     style = _first(shows, _calls("b", PROBE), _styles(style, single_calls=(False, True)))
     style = _first(shows, _calls("b", reasoning=PROBE), _styles(style, reasoning_field=REASONING_FIELDS))
     both = _calls("b", reasoning=PROBE, content="c")
@@ -30,14 +36,14 @@ def find_call_style(shows: Shows, *, indexed_ids: bool) -> CallStyle:
     continued = [*said, Message(role="assistant", content="d"), Message(role="user", content="e")]
     if not shows(with_tools(said, style)) and shows(with_tools(continued, apart)):
         return apart
-    return style
+    return _first(shows, said, _styles(style, text_in_result=(False, True)))
 
 
 def _first(shows: Shows, messages: Sequence[Message], styles: Sequence[CallStyle]) -> CallStyle:
     return next((style for style in styles if shows(with_tools(messages, style))), styles[0])
 
 
-def _styles(style: CallStyle, **choices: Sequence[bool | str]) -> list[CallStyle]:
+def _styles(style: CallStyle, **choices: Sequence[bool | str | CallForm]) -> list[CallStyle]:
     return [msgspec.structs.replace(style, **{field: value}) for field, values in choices.items() for value in values]
 
 

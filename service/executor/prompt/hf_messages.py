@@ -5,6 +5,7 @@ import msgspec
 
 from service.generation import GenerationRequest, Message, Tool, ToolCall
 from service.normalize import canonical_tools
+from service.tool_calling.form import CallForm
 from service.tool_calling.instructions import calls_as_text, instructions, listed_tools, result_as_text
 
 HfMessage = dict[str, Any]
@@ -13,7 +14,8 @@ HfMessage = dict[str, Any]
 class CallStyle(msgspec.Struct, frozen=True):
     """How a template wants calls. `text_arguments`: JSON text, not an object. `indexed_ids`: Kimi K2's form.
     `single_calls`: more in a turn are refused (Llama 3) or not shown (gpt-oss). `text_apart`, `text_in_reasoning`:
-    where text beside a call goes that would not be shown."""
+    where text beside a call goes that would not be shown. `text_in_result`: the same, where turns have
+    to alternate. `text_form`: calls as text, because none is shown."""
 
     text_arguments: bool = False
     indexed_ids: bool = False
@@ -21,6 +23,8 @@ class CallStyle(msgspec.Struct, frozen=True):
     text_apart: bool = False
     reasoning_field: str = "reasoning_content"
     text_in_reasoning: bool = False
+    text_form: CallForm | None = None
+    text_in_result: bool = False
 
 
 def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
@@ -29,8 +33,8 @@ def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]
     return [calls.to_hf(message) for message in _turns(messages, style)]
 
 
-def without_tools(request: GenerationRequest) -> list[HfMessage]:
-    """Definitions, calls and results become text."""
+def without_tools(request: GenerationRequest, form: CallForm) -> list[HfMessage]:
+    """Calls and results become text."""
     calls = _Calls(CallStyle())
     messages: list[HfMessage] = []
     for message in request.messages:
@@ -38,11 +42,17 @@ def without_tools(request: GenerationRequest) -> list[HfMessage]:
         if message.role == "tool":
             hf = user(result_as_text(message.content, name=hf.get("name", ""), is_error=message.is_error))
         elif message.tool_calls:
-            hf = {**hf, "content": calls_as_text(message.content, message.tool_calls)}
+            hf = {**hf, "content": calls_as_text(message.content, message.tool_calls, form)}
             del hf["tool_calls"]
         messages.append(hf)
+    return messages
+
+
+def instructed(messages: list[HfMessage], request: GenerationRequest, form: CallForm) -> list[HfMessage]:
+    """Adds the definitions of tools to the system prompt."""
     tools = canonical_tools(listed_tools(request))
-    text = instructions(tools, request.tool_choice, parallel=request.parallel_tool_calls)
+    text = instructions(tools, request.tool_choice, parallel=request.parallel_tool_calls, form=form)
+    messages = list(messages)
     if text and messages and messages[0]["role"] == "system":
         messages[0] = {**messages[0], "content": join(messages[0]["content"], text)}
     elif text:
@@ -86,9 +96,17 @@ def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
 
 
 def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Iterator[Message]:
+    if style.text_form is not None:
+        text = calls_as_text(turn.content, turn.tool_calls, style.text_form)
+        yield msgspec.structs.replace(turn, content=text, tool_calls=())
+        yield from results
+        return
     if turn.content and style.text_apart:
         yield msgspec.structs.replace(turn, tool_calls=())
         turn = msgspec.structs.replace(turn, content="", reasoning="")
+    elif turn.content and results and style.text_in_result:
+        said = f"(Said before the call: {turn.content})"
+        results = [msgspec.structs.replace(results[0], content=join(said, results[0].content)), *results[1:]]
     elif turn.content and turn.reasoning and style.text_in_reasoning:
         turn = msgspec.structs.replace(turn, content="", reasoning=join(turn.reasoning, turn.content))
     if not style.single_calls:

@@ -9,24 +9,22 @@ from transformers import PreTrainedTokenizerBase
 from service.errors import BadRequest, ContextLengthExceeded
 from service.executor.loading.model import PASSIVE_TOKENIZER, import_mlx_lm
 from service.executor.output.reasoning import ReasoningMarkers
-from service.executor.prompt.call_style import PROBE, find_call_style
 from service.executor.prompt.hf_messages import (
-    CallStyle,
     HfMessage,
-    join,
+    instructed,
     plain_chat,
     to_hf_tool,
-    user,
     with_tools,
     without_tools,
 )
 from service.executor.prompt.size_limit import estimate_excess
+from service.executor.prompt.template import ChatTemplate, named_templates
 from service.executor.scheduling.messages import Prompt
 from service.generation import GenerationRequest, Message
 from service.normalize import canonical_tools
-from service.tool_calling import FAMILIES, detect_family
+from service.tool_calling import FAMILIES
 from service.tool_calling.grammar import Thought
-from service.tool_calling.instructions import FAMILY, listed_tools
+from service.tool_calling.instructions import listed_tools
 
 # How many tokens at the end of a prompt may open a reasoning block.
 TAIL_TOKENS = 16
@@ -48,29 +46,21 @@ class PromptRenderer:
     def __init__(self, tokenizer: Any, *, context_length: int) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
-        # Some models have a renderer in Python instead of a template; it takes no further arguments.
         self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
-        template = tokenizer.get_chat_template() if self._has_template else ""
-        self.knows_tools = "tools" in template if self._has_template else tokenizer.has_chat_template
-        self._keeps_first_system = self._shows([_probe("system"), user("a")])
-        self._keeps_later_system = self._shows([user("a"), _probe("system")]) and self._shows(
-            [user("a"), {"role": "assistant", "content": "b"}, _probe("system"), user("c")]
-        )
-        indexed_ids = self.tool_family == "kimi_k2"
-        self._style = find_call_style(self._shows, indexed_ids=indexed_ids) if self.knows_tools else CallStyle()
+        self._plain, self._tooled = named_templates(tokenizer)
+
+    @property
+    def knows_tools(self) -> bool:
+        return self._tooled.knows_tools
 
     @property
     def reasoning(self) -> ReasoningMarkers | None:
-        if not self._tokenizer.has_thinking:
-            return None
-        return ReasoningMarkers(self._tokenizer.think_start, self._tokenizer.think_end)
+        return self._plain.reasoning
 
     @property
     def tool_family(self) -> str | None:
         """The format of calls that template or instructions teach; None if unknown."""
-        if not self.knows_tools:
-            return FAMILY
-        return detect_family(self._tokenizer.get_chat_template()) if self._has_template else None
+        return self._tooled.family
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
         """Returns the reasoning that may precede the answer."""
@@ -78,7 +68,7 @@ class PromptRenderer:
         if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
         if family is not None and family.thought is not None:
-            return Thought(*family.thought)
+            return Thought(*family.thought, prompt.in_reasoning)
         markers = self.reasoning
         return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
 
@@ -108,48 +98,58 @@ class PromptRenderer:
         return self._encode(text, split_special_tokens=True)
 
     def _prompt(self, request: GenerationRequest) -> Prompt:
-        messages = with_tools(request.messages, self._style) if self.knows_tools else without_tools(request)
-        arguments = self._arguments(request)
+        template = self._tooled if listed_tools(request) else self._plain
+        messages = self._messages(request, template)
+        arguments = self._arguments(request, template)
         begun = begun_answer(request)
         if begun is None:
-            return self._question(messages, arguments)
+            return self._question(template, messages, arguments)
         if begun.content:
-            return self._continued(messages, begun.content, arguments)
+            return self._continued(template, messages, begun.content, arguments)
         if len(messages) == 1:
             raise BadRequest(
                 "The only message is an empty one of the assistant: there is nothing to answer. "
                 "Put a message of the user before it, or give it text to go on from.",
                 param="messages",
             )
-        return self._question(messages[:-1], arguments)  # an answer that begins with nothing
+        return self._question(template, messages[:-1], arguments)  # an answer that begins with nothing
 
-    def _question(self, messages: list[HfMessage], arguments: dict[str, Any]) -> Prompt:
-        tokens = self._render(messages, {**arguments, "add_generation_prompt": True})
+    def _messages(self, request: GenerationRequest, template: ChatTemplate) -> list[HfMessage]:
+        if not template.shows_calls:
+            return instructed(without_tools(request, template.form), request, template.form)
+        messages = with_tools(request.messages, template.style)
+        return messages if template.knows_tools else instructed(messages, request, template.form)
+
+    def _question(self, template: ChatTemplate, messages: list[HfMessage], arguments: dict[str, Any]) -> Prompt:
+        tokens = self._render(template, messages, {**arguments, "add_generation_prompt": True})
         return Prompt(tokens, self._opens_reasoning(tokens))
 
-    def _continued(self, messages: list[HfMessage], content: str, arguments: dict[str, Any]) -> Prompt:
+    def _continued(
+        self, template: ChatTemplate, messages: list[HfMessage], content: str, arguments: dict[str, Any]
+    ) -> Prompt:
         """Ends the prompt inside the last message. If the template cannot, `content` follows what begins an answer,
         behind closed reasoning."""
         if self._has_template:
             try:
-                return Prompt(self._render(messages, {**arguments, "continue_final_message": True}), prefill=content)
+                tokens = self._render(template, messages, {**arguments, "continue_final_message": True})
+                return Prompt(tokens, prefill=content)
             except BadRequest:
                 if len(messages) == 1:
                     raise
-        prompt = self._question(messages[:-1], arguments)
-        closing = f"\n{self._tokenizer.think_end}\n\n" if prompt.in_reasoning else ""
+        prompt = self._question(template, messages[:-1], arguments)
+        closing = f"\n{self.reasoning.end}\n\n" if prompt.in_reasoning and self.reasoning else ""
         tokens = [*prompt.tokens, *self._encode(closing), *self._encode_plainly(content)]
         return Prompt(tokens, prefill=content)
 
     def _encode(self, text: str, **options: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False, **options)) if text else []
 
-    def _arguments(self, request: GenerationRequest) -> dict[str, Any]:
+    def _arguments(self, request: GenerationRequest, template: ChatTemplate) -> dict[str, Any]:
         for name in request.template_arguments:
             if name in OURS:
                 raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
         arguments = dict(request.template_arguments)
-        if self.knows_tools and (tools := listed_tools(request)):
+        if template.knows_tools and (tools := listed_tools(request)):
             arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"
@@ -157,48 +157,18 @@ class PromptRenderer:
                 arguments["thinking"] = request.thinking == "on"
         return arguments
 
-    def _render(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
+    def _render(self, template: ChatTemplate, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
         if not self._tokenizer.has_chat_template:
             return list(self._tokenizer.encode(plain_chat(messages)))
         try:
-            return self._apply(self._fit(messages), arguments)
+            return template.apply(template.fit(messages), arguments)
         except (TemplateError, TypeError, ValueError, KeyError) as exc:
             raise BadRequest(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
 
-    def _apply(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
-        if self._has_template:
-            arguments = {**arguments, "sanitize_control_tokens": True}
-        return list(self._tokenizer.apply_chat_template(messages, **arguments))
-
-    def _fit(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """Keeps system messages that the template shows. Otherwise joins those at the front, and turns later ones into
-        the user's, joined with the next because such templates want roles to alternate."""
-        if self._keeps_first_system and self._keeps_later_system:
-            return messages
-        fitted: list[HfMessage] = []
-        for message in messages:
-            at_front = all(earlier["role"] == "system" for earlier in fitted)
-            if message["role"] == "system" and not (at_front and self._keeps_first_system):
-                message = {"role": "user", "content": message["content"]}
-            if fitted and fitted[-1]["role"] == message["role"] in ("system", "user"):
-                fitted[-1] = {**message, "content": join(fitted[-1]["content"], message["content"])}
-            else:
-                fitted.append(message)
-        return fitted
-
-    def _shows(self, messages: list[HfMessage]) -> bool:
-        if not self._tokenizer.has_chat_template:
-            return True
-        try:
-            tokens = self._apply(messages, {"add_generation_prompt": True})
-        except Exception:  # templates raise whatever they like
-            return False
-        return PROBE in self._tokenizer.decode(tokens)
-
     def _opens_reasoning(self, tokens: list[int]) -> bool:
-        if not self._tokenizer.has_thinking:
+        if self.reasoning is None:
             return False
-        return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self._tokenizer.think_start))
+        return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self.reasoning.start))
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
@@ -214,7 +184,3 @@ def _shown(message: Message, reasoning_end: str) -> str:
     if message.role == "assistant" and reasoning_end:
         content = content.rpartition(reasoning_end)[2]
     return content + arguments
-
-
-def _probe(role: str) -> HfMessage:
-    return {"role": role, "content": PROBE}

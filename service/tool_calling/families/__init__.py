@@ -40,7 +40,7 @@ FAMILIES: dict[str, Family] = {
         deepseek.FAMILY,
         kimi_k2.FAMILY,
         *invoke.FAMILIES,
-        pythonic.FAMILY,
+        *pythonic.FAMILIES,
         harmony.FAMILY,
         lmstudio.FAMILY,
         *json_markers.FAMILIES,

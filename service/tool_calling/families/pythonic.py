@@ -1,4 +1,4 @@
-"""Llama 3.2 and 4, LFM2, ToolACE: a Python list of calls, `[f(a=1), g()]`, bare or between markers."""
+"""Llama 3.2 and 4, ToolACE (bare) and LFM2 (between markers): a Python list of calls, `[f(a=1), g()]`."""
 
 import re
 
@@ -53,25 +53,31 @@ def _read_call(source: Source, attempt: CallAttempt, *, bare: bool) -> Reading[N
     yield from read_keywords(source, attempt, name)
 
 
-def knows(template: str) -> bool:
-    return any(marker in template for marker in (*OPENS, "<|tool_list_start|>")) or "[func_name1(" in template
+OPENINGS = (
+    Opening(OPENS, read_marked),
+    Opening(OPENS, read_marked_json),
+    Opening(("[",), read_bare, "line", consumed=False),
+)
 
 
-FORM = CallForm(
-    begin="[",
-    before="{name}(",
-    argument=ArgumentForm(before="{name}=", separator=", ", values="json"),
-    after=")",
-    separator=", ",
-    end="]",
-)
-FAMILY = Family(
-    name="pythonic",
-    openings=(
-        Opening(OPENS, read_marked),
-        Opening(OPENS, read_marked_json),
-        Opening(("[",), read_bare, "line", consumed=False),
-    ),
-    knows=knows,
-    forms=(FORM,),
-)
+def _family(name: str, evidence: tuple[str, ...], begin: str = "", end: str = "") -> Family:
+    form = CallForm(
+        begin=f"{begin}[",
+        before="{name}(",
+        argument=ArgumentForm(before="{name}=", separator=", ", values="json"),
+        after=")",
+        separator=", ",
+        end=f"]{end}",
+        trigger=begin,
+    )
+    return Family(
+        name=name,
+        openings=OPENINGS,
+        knows=lambda template: any(marker in template for marker in evidence),
+        forms=(form,),
+    )
+
+
+PYTHONIC = _family("pythonic", ("<|python_start|>", "[func_name1("))
+LFM2 = _family("lfm2", (OPENS[0], "<|tool_list_start|>"), OPENS[0], CLOSES[0])
+FAMILIES = (PYTHONIC, LFM2)

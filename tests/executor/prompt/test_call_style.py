@@ -96,7 +96,8 @@ TURNED = (START, BOTH, result(B.id, "went"), result(A.id, "saw"))
         (
             ALTERNATING,
             (*TURNED, *DONE),
-            '<user>Go.;<assistant>[look {"at": "x"}][go {}];<tool>went;<tool>saw;<assistant>Done.;<user>Again.;',
+            '<user>Go.;<assistant>[look {"at": "x"}][go {}];<tool>(Said before the call: So.)\n\nwent;<tool>saw;'
+            "<assistant>Done.;<user>Again.;",
         ),
     ],
     ids=["every call", "first call", "first call, answered", "first call, half answered", "one call", "alternating"],
@@ -112,3 +113,49 @@ def test_every_call_reaches_the_template_as_it_shows_calls(
 def test_reasoning_stands_where_the_template_looks_for_it(tokenizer: Any, field: str) -> None:
     template = EVERY_CALL.replace("reasoning_content", field)
     assert "<assistant>(Hm.)So.[look" in rendered(tokenizer, template, GenerationRequest(messages=TURNED))
+
+
+# Mistral again: text of the user may not follow a result.
+NO_USER_AFTER_RESULT = (
+    "{% for m in messages %}{% if m.role == 'user' and loop.index0 and messages[loop.index0 - 1].role == 'tool' %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + EVERY_CALL
+)
+# LFM2, Granite 3: calls are shown in no way.
+NO_CALLS = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}{{ '<|tool_call|>' if tools }}"
+# Ministral: refuses an empty turn of the assistant, and turns that do not alternate.
+NO_EMPTY_TURN = (
+    "{% for m in messages %}{% if m.role == 'assistant' and not m.content and not m.tool_calls %}"
+    "{{ raise_exception('empty') }}{% endif %}"
+    "{% if m.role == 'user' and loop.index0 and messages[loop.index0 - 1].role == 'user' %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + EVERY_CALL
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "expected"),
+    [
+        (
+            NO_USER_AFTER_RESULT,
+            (START, Message(role="assistant", tool_calls=(B,)), result(B.id, "went"), DONE[1]),
+            "<user>Go.;<assistant>[go {}];<tool>went\n\nAgain.;",
+        ),
+        (
+            NO_USER_AFTER_RESULT,
+            (START, Message(role="assistant", tool_calls=(B,)), result(B.id, "went"), *DONE),
+            "<user>Go.;<assistant>[go {}];<tool>went;<assistant>Done.;<user>Again.;",
+        ),
+        (
+            NO_CALLS,
+            (START, BOTH, result(A.id, "saw"), result(B.id, "went")),
+            '<user>Go.;<assistant>So.\n<|tool_call|>[{"name": "look", "arguments": {"at": "x"}}, '
+            '{"name": "go", "arguments": {}}];<tool>saw;<tool>went;',
+        ),
+        (NO_EMPTY_TURN, (START, Message(role="assistant"), DONE[1]), "<user>Go.\n\nAgain.;"),
+    ],
+    ids=["user after result", "answer after result", "no calls", "empty turn"],
+)
+def test_what_a_template_would_lose_or_refuse_reaches_it_in_another_way(
+    tokenizer: Any, template: str, messages: tuple[Message, ...], expected: str
+) -> None:
+    text = rendered(tokenizer, template, GenerationRequest(messages=messages, tools=(TOOL,)))
+    assert text.removesuffix(".").removesuffix("<|tool_call|>") == expected

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +8,7 @@ from transformers import AutoTokenizer
 
 from service.errors import BadRequest, ContextLengthExceeded
 from service.executor.prompt.hf_messages import CallStyle, with_tools
-from service.executor.prompt.renderer import PromptRenderer
+from service.executor.prompt.renderer import PromptRenderer, load_renderer
 from service.generation import GenerationRequest, Message, Tool, ToolCall, ToolChoice
 from service.tool_calling.grammar import Thought
 from tests.executor.templates import TokenizerParts, called, rendered
@@ -26,6 +28,11 @@ NO_LATER_SYSTEM = (
 )
 DROPS_LATER_SYSTEM = (
     "{% set messages = messages[:1] + (messages[1:] | rejectattr('role', 'eq', 'system') | list) %}" + CHATML
+)
+KEEPS_LAST_SYSTEM = (
+    "{% set last = messages | selectattr('role', 'eq', 'system') | list %}{% if last %}<|im_start|>system\n"
+    "{{ last[-1].content }}<|im_end|>\n{% endif %}"
+    "{% set messages = messages | rejectattr('role', 'eq', 'system') | list %}" + CHATML
 )
 NO_SYSTEM = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -65,9 +72,13 @@ CONVERSATION = talk(
             DROPS_LATER_SYSTEM,
             [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Mind.\n\nTwo?")],
         ),
+        (
+            KEEPS_LAST_SYSTEM,
+            [("system", "Be brief."), ("user", "One?"), ("assistant", "1"), ("user", "Mind.\n\nTwo?")],
+        ),
         (NO_SYSTEM, [("user", "Be brief.\n\nOne?"), ("assistant", "1"), ("user", "Mind.\n\nTwo?")]),
     ],
-    ids=["anywhere", "refused later", "dropped later", "never"],
+    ids=["anywhere", "refused later", "dropped later", "last only", "never"],
 )
 def test_system_messages_keep_their_place(tokenizer: Any, template: str, expected: list[tuple[str, str]]) -> None:
     assert rendered(tokenizer, template, CONVERSATION) == "".join(turn(*t) for t in expected) + ASK
@@ -322,3 +333,44 @@ def test_a_deferred_tool_leaves_the_prompt_as_it_was(tokenizer: Any, template: s
     alone = renderer.render(talk(("user", "a"), tools=(listed,))).tokens
     assert renderer.render(talk(("user", "a"), tools=(listed, deferred))).tokens == alone
     assert renderer.render(talk(("user", "a"), tools=(deferred,))).tokens == renderer.render(talk(("user", "a"))).tokens
+
+
+def test_several_system_messages_are_joined_where_one_is_kept(tokenizer: Any) -> None:
+    request = talk(("system", "Be brief."), ("system", "Be kind."), ("user", "One?"))
+    text = rendered(tokenizer, KEEPS_LAST_SYSTEM, request)
+    assert text == turn("system", "Be brief.\n\nBe kind.") + turn("user", "One?") + ASK
+
+
+def test_a_template_for_tools_is_used_if_there_are_tools(demo_model: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(demo_model / name, tmp_path)
+    config = json.loads((demo_model / "tokenizer_config.json").read_text())
+    named = {"default": "D:" + CHATML, "tool_use": "T:" + TOOLS + "<tool_call>tool_call.name"}
+    config["chat_template"] = [{"name": name, "template": template} for name, template in named.items()]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    prompts = load_renderer(tmp_path, 4096)
+    plain, tooled = talk(("user", "Hi")), talk(("user", "Hi"), tools=(Tool(name="look"),))
+    texts = [prompts._tokenizer.decode(prompts.render(request).tokens) for request in (plain, tooled)]
+    assert texts[0].startswith("D:<|im_start|>")
+    assert texts[1].startswith('T:{"')
+    assert '"look"' in texts[1]
+    assert prompts.tool_family == "hermes"
+
+
+def test_a_template_that_wants_a_list_of_tools_gets_an_empty_one(tokenizer: Any) -> None:
+    wants_tools = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CHATML
+    assert rendered(tokenizer, wants_tools, talk(("user", "Hi"))) == turn("user", "Hi") + ASK
+
+
+@pytest.mark.parametrize(
+    ("template", "start"),
+    [
+        (CHATML, None),
+        (CHATML + "{{ '[THINK]' }}{{ '[/THINK]' }}", "[THINK]"),
+        (CHATML + "{{ '<seed:think>' + m + '</seed:think>' }}", "<seed:think>"),
+        (CHATML + "{{ '[BEGIN FINAL RESPONSE]' }}", "Here are my reasoning steps:"),
+    ],
+)
+def test_reasoning_markers_are_found_in_the_template(tokenizer: Any, template: str, start: str | None) -> None:
+    markers = PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).reasoning
+    assert (markers and markers.start) == start

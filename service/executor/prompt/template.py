@@ -1,0 +1,207 @@
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from service.executor.output.reasoning import ReasoningMarkers
+from service.executor.prompt.call_style import PROBE, find_call_style
+from service.executor.prompt.hf_messages import CallStyle, HfMessage, join, to_hf_tool, user, with_tools
+from service.generation import Message, Tool, ToolCall
+from service.tool_calling import FAMILIES, detect_family
+from service.tool_calling.form import CallForm
+from service.tool_calling.instructions import FAMILY
+
+PROBE_TOOL = Tool(name="f", parameters={"type": "object", "properties": {"b": {"type": "string"}}})
+OTHER_PROBE = "zq8 probe"
+
+# Markers that mlx-lm does not know. The second of a pair stands in the template or among the added tokens.
+REASONING = (
+    ReasoningMarkers("[THINK]", "[/THINK]"),
+    ReasoningMarkers("<seed:think>", "</seed:think>"),
+    ReasoningMarkers("<|START_THINKING|>", "<|END_THINKING|>"),
+    ReasoningMarkers("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningMarkers("<mm:think>", "</mm:think>"),
+    ReasoningMarkers("<think:opensource>", "</think:opensource>"),
+    ReasoningMarkers("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ReasoningMarkers("<think>", "</think>"),
+)
+
+
+class ChatTemplate:
+    """One of a tokenizer's chat templates. It finds out what the template shows by rendering probes: templates drop
+    messages as silently as they refuse them. `arguments` are part of every rendering."""
+
+    def __init__(self, tokenizer: Any, text: str | None, arguments: Mapping[str, Any]) -> None:
+        """`text` None: the tokenizer renders in Python, or not at all."""
+        self._tokenizer = tokenizer
+        self._text = text
+        self._arguments = dict(arguments)
+        if not self._shows([user(PROBE)]) and self._shows([user(PROBE)], tools=[]):
+            self._arguments = {"tools": [], **self._arguments}  # a template that goes through the tools there are not
+        self.knows_tools = "tools" in text if text is not None else bool(tokenizer.has_chat_template)
+        self._find_system_places()
+        self.style = self._find_style()
+        self._find_refused_turns()
+
+    @property
+    def family(self) -> str | None:
+        """The format of calls that the template or our instructions teach; None if unknown."""
+        if self._text is None:
+            return None if self.knows_tools else FAMILY
+        return self._own_family or (None if self.knows_tools else FAMILY)
+
+    @property
+    def shows_calls(self) -> bool:
+        return self.knows_tools or self._own_family is not None
+
+    @property
+    def form(self) -> CallForm:
+        """How calls are written as text."""
+        return FAMILIES[self.family or FAMILY].forms[0]
+
+    @property
+    def reasoning(self) -> ReasoningMarkers | None:
+        if self._tokenizer.has_thinking:
+            return ReasoningMarkers(self._tokenizer.think_start, self._tokenizer.think_end)
+        known = (self._text or "", *_added_tokens(self._tokenizer))
+        return next((pair for pair in REASONING if pair.end in known[0] or pair.end in known[1:]), None)
+
+    def apply(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> list[int]:
+        """Raises what the template raises."""
+        if self._text is not None:
+            arguments = {**arguments, "sanitize_control_tokens": True}
+        return list(self._tokenizer.apply_chat_template(messages, **{**self._arguments, **arguments}))
+
+    def fit(self, messages: list[HfMessage]) -> list[HfMessage]:
+        """The messages as the template shows them all."""
+        if self._refuses_empty:
+            messages = [message for message in messages if message["role"] != "assistant" or not _is_empty(message)]
+        if not self._keeps_systems:
+            messages = self._fit_systems(messages)
+        elif self._refuses_empty:
+            messages = _join_neighbours(messages)
+        return _join_results(messages) if self._refuses_user_after_result else messages
+
+    def _fit_systems(self, messages: list[HfMessage]) -> list[HfMessage]:
+        """Joins system messages at the front, and turns others into the user's."""
+        fitted: list[HfMessage] = []
+        at_front = self._keeps_first_system
+        for message in messages:
+            at_front = at_front and message["role"] == "system"
+            fitted.append(user(message["content"]) if message["role"] == "system" and not at_front else message)
+        return _join_neighbours(fitted)
+
+    def _find_system_places(self) -> None:
+        first, other = _system(PROBE), _system(OTHER_PROBE)
+        answer = {"role": "assistant", "content": "b"}
+        self._keeps_first_system = self._shows([first, user("a")])
+        # Two at once: a template may keep the last one only.
+        self._keeps_systems = (
+            self._keeps_first_system
+            and self._shows([first, other, user("a")], PROBE, OTHER_PROBE)
+            and self._shows([first, user("a"), other], PROBE, OTHER_PROBE)
+            and self._shows([first, user("a"), answer, other, user("c")], PROBE, OTHER_PROBE)
+        )
+
+    def _find_style(self) -> CallStyle:
+        known = self._text and (self._text, "".join(_added_tokens(self._tokenizer)))
+        families = (detect_family(part) for part in known or ())
+        self._own_family = next((family for family in families if family is not None), None)
+        if self._own_family is not None and not self.knows_tools and not self._shows_calls(CallStyle()):
+            style = find_call_style(self._shows, form=None, indexed_ids=False)
+            if not self._shows_calls(style):
+                self._own_family = None  # the template knows the markers, and does not write calls
+            return style
+        if not self.shows_calls:
+            return CallStyle()
+        style = find_call_style(self._shows, form=self.form, indexed_ids=self._own_family == "kimi_k2")
+        if self._keeps_first_system and self._shows_calls(style):
+            # Mistral Nemo shows the system prompt with the last turn of the user, if that comes last.
+            shown = self._shows([_system(PROBE), *with_tools(_call("b"), style)])
+            self._keeps_first_system = shown
+            self._keeps_systems = self._keeps_systems and shown
+        return style
+
+    def _shows_calls(self, style: CallStyle) -> bool:
+        return self._shows(with_tools(_call(PROBE), style))
+
+    def _find_refused_turns(self) -> None:
+        empty: HfMessage = {"role": "assistant", "content": ""}
+        self._refuses_empty = not self._shows([user("a"), empty, user(PROBE)]) and self._shows(
+            _join_neighbours([user("a"), user(PROBE)])
+        )
+        self._refuses_user_after_result = False
+        if self.shows_calls:
+            called = [*with_tools(_call("b"), self.style), user(PROBE)]
+            self._refuses_user_after_result = not self._shows(called) and self._shows(_join_results(called))
+
+    def _shows(self, messages: list[HfMessage], *probes: str, **arguments: Any) -> bool:
+        """True if all probes come out of the template; False also if it refuses."""
+        if not self._tokenizer.has_chat_template:
+            return True
+        try:
+            text = self._tokenizer.decode(self.apply(messages, {"add_generation_prompt": True, **arguments}))
+        except Exception:  # templates raise whatever they like
+            return False
+        return all(probe in text for probe in probes or (PROBE,))
+
+
+def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
+    """The templates for requests without and with tools, which may be one."""
+    # Some models have a renderer in Python instead of a template; it takes no further arguments.
+    has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
+    if not has_template:
+        only = ChatTemplate(tokenizer, None, {})
+        return only, only
+    named = tokenizer.chat_template
+    if isinstance(named, Mapping) and "tool_use" in named:
+        # transformers chooses `tool_use` by itself if there are tools.
+        tools = {"tools": [to_hf_tool(PROBE_TOOL)]}
+        with_tools_ = ChatTemplate(tokenizer, named["tool_use"], tools)
+        default = ChatTemplate(tokenizer, named["default"], {}) if "default" in named else with_tools_
+        return default, with_tools_
+    only = ChatTemplate(tokenizer, tokenizer.get_chat_template(), {})
+    return only, only
+
+
+def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
+    """Joins neighbours of one role, system or user, because such templates want roles to alternate."""
+    joined: list[HfMessage] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"] in ("system", "user"):
+            joined[-1] = {**message, "content": join(joined[-1]["content"], message["content"])}
+        else:
+            joined.append(message)
+    return joined
+
+
+def _join_results(messages: list[HfMessage]) -> list[HfMessage]:
+    """Joins a user's text to the tool's result before it."""
+    joined: list[HfMessage] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == "tool" and message["role"] == "user":
+            joined[-1] = {**joined[-1], "content": join(joined[-1]["content"], message["content"])}
+        else:
+            joined.append(message)
+    return joined
+
+
+def _is_empty(message: HfMessage) -> bool:
+    return not message["content"] and not any(message.get(field) for field in message.keys() - {"role", "content"})
+
+
+def _added_tokens(tokenizer: Any) -> tuple[str, ...]:
+    read = getattr(tokenizer, "get_added_vocab", None)
+    return tuple(read()) if read else ()
+
+
+def _system(content: str) -> HfMessage:
+    return {"role": "system", "content": content}
+
+
+def _call(argument: str) -> list[Message]:
+    call = ToolCall("call00000", "f", json.dumps({"b": argument}))
+    return [
+        Message(role="user", content="a"),
+        Message(role="assistant", tool_calls=(call,)),
+        Message(role="tool", content="r", tool_call_id=call.id),
+    ]
