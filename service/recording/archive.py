@@ -1,5 +1,5 @@
-"""The file that answers are kept in, for people as for programs: a line of JSON that says what the file is, then a line
-for each answer or count of tokens. Where a key comes twice, the later line holds."""
+"""The file format: a line of JSON with a header, then a line for each answer or count of tokens. If a key comes twice,
+the later line counts."""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ArchiveError(Exception):
-    """The file cannot be used. The message names it and the line, what was expected and what was found."""
+    """The file cannot be used. The message names file and line, what was expected and what was found."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`key_version` is that of the response-cache keys: with another, no request would find its answer. `profile` is
-    of the model that answered, where all answers are of one."""
+    """No request would find its answer under keys of another `key_version`. `profile` is None if the answers may be of
+    several models."""
 
     format: Literal["anyclaude-answers"]
     version: int
@@ -35,7 +35,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
-    """Times are in Unix seconds; without `expires_at` it is kept for ever."""
+    """Without `expires_at` it is kept for ever."""
 
     key: Key
     stored_at: UnixSeconds
@@ -44,7 +44,7 @@ class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
-    """How many tokens the prompt of a request has."""
+    """The length of a request's prompt."""
 
     key: Key
     prompt_tokens: Tokens
@@ -54,7 +54,6 @@ Entry = AnswerEntry | CountEntry
 
 
 def new_header(profile: ModelProfile | None) -> Header:
-    """Of a file that this version writes."""
     return Header(format="anyclaude-answers", version=FORMAT_VERSION, key_version=KEY_VERSION, profile=profile)
 
 
@@ -64,7 +63,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Every entry, verified as it comes. Raises ArchiveError."""
+    """Verifies each entry as it comes. Raises ArchiveError."""
     lines = _lines(path)
     _header(path, next(lines, b""))
     for number, line in enumerate(lines, start=2):
@@ -72,8 +71,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 
 class ArchiveWriter:
-    """Adds entries to a file that its owner alone can read from then on. A file that is there already must have the
-    same header; each entry is one write, so that what kills the process leaves whole lines."""
+    """Appends to a file that only its owner can read. An existing file must have the same header."""
 
     def __init__(self, path: Path, header: Header) -> None:
         """Raises ArchiveError and OSError."""
@@ -99,22 +97,23 @@ class ArchiveWriter:
         self.close()
 
     def add(self, entry: Entry) -> None:
-        """Raises OSError; then nothing of the entry is in the file."""
+        """Adds the whole entry or, if it raises OSError, nothing."""
         self._write(entry)
 
     def close(self) -> None:
-        """Calling it twice is allowed."""
+        """May be called twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     def _write(self, value: Header | Entry) -> None:
+        # One write for each entry: a killed process leaves whole lines.
         rest = line = msgspec.json.encode(value) + b"\n"
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
-            # A disk that is nearly full takes the front of a line, without an error.
+            # A disk that is nearly full takes the front of a line before it fails.
             if written := len(line) - len(rest):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
             raise

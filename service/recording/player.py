@@ -1,4 +1,4 @@
-"""Plays a recording: an `Executor` and a `CacheBackend` that know what is in the file, and nothing else."""
+"""Plays a recording: an `Executor` and a `CacheBackend` that read one file."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from service.response_cache.record import Record, encode_record
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """A recording in memory, by response-cache key."""
+    """Answers and counts by response-cache key."""
 
     path: Path
     profile: ModelProfile
@@ -44,7 +44,7 @@ def read_recording(path: Path) -> Recording:
 
 
 class ReplayExecutor:
-    """Answers what was recorded, and refuses the rest. Needs no model: what is known of it is in the recording."""
+    """Gives recorded answers, and raises `NotRecorded` for all other requests."""
 
     def __init__(self, recording: Recording) -> None:
         self.profile = recording.profile
@@ -85,7 +85,7 @@ class ReplayExecutor:
 
 
 class RecordedAnswers:
-    """The recording as the response cache's store: what is set is let go, since the file alone decides."""
+    """The recording as the response cache's store. `set` does nothing."""
 
     def __init__(self, recording: Recording) -> None:
         self._answers = recording.answers

@@ -1,4 +1,4 @@
-"""Answers out of a store into a file, and back."""
+"""Moves answers between a store and a file."""
 
 import os
 import time
@@ -15,11 +15,11 @@ from service.response_cache.record import Record, decode_record, encode_record
 
 
 class CannotList(Exception):
-    """The store does not say what it holds."""
+    """The store cannot list its keys."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer in a store; `size` in bytes, `ttl` in seconds, None for ever."""
+    """`size` is in bytes, `ttl` in seconds, None for ever."""
 
     key: str
     size: int
@@ -28,16 +28,16 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of answers: those in the file, and those of them that the store has at the end."""
+    """`read` answers of the file have not expired; the store has `stored` of them at the end."""
 
     read: int
     stored: int
 
 
 async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
-    """Every whole answer of this version. Raises CannotList and CacheUnavailable."""
+    """Skips damaged answers and those of other versions. Raises CannotList and CacheUnavailable."""
     if not isinstance(store, ExtendedBackend):
-        raise CannotList(f"{store!r} does not say what it holds.")
+        raise CannotList(f"{store!r} cannot list its keys.")
     async for key in store.list_keys():
         found = await store.get(key)
         record = None if found is None else decode_record(found.value, key)
@@ -46,8 +46,8 @@ async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
 
 
 async def export_answers(store: CacheBackend, path: Path) -> int:
-    """Replaces `path` with a file of every answer, for its owner alone, and returns how many there are. What fails on
-    the way leaves `path` as it was. Raises like `stored_answers`, and OSError."""
+    """Replaces `path` unless the export fails; returns the number of answers. Raises OSError and what `stored_answers`
+    raises."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
     try:
@@ -70,8 +70,7 @@ async def export_answers(store: CacheBackend, path: Path) -> int:
 
 
 async def import_answers(store: CacheBackend, path: Path) -> Imported:
-    """Puts the answers of a file into a store, unless they have expired. The whole file is verified before the first
-    answer is stored. Raises ArchiveError and CacheUnavailable."""
+    """Verifies the whole file before the first answer is stored. Raises ArchiveError and CacheUnavailable."""
     for _ in read_entries(path):
         pass
     keys = set()

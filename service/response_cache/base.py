@@ -1,4 +1,4 @@
-"""The words of the response cache: what a client may ask of it, and the answer that it gives."""
+"""The words of the response cache: a client's directives, and the answer that it gets."""
 
 from collections.abc import AsyncIterator
 from typing import Literal, Protocol
@@ -25,29 +25,26 @@ NO_DIRECTIVES = CacheDirectives()
 
 
 class CachedAnswer(Answer, Protocol):
-    """One client's share of an answer. It is read once, by `events` or by `completion`; a generation that nobody reads
-    any more is aborted."""
+    """Read it once, by `events` or by `completion`, or close it. A generation without readers is aborted."""
 
     @property
     def outcome(self) -> CacheOutcome: ...
     @property
     def stored(self) -> bool:
-        """True if the response cache keeps this answer, as far as can be said now."""
+        """True if the response cache has this answer or is expected to get it."""
         ...
 
     @property
     def age(self) -> float | None:
-        """Seconds since a hit was stored; None for answers that are no hits."""
+        """Seconds since a hit was stored; None for other outcomes."""
         ...
 
     async def completion(self) -> Completion:
-        """Raises `ServiceError` when the generation fails."""
+        """Raises `ServiceError` if the generation fails."""
         ...
 
 
 class StoredAnswer:
-    """An answer that is already complete."""
-
     stored = False
 
     def __init__(self, completion: Completion, outcome: CacheOutcome = "hit", *, age: float | None = None) -> None:
@@ -70,7 +67,7 @@ class StoredAnswer:
 
 
 class Recorder(Protocol):
-    """Writes down what was answered, by response-cache key. Raises nothing."""
+    """Records answers by response-cache key. Raises nothing."""
 
     def record_answer(self, key: str, completion: Completion) -> None: ...
     def record_count(self, key: str, prompt_tokens: int) -> None: ...

@@ -25,10 +25,9 @@ from service.settings import Settings
 
 
 class CachingExecutor:
-    """Answers from `backend`, from a generation in flight, or from `inner`, in this order. Closes all that it is given.
+    """Answers from `backend`, from a generation in flight, or from `inner`, in this order, and closes all of them.
 
-    Requests are normalised here, once, for the key and for the generation. Every complete answer is written down by
-    `recorder`, unless its request forbids to store it.
+    Requests are normalised here, once. `recorder` gets every complete answer whose request does not forbid to store it.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class CachingExecutor:
         *,
         stores: bool = True,
     ) -> CachedAnswer:
-        """Starts a flight. Others may join it, and it goes on without readers, only if it is to be stored."""
+        """Only a flight that is to be stored may be joined, and lingers without readers."""
 
         def keep(flight: Flight) -> Write | None:
             if key is None or flight.completion is None:

@@ -1,4 +1,4 @@
-"""The response-cache key: requests that are answered alike have the same, all others have another."""
+"""The response-cache key: requests have the same key if and only if they are answered alike."""
 
 import hashlib
 from collections import OrderedDict
@@ -23,7 +23,7 @@ _AS_GIVEN_LONG = msgspec.json.Encoder()
 
 
 class ToolSet(msgspec.Struct, frozen=True):
-    """A request's tools and their digests: with the keys of dictionaries sorted, and as the client ordered them."""
+    """Digests of tools, with the keys of dictionaries sorted and as the client ordered them."""
 
     # While the tools live here, no other object has their identity.
     tools: tuple[Tool, ...]
@@ -33,8 +33,8 @@ class ToolSet(msgspec.Struct, frozen=True):
 
 
 class RequestKeys:
-    """Remembers the last sets of tools by identity: to hash them anew would cost most of a hit's time. Tools are not
-    changed once they are made."""
+    """Remembers the last sets of tools by identity, because hashing them would cost most of a hit's time. Tools must
+    not change once they are made."""
 
     def __init__(self) -> None:
         self._tool_sets: OrderedDict[int, ToolSet] = OrderedDict()
@@ -45,11 +45,9 @@ class RequestKeys:
         return tuple(self._tool_sets.values())
 
     def key(self, fingerprint: str, request: GenerationRequest) -> str:
-        """Returns SHA-256, in hexadecimal, over a normalised request and the model's fingerprint.
-
-        The whole Struct is encoded, so that a field which is added to `GenerationRequest` is in the key from the start.
-        Keys of dictionaries are sorted, except in schemas that the answer must follow: it has their order.
-        """
+        """Returns SHA-256 in hexadecimal. The request must be normalised."""
+        # The whole Struct is encoded, so a field that is added to it is in the key from the start. Keys of dictionaries
+        # are sorted, except in schemas that the answer must follow: it has their order.
         tools = schemas = b""
         tool_set = self._tool_set(request.tools) if request.tools else None
         ordered = follows_schemas(request, strict=tool_set is not None and tool_set.strict)
@@ -78,10 +76,8 @@ class RequestKeys:
 
 
 def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
-    """True if a grammar holds the answer to schemas of the request. `strict`: a tool of it is strict.
-
-    Equal to `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
-    """
+    """True if a grammar holds the answer to schemas of the request. `strict`: one of its tools is strict."""
+    # Equal to `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
     if request.response_format is not None:
         return True
     called = request.tool_choice.mode
@@ -89,7 +85,7 @@ def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
 
 
 def _encode(value: object, *, ordered: bool = False) -> bytes:
-    """The first byte distinguishes the two encodings: a value begins with "[" or "{" in JSON alone."""
+    # The first byte distinguishes the two encodings: a value begins with "[" or "{" in JSON alone.
     try:
         return (_AS_GIVEN if ordered else _SORTED).encode(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""What may be answered from the response cache, and what may be kept in it."""
+"""The rules: which requests are looked up, and which answers are stored."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,6 @@ from service.settings import CachePolicy
 
 
 def may_look_up(request: GenerationRequest, policy: CachePolicy) -> bool:
-    """Whether a request has anything to do with the response cache."""
     match policy:
         case "all":
             return True
@@ -22,16 +21,13 @@ def may_look_up(request: GenerationRequest, policy: CachePolicy) -> bool:
 
 
 def is_deterministic(sampling: SamplingParams) -> bool:
-    """Whether the same request gives the same tokens: it always takes the likeliest, or says how to draw."""
+    """True if the same request gives the same tokens."""
     return sampling.temperature == 0 or sampling.seed is not None
 
 
 def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
-    """Whether an answer is worth giving again: all its choices are there, none is empty, and what has to be JSON is.
-    One that was cut where the request named no limit was cut for want of room, of which there may be more next time.
-
-    `events` are those it was built from: a call that broke off leaves its trace there alone.
-    """
+    """True if all choices are there, none is empty, and all that must be JSON is JSON. `events` built the answer: only
+    they show a call that broke off."""
     return (
         len(completion.choices) == request.n
         and all(_is_whole(choice, request) for choice in completion.choices)
@@ -44,6 +40,7 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
         return False
     if not all(_is_json_object(call.arguments) for call in choice.tool_calls):
         return False
+    # Cut for want of room, of which there may be more next time.
     if choice.finish_reason == "length" and request.max_tokens is None:
         return False
     wanted = request.response_format

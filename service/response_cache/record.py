@@ -1,7 +1,5 @@
-"""The value under a key: one completion, its key and when it was stored, guarded against versions and damage.
-
-A record is a byte of version, the CRC-32 of the rest (4 bytes, big-endian), and msgpack of `Record`.
-"""
+"""The format of a stored answer: a byte of version, the CRC-32 of the rest (4 bytes, big-endian), msgpack of
+`Record`."""
 
 import struct
 import zlib

@@ -1,9 +1,8 @@
-"""Single flight between servers that share a store: one of them generates, the others wait for its entry.
+"""Single flight between servers that share a store: one generates, the others wait for its entry.
 
-Who generates holds a lease in the store for as long as its engine is well, and gives it back when the entry is there.
-The others look again and again for either. So a server that dies is waited for no longer than its lease lasts; one
-whose answer will not be stored says so; and a store that does not answer leaves everybody to generate alone, as if
-there were no others.
+The generating server holds a lease in the store while its engine works, and releases it when the entry is written. The
+others poll for entry and lease, so a dead server is waited for no longer than its lease lasts. If its answer will not
+be stored, or if the store does not answer, every server generates alone.
 """
 
 import asyncio
@@ -37,8 +36,8 @@ T = TypeVar("T")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What the holder of a lease tells those who wait. `prompt_tokens` is known once its engine has accepted the
-    request; `queued`: it waits there for a place; `gave_up`: there will be no entry."""
+    """The holder's note for those who wait. `prompt_tokens` is set once its engine has accepted the request; `queued`:
+    the request waits there for a place; `gave_up`: there will be no entry."""
 
     prompt_tokens: int | None = None
     queued: bool = False
@@ -46,12 +45,12 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alone(msgspec.Struct, frozen=True):
-    """There is nobody to wait for, and no lease to be had."""
+    """There is neither a lease nor anybody to wait for."""
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`places` is how many sequences generate here at the same time. Nobody waits for longer than `wait_seconds`: that
-    is when a generation of its own would have timed out."""
+    """`places` is the number of sequences that generate here together; `wait_seconds` the time after which a generation
+    of one's own would have timed out."""
 
     places: int
     wait_seconds: float
@@ -59,8 +58,7 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineLoad:
-    """What other servers' requests depend on here: whether this server's engine works, and has room. Asking costs
-    nothing."""
+    """Reads from the engine's status whether it works and has room."""
 
     def __init__(self, executor: Executor, places: int) -> None:
         self._executor = executor
@@ -79,8 +77,8 @@ class EngineLoad:
 
 
 class Replicas:
-    """Generates for flights by `inner`, unless another server generates the same. Waiting never costs time: a request
-    generates here if the holder's is queued and a place is free."""
+    """Generates by `inner` unless another server generates the same. Waiting costs no time: a request generates here if
+    the holder's is queued and a place is free."""
 
     def __init__(self, inner: Executor, store: ResponseStore, leases: Leases, limits: ReplicaLimits) -> None:
         self._inner = inner
@@ -125,7 +123,7 @@ class Replicas:
                 yield event
 
     async def _look(self, key: str) -> "Record | Lease | Note | Alone":
-        """The result decides: take the answer, generate under the lease, wait, or generate without."""
+        """Record: take it. Lease: generate under it. Note: wait. Alone: generate without a lease."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
@@ -170,8 +168,6 @@ class Replicas:
 
 
 class Lease:
-    """One holder's lease of a key."""
-
     def __init__(self, leases: Leases, key: str, seconds: float) -> None:
         self.key = key
         self._leases = leases
@@ -184,7 +180,7 @@ class Lease:
         self._keeping: asyncio.Task[None] | None = None
 
     async def acquire(self) -> Note | None:
-        """None when it is ours now; else what its holder says. Raises whatever the store raises."""
+        """None if the lease is ours now; otherwise its holder's note. Raises what the store raises."""
         theirs = await _within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
         return None if theirs is None else _read_note(theirs)
 
@@ -192,18 +188,18 @@ class Lease:
         self._keeping = asyncio.get_running_loop().create_task(self._keep(load))
 
     def accepted(self, prompt_tokens: int) -> None:
-        """Tells those who wait, at once."""
         self._note = Note(prompt_tokens=prompt_tokens)
         self._told.set()
 
     def begun(self) -> None:
-        """There is something of the answer: it waits for no place."""
+        # The request waits for no place any more.
         if not self._begun:
             self._begun = True
             self._told.set()
 
     async def end(self, *, gave_up: bool = False) -> None:
-        """Gives it back; or leaves it, until it ends, to tell that there is nothing to wait for."""
+        """Releases the lease. With `gave_up` it stays until it expires, with a note that there is nothing to wait
+        for."""
         self._over = True
         if self._keeping is not None:
             self._keeping.cancel()
@@ -215,7 +211,7 @@ class Lease:
             else:
                 await _within(self._leases.release(self.key, self._holder))
         except Exception as exc:
-            log.debug("a lease was not given back, and will end by itself: %r", exc)
+            log.debug("a lease was not released, and will expire: %r", exc)
 
     async def _keep(self, load: EngineLoad) -> None:
         held = True
@@ -227,7 +223,7 @@ class Lease:
                     held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
                 except Exception as exc:
                     log.debug("a lease was not kept: %r", exc)
-            # Not wait_for: when it is cancelled as the event is set, it forgets that it was cancelled (Python 3.11).
+            # Not wait_for: it loses a cancellation that comes as the event is set (Python 3.11).
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds / KEEPS_PER_LEASE):
                     await self._told.wait()
@@ -245,5 +241,5 @@ def _read_note(text: str) -> Note:
     try:
         return msgspec.json.decode(text, type=Note)
     except (msgspec.MsgspecError, ValueError):
-        # Of another version of this service: there is no telling what it says.
+        # A note of another version of this service.
         return Note(gave_up=True)

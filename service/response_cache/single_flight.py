@@ -12,22 +12,22 @@ from service.generation import Completion, GenerationRequest
 from service.response_cache.base import CacheOutcome
 from service.response_cache.store import Write
 
-# How long a finished answer waits for the store, so that it can say whether it was stored.
+# A finished answer waits so long for the store, to report whether it was stored.
 SETTLE_SECONDS = 0.02
 
 log = getLogger(__name__)
 
+# Calls `accept` of the flight, then yields its events. Raises what refused the request.
 Source = Callable[["Flight"], AsyncGenerator[Event, None]]
-"""Generates for a flight: calls `accept` of it, then yields the events. Raises what refused the request before."""
 
+# Called with a flight that is complete, before its readers learn of the end. None: the answer is not stored.
 Keep = Callable[["Flight"], Write | None]
-"""Called once with a flight that is complete, before its readers learn of the end. None: the answer is not stored."""
 
 
 async def generate(
     executor: Executor, request: GenerationRequest, flight: "Flight", accepted: Callable[[int], None] | None = None
 ) -> AsyncGenerator[Event, None]:
-    """The `Source` that submits the request. `accepted` is called with the length of the prompt in tokens."""
+    """The `Source` that submits to an executor. `accepted` is called with the prompt's length in tokens."""
     answer = await executor.submit(request)
     try:
         if accepted is not None:
@@ -40,11 +40,11 @@ async def generate(
 
 
 class Flight:
-    """A generation in a task of its own, and its events so far, for any number of readers.
+    """A generation in a task of its own, and its events so far, which every reader reads from the start at its own
+    pace.
 
-    Every reader goes through the events at its own pace: a late one begins at the start, a slow one holds nobody back.
-    When the last reader leaves, the generation is aborted after `linger_seconds`. `will_store` is what is expected of
-    `keep`. Only the flight changes its attributes.
+    When the last reader leaves, the generation is aborted after `linger_seconds`. `will_store` is expected of `keep`.
+    Only the flight changes its attributes.
     """
 
     def __init__(self, source: Source, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
@@ -73,29 +73,26 @@ class Flight:
 
     @property
     def stored(self) -> bool:
-        """True if the store has the answer, or can be expected to get it."""
         if not self.over:
             return self._will_store
         return self.found or (self.write is not None and self.write.stored)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
-        """Begins to generate. `ended` is called once, before any reader learns of the end; the task ends later, when
-        the source has cleaned up."""
+        """`ended` is called before any reader learns of the end; the task ends when the source has cleaned up."""
         self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
     def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
-        """For the source: the request will be answered. `elsewhere`: another server generates it, or has generated it.
-        `found`: the store has the answer already. The first call decides for the readers; later ones may add `found`.
-        """
+        """For the source. `elsewhere`: another server generates; `found`: the answer came from the store. Later calls
+        only change `found`."""
         self.found = found
         if not self.accepted:
             self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
             self._wake()
 
     async def join(self, outcome: CacheOutcome) -> "FlightAnswer":
-        """A reader's share, once the request is accepted. Raises what refused it."""
+        """Waits until the request is accepted. Raises what refused it."""
         self._readers += 1
         if self._lingering is not None:
             self._lingering.cancel()
@@ -111,7 +108,7 @@ class Flight:
         return FlightAnswer(self, "collapsed" if self.elsewhere else outcome)
 
     def leave(self) -> None:
-        """For each reader, once."""
+        """Called once by each reader."""
         self._readers -= 1
         if self._readers or self.over:
             return
@@ -122,20 +119,19 @@ class Flight:
             self.abort(EngineFailed("Nobody waited for it."))
 
     def abort(self, error: ServiceError) -> None:
-        """Ends the generation; the remaining readers get `error`."""
+        """The remaining readers get `error`."""
         if not self.over:
             self._end(error=error)
             if self._task is not None:
                 self._task.cancel()
 
     async def changed(self) -> None:
-        """Returns when there is more to read, or nothing more to wait for."""
+        """Waits for an event, the acceptance or the end."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter
 
     def raise_error(self) -> None:
-        """Raises the error that ended the generation, if one did."""
         if self.error is not None:
             # All readers raise this one object; its traceback would grow with each.
             raise self.error.with_traceback(None)
@@ -185,7 +181,7 @@ class Flight:
 
 
 class FlightAnswer:
-    """The `CachedAnswer` of each reader of a flight, its leader and its followers."""
+    """The share of one reader of a flight, its leader or a follower."""
 
     age = None
 
@@ -241,7 +237,7 @@ class FlightAnswer:
 
 
 class Flights:
-    """The generations in flight, and which of them a request with the same key may join."""
+    """All generations in flight, and by key those that others may join."""
 
     def __init__(self) -> None:
         self._joinable: dict[str, Flight] = {}
@@ -251,7 +247,7 @@ class Flights:
         return self._joinable.get(key)
 
     def start(self, flight: Flight, key: str | None) -> None:
-        """With a key, others may join the flight until it ends, unless they may already join another."""
+        """Others may join under the key until the flight ends, unless there is one to join already."""
         task = flight.start(lambda flight: self._forget(flight, key))
         self._tasks[task] = flight
         task.add_done_callback(self._tasks.pop)
@@ -259,7 +255,7 @@ class Flights:
             self._joinable.setdefault(key, flight)
 
     async def aclose(self, seconds: float) -> None:
-        """Aborts all of them. Waits no longer than that for sources that do not clean up: their store may hang."""
+        """Aborts all, and waits at most so long for their sources: a store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
             flight.abort(ShuttingDown())

@@ -1,4 +1,4 @@
-"""How well the response cache does: `hits + misses = total_requests`."""
+"""Counts of the response cache; `hits + misses = total_requests`."""
 
 import msgspec
 
@@ -6,9 +6,8 @@ from service.response_cache.base import CacheOutcome
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The part that `/health` shows. Neither requests that were not looked up (`no-cache`, `no-store`, the policy) nor
-    those that were refused are counted; one that joined a generation in flight is a hit. `cached_items` is the store's
-    last count."""
+    """The part that `/health` shows. Only accepted requests that were looked up count; one that joined a generation in
+    flight is a hit. `cached_items` is the store's last count."""
 
     hits: int
     misses: int
@@ -18,7 +17,7 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
-    """The part that `/stats` adds, read at one moment. `CacheCounters` defines the counts."""
+    """The part that `/stats` adds, read at one moment."""
 
     collapsed: int
     bypassed: int
@@ -28,9 +27,8 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """Counts since the start, of requests that were accepted. `collapsed` are among the hits. `shed` answers were too
-    large for the store or for the queue before it. `store_failures` are calls of the store that raised or hung; none
-    of them cost an answer."""
+    """Counts since the start. `collapsed` are among the hits. `shed` answers were too large for the store or for the
+    queue before it. `store_failures` are calls of the store that raised or hung."""
 
     def __init__(self) -> None:
         self.hits = 0

@@ -1,4 +1,4 @@
-"""Records in a `CacheBackend`, so that nothing the backend does or fails to do reaches a request."""
+"""`ResponseStore`: records in a `CacheBackend`, whose failures never reach a request."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ LOOKUP_SECONDS = 0.5
 WRITE_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
-# How long a store that hung is not asked again.
+# A store that hung is left alone for so long.
 PAUSE_SECONDS = 5.0
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
 COUNT_SECONDS = 0.005
@@ -34,23 +34,19 @@ class Write:
 
     @property
     def stored(self) -> bool:
-        """True if the backend has it; until that is known, what can be expected."""
+        """True if the backend has it, or can be expected to get it."""
         if not self._task.done():
             return self._expected
         return not self._task.cancelled() and self._task.result()
 
     async def settle(self, seconds: float) -> None:
-        """Waits until the outcome is known, but no longer than that."""
+        """Waits for the outcome, at most so many seconds."""
         await asyncio.wait({self._task}, timeout=seconds)
 
 
 class ResponseStore:
-    """Looks up and keeps completions. What is being written is found at once: nobody waits for a slow backend to
-    write, and the same request right after is a hit all the same.
-
-    A lookup that takes longer than `lookup_seconds` is a miss, and the backend is then left alone for a while. `now`
-    is in Unix seconds.
-    """
+    """Writes behind, and finds at once what is still to be written. A lookup that takes longer than `lookup_seconds` is
+    a miss. `now` is in Unix seconds."""
 
     def __init__(
         self,
@@ -77,11 +73,11 @@ class ResponseStore:
 
     @property
     def writes(self) -> bool:
-        """True if the last write went well, so the next is expected to."""
+        """True if the last write went well."""
         return self._failing.isdisjoint({"write", "queue"})
 
     async def get(self, key: str, max_age: float | None = None) -> Record | None:
-        """None also for a record that is older than `max_age` seconds."""
+        """None also for a record older than `max_age` seconds."""
         data = self._unwritten.get(key)
         if data is None:
             data = await self._read(key)
@@ -93,11 +89,11 @@ class ResponseStore:
         return record
 
     def age(self, record: Record) -> float:
-        """Seconds since it was stored; 0 if another server's clock is ahead."""
+        """In seconds; 0 if the clock of the server that stored it is ahead."""
         return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "Write | None":
-        """Keeps a completion, from now on. None: too much is unwritten already."""
+        """None if too much waits to be written."""
         data = encode_record(Record(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")
@@ -110,7 +106,7 @@ class ResponseStore:
         return Write(writer, expected=self.writes)
 
     async def written(self, key: str) -> bool:
-        """Whether the backend has what was put last under a key, once that is known."""
+        """Waits for the last write of the key. True if the backend has its value."""
         writer = self._writers.get(key)
         if writer is not None:
             await asyncio.wait({writer})
@@ -118,14 +114,14 @@ class ResponseStore:
         return await self.get(key) is not None
 
     async def count_items(self) -> int:
-        """How many the backend holds; what it told last when it does not answer within a few milliseconds."""
+        """The backend's count, or the last one if it does not answer within a few milliseconds."""
         if self._counting is None or self._counting.done():
             self._counting = asyncio.get_running_loop().create_task(self._count())
         await asyncio.wait({self._counting}, timeout=COUNT_SECONDS)
         return self._items
 
     async def aclose(self) -> None:
-        """Writes what is unwritten, then closes the backend. Raises nothing, and does not wait for what hangs."""
+        """Drains the queue and closes the backend, but does not wait for a backend that hangs. Raises nothing."""
         late: set[asyncio.Task[Any]] = set()
         if self._writers:
             _, late = await asyncio.wait(set(self._writers.values()), timeout=DRAIN_SECONDS)
@@ -205,6 +201,6 @@ class ResponseStore:
         self._warn(kind, f"{kind} failed: {why}")
 
     def _warn(self, kind: str, message: str) -> None:
-        """Warns once until it works again: during an outage every request fails here."""
+        # One warning for each outage, during which every request comes by here.
         log.log(DEBUG if kind in self._failing else WARNING, "response cache, %r: %s", self._backend, message)
         self._failing.add(kind)
