@@ -8,7 +8,8 @@ MODEL ?=
 PORT ?=
 
 PYTEST = "$(VENV)/bin/python" -m pytest
-FAST = not endurance and not model and not models and not client and not browser and not deployment and not process
+FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
+	and not exhaustive
 
 .PHONY: help setup run test test-fast test-models test-simulation check bench
 

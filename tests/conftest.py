@@ -50,6 +50,7 @@ MARKED_PLACES = {
     "tests/executor/process/test_engine_process.py": "process",
     "tests/executor/process/test_kills.py": "process",
     "tests/models/test_location.py": "process",
+    "tests/tool_calling/test_outputs.py": "exhaustive",
 }
 MARKED_FIXTURES = {"demo_model": "model", "embedded": "process", "terminal": "process"}
 
