@@ -15,7 +15,7 @@ POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events"})
 
 
 class AccessLog:
-    """Logs one line for each request, with its route's path: other parts of a path are the client's words."""
+    """Logs the route's path and not the request's, which holds words of the client."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
         self._app = app

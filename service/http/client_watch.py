@@ -14,19 +14,15 @@ class ClientGone(Exception):
 
 
 class ClientWatch:
-    """Cancels work whose client goes away. One for each request, made after its body was read: it reads `receive` up to
-    the disconnect."""
+    """Reads `receive` up to the disconnect, so the request's body must have been read."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gone = False
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which runs in the current task. Raises `ClientGone` if the client goes away first;
-        `work` has ended then, by its cancellation.
-
-        Watching begins with the loop's next turn, so work that does not wait, such as a hit, costs one callback.
-        """
+        """Runs `work` in the current task. Raises `ClientGone` if the client goes away first; `work` has been cancelled
+        and has ended then."""
         if self._gone:
             work.close()
             raise ClientGone
@@ -52,6 +48,7 @@ class _Watching:
         self._task: asyncio.Task[None] | None = None
         self._has_cancelled = False
         self._ended = False
+        # Work that does not wait, such as a hit, costs this callback and no task.
         self._start = asyncio.get_running_loop().call_soon(self._begin)
 
     def takes_back(self) -> bool:

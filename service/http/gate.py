@@ -26,16 +26,8 @@ class OpenRoute(Route):
 
 
 class Gate:
-    """Leaves `request_id`, `headers` and `caller` in the scope's `state`, and refuses requests without a right to be
-    served.
-
-    A foreign `Host` is refused: a web page can point its own name at 127.0.0.1 (DNS rebinding) and talk to the model
-    with the user's browser. A server on another interface requires keys, which such a page does not have, so it takes
-    every host unless `allowed_hosts` names some.
-
-    If keys are required, a request without one is served only if each route that fits its path is an `OpenRoute`.
-    Paths that do not exist and methods that are not allowed are refused like closed routes.
-    """
+    """Leaves `request_id`, `headers` and `caller` in the scope's `state`. Refuses foreign hosts, and requests without a
+    key unless all routes that fit their path are open. Unknown paths are closed."""
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: Iterable[Route]) -> None:
         self._app = app
@@ -44,6 +36,8 @@ class Gate:
         # Ids need not be secret, and asking the system for random bytes releases the interpreter's lock: beside a
         # thread that computes, each request would wait to get it back.
         self._ids = Random()  # noqa: S311
+        # A web page can point its own name at 127.0.0.1 (DNS rebinding) and talk to the model with the user's browser.
+        # A server on another interface requires keys, which such a page does not have: it takes every host.
         self._allowed: frozenset[bytes] | None = None
         if is_loopback(settings.host) or settings.allowed_hosts:
             names = (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts)
@@ -87,8 +81,7 @@ class Gate:
 
 
 def _take_absolute_form(scope: Scope) -> None:
-    """`GET http://host/path`, as clients ask that take this server for a proxy. Its host is the request's, whatever the
-    header says (RFC 9112 section 3.2.2)."""
+    """`GET http://host/path` is for a proxy. Its host overrides the header (RFC 9112 section 3.2.2)."""
     target = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
     if target is not None:
         host, path = target[1], target[2] or b"/"
@@ -105,6 +98,6 @@ def settled_path(path: str) -> str:
 
 
 def _without_port(host: bytes) -> bytes:
-    """`host[:port]` without the port; an IPv6 address keeps its brackets (RFC 9110 section 7.2)."""
+    """Takes `host[:port]`; an IPv6 address keeps its brackets."""
     name, colon, port = host.rpartition(b":")
     return (name if colon and port.isdigit() else host).lower()

@@ -22,17 +22,14 @@ def read_headers(scope: Scope) -> RequestHeaders:
 
 
 def shown(value: bytes) -> str:
-    """The beginning of a header's value, to be quoted in an error message."""
     return value[:SHOWN_CHARS].decode("latin-1")
 
 
 def identify_caller(headers: RequestHeaders, settings: Settings) -> str:
-    """A digest of the caller's key if keys are required, else "". Raises `InvalidApiKey`.
-
-    OpenAI's clients send `Authorization: Bearer KEY`, Anthropic's `x-api-key: KEY`.
-    """
+    """The key's digest if keys are required, else "". Raises `InvalidApiKey`."""
     if not settings.require_api_key:
         return ""
+    # OpenAI's clients send the first header, Anthropic's the second.
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     key = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
     if not key:

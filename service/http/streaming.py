@@ -16,8 +16,7 @@ logger = logging.getLogger("anyclaude.stream")
 
 
 async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:
-    """All frames of an answer that is complete already. Sent with its length, it needs no chunked encoding, which would
-    cost a hit one more write to the socket."""
+    """All frames of a complete answer. Sent with its length, it needs no chunked encoding and one write less."""
     frames = [encoder.start()]
     async for event in answer.events():
         observe(event)

@@ -1,9 +1,4 @@
-"""Takes in what an app leaves unread of a request's body, so that its answer can end.
-
-Hypercorn queues ten pieces of a body, and the end of the exchange in the same queue. If an app refuses a request
-without reading the body, the queue stays full, the end never comes, and the connection stays open for ever. A piece may
-be one byte.
-"""
+"""Discards what an app leaves unread of a request's body: Hypercorn's queue of pieces also holds the exchange's end."""
 
 import asyncio
 

@@ -1,6 +1,6 @@
 """What happened lately, in bounded memory: the last minutes as a timeline, the last latencies, the last requests.
 
-The metrics count since the start; this is for people who look now, on the dashboard or in a terminal.
+The dashboard and `anyclaude stats` show it.
 """
 
 import asyncio
