@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import msgspec
 import numpy as np
-from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, KVCache, RotatingKVCache, make_prompt_cache
 
 from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.file import Buffer
@@ -33,7 +33,7 @@ class PromptCaches:
     def __init__(self, model: Any) -> None:
         self._model = model
         kinds = {type(leaf) for leaf in leaves(make_prompt_cache(model))}
-        unknown = kinds - {KVCache, RotatingKVCache, ArraysCache}
+        unknown = kinds - {KVCache, RotatingKVCache, ChunkedKVCache, ArraysCache}
         if unknown:
             raise ValueError(f"prompt caches of this kind are not kept: {', '.join(k.__name__ for k in unknown)}")
         self.cuts_anywhere = kinds == {KVCache}
@@ -61,7 +61,9 @@ class PromptCaches:
 
     def to_buffers(self, state: State) -> tuple[tuple[Any, ...], list[Buffer]]:
         """The buffers share memory with the arrays and keep them alive."""
-        return state.layouts, [_buffer(array) for array in state.arrays]
+        plain = [array.view(AS_NUMPY.get(array.dtype, array.dtype)) for array in state.arrays]
+        mx.eval(plain)  # all at once: on a GPU each evaluation is a round trip
+        return state.layouts, [_buffer(array, bytes_of) for array, bytes_of in zip(state.arrays, plain, strict=True)]
 
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> State:
         """Copies. Raises ValueError, TypeError or AttributeError if shapes or types do not fit."""
@@ -74,10 +76,10 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
             raise ValueError(f"Expected a prompt cache of {end} tokens or more, found {leaf.offset}.")
         both: list[Any] = [leaf.keys, leaf.values]
         return _taken([rows[..., start:end, :] for rows in both], arrays)
-    if isinstance(leaf, RotatingKVCache):
+    if isinstance(leaf, RotatingKVCache | ChunkedKVCache):
         if leaf.offset != end:
             raise ValueError(f"Expected a prompt cache of {end} tokens, found {leaf.offset}.")
-        return _taken(_window(leaf), arrays)
+        return _taken(_window(leaf) if isinstance(leaf, RotatingKVCache) else _chunk(leaf), arrays)
     return _taken(leaf.state, arrays)
 
 
@@ -95,6 +97,13 @@ def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
         keys, values = keys[..., :offset, :], values[..., :offset, :]
         index = offset
     return keys, values, offset, keep, size, index
+
+
+def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
+    """Returns the state without unused rows."""
+    _, _, offset, size, start = leaf.state
+    keys, values = leaf.keys_and_values()
+    return keys, values, offset, size, start
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
@@ -118,10 +127,7 @@ def _joined(parts: list[tuple[State, int]], leaf: int, place: int) -> mx.array:
     return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=2)
 
 
-def _buffer(array: mx.array) -> Buffer:
-    stand_in = AS_NUMPY.get(array.dtype)
-    plain = array if stand_in is None else array.view(stand_in)
-    mx.eval(plain)
+def _buffer(array: mx.array, plain: mx.array) -> Buffer:
     data = np.asarray(plain).reshape(-1).view(np.uint8).data
     return Buffer(data, _name(array.dtype), tuple(array.shape))
 
