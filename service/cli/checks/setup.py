@@ -83,7 +83,8 @@ def port(settings: Settings) -> Result:
     except NotOurs as exc:
         return failed("Port", f"{address.root} is taken by something else: {exc}", "Stop it, or choose another port.")
     if health.status in ("healthy", "loading"):
-        return ok("Port", f"a server is at {address.root}: {health.status}, model {health.model}")
+        detail = f" ({health.detail})" if health.detail else ""
+        return ok("Port", f"a server is at {address.root}: {health.status}, model {health.model}{detail}")
     advice = "Stop it and start it again; its log says more."
     return failed("Port", f"the server at {address.root} is {health.status}: {health.detail}", advice)
 
