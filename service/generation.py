@@ -80,7 +80,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens` None means the rest of the context, 0 means to read the prompt only.
     `logprobs` is the number of alternatives to each token (0 to 20). `template_arguments` go to the chat template.
     `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache.
-    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them."""
+    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them. `no_store`:
+    nothing of the request stays behind, in the prefix cache neither."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -96,6 +97,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     template_arguments: dict[str, Any] = {}
     caller: str = ""
     unread_fields: dict[str, str] = {}
+    no_store: bool = False
 
 
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -1,5 +1,7 @@
 """`CachingExecutor`: an `Executor` around another that generates nothing twice."""
 
+import msgspec
+
 from cache_backends import CacheBackend
 from cache_backends.base import leases_of
 from service.errors import NotCached
@@ -97,6 +99,7 @@ class CachingExecutor:
         if directives.only_if_cached and (directives.no_cache or not cached):
             raise _not_cached()
         if directives.no_store:
+            request = msgspec.structs.replace(request, no_store=True)
             return await self._lead(request, "bypass", None, stores=False)
         key = self._key(request)
         if directives.no_cache or not cached:

@@ -170,6 +170,20 @@ async def test_no_store_neither_reads_nor_writes_nor_joins() -> None:
     await executor.aclose()
 
 
+async def test_the_engine_sees_that_nothing_may_be_stored() -> None:
+    seen = []
+
+    async def script(request: GenerationRequest) -> AsyncIterator[str]:
+        seen.append(request.no_store)
+        yield "answer"
+
+    executor = CachingExecutor(ScriptedExecutor(script), MemoryBackend(), settings())
+    for directives in (NO_STORE, NO_CACHE):
+        await (await executor.submit(ask(), directives)).completion()
+    assert seen == [True, False]
+    await executor.aclose()
+
+
 async def test_who_wants_a_new_answer_takes_nobodys_place_in_the_one_in_flight() -> None:
     scripted = Numbered()
     scripted.gate.clear()

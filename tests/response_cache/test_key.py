@@ -63,6 +63,7 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "GenerationRequest.template_arguments": (("template_arguments", "effort"), "low"),
     "GenerationRequest.caller": (("caller",), "digest"),
     "GenerationRequest.unread_fields": (("unread_fields",), {"novel": "1"}),
+    "GenerationRequest.no_store": (("no_store",), True),
     "Message.role": (("messages", 1, "role"), "system"),
     "Message.content": (("messages", 1, "content"), "What is the weather? "),
     "Message.reasoning": (("messages", 2, "reasoning"), ""),

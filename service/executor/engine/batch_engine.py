@@ -259,7 +259,8 @@ class BatchEngine:
         if drawn.end is not None:
             del self._runs[run.sequence.id]
             self._keep(run)
-            self._prefixes.conclude(run.sequence.request.caller, run.tokens[: run.read], run.stops)
+            if not run.sequence.request.no_store:
+                self._prefixes.conclude(run.sequence.request.caller, run.tokens[: run.read], run.stops)
             use = self._end(run)
         return Token(run.sequence.id, drawn.token, drawn.end, drawn.chances, error, use)
 
@@ -285,7 +286,7 @@ class BatchEngine:
     def _keep(self, run: Run) -> None:
         """Copies what was read into the prefix cache, if the running sequences leave room. An ended run is not among
         them, though it still holds its memory."""
-        if run.cache is None or run.read <= run.reused:
+        if run.cache is None or run.read <= run.reused or run.sequence.request.no_store:
             return
         self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))
         new = self._prefixes.keep(run.sequence.request.caller, run.tokens[: run.read], run.cache)

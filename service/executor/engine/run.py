@@ -107,7 +107,8 @@ class Run:
         self.reuse(prefixes)
 
     def _shared_with(self, other: "Run") -> int:
-        if self.sequence.request.caller != other.sequence.request.caller:
+        mine, others = self.sequence.request, other.sequence.request
+        if mine.caller != others.caller or others.no_store:  # its state is kept nowhere
             return 0
         common = common_length(self.sequence.prompt.tokens, other.sequence.prompt.tokens)
         return max((stop for stop in other.stops if stop <= common), default=0) if other.stops else common

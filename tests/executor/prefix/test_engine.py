@@ -97,9 +97,9 @@ class Harness:
         self.read: list[int] = []
         self._ids = iter(range(10_000))
 
-    def start(self, prompt: list[int], *, max_tokens: int = 6, caller: str = "", choice: int = 0) -> Sequence:
+    def start(self, prompt: list[int], *, max_tokens: int = 6, choice: int = 0, **request: Any) -> Sequence:
         started = msgspec.structs.replace(
-            sequence(next(self._ids), max_tokens=max_tokens, caller=caller),
+            sequence(next(self._ids), max_tokens=max_tokens, **request),
             prompt=Prompt(prompt, boundaries=BOUNDARIES),
             choice=choice,
         )
@@ -304,6 +304,27 @@ def test_requests_that_come_together_read_what_they_share_once(model: Any) -> No
     runs = harness.finish(*started, stranger)
     assert [run.tokens for run in runs] == [*alone, alone[0]]
     assert [run.use.cached_tokens >= len(SYSTEM) for run in runs] == [False, True, False, True, False]
+
+
+def test_nothing_stays_of_a_request_that_must_not_be_stored(model: Any, tmp_path: Path) -> None:
+    harness, plain = with_cache(model, tmp_path), Harness(model, NoPrefixCache())
+    expected = plain.run(SYSTEM + QUESTION).tokens
+    secret, other = (harness.start(SYSTEM + QUESTION, no_store=True) for _ in range(2))
+    runs = harness.finish(secret, other)
+    assert [run.tokens for run in runs] == [expected] * 2
+    assert [run.use.cached_tokens for run in runs] == [0, 0]
+    assert harness.prefixes.nbytes == 0
+    harness.run(SYSTEM + OTHER)
+    assert harness.run(SYSTEM + QUESTION, no_store=True).use.cached_tokens == len(SYSTEM)
+    aborted = harness.start([*OTHER, *QUESTION], no_store=True)
+    harness.engine.step()
+    harness.engine.remove(aborted.id)
+    kept = harness.prefixes.nbytes
+    harness.engine.close()
+    again = with_cache(model, tmp_path)
+    assert again.run(SYSTEM + QUESTION).use.cached_tokens == len(SYSTEM)
+    assert again.run([*OTHER, *QUESTION]).use.cached_tokens == 0
+    assert kept > 0
 
 
 def test_who_waits_for_another_goes_on_when_that_one_leaves(model: Any) -> None:
