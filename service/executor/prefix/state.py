@@ -101,9 +101,8 @@ def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
 
 def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
     """Returns the state without unused rows."""
-    _, _, offset, size, start = leaf.state
-    keys, values = leaf.keys_and_values()
-    return keys, values, offset, size, start
+    keys, values, offset, size, start = leaf.state
+    return keys[..., : offset - start, :], values[..., : offset - start, :], offset, size, start
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
