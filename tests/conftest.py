@@ -34,6 +34,7 @@ hypothesis.settings.load_profile("any speed")
 
 # `make test-fast` leaves out the tests with these markers: those in a place, and those that use a fixture.
 MARKED_PLACES = {
+    "tests/agents/": "client",
     "tests/benchmarks/test_runner.py": "process",
     "tests/chat_templates/": "model",
     "tests/claude_code/": "client",

@@ -32,7 +32,7 @@ def command(name: str, url: str | None, config: str | None) -> None:
     setup = agent.prepare(Launch(server=server, folder=folder, environ={"HOME": os.environ.get("HOME", "")}))
     click.echo(f"# {agent.title} with {server.model} at {address.root}. To install it: {agent.install}")
     for file, content in setup.files.items():
-        click.echo(f"mkdir -p {shlex.quote(str(folder))}")
+        click.echo(f"mkdir -p {shlex.quote(str((folder / file).parent))}")
         click.echo(f"cat > {shlex.quote(str(folder / file))} <<'END'\n{content.rstrip()}\nEND")
     for variable in setup.removed:
         click.echo(f"unset {variable}")

@@ -24,6 +24,7 @@ from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
 from service.config import Address, Configuration, parse_base_url, server_address
+from service.models.demo import DEMO_MODEL
 from service.settings import Settings
 from service.storage import private_folder, write_file
 
@@ -116,6 +117,8 @@ def _no_proxy(environ: Mapping[str, str], server: AgentServer) -> dict[str, str]
 def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> None:
     """In a terminal Claude Code's screen would hide a note at once, so the user is asked."""
     note = prompt_too_long(server, arguments)
+    if note is None and server.model == DEMO_MODEL.name:
+        click.echo(f"Note: {server.model} shows how things work together; it is too small for an agent.", err=True)
     if note is None:
         return
     click.echo(f"Note: {note}", err=True)

@@ -70,6 +70,7 @@ class Terminal:
             "COLUMNS": "200",
         }
         self.folder = folder
+        self.patience_seconds = 2 * PATIENCE_SECONDS
         self.configure(executor="scripted")
 
     def configure(self, **keys: Any) -> None:
@@ -88,9 +89,10 @@ class Terminal:
             self.command(*arguments),
             cwd=self.cwd,
             env=self.environment | variables,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=2 * PATIENCE_SECONDS,
+            timeout=self.patience_seconds,
             start_new_session=True,
         )
 

@@ -15,7 +15,9 @@ from tests.cli.terminal import Terminal, until
 REPORT = f"""#!{sys.executable}
 import json, os, pathlib, sys
 given = sys.argv[1:] + list(os.environ.values())
-files = {{path: open(path).read() for path in given if path.startswith("/") and "/run/" in path}}
+places = [pathlib.Path(path) for path in given if path.startswith("/") and "/run/" in path]
+found = [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
+files = {{str(file): file.read_text() for file in found}}
 report = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "files": files}}
 pathlib.Path(os.environ["FAKE_FOLDER"], "agent.json").write_text(json.dumps(report))
 sys.exit(5)

@@ -115,14 +115,14 @@ def _aider(launch: Launch) -> Setup:
 
 
 def _cline(launch: Launch) -> Setup:
+    """Cline's background process keeps the settings that it started with, so the whole state is of this run."""
     server = launch.server
     settings = {"provider": "openai-compatible", "apiKey": server.api_key, "model": server.model}
     chosen = {"settings": settings | {"baseUrl": server.base_url}, "tokenSource": "manual"}
     chosen["updatedAt"] = "2026-01-01T00:00:00.000Z"
     providers = {"version": 1, "lastUsedProvider": "openai-compatible", "providers": {"openai-compatible": chosen}}
     return Setup(
-        variables={"CLINE_PROVIDER_SETTINGS_PATH": str(launch.folder / "providers.json")},
-        files={"providers.json": json.dumps(providers, indent=2)},
+        arguments=("--data-dir", str(launch.folder)), files={"settings/providers.json": json.dumps(providers, indent=2)}
     )
 
 
