@@ -1,7 +1,10 @@
 """`redis://`: the store that several servers share, on Redis or Valkey (extra `redis`)."""
 
 import asyncio
+import math
 import re
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from logging import getLogger
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +27,10 @@ COUNT_SECONDS = 2.0
 SCAN_BATCH = 1000
 # Other programs may have millions of keys in the same database.
 MAX_COUNTED_BATCHES = 20
+
+# Unix seconds, before each value: to ask for PTTL too would make a get half as dear again.
+EXPIRES_AT = struct.Struct(">d")
+LEAST_TTL_SECONDS = 0.001
 
 log = getLogger(__name__)
 
@@ -85,7 +92,8 @@ class RedisBackend:
             await self.delete(key)
             return
         milliseconds = None if ttl is None else max(1, round(ttl * 1000))
-        await self._call(lambda client: client.set(self._prefix + key, value, px=milliseconds))
+        stored = EXPIRES_AT.pack(math.inf if ttl is None else time.time() + ttl) + value
+        await self._call(lambda client: client.set(self._prefix + key, stored, px=milliseconds))
 
     async def delete(self, key: str) -> bool:
         return await self._call(lambda client: client.unlink(self._prefix + key)) > 0
@@ -176,16 +184,22 @@ def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
 
 
 async def _get(client: "Redis", name: str) -> Found | None:
-    pipeline = client.pipeline(transaction=False)
-    pipeline.get(name)
-    pipeline.pttl(name)
-    value, milliseconds = await pipeline.execute(raise_on_error=False)
-    if isinstance(value, Exception) and not _is_wrong_type(value):
-        raise value
-    # PTTL: -1 is no limit, -2 is no such key, which expired between the two commands.
-    if not isinstance(value, bytes) or not isinstance(milliseconds, int) or milliseconds == -2:
+    from redis.exceptions import ResponseError
+
+    try:
+        stored = await client.get(name)
+    except ResponseError as exc:
+        if _is_wrong_type(exc):
+            return None
+        raise
+    if not isinstance(stored, bytes) or len(stored) < EXPIRES_AT.size:
         return None
-    return Found(value, None if milliseconds < 0 else milliseconds / 1000)
+    (expires_at,) = EXPIRES_AT.unpack_from(stored)
+    value = stored[EXPIRES_AT.size :]
+    if expires_at == math.inf:
+        return Found(value)
+    # The server decides what has expired: its clock is another.
+    return Found(value, max(LEAST_TTL_SECONDS, expires_at - time.time()))
 
 
 def _scanner(prefix: str, cursor: int) -> "Callable[[Redis], Awaitable[tuple[int, list[bytes | str]]]]":

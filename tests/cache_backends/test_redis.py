@@ -195,6 +195,13 @@ async def test_the_time_limit_of_the_url_holds_where_a_call_gives_none(redis_ser
     await backend.aclose()
 
 
+async def test_a_value_of_another_program_that_is_too_short_is_a_miss(
+    patient: RedisBackend, redis_server: RedisServer
+) -> None:
+    redis_server.command("SET", "anyclaude:k", "short")
+    assert await patient.get("k") is None
+
+
 async def test_what_is_no_string_is_a_miss_and_is_replaced(patient: RedisBackend, redis_server: RedisServer) -> None:
     redis_server.command("RPUSH", "anyclaude:k", "a list")
     assert await value_of(patient, "k") is None
