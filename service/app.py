@@ -40,7 +40,7 @@ from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity, keep_sampling
 from service.telemetry.metrics.registry import Metrics
-from service.telemetry.request_log import log_request
+from service.telemetry.request_log import HITS_A_SECOND, RequestLog
 from service.warming import warm
 
 logger = logging.getLogger("anyclaude.server")
@@ -77,12 +77,13 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
     caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
     metrics, activity = Metrics(generating, caching.statistics), Activity()
+    log = RequestLog(None if settings.debug_level else HITS_A_SECOND)
     context = ServiceContext(
         settings=settings,
         executor=caching,
         bodies=BodyReader(settings),
         activity=activity,
-        observers=(log_request, metrics.observe, activity.observe),
+        observers=(log.observe, metrics.observe, activity.observe),
     )
 
     traces = TraceWriter(settings.home / "traces", settings.trace_max_bytes) if settings.debug_level >= 2 else None

@@ -1,5 +1,6 @@
 """What a request leaves in the log: one line, whatever the client sent, and nothing of what it asked or was told."""
 
+import asyncio
 import io
 import json
 import logging
@@ -15,7 +16,9 @@ from service.app import create_app
 from service.http.access_log import POLLED
 from service.logs import configure
 from service.settings import DebugLevel, LogFormat
+from service.telemetry.request_log import HITS_A_SECOND, RequestLog, RequestRecord
 from tests.serving import RawRequest, settings
+from tests.simulation.loop import SimulatedLoop
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 CANARY = "zanzibar-quokka"
@@ -143,3 +146,20 @@ def test_whatever_is_logged_is_one_printable_line(tmp_path: Path, log_format: Lo
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", line)
     if log_format == "json":
         assert json.loads(line)["given"] == text
+
+
+def test_hits_beyond_twenty_a_second_share_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "anyclaude.request")
+    log = RequestLog(HITS_A_SECOND)
+
+    async def answer() -> None:
+        for second in range(2):
+            for number in range(HITS_A_SECOND + 5 - 4 * second):
+                log.observe(RequestRecord(request_id=f"hit {number}", dialect="d", started=0, outcome="hit"))
+            log.observe(RequestRecord(request_id="missed", dialect="d", started=0, outcome="miss"))
+            await asyncio.sleep(1.5)
+
+    SimulatedLoop().run(answer())
+    lines = [" ".join(record.getMessage().split()[:2]) for record in caplog.records]
+    hits = [f"hit {number}" for number in range(HITS_A_SECOND)]
+    assert lines == [*hits, "missed d", "5 more", *hits, "missed d", "1 more"]
