@@ -15,6 +15,8 @@ from starlette.routing import Route
 from cache_backends import CacheBackend, open_backend
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
+from service.dialects.openai_completions import OpenAICompletions
+from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
@@ -23,8 +25,10 @@ from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint
+from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.stats import StatsEndpoint
+from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
@@ -132,6 +136,10 @@ def _api_routes(context: ServiceContext) -> list[Route]:
     stored = StoredResponsesEndpoint(responses)
     return [
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
+        Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
+        Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
+        Route("/tokenize", TokenizeEndpoint(context), methods=["POST"]),
+        Route("/detokenize", DetokenizeEndpoint(context), methods=["POST"]),
         Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
         Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),

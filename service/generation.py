@@ -76,12 +76,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
+class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt without a chat template. `tokens` replace the `text`. With a `suffix`, the answer stands between both.
+    `embeds`: the answer is the prompt's embedding, as base64 of float32 numbers, little-endian."""
+
+    text: str = ""
+    tokens: tuple[int, ...] | None = None
+    suffix: str | None = None
+    embeds: bool = False
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens` None means the rest of the context, 0 means to read the prompt only.
     `logprobs` is the number of alternatives to each token (0 to 20). `template_arguments` go to the chat template.
     `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache.
     `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them. `no_store`:
-    nothing of the request stays behind, in the prefix cache neither."""
+    nothing of the request stays behind, in the prefix cache neither. A `raw_prompt` has no messages or tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -98,6 +108,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     caller: str = ""
     unread_fields: dict[str, str] = {}
     no_store: bool = False
+    raw_prompt: RawPrompt | None = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True):

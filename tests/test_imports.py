@@ -33,6 +33,8 @@ FORBIDDEN = [
     ("service/events.py", ("service.executor", "service.dialects", "service.response_cache", *HTTP, *MLX)),
     ("service/dialects", ("service.executor", "service.response_cache", "cache_backends", *HTTP, *MLX)),
     ("service/dialects/openai_chat", ("service.dialects.anthropic_messages", "service.dialects.openai_responses")),
+    ("service/dialects/openai_completions", ("service.dialects.anthropic_messages", "service.dialects.openai_chat")),
+    ("service/dialects/openai_embeddings", ("service.dialects.anthropic_messages", "service.dialects.openai_chat")),
     ("service/dialects/openai_responses", ("service.dialects.anthropic_messages", "service.dialects.openai_chat")),
     ("service/dialects/anthropic_messages", ("service.dialects.openai_chat", "service.dialects.openai_responses")),
     ("service/normalize.py", ("service.dialects", "service.executor", *HTTP)),

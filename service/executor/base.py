@@ -9,6 +9,7 @@ from service.errors import Overloaded
 from service.events import CompletionBuilder, Event, replay
 from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
+from service.queries import Finding, Query
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
@@ -69,6 +70,10 @@ class Executor(Protocol):
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """The length of the request's prompt in tokens, template and tools included."""
+        ...
+
+    async def ask(self, query: Query) -> Finding:
+        """Raises `ServiceError`."""
         ...
 
     async def aclose(self) -> None:

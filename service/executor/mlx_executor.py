@@ -32,6 +32,7 @@ from service.executor.supervisor import Supervisor
 from service.executor.worker import ServedModel
 from service.generation import GenerationRequest, SamplingParams
 from service.profile import ModelProfile
+from service.queries import Finding, Query
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
@@ -142,6 +143,11 @@ class MlxExecutor:
         with self._arrival(1):
             model = await self._ready()
             return await self._prepare(lambda: model.renderer.count(request))
+
+    async def ask(self, query: Query) -> Finding:
+        with self._arrival(1):
+            model = await self._ready()
+            return await self._prepare(lambda: model.answer_query(query))
 
     async def aclose(self) -> None:
         self._closing = True

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from service.errors import UnsupportedValue
 from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.profile import ModelProfile
+from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from service.executor.loading.model import LoadedModel
     from service.executor.prefix.cache import Prefixes
     from service.executor.prompt.renderer import PromptRenderer
+
+
+def no_answer(query: Query) -> Finding:
+    raise UnsupportedValue("This model has no tokenizer.")
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +34,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     renderer: Renderer
     open_writer: Callable[[Sequence], Writer]
     logits: int
+    answer_query: Callable[[Query], Finding] = no_answer
     device: str = ""
     max_concurrency: int | None = None
     tally: CallTally = msgspec.field(default_factory=CallTally)
@@ -92,12 +99,12 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
     tally = CallTally()
-    # What loading made lives as long as the model: each full collection would go through it, for some 50 ms in which
-    # nothing is answered.
+    # Each full collection would go through what loading made, for some 50 ms in which nothing is answered.
     gc.freeze()
     return Runtime(
         engine=engine,
         renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
+        answer_query=query_answerer(loaded, prompts),
         open_writer=writer_opener(loaded, prompts, tally),
         logits=loaded.logits,
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
@@ -106,6 +113,23 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         drafts=drafters.tally,
         release=release_thread,
     )
+
+
+def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[Query], Finding]:
+    """Called by the thread that renders prompts."""
+    from service.executor.output.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary(loaded.tokenizer)
+
+    def answer(query: Query) -> Finding:
+        match query:
+            case Tokenize(text, special):
+                tokens = tuple(prompts.tokenize(text, special=special))
+                return TokensFound(tokens, tuple(vocabulary.token_bytes(token) for token in tokens))
+            case Detokenize(tokens):
+                return TextFound(prompts.detokenize(tokens))
+
+    return answer
 
 
 def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally) -> Callable[[Sequence], Writer]:
@@ -122,14 +146,17 @@ def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallT
 
     def open_writer(sequence: Sequence) -> Writer:
         request = sequence.request
+        chat = request.raw_prompt is None
         tools = offered_tools(request)
         return ChoiceWriter(
             sequence.choice,
             loaded.tokenizer.detokenizer,
             vocabulary if request.logprobs is not None else None,
-            StreamParser(tools, family, choice=sequence.choice, single=not request.parallel_tool_calls),
+            StreamParser(
+                tools, family if chat else None, choice=sequence.choice, single=not request.parallel_tool_calls
+            ),
             stop=request.stop,
-            reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers else None,
+            reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers and chat else None,
             watch=CallWatch(tools, tally) if tools else None,
         )
 

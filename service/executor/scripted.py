@@ -6,6 +6,8 @@ events pass as they are. The default script repeats the last user message, word 
 
 import asyncio
 import re
+import struct
+from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,8 +26,9 @@ from service.events import (
 from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
 from service.executor.output.held_logprobs import HeldLogprobs
 from service.executor.output.string_finder import StringFinder
-from service.generation import GenerationRequest, TokenLogprob, TopLogprob, Usage
+from service.generation import GenerationRequest, RawPrompt, TokenLogprob, TopLogprob, Usage
 from service.profile import ModelProfile
+from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]
 
@@ -36,17 +39,36 @@ PROFILE = ModelProfile(id="scripted", fingerprint="scripted-1", context_length=2
 
 async def echo(request: GenerationRequest) -> AsyncIterator[str | Event]:
     """Repeats the last user message; calls the tool that is required, or else the first, where one must be called."""
+    if request.raw_prompt is not None and request.raw_prompt.embeds:
+        yield scripted_embedding(request.raw_prompt)
+        return
     if request.tools and request.tool_choice.mode == "required":
         yield ToolCallStarted(0, "call_0", request.tool_choice.name or request.tools[0].name)
         yield ToolCallDelta(0, "{}")
         return
     text = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
+    if request.raw_prompt is not None:
+        text = raw_text(request.raw_prompt)
     for word in re.findall(r"\S+\s*", text):
         yield word
 
 
+def raw_text(raw: RawPrompt) -> str:
+    """A token is a character's code point."""
+    text = raw.text if raw.tokens is None else "".join(map(chr, raw.tokens))
+    return text if raw.suffix is None else f"{text}...{raw.suffix}"
+
+
+def scripted_embedding(raw: RawPrompt) -> str:
+    """The letters a to h, counted."""
+    text = raw_text(raw)
+    return b64encode(struct.pack("<8f", *(text.count(letter) for letter in "abcdefgh"))).decode()
+
+
 def count_words(request: GenerationRequest) -> int:
     """The prompt's length where a word is a token; tool definitions count by their bytes over four."""
+    if request.raw_prompt is not None:
+        return len(raw_text(request.raw_prompt).split())
     words = sum(len(m.content.split()) + len(m.tool_calls) for m in request.messages)
     return words + len(msgspec.json.encode(request.tools)) // 4 if request.tools else words
 
@@ -88,6 +110,13 @@ class ScriptedExecutor:
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         return count_words(request)
+
+    async def ask(self, query: Query) -> Finding:
+        match query:
+            case Tokenize(text):
+                return TokensFound(tuple(map(ord, text)), tuple(character.encode() for character in text))
+            case Detokenize(tokens):
+                return TextFound(raw_text(RawPrompt(tokens=tokens)))
 
     async def aclose(self) -> None:
         return None

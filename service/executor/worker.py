@@ -16,6 +16,7 @@ from service.executor.scheduling.messages import Command, Delivery, Shutdown
 from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
+from service.queries import Finding, Query
 from service.tallies import CallTally, DraftTally
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What the event loop needs of a loaded model. The rest stays on the worker's thread, and ends with it."""
 
     renderer: Renderer
+    answer_query: Callable[[Query], Finding]
     logits: int
     device: str
     tally: CallTally
@@ -102,6 +104,7 @@ class Worker:
         )
         model = ServedModel(
             renderer=runtime.renderer,
+            answer_query=runtime.answer_query,
             logits=runtime.logits,
             device=runtime.device,
             tally=runtime.tally,

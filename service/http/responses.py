@@ -17,7 +17,10 @@ from service.errors import SHOWN_CHARS, BadRequest, InternalError, MethodNotAllo
 
 logger = logging.getLogger("anyclaude.error")
 
-_ENDPOINTS = "Ask at POST /v1/messages or POST /v1/chat/completions, and for models at GET /v1/models."
+_ENDPOINTS = (
+    "Ask at POST /v1/chat/completions, /v1/responses, /v1/messages or /v1/completions, and for models at GET "
+    "/v1/models."
+)
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -11,6 +11,7 @@ from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer, repla
 from service.generation import GenerationRequest
 from service.normalize import normalize
 from service.profile import ModelProfile
+from service.queries import Finding, Query
 from service.recording.archive import AnswerEntry, ArchiveError, CountEntry, read_entries, read_header
 from service.response_cache.key import RequestKeys
 from service.response_cache.record import Record, encode_record
@@ -70,6 +71,9 @@ class ReplayExecutor:
         if count is None:
             raise self._not_recorded("count of this request's tokens", key)
         return count
+
+    async def ask(self, query: Query) -> Finding:
+        raise NotRecorded(f"The recording {self._recording.path.name} has no tokenizer.")
 
     async def aclose(self) -> None:
         return None

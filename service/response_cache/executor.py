@@ -9,6 +9,7 @@ from service.executor.base import Executor, ExecutorStatus
 from service.generation import GenerationRequest
 from service.normalize import normalize
 from service.profile import ModelProfile
+from service.queries import Finding, Query
 from service.response_cache.base import (
     NO_DIRECTIVES,
     CachedAnswer,
@@ -86,6 +87,9 @@ class CachingExecutor:
         if self._recorder is not None:
             self._recorder.record_count(self._key(request), count)
         return count
+
+    async def ask(self, query: Query) -> Finding:
+        return await self._inner.ask(query)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

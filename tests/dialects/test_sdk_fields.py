@@ -13,6 +13,8 @@ from anthropic.types.beta import BetaMessageParam
 from anthropic.types.beta import message_count_tokens_params as beta_count_params
 from anthropic.types.beta import message_create_params as beta_message_params
 from anthropic.types.beta.beta_content_block_param import BetaContentBlockParam
+from openai.types import completion_create_params as completion_params
+from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params as response_params
@@ -26,6 +28,8 @@ from service.dialects.anthropic_messages.request import CountRequest, MessagesRe
 from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_chat.messages import ChatMessage
 from service.dialects.openai_chat.request import ChatRequest
+from service.dialects.openai_completions.request import CompletionRequest
+from service.dialects.openai_embeddings.request import EmbeddingRequest
 from service.dialects.openai_responses import OpenAIResponses
 from service.dialects.openai_responses.items import (
     FOREIGN,
@@ -64,6 +68,11 @@ WALK = {
         fields(response_params.ResponseCreateParamsNonStreaming, response_params.ResponseCreateParamsStreaming),
         ResponsesRequest,
     ),
+    "completions": (
+        fields(completion_params.CompletionCreateParamsNonStreaming, completion_params.CompletionCreateParamsStreaming),
+        CompletionRequest,
+    ),
+    "embeddings": (fields(embedding_params.EmbeddingCreateParams), EmbeddingRequest),
     "messages": (
         fields(
             message_params.MessageCreateParamsNonStreaming,

@@ -50,6 +50,9 @@ class CountingEngine:
         self._counters[sequence.id] = 0
         self.most = max(self.most, len(self.held))
 
+    def embed(self, tokens: list[int]) -> bytes:
+        return bytes(tokens)
+
     def remove(self, sequence: int) -> None:
         del self.held[sequence]
 

@@ -13,6 +13,7 @@ from service.dialects.openai_chat import OpenAIChat
 from service.generation import (
     GenerationRequest,
     Message,
+    RawPrompt,
     ResponseFormat,
     SamplingParams,
     Tool,
@@ -46,6 +47,7 @@ REQUEST = GenerationRequest(
     ),
     response_format=ResponseFormat(kind="json_schema", schema=SCHEMA, name="answer"),
     template_arguments={"effort": "high", "nested": {"a": 1, "b": 2}},
+    raw_prompt=RawPrompt(text="a"),
 )
 
 CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
@@ -64,6 +66,11 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "GenerationRequest.caller": (("caller",), "digest"),
     "GenerationRequest.unread_fields": (("unread_fields",), {"novel": "1"}),
     "GenerationRequest.no_store": (("no_store",), True),
+    "GenerationRequest.raw_prompt": (("raw_prompt",), None),
+    "RawPrompt.text": (("raw_prompt", "text"), "b"),
+    "RawPrompt.tokens": (("raw_prompt", "tokens"), [1]),
+    "RawPrompt.suffix": (("raw_prompt", "suffix"), ""),
+    "RawPrompt.embeds": (("raw_prompt", "embeds"), True),
     "Message.role": (("messages", 1, "role"), "system"),
     "Message.content": (("messages", 1, "content"), "What is the weather? "),
     "Message.reasoning": (("messages", 2, "reasoning"), ""),

@@ -3,6 +3,7 @@ import secrets
 
 import msgspec
 
+from service.errors import UnsupportedValue
 from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, encode, insert
 from service.executor.distributed.ranks import RankLost, Ranks
 from service.executor.scheduling.messages import PromptUse, Sequence
@@ -50,6 +51,9 @@ class LeadingEngine:
             accepted = True
         finally:
             self._history.inserted(sequence.id, accepted)
+
+    def embed(self, tokens: list[int]) -> bytes:
+        raise UnsupportedValue("A model that several machines share makes no embeddings.", param="model")
 
     def remove(self, sequence: int) -> PromptUse | None:
         self._tell(Remove(sequence))

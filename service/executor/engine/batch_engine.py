@@ -6,6 +6,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.engine.batch import Batch
+from service.executor.engine.embedding import embedding
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
@@ -101,6 +102,9 @@ class BatchEngine:
             self._keep_batched(run)
             self._batch.remove(run)
         return self._end(run)
+
+    def embed(self, tokens: list[int]) -> bytes:
+        return embedding(self._model, tokens, self._chunk_tokens)
 
     def step(self) -> list[Token]:
         self._read_prompts()

@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 
@@ -20,9 +21,11 @@ from service.executor.process.messages import (
     CallCounted,
     CallEvents,
     CallFailed,
+    CallFound,
     CloseEngine,
     CountCall,
     EngineSpec,
+    QueryCall,
     StartEngine,
     StatusReport,
     SubmitCall,
@@ -30,6 +33,7 @@ from service.executor.process.messages import (
     to_error,
 )
 from service.generation import GenerationRequest
+from service.queries import Finding, Query
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +46,26 @@ STARTUP_SECONDS = 60.0
 """A process whose executor loads may be silent for this long: imports hold the interpreter's lock for seconds."""
 
 
+CallMessage = SubmitCall | CountCall | QueryCall
+CallReply = CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
+
+
 class PendingCall:
     """A request in the engine process, until its last message. `sequences` is its share of the queue."""
 
     __slots__ = ("accepted", "message", "queue", "retried", "sent", "sequences")
 
-    def __init__(self, message: SubmitCall | CountCall, sequences: int, left: Callable[["PendingCall"], None]) -> None:
+    def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
         self.message = message
         self.sequences = sequences
-        self.accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.queue = AnswerQueue(lambda: left(self))
         self.sent = False
         self.retried = False
 
-    def accept(self, tokens: int) -> None:
+    def accept(self, found: int | Finding) -> None:
         if not self.accepted.done():
-            self.accepted.set_result(tokens)
+            self.accepted.set_result(found)
 
     def fail(self, error: ServiceError) -> None:
         if not self.accepted.done():
@@ -133,7 +141,12 @@ class EngineProcess:
         return RemoteAnswer(await self._accepted(call), call.queue)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        return await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._abort))
+        count: int = await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._abort))
+        return count
+
+    async def ask(self, query: Query) -> Finding:
+        finding: Finding = await self._accepted(PendingCall(QueryCall(next(self._ids), query), 0, self._abort))
+        return finding
 
     async def aclose(self) -> None:
         """May be called twice. A process that does not end within the grace period is killed, and one that still loads
@@ -156,8 +169,8 @@ class EngineProcess:
     def _in_flight(self) -> int:
         return sum(call.sequences for call in self._calls.values())
 
-    async def _accepted(self, call: PendingCall) -> int:
-        """The tokens of its prompt."""
+    async def _accepted(self, call: PendingCall) -> Any:
+        """The tokens of its prompt, or what was found."""
         if self._closing:
             raise ShuttingDown
         if self._failure:
@@ -202,7 +215,9 @@ class EngineProcess:
             elif (call := self._calls.get(message.call)) is not None:
                 self._pass_on(call, message)
 
-    def _pass_on(self, call: PendingCall, message: CallAccepted | CallCounted | CallEvents | CallFailed) -> None:
+    def _pass_on(
+        self, call: PendingCall, message: CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
+    ) -> None:
         match message:
             case CallEvents(number, events):
                 call.sent = True
@@ -212,9 +227,9 @@ class EngineProcess:
                 call.queue.put(events, last=last)
             case CallAccepted(_, tokens):
                 call.accept(tokens)
-            case CallCounted(number, tokens):
+            case CallCounted(number, found) | CallFound(number, found):
                 del self._calls[number]
-                call.accept(tokens)
+                call.accept(found)
             case CallFailed():
                 self._end(call, to_error(message))
 

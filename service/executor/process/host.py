@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from service.errors import EngineFailed, InternalError, NotReady, ServiceError
 from service.events import Event
@@ -18,9 +18,11 @@ from service.executor.process.messages import (
     CallAccepted,
     CallCounted,
     CallEvents,
+    CallFound,
     CloseEngine,
     CountCall,
     EngineSpec,
+    QueryCall,
     StartEngine,
     StatusReport,
     SubmitCall,
@@ -29,8 +31,11 @@ from service.executor.process.messages import (
     failed,
 )
 from service.generation import GenerationRequest
+from service.queries import Query
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A", GenerationRequest, Query)
 
 TICK_SECONDS = 0.25
 ALIVE_SECONDS = 1.0
@@ -94,6 +99,8 @@ class Host(asyncio.Protocol):
                 self._begin(call, self._answer, request)
             case CountCall(call, request):
                 self._begin(call, self._count, request)
+            case QueryCall(call, query):
+                self._begin(call, self._find, query)
             case AbortCall(call):
                 if call in self._calls:
                     self._calls[call].cancel()
@@ -112,17 +119,13 @@ class Host(asyncio.Protocol):
         self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
         self._tick()
 
-    def _begin(
-        self, call: int, work: Callable[[int, GenerationRequest], Awaitable[None]], request: GenerationRequest
-    ) -> None:
-        self._calls[call] = self._loop.create_task(self._run(call, work, request))
+    def _begin(self, call: int, work: Callable[[int, A], Awaitable[None]], asked: A) -> None:
+        self._calls[call] = self._loop.create_task(self._run(call, work, asked))
 
-    async def _run(
-        self, call: int, work: Callable[[int, GenerationRequest], Awaitable[None]], request: GenerationRequest
-    ) -> None:
+    async def _run(self, call: int, work: Callable[[int, A], Awaitable[None]], asked: A) -> None:
         try:
             await self._started
-            await work(call, request)
+            await work(call, asked)
         except ServiceError as error:
             self._fail(call, error)
         except Exception:
@@ -144,6 +147,9 @@ class Host(asyncio.Protocol):
 
     async def _count(self, call: int, request: GenerationRequest) -> None:
         self._send(CallCounted(call, await self._executor.count_tokens(request)))
+
+    async def _find(self, call: int, query: Query) -> None:
+        self._send(CallFound(call, await self._executor.ask(query)))
 
     def _fail(self, call: int, error: ServiceError) -> None:
         if self._has_failed() and isinstance(error, EngineFailed | NotReady):

@@ -1,7 +1,8 @@
 """What crosses the socket between the server and an engine process.
 
 The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted` and then `CallEvents` up to a
-`Done`, every `CountCall` by `CallCounted`; `CallFailed` ends either instead. Nothing follows an `AbortCall`.
+`Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends any of them instead.
+Nothing follows an `AbortCall`.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
+from service.queries import Finding, Query
 from service.settings import Settings
 
 
@@ -45,6 +47,11 @@ class CountCall(msgspec.Struct, frozen=True, array_like=True, tag="count"):
     request: GenerationRequest
 
 
+class QueryCall(msgspec.Struct, frozen=True, array_like=True, tag="query"):
+    call: int
+    query: Query
+
+
 class AbortCall(msgspec.Struct, frozen=True, array_like=True, tag="abort"):
     call: int
 
@@ -53,7 +60,7 @@ class CloseEngine(msgspec.Struct, frozen=True, array_like=True, tag="close"):
     """Close the executor, then end."""
 
 
-ToEngine = StartEngine | SubmitCall | CountCall | AbortCall | CloseEngine
+ToEngine = StartEngine | SubmitCall | CountCall | QueryCall | AbortCall | CloseEngine
 
 
 class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag="s"):
@@ -77,6 +84,11 @@ class CallCounted(msgspec.Struct, frozen=True, array_like=True, tag="c"):
     tokens: int
 
 
+class CallFound(msgspec.Struct, frozen=True, array_like=True, tag="q"):
+    call: int
+    finding: Finding
+
+
 class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     """`kind` is the name of a class in `service.errors`, `fields` are the attributes of the error."""
 
@@ -86,7 +98,7 @@ class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     fields: dict[str, Any]
 
 
-ToServer = StatusReport | CallAccepted | CallEvents | CallCounted | CallFailed
+ToServer = StatusReport | CallAccepted | CallEvents | CallCounted | CallFound | CallFailed
 
 
 def failed(call: int, error: ServiceError) -> CallFailed:

@@ -20,6 +20,8 @@ class SegmentingRenderer:
 
     def render(self, request: GenerationRequest) -> Prompt:
         prompt = self._inner.render(request)
+        if request.raw_prompt is not None:
+            return prompt
         places = {self._shared(prompt, messages, request) for messages in variations(request.messages)}
         return msgspec.structs.replace(prompt, boundaries=tuple(sorted(places - {0, len(prompt.tokens)})))
 

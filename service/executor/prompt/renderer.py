@@ -1,4 +1,5 @@
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from service.executor.prompt.hf_messages import (
     with_tools,
     without_tools,
 )
+from service.executor.prompt.raw import raw_tokens
 from service.executor.prompt.size_limit import estimate_excess
 from service.executor.prompt.template import ChatTemplate, named_templates
 from service.executor.scheduling.messages import Prompt
-from service.generation import GenerationRequest, Message
+from service.generation import GenerationRequest, Message, RawPrompt
 from service.normalize import canonical_tools
 from service.tool_calling import FAMILIES
 from service.tool_calling.grammar import Thought
@@ -65,7 +67,7 @@ class PromptRenderer:
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
         """Returns the reasoning that may precede the answer."""
         family = FAMILIES.get(self.tool_family or "")
-        if prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
+        if request.raw_prompt is not None or prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
         if family is not None and family.thought is not None:
             return Thought(*family.thought, prompt.in_reasoning)
@@ -87,8 +89,20 @@ class PromptRenderer:
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=special)) if text else []
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Raises `BadRequest` for tokens that the tokenizer does not have."""
+        return (
+            str(self._tokenizer.decode(raw_tokens(RawPrompt(tokens=tuple(tokens)), self._tokenizer))) if tokens else ""
+        )
+
     def _excess(self, request: GenerationRequest) -> int | None:
         """Returns about how many tokens there are if texts alone are certainly too long."""
+        if request.raw_prompt is not None:
+            raw = request.raw_prompt
+            return estimate_excess((raw.text, raw.suffix or ""), self._encode_plainly, self._context_length)
         end = self.reasoning.end if self.reasoning else ""
         texts = [_shown(message, end) for message in request.messages]
         texts += [msgspec.json.encode(tool).decode() for tool in listed_tools(request)]
@@ -98,6 +112,8 @@ class PromptRenderer:
         return self._encode(text, split_special_tokens=True)
 
     def _prompt(self, request: GenerationRequest) -> Prompt:
+        if request.raw_prompt is not None:
+            return Prompt(raw_tokens(request.raw_prompt, self._tokenizer))
         template = self._tooled if listed_tools(request) else self._plain
         messages = self._messages(request, template)
         arguments = self._arguments(request, template)

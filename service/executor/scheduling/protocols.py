@@ -59,6 +59,10 @@ class Engine(Protocol):
         """Raises if something is wrong with this sequence alone."""
         ...
 
+    def embed(self, tokens: list[int]) -> bytes:
+        """The last token's hidden state, of length 1, as little-endian float32. Raises `ServiceError`."""
+        ...
+
     def remove(self, sequence: int) -> PromptUse | None:
         """Frees a sequence in any phase; returns how its prompt was read, if known."""
         ...

@@ -1,5 +1,6 @@
 import logging
 import time
+from base64 import b64encode
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from queue import Empty, SimpleQueue
 import msgspec
 
 from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
+from service.events import ChoiceFinished, Event, TextDelta
 from service.executor.base import RETRY_AFTER_SECONDS
 from service.executor.scheduling.messages import (
     Abort,
@@ -166,6 +168,9 @@ class Scheduler:
                 if not self._has_room(sequence):
                     return
                 del self._waiting[sequence.id]
+                if sequence.request.raw_prompt is not None and sequence.request.raw_prompt.embeds:
+                    self._embed(sequence)
+                    continue
                 writer = self._open_writer(sequence)
                 self._engine.insert(sequence)
             except Exception as exc:
@@ -174,6 +179,16 @@ class Scheduler:
             else:
                 self._running[sequence.id] = _Running(sequence, writer)
                 self._outbox.append(Started(sequence.id))
+
+    def _embed(self, sequence: Sequence) -> None:
+        """Others wait meanwhile: it takes as long as reading the prompt."""
+        vector = b64encode(self._engine.embed(sequence.prompt.tokens)).decode()
+        self.pulse.read_tokens += len(sequence.prompt.tokens)
+        self.pulse.heartbeat += 1
+        self.pulse.progress_at = self._clock()
+        events: list[Event] = [TextDelta(sequence.choice, vector), ChoiceFinished(sequence.choice, "stop")]
+        self._outbox.append(Started(sequence.id))
+        self._end(Finished(sequence=sequence.id, events=events, completion_tokens=0))
 
     def _whose_turn(self) -> int:
         if self._trials.open:

@@ -23,6 +23,7 @@ from service.errors import (
 from service.executor.base import collect
 from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
 from service.generation import Completion
+from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
@@ -278,3 +279,10 @@ async def test_signals_to_everybody_leave_the_engine_to_the_server() -> None:
             os.kill(engine.pid, number)
         assert await ask(engine) == "1 2 3 "
         assert engine.status().engine_restarts == 0
+
+
+async def test_what_the_tokenizer_knows_crosses_the_socket() -> None:
+    async with running("scripted") as engine:
+        found = await engine.ask(Tokenize("hä"))
+        assert found == TokensFound((104, 228), (b"h", "ä".encode()))
+        assert await engine.ask(Detokenize(found.tokens)) == TextFound("hä")

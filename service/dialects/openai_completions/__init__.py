@@ -1,0 +1,34 @@
+"""OpenAI's completions: `POST /v1/completions`, text that the model continues.
+
+`request` decodes a body with one or several prompts, `answer` encodes a finished completion, `stream` its chunks.
+"""
+
+from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.openai_completions.answer import encode_completion
+from service.dialects.openai_completions.request import read_request
+from service.dialects.openai_completions.stream import TextStream
+from service.dialects.openai_error import encode_error
+from service.errors import ServiceError
+from service.generation import Completion, SamplingParams
+
+__all__ = ["OpenAICompletions"]
+
+
+class OpenAICompletions:
+    name = "openai_completions"
+    request_id_header = "x-request-id"
+
+    def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
+        return read_request(body, defaults)
+
+    def encode(self, completion: Completion, reply: Reply) -> bytes:
+        return encode_completion(completion, reply)
+
+    def encode_stream(self, reply: Reply) -> StreamEncoder:
+        return TextStream(reply)
+
+    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
+        return encode_error(error)
+
+    def error_status(self, error: ServiceError) -> int:
+        return error.status

@@ -1,0 +1,55 @@
+"""`POST /v1/completions` and `POST /v1/embeddings`: bodies with several prompts, each of which is a request."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from service.dialects.base import ClientRequest
+from service.dialects.openai_completions.request import AskedTexts
+from service.dialects.openai_embeddings.request import AskedVectors
+from service.endpoints.generation import GenerationEndpoint
+from service.endpoints.joined_answer import JoinedAnswer
+from service.generation import GenerationRequest
+from service.queries import Detokenize, TextFound
+from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.telemetry.request_log import RequestRecord
+
+
+class PromptsEndpoint(GenerationEndpoint):
+    """Each prompt has its own entry in the response cache."""
+
+    async def _submit(
+        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+    ) -> CachedAnswer:
+        style = asked.style
+        assert isinstance(style, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
+        if isinstance(style, AskedTexts):
+            await self._find_echoes(style)
+        requests = [msgspec.structs.replace(each, caller=request.caller) for each in style.requests]
+        submitting = [
+            asyncio.ensure_future(super(PromptsEndpoint, self)._submit(asked, each, directives, record))
+            for each in requests
+        ]
+        try:
+            answers = await asyncio.gather(*submitting)
+        except BaseException:
+            await _give_up(submitting)
+            raise
+        joined = JoinedAnswer(answers, request.n)
+        record.outcome = joined.outcome
+        return joined
+
+    async def _find_echoes(self, asked: AskedTexts) -> None:
+        for place, tokens in asked.tokens_to_echo:
+            found = await self._context.executor.ask(Detokenize(tokens))
+            assert isinstance(found, TextFound)  # noqa: S101  (what the query finds)
+            asked.echoes[place] = found.text
+
+
+async def _give_up(submitting: Sequence["asyncio.Future[CachedAnswer]"]) -> None:
+    for future in submitting:
+        future.cancel()
+    for result in await asyncio.gather(*submitting, return_exceptions=True):
+        if not isinstance(result, BaseException):
+            await result.aclose()
