@@ -122,6 +122,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     max_body_bytes: Annotated[Bytes, setting("The largest request body.", Harmless.ANY)] = 32 * 1024 * 1024
     body_timeout_seconds: Annotated[PositiveSeconds, setting("How long sending a body may take.", Harmless.ANY)] = 30.0
+    refuse_media: Annotated[
+        bool, setting("Refuse images, documents and audio instead of naming them in the prompt.", Harmless.ANY)
+    ] = False
     http2: Annotated[bool, setting("Serve HTTP/2 without TLS to clients that ask for it.", Harmless.ANY)] = False
 
     cache: Annotated[

@@ -12,7 +12,7 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`. `unknown_fields` are
-    paths without indexes (`messages[].mood`)."""
+    paths without indexes (`messages[].mood`); `unread_media` are paths of parts that text stands for."""
 
     request: GenerationRequest
     model: str | None = None
@@ -20,6 +20,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     style: object = ""
     unknown_fields: tuple[str, ...] = ()
+    unread_media: tuple[str, ...] = ()
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

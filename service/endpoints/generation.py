@@ -1,6 +1,7 @@
 """The generation endpoint: one class serves every dialect, streamed or not."""
 
 import asyncio
+import logging
 import time
 
 import msgspec
@@ -9,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from service.dialects.base import ClientRequest, Dialect, Reply, StreamEncoder
 from service.dialects.sse import CONTENT_TYPE
 from service.endpoints.context import ServiceContext
-from service.errors import ServiceError
+from service.errors import ServiceError, UnsupportedValue
 from service.generation import Completion, GenerationRequest
 from service.http.body import check_content
 from service.http.cache_headers import cache_headers, read_cache_control
@@ -20,6 +21,8 @@ from service.response_cache.base import CachedAnswer, CacheDirectives
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 
+logger = logging.getLogger("anyclaude.request")
+
 
 class GenerationEndpoint:
     """`POST` of one dialect, as an ASGI app: bytes, request, answer, bytes. Errors rise to the exception handlers."""
@@ -28,6 +31,7 @@ class GenerationEndpoint:
         self._context = context
         self._dialect = dialect
         self._unknown_fields = UnknownFieldLog()
+        self._media_seen = False
         self._request_id_header = dialect.request_id_header.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +66,8 @@ class GenerationEndpoint:
         dialect = self._dialect_of(caller)
         asked = dialect.decode(body, executor.profile.sampling)
         self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
+        if asked.unread_media:
+            self._see_media(asked.unread_media)
         check_model(executor.profile, asked.model)
         request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
         record.stream = asked.stream
@@ -78,6 +84,13 @@ class GenerationEndpoint:
                 await _send_whole(send, self._headers(answer, b"application/json", record), body)
         finally:
             await answer.aclose()
+
+    def _see_media(self, paths: tuple[str, ...]) -> None:
+        if self._context.settings.refuse_media:
+            raise UnsupportedValue(f"Invalid '{paths[0]}': this model reads text only.", param=paths[0])
+        if not self._media_seen:
+            self._media_seen = True
+            logger.warning("Requests hold images, documents or audio: a line of text stands for each in the prompt.")
 
     def _dialect_of(self, caller: str) -> Dialect:
         return self._dialect

@@ -335,11 +335,6 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [{"role": "robot", "content": ""}]}, "input[0].role", "invalid_value"),
     ({"input": [{"role": "user"}]}, "input[0].content", "missing_required_parameter"),
     ({"input": [{"role": "user", "content": [{"type": "zip"}]}]}, "input[0].content[0].type", "invalid_value"),
-    (
-        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}]},
-        "input[0].content[0].type",
-        "unsupported_value",
-    ),
     ({"input": [RESULT]}, "input[0].call_id", "invalid_value"),
     (
         {"input": [CALL, {"type": "function_call_output", "output": ""}]},

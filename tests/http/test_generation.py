@@ -280,3 +280,33 @@ async def test_a_field_that_nobody_knows_keeps_answers_apart_and_is_named_once(
     assert statuses == ["anyclaude; fwd=uri-miss; stored"] * 2 + ["anyclaude; hit"]
     (line,) = [record.getMessage() for record in caplog.records if "novel" in record.getMessage()]
     assert "is not known here" in line
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+
+
+@pytest.mark.parametrize(("path", "part"), [(CHAT, PICTURE), (MESSAGES, IMAGE)])
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_media_are_named_in_the_prompt_or_refused(
+    tmp_path: Path, path: str, part: object, refuse: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    configured = settings(tmp_path, refuse_media=refuse)
+    seen: list[str] = []
+
+    async def script(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        seen.append(request.messages[0].content)
+        yield "ok"
+
+    app = create_app(configured, executor=ScriptedExecutor(script))
+    asked = {**BODY, "messages": [{"role": "user", "content": [{"type": "text", "text": "See:"}, part]}]}
+    async with (
+        running(app, configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
+        statuses = [(await client.post(path, json=asked)).status_code for _ in range(2)]
+    assert statuses == [400, 400] if refuse else [200, 200]
+    if not refuse:
+        assert seen == ["See:\n[image (image/png, 3 bytes): this model reads text only and cannot see it]"]
+        lines = [record for record in caplog.records if "a line of text stands for each" in record.getMessage()]
+        assert len(lines) == 1

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from service.dialects.json_body import check_free_form, decode, join_texts, show
-from service.errors import UnsupportedValue
+from service.dialects.json_body import check_free_form, decode, join_texts
+from service.dialects.media import placeholder
 
 
 class Block(msgspec.Struct, tag_field="type"):
@@ -39,7 +39,7 @@ class ToolUseBlock(Block, tag="tool_use"):
 
 
 class ImageBlock(Block, tag="image"):
-    pass
+    source: dict[str, Any] | None = None
 
 
 class DocumentSource(msgspec.Struct, tag_field="type"):
@@ -55,15 +55,16 @@ class ContentSource(DocumentSource, tag="content"):
 
 
 class Base64Source(DocumentSource, tag="base64"):
-    pass
+    data: str | None = None
+    media_type: str | None = None
 
 
 class UrlSource(DocumentSource, tag="url"):
-    pass
+    url: str | None = None
 
 
 class FileSource(DocumentSource, tag="file"):
-    pass
+    file_id: str | None = None
 
 
 class DocumentBlock(Block, tag="document"):
@@ -226,16 +227,16 @@ def foreign_text(block: ForeignBlock, at: str) -> str | None:
             return None
 
 
-def document_text(document: DocumentBlock, at: str) -> str:
+def document_text(document: DocumentBlock) -> str:
     match document.source:
         case TextSource(data):
             text = data
         case ContentSource(str(content)):
             text = content
         case ContentSource(list(content)):
-            text = _texts(content, f"{at}.source.content")
-        case _:
-            raise text_only(document, at)
+            text = _texts(content)
+        case source:
+            text = placeholder("document", source and msgspec.structs.asdict(source))
     return join_texts([line for line in (document.title, document.context, text) if line])
 
 
@@ -243,16 +244,20 @@ def search_result_text(result: SearchResultBlock) -> str:
     return join_texts([f"{result.title} ({result.source})", *(block.text for block in result.content)])
 
 
-def _texts(blocks: Sequence[Block], at: str) -> str:
-    for i, block in enumerate(blocks):
-        if not isinstance(block, TextBlock):
-            raise text_only(block, f"{at}[{i}]")
-    return join_texts([block.text for block in blocks if isinstance(block, TextBlock)])
+def _texts(blocks: Sequence[TextBlock | ImageBlock]) -> str:
+    return join_texts([block.text if isinstance(block, TextBlock) else image_text(block) for block in blocks])
 
 
-def text_only(block: Block, at: str) -> UnsupportedValue:
-    kind = show(block.__struct_config__.tag)
-    return UnsupportedValue(f"Invalid '{at}.type': this model reads text only, found {kind}.", param=f"{at}.type")
+def image_text(image: ImageBlock) -> str:
+    return placeholder("image", image.source)
+
+
+def is_unread(block: Block) -> bool:
+    """True if text stands for the block."""
+    readable = TextSource | ContentSource
+    return isinstance(block, ImageBlock) or (
+        isinstance(block, DocumentBlock) and not isinstance(block.source, readable)
+    )
 
 
 def _readable(raw: msgspec.Raw, at: str) -> str:

@@ -27,8 +27,9 @@ from service.dialects.anthropic_messages.blocks import (
     ToolUseBlock,
     document_text,
     foreign_text,
+    image_text,
+    is_unread,
     search_result_text,
-    text_only,
 )
 from service.dialects.body_fields import UNREAD, Unread
 from service.dialects.json_body import check_free_form, decode, join_texts, show
@@ -166,13 +167,13 @@ class _Reader:
             case TextBlock(text=text):
                 return text
             case DocumentBlock():
-                return document_text(block, at)
+                return document_text(block)
             case SearchResultBlock():
                 return search_result_text(block)
             case ToolReferenceBlock(name):
                 return self._definition(name)
             case ImageBlock():
-                raise text_only(block, at)
+                return image_text(block)
         raise _misplaced(block, at, where)
 
     def _definition(self, name: str) -> str:
@@ -182,6 +183,18 @@ class _Reader:
         if tool is not None:
             shown |= {"description": tool.description, "parameters": tool.parameters}
         return f"<functions>\n<function>{_SORTED.encode(shown).decode()}</function>\n</functions>"
+
+
+def unread_media(messages: list[WireMessage]) -> tuple[str, ...]:
+    """The paths of blocks that text stands for."""
+    found: list[str] = []
+    for i, message in enumerate(messages):
+        for j, block in enumerate(message.content if isinstance(message.content, list) else ()):
+            at = f"messages[{i}].content[{j}]"
+            inner = block.content if isinstance(block, ToolResultBlock) and isinstance(block.content, list) else ()
+            found += [f"{at}.type"] if is_unread(block) else []
+            found += [f"{at}.content[{k}].type" for k, part in enumerate(inner) if is_unread(part)]
+    return tuple(found)
 
 
 def _name(tool: ToolChange, at: str) -> str:

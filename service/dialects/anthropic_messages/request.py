@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from service.dialects.anthropic_messages.blocks import TextBlock
-from service.dialects.anthropic_messages.messages import WireMessage, read_messages
+from service.dialects.anthropic_messages.messages import WireMessage, read_messages, unread_media
 from service.dialects.anthropic_messages.tools import AnyToolChoice, ReadTools, read_tool_choice
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
@@ -141,6 +141,7 @@ def _client_request(
         stream=bool(asked.stream),
         include_usage=True,
         unknown_fields=others.unknown,
+        unread_media=unread_media(asked.messages),
     )
 
 

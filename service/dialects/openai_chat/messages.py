@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from service.dialects.body_fields import UNREAD, Unread
 from service.dialects.json_body import check_free_form, choose, join_texts, show
+from service.dialects.media import placeholder
 from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
 from service.generation import Message, ToolCall
 
@@ -18,6 +19,10 @@ class ContentPart(msgspec.Struct):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    video_url: Any = None
 
 
 class CalledFunction(msgspec.Struct):
@@ -120,6 +125,17 @@ class _Reader:
         return Message(role="tool", content=_required_text(message, at), tool_call_id=self._last_function_call)
 
 
+def unread_media(messages: list[ChatMessage]) -> tuple[str, ...]:
+    """The paths of parts that text stands for."""
+    return tuple(
+        f"messages[{i}].content[{j}].type"
+        for i, message in enumerate(messages)
+        if isinstance(message.content, list)
+        for j, part in enumerate(message.content)
+        if part.type in _OTHER_MEDIA
+    )
+
+
 def _required_text(message: ChatMessage, at: str) -> str:
     content = message.content
     if type(content) is str:
@@ -140,9 +156,7 @@ def _text(content: str | list[ContentPart], param: str) -> str:
 
 def _part_text(part: ContentPart, at: str) -> str:
     if part.type in _OTHER_MEDIA:
-        raise UnsupportedValue(
-            f"Invalid '{at}.type': this model reads text only, found {show(part.type)}.", param=f"{at}.type"
-        )
+        return placeholder(part.type, getattr(part, part.type))
     field = choose(part.type, {"text": "text", "refusal": "refusal"}, f"{at}.type")
     text = part.text if field == "text" else part.refusal
     if text is None:

@@ -9,7 +9,7 @@ from service.dialects.answer_form import FormFields, read_form
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, Unread
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
-from service.dialects.openai_chat.messages import ChatMessage, read_messages
+from service.dialects.openai_chat.messages import ChatMessage, read_messages, unread_media
 from service.dialects.openai_chat.tools import (
     FunctionDefinition,
     FunctionReference,
@@ -123,6 +123,7 @@ def read_request(
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
         style=calling.style,
         unknown_fields=others.unknown,
+        unread_media=unread_media(asked.messages),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
 from service.dialects.json_body import check_free_form, choose, decode, join_texts, show
+from service.dialects.media import placeholder
 from service.dialects.openai_responses.kept import CallersResponses
 from service.dialects.openai_responses.tools import (
     INPUT,
@@ -36,6 +37,12 @@ class ContentPart(msgspec.Struct):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
 
 
 class InputItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +127,7 @@ class ReadItems(msgspec.Struct, frozen=True):
     tools: ReadTools
     raws: tuple[msgspec.Raw, ...]
     others: OtherFields
+    unread_media: tuple[str, ...] = ()
 
 
 _HEAD = msgspec.json.Decoder(_ItemHead)
@@ -189,6 +197,7 @@ class _Reader:
         self._called: set[str] = set()
         self._tools = ReadTools()
         self._raws: list[msgspec.Raw] = []
+        self._media: list[str] = []
         self._keyed: dict[str, str] = {}
         self._unknown: dict[str, None] = {}
         self._read: dict[str, Callable[[Any, str], None]] = {
@@ -224,7 +233,7 @@ class _Reader:
     def finish(self) -> ReadItems:
         self._end_turn()
         others = OtherFields(self._keyed, tuple(self._unknown))
-        return ReadItems(tuple(self._messages), self._tools, tuple(self._raws), others)
+        return ReadItems(tuple(self._messages), self._tools, tuple(self._raws), others, tuple(self._media))
 
     def _referenced(self, reference: ItemReference, at: str) -> msgspec.Raw:
         raw = self._kept.item(reference.id)
@@ -237,11 +246,15 @@ class _Reader:
 
     def _message(self, item: MessageItem, at: str) -> None:
         role = choose(item.role, _ROLES, f"{at}.role")
-        text = item.content if isinstance(item.content, str) else _texts(item.content, f"{at}.content", _TEXTS)
+        text = item.content if isinstance(item.content, str) else self._parts(item.content, f"{at}.content")
         if role == "assistant":
             self._turn.texts.append(text)
         else:
             self._add(Message(role=role, content=text))
+
+    def _parts(self, parts: Sequence[ContentPart], at: str) -> str:
+        self._media += [f"{at}[{i}].type" for i, part in enumerate(parts) if part.type in _OTHER_MEDIA]
+        return _texts(parts, at, _TEXTS)
 
     def _function_call(self, item: FunctionCallItem, at: str) -> None:
         self._call(item.call_id, model_name(item.namespace or "", item.name), item.arguments or "{}")
@@ -258,7 +271,7 @@ class _Reader:
     def _output(self, item: CallOutputItem, at: str) -> None:
         output = item.output or ""
         if isinstance(output, list):
-            output = _texts(output, f"{at}.output", _TEXTS)
+            output = self._parts(output, f"{at}.output")
         self._answer(item.call_id, output, at)
 
     def _found_tools(self, item: ToolSearchOutputItem, at: str) -> None:
@@ -337,9 +350,7 @@ def _texts(parts: Iterable[ContentPart], at: str, kinds: Mapping[str, str]) -> s
 
 def _text(part: ContentPart, at: str, kinds: Mapping[str, str]) -> str:
     if part.type in _OTHER_MEDIA:
-        raise UnsupportedValue(
-            f"Invalid '{at}.type': this model reads text only, found {show(part.type)}.", param=f"{at}.type"
-        )
+        return placeholder(part.type, part.image_url, part.input_audio, msgspec.structs.asdict(part))
     field = choose(part.type, kinds, f"{at}.type")
     return (part.text if field == "text" else part.refusal) or ""
 

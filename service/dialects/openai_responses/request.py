@@ -139,6 +139,7 @@ def read_request(
         stream=bool(asked.stream),
         style=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
         unknown_fields=(*others.unknown, *items.others.unknown),
+        unread_media=items.unread_media,
     )
 
 
