@@ -11,6 +11,7 @@
 A command imports the service when it runs, so that `--help` is fast.
 """
 
+import errno
 import io
 import signal
 import sys
@@ -74,6 +75,10 @@ class CommandsOnDemand(click.Group):
         except KeyboardInterrupt:
             click.echo(err=True)  # after the terminal's ^C
             sys.exit(128 + signal.SIGINT)
+        except OSError as exc:
+            if exc.filename is not None or exc.errno not in (errno.ENOSPC, errno.EIO):
+                raise
+            raise click.ClickException(f"The output cannot be written: {exc.strerror}.") from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

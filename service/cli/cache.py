@@ -12,6 +12,7 @@ import msgspec
 
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.figures import ANSWERS, counted
 from service.cli.options import config_option
 from service.cli.stores import ask_stores
 from service.config.redaction import shown_url
@@ -75,7 +76,7 @@ def clear(stores: tuple[str, ...], yes: bool) -> None:
     """Remove every answer from the stores."""
     if not yes:
         click.confirm(f"Remove every answer from {', '.join(map(shown_url, stores))}?", abort=True)
-    click.echo(f"{_on_stores(stores, lambda store: store.clear())} answers removed.")
+    click.echo(f"{counted(_on_stores(stores, lambda store: store.clear()), ANSWERS)} removed.")
 
 
 @command.command("list")
@@ -101,7 +102,8 @@ def export_file(file: Path, stores: tuple[str, ...]) -> None:
     """Write every answer to FILE, one line of JSON each. Only you can read the file. An existing FILE is replaced."""
     from service.recording.transfer import export_answers
 
-    click.echo(f"{_on_stores(stores, lambda store: export_answers(store, file))} answers in {file}.")
+    exported = _on_stores(stores, lambda store: export_answers(store, file))
+    click.echo(f"{counted(exported, ANSWERS)} in {file}.")
 
 
 @command.command("import")
@@ -115,7 +117,7 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
     from service.recording.transfer import import_answers
 
     imported = _on_stores(stores, lambda store: import_answers(store, file))
-    click.echo(f"{imported.stored} answers stored.")
+    click.echo(f"{counted(imported.stored, ANSWERS)} stored.")
     if imported.stored < imported.read:
         click.echo(
             f"{imported.read - imported.stored} others did not fit into the store: raise its max_bytes.", err=True
@@ -187,7 +189,7 @@ def _describe(found: "BackendStats", indent: str = "") -> list[str]:
 
     parts = []
     if found.items is not None:
-        parts.append(f"{found.items} answers" + (f" of at most {found.max_items}" if found.max_items else ""))
+        parts.append(counted(found.items, ANSWERS) + (f" of at most {found.max_items}" if found.max_items else ""))
     if found.bytes is not None:
         most = f" of at most {show_size(found.max_bytes)}" if found.max_bytes else ""
         parts.append(f"{found.bytes:,} bytes{most}")

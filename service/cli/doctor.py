@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,6 +58,15 @@ def run_checks(config: str | None) -> Iterator[Result]:
 
 def _print(result: Result) -> None:
     mark, color = MARKS[result.status]
-    click.echo(f"{click.style(f'{mark:>7}', fg=color)}  {result.name}: {result.found}")
+    found = _indented(f"{result.name}: {result.found}", " " * 9)
+    click.echo(f"{click.style(f'{mark:>7}', fg=color)}  {found}")
     if result.advice:
-        click.echo(f"         -> {result.advice}")
+        click.echo(f"         -> {_indented(result.advice, ' ' * 12)}")
+
+
+def _indented(text: str, indent: str) -> str:
+    """Wrapped for a terminal, behind a first line that begins with as much as `indent`; elsewhere one line."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False).lstrip()

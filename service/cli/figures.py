@@ -1,10 +1,18 @@
 """Numbers as text for people; a dash stands for an unknown one."""
 
 UNKNOWN = "-"
+Names = tuple[str, str]
+"""For one and for many."""
+ANSWERS = ("answer", "answers")
+REQUESTS = ("request", "requests")
 
 
 def count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
+
+
+def counted(number: int, names: Names) -> str:
+    return f"{count(number)} {names[number != 1]}"
 
 
 def duration(seconds: float | None) -> str:

@@ -30,10 +30,12 @@ from service.storage import private_folder, write_file
 
 
 @click.command("launch", hidden=True)
-@click.option("--mode", type=click.Choice(["vllm-mlx"]), default="vllm-mlx")
+@click.option("--mode", default="vllm-mlx")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(mode: str, arguments: tuple[str, ...]) -> None:
     """Run Claude Code on the local server."""
+    if mode != "vllm-mlx":
+        raise Failure(Exit.USAGE, f"Expected --mode=vllm-mlx, found --mode={mode}. There is no other backend.")
     launch(AGENTS["claude"], arguments)
 
 

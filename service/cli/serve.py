@@ -9,6 +9,7 @@ import msgspec
 
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.figures import ANSWERS, counted
 from service.cli.options import config_option, setting_options
 from service.config import Configuration, base_url, parse_base_url, server_address
 from service.settings import Settings
@@ -135,7 +136,9 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
     if settings.record is not None:
         raise Failure(Exit.CONFIG, "expected one of --record and --replay, found both. Leave one of them out.")
     recording = read_recording(Path(path))
-    described = f"{len(recording.answers)} answers of {recording.profile.id}, recorded in {path}, and no model"
+    described = (
+        f"{counted(len(recording.answers), ANSWERS)} of {recording.profile.id}, recorded in {path}, and no model"
+    )
     return ReplayExecutor(recording), RecordedAnswers(recording), described
 
 
@@ -177,5 +180,7 @@ def _greet(settings: Settings, described: str) -> None:
     is_default = settings.port == Settings(home=settings.home).port
     command = "anyclaude" if is_default else f"VLLM_MLX_URL={settings.base_url} anyclaude"
     click.echo(f"Serving {described}\nat {root}. Next:")
-    click.echo(f"  Claude Code on it, in another terminal:  {command}")
-    click.echo(f"  any API client:  OPENAI_BASE_URL={root}/v1 or ANTHROPIC_BASE_URL={root}; the state: {root}/health")
+    click.echo(f"  Claude Code, in another terminal:  {command}")
+    click.echo(f"  OpenAI's clients:     OPENAI_BASE_URL={root}/v1")
+    click.echo(f"  Anthropic's clients:  ANTHROPIC_BASE_URL={root}")
+    click.echo(f"  its page:             {root}/dashboard")

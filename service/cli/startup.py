@@ -104,7 +104,7 @@ class Startup:
     @contextlib.contextmanager
     def _progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Prints a line. In a terminal, also a spinner with the current phase."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             yield lambda phase: None
             return

@@ -6,13 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.figures import count, duration, size, span
+from service.cli.figures import ANSWERS, REQUESTS, Names, count, counted, duration, size, span
 from service.telemetry.activity import Latency, RecentRequest
 from service.telemetry.stats import EngineNumbers, Stats
 from service.telemetry.timeline import KINDS, Kind
 
-Names = tuple[str, str]
-"""For one and for many."""
 NAMES: dict[Kind, Names] = {
     "hit": ("hit", "hits"),
     "collapsed": ("joined in flight", "joined in flight"),
@@ -20,8 +18,6 @@ NAMES: dict[Kind, Names] = {
     "bypass": ("bypassed", "bypassed"),
     "failed": ("failed", "failed"),
 }
-REQUESTS = ("request", "requests")
-ANSWERS = ("answer", "answers")
 STYLES = {"hit": "blue", "collapsed": "cyan", "miss": "yellow", "bypass": "bright_black", "failed": "red"}
 STATE_STYLES = {"healthy": "green", "loading": "yellow", "degraded": "yellow", "unhealthy": "red"}
 RESTARTS = ("engine restart", "engine restarts")
@@ -74,10 +70,6 @@ def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
         ("Requests", _bars(stats, width)),
         ("", _sums(stats)),
     ]
-
-
-def counted(number: int, names: Names) -> str:
-    return f"{count(number)} {names[number != 1]}"
 
 
 def _generating(engine: EngineNumbers) -> str:

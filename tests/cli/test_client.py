@@ -41,6 +41,13 @@ def test_an_unhealthy_server_answers_too(status: str) -> None:
         assert client.health().cache == {"hits": 1}
 
 
+def test_a_redirect_is_not_followed() -> None:
+    """It would carry the key to wherever it leads."""
+    moved = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    with answering(moved) as client, pytest.raises(NotOurs):
+        client.stats()
+
+
 STRANGERS = [
     http("200 OK", b"<html>"),
     http("200 OK", b'{"status": "ok"}'),

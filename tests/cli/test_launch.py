@@ -378,4 +378,4 @@ def test_a_misspelt_command_starts_nothing(user: Terminal) -> None:
 def test_an_unknown_mode(user: Terminal) -> None:
     done: subprocess.CompletedProcess[str] = user.run("--mode=lmstudio")
     assert done.returncode == 2
-    assert "vllm-mlx" in done.stderr
+    assert done.stderr == "Error: Expected --mode=vllm-mlx, found --mode=lmstudio. There is no other backend.\n"

@@ -325,3 +325,16 @@ def test_doctor_goes_on_without_a_configuration_that_it_can_read(terminal: Termi
     assert done.returncode == 1
     assert " failed  Configuration: " in done.stdout
     assert "Python: 3." in done.stdout
+
+
+def test_a_full_disk_behind_the_output_is_one_line(terminal: Terminal) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            terminal.command("config"),
+            cwd=terminal.cwd,
+            env=terminal.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: The output cannot be written: No space left on device.\n")

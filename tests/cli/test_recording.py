@@ -60,7 +60,7 @@ def test_a_session_is_recorded_and_replayed(terminal: Terminal) -> None:
         assert ask(terminal, "something else").json()["error"]["code"] == "not_recorded"
         server.terminate()
         out, _ = server.communicate(timeout=30)
-    assert "Serving 1 answers of scripted, recorded in " in out
+    assert "Serving 1 answer of scripted, recorded in " in out
 
 
 WRONG = [

@@ -199,6 +199,7 @@ def test_paths_mean_the_same_from_everywhere(computer: Computer) -> None:
 WRONG_FILES = [
     ("{", "", "expected JSON"),
     ("[" * 100_000, "", "expected JSON"),
+    ('{\n "backend" 1}', "", "expected ':' (line 2, column 12)"),
     ("[1]", "", "expected an object, found [1]"),
     ({"backends": 3}, "backends", "expected an object, found 3"),
     ({"backend": "ollama"}, "backend", 'expected "vllm-mlx", found "ollama"'),
