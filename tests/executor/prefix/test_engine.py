@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import msgspec
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
 from service.executor.loading.batching import Batching
@@ -366,3 +367,18 @@ def test_bfloat16_comes_back_from_disk(transformer: Any, tmp_path: Path) -> None
     second.engine.close()
     assert after.use.cached_tokens == len(SYSTEM) + len(QUESTION) - 1
     assert after.tokens == before.tokens
+
+
+@pytest.mark.parametrize("length", [10, 24, 30, 100])
+def test_a_window_is_cut_to_its_rows_before_it_is_kept(length: int) -> None:
+    model = make_model("gemma3_text")
+    caches, cache = PromptCaches(model), make_prompt_cache(model)
+    model(mx.array([QUESTION[:10]]), cache=cache)
+    if length > 10:
+        model(mx.array([list(range(length - 10))]), cache=cache)
+    state = caches.capture(cache, 0, length)
+    windows = [size for layer in cache if (size := getattr(layer, "max_size", None))]
+    rows = {min(length, *windows), length}  # of windows, and of full attention
+    assert {array.shape[2] for array in state.arrays} == rows
+    token = mx.array([[5]])
+    assert mx.allclose(model(token, cache=cache), model(token, cache=caches.restore([(state, length)])), atol=1e-5)
