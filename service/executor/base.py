@@ -20,7 +20,7 @@ ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people. `permanent` comes
-    with `unhealthy` if a new process would fail alike.
+    with `unhealthy` if a new process would fail alike, `unloaded` with `healthy` if the next request loads the model.
 
     `memory_bytes` is everything that the model and its computations hold, `prefix_cache_bytes` the prefix cache's part
     of it; None is not known. `engine_restarts`, `generated_tokens` and `read_tokens` (of prompts) count since the
@@ -32,6 +32,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     detail: str = ""
     permanent: bool = False
+    unloaded: bool = False
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     engine_restarts: int = 0
@@ -39,6 +40,15 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     read_tokens: int = 0
     tool_calls: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
+
+    @property
+    def loaded(self) -> bool:
+        return self.state in ("healthy", "degraded") and not self.unloaded
+
+    @property
+    def makes_progress(self) -> bool:
+        """Whether waiting makes sense."""
+        return self.state in ("loading", "healthy")
 
 
 class Answer(Protocol):

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -93,31 +93,54 @@ class EngineProcess:
     A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls of which nothing was received run
     again in the next one, once; the others end in `EngineFailed`. If more than `deaths_at_most` processes die within
     ten minutes, or the model cannot be loaded, there is no next one, and `status` gives the reason.
+
+    After `unload` there is no process. The next call waits for `wanted`, which has to `load`; on its own, it does.
     """
 
     def __init__(self, spec: EngineSpec, *, deaths_at_most: int = DEATHS_AT_MOST) -> None:
         self.profile = spec.profile
-        self._spec = spec
+        self.spec = spec
+        self.wanted: Callable[[], Awaitable[None]] = self.load
+        self.used_at = 0.0
+        self.loaded_bytes = 0
         self._settings = spec.settings
         self._deaths_at_most = deaths_at_most
         self._ids = itertools.count()
         self._calls: dict[int, PendingCall] = {}
+        self._wanting = 0
         self._child: Child | None = None
         self._running: asyncio.Task[None] | None = None
         self._reported = ExecutorStatus(state="loading")
         self._was_ready = False
+        self._settled = asyncio.Event()
         self._silence_logged = False
         self._deaths: deque[float] = deque()
         # The counts of the processes that have ended.
         self._past = ExecutorStatus(state="unhealthy")
         self._last_end = ""
         self._failure = ""
+        self._ending = False
         self._closing = False
 
     @property
     def pid(self) -> int | None:
         """Of the present process."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def resident(self) -> bool:
+        """Whether it has a process, or is between two."""
+        return self._running is not None and not self._running.done()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it takes calls, which wait while the model is still being read."""
+        return self.resident and not self._ending
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are in it, or wait for it to be loaded."""
+        return bool(self._calls or self._wanting)
 
     def status(self) -> ExecutorStatus:
         reported = self._reported
@@ -126,17 +149,41 @@ class EngineProcess:
             reported,
             state=state,
             detail=detail,
-            waiting=max(reported.waiting, self._in_flight() - reported.running),
+            unloaded=self._running is None,
+            waiting=max(reported.waiting, self._in_flight() + self._wanting - reported.running),
             engine_restarts=self._past.engine_restarts + reported.engine_restarts,
             generated_tokens=self._past.generated_tokens + reported.generated_tokens,
             read_tokens=self._past.read_tokens + reported.read_tokens,
         )
 
     async def start(self) -> None:
+        await self.load()
+
+    async def load(self) -> None:
+        """Begins a life: earlier failures no longer count. Returns at once. Does nothing to a loaded engine."""
+        if self.resident:
+            return
+        self._failure, self._last_end = "", ""
+        self._deaths.clear()
+        self._reported = ExecutorStatus(state="loading")
+        self._settled.clear()
+        self.used_at = asyncio.get_running_loop().time()
         self._running = asyncio.get_running_loop().create_task(self._run())
 
+    async def until_settled(self) -> None:
+        """Waits while it loads. The result is in `status`."""
+        await self._settled.wait()
+
+    async def unload(self) -> None:
+        """Ends the process, which gives its memory back. Calls in it fail."""
+        if self._running is not None:
+            await self._end_process(lambda: NotReady(f"The model {self.profile.id} was unloaded. Try again."))
+            self._running = None
+            self._settled.set()
+            self._keep_counts()
+
     async def submit(self, request: GenerationRequest) -> RemoteAnswer:
-        refuse_when_full(self._in_flight(), self._settings)
+        refuse_when_full(self._in_flight() + self._wanting, self._settings)
         call = PendingCall(SubmitCall(next(self._ids), request), request.n, self._abort)
         return RemoteAnswer(await self._accepted(call), call.queue)
 
@@ -152,17 +199,22 @@ class EngineProcess:
         """May be called twice. A process that does not end within the grace period is killed, and one that still loads
         at once."""
         self._closing = True
-        self._fail_all(lambda _: ShuttingDown())
+        await self._end_process(ShuttingDown)
+
+    async def _end_process(self, error: Callable[[], ServiceError]) -> None:
+        self._ending = True
+        self._fail_all(lambda _: error())
         child = self._child
         if child is not None:
             if self._reported.state == "loading":
-                child.kill("the server is shutting down")
+                child.kill("it was to end")
             child.send(CloseEngine())
             if not await child.until_closed(max(CLOSE_SECONDS, self._settings.shutdown_grace_seconds)):
                 log.warning("The engine process is still busy, and is killed")
-                child.kill("the server is shutting down")
+                child.kill("it was to end")
         if self._running is not None:
             await asyncio.wait({self._running})  # whoever is cancelled here does not cancel it
+        self._ending = False
 
     # Calls
 
@@ -171,6 +223,7 @@ class EngineProcess:
 
     async def _accepted(self, call: PendingCall) -> Any:
         """The tokens of its prompt, or what was found."""
+        await self._until_loaded()
         if self._closing:
             raise ShuttingDown
         if self._failure:
@@ -182,6 +235,14 @@ class EngineProcess:
         except asyncio.CancelledError:
             self._abort(call)
             raise
+
+    async def _until_loaded(self) -> None:
+        self._wanting += 1
+        try:
+            while not (self.loaded or self._closing or self._failure):
+                await self.wanted()
+        finally:
+            self._wanting -= 1
 
     def _send(self, call: PendingCall) -> None:
         """Before there is a process to send it to, it waits in `_calls`."""
@@ -195,12 +256,17 @@ class EngineProcess:
             self._end(call, BadRequest(f"The request cannot be passed to the engine: {exc}."))
 
     def _abort(self, call: PendingCall) -> None:
-        if self._calls.pop(call.message.call, None) is not None and self._child is not None:
+        if self._remove(call) and self._child is not None:
             self._child.send(AbortCall(call.message.call))
 
     def _end(self, call: PendingCall, error: ServiceError) -> None:
-        self._calls.pop(call.message.call, None)
+        self._remove(call)
         call.fail(error)
+
+    def _remove(self, call: PendingCall) -> bool:
+        """Whether it was there."""
+        self.used_at = asyncio.get_running_loop().time()
+        return self._calls.pop(call.message.call, None) is not None
 
     def _fail_all(self, error: Callable[[PendingCall], ServiceError]) -> None:
         """Each gets an error of its own: an exception collects the traceback of whoever raises it."""
@@ -212,6 +278,9 @@ class EngineProcess:
             if isinstance(message, StatusReport):
                 self._reported = message.status
                 self._was_ready |= message.status.state == "healthy"
+                if self._was_ready:
+                    self._settled.set()
+                self.loaded_bytes = max(self.loaded_bytes, message.status.memory_bytes or 0)
             elif (call := self._calls.get(message.call)) is not None:
                 self._pass_on(call, message)
 
@@ -219,16 +288,16 @@ class EngineProcess:
         self, call: PendingCall, message: CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
     ) -> None:
         match message:
-            case CallEvents(number, events):
+            case CallEvents(_, events):
                 call.sent = True
                 last = isinstance(events[-1], Done)
                 if last:
-                    del self._calls[number]
+                    self._remove(call)
                 call.queue.put(events, last=last)
             case CallAccepted(_, tokens):
                 call.accept(tokens)
-            case CallCounted(number, found) | CallFound(number, found):
-                del self._calls[number]
+            case CallCounted(_, found) | CallFound(_, found):
+                self._remove(call)
                 call.accept(found)
             case CallFailed():
                 self._end(call, to_error(message))
@@ -237,7 +306,7 @@ class EngineProcess:
 
     async def _run(self) -> None:
         """One process after another."""
-        while not self._closing and not self._failure:
+        while not self._ending and not self._failure:
             try:
                 child = self._child = Child(self._opened, self._receive)
                 await child.connect()
@@ -248,12 +317,12 @@ class EngineProcess:
             await self._watch(child)
             reason = await child.until_ended()
             self._child = None
-            if not self._closing:
+            if not self._ending:
                 self._replace(reason)
 
     def _opened(self) -> None:
         if self._child is not None:
-            self._child.send(StartEngine(self._spec))
+            self._child.send(StartEngine(self.spec))
         for call in list(self._calls.values()):
             self._send(call)
 
@@ -282,6 +351,8 @@ class EngineProcess:
         reported = self._reported
         if self._failure:
             return "unhealthy", self._failure
+        if self._running is None:
+            return "healthy", f"{self.profile.id} is not loaded; the next request loads it"
         if reported.state == "loading":
             return "loading", f"loading {self.profile.id}" + (f" again. {self._last_end}" if self._last_end else "")
         silence = self._silence()
@@ -291,9 +362,7 @@ class EngineProcess:
 
     def _replace(self, reason: str) -> None:
         """After the end of a process."""
-        self._past = self.status()
-        reported, self._reported = self._reported, ExecutorStatus(state="loading")
-        self._was_ready = False
+        reported = self._keep_counts()
         end = f"The engine process has ended: {reason}"
         if reported.state == "unhealthy":
             end = reported.detail
@@ -311,6 +380,13 @@ class EngineProcess:
                 self._end(call, EngineFailed(f"{end}. Try again."))
             call.retried = True
 
+    def _keep_counts(self) -> ExecutorStatus:
+        """Returns the last report of a process that has ended."""
+        self._past = self.status()
+        reported, self._reported = self._reported, ExecutorStatus(state="loading")
+        self._was_ready = False
+        return reported
+
     def _may_restart(self) -> bool:
         now = asyncio.get_running_loop().time()
         while self._deaths and self._deaths[0] <= now - DEATH_WINDOW_SECONDS:
@@ -321,4 +397,5 @@ class EngineProcess:
     def _give_up(self, failure: str) -> None:
         log.critical("%s", failure)
         self._failure = failure
+        self._settled.set()
         self._fail_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))

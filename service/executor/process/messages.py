@@ -22,12 +22,13 @@ from service.settings import Settings
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Which executor an engine process runs. `factory` is `module:function`; it is called with this Struct and returns
-    an `Executor`. `options` are for factories that need more."""
+    an `Executor`. `weight_bytes` is the size of the model's files. `options` are for factories that need more."""
 
     factory: str
     profile: ModelProfile
     settings: Settings
     model_path: str = ""
+    weight_bytes: int = 0
     options: dict[str, Any] = {}
 
 

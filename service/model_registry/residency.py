@@ -1,0 +1,114 @@
+"""Which engines are loaded. The least recently used one gives way to one that is wanted and does not fit."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from service.errors import NotReady
+from service.executor.base import RETRY_AFTER_SECONDS
+from service.executor.loading.free_memory import free_memory_bytes
+from service.executor.process.engine_process import EngineProcess
+
+log = logging.getLogger(__name__)
+
+CHECKS_PER_IDLE_TIME = 4
+
+
+class Residency:
+    """`free_bytes` returns the memory that the system has free, None if unknown: then everything fits.
+
+    An engine in `pinned` is loaded at the start and never unloaded, and none that has calls is. One that does not fit
+    beside those is refused. Alone it is loaded whatever its size: loading itself knows better what fits.
+    """
+
+    def __init__(
+        self,
+        engines: list[EngineProcess],
+        pinned: set[EngineProcess],
+        *,
+        idle_seconds: float | None = None,
+        free_bytes: Callable[[], int | None] = free_memory_bytes,
+    ) -> None:
+        self._engines = engines
+        self._pinned = pinned
+        self._idle_seconds = idle_seconds
+        self._free_bytes = free_bytes
+        # One load or unload at a time: each changes the memory that the next one finds.
+        self._changing = asyncio.Lock()
+        self._loading: dict[EngineProcess, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+        for engine in engines:
+            engine.wanted = lambda engine=engine: self.load(engine)  # type: ignore[misc]
+
+    async def start(self, first: EngineProcess) -> None:
+        """Begins to load `first` and the pinned engines, and returns at once."""
+        await first.load()
+        for engine in dict.fromkeys([first, *(engine for engine in self._engines if engine in self._pinned)]):
+            self._load(engine)
+        if self._idle_seconds is not None:
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep(self._idle_seconds))
+
+    async def load(self, engine: EngineProcess) -> None:
+        """Returns when the engine is loaded, or has failed to be. All who wait share one load. Raises `NotReady` if it
+        does not fit beside engines that cannot give way."""
+        await asyncio.shield(self._load(engine))
+
+    async def unload(self, engine: EngineProcess) -> None:
+        """Also if it is pinned. Raises `NotReady` while it has calls."""
+        async with self._changing:
+            if engine.busy:
+                raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
+            await engine.unload()
+
+    async def aclose(self) -> None:
+        for task in (self._sweeping, *self._loading.values()):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(engine.aclose() for engine in self._engines))
+
+    def _load(self, engine: EngineProcess) -> "asyncio.Task[None]":
+        task = self._loading.get(engine)
+        if task is None:
+            task = self._loading[engine] = asyncio.get_running_loop().create_task(self._load_alone(engine))
+            task.add_done_callback(lambda task: self._forget(engine, task))
+        return task
+
+    def _forget(self, engine: EngineProcess, task: "asyncio.Task[None]") -> None:
+        del self._loading[engine]
+        if not task.cancelled():
+            task.exception()  # whoever waits raises it; at the start nobody does
+
+    async def _load_alone(self, engine: EngineProcess) -> None:
+        async with self._changing:
+            if not engine.loaded:
+                await self._make_room(engine)
+                await engine.load()
+            await engine.until_settled()
+
+    async def _make_room(self, engine: EngineProcess) -> None:
+        needed = max(engine.spec.weight_bytes, engine.loaded_bytes)
+        while (free := self._free_bytes()) is not None and needed > free:
+            others = [other for other in self._engines if other is not engine and other.resident]
+            if not others:
+                return
+            idle = [other for other in others if not other.busy and other not in self._pinned]
+            if not idle:
+                raise NotReady(
+                    f"{engine.profile.id} needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free, "
+                    f"and {', '.join(other.profile.id for other in others)} cannot be unloaded now. Try again later.",
+                    retry_after=RETRY_AFTER_SECONDS,
+                )
+            oldest = min(idle, key=lambda other: other.used_at)
+            log.info("%s gives way to %s", oldest.profile.id, engine.profile.id)
+            await oldest.unload()
+
+    async def _sweep(self, idle_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(idle_seconds / CHECKS_PER_IDLE_TIME)
+            for engine in self._engines:
+                async with self._changing:
+                    idle = loop.time() - engine.used_at >= idle_seconds
+                    if engine.resident and idle and not engine.busy and engine not in self._pinned:
+                        log.info("%s was not used for %g s, and is unloaded", engine.profile.id, idle_seconds)
+                        await engine.unload()

@@ -1,0 +1,157 @@
+"""Engines are loaded when they are wanted, and make room for each other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.errors import NotReady
+from service.executor.process.engine_process import EngineProcess
+from service.model_registry.residency import Residency
+from service.settings import Settings
+from tests.executor.engines import question, until
+from tests.executor.process.engines import spec
+from tests.executor.process.test_engine_process import ask, is_there, outcome
+
+GIB = 2**30
+
+
+class Machine:
+    """Memory of which each resident engine takes its weights."""
+
+    def __init__(self, gib: float, engines: list[EngineProcess]) -> None:
+        self._bytes = int(gib * GIB)
+        self._engines = engines
+
+    def free_bytes(self) -> int:
+        return self._bytes - sum(engine.spec.weight_bytes for engine in self._engines if engine.resident)
+
+
+def engine(name: str, gib: float = 1.0, **options: Any) -> EngineProcess:
+    made = spec("counting", Settings(home=Path("unused"), shutdown_grace_seconds=1.0), **options)
+    profile = msgspec.structs.replace(made.profile, id=name)
+    return EngineProcess(msgspec.structs.replace(made, profile=profile, weight_bytes=int(gib * GIB)))
+
+
+@asynccontextmanager
+async def residing(
+    *engines: EngineProcess, gib: float = 100.0, pinned: set[EngineProcess] | None = None, idle: float | None = None
+) -> AsyncIterator[Residency]:
+    machine = Machine(gib, list(engines))
+    residency = Residency(list(engines), pinned or set(), idle_seconds=idle, free_bytes=machine.free_bytes)
+    await residency.start(engines[0])
+    try:
+        yield residency
+    finally:
+        await residency.aclose()
+
+
+async def test_an_engine_is_loaded_at_its_first_request_by_one_load() -> None:
+    first, second = engine("first"), engine("second")
+    async with residing(first, second):
+        assert (second.resident, second.status().unloaded, second.status().state) == (False, True, "healthy")
+        assert await asyncio.gather(*[ask(second) for _ in range(5)]) == ["1 2 3 "] * 5
+        assert second.status().engine_restarts == 0
+        assert await ask(first) == "1 2 3 "
+
+
+async def test_the_least_recently_used_engine_gives_way() -> None:
+    first, second, third = engine("first"), engine("second"), engine("third")
+    async with residing(first, second, third, gib=2.5):
+        assert [await ask(each) for each in (first, second, first, third)] == ["1 2 3 "] * 4
+        assert [each.resident for each in (first, second, third)] == [True, False, True]
+        assert await ask(second) == "1 2 3 "
+        assert [each.resident for each in (first, second, third)] == [False, True, True]
+
+
+async def test_an_engine_that_answers_does_not_give_way() -> None:
+    first, second = engine("first", step_seconds=0.005), engine("second")
+    async with residing(first, second, gib=1.5):
+        answering = asyncio.ensure_future(ask(first, max_tokens=100))
+        await until(lambda: first.status().running == 1)
+        with pytest.raises(
+            NotReady, match=r"second needs 1\.0 GiB of memory, 0\.5 GiB are free, and first cannot"
+        ) as error:
+            await ask(second)
+        assert error.value.retry_after
+        assert (await answering).startswith("1 2 3 ")
+        assert await ask(second) == "1 2 3 "
+        assert not first.resident
+
+
+async def test_a_pinned_engine_is_loaded_at_the_start_and_stays() -> None:
+    first, second, third = engine("first"), engine("second"), engine("third")
+    async with residing(first, second, third, gib=2.5, pinned={second}, idle=0.2):
+        await until(lambda: second.status().state == "healthy" and not second.status().unloaded)
+        await until(lambda: not first.resident)
+        assert await ask(third) == "1 2 3 "
+        assert await ask(first) == "1 2 3 "
+        assert second.resident
+
+
+async def test_an_engine_that_nobody_uses_is_unloaded_and_loaded_again() -> None:
+    only = engine("only")
+    async with residing(only, idle=0.2):
+        assert await ask(only) == "1 2 3 "
+        pid = only.pid
+        assert pid is not None
+        await until(lambda: not only.resident)
+        assert not is_there(pid)
+        assert only.status().unloaded
+        tokens = only.status().generated_tokens
+        assert await ask(only) == "1 2 3 "
+        assert only.status().generated_tokens == tokens + 3
+
+
+async def test_an_engine_larger_than_the_machine_is_tried_alone() -> None:
+    huge = engine("huge", gib=1000)
+    async with residing(huge, gib=1.0):
+        assert await ask(huge) == "1 2 3 "
+
+
+async def test_unloading_waits_for_no_answer_and_refuses_instead() -> None:
+    first = engine("first", step_seconds=0.005)
+    async with residing(first) as residency:
+        answering = asyncio.ensure_future(ask(first, max_tokens=100))
+        await until(lambda: first.status().running == 1)
+        with pytest.raises(NotReady, match="is answering"):
+            await residency.unload(first)
+        await answering
+        await residency.unload(first)
+        assert not first.resident
+
+
+async def test_a_failed_load_is_told_to_all_who_wait_and_may_be_tried_again(tmp_path: Path) -> None:
+    first, broken = engine("first"), engine("broken", at="loading", how="raise", once=str(tmp_path / "once"))
+    async with residing(first, broken) as residency:
+        answers = await asyncio.gather(*[outcome(broken) for _ in range(3)])
+        assert [type(answer) for answer in answers] == [NotReady] * 3
+        assert broken.status().state == "unhealthy"
+        assert isinstance(await outcome(broken), NotReady)
+        await residency.load(broken)
+        assert await ask(broken) == "1 2 3 "
+
+
+async def test_a_request_that_arrives_while_its_engine_ends_is_answered_by_the_next() -> None:
+    first = engine("first")
+    async with residing(first) as residency:
+        assert await ask(first) == "1 2 3 "
+        unloading = asyncio.create_task(residency.unload(first))
+        await until(lambda: not first.loaded)
+        assert await ask(first) == "1 2 3 "
+        await unloading
+
+
+async def test_a_client_that_leaves_does_not_end_a_load_that_others_wait_for() -> None:
+    first, second = engine("first"), engine("second", load_seconds=0.3)
+    async with residing(first, second):
+        leaving, staying = (asyncio.ensure_future(second.submit(question())) for _ in range(2))
+        await until(lambda: second.resident)
+        leaving.cancel()
+        answer = await staying
+        assert answer.prompt_tokens == 1
+        await answer.aclose()
