@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from service.endpoints.dashboard import DashboardEvents, DashboardFiles
 from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.metrics import MetricsEndpoint
-from service.endpoints.models import ModelEndpoint, ModelListEndpoint
+from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoadEndpoint
 from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
+from service.executor.process.engine_process import EngineProcess
 from service.executor.scripted import ScriptedExecutor
 from service.http.access_log import AccessLog
 from service.http.body import BodyReader
@@ -39,6 +40,8 @@ from service.http.gate import Gate, OpenRoute
 from service.http.responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
+from service.model_registry.registry import ModelRegistry
+from service.model_registry.residency import Residency
 from service.recording.recorder import FileRecorder
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
@@ -48,6 +51,12 @@ from service.telemetry.request_log import HITS_A_SECOND, RequestLog
 from service.warming import warm
 
 logger = logging.getLogger("anyclaude.server")
+
+EXCEPTION_HANDLERS: dict[Any, Any] = {
+    ServiceError: handle_service_error,
+    HTTPException: handle_http_exception,
+    Exception: handle_defect,
+}
 
 
 class Service(Starlette):
@@ -70,13 +79,19 @@ class Service(Starlette):
         awaited = "the model is still loading" if loading else f"answers have {seconds:g} seconds to end"
         logger.info("stopping: %s; a second signal ends the server at once", awaited)
         await asyncio.sleep(seconds)
-        await self._context.executor.aclose()
+        await self._context.models.aclose()
 
 
-def create_app(settings: Settings, *, executor: Executor | None = None, cache: CacheBackend | None = None) -> Service:
+def create_app(
+    settings: Settings,
+    *,
+    executor: Executor | None = None,
+    cache: CacheBackend | None = None,
+    others: Mapping[str, Executor] | None = None,
+) -> Service:
     """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
-    one of the settings. Both are started and closed with the app. Raises ArchiveError and OSError for the file that the
-    settings name to record in."""
+    one of the settings. `others` are the executors of `settings.models`. All are started and closed with the app.
+    Raises ArchiveError and OSError for the file that the settings name to record in."""
     generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
     caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
@@ -84,7 +99,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
     log = RequestLog(None if settings.debug_level else HITS_A_SECOND)
     context = ServiceContext(
         settings=settings,
-        executor=caching,
+        models=_models(settings, generating, others or {}, caching),
         bodies=BodyReader(settings),
         activity=activity,
         observers=(log.observe, metrics.observe, activity.observe),
@@ -94,7 +109,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
 
     @asynccontextmanager
     async def lifespan(_: Service) -> AsyncIterator[None]:
-        await caching.start()
+        await context.models.start()
         tasks = [
             asyncio.create_task(warm(generating, settings)),
             asyncio.create_task(keep_sampling(activity, caching.status)),
@@ -104,7 +119,7 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
         finally:
             for task in tasks:
                 task.cancel()
-            await caching.aclose()
+            await context.models.aclose()
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
@@ -114,12 +129,20 @@ def create_app(settings: Settings, *, executor: Executor | None = None, cache: C
         routes=routes,
         lifespan=lifespan,
         middleware=_middleware(settings, routes, traces),
-        exception_handlers={
-            ServiceError: handle_service_error,
-            HTTPException: handle_http_exception,
-            Exception: handle_defect,
-        },
+        exception_handlers=EXCEPTION_HANDLERS,
     )
+
+
+def _models(
+    settings: Settings, default: Executor, others: Mapping[str, Executor], cached: CachingExecutor
+) -> ModelRegistry:
+    models = {default.profile.id: default, **others}
+    engines = {name: engine for name, engine in models.items() if isinstance(engine, EngineProcess)}
+    residency = None
+    if len(engines) == len(models):
+        pinned = {engines[name] for name, model in settings.models.items() if model.pin and name in engines}
+        residency = Residency(list(engines.values()), pinned, idle_seconds=settings.idle_unload_seconds)
+    return ModelRegistry(models, cached, aliases=settings.aliases, residency=residency)
 
 
 def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:
@@ -149,6 +172,8 @@ def _api_routes(context: ServiceContext) -> list[Route]:
         Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),
         Route("/v1/responses/{id}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/models", ModelListEndpoint(context), methods=["GET"]),
+        Route("/v1/models/{id:path}/load", ModelLoadEndpoint(context, loads=True), methods=["POST"]),
+        Route("/v1/models/{id:path}/unload", ModelLoadEndpoint(context, loads=False), methods=["POST"]),
         Route("/v1/models/{id:path}", ModelEndpoint(context), methods=["GET"]),
         OpenRoute("/health", HealthEndpoint(context), methods=["GET"]),
         OpenRoute("/", RootEndpoint(), methods=["GET"]),

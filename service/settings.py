@@ -17,6 +17,7 @@ DebugLevel = Literal[0, 1, 2]
 LogFormat = Literal["text", "json"]
 ExecutorName = Literal["mlx", "scripted"]
 Parallel = Literal["tensor", "pipeline"]
+ThinkingDefault = Literal["on", "off"]
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -44,7 +45,7 @@ def setting(description: str, harmless: Harmless, *, option: bool = True, **boun
     return Meta(description=description, extra={"harmless": harmless, "option": option}, **bounds)
 
 
-class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Applies where a request is silent. None leaves the value to the model's own files."""
 
     temperature: Annotated[
@@ -68,11 +69,51 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """One of `models`. What is None is as for `model`, except for the adapter and the draft model, which are then
+    none."""
+
+    model: Annotated[Name, Meta(description="A folder, a hub id or 'demo'.")]
+    adapter: Annotated[Name | None, Meta(description="The folder of a LoRA adapter of mlx-lm's.")] = None
+    draft_model: Annotated[Name | None, Meta(description="A small model that guesses for greedy answers.")] = None
+    context_length: Annotated[Count | None, Meta(description="The longest context to offer, in tokens.")] = None
+    sampling: Annotated[SamplingDefaults, Meta(description="Applies where a request is silent.")] = SamplingDefaults()
+    thinking: Annotated[ThinkingDefault | None, Meta(description="Applies where a request is silent.")] = None
+    pin: Annotated[bool, Meta(description="Load it at the start, and never unload it.")] = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Annotated[Path, setting("Folder of models, caches, traces and logs.", Harmless.NONE)]
     model: Annotated[
         Name | None,
         setting("A folder, a hub id or 'demo'. Null: the embedded demo model.", Harmless.ON_THIS_MACHINE, option=False),
+    ] = None
+    adapter: Annotated[
+        Name | None,
+        setting("The folder of a LoRA adapter of mlx-lm's, for 'model'.", Harmless.ON_THIS_MACHINE),
+    ] = None
+    context_length: Annotated[
+        Count | None, setting("The longest context to offer, in tokens. Null: the model's own.", Harmless.ANY)
+    ] = None
+    thinking: Annotated[
+        ThinkingDefault | None,
+        setting("Whether the model thinks where a request is silent. Null: as its template has it.", Harmless.ANY),
+    ] = None
+    models: Annotated[
+        dict[Name, ModelSettings],
+        setting("Further models by name, each loaded at its first request.", Harmless.NONE, option=False),
+    ] = {}
+    aliases: Annotated[
+        dict[Name, Name],
+        setting(
+            "Patterns of names in requests ('claude-*haiku*') to names in 'models'. The first match wins.",
+            Harmless.ANY,
+            option=False,
+        ),
+    ] = {}
+    idle_unload_seconds: Annotated[
+        PositiveSeconds | None,
+        setting("Seconds without a request after which a model is unloaded. Null: never.", Harmless.ANY),
     ] = None
     executor: Annotated[
         ExecutorName, setting("'scripted' loads no model and repeats the last user message.", Harmless.ANY)

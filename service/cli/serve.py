@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from service.app import Service
     from service.executor.base import Executor
     from service.executor.distributed.leader import Leader
+    from service.executor.process.messages import EngineSpec
 
 
 @click.command("serve", short_help="Serve a model in the foreground.")
@@ -78,7 +79,8 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
         else:
             cache = _open_cache(settings)
             executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings, leader)
-        app = create_app(settings, executor=executor, cache=cache)
+        others = {} if settings.replay is not None or settings.executor == "scripted" else _others(settings, leader)
+        app = create_app(settings, executor=executor, cache=cache, others=others)
     except ArchiveError as exc:
         raise Failure(Exit.CONFIG, str(exc)) from None
     except OSError as exc:
@@ -143,12 +145,47 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
 
 
 def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
+    """The default model: `model`, or the first of `models` if that is not set."""
+    from service.executor.mlx_executor import MlxExecutor
+    from service.executor.process.engine_process import EngineProcess
+    from service.model_registry.configured import settings_of
+
+    name = None
+    if settings.model is None and settings.models:
+        name, model = next(iter(settings.models.items()))
+        settings = settings_of(settings, model)
+    spec = _spec(settings, name, with_draft=leader is None)
+    described = spec.profile.id
+    if settings.model is None:
+        described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
+    if leader is not None:
+        path = Path(spec.model_path)
+        return MlxExecutor(path, spec.profile, spec.settings, load=leader.load, peers=leader), described
+    return EngineProcess(spec), described
+
+
+def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]":
+    """The configured models besides the default."""
+    from service.executor.process.engine_process import EngineProcess
+    from service.model_registry.configured import settings_of
+
+    if settings.models and (leader is not None or settings.record is not None):
+        option = "--distributed" if leader is not None else "--record"
+        raise Failure(Exit.CONFIG, f"{option} serves one model: leave out 'models'.")
+    models = list(settings.models.items())
+    if settings.model is None:
+        models = models[1:]  # the first is the default
+    return {name: EngineProcess(_spec(settings_of(settings, model), name)) for name, model in models}
+
+
+def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "EngineSpec":
+    """The engine of `settings.model`, under its own name or another. Fetches what is missing."""
     from rich.console import Console
 
-    from service.executor.mlx_executor import MlxExecutor, open_mlx_executor
-    from service.executor.process.engine_process import EngineProcess
+    from service.executor.mlx_executor import open_mlx_executor
     from service.executor.process.messages import EngineSpec
     from service.models.errors import ModelError
+    from service.models.folder import WEIGHTS
     from service.models.location import resolve_model
     from service.models.profile import read_profile
     from service.models.progress import ConsoleProgress
@@ -158,21 +195,22 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
         path = resolve_model(settings.model, settings.home, progress)
         progress.finish()
         profile = read_profile(path, settings, home=settings.home)
-        if settings.draft_model is not None and leader is None:
+        if settings.draft_model is not None and with_draft:
             draft = resolve_model(settings.draft_model, settings.home, progress)
             progress.finish()
             settings = msgspec.structs.replace(settings, draft_model=str(draft))
     except ModelError as exc:
         progress.finish()
-        raise Failure(Exit.NO_MODEL, str(exc)) from None
-    described = profile.id
-    if settings.model is None:
-        described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
-    if leader is not None:
-        return MlxExecutor(path, profile, settings, load=leader.load, peers=leader), described
-    factory = f"{open_mlx_executor.__module__}:{open_mlx_executor.__name__}"
-    spec = EngineSpec(factory=factory, profile=profile, settings=settings, model_path=str(path))
-    return EngineProcess(spec), described
+        raise Failure(Exit.NO_MODEL, f"{name}: {exc}" if name else str(exc)) from None
+    if name is not None:
+        profile = msgspec.structs.replace(profile, id=name, aliases=(*profile.aliases, profile.id))
+    return EngineSpec(
+        factory=f"{open_mlx_executor.__module__}:{open_mlx_executor.__name__}",
+        profile=profile,
+        settings=settings,
+        model_path=str(path),
+        weight_bytes=sum(file.stat().st_size for file in path.glob(WEIGHTS)),
+    )
 
 
 def _greet(settings: Settings, described: str) -> None:

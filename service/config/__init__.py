@@ -26,7 +26,8 @@ from service.config.layers import (
     read_file,
 )
 from service.config.trust import Approvals, Ask, Unapproved, decline, values_to_approve
-from service.settings import SamplingDefaults, Settings
+from service.models.names import SERVED_ALIASES
+from service.settings import ModelSettings, SamplingDefaults, Settings
 
 __all__ = [
     "DEFAULT_KEY",
@@ -90,6 +91,7 @@ def load_configuration(
     given = merge(layer)
     settings = _build(given, cwd, home)
     _check_exposure(settings, given)
+    _check_aliases(settings, given)
     return Configuration(
         settings=settings,
         origins={key.field: given[key.field].origin for key in SETTING_KEYS},
@@ -189,13 +191,29 @@ def _implied_by_url(layer: Layer, weaker: Layer) -> Layer:
 
 def _build(given: Layer, cwd: Path, home: Path) -> Settings:
     values = {field: item.value for field, item in given.items()}
-    for field in ("home", "model"):
+    for field in ("home", "model", "adapter"):
         if values[field] is not None:
             values[field] = _expand_user(values[field], home)
+    values["models"] = {name: _expanded(model, home) for name, model in values["models"].items()}
     prefix = "sampling."
     sampling = {field.removeprefix(prefix): values.pop(field) for field in list(values) if field.startswith(prefix)}
     values["home"] = cwd / values["home"]
     return Settings(**values, sampling=SamplingDefaults(**sampling))
+
+
+def _expanded(model: ModelSettings, home: Path) -> ModelSettings:
+    paths = {field: getattr(model, field) for field in ("model", "adapter", "draft_model")}
+    expanded = {field: _expand_user(path, home) for field, path in paths.items() if path is not None}
+    return msgspec.structs.replace(model, **expanded)
+
+
+def _check_aliases(settings: Settings, given: Layer) -> None:
+    for pattern, name in settings.aliases.items():
+        if name not in settings.models and name not in SERVED_ALIASES:
+            known = ", ".join(f'"{model}"' for model in (*settings.models, "default"))
+            origin = given["aliases"].origin
+            problem = f'expected "{pattern}" to lead to a name in models ({known}), found "{name}".'
+            raise ConfigError(origin.where, origin.key, problem)
 
 
 def _expand_user(text: str, home: Path) -> str:

@@ -81,6 +81,8 @@ def _field_keys(struct: type[msgspec.Struct], folder: tuple[str, ...], prefix: s
             yield from _field_keys(field.type, path, f"{prefix}{field.name}.")
         else:
             default = None if field.default is msgspec.NODEFAULT else field.default
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
             kind = field.type
             if field.name == "home":
                 default, kind = HOME, Annotated[(str, *field.type.__metadata__)]

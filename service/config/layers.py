@@ -12,6 +12,7 @@ from cache_backends import InvalidBackendUrl, open_backend
 from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
 from service.config.values import BadValue, read_value, show
 from service.models.names import SERVED_ALIASES
+from service.settings import ModelSettings
 
 ENVIRONMENT = {
     "VLLM_MLX_URL": "base_url",
@@ -20,7 +21,7 @@ ENVIRONMENT = {
     "PROXY_ONLY": "proxy_only",
     "ANYCLAUDE_HOME": "home",
 }
-PATHS = ("model", "draft_model", "home", "record", "replay", "warm")
+PATHS = ("model", "adapter", "draft_model", "models", "home", "record", "replay", "warm")
 _OTHER_OPTIONS = {"model": "MODEL", "base_url": "--url"}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -158,6 +159,11 @@ def _from_folder(value: Any, folder: Path) -> Any:
     """A path such as ./models/x is relative to the file that holds it, wherever the command runs."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
         return str((folder / value).resolve())
+    if isinstance(value, ModelSettings):
+        paths = {field: _from_folder(getattr(value, field), folder) for field in ("model", "adapter", "draft_model")}
+        return msgspec.structs.replace(value, **paths)
+    if isinstance(value, dict):
+        return {name: _from_folder(item, folder) for name, item in value.items()}
     if isinstance(value, tuple):
         return tuple(_from_folder(item, folder) for item in value)
     return value

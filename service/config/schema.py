@@ -30,6 +30,7 @@ def _object(tree: Tree) -> dict[str, Any]:
 
 def _value(key: Key) -> dict[str, Any]:
     schema = msgspec.json.schema(key.kind)
+    schema = _inlined(schema, schema.pop("$defs", {}))
     if key.is_size:
         written = {"type": "string", "pattern": SIZE_PATTERN, "examples": ["2GiB"]}
         schema["anyOf"] = [*schema.pop("anyOf", [_without_help(schema)]), written]
@@ -41,6 +42,18 @@ def _value(key: Key) -> dict[str, Any]:
     else:
         schema["default"] = None
     return schema
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """References to definitions replaced by these, because the schema becomes a part of another."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        found = definitions[schema["$ref"].rpartition("/")[2]]
+        schema = {**found, **{name: value for name, value in schema.items() if name != "$ref"}}
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
 
 
 def _without_help(schema: dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,30 @@ def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
+        _check_items(value, kind)
         expected = A_SIZE if is_size else describe(kind)
         if _fits([value], kind):
             expected += f", such as {show([value])}"
         raise BadValue(expected, value) from None
+
+
+def _check_items(value: object, kind: Any) -> None:
+    """Raises BadValue for the first item at fault, if `kind` is an object with names of the user's."""
+    info = inspect.type_info(kind)
+    info = info.type if isinstance(info, inspect.Metadata) else info
+    if not isinstance(info, inspect.DictType) or not isinstance(value, dict):
+        return
+    for name, item in value.items():
+        try:
+            msgspec.convert(item, _class_of(info.value_type), strict=True)
+        except msgspec.ValidationError as exc:
+            detail = str(exc)[:1].lower() + str(exc)[1:]
+            raise BadValue(f"{show(name)} to be right ({detail})", item) from None
+
+
+def _class_of(info: inspect.Type) -> Any:
+    info = info.type if isinstance(info, inspect.Metadata) else info
+    return info.cls if isinstance(info, inspect.StructType) else str
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -86,6 +106,8 @@ def _describe(info: inspect.Type) -> str:
             return "null"
         case inspect.VarTupleType():
             return "a list of texts that is not empty" if info.min_length else "a list of texts"
+        case inspect.DictType():
+            return "an object"
         case _:
             raise TypeError(f"no setting may have the type {info!r}")
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 
 from service.http.body import BodyReader
+from service.model_registry.registry import ModelRegistry
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity
@@ -15,7 +16,7 @@ class ServiceContext:
     """`stopping` is set when the server shuts down, for streams that would go on for ever."""
 
     settings: Settings
-    executor: CachingExecutor
+    models: ModelRegistry
     bodies: BodyReader
     activity: Activity
     observers: tuple[Observer, ...] = ()
@@ -26,6 +27,7 @@ class ServiceContext:
         for observer in self.observers:
             observer(record)
 
-    def is_alive(self) -> bool:
-        """True while the engine loads or makes progress, so that waiting makes sense."""
-        return self.executor.status().state in ("loading", "healthy")
+    @property
+    def executor(self) -> CachingExecutor:
+        """Of the default model."""
+        return self.models.default

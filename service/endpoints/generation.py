@@ -15,9 +15,10 @@ from service.generation import Completion, GenerationRequest
 from service.http.body import check_content
 from service.http.cache_headers import cache_headers, read_cache_control
 from service.http.client_watch import ClientGone, ClientWatch
-from service.http.model_names import check_model
 from service.http.streaming import StreamWriter, replay_stream
+from service.profile import ModelProfile
 from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.response_cache.executor import CachingExecutor
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 
@@ -57,30 +58,31 @@ class GenerationEndpoint:
             self._context.observe(record)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
-        executor, headers, caller = self._context.executor, scope["state"]["headers"], scope["state"]["caller"]
+        headers, caller = scope["state"]["headers"], scope["state"]["caller"]
         check_content(headers)
         directives = read_cache_control(headers)
         body = await self._context.bodies.read(receive, headers)
         record.request_bytes = len(body)
 
         dialect = self._dialect_of(caller)
-        asked = dialect.decode(body, executor.profile.sampling)
+        models = self._context.models
+        asked = dialect.decode(body, models.find_for(body).profile.sampling)
         self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
         if asked.unread_media:
             self._see_media(asked.unread_media)
-        check_model(executor.profile, asked.model)
-        request = msgspec.structs.replace(asked.request, caller=caller) if caller else asked.request
+        executor = models.find(asked.model)
+        request = with_defaults(asked.request, executor.profile, caller)
         record.stream = asked.stream
 
         watch = ClientWatch(receive)
-        answer = await watch.run(self._submit(asked, request, directives, record))
+        answer = await watch.run(self._submit(executor, asked, request, directives, record))
         try:
             if asked.stream:
-                encoder = dialect.encode_stream(self._reply(answer, asked, record))
-                await self._stream(answer, encoder, watch, send, record)
+                encoder = dialect.encode_stream(self._reply(executor, answer, asked, record))
+                await self._stream(executor, answer, encoder, watch, send, record)
             else:
                 completion = await self._completion(answer, watch, record)
-                body = dialect.encode(completion, self._reply(answer, asked, record))
+                body = dialect.encode(completion, self._reply(executor, answer, asked, record))
                 await _send_whole(send, self._headers(answer, b"application/json", record), body)
         finally:
             await answer.aclose()
@@ -96,9 +98,14 @@ class GenerationEndpoint:
         return self._dialect
 
     async def _submit(
-        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+        self,
+        executor: CachingExecutor,
+        asked: ClientRequest,
+        request: GenerationRequest,
+        directives: CacheDirectives,
+        record: RequestRecord,
     ) -> CachedAnswer:
-        answer = await self._context.executor.submit(request, directives)
+        answer = await executor.submit(request, directives)
         # The response cache has just counted it. Nothing waits in between, so the two agree at any moment.
         record.outcome, record.status = answer.outcome, 200
         self._context.activity.accept(record)
@@ -113,7 +120,13 @@ class GenerationEndpoint:
         return completion
 
     async def _stream(
-        self, answer: CachedAnswer, encoder: StreamEncoder, watch: ClientWatch, send: Send, record: RequestRecord
+        self,
+        executor: CachingExecutor,
+        answer: CachedAnswer,
+        encoder: StreamEncoder,
+        watch: ClientWatch,
+        send: Send,
+        record: RequestRecord,
     ) -> None:
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -124,7 +137,7 @@ class GenerationEndpoint:
             send,
             encoder,
             interval=self._context.settings.keep_alive_interval_seconds,
-            alive=self._context.is_alive,
+            alive=lambda: executor.status().makes_progress,
             observe=record.see,
         )
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -132,8 +145,10 @@ class GenerationEndpoint:
         if error is not None:
             record.error_code = error.code
 
-    def _reply(self, answer: CachedAnswer, asked: ClientRequest, record: RequestRecord) -> Reply:
-        profile = self._context.executor.profile
+    def _reply(
+        self, executor: CachingExecutor, answer: CachedAnswer, asked: ClientRequest, record: RequestRecord
+    ) -> Reply:
+        profile = executor.profile
         return Reply(
             id=record.request_id.removeprefix(REQUEST_ID_PREFIX),
             model=asked.model or profile.id,
@@ -150,6 +165,13 @@ class GenerationEndpoint:
             *cache_headers(answer),
             (self._request_id_header, record.request_id.encode()),
         ]
+
+
+def with_defaults(request: GenerationRequest, profile: ModelProfile, caller: str) -> GenerationRequest:
+    """With what the request leaves to its model, and with its caller."""
+    if request.thinking == "default" and profile.thinking != "default":
+        request = msgspec.structs.replace(request, thinking=profile.thinking)
+    return msgspec.structs.replace(request, caller=caller) if caller else request
 
 
 async def _send_whole(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

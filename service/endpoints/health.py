@@ -5,6 +5,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
 from service.http.responses import json_response
+from service.response_cache.executor import CachingExecutor
 from service.response_cache.statistics import CacheStatistics
 
 
@@ -18,13 +19,26 @@ class HealthEndpoint:
         body = {
             "status": status.state,
             "model": executor.profile.id,
-            "model_loaded": status.state in ("healthy", "degraded"),
+            "model_loaded": status.loaded,
             "cache": {name: getattr(numbers, name) for name in CacheStatistics.__struct_fields__},
             "running": status.running,
             "waiting": status.waiting,
             "detail": status.detail,
+            "models": [self._state_of(name, executor) for name, executor in self._context.models.models.items()],
         }
         await json_response(body, 503 if status.state == "unhealthy" else 200)(scope, receive, send)
+
+    def _state_of(self, name: str, executor: CachingExecutor) -> dict[str, object]:
+        status = executor.status()
+        return {
+            "name": name,
+            "status": status.state,
+            "model_loaded": status.loaded,
+            "running": status.running,
+            "waiting": status.waiting,
+            "memory_bytes": status.memory_bytes,
+            "detail": status.detail,
+        }
 
 
 class RootEndpoint:

@@ -1,37 +1,54 @@
-"""`GET /v1/models` and `GET /v1/models/ID`: one object that OpenAI's and Anthropic's clients both read."""
+"""`/v1/models`: one object for each model, which OpenAI's and Anthropic's clients both read; and loading by hand."""
 
 import datetime
 
 from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
-from service.http.model_names import check_model
 from service.http.responses import json_response
-from service.profile import ModelProfile
+from service.response_cache.executor import CachingExecutor
 
 
 class ModelListEndpoint:
+    """`GET /v1/models`."""
+
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = describe(self._context.executor.profile)
-        page = {"object": "list", "data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
+        models = [describe(executor) for executor in self._context.models.models.values()]
+        first, last = models[0]["id"], models[-1]["id"]
+        page = {"object": "list", "data": models, "has_more": False, "first_id": first, "last_id": last}
         await json_response(page)(scope, receive, send)
 
 
 class ModelEndpoint:
+    """`GET /v1/models/ID`."""
+
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        profile = self._context.executor.profile
-        check_model(profile, scope["path_params"]["id"])
-        await json_response(describe(profile))(scope, receive, send)
+        executor = self._context.models.find(scope["path_params"]["id"])
+        await json_response(describe(executor))(scope, receive, send)
 
 
-def describe(profile: ModelProfile) -> dict[str, object]:
+class ModelLoadEndpoint:
+    """`POST /v1/models/ID/load` and `/unload`: answers with the model when it is done."""
+
+    def __init__(self, context: ServiceContext, *, loads: bool) -> None:
+        self._context = context
+        self._loads = loads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        models, name = self._context.models, scope["path_params"]["id"]
+        await (models.load(name) if self._loads else models.unload(name))
+        await json_response(describe(models.find(name)))(scope, receive, send)
+
+
+def describe(executor: CachingExecutor) -> dict[str, object]:
     """OpenAI's model object and Anthropic's in one; `context_length` is in tokens."""
+    profile, status = executor.profile, executor.status()
     created = datetime.datetime.fromtimestamp(profile.created, datetime.UTC)
     return {
         "id": profile.id,
@@ -44,4 +61,7 @@ def describe(profile: ModelProfile) -> dict[str, object]:
         "context_length": profile.context_length,
         "max_model_len": profile.context_length,
         "max_input_tokens": profile.context_length,
+        "loaded": status.loaded,
+        "status": status.state,
+        "capabilities": {"tools": True, "json_schema": True, "thinking": profile.thinks},
     }

@@ -13,6 +13,7 @@ from service.endpoints.joined_answer import JoinedAnswer
 from service.generation import GenerationRequest
 from service.queries import Detokenize, TextFound
 from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.response_cache.executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 
 
@@ -20,15 +21,20 @@ class PromptsEndpoint(GenerationEndpoint):
     """Each prompt has its own entry in the response cache."""
 
     async def _submit(
-        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+        self,
+        executor: CachingExecutor,
+        asked: ClientRequest,
+        request: GenerationRequest,
+        directives: CacheDirectives,
+        record: RequestRecord,
     ) -> CachedAnswer:
         style = asked.style
         assert isinstance(style, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
         if isinstance(style, AskedTexts):
-            await self._find_echoes(style)
+            await self._find_echoes(executor, style)
         requests = [msgspec.structs.replace(each, caller=request.caller) for each in style.requests]
         submitting = [
-            asyncio.ensure_future(super(PromptsEndpoint, self)._submit(asked, each, directives, record))
+            asyncio.ensure_future(super(PromptsEndpoint, self)._submit(executor, asked, each, directives, record))
             for each in requests
         ]
         try:
@@ -40,9 +46,9 @@ class PromptsEndpoint(GenerationEndpoint):
         record.outcome = joined.outcome
         return joined
 
-    async def _find_echoes(self, asked: AskedTexts) -> None:
+    async def _find_echoes(self, executor: CachingExecutor, asked: AskedTexts) -> None:
         for place, tokens in asked.tokens_to_echo:
-            found = await self._context.executor.ask(Detokenize(tokens))
+            found = await executor.ask(Detokenize(tokens))
             assert isinstance(found, TextFound)  # noqa: S101  (what the query finds)
             asked.echoes[place] = found.text
 

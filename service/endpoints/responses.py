@@ -17,6 +17,7 @@ from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
 from service.http.responses import json_response
 from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.response_cache.executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 
 MAX_PAGE = 100
@@ -35,11 +36,16 @@ class ResponsesEndpoint(GenerationEndpoint):
         return self._responses.of_caller(caller)
 
     async def _submit(
-        self, asked: ClientRequest, request: GenerationRequest, directives: CacheDirectives, record: RequestRecord
+        self,
+        executor: CachingExecutor,
+        asked: ClientRequest,
+        request: GenerationRequest,
+        directives: CacheDirectives,
+        record: RequestRecord,
     ) -> CachedAnswer:
         while True:
             try:
-                return await super()._submit(asked, request, directives, record)
+                return await super()._submit(executor, asked, request, directives, record)
             except ContextLengthExceeded as exceeded:
                 shorter = _shortened(asked, request, exceeded)
                 if shorter is None:

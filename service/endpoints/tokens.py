@@ -11,9 +11,9 @@ from service.endpoints.context import ServiceContext
 from service.errors import MissingParameter
 from service.http.body import check_content
 from service.http.client_watch import ClientGone, ClientWatch
-from service.http.model_names import check_model
 from service.http.responses import json_response
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
+from service.response_cache.executor import CachingExecutor
 
 
 class TokenizeRequest(msgspec.Struct):
@@ -56,27 +56,26 @@ class TokenizeEndpoint:
 
     async def _answer(self, body: bytes) -> dict[str, Any]:
         asked = decode(_TOKENIZE, body)
-        check_model(self._context.executor.profile, asked.model)
+        executor = self._context.models.find(asked.model)
         if asked.messages is not None and asked.content is None and asked.prompt is None:
-            content: dict[str, Any] = {"count": await self._count(body)}
+            content: dict[str, Any] = {"count": await self._count(executor, body)}
         else:
-            content = await self._tokens(asked)
-        content["max_model_len"] = self._context.executor.profile.context_length
+            content = await self._tokens(executor, asked)
+        content["max_model_len"] = executor.profile.context_length
         return content
 
-    async def _count(self, body: bytes) -> int:
+    async def _count(self, executor: CachingExecutor, body: bytes) -> int:
         """The length of a conversation by the model's own template."""
-        executor = self._context.executor
         return await executor.count_tokens(self._chat.decode(body, executor.profile.sampling).request)
 
-    async def _tokens(self, asked: TokenizeRequest) -> dict[str, Any]:
+    async def _tokens(self, executor: CachingExecutor, asked: TokenizeRequest) -> dict[str, Any]:
         if asked.content is not None:
             query = Tokenize(asked.content, asked.add_special)
         elif asked.prompt is not None:
             query = Tokenize(asked.prompt, asked.add_special_tokens)
         else:
             raise MissingParameter("Missing required parameter: 'content'.", param="content")
-        found = await self._context.executor.ask(query)
+        found = await executor.ask(query)
         assert isinstance(found, TokensFound)  # noqa: S101  (what the query finds)
         pieces = [piece.decode(errors="replace") for piece in found.pieces]
         content: dict[str, Any] = {"tokens": list(found.tokens), "count": len(found.tokens)}
@@ -99,8 +98,8 @@ class DetokenizeEndpoint:
         try:
             body = await self._context.bodies.read(receive, headers)
             asked = decode(_DETOKENIZE, body)
-            check_model(self._context.executor.profile, asked.model)
-            found = await ClientWatch(receive).run(self._context.executor.ask(Detokenize(tuple(asked.tokens))))
+            executor = self._context.models.find(asked.model)
+            found = await ClientWatch(receive).run(executor.ask(Detokenize(tuple(asked.tokens))))
         except ClientGone:
             return
         assert isinstance(found, TextFound)  # noqa: S101  (what the query finds)

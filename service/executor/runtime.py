@@ -70,7 +70,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     if team is not None:
         loaded = team.load(path, settings)
     else:
-        loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
+        loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, adapter=settings.adapter)
 
     from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
     from service.executor.loading.batching import Batching, open_batching

@@ -31,12 +31,20 @@ class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
 Digests = dict[str, FileDigest]
 
 
-def fingerprint(folder: Path, home: Path) -> str:
-    """SHA-256 over names and contents, in hexadecimal; it does not depend on the folder's place.
+def fingerprint(folder: Path, home: Path, adapter: Path | None = None) -> str:
+    """SHA-256 over names and contents, in hexadecimal; it does not depend on the folder's place. Another one with an
+    `adapter`, which is a folder too.
 
     The digests of large files are kept under `home`, so that weights are read once and not at every start. Raises
     InvalidModel if a file cannot be read.
     """
+    own = _fingerprint(folder, home)
+    if adapter is None:
+        return own
+    return hashlib.sha256(f"{own} {_fingerprint(adapter, home)}".encode()).hexdigest()
+
+
+def _fingerprint(folder: Path, home: Path) -> str:
     memory_file = home / "models" / ".digests" / f"{hashlib.sha256(bytes(folder.absolute())).hexdigest()}.json"
     known = _recall(memory_file)
     try:

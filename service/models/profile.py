@@ -19,6 +19,8 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_le
 NESTED_CONFIGS = ("text_config", "language_config", "llm_config")
 # Recurrent models name no limit.
 DEFAULT_CONTEXT_LENGTH = 32_768
+ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
+REASONING_WORDS = ("<think", "enable_thinking", "reasoning_content", "<|channel|>analysis")
 # transformers writes 1e30 for a tokenizer without a limit; some models carry other very large numbers.
 LARGEST_CONTEXT_LENGTH = 100_000_000
 
@@ -36,14 +38,39 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
     """Reads all weights the first time, for the fingerprint. Raises ModelError."""
+    tokenizer_config = read_json(path / "tokenizer_config.json")
+    of_files = context_length(read_config(path), tokenizer_config)
     return ModelProfile(
         id=model_id(path, home),
-        fingerprint=fingerprint(path, home),
-        context_length=context_length(read_config(path), read_json(path / "tokenizer_config.json")),
+        fingerprint=fingerprint(path, home, None if settings.adapter is None else require_adapter(settings.adapter)),
+        context_length=min(of_files, settings.context_length or of_files),
         sampling=resolve_sampling(_sampling_defaults(settings, path), read_generation_config(path)),
         created=int(max(file.stat().st_mtime for file in path.glob(WEIGHTS))),
         aliases=(settings.model or DEMO,),
+        thinks=_thinks(path, tokenizer_config),
+        thinking=settings.thinking or "default",
     )
+
+
+def require_adapter(folder: str) -> Path:
+    """Raises InvalidModel unless it is a folder that mlx-lm's training has written."""
+    path = Path(folder)
+    missing = [name for name in ADAPTER_FILES if not (path / name).is_file()]
+    if missing:
+        raise InvalidModel(
+            f"{path} has no {' and no '.join(missing)}: a LoRA adapter is a folder that 'mlx_lm.lora --train "
+            "--adapter-path FOLDER' has written."
+        )
+    return path
+
+
+def _thinks(path: Path, tokenizer_config: dict[str, Any]) -> bool:
+    """Whether the chat template mentions reasoning."""
+    try:
+        template = (path / "chat_template.jinja").read_text(errors="replace")
+    except OSError:
+        template = str(tokenizer_config.get("chat_template", ""))
+    return any(word in template for word in REASONING_WORDS)
 
 
 def _sampling_defaults(settings: Settings, path: Path) -> SamplingDefaults:

@@ -1,5 +1,7 @@
 """`CachingExecutor`: an `Executor` around another that generates nothing twice."""
 
+from copy import copy
+
 import msgspec
 
 from cache_backends import CacheBackend
@@ -71,9 +73,20 @@ class CachingExecutor:
     async def statistics(self) -> CacheNumbers:
         return self.counters.read(await self._store.count_items())
 
+    def around(self, inner: Executor) -> "CachingExecutor":
+        """The same response cache around another executor. Only the original is to be started and closed."""
+        other = copy(self)
+        other._inner = inner  # noqa: SLF001 - of the same class
+        if self._replicas is not None:
+            other._replicas = self._replicas.around(inner)  # noqa: SLF001
+        return other
+
     async def start(self) -> None:
-        """Opens the backend now, so a damaged one is rebuilt before the first request."""
         await self._inner.start()
+        await self.open()
+
+    async def open(self) -> None:
+        """Opens the backend now, so a damaged one is rebuilt before the first request."""
         await self._store.count_items()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> CachedAnswer:

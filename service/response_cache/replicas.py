@@ -87,6 +87,9 @@ class Replicas:
         self._limits = limits
         self._load = EngineLoad(inner, limits.places)
 
+    def around(self, inner: Executor) -> "Replicas":
+        return Replicas(inner, self._store, self._leases, self._limits)
+
     async def generate(self, key: str, request: GenerationRequest, flight: Flight) -> AsyncGenerator[Event, None]:
         """The `Source` of a flight that other servers know of.
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from service.config import ConfigError, Origins, load_configuration, server_address
-from service.settings import Settings
+from service.settings import ModelSettings, SamplingDefaults, Settings
 
 
 class Computer:
@@ -53,6 +53,13 @@ FILE_VALUES = [
     ({"debug": {"traces": "1MB"}}, "trace_max_bytes", 1_000_000),
     (backend(model="org/name"), "model", "org/name"),
     (backend(port=0), "port", 0),
+    (
+        backend(models={"small": {"model": "org/x", "pin": True, "contextLength": 9, "sampling": {"topP": 0.5}}}),
+        "models",
+        {"small": ModelSettings(model="org/x", pin=True, context_length=9, sampling=SamplingDefaults(top_p=0.5))},
+    ),
+    (backend(aliases={"*haiku*": "default"}), "aliases", {"*haiku*": "default"}),
+    (backend(idleUnloadSeconds=60), "idle_unload_seconds", 60),
     (backend(requireApiKey=True), "require_api_key", True),
     (backend(allowedHosts=["box.local"]), "allowed_hosts", ("box.local",)),
     (backend(cache=["memory://", "disk:///c"]), "cache", ("memory://", "disk:///c")),
@@ -188,6 +195,20 @@ def test_the_address_of_the_server(computer: Computer, url: str, root: str, loca
     assert (address.root, address.local) == (root, local)
 
 
+def test_paths_of_models_are_relative_to_their_file(computer: Computer) -> None:
+    models = {"a": {"model": "./a", "adapter": "~/b", "draftModel": "../c"}}
+    computer.write(backend(models=models, aliases={"x": "a", "y": "default"}), at_home=True)
+    (model,) = computer.load()[0].models.values()
+    home = computer.home
+    assert (model.model, model.adapter, model.draft_model) == (str(home / "a"), str(home / "b"), str(home.parent / "c"))
+
+
+def test_an_alias_leads_to_a_model_that_is_there(computer: Computer) -> None:
+    computer.write(backend(models={"a": {"model": "x"}}, aliases={"*": "b"}), at_home=True)
+    with pytest.raises(ConfigError, match=r'expected "\*" to lead to a name in models \("a", "default"\), found "b"'):
+        computer.load()
+
+
 def test_paths_mean_the_same_from_everywhere(computer: Computer) -> None:
     computer.write({"home": "~/state", **backend(model="./models/mine", warm=["./a.json", "/b.json"])}, at_home=True)
     settings, _ = computer.load()
@@ -206,7 +227,20 @@ WRONG_FILES = [
     ({"backends": {"vllm": {}}}, "backends", 'unknown key "vllm". Did you mean "vllm-mlx"?'),
     ({"debug": {"level": 3}}, "debug.level", "expected 0 or 1 or 2, found 3"),
     (backend(max_queue=1), "backends.vllm-mlx", 'unknown key "max_queue". Did you mean "maxQueue"?'),
-    (backend(zzz=1), "backends.vllm-mlx", 'unknown key "zzz". Known here: allowedHosts, '),
+    (backend(models=["a"]), "backends.vllm-mlx.models", 'expected an object, found ["a"]'),
+    (
+        backend(models={"small": {"model": "x", "pinned": True}}),
+        "backends.vllm-mlx.models",
+        'expected "small" to be right (object contains unknown field `pinned`), found {',
+    ),
+    (backend(models={"small": {}}), "backends.vllm-mlx.models", "missing required field `model`"),
+    (
+        backend(models={"small": {"model": "x", "contextLength": 0}}),
+        "backends.vllm-mlx.models",
+        "`int` >= 1 - at `$.contextLength`",
+    ),
+    (backend(aliases={"*": 3}), "backends.vllm-mlx.aliases", 'expected "*" to be right'),
+    (backend(zzz=1), "backends.vllm-mlx", 'unknown key "zzz". Known here: adapter, aliases, allowedHosts, '),
     (backend(port="8081"), "backends.vllm-mlx.port", 'expected a whole number from 0 to 65535, found "8081"'),
     (backend(port=65536), "backends.vllm-mlx.port", "found 65536"),
     (backend(maxQueue=True), "backends.vllm-mlx.maxQueue", "expected a whole number of at least 0, found true"),

@@ -42,8 +42,13 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     device: str
 
 
-def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None) -> LoadedModel:
-    """Fetches nothing and runs no code of the model. Raises `InvalidModel` with one line for people."""
+def load_model(
+    path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None, adapter: str | None = None
+) -> LoadedModel:
+    """`adapter` is the folder of a LoRA adapter.
+
+    Fetches nothing and runs no code of the model. Raises `InvalidModel` with one line for people.
+    """
     prepare_libraries()
     import mlx.core as mx
 
@@ -57,6 +62,11 @@ def load_model(path: Path, *, dequantize_on_cpu: bool = True, division: Division
     on_cpu = mx.default_device() == mx.cpu
     if on_cpu and dequantize_on_cpu:
         model = _dense_on_cpu(model, division)
+    if adapter is not None:
+        with explained(Path(adapter)):
+            model = mlx_lm_utils.load_adapters(model, adapter)
+        mx.eval(model.parameters())
+        log.info("Adapter %s is applied", adapter)
     if division is not None:
         division.apply(model, config)
     text_config = config.get("text_config", config)

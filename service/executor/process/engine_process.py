@@ -4,14 +4,13 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from service.errors import BadRequest, BodyTooLarge, EngineFailed, NotReady, ServiceError, ShuttingDown
-from service.events import Done, Event
-from service.executor.answer_queue import AnswerQueue
+from service.events import Done
 from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
 from service.executor.process.child import Child
 from service.executor.process.frames import FrameTooLarge
@@ -32,6 +31,7 @@ from service.executor.process.messages import (
     ToServer,
     to_error,
 )
+from service.executor.process.pending_call import CallReply, PendingCall, RemoteAnswer
 from service.generation import GenerationRequest
 from service.queries import Finding, Query
 
@@ -44,47 +44,6 @@ CLOSE_SECONDS = 2.0
 
 STARTUP_SECONDS = 60.0
 """A process whose executor loads may be silent for this long: imports hold the interpreter's lock for seconds."""
-
-
-CallMessage = SubmitCall | CountCall | QueryCall
-CallReply = CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
-
-
-class PendingCall:
-    """A request in the engine process, until its last message. `sequences` is its share of the queue."""
-
-    __slots__ = ("accepted", "message", "queue", "retried", "sent", "sequences")
-
-    def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
-        self.message = message
-        self.sequences = sequences
-        self.accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.queue = AnswerQueue(lambda: left(self))
-        self.sent = False
-        self.retried = False
-
-    def accept(self, found: int | Finding) -> None:
-        if not self.accepted.done():
-            self.accepted.set_result(found)
-
-    def fail(self, error: ServiceError) -> None:
-        if not self.accepted.done():
-            self.accepted.set_exception(error)
-        self.queue.fail(error)
-
-
-class RemoteAnswer:
-    """The `Answer` of an engine process."""
-
-    def __init__(self, prompt_tokens: int, queue: AnswerQueue) -> None:
-        self.prompt_tokens = prompt_tokens
-        self._queue = queue
-
-    def events(self) -> AsyncIterator[Event]:
-        return self._queue.events()
-
-    async def aclose(self) -> None:
-        self._queue.close()
 
 
 class EngineProcess:
@@ -284,9 +243,7 @@ class EngineProcess:
             elif (call := self._calls.get(message.call)) is not None:
                 self._pass_on(call, message)
 
-    def _pass_on(
-        self, call: PendingCall, message: CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
-    ) -> None:
+    def _pass_on(self, call: PendingCall, message: CallReply) -> None:
         match message:
             case CallEvents(_, events):
                 call.sent = True

@@ -1,0 +1,114 @@
+"""Finds the model that a name means."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from service.errors import SHOWN_CHARS, BadRequest, ModelNotFound
+from service.executor.base import Executor
+from service.executor.process.engine_process import EngineProcess
+from service.model_registry.residency import Residency
+from service.models.names import SERVED_ALIASES
+from service.response_cache.executor import CachingExecutor
+
+# Names that clients send on their own, whatever is served.
+FOREIGN_NAMES = ("claude-*", "gpt-*")
+
+
+class ServedName(msgspec.Struct):
+    """Only the model's name of a request body."""
+
+    model: str | None = None
+
+
+class ModelRegistry:
+    """`models` are the executors by their configured names, the default first; `cached` is the response cache around
+    the default. Without `aliases`, the names of Claude's and OpenAI's models mean the default.
+
+    The registry starts and closes all of them.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Executor],
+        cached: CachingExecutor,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        residency: Residency | None = None,
+    ) -> None:
+        self.default = cached
+        self.models = {
+            name: cached if i == 0 else cached.around(executor) for i, (name, executor) in enumerate(models.items())
+        }
+        self._executors = dict(models)
+        self._aliases = aliases or {}
+        self._residency = residency
+        self._one_sampling = len({executor.profile.sampling for executor in models.values()}) == 1
+
+    def find(self, name: str | None) -> CachingExecutor:
+        """Raises `ModelNotFound`."""
+        if not name:
+            return self.default
+        if name in self.models:
+            return self.models[name]
+        for executor in self.models.values():
+            profile = executor.profile
+            if name in (profile.id, profile.id.rpartition("/")[2], *profile.aliases):
+                return executor
+        for pattern, target in self._aliases.items():
+            if fnmatchcase(name, pattern):
+                return self.models.get(target, self.default)
+        if name in SERVED_ALIASES or (not self._aliases and any(fnmatchcase(name, each) for each in FOREIGN_NAMES)):
+            return self.default
+        served = ", ".join(f"'{name}'" for name in self.models)
+        raise ModelNotFound(
+            f"The model '{name[:SHOWN_CHARS]}' is not served here. Served: {served} (also as 'default', or leave it "
+            "out).",
+            param="model",
+        )
+
+    def find_for(self, body: bytes) -> CachingExecutor:
+        """The model that a request body names, whose sampling its silence means. A body that cannot be read, or names
+        no model of ours, gets the default: decoding it, and `find`, report that."""
+        if self._one_sampling:
+            return self.default
+        try:
+            return self.find(msgspec.json.decode(body, type=ServedName).model)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ModelNotFound):
+            return self.default
+
+    async def start(self) -> None:
+        """Begins to load the default model and the pinned ones."""
+        if self._residency is None:
+            await self.default.start()
+        else:
+            await self._residency.start(self._engine(next(iter(self.models))))
+            await self.default.open()
+
+    async def load(self, name: str) -> None:
+        """Returns when the model is loaded or has failed. Raises `ModelNotFound` and `NotReady`."""
+        engine, residency = self._managed(name)
+        await residency.load(engine)
+
+    async def unload(self, name: str) -> None:
+        """Raises `ModelNotFound`, and `NotReady` while the model answers."""
+        engine, residency = self._managed(name)
+        await residency.unload(engine)
+
+    async def aclose(self) -> None:
+        if self._residency is not None:
+            await self._residency.aclose()
+        await self.default.aclose()
+
+    def _managed(self, name: str) -> tuple[EngineProcess, Residency]:
+        found = self.find(name)
+        own_name = next(own for own, executor in self.models.items() if executor is found)
+        if self._residency is None:
+            raise BadRequest(f"'{own_name}' is always loaded: it has no engine process.", param="model")
+        return self._engine(own_name), self._residency
+
+    def _engine(self, name: str) -> EngineProcess:
+        engine = self._executors[name]
+        assert isinstance(engine, EngineProcess)  # noqa: S101 - a residency has engine processes only
+        return engine

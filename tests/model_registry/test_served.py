@@ -1,0 +1,165 @@
+"""`anyclaude serve` with two models, whose engines come and go."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from benchmarks.tiny_model import LAYERS, WIDTH, write_tiny_model
+from tests.server_process import ServerProcess, serving, until
+
+pytestmark = pytest.mark.model
+
+ADAPTER_CONFIG = {
+    "fine_tune_type": "lora",
+    "num_layers": LAYERS,
+    "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.o_proj"]},
+}
+
+
+@contextmanager
+def serving_models(folder: Path, models: dict[str, Any], **configured: Any) -> Iterator[ServerProcess]:
+    file = folder / "configuration.json"
+    file.write_text(json.dumps({"backends": {"vllm-mlx": {"models": models, **configured}}}))
+    with serving(folder / "home", "--config", str(file)) as server:
+        yield server
+
+
+def write_adapter(folder: Path, seed: int = 1) -> Path:
+    """Random LoRA weights, as training would leave them."""
+    folder.mkdir()
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for layer in range(LAYERS):
+        for key in ADAPTER_CONFIG["lora_parameters"]["keys"]:  # type: ignore[index]
+            name = f"model.layers.{layer}.{key}"
+            tensors[f"{name}.lora_a"] = random.standard_normal((WIDTH, 2)).astype(np.float32)
+            tensors[f"{name}.lora_b"] = random.standard_normal((2, WIDTH)).astype(np.float32)
+    save_file(tensors, folder / "adapters.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER_CONFIG))
+    return folder
+
+
+@pytest.fixture
+def other_model(demo_model: Path, tmp_path: Path) -> Path:
+    return write_tiny_model(demo_model, tmp_path / "other", seed=7)
+
+
+def ask(server: ServerProcess, model: str | None, text: str = "hello", **fields: Any) -> httpx.Response:
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "model": model, **fields}
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+
+
+def text_of(response: httpx.Response) -> str:
+    assert response.status_code == 200, response.text
+    text: str = response.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def cache_status(response: httpx.Response) -> str:
+    return response.headers["cache-status"]
+
+
+def states(server: ServerProcess) -> dict[str, bool]:
+    return {model["name"]: model["model_loaded"] for model in server.health()["models"]}
+
+
+def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_model: Path, tmp_path: Path) -> None:
+    models = {"big": {"model": str(tiny_model)}, "small": {"model": str(other_model), "contextLength": 500}}
+    with serving_models(tmp_path, models, aliases={"*haiku*": "small", "claude-*": "big"}) as server:
+        assert states(server) == {"big": True, "small": False}
+        assert server.health()["model"] == "big"
+        big, small = text_of(ask(server, "big")), text_of(ask(server, "small"))
+        assert big != small
+        assert states(server) == {"big": True, "small": True}
+        for name, right in [
+            ("claude-3-5-haiku-latest", small),
+            ("claude-opus-4-8", big),
+            ("default", big),
+            (None, big),
+        ]:
+            again = ask(server, name)
+            assert (text_of(again), cache_status(again)) == (right, "anyclaude; hit")
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert [(model["id"], model["loaded"]) for model in listed] == [("big", True), ("small", True)]
+        assert listed[1]["context_length"] == 500
+        assert httpx.get(f"{server.url}/v1/models/claude-haiku-9").json()["id"] == "small"
+        refused = ask(server, "gpt-5")
+        assert refused.status_code == 404
+        assert "Served: 'big', 'small'" in refused.json()["error"]["message"]
+        too_long = ask(server, "small", "word " * 600)
+        assert too_long.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
+    tiny_model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    models = {"big": {"model": str(tiny_model)}, "small": {"model": str(other_model), "pin": True}}
+    with serving_models(tmp_path, models) as server:
+        until(lambda: states(server) == {"big": True, "small": True}, "the pinned model")
+        first = text_of(ask(server, "small"))
+        unloaded = httpx.post(f"{server.url}/v1/models/small/unload", timeout=60)
+        assert (unloaded.status_code, unloaded.json()["loaded"]) == (200, False)
+        hit = ask(server, "small")
+        assert (text_of(hit), cache_status(hit)) == (first, "anyclaude; hit")
+        assert states(server)["small"] is False
+        assert len(text_of(ask(server, "small", "something else"))) > 0
+        assert states(server)["small"] is True
+        loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=60)
+        assert (loaded.status_code, loaded.json()["loaded"]) == (200, True)
+        assert httpx.post(f"{server.url}/v1/models/none/load").status_code == 404
+
+
+def test_idle_models_give_their_memory_back(tiny_model: Path, tmp_path: Path) -> None:
+    with serving_models(tmp_path, {}, model=str(tiny_model), idleUnloadSeconds=1) as server:
+        right = text_of(ask(server, None, "one"))
+        until(lambda: not server.health()["model_loaded"], "the model to be unloaded")
+        health = server.health()
+        assert (health["status"], "next request loads it" in health["detail"]) == ("healthy", True)
+        again = ask(server, None, "one", seed=3)
+        assert text_of(again) == right
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(
+    tiny_model: Path, other_model: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(other_model, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "unheard_of"}))
+    models = {"big": {"model": str(tiny_model)}, "small": {"model": str(broken)}}
+    with serving_models(tmp_path, models) as server:
+        refused = ask(server, "small")
+        assert refused.status_code == 503
+        assert "small could not be loaded" in refused.json()["error"]["message"]
+        assert len(text_of(ask(server, "big"))) > 0
+        assert server.health()["status"] == "healthy"
+        assert {m["name"]: m["status"] for m in server.health()["models"]} == {"big": "healthy", "small": "unhealthy"}
+
+
+def test_an_adapter_changes_the_answer_and_the_cache_key(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    models = {"plain": {"model": str(tiny_model)}, "tuned": {"model": str(tiny_model), "adapter": str(adapter)}}
+    with serving_models(tmp_path, models) as server:
+        plain, tuned = ask(server, "plain", max_tokens=16), ask(server, "tuned", max_tokens=16)
+        assert text_of(plain) != text_of(tuned)
+        assert "miss" in cache_status(tuned)
+        assert cache_status(ask(server, "tuned", max_tokens=16)) == "anyclaude; hit"
+
+
+def test_sampling_and_thinking_are_each_models_own(tiny_model: Path, tmp_path: Path) -> None:
+    models = {
+        "cold": {"model": str(tiny_model)},
+        "warm": {"model": str(tiny_model), "sampling": {"temperature": 2, "topK": 50}},
+    }
+    with serving_models(tmp_path, models, cachePolicy="off") as server:
+        cold = {text_of(ask(server, "cold")) for _ in range(3)}
+        warm = {text_of(ask(server, "warm")) for _ in range(3)}
+        assert len(cold) == 1
+        assert len(warm) > 1
