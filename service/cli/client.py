@@ -35,6 +35,15 @@ class Refused(Exception):
     """The server answered with an error. The message is the server's."""
 
 
+class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the models of `GET /health`."""
+
+    name: str
+    status: str
+    model_loaded: bool
+    memory_bytes: int | None = None
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /health`: the promised keys, and those of this version."""
 
@@ -45,6 +54,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     waiting: int = 0
     detail: str = ""
+    models: tuple[ModelHealth, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +124,11 @@ class ServerClient:
         if not models:
             raise NotOurs("it lists no model")
         return models[0]
+
+    def model_named(self, name: str) -> Model:
+        """The model that a request with this name gets. Raises like `health`, and NotOurs if there is none."""
+        path = f"/v1/models/{name}"
+        return self._decode(path, self._get(path, self._authorization()), Model)
 
     def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
         """`body` and the answer are JSON. Raises like `health`; an error of the server is `Refused`."""

@@ -5,17 +5,18 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
+import msgspec
 from rich.console import Console
 
 from service.cli import serve
 from service.cli.agents.agent import Agent, AgentServer, Launch
-from service.cli.agents.claude_code import prompt_too_long
+from service.cli.agents.claude_code import TIER_NAMES, prompt_too_long
 from service.cli.agents.process import run_agent
 from service.cli.agents.table import AGENTS
 from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
@@ -70,6 +71,7 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
         server = agent_server(settings, address, served_model(client, address))
         _note_surprises(settings, address, server.model)
         if agent.name == "claude":
+            server = _with_tiers(server, client)
             _warn_of_small_context(server, arguments)
         code = _run(agent, program, server, arguments, settings.home)
     sys.exit(code)
@@ -83,6 +85,18 @@ def agent_server(settings: Settings, address: Address, model: Model) -> AgentSer
         context_length=model.context_length,
         patience_seconds=settings.queue_timeout_seconds + settings.request_timeout_seconds,
     )
+
+
+def _with_tiers(server: AgentServer, client: ServerClient) -> AgentServer:
+    """Asks the server which model each of Claude's tiers gets. The main model is that of the first tier."""
+    models: dict[str, Model] = {}
+    for tier, name in TIER_NAMES.items():
+        with suppress(NotOurs, Refused, NotThere, NoAnswer):
+            models[tier] = client.model_named(name)
+    main = models.get("opus")
+    if main is not None:
+        server = msgspec.structs.replace(server, model=main.id, context_length=main.context_length)
+    return msgspec.structs.replace(server, tiers={tier: model.id for tier, model in models.items()})
 
 
 def served_model(client: ServerClient, address: Address) -> Model:

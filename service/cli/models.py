@@ -1,4 +1,4 @@
-"""`anyclaude models`: fetches, lists, removes and recommends models."""
+"""`anyclaude models`: fetches, lists, removes and recommends models, and loads those of a running server."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import click
 
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
-from service.cli.options import config_option
+from service.cli.options import config_option, url_option
 
 # What MLX may use of the memory that a Mac shares between processor and GPU, about.
 USABLE_MEMORY = 0.7
 
 
-@click.group("models", short_help="Fetch, list, remove and recommend models.")
+@click.group("models", short_help="Fetch, list, remove, recommend, load and unload models.")
 def command() -> None:
     """Fetch, list, remove and recommend models. 'anyclaude serve NAME' serves one."""
 
@@ -85,6 +85,43 @@ def remove(name: str, yes: bool, config: str | None) -> None:
         click.confirm(f"Remove {model.path} ({model.size_bytes / 1e9:.2f} GB)?", abort=True)
     shutil.rmtree(model.path)
     click.echo(f"Removed {name}.")
+
+
+@command.command("load")
+@click.argument("name")
+@config_option
+@url_option
+def load(name: str, config: str | None, url: str | None) -> None:
+    """Load the model NAME of a running server now, and not at its first request."""
+    _tell_server(name, "load", {"config": config, "base_url": url})
+    click.echo(f"{name} is loaded.")
+
+
+@command.command("unload")
+@click.argument("name")
+@config_option
+@url_option
+def unload(name: str, config: str | None, url: str | None) -> None:
+    """Unload the model NAME of a running server, which gives its memory back. Its next request loads it again."""
+    _tell_server(name, "unload", {"config": config, "base_url": url})
+    click.echo(f"{name} is unloaded.")
+
+
+def _tell_server(name: str, action: str, flags: dict[str, object]) -> None:
+    from urllib.parse import quote
+
+    from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+    from service.config import server_address
+
+    settings = read_configuration(flags).settings
+    address = server_address(settings)
+    client = ServerClient(address, settings.api_key)
+    try:
+        client.post(f"/v1/models/{quote(name)}/{action}", b"{}", settings.startup_timeout_seconds)
+    except Refused as exc:
+        raise Failure(Exit.FAILED, f"{name} was not {action}ed: {exc}") from None
+    except (NotThere, NoAnswer, NotOurs) as exc:
+        raise Failure(Exit.UNAVAILABLE, f"No server of ours answers at {address.root}: {exc}.") from None
 
 
 @command.command("recommend")

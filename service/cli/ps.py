@@ -1,6 +1,7 @@
 """`anyclaude ps`: the servers on this machine."""
 
 import json
+from typing import Any
 
 import click
 
@@ -22,11 +23,13 @@ def command(as_json: bool, config: str | None) -> None:
     roots = {parse_base_url(url).root: pid for url, pid in started.items()}
     if configured.port not in (parse_base_url(url).port for url in started):
         roots[configured.root] = None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for root, pid in roots.items():
         health = _health(ServerClient(parse_base_url(root), settings.api_key))
         if health is not None:
-            rows.append({"address": root, "pid": pid, "status": health.status, "model": health.model})
+            models = {model.name: model.model_loaded for model in health.models}
+            row: dict[str, Any] = {"address": root, "pid": pid, "status": health.status, "model": health.model}
+            rows.append({**row, "models": models or {health.model: health.model_loaded}})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -35,7 +38,8 @@ def command(as_json: bool, config: str | None) -> None:
         return
     click.echo(f"{'ADDRESS':28}  {'PID':>7}  {'STATUS':9}  MODEL")
     for row in rows:
-        click.echo(f"{row['address']:28}  {row['pid'] or '-':>7}  {row['status']:9}  {row['model']}")
+        names = ", ".join(name if loaded else f"{name} (not loaded)" for name, loaded in row["models"].items())
+        click.echo(f"{row['address']:28}  {row['pid'] or '-':>7}  {row['status']:9}  {names}")
 
 
 def _health(client: ServerClient) -> Health | None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.cli.agents.agent import AgentServer, Launch, Setup
@@ -25,6 +26,14 @@ def setup(context_length: int, *arguments: str, folder: Path = Path("/nowhere"),
 
 def environment(context_length: int, **given: str) -> dict[str, str]:
     return given | setup(context_length, **given).variables
+
+
+def test_each_tier_has_its_model() -> None:
+    tiers = {"haiku": "small", "opus": "m", "sonnet": "middle"}
+    launched = Launch(server=msgspec.structs.replace(server(100_000), tiers=tiers), folder=Path("/nowhere"), environ={})
+    variables = claude_setup(launched).variables
+    names = ("ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL")
+    assert [variables[name] for name in names] == ["m", "small", "middle"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.models.recommended import RECOMMENDED, best_fit, nearest_ids
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Terminal, until
 from tests.models.test_folder import write_model
 
 
@@ -83,3 +83,12 @@ def test_the_largest_model_that_fits(gigabytes: int, name: str | None) -> None:
 def test_every_recommended_model_is_found_by_the_start_of_its_name() -> None:
     for model in RECOMMENDED:
         assert nearest_ids(model.id.rpartition("/")[2].removesuffix("-4bit"))[0] == model.id
+
+
+def test_a_server_that_has_no_engine_process_says_so(user: Terminal) -> None:
+    assert "No server of ours answers" in user.run("models", "load", "small").stderr
+    with user.start("serve"):
+        until(user.health, "the server")
+        refused = user.run("models", "unload", "scripted")
+        assert (refused.returncode, "always loaded" in refused.stderr) == (1, True)
+        assert "is not served here" in user.run("models", "load", "no such/model").stderr

@@ -36,6 +36,7 @@ def test_nothing_runs(user: Terminal) -> None:
 def test_a_server_that_was_left_over_is_listed_and_stopped(user: Terminal) -> None:
     pid = left_over(user)
     expected = {"address": user.url, "pid": pid, "status": "healthy", "model": "scripted"}
+    expected["models"] = {"scripted": True}
     assert json.loads(user.run("ps", "--json").stdout) == [expected]
     listed = user.run("ps").stdout.splitlines()
     assert listed[1].split() == [user.url, str(pid), "healthy", "scripted"]

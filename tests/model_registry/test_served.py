@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.tiny_model import LAYERS, WIDTH, write_tiny_model
+from service.own_python import own_environment, own_python
 from tests.server_process import ServerProcess, serving, until
 
 pytestmark = pytest.mark.model
@@ -55,6 +57,12 @@ def other_model(demo_model: Path, tmp_path: Path) -> Path:
 def ask(server: ServerProcess, model: str | None, text: str = "hello", **fields: Any) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "model": model, **fields}
     return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+
+
+def cli(server: ServerProcess, *arguments: str) -> str:
+    """What `anyclaude ARGUMENTS` prints."""
+    command = own_python("-m", "service.cli", *arguments, "--url", f"{server.url}/v1")
+    return subprocess.run(command, env=own_environment(), capture_output=True, text=True, check=True).stdout
 
 
 def text_of(response: httpx.Response) -> str:
@@ -112,6 +120,9 @@ def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
         assert states(server)["small"] is False
         assert len(text_of(ask(server, "small", "something else"))) > 0
         assert states(server)["small"] is True
+        assert "is unloaded" in cli(server, "models", "unload", "small")
+        assert states(server)["small"] is False
+        assert "is loaded" in cli(server, "models", "load", "small")
         loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=60)
         assert (loaded.status_code, loaded.json()["loaded"]) == (200, True)
         assert httpx.post(f"{server.url}/v1/models/none/load").status_code == 404

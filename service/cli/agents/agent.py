@@ -25,13 +25,15 @@ SMALLEST_OUTPUT_TOKENS = 1_024
 
 class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
     """The server that an agent is to use. `root` is its URL without `/v1`; `context_length` is in tokens.
-    `patience_seconds` is the longest time that an answer may take, waiting included."""
+    `patience_seconds` is the longest time that an answer may take, waiting included. `tiers` are other models for some
+    of Claude's tiers (`haiku`)."""
 
     root: str
     api_key: str
     model: str
     context_length: int
     patience_seconds: float
+    tiers: Mapping[str, str] = {}
 
     @property
     def base_url(self) -> str:

@@ -40,19 +40,24 @@ OTHER_ACCOUNTS = (
 )
 """Variables that lead Claude Code to another provider, or send the user's own key to this server."""
 
-MODEL_VARIABLES = (
-    "ANTHROPIC_MODEL",
-    "ANTHROPIC_SMALL_FAST_MODEL",
-    "ANTHROPIC_DEFAULT_MODEL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    "ANTHROPIC_DEFAULT_FABLE_MODEL",
-    "CLAUDE_CODE_AUTO_MODE_MODEL",
-    "CLAUDE_CODE_BG_CLASSIFIER_MODEL",
-    "CLAUDE_CODE_SUBAGENT_MODEL",
-    "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL",
-)
+MODEL_VARIABLES = {
+    "ANTHROPIC_MODEL": "opus",
+    "ANTHROPIC_SMALL_FAST_MODEL": "haiku",
+    "ANTHROPIC_DEFAULT_MODEL": "opus",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL": "opus",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL": "sonnet",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL": "haiku",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL": "opus",
+    "CLAUDE_CODE_AUTO_MODE_MODEL": "haiku",
+    "CLAUDE_CODE_BG_CLASSIFIER_MODEL": "haiku",
+    "CLAUDE_CODE_SUBAGENT_MODEL": "sonnet",
+    "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL": "sonnet",
+}
+"""The tier whose model each variable names: aliases in the configuration may give each tier another."""
+
+TIER_NAMES = {"opus": "claude-opus-4-8", "sonnet": "claude-sonnet-4-6", "haiku": "claude-haiku-4-5"}
+"""The names that Claude Code would ask for."""
+
 PERMISSION_OPTIONS = ("--permission-mode", "--dangerously-skip-permissions", "--allow-dangerously-skip-permissions")
 SETTINGS_FILES = (".claude/settings.local.json", ".claude/settings.json")
 
@@ -84,7 +89,7 @@ def claude_setup(launch: Launch) -> Setup:
     forced = {
         "ANTHROPIC_BASE_URL": server.root,
         "ANTHROPIC_AUTH_TOKEN": server.api_key,
-        **dict.fromkeys(MODEL_VARIABLES, server.model),
+        **{name: server.tiers.get(tier, server.model) for name, tier in MODEL_VARIABLES.items()},
     }
     return Setup(variables=kept | forced, removed=OTHER_ACCOUNTS, arguments=tuple(_permission_mode(launch)))
 
