@@ -35,13 +35,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """`parameters` is a JSON Schema of type object. A `deferred` tool is not in the prompt's list of tools: a message
-    defines it."""
+    defines it. `grammar` is in llguidance's Lark, for the text of a tool with one argument."""
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
     strict: bool = False
     deferred: bool = False
+    grammar: str = ""
 
 
 class ToolChoice(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 from service.generation import Tool
 from service.tool_calling.form import ArgumentForm, quoted_key
-from service.tool_calling.rules import Rules, json_rule
+from service.tool_calling.rules import Rules, json_rule, lark_rule
 from service.tool_calling.schema import json_type, property_types, resolved, value_types
 from service.tool_calling.text_values import enforced_text, likely_text, plain_text
 
@@ -101,6 +101,8 @@ class Arguments:
     def _value(self, form: ArgumentForm, name: str, schema: Any, types: Collection[str] = ()) -> str:
         rules = self._rules
         types = types or property_types(self._tool, name)
+        if self._tool.grammar and form.values == "text":  # in JSON, quotes and line breaks would have to be escaped
+            return f"{rules.rule(lark_rule(self._tool.grammar))} {rules.literal(form.after, name)}"
         if form.values == "quoted":
             return f"{self._quoted(form, schema, 0)} {rules.literal(form.after, name)}"
         if form.values == "json":

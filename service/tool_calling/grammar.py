@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from service.generation import GenerationRequest, ResponseFormat, Tool
 from service.tool_calling.argument_rules import Arguments, closed, free_arguments
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.form import CallForm
 from service.tool_calling.instructions import offered_tools
-from service.tool_calling.rules import TEXT, Rules, Spell, json_rule
+from service.tool_calling.rules import TEXT, Rules, Spell, json_rule, lark_rule
 
 _GAP = '("\\n" | "\\n\\n")?'
 
@@ -123,8 +122,4 @@ class _AnswerGrammar:
 def _document(wanted: ResponseFormat) -> str:
     if wanted.kind != "grammar":
         return json_rule(closed(wanted.schema or {"type": "object"}))
-    try:
-        lark = any_to_lark(wanted.grammar)
-    except (GbnfToLarkError, RecursionError) as exc:
-        raise ValueError(f"the grammar is neither Lark nor GBNF: {exc}") from exc
-    return f"%lark {{\n{lark}\n}}"
+    return lark_rule(wanted.grammar)

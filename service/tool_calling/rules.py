@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
 from service.tool_calling.text_values import ANYTHING, escape
 
 TEXT = f"/{ANYTHING}/"
@@ -64,6 +66,15 @@ class Rules:
 
 def _written(piece: str | int) -> str:
     return f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False)
+
+
+def lark_rule(grammar: str) -> str:
+    """`grammar` is Lark or llama.cpp's GBNF. Raises ValueError if it is neither."""
+    try:
+        lark = any_to_lark(grammar)
+    except (GbnfToLarkError, RecursionError) as exc:
+        raise ValueError(f"the grammar is neither Lark nor GBNF: {exc}") from exc
+    return f"%lark {{\n{lark}\n}}"
 
 
 def json_rule(schema: Any, *, lenient: bool = False, escapes: bool = True) -> str:

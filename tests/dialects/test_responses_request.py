@@ -38,6 +38,7 @@ CALL = {
     "status": "completed",
 }
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "done"}
+LARK = 'start: "a"'
 NO_SEARCH = "These tools do not work here: web_search. Answer without them, and mention that."
 
 
@@ -212,6 +213,23 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ]
         },
         {"tools": (Tool(name="p", strict=True, parameters=custom({"type": "string", "pattern": "^(?:a|b)$"})),)},
+    ),
+    "custom with a Lark grammar": (
+        {
+            "tools": [
+                {"type": "custom", "name": "p", "format": {"type": "grammar", "syntax": "lark", "definition": LARK}}
+            ]
+        },
+        {
+            "tools": (
+                Tool(
+                    name="p",
+                    strict=True,
+                    grammar=LARK,
+                    parameters=custom({"type": "string", "description": f"It follows this Lark grammar:\n{LARK}"}),
+                ),
+            )
+        },
     ),
     "namespaces": (
         {

@@ -84,6 +84,7 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "Tool.description": (("tools", 1, "description"), "The date."),
     "Tool.parameters": (("tools", 0, "parameters", "required"), []),
     "Tool.strict": (("tools", 0, "strict"), True),
+    "Tool.grammar": (("tools", 1, "grammar"), 'start: "a"'),
     "Tool.deferred": (("tools", 1, "deferred"), True),
     "ToolChoice.mode": (("tool_choice", "mode"), "none"),
     "ToolChoice.name": (("tool_choice", "name"), "weather"),

@@ -225,3 +225,18 @@ def test_an_argument_keeps_the_definitions_that_it_refers_to() -> None:
     parameters = {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "null"}}}
     assert argument_schema(parameters, "a") == {"$ref": "#/$defs/x", "$defs": {"x": {"type": "null"}}}
     assert argument_schema(parameters, "b") == {}
+
+
+PATCH = 'start: "*** Begin" LF line+ "*** End" LF?\nline: ("+" | "-") /(.*)/ LF\n%import common.LF\n'
+INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+
+
+@pytest.mark.parametrize("family", ["qwen3_coder", "glm"])
+@pytest.mark.parametrize("mode", ["required", "auto"])
+def test_the_text_of_a_tool_follows_its_grammar(tokenizer: LLTokenizer, family: str, mode: Any) -> None:
+    tool = Tool(name="patch", parameters=INPUT, strict=True, grammar=PATCH)
+    grammar = answer_grammar(asked(mode, tools=(tool,)), family, spell, None)
+    form = FAMILIES[family].forms[0]
+    for text, allowed in (('*** Begin\n+a "b"\n-\n*** End', True), ("*** Begin\n+a\n", False), ("hello", False)):
+        written = form.render([ToolCall("", "patch", msgspec.json.encode({"input": text}).decode())])
+        assert accepts(tokenizer, grammar, written) is allowed

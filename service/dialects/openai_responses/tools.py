@@ -185,8 +185,11 @@ def _wire_name(definition: ToolDefinition, namespace: str, at: str) -> WireName:
 
 
 def _tool(name: str, definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
+    grammar = ""
     if definition.type == "custom":
         value, strict = _custom_input(definition.format, f"{at}.format")
+        if definition.format is not None and definition.format.syntax == "lark":
+            grammar = definition.format.definition or ""
         parameters = {"type": "object", "properties": {INPUT: value}, "required": [INPUT]}
     else:
         parameters = argument_schema(definition.parameters, f"{at}.parameters")
@@ -197,6 +200,7 @@ def _tool(name: str, definition: ToolDefinition, at: str, *, deferred: bool) -> 
         parameters=parameters,
         strict=strict,
         deferred=deferred,
+        grammar=grammar,
     )
 
 
@@ -214,7 +218,7 @@ def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bo
         case "regex":
             return {"type": "string", "pattern": f"^(?:{form.definition})$"}, True
         case "lark":
-            return {"type": "string", "description": f"It follows this Lark grammar:\n{form.definition}"}, False
+            return {"type": "string", "description": f"It follows this Lark grammar:\n{form.definition}"}, True
     raise BadRequest(
         f"Invalid '{at}.syntax': expected 'lark' or 'regex', found {show(form.syntax)}.", param=f"{at}.syntax"
     )
