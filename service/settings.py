@@ -163,6 +163,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     max_body_bytes: Annotated[Bytes, setting("The largest request body.", Harmless.ANY)] = 32 * 1024 * 1024
     body_timeout_seconds: Annotated[PositiveSeconds, setting("How long sending a body may take.", Harmless.ANY)] = 30.0
+    end_loops: Annotated[
+        bool, setting("End an answer that writes the same 40 tokens for the tenth time.", Harmless.ANY)
+    ] = False
     refuse_media: Annotated[
         bool, setting("Refuse images, documents and audio instead of naming them in the prompt.", Harmless.ANY)
     ] = False

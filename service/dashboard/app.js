@@ -20,6 +20,9 @@ const TROUBLES = {
   broken: ["unreadable tool call", "unreadable tool calls"],
   unknown: ["call of an unknown tool", "calls of unknown tools"],
   mismatched: ["tool call against its schema", "tool calls against their schema"],
+  unclosed: ["tool call in open reasoning", "tool calls in open reasoning"],
+  repeated: ["repeated tool call", "repeated tool calls"],
+  looping: ["answer in a loop", "answers in a loop"],
 };
 const LEFT = ["client_gone", "cancelled"];
 const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,7 +106,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         engine=engine,
         renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
         answer_query=query_answerer(loaded, prompts),
-        open_writer=writer_opener(loaded, prompts, tally),
+        open_writer=writer_opener(loaded, prompts, tally, end_loops=settings.end_loops),
         logits=loaded.logits,
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
         max_concurrency=batching.size,
@@ -132,13 +133,16 @@ def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable
     return answer
 
 
-def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally) -> Callable[[Sequence], Writer]:
+def writer_opener(
+    loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally, *, end_loops: bool = False
+) -> Callable[[Sequence], Writer]:
     """What opens the writer of each sequence, in the forms that the model was trained on. `tally` counts its calls."""
-    from service.executor.output.choice_writer import ChoiceWriter
+    from service.executor.output.choice_writer import ChoiceWriter, Watches
     from service.executor.output.reasoning import ReasoningSplitter
     from service.executor.output.vocabulary import Vocabulary
-    from service.tool_calling import StreamParser
+    from service.tool_calling import StreamParser, whole_calls
     from service.tool_calling.instructions import offered_tools
+    from service.tool_calling.loops import LoopGuard
     from service.tool_calling.watch import CallWatch
 
     vocabulary = Vocabulary(loaded.tokenizer)
@@ -148,16 +152,20 @@ def writer_opener(loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallT
         request = sequence.request
         chat = request.raw_prompt is None
         tools = offered_tools(request)
+        single = not request.parallel_tool_calls
+        find_calls = partial(whole_calls, tools=tools, family=family, choice=sequence.choice, single=single)
         return ChoiceWriter(
             sequence.choice,
             loaded.tokenizer.detokenizer,
             vocabulary if request.logprobs is not None else None,
-            StreamParser(
-                tools, family if chat else None, choice=sequence.choice, single=not request.parallel_tool_calls
-            ),
+            StreamParser(tools, family if chat else None, choice=sequence.choice, single=single),
             stop=request.stop,
             reasoning=ReasoningSplitter(markers, inside=sequence.prompt.in_reasoning) if markers and chat else None,
-            watch=CallWatch(tools, tally) if tools else None,
+            watches=Watches(
+                calls=CallWatch(tools, tally) if tools else None,
+                find_calls=find_calls if tools else None,
+                loops=LoopGuard(request.messages, tally, ends=end_loops),
+            ),
         )
 
     return open_writer

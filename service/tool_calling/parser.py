@@ -104,6 +104,20 @@ def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, trunca
     return ParsedOutput(choice.text, choice.tool_calls, choice.reasoning, parser.counts)
 
 
+def whole_calls(text: str, tools: Sequence[Tool], family: str | None, *, choice: int, single: bool) -> list[Event]:
+    """The events of the whole calls in a text, without the text around them."""
+    parser = StreamParser(tools, family, choice=choice, single=single)
+    calls: list[list[Event]] = []
+    for event in (*parser.feed(text), *parser.finish()):
+        if isinstance(event, ToolCallStarted):
+            calls.append([event])
+        elif isinstance(event, ToolCallDelta):
+            calls[-1].append(event)
+        elif isinstance(event, ToolCallAbandoned):
+            calls.pop()
+    return [event for call in calls for event in call]
+
+
 def _openings(tools: Sequence[Tool], name: str | None) -> tuple[Opening, ...]:
     """The family's own openings, then those of other families with the same markers: models mistake one form for
     another."""

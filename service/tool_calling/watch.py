@@ -39,6 +39,9 @@ class CallWatch:
         self._tally.broken += counts.broken_calls
         self._tally.unknown += counts.unknown_tools
 
+    def count_unclosed(self, calls: int) -> None:
+        self._tally.unclosed += calls
+
     def _close(self) -> None:
         opened, self._open = self._open, None
         arguments = "".join(self._arguments)

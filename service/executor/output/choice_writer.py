@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import TokenLogprob, TopLogprob
 from service.tool_calling.calls import Counts
+from service.tool_calling.loops import LoopGuard
 from service.tool_calling.watch import CallWatch
 
 
@@ -36,6 +38,14 @@ class Parser(Protocol):
         ...
 
 
+class Watches(msgspec.Struct, frozen=True):
+    """What looks after an answer. `find_calls` reads the calls in reasoning that never ended."""
+
+    calls: CallWatch | None = None
+    find_calls: Callable[[str], list[Event]] | None = None
+    loops: LoopGuard | None = None
+
+
 class ChoiceWriter:
     """The `Writer` of one sequence: detokenizer, reasoning, stop strings (in the answer only), parser. `vocabulary` is
     None if no logprobs are wanted."""
@@ -49,7 +59,7 @@ class ChoiceWriter:
         *,
         stop: tuple[str, ...] = (),
         reasoning: ReasoningSplitter | None = None,
-        watch: CallWatch | None = None,
+        watches: Watches | None = None,
     ) -> None:
         self.stopped = False
         self.reasoning_tokens = 0
@@ -59,7 +69,11 @@ class ChoiceWriter:
         self._parser = parser
         self._stops = StringFinder(stop) if stop else None
         self._reasoning = reasoning
-        self._watch = watch
+        watches = watches or Watches()
+        self._watch = watches.calls
+        self._loops = watches.loops
+        self._find_calls = watches.find_calls if reasoning is not None else None
+        self._thoughts: list[str] = []
         self._calls = 0
         self._logprobs = HeldLogprobs()
         self._described = False
@@ -80,6 +94,9 @@ class ChoiceWriter:
         if token.chances is not None and self._vocabulary is not None:
             self._logprobs.add(_describe(token.id, token.chances, self._vocabulary), len(visible))
         events = self._events(thought, visible, last=False)
+        if self._loops is not None:
+            self._loops.feed(token.id)
+            self.stopped = self.stopped or self._loops.ended
         if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # the parser reads channels
             self.reasoning_tokens += 1
         return events
@@ -91,12 +108,16 @@ class ChoiceWriter:
             events = self._flush(self._detokenizer.last_segment)
         truncated = not self._parser.done and (reason == "length" or self.stopped)
         self._parsed(events, self._parser.finish(truncated=truncated))
+        if reason == "stop" and not self.stopped and self._reasoning is not None and self._reasoning.inside:
+            self._read_thoughts(events)
         if self._watch is not None:
             self._watch.finish(self._parser.counts)
         if self._vocabulary is not None and not self._described:
             events.append(TextDelta(self._choice, "", ()))
         if self._calls and not truncated:
             return [*events, ChoiceFinished(self._choice, "tool_calls")]
+        if self._loops is not None and self._loops.ended:
+            reason = "length"
         return [*events, ChoiceFinished(self._choice, reason, self._stops.found if self._stops else None)]
 
     def _flush(self, text: str) -> list[Event]:
@@ -108,6 +129,8 @@ class ChoiceWriter:
 
     def _events(self, thought: str, visible: str, *, last: bool) -> list[Event]:
         events: list[Event] = [ReasoningDelta(self._choice, thought)] if thought else []
+        if thought and self._find_calls is not None:
+            self._thoughts.append(thought)
         held = self._reasoning is not None and self._reasoning.undecided
         if self._stops is not None:
             visible, _ = self._stops.feed(visible)
@@ -123,6 +146,13 @@ class ChoiceWriter:
             self._described = True
             _attach(events, TextDelta(self._choice, "", logprobs))
         return events
+
+    def _read_thoughts(self, events: list[Event]) -> None:
+        """The model ended its answer inside its reasoning: a call there would be lost."""
+        found = self._find_calls("".join(self._thoughts)) if self._find_calls is not None else []
+        self._parsed(events, found)
+        if self._watch is not None:
+            self._watch.count_unclosed(self._calls)
 
     def _parsed(self, events: list[Event], parsed: list[Event]) -> None:
         for event in parsed:

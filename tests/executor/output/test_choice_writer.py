@@ -1,13 +1,17 @@
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
-from service.executor.output.choice_writer import ChoiceWriter, Parser
+from service.executor.output.choice_writer import ChoiceWriter, Parser, Watches
 from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import Tool
 from service.tallies import CallTally
-from service.tool_calling import StreamParser
+from service.tool_calling import StreamParser, whole_calls
+from service.tool_calling.loops import LoopGuard
 from service.tool_calling.watch import CallWatch
 
 THINK = ReasoningMarkers("<think>", "</think>")
@@ -44,11 +48,14 @@ def writer(
     parser: Parser | None = None,
     watch: CallWatch | None = None,
     logprobs: bool = False,
+    find_calls: Callable[[str], list[Event]] | None = None,
+    loops: LoopGuard | None = None,
 ) -> ChoiceWriter:
     letters = Letters()
     parser = parser or StreamParser(())
     vocabulary = Vocabulary(letters) if logprobs else None
-    return ChoiceWriter(0, letters, vocabulary, parser, stop=stop, reasoning=reasoning, watch=watch)
+    watches = Watches(watch, find_calls, loops)
+    return ChoiceWriter(0, letters, vocabulary, parser, stop=stop, reasoning=reasoning, watches=watches)
 
 
 def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
@@ -199,3 +206,47 @@ def test_reasoning_on_a_channel_is_counted_too() -> None:
     events = write(channels, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>yes")
     assert (reasoning_of(events), text_of(events)) == ("hm", "yes")
     assert channels.reasoning_tokens == 2
+
+
+SEEN = Tool(name="look")
+SEEING = '<tool_call>{"name": "look", "arguments": {"at": 1}}</tool_call>'
+find_look = partial(whole_calls, tools=[SEEN], family="hermes", choice=0, single=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "called"),
+    [
+        (f"<think>I look. {SEEING}", "stop", True),
+        (f"<think>I look. {SEEING}{SEEING}", "stop", True),
+        (f"<think>I look. {SEEING}", "length", False),  # it was still thinking
+        (f"<think>Perhaps `{SEEING}`?", "stop", False),
+        (f"<think>I look. {SEEING}</think>No.", "stop", False),
+        (f"<think>I look. {SEEING.removesuffix('}</tool_call>')[:-9]}", "stop", False),
+        ("<think>Nothing", "stop", False),
+    ],
+)
+def test_a_call_in_reasoning_that_never_ended_is_a_call(text: str, end: EndReason, called: bool) -> None:
+    tally = CallTally()
+    events = write(
+        writer(
+            reasoning=ReasoningSplitter(THINK, inside=False),
+            parser=StreamParser([SEEN], "hermes"),
+            watch=CallWatch([SEEN], tally),
+            find_calls=find_look,
+        ),
+        text,
+        end,
+    )
+    calls = [event for event in events if isinstance(event, ToolCallStarted)]
+    assert len(calls) == tally.unclosed == (text.count(SEEING) if called else 0)
+    assert reasoning_of(events) == text.removeprefix("<think>").partition("</think>")[0]
+    assert events[-1] == ChoiceFinished(0, "tool_calls" if called else end)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_answer_in_a_loop_is_ended_if_that_is_set(ends: bool) -> None:
+    tally = CallTally()
+    events = write(writer(loops=LoopGuard((), tally, ends=ends)), "ab" * 200)
+    assert tally.looping == 1
+    assert (len(text_of(events)) < 100) is ends
+    assert events[-1] == ChoiceFinished(0, "length" if ends else "stop")
