@@ -12,8 +12,8 @@ from service.model_registry.residency import Residency
 from service.models.names import SERVED_ALIASES
 from service.response_cache.executor import CachingExecutor
 
-# Names that clients send on their own, whatever is served.
-FOREIGN_NAMES = ("claude-*", "gpt-*")
+# Names of Anthropic's and OpenAI's models. Clients left at their default ask for one.
+CLOUD_MODELS = ("claude-", "gpt-", "chatgpt-", "text-embedding-")
 
 
 class ServedName(msgspec.Struct):
@@ -59,7 +59,7 @@ class ModelRegistry:
         for pattern, target in self._aliases.items():
             if fnmatchcase(name, pattern):
                 return self.models.get(target, self.default)
-        if name in SERVED_ALIASES or (not self._aliases and any(fnmatchcase(name, each) for each in FOREIGN_NAMES)):
+        if name in SERVED_ALIASES or (not self._aliases and name.startswith(CLOUD_MODELS)):
             return self.default
         served = ", ".join(f"'{name}'" for name in self.models)
         raise ModelNotFound(

@@ -36,6 +36,8 @@ def registry(*profiles: ModelProfile, aliases: dict[str, str] | None = None) -> 
         "claude-opus-4-8",
         "claude-3-5-haiku-latest",
         "gpt-5-mini",
+        "chatgpt-4o-latest",
+        "text-embedding-3-small",
     ],
 )
 def test_names_of_the_only_model(name: str | None) -> None:
