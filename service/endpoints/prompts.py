@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from service.dialects.base import ClientRequest
 from service.dialects.openai_completions.request import AskedTexts
 from service.dialects.openai_embeddings.request import AskedVectors
-from service.endpoints.generation import GenerationEndpoint
+from service.endpoints.generation import GenerationEndpoint, with_defaults
 from service.endpoints.joined_answer import JoinedAnswer
 from service.generation import GenerationRequest
 from service.queries import Detokenize, TextFound
@@ -32,7 +30,7 @@ class PromptsEndpoint(GenerationEndpoint):
         assert isinstance(style, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
         if isinstance(style, AskedTexts):
             await self._find_echoes(executor, style)
-        requests = [msgspec.structs.replace(each, caller=request.caller) for each in style.requests]
+        requests = [with_defaults(each, executor.profile, request.caller) for each in style.requests]
         submitting = [
             asyncio.ensure_future(super(PromptsEndpoint, self)._submit(executor, asked, each, directives, record))
             for each in requests

@@ -10,7 +10,7 @@ from service.generation import GenerationRequest, Tool
 # Raise it whenever the same request to the same model would be answered otherwise than before: when normalising, prompt
 # building, grammars, sampling or parsing produce something else. All that is stored becomes a miss.
 # tests/response_cache/test_golden_keys.py notices changes of prompts and of the key itself.
-KEY_VERSION = 3
+KEY_VERSION = 4
 
 # An agent sends the same tools with every request, 64 KB of them, and dialects give equal ones as one object.
 REMEMBERED_TOOL_SETS = 8
