@@ -60,7 +60,7 @@ async def test_clients_are_told_what_is_not_worth_repeating(
     assert (response.status_code, response.headers.get("x-should-retry")) == (error.status, said)
 
 
-@pytest.mark.parametrize("path", ["/v1/message", "/v1/messages/count", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/message", "/v1/messages/count", "/v1/edits"])
 async def test_a_path_that_there_is_not_names_those_of_both_protocols(tmp_path: Path, path: str) -> None:
     request = RawRequest(path)
     await request.run(create_app(settings(tmp_path)))
