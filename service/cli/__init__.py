@@ -13,6 +13,7 @@ A command imports the service when it runs, so that `--help` is fast.
 
 import errno
 import io
+import os
 import signal
 import sys
 from difflib import get_close_matches
@@ -78,6 +79,8 @@ class CommandsOnDemand(click.Group):
         except OSError as exc:
             if exc.filename is not None or exc.errno not in (errno.ENOSPC, errno.EIO):
                 raise
+            # Python writes out what is left when it exits, and would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise click.ClickException(f"The output cannot be written: {exc.strerror}.") from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
