@@ -2,17 +2,34 @@
 
 import os
 import pty
+import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.cli.terminal import Terminal, until
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_a_prompt_is_answered_once(terminal: Terminal) -> None:
     done = terminal.run("run", "scripted-model", "Say", "this.")
     assert (done.returncode, done.stdout) == (0, "Say this.\n")
     assert terminal.health() is None
+
+
+@pytest.mark.model
+def test_the_readmes_question_to_the_demo_model_ends_well(terminal: Terminal, demo_model: Path) -> None:
+    command = re.search(r"`anyclaude run demo '(.+?)'`", README.read_text())
+    assert command is not None
+    models = terminal.home / ".anyclaude" / "models"
+    models.mkdir(parents=True)
+    shutil.copytree(demo_model, models / demo_model.name)
+    terminal.configure()
+    done = terminal.run("run", "demo", command[1])
+    assert (done.returncode, done.stdout) == (0, "The capital of France is Paris.\n"), done.stderr
 
 
 def test_a_prompt_on_the_standard_input_is_answered(terminal: Terminal) -> None:
