@@ -83,5 +83,8 @@ def calls_as_written(template: str) -> tuple[str, list[dict[str, Any]]] | None:
             whole = render(messages=[*asked, turn], tools=tools, bos_token="", eos_token="")
             if "zq7" in whole:
                 text = whole.partition("QUESTION")[2].removeprefix(before.partition("QUESTION")[2])
+                # What the template writes behind every conversation is no part of the turn.
+                rest = render(messages=asked, tools=tools, bos_token="", eos_token="").partition("QUESTION")[2]
+                text = text.removesuffix(next(rest[i:] for i in range(len(rest) + 1) if text.endswith(rest[i:])))
                 return text, arguments[: 2 if "Rome" in text else 1]
     return None
