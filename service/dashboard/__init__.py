@@ -1,9 +1,10 @@
 """The dashboard's page: files that are served as they are, without a build step or another host.
 
 - `page.html`, `style.css`: the page; light, dark, and narrow.
-- `app.js`: from one reading of `/stats` to the page's texts and charts.
-- `charts.js`, `format.js`: drawing, and numbers as text.
-- `connection.js`: reads the events, asks for the key, shows when the server is gone.
+- `app.js`: from one reading of `/stats` to the page's texts and charts; starts the panels.
+- `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat, a streamed answer, and both as elements.
+- `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers as text, elements, and which panel is shown.
+- `api.js`, `connection.js`: requests with the key; the events, the question for the key, the notice of a lost server.
 """
 
 from importlib.resources import files
@@ -12,10 +13,17 @@ PAGE = "page.html"
 ASSETS = {
     PAGE: "text/html",
     "style.css": "text/css",
+    "answer.js": "text/javascript",
+    "api.js": "text/javascript",
     "app.js": "text/javascript",
     "charts.js": "text/javascript",
+    "chat.js": "text/javascript",
     "connection.js": "text/javascript",
+    "dom.js": "text/javascript",
     "format.js": "text/javascript",
+    "markdown.js": "text/javascript",
+    "panels.js": "text/javascript",
+    "turns.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 """Media types by file name."""

@@ -1,9 +1,12 @@
-// Shows the server's statistics as they come. Everything is set as text: no word of the server or of a client is read
-// as HTML.
+// Shows the server's statistics as they come, and starts the panels.
 
+import { requestJson } from "./api.js";
 import { Area, Histogram, StackedBars } from "./charts.js";
+import { showModels, startChat } from "./chat.js";
 import { follow } from "./connection.js";
+import { at, make, write } from "./dom.js";
 import { bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
+import { startPanels } from "./panels.js";
 
 const KINDS = {
   hit: "Hits",
@@ -27,23 +30,11 @@ const TROUBLES = {
 const LEFT = ["client_gone", "cancelled"];
 const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
 
-const at = (id) => document.getElementById(id);
 const charts = {
   outcomes: new StackedBars(at("outcomes")),
   latency: new Histogram(at("latency")),
   tokens: new Area(at("tokens")),
 };
-
-function write(id, text) {
-  if (at(id).textContent !== text) at(id).textContent = text;
-}
-
-function make(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
-}
 
 function meter(id, share) {
   at(id).style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
@@ -59,6 +50,7 @@ function show(stats) {
   showTokens(stats);
   showRecent(stats.recent);
   showSettings(stats);
+  void readModels();
 }
 
 function showHeader(stats) {
@@ -175,7 +167,7 @@ function recentRow(request) {
 }
 
 // These are written anew only when they change: somebody may be selecting text in them.
-const shown = { newest: null, settings: false };
+const shown = { newest: null, settings: false, models: false };
 
 function showRecent(recent) {
   const newest = recent.length ? recent[0].request_id : "";
@@ -198,4 +190,21 @@ function showSettings({ model, settings, version }) {
   at("settings").replaceChildren(...rows.flatMap(([key, value]) => [make("dt", "", key), make("dd", "", value)]));
 }
 
-follow({ begin: () => Object.assign(shown, { newest: null, settings: false }), show });
+function begin() {
+  Object.assign(shown, { newest: null, settings: false, models: false });
+}
+
+async function readModels() {
+  if (shown.models) return;
+  shown.models = true;
+  try {
+    const { data } = await requestJson("v1/models");
+    showModels(data.map(({ id }) => id));
+  } catch {
+    shown.models = false; // The next reading of the statistics tries again.
+  }
+}
+
+startChat();
+startPanels({});
+follow({ begin, show });

@@ -1,46 +1,22 @@
 // Reads the server's events while the page is visible, asks for the key if one is required, and shows when the server is
 // gone. It uses `fetch` and not `EventSource`, which cannot send the key as a header.
 
-const KEY = "anyclaude-key";
-const SENDABLE = /^[\x21-\x7e]*$/;
+import { complaint, forgetKey, keepKey, readEvents, request, storedKey } from "./api.js";
+import { at } from "./dom.js";
+
 const SILENCE_MS = 10_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
 
-const at = (id) => document.getElementById(id);
-
-async function* readEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
-    const frames = text.split("\n\n");
-    text = frames.pop();
-    for (const frame of frames) if (frame.startsWith("data: ")) yield JSON.parse(frame.slice(6));
-  }
-}
-
-function storedKey() {
-  return sessionStorage.getItem(KEY) ?? "";
-}
-
 async function listen(signal, onStats) {
-  const key = storedKey();
-  if (!SENDABLE.test(key)) return "key";
-  const response = await fetch("dashboard/events", {
-    headers: key ? { authorization: `Bearer ${key}` } : {},
-    cache: "no-store",
-    signal,
-  });
+  const response = await request("dashboard/events", { signal });
   if (response.status === 401) return "key";
-  if (!response.ok) throw new Error((await response.json()).error.message);
-  for await (const stats of readEvents(response)) {
+  if (!response.ok) throw new Error(await complaint(response));
+  for await (const event of readEvents(response)) {
     at("main").hidden = false;
     at("main").classList.remove("stale");
     at("notice").hidden = true;
-    onStats(stats);
+    onStats(JSON.parse(event));
   }
   throw new Error("The server has stopped.");
 }
@@ -67,7 +43,7 @@ async function pause(milliseconds) {
 
 async function askForKey() {
   const wrong = storedKey() !== "";
-  sessionStorage.removeItem(KEY);
+  forgetKey();
   at("main").hidden = true;
   at("notice").hidden = true;
   showState("key required");
@@ -77,7 +53,7 @@ async function askForKey() {
   await new Promise((resolve) => {
     at("key-form").addEventListener("submit", (event) => (event.preventDefault(), resolve()), { once: true });
   });
-  sessionStorage.setItem(KEY, at("key").value.trim());
+  keepKey(at("key").value.trim());
   at("key").value = "";
   at("key-form").hidden = true;
 }

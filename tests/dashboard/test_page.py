@@ -1,38 +1,21 @@
 """The dashboard in a real browser, against a real server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from service.app import create_app
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.tallies import CallTally
-from tests.dashboard.browser import Page, open_browser
+from tests.dashboard.browser import Page
 from tests.serving import PATIENCE_SECONDS, running, settings
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "zanzibar quokka"}]}
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def page(chrome: webdriver.Chrome) -> Page:
-    page = Page(chrome)
-    await page.open("about:blank")
-    await page.emulate()
-    await page.complaints()
-    return page
 
 
 async def ask(url: str, times: int = 1, *, status: int = 200, **changes: object) -> None:
@@ -44,7 +27,7 @@ async def ask(url: str, times: int = 1, *, status: int = 200, **changes: object)
 async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#status", "healthy")
         await page.until("#no-recent", "None yet")
         await ask(url, 4)
@@ -66,7 +49,7 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
     configured = settings(tmp_path)
     executor = ScriptedExecutor()
     async with running(create_app(configured, executor=executor), configured) as url:
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#waiting", "0 waiting, of at most 64")
         executor.state = ExecutorStatus(
             state="degraded",
@@ -96,7 +79,7 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
 async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path, api_key="do-not-show", max_queue=77)
     async with running(create_app(configured), configured) as url:
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until_shown("details")
         await page.click("summary")
         await page.until("#settings", "maxQueue\n77")
@@ -108,7 +91,7 @@ async def test_what_others_say_is_text(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     executor = ScriptedExecutor(profile=msgspec.structs.replace(PROFILE, id=name))
     async with running(create_app(configured, executor=executor), configured) as url:
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#model", name)
         assert await page.script("document.querySelectorAll('#model *').length") == 0
         assert await page.complaints() == []
@@ -126,7 +109,7 @@ async def test_what_others_say_is_text(page: Page, tmp_path: Path) -> None:
 async def test_the_browser_refuses_what_could_run_foreign_text(page: Page, tmp_path: Path, attempt: str) -> None:
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#status", "healthy")
         refused = await page.script(f"(() => {{ try {{ {attempt}; }} catch (error) {{ return error.name; }} }})()")
     assert refused == "TypeError"
@@ -154,7 +137,7 @@ async def test_a_server_that_restarts_is_followed_again(page: Page, tmp_path: Pa
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
         await ask(url, 2)
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#hit-rate", "50.0%")
     await page.until("#notice", "Trying again")
     assert await page.text("#status") == "not connected"
@@ -169,7 +152,7 @@ async def test_charts_are_read_with_the_keyboard_and_aloud(page: Page, tmp_path:
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
         await ask(url, 3)
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#outcomes .readout", "3 requests in the last five minutes")
         assert await page.attribute("#outcomes svg", "aria-label") == "3 requests in the last five minutes"
         await page.type("#outcomes svg", Keys.ARROW_LEFT)
@@ -187,7 +170,7 @@ async def test_no_width_needs_sideways_scrolling(page: Page, tmp_path: Path, wid
     async with running(create_app(configured), configured) as url:
         await ask(url, 3)
         await page.emulate(width=width, phone=width < 500)
-        await page.open(url + "/dashboard")
+        await page.open(url + "/dashboard#now")
         await page.until("#recent tr:nth-child(3)", "miss")
         await page.click("summary")
         await page.until("#settings", "maxQueue")
@@ -200,7 +183,7 @@ async def test_light_and_dark(page: Page, tmp_path: Path) -> None:
     async with running(create_app(configured), configured) as url:
         for scheme in ("light", "dark"):
             await page.emulate(scheme=scheme)
-            await page.open(url + "/dashboard")
+            await page.open(url + "/dashboard#now")
             await page.until("#status", "healthy")
             colours[scheme] = await page.script(
                 "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
