@@ -19,7 +19,7 @@ from service.config.redaction import shown_url
 
 if TYPE_CHECKING:
     from cache_backends.base import BackendStats, CacheBackend
-    from service.recording.transfer import Stored
+    from service.response_cache.stored import Stored
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def clear(stores: tuple[str, ...], yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs: a line of JSON for each answer.")
 def list_answers(stores: tuple[str, ...], as_json: bool) -> None:
     """Show a line for each stored answer. 'get KEY' shows the content."""
-    from service.recording.transfer import stored_answers
+    from service.response_cache.stored import stored_answers
 
     async def show(store: "CacheBackend") -> None:
         if not as_json:
@@ -160,7 +160,7 @@ def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) 
 def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
     from cache_backends import CacheUnavailable
     from service.recording.archive import ArchiveError
-    from service.recording.transfer import CannotList
+    from service.response_cache.stored import CannotList
 
     try:
         return ask_stores(urls, ask)

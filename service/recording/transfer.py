@@ -2,29 +2,16 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from cache_backends import CacheBackend
-from cache_backends.base import ExtendedBackend, ValueTooLarge
+from cache_backends.base import ValueTooLarge
 from service.recording.archive import AnswerEntry, ArchiveWriter, new_header, read_entries
-from service.response_cache.record import Record, decode_record, encode_record
-
-
-class CannotList(Exception):
-    """The store cannot list its keys."""
-
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """`size` is in bytes, `ttl` in seconds, None for ever."""
-
-    key: str
-    size: int
-    ttl: float | None
-    record: Record
+from service.response_cache.record import Record, encode_record
+from service.response_cache.stored import stored_answers
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,17 +19,6 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
     read: int
     stored: int
-
-
-async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
-    """Skips damaged answers and those of other versions. Raises CannotList and CacheUnavailable."""
-    if not isinstance(store, ExtendedBackend):
-        raise CannotList(f"{store!r} cannot list its keys.")
-    async for key in store.list_keys():
-        found = await store.get(key)
-        record = None if found is None else decode_record(found.value, key)
-        if found is not None and record is not None:
-            yield Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)
 
 
 async def export_answers(store: CacheBackend, path: Path) -> int:

@@ -12,8 +12,9 @@ from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
 from cache_backends.tiered import TieredBackend
 from service.recording.archive import ArchiveError
-from service.recording.transfer import CannotList, Imported, export_answers, import_answers, stored_answers
+from service.recording.transfer import Imported, export_answers, import_answers
 from service.response_cache.record import Record, encode_record
+from service.response_cache.stored import CannotList, stored_answers
 from tests.response_cache.answers import text
 
 KEY = "a" * 64

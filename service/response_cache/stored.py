@@ -1,0 +1,33 @@
+"""The answers in a store, one by one."""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from cache_backends import CacheBackend
+from cache_backends.base import ExtendedBackend
+from service.response_cache.record import Record, decode_record
+
+
+class CannotList(Exception):
+    """The store cannot list its keys."""
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """`size` is in bytes, `ttl` in seconds, None for ever."""
+
+    key: str
+    size: int
+    ttl: float | None
+    record: Record
+
+
+async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
+    """Skips damaged answers and those of other versions. Raises CannotList and CacheUnavailable."""
+    if not isinstance(store, ExtendedBackend):
+        raise CannotList(f"{store!r} cannot list its keys.")
+    async for key in store.list_keys():
+        found = await store.get(key)
+        record = None if found is None else decode_record(found.value, key)
+        if found is not None and record is not None:
+            yield Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)
