@@ -18,6 +18,7 @@ from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
+from service.endpoints.cache import CacheEndpoint
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.dashboard import DashboardEvents, DashboardFiles
@@ -181,8 +182,12 @@ def _api_routes(context: ServiceContext) -> list[Route]:
 
 
 def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]:
-    stats, files = StatsEndpoint(context), DashboardFiles()
+    stats, files, cache = StatsEndpoint(context), DashboardFiles(), CacheEndpoint(context)
     return [
+        Route("/cache", cache.list, methods=["GET"]),
+        Route("/cache", cache.clear, methods=["DELETE"]),
+        Route("/cache/{key}", cache.get, methods=["GET"]),
+        Route("/cache/{key}", cache.remove, methods=["DELETE"]),
         Route("/metrics", MetricsEndpoint(metrics), methods=["GET"]),
         Route("/stats", stats, methods=["GET"]),
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),

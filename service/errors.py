@@ -105,6 +105,13 @@ class ResponseGone(ServiceError):
         super().__init__(f"The response {response_id[:SHOWN_CHARS]!r} is not stored here, or not any more.")
 
 
+class AnswerGone(ServiceError):
+    """The response cache has no such answer."""
+
+    status = 404
+    code = "answer_not_found"
+
+
 class PreviousResponseGone(BadRequest):
     code = "previous_response_not_found"
 
@@ -155,6 +162,13 @@ class Overloaded(ServiceError):
 class NotReady(ServiceError):
     status = 503
     code = "not_ready"
+
+
+class StoreUnavailable(ServiceError):
+    """The response cache's store failed. Requests for answers go on without it."""
+
+    status = 503
+    code = "store_unavailable"
 
 
 class ShuttingDown(ServiceError):

@@ -24,8 +24,9 @@ from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
 from service.response_cache.single_flight import Flight, Flights, Source, generate
-from service.response_cache.statistics import CacheCounters, CacheNumbers
+from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
 from service.response_cache.store import CLOSE_SECONDS, ResponseStore, Write
+from service.response_cache.upkeep import Upkeep
 from service.settings import Settings
 
 
@@ -51,6 +52,8 @@ class CachingExecutor:
         self._linger_seconds = settings.finish_abandoned_seconds
         self._keys = RequestKeys()
         self._store = ResponseStore(backend, self.counters)
+        self._hits = KeyHits()
+        self.upkeep = Upkeep(backend, self._store, self._hits)
         # Single flight with other servers, if they can see what this one stores.
         self._replicas: Replicas | None = None
         leases = leases_of(backend)
@@ -129,6 +132,7 @@ class CachingExecutor:
         if record is not None:
             if self._recorder is not None:
                 self._recorder.record_answer(key, record.completion)
+            self._hits.count(key)
             return StoredAnswer(record.completion, age=self._store.age(record))
         if flight is not None and flight.completion is not None:
             # It ended while the store was asked, which therefore did not have it yet.

@@ -1,8 +1,13 @@
 """Counts of the response cache; `hits + misses = total_requests`."""
 
+from collections import OrderedDict
+
 import msgspec
 
 from service.response_cache.base import CacheOutcome
+
+# About 1.5 MiB.
+REMEMBERED_KEYS = 10_000
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,3 +70,25 @@ class CacheCounters:
             shed=self.shed,
             store_failures=self.store_failures,
         )
+
+
+class KeyHits:
+    """Hits by key, of the `most` keys that were hit last."""
+
+    def __init__(self, most: int = REMEMBERED_KEYS) -> None:
+        self._most = most
+        self._hits: OrderedDict[str, int] = OrderedDict()
+
+    def count(self, key: str) -> None:
+        self._hits[key] = self._hits.pop(key, 0) + 1
+        if len(self._hits) > self._most:
+            self._hits.popitem(last=False)
+
+    def of(self, key: str) -> int:
+        return self._hits.get(key, 0)
+
+    def forget(self, key: str) -> None:
+        self._hits.pop(key, None)
+
+    def clear(self) -> None:
+        self._hits.clear()

@@ -113,6 +113,12 @@ class ResponseStore:
             return not writer.cancelled() and writer.result()
         return await self.get(key) is not None
 
+    async def settle(self, key: str | None = None) -> None:
+        """Waits for the writes of the key, or of all keys, that are under way."""
+        writers = {writer for written, writer in self._writers.items() if key in (None, written)}
+        if writers:
+            await asyncio.wait(writers)
+
     async def count_items(self) -> int:
         """The backend's count, or the last one if it does not answer within a few milliseconds."""
         if self._counting is None or self._counting.done():

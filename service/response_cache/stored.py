@@ -27,7 +27,15 @@ async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:
     if not isinstance(store, ExtendedBackend):
         raise CannotList(f"{store!r} cannot list its keys.")
     async for key in store.list_keys():
-        found = await store.get(key)
-        record = None if found is None else decode_record(found.value, key)
-        if found is not None and record is not None:
-            yield Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)
+        stored = await read_answer(store, key)
+        if stored is not None:
+            yield stored
+
+
+async def read_answer(store: CacheBackend, key: str) -> Stored | None:
+    """Raises CacheUnavailable."""
+    found = await store.get(key)
+    record = None if found is None else decode_record(found.value, key)
+    if found is None or record is None:
+        return None
+    return Stored(key=key, size=len(found.value), ttl=found.ttl, record=record)

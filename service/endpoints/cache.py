@@ -1,0 +1,39 @@
+"""`/cache`: what the response cache holds, without content except for one answer by its key; and emptying it."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.endpoints.context import ServiceContext
+from service.errors import BadRequest
+from service.http.responses import json_response
+
+LISTED = 200
+MOST_LISTED = 100_000
+NO_STORE = {"cache-control": "no-store"}
+
+
+class CacheEndpoint:
+    """`GET` and `DELETE /cache`, and the same of `/cache/KEY`."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._upkeep = context.executor.upkeep
+
+    async def list(self, request: Request) -> Response:
+        limit = request.query_params.get("limit", str(LISTED))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:12]) <= MOST_LISTED):
+            raise BadRequest(
+                f"Invalid 'limit': expected a number from 1 to {MOST_LISTED}, found '{limit[:20]}'.", param="limit"
+            )
+        return json_response(await self._upkeep.list(int(limit)), headers=NO_STORE)
+
+    async def clear(self, _: Request) -> Response:
+        return json_response({"removed": await self._upkeep.clear()})
+
+    async def get(self, request: Request) -> Response:
+        record = await self._upkeep.get(request.path_params["key"])
+        return json_response({"stored_at": record.stored_at, "completion": record.completion}, headers=NO_STORE)
+
+    async def remove(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        await self._upkeep.remove(key)
+        return json_response({"key": key, "removed": 1})

@@ -1,0 +1,118 @@
+"""Looks into the store of a running server, and empties it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from cache_backends import CacheBackend
+from cache_backends.base import BackendStats, CacheUnavailable, ExtendedBackend
+from service.errors import SHOWN_CHARS, AnswerGone, StoreUnavailable
+from service.generation import Usage
+from service.response_cache.record import Record
+from service.response_cache.statistics import KeyHits
+from service.response_cache.store import ResponseStore
+from service.response_cache.stored import Stored, read_answer
+
+# A store of a million answers on a busy disk needs longer, and its reader something other than a page.
+UPKEEP_SECONDS = 30.0
+
+
+class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` the seconds that it has left, None for
+    ever. `hits` are of this server since its start. There is no content."""
+
+    key: str
+    stored_at: float
+    bytes: int
+    ttl: float | None
+    hits: int
+    usage: Usage
+
+
+class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """`answers` are newest first; `complete` is false if the store has more of them."""
+
+    store: BackendStats
+    answers: list[ListedAnswer]
+    complete: bool
+
+
+class Upkeep:
+    """Every method raises `StoreUnavailable` if the store fails or cannot do it."""
+
+    def __init__(self, backend: CacheBackend, store: ResponseStore, hits: KeyHits) -> None:
+        self._backend = backend
+        self._store = store
+        self._hits = hits
+
+    async def list(self, most: int) -> ListedAnswers:
+        """At most `most` answers."""
+        if not isinstance(self._backend, ExtendedBackend):
+            raise StoreUnavailable(f"The store cannot list its answers: {self._backend!r}.")
+        async with _asking():
+            await self._store.settle()
+            # Stores list what was used last at the end, if they have an order at all.
+            keys: deque[str] = deque(maxlen=most)
+            count = 0
+            async for key in self._backend.list_keys():
+                keys.append(key)
+                count += 1
+            answers = []
+            for key in keys:
+                stored = await read_answer(self._backend, key)
+                if stored is not None:
+                    answers.append(self._listed(stored))
+                await asyncio.sleep(0)  # a store in memory never waits, and requests go first
+            store = await self._backend.stats()
+        answers.sort(key=lambda answer: answer.stored_at, reverse=True)
+        return ListedAnswers(store=store, answers=answers, complete=count <= most)
+
+    async def get(self, key: str) -> Record:
+        """Raises `AnswerGone`."""
+        async with _asking():
+            await self._store.settle(key)
+            stored = await read_answer(self._backend, key)
+        if stored is None:
+            raise AnswerGone(f"Under the key {key[:SHOWN_CHARS]!r} no answer of this version is stored.")
+        return stored.record
+
+    async def remove(self, key: str) -> None:
+        """Raises `AnswerGone`."""
+        async with _asking():
+            await self._store.settle(key)
+            existed = await self._backend.delete(key)
+        self._hits.forget(key)
+        if not existed:
+            raise AnswerGone(f"Under the key {key[:SHOWN_CHARS]!r} nothing is stored.")
+
+    async def clear(self) -> int:
+        """Returns how many answers there were. An answer whose generation runs now is stored when it is complete."""
+        async with _asking():
+            await self._store.settle()
+            count = await self._backend.clear()
+        self._hits.clear()
+        return count
+
+    def _listed(self, stored: Stored) -> ListedAnswer:
+        return ListedAnswer(
+            key=stored.key,
+            stored_at=stored.record.stored_at,
+            bytes=stored.size,
+            ttl=stored.ttl,
+            hits=self._hits.of(stored.key),
+            usage=stored.record.completion.usage,
+        )
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(UPKEEP_SECONDS):
+            yield
+    except CacheUnavailable as error:
+        raise StoreUnavailable(f"{error}. Try again when the store is back.") from None
+    except TimeoutError:
+        raise StoreUnavailable(f"The store took longer than {UPKEEP_SECONDS:g} seconds. Try again later.") from None
