@@ -2,33 +2,30 @@
 
 import json
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from service.cli.configuration import read_configuration
-from service.cli.exits import Exit, Failure
 from service.cli.figures import ANSWERS, counted
+from service.cli.held_answers import HeldAnswers, StoreAnswers, find_answers, on_stores, shared_stores
 from service.cli.options import config_option
-from service.cli.stores import ask_stores
-from service.config.redaction import shown_url
 
 if TYPE_CHECKING:
-    from cache_backends.base import BackendStats, CacheBackend
-    from service.response_cache.stored import Stored
-
-T = TypeVar("T")
+    from cache_backends.base import BackendStats
+    from service.response_cache.upkeep import ListedAnswer
 
 
 @click.group("cache", short_help="Look into the response cache, empty it, move it, explain a miss.")
 def command() -> None:
     """Look after the response cache: the stores under 'cache' in .anyclauderc.json.
 
-    A memory:// store lives inside the server: 'anyclaude stats' shows it, and a restart empties it.
+    While a server runs it is asked, because a memory:// store lives inside it. 'export' and 'import' open the other
+    stores themselves.
     """
 
 
@@ -39,30 +36,31 @@ def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
     @config_option
     @wraps(function)
     def run(*, urls: tuple[str, ...], config: str | None, **others: Any) -> None:
-        function(stores=_configured(urls, config), **others)
+        settings = read_configuration({"cache": urls or None, "config": config}).settings
+        function(stores=shared_stores(settings), **others)
 
     return run
 
 
-def _configured(urls: tuple[str, ...], config: str | None) -> tuple[str, ...]:
-    """The stores outside of the server. A memory store opened here would be a new, empty one."""
-    settings = read_configuration({"cache": urls or None, "config": config}).settings
-    shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
-    if not shared:
-        raise Failure(
-            Exit.FAILED,
-            "The response cache is in the server's memory: 'anyclaude stats' shows it, and a restart empties it. "
-            "To keep answers, add a store like disk:///path to 'cache' in .anyclauderc.json.",
-        )
-    return shared
+def _with_answers(function: Callable[..., None]) -> Callable[..., None]:
+    """The command gets the answers of the running server, or of the stores, as `held`."""
+
+    @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the running server.")
+    @config_option
+    @wraps(function)
+    def run(*, urls: tuple[str, ...], config: str | None, **others: Any) -> None:
+        settings = read_configuration({"cache": urls or None, "config": config}).settings
+        function(held=StoreAnswers(shared_stores(settings)) if urls else find_answers(settings), **others)
+
+    return run
 
 
 @command.command("stats")
-@_with_stores
+@_with_answers
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def stats(stores: tuple[str, ...], as_json: bool) -> None:
+def stats(held: HeldAnswers, as_json: bool) -> None:
     """Show how many answers each store holds, and how large they are."""
-    found = _on_stores(stores, lambda store: store.stats())
+    found = held.stats()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
@@ -70,29 +68,34 @@ def stats(stores: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("clear")
-@_with_stores
+@_with_answers
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clear(stores: tuple[str, ...], yes: bool) -> None:
-    """Remove every answer from the stores."""
+def clear(held: HeldAnswers, yes: bool) -> None:
+    """Remove every answer, from the memory of the running server too."""
     if not yes:
-        click.confirm(f"Remove every answer from {', '.join(map(shown_url, stores))}?", abort=True)
-    click.echo(f"{counted(_on_stores(stores, lambda store: store.clear()), ANSWERS)} removed.")
+        click.confirm(f"Remove every answer from {held.name}?", abort=True)
+    click.echo(f"{counted(held.clear(), ANSWERS)} removed.")
+
+
+@command.command("delete")
+@click.argument("key")
+@_with_answers
+def delete(key: str, held: HeldAnswers) -> None:
+    """Remove the answer that is stored under KEY."""
+    held.remove(key)
+    click.echo(f"{counted(1, ANSWERS)} removed.")
 
 
 @command.command("list")
-@_with_stores
+@_with_answers
 @click.option("--json", "as_json", is_flag=True, help="For programs: a line of JSON for each answer.")
-def list_answers(stores: tuple[str, ...], as_json: bool) -> None:
+def list_answers(held: HeldAnswers, as_json: bool) -> None:
     """Show a line for each stored answer. 'get KEY' shows the content."""
-    from service.response_cache.stored import stored_answers
-
-    async def show(store: "CacheBackend") -> None:
-        if not as_json:
-            click.echo(f"{'KEY':64}  {'STORED':20}  {'BYTES':>7}  TOKENS")
-        async for stored in stored_answers(store):
-            click.echo(_listed_json(stored) if as_json else _listed(stored))
-
-    _on_stores(stores, show)
+    answers = held.list()
+    if not as_json:
+        click.echo(f"{'KEY':64}  {'STORED':20}  {'BYTES':>7}  TOKENS")
+    for answer in answers:
+        click.echo(_listed_json(answer) if as_json else _listed(answer))
 
 
 @command.command("export")
@@ -102,7 +105,7 @@ def export_file(file: Path, stores: tuple[str, ...]) -> None:
     """Write every answer to FILE, one line of JSON each. Only you can read the file. An existing FILE is replaced."""
     from service.recording.transfer import export_answers
 
-    exported = _on_stores(stores, lambda store: export_answers(store, file))
+    exported = on_stores(stores, lambda store: export_answers(store, file))
     click.echo(f"{counted(exported, ANSWERS)} in {file}.")
 
 
@@ -116,7 +119,7 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
     """
     from service.recording.transfer import import_answers
 
-    imported = _on_stores(stores, lambda store: import_answers(store, file))
+    imported = on_stores(stores, lambda store: import_answers(store, file))
     click.echo(f"{counted(imported.stored, ANSWERS)} stored.")
     if imported.stored < imported.read:
         click.echo(
@@ -126,18 +129,10 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
 
 @command.command("get")
 @click.argument("key")
-@_with_stores
-def get(key: str, stores: tuple[str, ...]) -> None:
+@_with_answers
+def get(key: str, held: HeldAnswers) -> None:
     """Print the answer that is stored under KEY, as JSON."""
-    from service.response_cache.record import decode_record
-
-    found = _on_stores(stores, lambda store: store.get(key))
-    record = None if found is None else decode_record(found.value, key)
-    if record is None:
-        why = "nothing is stored" if found is None else "what is stored is no whole answer of this version"
-        raise Failure(Exit.FAILED, f"{key}: {why}.")
-    answer = {"stored_at": record.stored_at, "completion": msgspec.to_builtins(record.completion)}
-    click.echo(json.dumps(answer, indent=2))
+    click.echo(json.dumps(held.get(key), indent=2))
 
 
 @command.command("explain")
@@ -157,31 +152,16 @@ def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) 
     click.echo(explain_requests(read_request(a), read_request(b), settings if tokens else None, show_all=show_all))
 
 
-def _on_stores(urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]") -> T:
-    from cache_backends import CacheUnavailable
-    from service.recording.archive import ArchiveError
-    from service.response_cache.stored import CannotList
-
-    try:
-        return ask_stores(urls, ask)
-    except CacheUnavailable as exc:
-        raise Failure(Exit.UNAVAILABLE, str(exc)) from None
-    except (ArchiveError, CannotList) as exc:
-        raise Failure(Exit.FAILED, str(exc)) from None
-    except OSError as exc:
-        raise Failure(Exit.FAILED, f"{exc.filename}: {exc.strerror}.") from None
+def _listed(answer: "ListedAnswer") -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(answer.stored_at))
+    return (
+        f"{answer.key:64}  {when}  {answer.bytes:>7}  {answer.usage.prompt_tokens} + {answer.usage.completion_tokens}"
+    )
 
 
-def _listed(stored: "Stored") -> str:
-    record = stored.record
-    when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(record.stored_at))
-    usage = record.completion.usage
-    return f"{stored.key:64}  {when}  {stored.size:>7}  {usage.prompt_tokens} + {usage.completion_tokens}"
-
-
-def _listed_json(stored: "Stored") -> str:
-    line = {"key": stored.key, "stored_at": stored.record.stored_at, "bytes": stored.size, "ttl": stored.ttl}
-    return json.dumps(line | {"usage": msgspec.to_builtins(stored.record.completion.usage)})
+def _listed_json(answer: "ListedAnswer") -> str:
+    line = {"key": answer.key, "stored_at": answer.stored_at, "bytes": answer.bytes, "ttl": answer.ttl}
+    return json.dumps(line | {"usage": msgspec.to_builtins(answer.usage)})
 
 
 def _describe(found: "BackendStats", indent: str = "") -> list[str]:

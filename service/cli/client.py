@@ -139,6 +139,16 @@ class ServerClient:
         except urllib.error.HTTPError as exc:
             raise Refused(_error_message(exc.read())) from None
 
+    def ask(self, path: str, kind: type[T], *, method: str = "GET", timeout_seconds: float = TIMEOUT_SECONDS) -> T:
+        """Raises like `post`."""
+        request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url
+            self._root + path, headers=self._authorization(), method=method
+        )
+        try:
+            return self._decode(path, self._send(request, timeout_seconds), kind)
+        except urllib.error.HTTPError as exc:
+            raise Refused(_error_message(exc.read())) from None
+
     def chat(self, messages: list[dict[str, str]]) -> Iterator[ChatChunk]:
         """A streamed answer. Afterwards `last_outcome` is the response cache's outcome. Raises like `post`."""
         body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}

@@ -6,9 +6,9 @@ from starlette.responses import Response
 from service.endpoints.context import ServiceContext
 from service.errors import BadRequest
 from service.http.responses import json_response
+from service.response_cache.upkeep import MOST_LISTED
 
 LISTED = 200
-MOST_LISTED = 100_000
 NO_STORE = {"cache-control": "no-store"}
 
 

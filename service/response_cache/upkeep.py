@@ -18,6 +18,7 @@ from service.response_cache.stored import Stored, read_answer
 
 # A store of a million answers on a busy disk needs longer, and its reader something other than a page.
 UPKEEP_SECONDS = 30.0
+MOST_LISTED = 100_000
 
 
 class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class Upkeep:
             for key in keys:
                 stored = await read_answer(self._backend, key)
                 if stored is not None:
-                    answers.append(self._listed(stored))
+                    answers.append(listed(stored, self._hits.of(key)))
                 await asyncio.sleep(0)  # a store in memory never waits, and requests go first
             store = await self._backend.stats()
         answers.sort(key=lambda answer: answer.stored_at, reverse=True)
@@ -96,15 +97,16 @@ class Upkeep:
         self._hits.clear()
         return count
 
-    def _listed(self, stored: Stored) -> ListedAnswer:
-        return ListedAnswer(
-            key=stored.key,
-            stored_at=stored.record.stored_at,
-            bytes=stored.size,
-            ttl=stored.ttl,
-            hits=self._hits.of(stored.key),
-            usage=stored.record.completion.usage,
-        )
+
+def listed(stored: Stored, hits: int = 0) -> ListedAnswer:
+    return ListedAnswer(
+        key=stored.key,
+        stored_at=stored.record.stored_at,
+        bytes=stored.size,
+        ttl=stored.ttl,
+        hits=hits,
+        usage=stored.record.completion.usage,
+    )
 
 
 @asynccontextmanager

@@ -202,10 +202,39 @@ def test_cache_get_of_what_is_not_there(terminal: Terminal, store: str, key: str
     assert done.stderr.startswith(f"Error: {key}: {message}")
 
 
-def test_a_store_in_the_servers_memory_cannot_be_seen_from_outside(terminal: Terminal) -> None:
+def test_a_store_in_memory_needs_its_server(terminal: Terminal) -> None:
     done = terminal.run("cache", "stats")
     assert done.returncode == 1
-    assert "in the server's memory: 'anyclaude stats' shows it" in done.stderr
+    assert f"in the server's memory, and no server runs at {terminal.url}" in done.stderr
+
+
+def test_a_running_server_is_asked_for_its_cache(terminal: Terminal, store: str) -> None:
+    terminal.configure(executor="scripted", cache=["memory://", store])
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        statuses = [_ask(terminal), _ask(terminal)]
+        listed = [json.loads(line) for line in terminal.run("cache", "list", "--json").stdout.splitlines()]
+        assert [answer["stored_at"] for answer in listed][1:] == [1_700_000_000.0]
+        key = listed[0]["key"]
+        assert json.loads(terminal.run("cache", "get", key).stdout)["completion"]["choices"]
+        assert terminal.run("cache", "get", "unknown").stderr.startswith("Error: Under the key 'unknown' no answer")
+        assert terminal.run("cache", "stats").stdout.startswith("tiered: 3 answers, ")
+        assert terminal.run("cache", "delete", "known").stdout == "1 answer removed.\n"
+        assert terminal.run("cache", "clear", "--yes").stdout == "2 answers removed.\n"
+        statuses.append(_ask(terminal))
+    miss = "anyclaude; fwd=uri-miss; stored"
+    assert statuses == [miss, "anyclaude; hit", miss]
+
+
+def test_a_key_is_deleted_from_the_stores(terminal: Terminal, store: str) -> None:
+    assert terminal.run("cache", "delete", "known", "--cache", store).stdout == "1 answer removed.\n"
+    done = terminal.run("cache", "delete", "known", "--cache", store)
+    assert (done.returncode, done.stderr) == (1, "Error: known: nothing is stored.\n")
+
+
+def _ask(terminal: Terminal) -> str:
+    response = httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False)
+    return str(response.headers["cache-status"])
 
 
 OPENAI: dict[str, Any] = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
