@@ -3,6 +3,7 @@
 - `page.html`, `style.css`: the page; light, dark, and narrow.
 - `app.js`: from one reading of `/stats` to the page's texts and charts; starts the panels.
 - `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat, a streamed answer, and both as elements.
+- `running.js`: the requests under way.
 - `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers as text, elements, and which panel is shown.
 - `api.js`, `connection.js`: requests with the key; the events, the question for the key, the notice of a lost server.
 """
@@ -23,6 +24,7 @@ ASSETS = {
     "format.js": "text/javascript",
     "markdown.js": "text/javascript",
     "panels.js": "text/javascript",
+    "running.js": "text/javascript",
     "turns.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }

@@ -5,8 +5,9 @@ import { Area, Histogram, StackedBars } from "./charts.js";
 import { showModels, startChat } from "./chat.js";
 import { follow } from "./connection.js";
 import { at, make, write } from "./dom.js";
-import { bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
+import { api, bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
 import { startPanels } from "./panels.js";
+import { showRunning } from "./running.js";
 
 const KINDS = {
   hit: "Hits",
@@ -28,7 +29,6 @@ const TROUBLES = {
   looping: ["answer in a loop", "answers in a loop"],
 };
 const LEFT = ["client_gone", "cancelled"];
-const APIS = { openai_chat: "OpenAI", anthropic_messages: "Anthropic" };
 
 const charts = {
   outcomes: new StackedBars(at("outcomes")),
@@ -48,6 +48,7 @@ function show(stats) {
   showOutcomes(stats);
   showLatency(stats.latency);
   showTokens(stats);
+  showRunning(stats);
   showRecent(stats.recent);
   showSettings(stats);
   void readModels();
@@ -160,7 +161,7 @@ function recentRow(request) {
     make("td", "number", duration(request.first_event_seconds)),
     make("td", "number", count(request.prompt_tokens) + cached),
     make("td", "number", count(request.completion_tokens)),
-    make("td", "", (APIS[request.dialect] ?? request.dialect) + (request.stream ? ", streamed" : "")),
+    make("td", "", api(request)),
     id,
   );
   return row;
@@ -177,7 +178,12 @@ function showRecent(recent) {
   at("no-recent").hidden = recent.length > 0;
 }
 
-function showSettings({ model, settings, version }) {
+function settingText(value, unset) {
+  if (value !== null) return setting(value);
+  return unset === undefined || unset === "none" ? "none" : `${setting(unset)} (not set)`;
+}
+
+function showSettings({ model, settings, unset, version }) {
   if (shown.settings) return;
   shown.settings = true;
   const rows = [
@@ -185,7 +191,10 @@ function showSettings({ model, settings, version }) {
     ["served model", model.id],
     ["model fingerprint", model.fingerprint],
     ["context length", `${count(model.context_length)} tokens`],
-    ...Object.entries(settings).map(([key, value]) => [key.replace("backends.vllm-mlx.", ""), setting(value)]),
+    ...Object.entries(settings).map(([key, value]) => [
+      key.replace("backends.vllm-mlx.", ""),
+      settingText(value, unset[key]),
+    ]),
   ];
   at("settings").replaceChildren(...rows.flatMap(([key, value]) => [make("dt", "", key), make("dd", "", value)]));
 }

@@ -2,6 +2,14 @@
 
 export const UNKNOWN = "–";
 
+const APIS = {
+  openai_chat: "OpenAI",
+  openai_completions: "OpenAI completions",
+  openai_embeddings: "OpenAI embeddings",
+  openai_responses: "OpenAI responses",
+  anthropic_messages: "Anthropic",
+};
+
 export function count(value) {
   return value === null ? UNKNOWN : Math.round(value).toLocaleString("en");
 }
@@ -47,8 +55,12 @@ export function clock(unixSeconds) {
 }
 
 export function setting(value) {
-  if (value === null) return "default";
-  if (value === "" || value.length === 0) return "none";
-  if (Array.isArray(value)) return value.join(", ");
+  if (value === null || value === "") return "none";
+  if (Array.isArray(value)) return value.join(", ") || "none";
+  if (typeof value === "object") return Object.keys(value).join(", ") || "none";
   return String(value);
+}
+
+export function api({ dialect, stream }) {
+  return (APIS[dialect] ?? dialect) + (stream ? ", streamed" : "");
 }

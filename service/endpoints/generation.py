@@ -108,7 +108,7 @@ class GenerationEndpoint:
         answer = await executor.submit(request, directives)
         # The response cache has just counted it. Nothing waits in between, so the two agree at any moment.
         record.outcome, record.status = answer.outcome, 200
-        self._context.activity.accept(record)
+        self._context.activity.accept(record, answer)
         return answer
 
     async def _completion(self, answer: CachedAnswer, watch: ClientWatch, record: RequestRecord) -> Completion:

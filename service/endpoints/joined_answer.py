@@ -36,6 +36,10 @@ class JoinedAnswer:
     def prompt_tokens(self) -> int:
         return sum(answer.prompt_tokens for answer in self._answers)
 
+    @property
+    def written(self) -> int:
+        return sum(answer.written for answer in self._answers)
+
     def events(self) -> AsyncIterator[Event]:
         return self._events
 

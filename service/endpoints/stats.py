@@ -8,13 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
-from service.config.keys import SETTING_KEYS
+from service.config.keys import SETTING_KEYS, Key
 from service.config.redaction import shown_value
 from service.endpoints.context import ServiceContext
 from service.executor.base import ExecutorStatus
 from service.http.responses import json_response
+from service.profile import ModelProfile
 from service.settings import Settings
 from service.telemetry.activity import BOUNDS
 from service.telemetry.stats import EngineNumbers, Latencies, Memory, ServedModel, Stats
@@ -25,6 +27,8 @@ class StatsEndpoint:
         self._context = context
         self._started = time.monotonic()
         self._settings = shown_settings(context.settings)
+        self._unset = [key for key in SETTING_KEYS if self._settings[key.dotted] is None]
+        self._meanings = {key.dotted: _meaning_of_null(key) for key in self._unset}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = json_response(await self.read(), headers={"cache-control": "no-store"})
@@ -57,13 +61,27 @@ class StatsEndpoint:
             speed=activity.speed(),
             timeline=activity.timeline(),
             latency=Latencies(bounds_seconds=BOUNDS, hit=activity.latency("hit"), miss=activity.latency("miss")),
+            requests=activity.running(),
             recent=activity.recent(),
             settings=self._settings,
+            unset=self._meanings | _from_profile(self._unset, profile),
         )
 
 
 def shown_settings(settings: Settings) -> dict[str, Any]:
     return {key.dotted: shown_value(key, settings) for key in SETTING_KEYS}
+
+
+def _meaning_of_null(key: Key) -> str:
+    """In the words of the key's description."""
+    return key.description.partition("Null: ")[2].removesuffix(".") or "none"
+
+
+def _from_profile(keys: list[Key], profile: ModelProfile) -> dict[str, Any]:
+    """What the served model decides."""
+    known: dict[str, Any] = {"model": profile.id, "context_length": profile.context_length}
+    known |= {f"sampling.{name}": value for name, value in msgspec.structs.asdict(profile.sampling).items()}
+    return {key.dotted: known[key.field] for key in keys if known.get(key.field) is not None}
 
 
 def _memory(status: ExecutorStatus) -> Memory:

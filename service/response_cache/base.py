@@ -39,6 +39,11 @@ class CachedAnswer(Answer, Protocol):
         """Seconds since a hit was stored; None for other outcomes."""
         ...
 
+    @property
+    def written(self) -> int:
+        """The events so far, read or not: about one a token."""
+        ...
+
     async def completion(self) -> Completion:
         """Raises `ServiceError` if the generation fails."""
         ...
@@ -55,6 +60,10 @@ class StoredAnswer:
     @property
     def prompt_tokens(self) -> int:
         return self._completion.usage.prompt_tokens
+
+    @property
+    def written(self) -> int:
+        return self._completion.usage.completion_tokens
 
     def events(self) -> AsyncIterator[Event]:
         return replayed(self._completion)

@@ -198,6 +198,10 @@ class FlightAnswer:
     def prompt_tokens(self) -> int:
         return self._flight.prompt_tokens
 
+    @property
+    def written(self) -> int:
+        return len(self._flight.events)
+
     async def events(self) -> AsyncIterator[Event]:
         flight = self._flight
         position = 0

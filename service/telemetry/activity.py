@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from service.executor.base import ExecutorStatus
+from service.response_cache.base import CachedAnswer, CacheOutcome
 from service.telemetry.request_log import RequestRecord
 from service.telemetry.speed import Speed, SpeedMeter
 from service.telemetry.timeline import Kind, Timeline, TimelineSlots
@@ -53,6 +54,19 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     total_seconds: float
 
 
+class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`came` is in Unix seconds, `written` about the tokens of the answer so far. It waits or its prompt is read while
+    `written` is 0. There is no content."""
+
+    request_id: str
+    came: float
+    dialect: str
+    stream: bool
+    outcome: CacheOutcome
+    prompt_tokens: int
+    written: int
+
+
 class Activity:
     """Times are of `clock`. Each request is given to `accept` if it is accepted, and to `observe` when it has ended."""
 
@@ -61,15 +75,20 @@ class Activity:
         self._slots = TimelineSlots(clock)
         self._meter = SpeedMeter(clock())
         self._latencies: dict[str, deque[float]] = {kind: deque(maxlen=LATENCIES) for kind in ("hit", "miss")}
+        # By the identity of the record. Hits are over at once.
+        self._running: dict[int, tuple[RequestRecord, CachedAnswer]] = {}
         self._recent: deque[RequestRecord] = deque(maxlen=RECENT)
 
-    def accept(self, record: RequestRecord) -> None:
+    def accept(self, record: RequestRecord, answer: CachedAnswer) -> None:
         """Sets the record's `accepted`. Its `outcome` must be known."""
         assert record.outcome is not None  # noqa: S101
         record.accepted = self._clock()
         self._slots.count(record.outcome, record.accepted)
+        if record.outcome != "hit":
+            self._running[id(record)] = record, answer
 
     def observe(self, record: RequestRecord) -> None:
+        self._running.pop(id(record), None)
         self._recent.append(record)
         kind = kind_of(record)
         if kind == "failed":
@@ -101,6 +120,11 @@ class Activity:
             counts=_histogram(seconds),
         )
 
+    def running(self) -> list[RunningRequest]:
+        """Oldest first."""
+        epoch = time.time() - self._clock()
+        return [_running_request(record, answer, epoch) for record, answer in self._running.values()]
+
     def recent(self) -> list[RecentRequest]:
         """Newest first."""
         epoch = time.time() - self._clock()
@@ -131,6 +155,19 @@ def _histogram(seconds: Iterable[float]) -> list[int]:
     for value in seconds:
         counts[bisect.bisect_left(BOUNDS, value)] += 1
     return counts
+
+
+def _running_request(record: RequestRecord, answer: CachedAnswer, epoch: float) -> RunningRequest:
+    assert record.outcome is not None  # noqa: S101 - `accept` requires it
+    return RunningRequest(
+        request_id=record.request_id,
+        came=round(epoch + record.started, 3),
+        dialect=record.dialect,
+        stream=record.stream,
+        outcome=record.outcome,
+        prompt_tokens=answer.prompt_tokens,
+        written=answer.written,
+    )
 
 
 def _recent_request(record: RequestRecord, epoch: float) -> RecentRequest:

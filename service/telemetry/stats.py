@@ -7,7 +7,7 @@ import msgspec
 from service.executor.base import ModelState
 from service.response_cache.statistics import CacheNumbers
 from service.tallies import CallTally, DraftTally
-from service.telemetry.activity import Latency, RecentRequest
+from service.telemetry.activity import Latency, RecentRequest, RunningRequest
 from service.telemetry.speed import Speed
 from service.telemetry.timeline import Timeline
 
@@ -47,7 +47,7 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of everything. `now` is in Unix seconds; `settings` are by their key in `.anyclauderc.json`, without
-    secrets."""
+    secrets; `unset` has what applies in place of each of them that is null, as a value or in words."""
 
     now: float
     uptime_seconds: float
@@ -61,5 +61,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     speed: Speed
     timeline: Timeline
     latency: Latencies
+    requests: list[RunningRequest] = []
     recent: list[RecentRequest]
     settings: dict[str, Any]
+    unset: dict[str, Any] = {}

@@ -1,5 +1,7 @@
 """The dashboard in a real browser, against a real server."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -8,8 +10,10 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from service.app import create_app
+from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
+from service.generation import GenerationRequest
 from service.tallies import CallTally
 from tests.dashboard.browser import Page
 from tests.serving import PATIENCE_SECONDS, running, settings
@@ -83,7 +87,38 @@ async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) ->
         await page.until_shown("details")
         await page.click("summary")
         await page.until("#settings", "maxQueue\n77")
+        shown = await page.text("#settings")
+        assert "contextLength\n200000 (not set)" in shown
+        assert "record\nnone" in shown
+        assert "default" not in shown.splitlines()
         assert "do-not-show" not in await page.script("document.documentElement.outerHTML")
+
+
+async def test_what_runs_is_shown_while_it_runs(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path, max_concurrency=1)
+    write, end = asyncio.Event(), asyncio.Event()
+
+    async def script(_: GenerationRequest) -> AsyncIterator[str | Event]:
+        await write.wait()
+        while not end.is_set():
+            yield "on "
+            await asyncio.sleep(0.2)
+
+    executor = ScriptedExecutor(script, concurrency=1)
+    async with running(create_app(configured, executor=executor), configured) as url, asyncio.TaskGroup() as asking:
+        await page.open(url + "/dashboard#now")
+        await page.until("#no-running", "No request runs.")
+        asking.create_task(ask(url))
+        await page.until("#running-rows", "reading 2 tokens")
+        asking.create_task(ask(url, seed=1))
+        await page.until("#running-rows tr:nth-child(2)", "waiting or reading 2 tokens")
+        write.set()
+        await page.until("#running-rows tr:first-child .step", "writing")
+        await page.until("#running-rows tr:first-child td:nth-child(5)", ".")  # below 10 tokens/s
+        assert "zanzibar" not in await page.text("body")
+        end.set()
+        await page.until("#no-running", "No request runs.")
+        await page.until("#recent tr:nth-child(2)", "miss")
 
 
 async def test_what_others_say_is_text(page: Page, tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ async def test_what_happened_is_told(tmp_path: Path) -> None:
     assert abs(stats.recent[0].came - stats.now) < 60
 
 
+async def test_what_applies_in_place_of_null_is_shown(tmp_path: Path) -> None:
+    stats, _ = await read(settings(tmp_path), ScriptedExecutor(), 0)
+    folder = "backends.vllm-mlx."
+    assert {key for key, value in stats.settings.items() if value is None} == set(stats.unset)
+    assert (stats.unset[folder + "model"], stats.unset[folder + "contextLength"]) == ("scripted", 200_000)
+    assert stats.unset[folder + "sampling.topP"] == 1.0
+    assert stats.unset[folder + "idleUnloadSeconds"] == "never"
+    assert stats.unset[folder + "record"] == "none"
+
+
 async def test_numbers_agree_while_requests_run(tmp_path: Path) -> None:
     """Two generations are under way, one client has joined one of them, one has had a hit, and one was refused."""
     go_on, writing = asyncio.Event(), asyncio.Semaphore(0)
@@ -91,6 +101,7 @@ async def test_numbers_agree_while_requests_run(tmp_path: Path) -> None:
     assert (cache.hit_rate, stats.engine.running) == ("40.0%", 2)
     assert sum(stats.timeline.generated_tokens) == pytest.approx(5, abs=0.1)
     assert len(stats.recent) == 3
+    assert [(r.outcome, r.written) for r in stats.requests] == [("miss", 2), ("miss", 2), ("collapsed", 2)]
 
 
 @pytest.mark.parametrize("debug_level", [0, 1, 2])

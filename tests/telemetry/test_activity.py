@@ -5,14 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.executor.base import ExecutorStatus
-from service.generation import Usage
-from service.response_cache.base import CacheOutcome
+from service.generation import Completion, Usage
+from service.response_cache.base import CacheOutcome, StoredAnswer
 from service.telemetry.activity import BOUNDS, LATENCIES, RECENT, Activity, kind_of, quantile
 from service.telemetry.request_log import RequestRecord
 from service.telemetry.speed import Speed
 from service.telemetry.timeline import SLOT_SECONDS, SLOTS
 
 NOW = 10_000.0
+USAGE = Usage(prompt_tokens=5, completion_tokens=3)
+ANSWER = StoredAnswer(Completion(choices=(), usage=USAGE), "miss")
 
 
 class Clock:
@@ -66,10 +68,10 @@ def counts(activity: Activity) -> dict[str, int]:
 def test_the_timeline_moves_on_and_forgets() -> None:
     clock = Clock()
     activity = Activity(clock)
-    activity.accept(ended(NOW, "hit"))
+    activity.accept(ended(NOW, "hit"), ANSWER)
     assert activity.timeline().outcomes["hit"] == [0] * (SLOTS - 1) + [1]
     clock.now += SLOT_SECONDS * 3
-    activity.accept(ended(clock.now, "hit"))
+    activity.accept(ended(clock.now, "hit"), ANSWER)
     assert activity.timeline().outcomes["hit"] == [0] * (SLOTS - 4) + [1, 0, 0, 1]
     clock.now += SLOT_SECONDS * (SLOTS - 1)
     assert activity.timeline().outcomes["hit"] == [1] + [0] * (SLOTS - 1)
@@ -80,8 +82,8 @@ def test_the_timeline_moves_on_and_forgets() -> None:
 def test_a_request_is_counted_from_its_acceptance_and_once() -> None:
     activity = Activity(Clock())
     going_well, failing, refused = ended(NOW), ended(NOW, error="engine_failed"), ended(NOW, None, error="invalid_json")
-    activity.accept(going_well)
-    activity.accept(failing)
+    activity.accept(going_well, ANSWER)
+    activity.accept(failing, ANSWER)
     assert counts(activity) == {"miss": 2}
     for record in (going_well, failing, refused):
         activity.observe(record)
@@ -91,9 +93,9 @@ def test_a_request_is_counted_from_its_acceptance_and_once() -> None:
 def test_a_failure_long_after_its_acceptance_takes_nothing_from_a_later_request() -> None:
     clock = Clock()
     activity, failing = Activity(clock), ended(NOW, error="engine_failed")
-    activity.accept(failing)
+    activity.accept(failing, ANSWER)
     clock.now += SLOT_SECONDS * SLOTS
-    activity.accept(ended(clock.now))
+    activity.accept(ended(clock.now), ANSWER)
     failing.total_seconds = SLOT_SECONDS * SLOTS
     activity.observe(failing)
     assert counts(activity) == {"miss": 1, "failed": 1}
@@ -194,3 +196,15 @@ def test_recent_requests_are_bounded_and_newest_first() -> None:
     recent = activity.recent()
     assert [request.request_id for request in recent] == [f"req_{index}" for index in range(RECENT + 4, 4, -1)]
     assert recent[0].completion_tokens == RECENT + 5
+
+
+def test_running_requests_are_those_that_were_accepted_and_have_not_ended() -> None:
+    clock = Clock()
+    activity = Activity(clock)
+    first, second, hit = ended(NOW), ended(NOW, "collapsed"), ended(NOW, "hit")
+    for record in (first, second, hit):
+        activity.accept(record, ANSWER)
+    assert [request.outcome for request in activity.running()] == ["miss", "collapsed"]
+    activity.observe(first)
+    (left,) = activity.running()
+    assert (left.outcome, left.prompt_tokens, left.written) == ("collapsed", 5, 3)
