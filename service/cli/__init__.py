@@ -21,7 +21,7 @@ from importlib import import_module
 
 import click
 
-from service.cli.agents.table import AGENTS
+from service.agents.table import AGENTS
 
 COMMANDS = (
     "serve",

@@ -5,8 +5,8 @@ import shlex
 
 import click
 
-from service.cli.agents.agent import Launch
-from service.cli.agents.table import AGENTS
+from service.agents.agent import Launch
+from service.agents.table import AGENTS
 from service.cli.client import ServerClient
 from service.cli.configuration import read_configuration
 from service.cli.launch import agent_server, served_model

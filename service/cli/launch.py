@@ -14,11 +14,11 @@ import click
 import msgspec
 from rich.console import Console
 
+from service.agents.agent import Agent, AgentServer, Launch
+from service.agents.claude_code import TIER_NAMES, prompt_too_long
+from service.agents.process import run_agent
+from service.agents.table import AGENTS
 from service.cli import serve
-from service.cli.agents.agent import Agent, AgentServer, Launch
-from service.cli.agents.claude_code import TIER_NAMES, prompt_too_long
-from service.cli.agents.process import run_agent
-from service.cli.agents.table import AGENTS
 from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import in_terminal, no_server, read_configuration
 from service.cli.exits import Exit, Failure

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.cli.agents.table import AGENTS
+from service.agents.table import AGENTS
 from tests.cli.terminal import Terminal, until
 
 CACHE = Path(__file__).parents[1] / ".cache" / "agents"

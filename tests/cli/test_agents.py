@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.agents.table import AGENTS
+from service.agents.table import AGENTS
 from tests.cli.terminal import Terminal, until
 
 REPORT = f"""#!{sys.executable}

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.cli.agents.agent import AgentServer, Launch, Setup
-from service.cli.agents.claude_code import claude_setup, prompt_too_long
+from service.agents.agent import AgentServer, Launch, Setup
+from service.agents.claude_code import claude_setup, prompt_too_long
 
 
 def server(context_length: int) -> AgentServer:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from service.cli.agents.claude_code import MODEL_VARIABLES
+from service.agents.claude_code import MODEL_VARIABLES
 from tests.cli.terminal import Terminal, until
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from service.cli.agents.table import AGENTS
+from service.agents.table import AGENTS
 from service.cli.checks import Result, failed, ok, warning
 from service.own_python import own_environment, own_python
 

@@ -2,8 +2,8 @@
 
 import json
 
-from service.cli.agents.agent import Agent, Launch, Setup
-from service.cli.agents.claude_code import claude_setup
+from service.agents.agent import Agent, Launch, Setup
+from service.agents.claude_code import claude_setup
 
 PROVIDER = "anyclaude"
 KEY_VARIABLE = "ANYCLAUDE_API_KEY"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from service.cli.agents.agent import AgentServer, Launch, Setup
+from service.agents.agent import AgentServer, Launch, Setup
 
 LONGEST_IDLE_MS = 1_800_000
 """Claude Code's own upper bound for a silent stream."""
