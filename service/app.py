@@ -19,6 +19,7 @@ from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
 from service.endpoints.cache import CacheEndpoint
+from service.endpoints.connect import ConnectEndpoint
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.dashboard import DashboardEvents, DashboardFiles
@@ -191,6 +192,7 @@ def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]
         Route("/metrics", MetricsEndpoint(metrics), methods=["GET"]),
         Route("/stats", stats, methods=["GET"]),
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),
+        Route("/dashboard/connect", ConnectEndpoint(context).read, methods=["GET"]),
         OpenRoute("/dashboard", files, methods=["GET"]),
         OpenRoute("/dashboard/{name}", files, methods=["GET"]),
     ]

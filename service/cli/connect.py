@@ -1,11 +1,11 @@
 """`anyclaude connect AGENT`: the settings that point an agent to the running server."""
 
 import os
-import shlex
 
 import click
 
 from service.agents.agent import Launch
+from service.agents.script import setup_script
 from service.agents.table import AGENTS
 from service.cli.client import ServerClient
 from service.cli.configuration import read_configuration
@@ -29,13 +29,6 @@ def command(name: str, url: str | None, config: str | None) -> None:
     agent = AGENTS[name]
     server = agent_server(settings, address, served_model(client, address))
     folder = settings.home / "agents" / name
-    setup = agent.prepare(Launch(server=server, folder=folder, environ={"HOME": os.environ.get("HOME", "")}))
+    launch = Launch(server=server, folder=folder, environ={"HOME": os.environ.get("HOME", "")})
     click.echo(f"# {agent.title} with {server.model} at {address.root}. To install it: {agent.install}")
-    for file, content in setup.files.items():
-        click.echo(f"mkdir -p {shlex.quote(str((folder / file).parent))}")
-        click.echo(f"cat > {shlex.quote(str(folder / file))} <<'END'\n{content.rstrip()}\nEND")
-    for variable in setup.removed:
-        click.echo(f"unset {variable}")
-    for variable, value in setup.variables.items():
-        click.echo(f"export {variable}={shlex.quote(value)}")
-    click.echo(shlex.join([agent.program, *setup.arguments]))
+    click.echo(setup_script(agent, launch))

@@ -3,7 +3,7 @@
 - `page.html`, `style.css`: the page; light, dark, and narrow.
 - `app.js`: from one reading of `/stats` to the page's texts and charts; starts the panels.
 - `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat, a streamed answer, and both as elements.
-- `running.js`: the requests under way.
+- `running.js`, `cache.js`, `connect.js`: the requests under way, stored answers, settings of clients.
 - `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers as text, elements, and which panel is shown.
 - `api.js`, `connection.js`: requests with the key; the events, the question for the key, the notice of a lost server.
 """
@@ -17,8 +17,10 @@ ASSETS = {
     "answer.js": "text/javascript",
     "api.js": "text/javascript",
     "app.js": "text/javascript",
+    "cache.js": "text/javascript",
     "charts.js": "text/javascript",
     "chat.js": "text/javascript",
+    "connect.js": "text/javascript",
     "connection.js": "text/javascript",
     "dom.js": "text/javascript",
     "format.js": "text/javascript",

@@ -1,8 +1,10 @@
 // Shows the server's statistics as they come, and starts the panels.
 
 import { requestJson } from "./api.js";
+import { showCache, startCache } from "./cache.js";
 import { Area, Histogram, StackedBars } from "./charts.js";
 import { showModels, startChat } from "./chat.js";
+import { showConnect } from "./connect.js";
 import { follow } from "./connection.js";
 import { at, make, write } from "./dom.js";
 import { api, bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
@@ -51,7 +53,7 @@ function show(stats) {
   showRunning(stats);
   showRecent(stats.recent);
   showSettings(stats);
-  void readModels();
+  void readOnce();
 }
 
 function showHeader(stats) {
@@ -168,7 +170,7 @@ function recentRow(request) {
 }
 
 // These are written anew only when they change: somebody may be selecting text in them.
-const shown = { newest: null, settings: false, models: false };
+const shown = { newest: null, settings: false, once: false };
 
 function showRecent(recent) {
   const newest = recent.length ? recent[0].request_id : "";
@@ -200,20 +202,22 @@ function showSettings({ model, settings, unset, version }) {
 }
 
 function begin() {
-  Object.assign(shown, { newest: null, settings: false, models: false });
+  Object.assign(shown, { newest: null, settings: false, once: false });
 }
 
-async function readModels() {
-  if (shown.models) return;
-  shown.models = true;
+async function readOnce() {
+  if (shown.once) return;
+  shown.once = true;
+  openPanel();
   try {
     const { data } = await requestJson("v1/models");
     showModels(data.map(({ id }) => id));
   } catch {
-    shown.models = false; // The next reading of the statistics tries again.
+    shown.once = false; // The next event tries again.
   }
 }
 
 startChat();
-startPanels({});
+startCache();
+const openPanel = startPanels({ cache: showCache, connect: showConnect });
 follow({ begin, show });

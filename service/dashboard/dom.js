@@ -22,15 +22,16 @@ export function button(className, label, act) {
   return made;
 }
 
-// A block of code with a button that copies it. Browsers have a clipboard for HTTPS and for this machine only.
-export function copyable(text, label = "Copy") {
+// A block of code with a button that copies it, or what `copied` makes of it. Browsers have a clipboard for HTTPS and
+// for this machine only.
+export function copyable(text, copied = () => text) {
   const block = make("div", "copyable", make("pre", "", make("code", "", text)));
   block.firstChild.tabIndex = 0;
   if (navigator.clipboard) {
-    const copy = button("plain copy", label, async () => {
-      await navigator.clipboard.writeText(text);
+    const copy = button("plain copy", "Copy", async () => {
+      await navigator.clipboard.writeText(copied());
       copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = label), COPIED_MS);
+      setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
     });
     block.append(copy);
   }

@@ -4,7 +4,8 @@ import { at } from "./dom.js";
 
 const links = () => [...at("panels").querySelectorAll("a")];
 
-// `opened` has a function for each panel that reads something when it is shown.
+// `opened` has a function for each panel that reads something when it is shown. Before the server is connected nothing
+// is read: the returned function makes up for it.
 export function startPanels(opened) {
   const show = () => {
     const names = links().map((link) => link.hash.slice(1));
@@ -15,8 +16,9 @@ export function startPanels(opened) {
       if (name === chosen) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    opened[chosen]?.();
+    if (!at("main").hidden) opened[chosen]?.();
   };
   addEventListener("hashchange", show);
   show();
+  return show;
 }

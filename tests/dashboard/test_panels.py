@@ -1,0 +1,84 @@
+"""The panels Cache and Connect in a real browser, against a real server."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from cache_backends import open_backend
+from service.app import create_app
+from tests.dashboard.browser import Page
+from tests.serving import PATIENCE_SECONDS, running, settings
+
+
+async def ask(url: str, *texts: str) -> list[str]:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        bodies = [{"messages": [{"role": "user", "content": text}]} for text in texts]
+        answers = [await client.post("/v1/chat/completions", json=body) for body in bodies]
+    return [answer.headers["cache-status"].removeprefix("anyclaude; ") for answer in answers]
+
+
+async def test_stored_answers_are_listed_deleted_and_cleared(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    cache = open_backend(("memory://", f"disk://{tmp_path}/store"))
+    async with running(create_app(configured, cache=cache), configured) as url:
+        await page.open(url + "/dashboard#cache")
+        await page.until("#cache-empty", "Nothing is stored.")
+        await ask(url, "zanzibar", "zanzibar", "two words", "three more words")
+        await page.click("#cache-refresh")
+        await page.until("#cache-tiers", "memory: 3 answers")
+        assert "disk: 3 answers" in await page.text("#cache-tiers")
+        assert "zanzibar" not in await page.text("body")
+        assert await page.text("#cache-rows tr:last-child td:nth-child(3)") == "1"
+        await page.click("#cache-rows tr:first-child button")
+        await page.until("#cache-status", "1 answer removed.")
+        await page.until("#cache-tiers", "memory: 2 answers")
+        assert await page.script("document.activeElement.id") == "cache-title"
+        await page.click("#cache-clear")
+        await page.until("#cache-dialog", "Remove every answer")
+        await page.script("document.activeElement.click()")  # the safe choice has the focus
+        await page.until_shown("#cache-dialog", shown=False)
+        await page.until("#cache-tiers", "memory: 2 answers")
+        await page.click("#cache-clear")
+        await page.click("#cache-dialog .danger")
+        await page.until("#cache-status", "2 answers removed.")
+        await page.until("#cache-empty", "Nothing is stored.")
+        assert await ask(url, "zanzibar") == ["fwd=uri-miss; stored"]
+        assert await page.complaints() == []
+
+
+async def test_clients_get_the_address_and_the_model(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#connect")
+        await page.until("#connect-root", url)
+        claude = await page.text(".client:first-child")
+        assert f"export ANTHROPIC_BASE_URL={url}\n" in claude
+        assert "export ANTHROPIC_MODEL=scripted\n" in claude
+        assert "npm install -g @anthropic-ai/claude-code" in claude
+        await page.click(".client:last-child summary")
+        await page.until(".client:last-child", f"export ANTHROPIC_BASE_URL={url}")
+        assert await page.complaints() == []
+
+
+async def test_a_required_key_is_not_on_the_screen(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path, require_api_key=True, api_key="open-sesame")
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#connect")
+        await page.type("#key", "open-sesame" + Keys.ENTER)
+        await page.until("#connect-key", "Your key is filled in when you copy.")
+        assert "export ANTHROPIC_AUTH_TOKEN=ANYCLAUDE-API-KEY" in await page.text(".client:first-child")
+        assert "open-sesame" not in await page.script("document.documentElement.outerHTML")
+
+
+@pytest.mark.parametrize("panel", ["cache", "connect"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1200])
+async def test_no_width_needs_sideways_scrolling(page: Page, tmp_path: Path, panel: str, width: int) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await ask(url, "one", "two")
+        await page.emulate(width=width, phone=width < 500)
+        await page.open(f"{url}/dashboard#{panel}")
+        await page.until(f"#{panel}", "Delete" if panel == "cache" else "ANTHROPIC_BASE_URL")
+        assert await page.script("document.documentElement.scrollWidth <= innerWidth")
