@@ -1,7 +1,7 @@
 // The requests that wait or run, with the speed of each between two readings of the statistics.
 
 import { at, make } from "./dom.js";
-import { api, count, duration, rate } from "./format.js";
+import { api, count, counted, duration, rate } from "./format.js";
 
 const OUTCOMES = { collapsed: "joined", miss: "miss", bypass: "bypass" };
 
@@ -16,7 +16,7 @@ function speedOf(request, now) {
 
 // Until the first token the server does not see which of the requests are read, only how many wait.
 function stepOf({ prompt_tokens: prompt, written }, waiting) {
-  if (written) return "writing";
+  if (written) return `writing, ${counted(written, "token", "tokens")} so far`;
   return `${waiting ? "waiting or reading" : "reading"} ${count(prompt)} tokens`;
 }
 
@@ -28,7 +28,6 @@ function row(request, { now, engine }) {
     make("td", "", outcome),
     make("td", "step", stepOf(request, engine.waiting)),
     make("td", "number", duration(Math.max(0, now - request.came))),
-    make("td", "number", count(request.written)),
     make("td", "number", speed === null ? "" : rate(speed)),
     make("td", "number", count(request.prompt_tokens)),
     make("td", "", api(request)),
