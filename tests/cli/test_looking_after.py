@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import termios
@@ -75,7 +76,7 @@ def test_an_encoding_without_bars_is_no_reason_to_fail(terminal: Terminal) -> No
         httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
         done = terminal.run("stats", PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, "")
-    assert " ?|" in done.stdout
+    assert re.search(r" \? *\|", done.stdout)  # the chart may have moved on by a slot since the request
 
 
 def test_stats_with_a_key(terminal: Terminal) -> None:
