@@ -1,5 +1,3 @@
-"""The event-loop side of a running generation."""
-
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
@@ -15,8 +13,8 @@ from service.generation import GenerationRequest, Usage
 
 
 class RunningAnswer:
-    """The `Answer` of an executor that gets `Delivery`s. `abort` is called at most once, with the sequences that were
-    still being generated when the reader left, or when one of them failed."""
+    """`abort` is called at most once, with the unfinished sequences, when the reader leaves or one sequence fails.
+    Lives on the event loop."""
 
     def __init__(self, sequences: list[int], prompt_tokens: int, *, abort: Callable[[list[int]], None]) -> None:
         self.prompt_tokens = prompt_tokens
@@ -31,11 +29,11 @@ class RunningAnswer:
         self._prompt_uses: list[PromptUse] = []
 
     def limit(self, seconds: float, error: ServiceError) -> None:
-        """How long the whole answer may take, from when its first sequence starts."""
+        """Limits the whole answer, from the start of its first sequence."""
         self._limit = seconds, error
 
     async def begun(self, seconds: float) -> None:
-        """Waits until it has started, but no longer than that. Raises what it was refused with meanwhile."""
+        """Waits at most `seconds` for the start. Raises the error of an answer that was refused."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._begun.wait()
@@ -43,7 +41,6 @@ class RunningAnswer:
             raise refusal
 
     def take(self, delivery: Delivery) -> None:
-        """Adds what came from the engine's thread. A sequence is no longer ours after its terminal message."""
         match delivery:
             case Started():
                 self._start()
@@ -58,7 +55,6 @@ class RunningAnswer:
                 self._open.discard(sequence)
 
     def fail(self, error: ServiceError) -> None:
-        """Ends the answer with an error, and gives up what still runs."""
         if not self._queue.ended:
             self._queue.fail(error)
             self._left()
@@ -88,7 +84,6 @@ class RunningAnswer:
             self._settle()
 
     def _left(self) -> None:
-        """Gives up what still runs."""
         self._settle()
         if self._open:
             self._abort(sorted(self._open))
@@ -99,7 +94,7 @@ class RunningAnswer:
             self._deadline.cancel()
 
     def _done(self) -> Done:
-        """All choices have the same prompt: what one of them took over from another is not from an earlier request."""
+        # The choices share one prompt, so only the least `cached_tokens` came from an earlier request.
         uses = self._prompt_uses
         return Done(
             Usage(
@@ -113,8 +108,8 @@ class RunningAnswer:
 
 
 async def prompt_read(reading: RunningAnswer, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-    """The events of a request for no tokens: its prompt has been read, into the prefix cache. `reading` generates one
-    token, because a prompt is read to its end only for the token that follows; nobody sees that token."""
+    """Events of a request for no tokens, which only fills the prefix cache. `reading` generates one token, because the
+    engine reads a prompt to its end only for a next token."""
     usage = (await collect(reading.events())).usage
     for choice in range(request.n):
         if request.logprobs is not None:

@@ -1,5 +1,3 @@
-"""The events of one answer on their way to its one reader, on the event loop."""
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -9,7 +7,8 @@ from service.events import Done, Event
 
 
 class AnswerQueue:
-    """`left` is called at most once: when the reader leaves before the last event."""
+    """Passes one answer's events to its one reader, on the event loop. `left` is called at most once, if the reader
+    leaves before the last event."""
 
     def __init__(self, left: Callable[[], None]) -> None:
         self.ended = False
@@ -19,11 +18,10 @@ class AnswerQueue:
 
     @property
     def refusal(self) -> ServiceError | None:
-        """The error, if it comes before any event."""
         return self._ready[0] if self._ready and isinstance(self._ready[0], ServiceError) else None
 
     def put(self, items: Iterable[Event | ServiceError], *, last: bool = False) -> None:
-        """What comes after the `last` is dropped."""
+        """Items after the `last` are dropped."""
         if self.ended:
             return
         self.ended = last

@@ -1,5 +1,3 @@
-"""The interface of everything that generates: an `Executor` takes requests, an `Answer` is one that it accepted."""
-
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal, Protocol
 
@@ -19,12 +17,11 @@ ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading that costs nothing. `running` and `waiting` count sequences; `detail` is for people. `permanent` comes
-    with `unhealthy` if a new process would fail alike, `unloaded` with `healthy` if the next request loads the model.
+    """`running` and `waiting` count sequences; `detail` is for people. `permanent` (with `unhealthy`): a new process
+    would fail too. `unloaded` (with `healthy`): the next request loads the model.
 
-    `memory_bytes` is everything that the model and its computations hold, `prefix_cache_bytes` the prefix cache's part
-    of it; None is not known. `engine_restarts`, `generated_tokens` and `read_tokens` (of prompts) count since the
-    start, the tallies since the model was loaded.
+    `memory_bytes` includes `prefix_cache_bytes`; None is unknown. Counts start with the executor, tallies with each
+    load of the model.
     """
 
     state: ModelState
@@ -47,17 +44,16 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def makes_progress(self) -> bool:
-        """Whether waiting makes sense."""
         return self.state in ("loading", "healthy")
 
 
 class Answer(Protocol):
-    """A request that was accepted: everything that could be refused has been refused."""
+    """An accepted request."""
 
     @property
     def prompt_tokens(self) -> int: ...
     def events(self) -> AsyncIterator[Event]:
-        """May be read once. Raises `ServiceError` when the generation fails. Leaving early aborts the generation."""
+        """Can be read once. Raises `ServiceError`. Leaving early aborts the generation."""
         ...
 
     async def aclose(self) -> None:
@@ -71,15 +67,15 @@ class Executor(Protocol):
     def status(self) -> ExecutorStatus: ...
 
     async def start(self) -> None:
-        """Begins loading, and returns at once; `status` shows when the model is ready."""
+        """Returns at once; `status` shows when the model is ready."""
         ...
 
     async def submit(self, request: GenerationRequest) -> Answer:
-        """Returns when the request is accepted. Raises `ServiceError` when it is refused."""
+        """Returns once the request is accepted. Raises `ServiceError`."""
         ...
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        """The length of the request's prompt in tokens, template and tools included."""
+        """Includes template and tools. Raises `ServiceError`."""
         ...
 
     async def ask(self, query: Query) -> Finding:
@@ -87,13 +83,12 @@ class Executor(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Fails what still runs with `ShuttingDown`, and frees everything."""
+        """Fails open answers with `ShuttingDown` and frees everything."""
         ...
 
 
 class GeneratedAnswer:
-    """An `Answer` whose events a generator makes. `source` is the answer that the generator reads, if it reads one: a
-    generator that was never begun does not close it."""
+    """`source` is the answer that the generator reads: a generator that never started cannot close it."""
 
     def __init__(
         self, prompt_tokens: int, events: AsyncGenerator[Event, None], *, source: Answer | None = None
@@ -112,7 +107,7 @@ class GeneratedAnswer:
 
 
 def refuse_when_full(sequences: int, settings: Settings) -> None:
-    """Raises `Overloaded` if this many sequences in an executor leave no place for another."""
+    """`sequences` are those in the executor. Raises `Overloaded`."""
     if sequences >= settings.max_concurrency + settings.max_queue:
         raise Overloaded(
             f"The queue of {settings.max_queue} is full. Try again later, or raise maxQueue.",
@@ -121,7 +116,7 @@ def refuse_when_full(sequences: int, settings: Settings) -> None:
 
 
 async def collect(events: AsyncIterator[Event]) -> Completion:
-    """Reads a whole generation. Raises what the generation raises."""
+    """Raises what the generation raises."""
     builder = CompletionBuilder()
     async for event in events:
         builder.feed(event)
@@ -129,6 +124,5 @@ async def collect(events: AsyncIterator[Event]) -> Completion:
 
 
 async def replayed(completion: Completion) -> AsyncGenerator[Event, None]:
-    """The reverse of `collect`."""
     for event in replay(completion):
         yield event

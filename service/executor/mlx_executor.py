@@ -1,7 +1,4 @@
-"""The executor that runs a model with MLX: one thread loads it and runs it.
-
-This module imports neither MLX nor transformers: they are imported on that thread, while the executor answers already.
-"""
+"""This module imports neither MLX nor transformers: the thread that runs the model does, while the executor answers."""
 
 import asyncio
 import itertools
@@ -36,38 +33,34 @@ from service.queries import Finding, Query
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
+# An answer is held back this long in case the engine refuses it: a refusal has its own HTTP status only before the
+# stream begins. An answer that starts does not wait.
 REFUSAL_SECONDS = 0.25
-"""How long an answer is held back for the engine to refuse it, as for want of memory: a refusal has an HTTP status of
-its own only before the stream begins. An answer that has a place does not wait for this."""
 
+# An agent's parallel requests are rendered within this time, which is a fraction of an engine step.
 TOGETHER_SECONDS = 0.01
-"""Requests that an agent sends together are rendered within this time; a step of the engine takes several times it."""
 
+# The state is `degraded` after this share of the time limit for preparing a prompt.
 SLOW_SHARE = 1 / 3
-"""Of the limit for a prompt's preparation, the part after which the state is `degraded`."""
 
 R = TypeVar("R")
 
 
 class Peers(Protocol):
-    """Other processes without which the model does not work."""
+    """Other processes that the model needs."""
 
     def watch(self, on_loss: Callable[[str], None]) -> None:
-        """`on_loss` is called with the reason, by any thread, when one of them is gone."""
+        """Any thread may call `on_loss`, with the reason, when one ends."""
         ...
 
 
 def open_mlx_executor(spec: EngineSpec) -> "MlxExecutor":
-    """The factory for engine processes."""
     return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings)
 
 
 class MlxExecutor:
-    """Serves the model folder `model_path`. Up to `max_concurrency` sequences run, `max_queue` wait.
-
-    The `n` answers of one request are `n` sequences, whose prompt is read once. A `unhealthy` executor stays failed:
-    another process has to take over.
-    """
+    """Up to `max_concurrency` sequences run and `max_queue` wait. The `n` answers of a request are `n` sequences that
+    share one read of the prompt. An `unhealthy` executor stays so; another process has to replace it."""
 
     def __init__(
         self,
@@ -156,7 +149,6 @@ class MlxExecutor:
             self._preparation.close()
 
     def _judge(self) -> tuple[ModelState, str]:
-        """The state, and its reason for people."""
         state, detail = self._supervisor.state, self._supervisor.detail
         seconds = 0.0 if self._preparation is None else self._preparation.seconds
         if state == "healthy" and seconds > SLOW_SHARE * self._limits.seconds:
@@ -166,11 +158,10 @@ class MlxExecutor:
     def _lose(self, reason: str) -> None:
         self._supervisor.fail(f"The model cannot go on: {reason}")
 
-    # The request's way in, on the event loop
+    # The way of a request, on the event loop
 
     @contextmanager
     def _arrival(self, sequences: int) -> Iterator[None]:
-        """Counts a request among the waiting ones while it is being prepared."""
         self._refuse_when_closing()
         self._arriving += sequences
         try:
@@ -179,7 +170,6 @@ class MlxExecutor:
             self._arriving -= sequences
 
     async def _ready(self) -> ServedModel:
-        """Waits while the model loads."""
         supervisor = self._supervisor
         try:
             async with asyncio.timeout(self._settings.queue_timeout_seconds):
@@ -193,8 +183,7 @@ class MlxExecutor:
         return supervisor.model
 
     async def _render(self, model: ServedModel, request: GenerationRequest) -> Prompt:
-        """If nothing runs, waits a moment for others that are being rendered: to begin with one of them and have the
-        rest join costs all of them more."""
+        # Starting requests together costs each less than joining later.
         self._rendering += 1
         self._all_rendered.clear()
         try:
@@ -244,12 +233,11 @@ class MlxExecutor:
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[str], None], reason: str) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+    with suppress(RuntimeError):  # the loop is closed and no request is left
         loop.call_soon_threadsafe(function, reason)
 
 
 def _of_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
-    """Each choice draws its own numbers."""
     if sampling.seed is None or choice == 0:
         return sampling
     return msgspec.structs.replace(sampling, seed=sampling.seed + choice)

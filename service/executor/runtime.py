@@ -1,4 +1,4 @@
-"""What the executor's thread needs of a model, put together: engine, prompts, writers."""
+"""Assembles what the engine's thread needs of a model: engine, prompts, writers."""
 
 import gc
 import sys
@@ -28,8 +28,8 @@ def no_answer(query: Query) -> Finding:
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model. `logits` is how many token ids it scores; `device` is for people; `tally` and `drafts` are over
-    its answers. `release` is called at the end of its thread, once nothing refers to the model any more."""
+    """`logits`: number of token ids that the model scores. `release` is called at the end of the thread, once nothing
+    refers to the model."""
 
     engine: Engine
     renderer: Renderer
@@ -44,7 +44,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Team(Protocol):
-    """Loads what is this process's of a model that several run together."""
+    """Loads this process's part of a model that several processes run."""
 
     def load(self, path: Path, settings: Settings) -> "LoadedModel": ...
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> "Prefixes": ...
@@ -54,9 +54,8 @@ Loader = Callable[[Path, ModelProfile, Settings], Runtime]
 
 
 def release_thread() -> None:
-    """Gives back the memory of a model that this thread has loaded, so that it is there when the model is loaded anew.
-    And ends what MLX runs for the thread, which ends now: threads of its streams that are still there when the process
-    exits abort it."""
+    """Frees the memory of this thread's model, and ends MLX's streams: a process aborts if their threads exist at
+    exit."""
     gc.unfreeze()
     gc.collect()
     mlx: Any = sys.modules.get("mlx.core")
@@ -65,7 +64,7 @@ def release_thread() -> None:
 
 
 def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
-    """Runs on the engine's thread. What imports MLX is imported here, so that the server answers while it loads."""
+    """Runs on the engine's thread, which imports MLX while the server answers."""
     from service.executor.loading.model import load_model
 
     if team is not None:
@@ -81,13 +80,13 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
 
-    # Ranks divide families that are known to batch, and would have to try in step.
+    # Ranks run only families that are known to batch, and could only try in step.
     size = settings.max_concurrency
     batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
     chunk_tokens = settings.prefill_chunk_tokens or default_chunk_tokens()
-    # Ranks must decide alike, and whether there is memory to draft is for each of them another question.
+    # Ranks must decide alike, but each has its own free memory to draft with.
     drafters = open_drafters(loaded, settings, chunk_tokens=chunk_tokens) if team is None else Drafters(lookup=False)
     engine = BatchEngine(
         loaded.model,
@@ -100,7 +99,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
     renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
     tally = CallTally()
-    # Each full collection would go through what loading made, for some 50 ms in which nothing is answered.
+    # A full collection would scan what loading created, which stops all answers for about 50 ms.
     gc.freeze()
     return Runtime(
         engine=engine,
@@ -117,7 +116,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
 
 
 def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[Query], Finding]:
-    """Called by the thread that renders prompts."""
+    """The answerer runs on the thread that renders prompts."""
     from service.executor.output.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(loaded.tokenizer)
@@ -136,7 +135,7 @@ def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable
 def writer_opener(
     loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally, *, end_loops: bool = False
 ) -> Callable[[Sequence], Writer]:
-    """What opens the writer of each sequence, in the forms that the model was trained on. `tally` counts its calls."""
+    """`tally` counts the calls of all answers."""
     from service.executor.output.choice_writer import ChoiceWriter, Watches
     from service.executor.output.reasoning import ReasoningSplitter
     from service.executor.output.vocabulary import Vocabulary

@@ -1,7 +1,6 @@
-"""A deterministic executor without a model: for tests, and for trying the service on any machine.
+"""A deterministic executor without a model, for tests and for trying the service.
 
-A script is an async generator over one request. What it yields becomes the answer: text is one token each,
-events pass as they are. The default script repeats the last user message, word by word.
+A script is an async generator over one request. Each text that it yields is one token; events pass unchanged.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ PROFILE = ModelProfile(id="scripted", fingerprint="scripted-1", context_length=2
 
 
 async def echo(request: GenerationRequest) -> AsyncIterator[str | Event]:
-    """Repeats the last user message; calls the tool that is required, or else the first, where one must be called."""
+    """Repeats the last user message word by word. If a call is required, calls the named tool or the first."""
     if request.raw_prompt is not None and request.raw_prompt.embeds:
         yield scripted_embedding(request.raw_prompt)
         return
@@ -54,19 +53,19 @@ async def echo(request: GenerationRequest) -> AsyncIterator[str | Event]:
 
 
 def raw_text(raw: RawPrompt) -> str:
-    """A token is a character's code point."""
+    """Each token is a code point."""
     text = raw.text if raw.tokens is None else "".join(map(chr, raw.tokens))
     return text if raw.suffix is None else f"{text}...{raw.suffix}"
 
 
 def scripted_embedding(raw: RawPrompt) -> str:
-    """The letters a to h, counted."""
+    """Counts the letters a to h."""
     text = raw_text(raw)
     return b64encode(struct.pack("<8f", *(text.count(letter) for letter in "abcdefgh"))).decode()
 
 
 def count_words(request: GenerationRequest) -> int:
-    """The prompt's length where a word is a token; tool definitions count by their bytes over four."""
+    """Each word is a token; tool definitions count a quarter of their bytes."""
     if request.raw_prompt is not None:
         return len(raw_text(request.raw_prompt).split())
     words = sum(len(m.content.split()) + len(m.tool_calls) for m in request.messages)
@@ -74,8 +73,8 @@ def count_words(request: GenerationRequest) -> int:
 
 
 class ScriptedExecutor:
-    """Plays `script` for every request, `concurrency` at a time, the rest queue. `submitted` are the last
-    requests that were accepted, `aborted` how many lost their reader; `running` is now."""
+    """Plays `script` for every request, `concurrency` at a time. `submitted` holds the last accepted requests;
+    `aborted` counts answers whose reader left."""
 
     def __init__(self, script: Script = echo, *, profile: ModelProfile = PROFILE, concurrency: int = 2) -> None:
         self.profile = profile
@@ -122,7 +121,6 @@ class ScriptedExecutor:
         return None
 
     async def play(self, request: GenerationRequest, prompt_tokens: int) -> AsyncGenerator[Event, None]:
-        """The events of one request, its choices one after another."""
         complete = False
         try:
             async with self._place():
@@ -174,8 +172,8 @@ async def _play(script: AsyncIterator[str | Event], writer: "_ChoiceWriter") -> 
 
 
 class _ChoiceWriter:
-    """From the items of a script to the events of one choice. Stop strings are looked for in its text, across items;
-    `tokens` counts the items, also one that a stop string cut."""
+    """Turns script items into events and finds stop strings across items. `tokens` counts the items, including one that
+    a stop string cut."""
 
     def __init__(self, choice: int, request: GenerationRequest, on_token: Callable[[], None]) -> None:
         self.tokens = 0

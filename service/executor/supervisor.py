@@ -1,5 +1,3 @@
-"""What was given to the thread that runs the model, and whether it makes progress. Lives on the event loop."""
-
 import asyncio
 import logging
 from collections.abc import Callable
@@ -18,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs `load`'s model on a `Worker`, and judges it by its `Pulse`.
+    """Runs `load`'s model on a `Worker` and tracks its sequences. Lives on the event loop.
 
-    Without progress for `stall_seconds` while a sequence is in flight, the state is `degraded`. For twice that, or once
-    the thread ends, it is `unhealthy` for good, and everything in flight ends in `EngineFailed`: this process has to be
-    replaced, since a thread cannot be.
+    Without progress for `stall_seconds` while a sequence is in flight, the state is `degraded`. After twice that, or
+    once the thread ends, it is `unhealthy` for good and all answers end in `EngineFailed`. A thread cannot be replaced,
+    so the process has to be.
     """
 
     def __init__(self, model_id: str, load: Callable[[], Runtime], settings: Settings) -> None:
@@ -38,7 +36,7 @@ class Supervisor:
         self.permanent = False
         self._failure = ""
         self._closing = False
-        # Progress is expected from then on, unless the pulse shows some that is later.
+        # Progress is expected from this time, or from the pulse's last progress if that is later.
         self._expected_at = 0.0
         self._stall_logged = False
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +55,6 @@ class Supervisor:
 
     @property
     def detail(self) -> str:
-        """For people: the reason for the state."""
         if self._failure:
             return self._failure
         if self.model is None:
@@ -68,7 +65,7 @@ class Supervisor:
         self._worker = Worker(self._load, self._inbox, self, self.pulse, max_concurrency=self._settings.max_concurrency)
 
     async def aclose(self) -> None:
-        """A thread that does not end within the grace period is left behind."""
+        """Leaves the thread behind if it does not end within the grace period."""
         self._closing = True
         self._inbox.put(Shutdown())
         if self._worker is not None:
@@ -79,7 +76,7 @@ class Supervisor:
         self._fail_everybody(ShuttingDown)
 
     def begin(self, sequences: list[Sequence], answer: RunningAnswer) -> None:
-        """Raises `NotReady` if nothing can run them."""
+        """Raises `NotReady` after a failure."""
         if self._failure:
             raise NotReady(self._failure)
         if not self._in_flight:
@@ -93,7 +90,6 @@ class Supervisor:
             self._inbox.put(Abort(sequence))
 
     def fail(self, reason: str) -> None:
-        """Something is lost that the model needs. Its thread may not know, or hang because of it."""
         if self._closing or self._failure:
             return
         log.critical("%s", reason)
@@ -103,7 +99,7 @@ class Supervisor:
         self.settled.set()
         self._fail_everybody(lambda: EngineFailed(reason))
 
-    # What the worker reports
+    # Reports of the worker
 
     def loaded(self, model: ServedModel) -> None:
         if self._closing or self._failure:
@@ -129,7 +125,7 @@ class Supervisor:
             self.fail(f"The thread that runs the model has ended: {reason}")
 
     def _fail_everybody(self, error: Callable[[], ServiceError]) -> None:
-        """Each gets an error of its own: an exception collects the traceback of whoever raises it."""
+        # One error each: an exception collects the traceback of every place that raises it.
         if self._timer is not None:
             self._timer.cancel()
         for answer in set(self._in_flight.values()):
@@ -139,7 +135,7 @@ class Supervisor:
     # Progress
 
     def _silence(self) -> float:
-        """How long progress has been expected in vain, in seconds."""
+        """Seconds without expected progress."""
         if not self._in_flight or self.model is None:
             return 0.0
         return max(0.0, asyncio.get_running_loop().time() - max(self._expected_at, self.pulse.progress_at))
@@ -154,7 +150,6 @@ class Supervisor:
             self._timer = loop.call_later(self._settings.stall_seconds, self._check)
 
     def _check(self) -> None:
-        """Runs `stall_seconds` after a sequence arrived, and again while any is in flight."""
         self._timer = None
         silence, limit = self._silence(), self._settings.stall_seconds
         if silence < limit and self._stall_logged:

@@ -1,5 +1,3 @@
-"""The thread that owns MLX: it loads the model, runs it, and ends."""
-
 import asyncio
 import logging
 import sys
@@ -25,7 +23,7 @@ P = ParamSpec("P")
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What the event loop needs of a loaded model. The rest stays on the worker's thread, and ends with it."""
+    """The parts of a loaded model for the event loop."""
 
     renderer: Renderer
     answer_query: Callable[[Query], Finding]
@@ -36,17 +34,17 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(Protocol):
-    """Gets the worker's reports on the event loop. `ended` is the last."""
+    """Receives the worker's reports on the event loop. `ended` is the last."""
 
     def loaded(self, model: ServedModel) -> None: ...
     def receive(self, deliveries: list[Delivery]) -> None: ...
     def ended(self, reason: str) -> None:
-        """The thread is over. What it was given and has not answered, it never will."""
+        """The remaining sequences will not be answered."""
         ...
 
 
 class Worker:
-    """`load` is called on the thread; `inbox` is what it works off until a `Shutdown`."""
+    """The thread that owns MLX. It calls `load`, then runs the commands of `inbox` until `Shutdown`."""
 
     def __init__(
         self,
@@ -62,7 +60,7 @@ class Worker:
         self._owner = owner
         self._pulse = pulse
         self._max_concurrency = max_concurrency
-        self._release: Callable[[], None] = release_thread  # also for a model that was loaded in part
+        self._release: Callable[[], None] = release_thread  # also frees a partly loaded model
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
         self._thread.start()
@@ -75,7 +73,7 @@ class Worker:
         await asyncio.to_thread(self._thread.join, seconds)
 
     def describe(self) -> str:
-        """Where the thread is now, for the log."""
+        """The thread's stack, for the log."""
         frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - documented, for debugging
         return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended\n"
 
@@ -117,7 +115,7 @@ class Worker:
             runtime.engine.close()
 
     def _post(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls a function on the event loop. Once the loop is closed, there is nobody left to work for."""
+        # If the loop is closed, no request is left and the thread ends.
         try:
             self._loop.call_soon_threadsafe(lambda: function(*args, **kwargs))
         except RuntimeError:

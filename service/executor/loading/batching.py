@@ -1,7 +1,7 @@
 """Finds out at load whether a model can decode several sequences in one batch.
 
-mlx-lm pads the prompts of a batch to one length. Some model files have state that cannot be merged, some cannot run
-two rows, and some compute wrong values behind padding. None of this shows in a config, so it is tried.
+mlx-lm pads the prompts of a batch to one length. Some models have state that cannot be merged, some fail with two rows,
+and some compute wrong values behind padding. No config shows this, so a trial does.
 """
 
 import logging
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 SHORT, LONG = 5, 17
 STEPS = 2
 
-# The largest mean error of log-probabilities, in standard deviations of the row. Measured on f32: sound families stay
-# below 0.0001; wrong ones are at 0.01 to 1. 16-bit and quantized weights have more noise.
+# The largest mean error of log-probabilities, in standard deviations of the row. Measured on f32: correct families stay
+# below 0.0001, wrong ones are at 0.01 to 1. 16-bit and quantized weights have more noise.
 TOLERANCE_F32 = 0.002
 TOLERANCE_16_BIT = 0.1
 
@@ -35,8 +35,7 @@ Rows = list[tuple[mx.array, int]]
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """At most `size` sequences are decoded side by side: 1 if a batch is not `possible`, which `reason` explains to
-    people. `padded`: prompts may be read in the batch, too."""
+    """At most `size` sequences are decoded together. `padded`: prompts may be read in the batch, too."""
 
     size: int
     possible: bool = True
@@ -45,8 +44,8 @@ class Batching(msgspec.Struct, frozen=True):
 
 
 def try_batching(model: Any, size: int) -> Batching:
-    """Compares a short prompt beside a longer one with the short prompt alone, in about ten forward passes. Raises what
-    the model raises when it runs alone."""
+    """Compares a short prompt next to a longer one with the short prompt alone. Takes about ten forward passes. Raises
+    what the model raises when it runs alone."""
     shift = _dense_reach(model)
     within = shift <= LONGEST_TRIAL
     short, long = _prompt(shift * within + SHORT), _prompt(shift * within + LONG)
@@ -65,10 +64,9 @@ def try_batching(model: Any, size: int) -> Batching:
 
 
 def _fault(run: Callable[[], Rows], alone: Rows, tolerance: float) -> str:
-    """Returns why a batch does not work, empty if it does."""
     try:
         rows = run()
-    except Exception as exc:  # model files raise whatever they like
+    except Exception as exc:  # model files raise any exception
         log.debug("A batch of two failed", exc_info=exc)
         return f"a batch of two fails ({type(exc).__name__}: {' '.join(str(exc).split())[:80]})"
     for (row, token), (expected, expected_token) in zip(rows, alone, strict=True):
@@ -110,7 +108,7 @@ def _alone(model: Any, prompt: list[int]) -> Rows:
 
 
 def _beside(model: Any, short: list[int], long: list[int], *, padded: bool) -> Rows:
-    """Returns the rows of the short prompt. Unless `padded`, each prompt is read alone up to its last token."""
+    """Returns the rows of the short prompt. Unless `padded`, prompts are read alone up to their last token."""
     generator: Any = BatchGenerator(
         model, max_tokens=STEPS, stream=mx.default_stream(mx.default_device()), prefill_step_size=LONGEST_TRIAL
     )
@@ -140,14 +138,14 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
 
 
 def _dense_reach(model: Any) -> int:
-    """Returns how many tokens block-sparse attention takes before it leaves out any; 0 for other attention."""
+    """Returns the tokens up to which block-sparse attention is dense, or 0."""
     modules: Any = model.modules()
     sparse = [each for each in modules if getattr(each, "index_topk_blocks", None)]
     return max((each.index_topk_blocks * each.index_block_size for each in sparse), default=0)
 
 
 def open_batching(model: Any, size: int, name: str) -> Batching:
-    """`try_batching` with a log line. Raises `InvalidModel` if the model cannot run at all."""
+    """Raises `InvalidModel` if the model cannot run at all."""
     try:
         batching = try_batching(model, size)
     except Exception as exc:

@@ -7,7 +7,7 @@ GROWTH_TOKENS = 256
 
 
 class LayerCost(msgspec.Struct, frozen=True):
-    """Bytes of one layer: `per_token` for each (or the last `window`) tokens, and `fixed` for any length."""
+    """Bytes: `per_token` for each token (or the last `window`), and `fixed` for any length."""
 
     per_token: int = 0
     window: int | None = None
@@ -18,8 +18,7 @@ class CacheCost(msgspec.Struct, frozen=True):
     layers: tuple[LayerCost, ...]
 
     def bytes_for(self, lengths: Iterable[int]) -> int:
-        """`lengths` are in tokens, of sequences side by side."""
-        # In a batch each sequence takes the room of the longest.
+        # Each sequence of a batch takes the room of the longest.
         lengths = list(lengths)
         longest = -(-max(lengths, default=0) // GROWTH_TOKENS) * GROWTH_TOKENS
         return len(lengths) * sum(

@@ -5,7 +5,6 @@ from mlx_lm.models.cache import ArraysCache, CacheList, can_trim_prompt_cache, m
 
 
 def leaves(caches: Iterable[Any]) -> Iterator[Any]:
-    """Yields the prompt caches that hold arrays."""
     for cache in caches:
         if isinstance(cache, CacheList):
             yield from leaves(cache.caches)
@@ -14,14 +13,13 @@ def leaves(caches: Iterable[Any]) -> Iterator[Any]:
 
 
 def can_take_back(model: Any) -> bool:
-    """True if the state can be cut to any of its tokens: not if it is recurrent or has windows."""
+    """False if the state is recurrent or has windows."""
     found = list(leaves(make_prompt_cache(model)))
     slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in found)
     return can_trim_prompt_cache(found) and not slides
 
 
 def can_merge(model: Any) -> bool:
-    """True if mlx-lm can put the states of several sequences into one batch."""
     return all(hasattr(leaf, "merge") for leaf in leaves(make_prompt_cache(model)))
 
 

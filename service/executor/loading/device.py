@@ -11,10 +11,10 @@ from service.executor.loading.free_memory import free_memory_bytes
 
 log = logging.getLogger(__name__)
 
-# The share of the device's memory that MLX may keep in freed buffers; without a limit it keeps all of them.
+# MLX may keep this share of the device's memory in freed buffers. It has no limit by default.
 BUFFER_SHARE = 0.05
 
-# The share of free memory that KV state may take: while a batch grows, one layer of it exists twice.
+# KV state may take this share of free memory: while a batch grows, one layer of it exists twice.
 KV_SHARE = 0.9
 
 
@@ -31,7 +31,7 @@ def set_memory_limits() -> None:
 
 
 def measure_cache_cost(model: Any) -> CacheCost:
-    """Reads one token and measures what is kept of it: configs differ by family."""
+    """Runs one token and measures the state, because configs differ by family."""
     cache = make_prompt_cache(model)
     model(mx.array([[0]]), cache=cache)
     mx.eval([layer.state for layer in cache])
@@ -51,7 +51,7 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """Returns the bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
+    """Bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
     rooms = []
     free = free_memory_bytes()
     if free is not None:

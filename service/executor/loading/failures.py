@@ -1,4 +1,4 @@
-"""Why a model could not be loaded or run, in one line for people."""
+"""Reasons of failures, in one line for people."""
 
 import contextlib
 import io
@@ -26,8 +26,7 @@ def advice(exc: BaseException) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns all errors of loading into `InvalidModel`. Some model files in mlx-lm print and call `sys.exit` when they
-    are imported."""
+    """Turns all errors of loading into `InvalidModel`."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

@@ -5,7 +5,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory_bytes() -> int | None:
-    """Returns the bytes usable without swapping, within a container's limit; None if unknown."""
+    """Bytes usable without swapping, within a container's limit; None if unknown."""
     if not sys.platform.startswith("linux"):
         return None
     free = _field(Path("/proc/meminfo"), "MemAvailable:")
@@ -14,8 +14,7 @@ def free_memory_bytes() -> int | None:
 
 
 def container_memory_bytes(cgroup: Path) -> int | None:
-    """Returns what is left of the limit of a control group (version 2), None without one. Droppable file pages count as
-    free."""
+    """Bytes left of a control group's limit (version 2); None without a limit. Droppable file pages count as free."""
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":

@@ -13,7 +13,7 @@ from service.models.blas import load_openblas
 
 log = logging.getLogger(__name__)
 
-# The share of free memory that dense weights may take; the rest is for KV state and other programs.
+# Dense weights may take this share of free memory; the rest is for KV state and other programs.
 MEMORY_SHARE = 0.6
 
 PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
@@ -25,16 +25,16 @@ class Division(Protocol):
     @property
     def parts(self) -> int: ...
     def agree(self, here: bool) -> bool:
-        """Returns True if `here` is true in all processes."""
+        """True if `here` is true in all processes."""
         ...
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Cuts a lazy model to this process's part, and reads that."""
+        """Cuts a lazy model to this process's part and reads that part."""
         ...
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` and `tokenizer` are mlx-lm's; the model scores `logits` token ids."""
+    """`model` and `tokenizer` are mlx-lm's. The model scores `logits` token ids."""
 
     model: Any
     tokenizer: Any
@@ -45,10 +45,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 def load_model(
     path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None, adapter: str | None = None
 ) -> LoadedModel:
-    """`adapter` is the folder of a LoRA adapter.
-
-    Fetches nothing and runs no code of the model. Raises `InvalidModel` with one line for people.
-    """
+    """`adapter` is the folder of a LoRA adapter. Fetches nothing and runs no code of the model. Raises
+    `InvalidModel`."""
     prepare_libraries()
     import mlx.core as mx
 
@@ -78,8 +76,8 @@ def load_model(
 
 
 def import_mlx_lm() -> Any:
-    """Returns `mlx_lm.utils`. On import it sets this process's file limits, soft and hard, to (2048, 4096), which loses
-    what the server has raised and fails below a hard limit of 4096: it is kept from doing so."""
+    # On import, mlx-lm sets this process's file limits, soft and hard, to (2048, 4096). That would lower the server's
+    # limit, and it fails below a hard limit of 4096.
     set_limit = resource.setrlimit
     resource.setrlimit = lambda *_: None
     try:
@@ -97,8 +95,7 @@ def prepare_libraries() -> None:
 
 
 def _dense_on_cpu(model: Any, division: Division | None) -> Any:
-    """Expands weights to f32 if memory allows. mlx-lm expands no divided layers, so a model to be divided is still lazy
-    here."""
+    # mlx-lm cannot expand divided layers, so a model to be divided is still lazy here.
     # MLX's CPU kernels for quantized and half-precision weights are not optimised: on two AVX-512 cores, dense f32 with
     # OpenBLAS decodes 80 times faster than 4-bit weights with f16 scales.
     import mlx.core as mx

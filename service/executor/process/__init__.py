@@ -1,7 +1,7 @@
-"""An executor in a process of its own, so that the server outlives whatever ends it.
+"""An executor in a process of its own, so that its death does not end the server.
 
-- `engine_process`: the server's side, an `Executor` that starts, watches and replaces engine processes
-- `pending_call`: a request in one of them; `child`: one such process, with its socket, its stderr and its end
-- `host`: the other side, with the process's `__main__`; it runs any `Executor` behind the socket
-- `messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log in the server's
+- `engine_process`: the server's `Executor`, which starts, watches and replaces engine processes
+- `pending_call`: a request in one; `child`: one process, with its socket, stderr and end
+- `host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
+- `messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
 """

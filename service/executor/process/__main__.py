@@ -1,4 +1,4 @@
-"""`python -P -m service.executor.process DESCRIPTOR`: an engine process. DESCRIPTOR is its end of the socket pair."""
+"""Runs an engine process: `python -P -m service.executor.process DESCRIPTOR`, its end of the socket pair."""
 
 import asyncio
 import ctypes
@@ -20,12 +20,12 @@ def main(descriptor: int) -> None:
     end_with_the_server()
     offer_to_the_oom_killer()
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # the server asks for the threads' stacks before it kills a silent process
-    # Service managers and terminals signal all processes of a group at once. The server ends its engines, after the
-    # answers that they still write.
+    faulthandler.register(signal.SIGUSR1)  # the server asks for the stacks before it kills a silent process
+    # Service managers and terminals signal all processes of a group at once. The server ends its engines itself, after
+    # their open answers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # What the server could encode with its deeper stack must be decoded here.
+    # The server's stack is deeper: values that it could encode must be decodable here.
     sys.setrecursionlimit(2 * sys.getrecursionlimit())
     asyncio.run(serve(socket.socket(fileno=descriptor)))
 
@@ -38,7 +38,7 @@ async def serve(connection: socket.socket) -> None:
 
 
 def end_with_the_server() -> None:
-    """The socket ends with the server too, but is only noticed by a thread that gets the interpreter's lock."""
+    # The socket ends with the server too, but only a thread that gets the interpreter's lock notices.
     if not sys.platform.startswith("linux"):
         return
     server = os.getppid()
@@ -48,7 +48,7 @@ def end_with_the_server() -> None:
 
 
 def offer_to_the_oom_killer() -> None:
-    """On Linux, an engine is killed for memory before the server, whose clients would lose their connections."""
+    # When memory runs out, Linux kills an engine before the server, whose clients would lose their connections.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(MORE_LIKELY_KILLED)
 

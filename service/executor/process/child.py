@@ -1,5 +1,3 @@
-"""One engine process, seen from the server: its start, its socket, its stderr and its end."""
-
 import asyncio
 import logging
 import signal
@@ -19,16 +17,16 @@ log = logging.getLogger("anyclaude.engine")
 KEPT_LINES = 200
 FATAL = "Fatal Python error"  # faulthandler's first line; a stack of unknown length follows
 
+# Time for a process to exit after it closed its socket.
 EXIT_SECONDS = 1.0
-"""How long a process that has closed its socket may take to exit."""
 
+# Time to read stderr after the exit. A grandchild may hold the pipe open.
 STDERR_SECONDS = 1.0
-"""How long its stderr is read after its exit. A process that it has started may hold the pipe open."""
 
 
 class Child(asyncio.Protocol):
-    """`opened` is called once messages can be sent, `receive` with the messages of each frame. `heard_at` is the time
-    of the last frame by the loop's clock, and before that of the start."""
+    """One engine process. `opened` is called once messages can be sent, `receive` with each frame's messages.
+    `heard_at` is the loop's time of the last frame, or of the start."""
 
     def __init__(self, opened: Callable[[], None], receive: Callable[[list[ToServer]], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -43,7 +41,7 @@ class Child(asyncio.Protocol):
         self._socket, theirs = socket.socketpair()
         with ExitStack() as undo, theirs:
             undo.callback(self._socket.close)
-            # A session of its own: Ctrl-C in a terminal is for the server, which ends its engines in order.
+            # A session of its own: Ctrl-C in a terminal goes to the server, which ends its engines in order.
             self._process = subprocess.Popen(  # noqa: S603
                 own_python("-m", "service.executor.process", str(theirs.fileno())),
                 env=own_environment(),
@@ -71,30 +69,27 @@ class Child(asyncio.Protocol):
         await self._loop.create_connection(lambda: self, sock=self._socket)
 
     def send(self, message: ToEngine) -> None:
-        """Raises what `encode_frame` raises. What an ending process does not read is lost."""
+        """Raises what `encode_frame` raises. A message to a process that is ending is lost."""
         frame = encode_frame((message,))
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
     def kill(self, because: str) -> None:
-        """SIGKILL. `because` becomes the reason of the end."""
         if not self._closed.done():
             self._killed_because = self._killed_because or because
             self._process.kill()
 
     def dump_threads(self) -> None:
-        """Has it write the stacks of its threads to its stderr."""
         if not self._closed.done():
             self._process.send_signal(signal.SIGUSR1)
 
     async def until_closed(self, seconds: float | None = None) -> bool:
-        """Waits until the process has closed its socket, as every end of it does, but at most `seconds`. Returns
-        whether it has."""
+        """Returns whether the process closed its socket within `seconds`. Every end of a process closes it."""
         await asyncio.wait({self._closed}, timeout=seconds)
         return self._closed.done()
 
     async def until_ended(self) -> str:
-        """Waits for the end of the process. Returns its reason."""
+        """Returns the reason."""
         await self.until_closed()
         try:
             await asyncio.to_thread(self._process.wait, EXIT_SECONDS)
@@ -114,7 +109,7 @@ class Child(asyncio.Protocol):
         try:
             messages = self._reader.feed(data)
         except BadFrame as exc:
-            self.kill(f"it sent something that cannot be read: {exc}")
+            self.kill(f"it sent a message that cannot be read: {exc}")
             return
         if messages:
             self.heard_at = self._loop.time()
@@ -125,7 +120,7 @@ class Child(asyncio.Protocol):
 
 
 class _Stderr(asyncio.Protocol):
-    """Logs the lines of an engine process, and keeps the last of those that need no logging there to appear."""
+    """Logs the lines of an engine process. Keeps the last unmarked lines and errors."""
 
     def __init__(self) -> None:
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -162,7 +157,6 @@ class _Stderr(asyncio.Protocol):
 
 
 def ending(code: int, last_lines: Sequence[str]) -> str:
-    """What is known of the end of a process, in words: how it ended, and its last line on stderr."""
     if code < 0:
         name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
         how = f"it was killed by {name}"

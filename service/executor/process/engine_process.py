@@ -1,5 +1,3 @@
-"""`EngineProcess`: the `Executor` in the server whose work another process does, and the next process if that dies."""
-
 import asyncio
 import itertools
 import logging
@@ -42,18 +40,18 @@ DEATH_WINDOW_SECONDS = 600.0
 WATCH_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
+# Silence allowed while the executor loads: imports hold the interpreter's lock for seconds.
 STARTUP_SECONDS = 60.0
-"""A process whose executor loads may be silent for this long: imports hold the interpreter's lock for seconds."""
 
 
 class EngineProcess:
-    """Takes up to `max_concurrency` + `max_queue` sequences at once.
+    """An `Executor` in another process. Takes up to `max_concurrency` + `max_queue` sequences.
 
-    A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls of which nothing was received run
-    again in the next one, once; the others end in `EngineFailed`. If more than `deaths_at_most` processes die within
-    ten minutes, or the model cannot be loaded, there is no next one, and `status` gives the reason.
+    A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls that received nothing run again
+    once; the others end in `EngineFailed`. After more than `deaths_at_most` deaths in ten minutes, or if the model
+    cannot be loaded, none replaces it.
 
-    After `unload` there is no process. The next call waits for `wanted`, which has to `load`; on its own, it does.
+    After `unload` there is no process, and the next call awaits `wanted`, which has to call `load` (the default).
     """
 
     def __init__(self, spec: EngineSpec, *, deaths_at_most: int = DEATHS_AT_MOST) -> None:
@@ -74,7 +72,7 @@ class EngineProcess:
         self._settled = asyncio.Event()
         self._silence_logged = False
         self._deaths: deque[float] = deque()
-        # The counts of the processes that have ended.
+        # Counts of ended processes.
         self._past = ExecutorStatus(state="unhealthy")
         self._last_end = ""
         self._failure = ""
@@ -83,22 +81,20 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the present process."""
         return None if self._child is None else self._child.pid
 
     @property
     def resident(self) -> bool:
-        """Whether it has a process, or is between two."""
+        """True with a process, or between two."""
         return self._running is not None and not self._running.done()
 
     @property
     def loaded(self) -> bool:
-        """Whether it takes calls, which wait while the model is still being read."""
+        """True if it takes calls, which wait while the model is read."""
         return self.resident and not self._ending
 
     @property
     def busy(self) -> bool:
-        """Whether requests are in it, or wait for it to be loaded."""
         return bool(self._calls or self._wanting)
 
     def status(self) -> ExecutorStatus:
@@ -119,7 +115,7 @@ class EngineProcess:
         await self.load()
 
     async def load(self) -> None:
-        """Begins a life: earlier failures no longer count. Returns at once. Does nothing to a loaded engine."""
+        """Forgets earlier failures and returns at once. Does nothing if a process runs."""
         if self.resident:
             return
         self._failure, self._last_end = "", ""
@@ -130,11 +126,11 @@ class EngineProcess:
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def until_settled(self) -> None:
-        """Waits while it loads. The result is in `status`."""
+        """The result is in `status`."""
         await self._settled.wait()
 
     async def unload(self) -> None:
-        """Ends the process, which gives its memory back. Calls in it fail."""
+        """Frees the memory of the process. Open calls fail."""
         if self._running is not None:
             await self._end_process(lambda: NotReady(f"The model {self.profile.id} was unloaded. Try again."))
             self._running = None
@@ -155,8 +151,7 @@ class EngineProcess:
         return finding
 
     async def aclose(self) -> None:
-        """May be called twice. A process that does not end within the grace period is killed, and one that still loads
-        at once."""
+        """May be called twice. Kills a process that still loads, or does not end within the grace period."""
         self._closing = True
         await self._end_process(ShuttingDown)
 
@@ -172,7 +167,7 @@ class EngineProcess:
                 log.warning("The engine process is still busy, and is killed")
                 child.kill("it was to end")
         if self._running is not None:
-            await asyncio.wait({self._running})  # whoever is cancelled here does not cancel it
+            await asyncio.wait({self._running})  # a cancelled caller does not cancel it
         self._ending = False
 
     # Calls
@@ -181,7 +176,7 @@ class EngineProcess:
         return sum(call.sequences for call in self._calls.values())
 
     async def _accepted(self, call: PendingCall) -> Any:
-        """The tokens of its prompt, or what was found."""
+        """Returns the number of prompt tokens, or the finding."""
         await self._until_loaded()
         if self._closing:
             raise ShuttingDown
@@ -204,7 +199,7 @@ class EngineProcess:
             self._wanting -= 1
 
     def _send(self, call: PendingCall) -> None:
-        """Before there is a process to send it to, it waits in `_calls`."""
+        # Without a connected process, the call waits in `_calls`.
         if self._child is None or not self._child.connected:
             return
         try:
@@ -223,12 +218,11 @@ class EngineProcess:
         call.fail(error)
 
     def _remove(self, call: PendingCall) -> bool:
-        """Whether it was there."""
         self.used_at = asyncio.get_running_loop().time()
         return self._calls.pop(call.message.call, None) is not None
 
     def _fail_all(self, error: Callable[[PendingCall], ServiceError]) -> None:
-        """Each gets an error of its own: an exception collects the traceback of whoever raises it."""
+        # One error each: an exception collects the traceback of every place that raises it.
         for call in list(self._calls.values()):
             self._end(call, error(call))
 
@@ -262,7 +256,6 @@ class EngineProcess:
     # The processes
 
     async def _run(self) -> None:
-        """One process after another."""
         while not self._ending and not self._failure:
             try:
                 child = self._child = Child(self._opened, self._receive)
@@ -284,7 +277,6 @@ class EngineProcess:
             self._send(call)
 
     async def _watch(self, child: Child) -> None:
-        """Until it has closed its socket."""
         limit = self._settings.stall_seconds
         self._silence_logged = False
         while not await child.until_closed(min(WATCH_SECONDS, limit / 4)):
@@ -297,14 +289,13 @@ class EngineProcess:
                 child.dump_threads()
 
     def _silence(self) -> float:
-        """In seconds, beyond what is usual while the executor loads."""
+        """Seconds beyond the silence that loading allows."""
         if self._child is None:
             return 0.0
         usual = 0.0 if self._was_ready else STARTUP_SECONDS
         return max(0.0, asyncio.get_running_loop().time() - self._child.heard_at - usual)
 
     def _judge(self) -> tuple[ModelState, str]:
-        """The state, and its reason for people."""
         reported = self._reported
         if self._failure:
             return "unhealthy", self._failure
@@ -318,7 +309,6 @@ class EngineProcess:
         return reported.state, reported.detail
 
     def _replace(self, reason: str) -> None:
-        """After the end of a process."""
         reported = self._keep_counts()
         end = f"The engine process has ended: {reason}"
         if reported.state == "unhealthy":
@@ -338,7 +328,7 @@ class EngineProcess:
             call.retried = True
 
     def _keep_counts(self) -> ExecutorStatus:
-        """Returns the last report of a process that has ended."""
+        """Returns the last report of the process that has ended."""
         self._past = self.status()
         reported, self._reported = self._reported, ExecutorStatus(state="loading")
         self._was_ready = False

@@ -1,6 +1,6 @@
-"""Messages to bytes and back, without I/O: four bytes of length, then one array of messages in msgpack.
+"""Encodes messages, without I/O: four bytes of length, then one msgpack array of messages.
 
-A frame whose integers exceed msgpack's 64 bits, as those of a JSON Schema may, is JSON instead: only that begins with
+A frame with integers beyond msgpack's 64 bits, which a JSON Schema may hold, is JSON instead: only JSON begins with
 "[".
 """
 
@@ -20,11 +20,11 @@ MAX_FRAME_BYTES = 256 * 1024**2
 
 
 class BadFrame(Exception):
-    """The peer has sent something that is no frame. Nothing after it can be read either."""
+    """No later bytes can be read either."""
 
 
 class FrameTooLarge(Exception):
-    """The messages do not fit a frame."""
+    pass
 
 
 def _encode_path(value: object) -> object:
@@ -42,7 +42,7 @@ _JSON = msgspec.json.Encoder(enc_hook=_encode_path)
 
 
 def encode_frame(messages: Sequence[ToEngine] | Sequence[ToServer]) -> bytes:
-    """Raises `FrameTooLarge`, and `RecursionError` and `UnicodeError` for values that no JSON text gives."""
+    """Raises `FrameTooLarge`; also `RecursionError` and `UnicodeError`, for values that no JSON text can give."""
     try:
         body = _MSGPACK.encode(messages)
     except OverflowError:
@@ -53,7 +53,7 @@ def encode_frame(messages: Sequence[ToEngine] | Sequence[ToServer]) -> bytes:
 
 
 class FrameReader(Generic[M]):
-    """Feed it what was received; it returns whole messages. `kind` is `list[...]` of the expected messages."""
+    """`kind` is `list[...]` of the expected messages."""
 
     def __init__(self, kind: type[list[M]]) -> None:
         self._received = bytearray()

@@ -1,5 +1,3 @@
-"""The engine process's side of the socket: runs any `Executor` for the server."""
-
 import asyncio
 import importlib
 import logging
@@ -44,10 +42,10 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class Host(asyncio.Protocol):
-    """All messages of one turn of the event loop leave in one frame: a step of the engine is one write here and one
-    wake-up in the server.
+    """Runs any `Executor` in the engine process. All messages of one turn of the event loop leave in one frame, so a
+    step of the engine wakes the server once.
 
-    The process ends with the socket. It ends itself once its executor has failed: the server starts another.
+    The process ends with the socket, or once its executor has failed; the server starts another.
     """
 
     def __init__(self) -> None:
@@ -75,7 +73,7 @@ class Host(asyncio.Protocol):
         try:
             messages = self._reader.feed(data)
         except BadFrame as exc:
-            log.critical("The server has sent something that cannot be read: %s", exc)
+            log.critical("The server sent a message that cannot be read: %s", exc)
             exit_now(UNAVAILABLE)
         for message in messages:
             self._take(message)
@@ -89,7 +87,7 @@ class Host(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    # What the server asks
+    # Requests of the server
 
     def _take(self, message: ToEngine) -> None:
         match message:
@@ -113,7 +111,7 @@ class Host(asyncio.Protocol):
         try:
             self._executor = getattr(importlib.import_module(module), function)(spec)
         except Exception:
-            log.exception("The engine could not be made")
+            log.exception("The executor %s could not be created", spec.factory)
             exit_now(UNAVAILABLE)
         self._started = self._loop.create_task(self._executor.start())
         self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
@@ -153,7 +151,7 @@ class Host(asyncio.Protocol):
 
     def _fail(self, call: int, error: ServiceError) -> None:
         if self._has_failed() and isinstance(error, EngineFailed | NotReady):
-            self._flush_soon()  # not the request's fault: it is the server that decides, and it may run it again
+            self._flush_soon()  # not the request's fault: the server may run it again
         else:
             self._send(failed(call, error))
 
@@ -168,13 +166,12 @@ class Host(asyncio.Protocol):
         self._leave(0)
 
     def _leave(self, code: int) -> None:
-        """What has been written is sent first."""
         if self._exit_code is None:
             self._exit_code = code
             self._transport.close()
             self._loop.call_later(LEAVE_SECONDS, exit_now, code)
 
-    # What the server is told
+    # Messages to the server
 
     def _tick(self) -> None:
         if self._closing is None:
@@ -213,7 +210,7 @@ class Host(asyncio.Protocol):
 
 
 def exit_now(code: int) -> NoReturn:
-    """Without unwinding: threads may compute, and Python would take from them what they compute with."""
+    # No unwinding: Python would free data that other threads still compute with.
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

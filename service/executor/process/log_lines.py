@@ -1,7 +1,6 @@
-"""An engine process's log, as lines on its stderr that the server turns back into log records.
+"""An engine process writes its log as marked lines on stderr, and the server turns them back into records.
 
-The server therefore filters and formats them like its own, and a line survives the death of the process that wrote it.
-Whatever else appears on stderr, such as the last words of a C++ library, is not marked and is logged as it is.
+They survive the death of the process. Unmarked lines, such as a C++ library's last words, are logged unchanged.
 """
 
 import logging
@@ -24,7 +23,6 @@ class MarkedLines(logging.Formatter):
 
 
 def write_marked_lines(*, debug: bool) -> None:
-    """Configures logging in an engine process: like `service.logs.configure`, in another form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(MarkedLines())
     logging.getLogger().addHandler(handler)
@@ -33,12 +31,12 @@ def write_marked_lines(*, debug: bool) -> None:
 
 
 def read_marked_line(line: str) -> logging.LogRecord | None:
-    """None if the line is not a marked one."""
+    """None for an unmarked line."""
     if not line.startswith(MARK):
         return None
     try:
         created, level, name, message, traceback = msgspec.json.decode(line[len(MARK) :], type=Line)
-    except msgspec.MsgspecError:  # the process was killed in the middle of it
+    except msgspec.MsgspecError:  # the process was killed while it wrote the line
         return None
     record = logging.LogRecord(name, level, "", 0, message, None, None)
     record.created, record.msecs = created, created % 1 * 1000
@@ -47,8 +45,7 @@ def read_marked_line(line: str) -> logging.LogRecord | None:
 
 
 class LineSplitter:
-    """Cuts what is read from a pipe into lines, which `take` gets without their ends. A line that is longer than
-    `longest` characters is cut."""
+    """Passes lines to `take` without their ends. Cuts lines after `longest` bytes."""
 
     def __init__(self, take: Callable[[str], None], longest: int = 64 * 1024) -> None:
         self._take = take

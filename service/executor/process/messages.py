@@ -1,4 +1,4 @@
-"""What crosses the socket between the server and an engine process.
+"""The messages between the server and an engine process.
 
 The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted` and then `CallEvents` up to a
 `Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends any of them instead.
@@ -21,8 +21,8 @@ from service.settings import Settings
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Which executor an engine process runs. `factory` is `module:function`; it is called with this Struct and returns
-    an `Executor`. `weight_bytes` is the size of the model's files. `options` are for factories that need more."""
+    """`factory` is `module:function`; it takes this Struct and returns an `Executor`. `weight_bytes` is the size of the
+    model's files. `options` are for factories that need more."""
 
     factory: str
     profile: ModelProfile
@@ -42,8 +42,6 @@ class SubmitCall(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
 
 
 class CountCall(msgspec.Struct, frozen=True, array_like=True, tag="count"):
-    """Count the tokens of the request's prompt."""
-
     call: int
     request: GenerationRequest
 
@@ -58,14 +56,14 @@ class AbortCall(msgspec.Struct, frozen=True, array_like=True, tag="abort"):
 
 
 class CloseEngine(msgspec.Struct, frozen=True, array_like=True, tag="close"):
-    """Close the executor, then end."""
+    pass
 
 
 ToEngine = StartEngine | SubmitCall | CountCall | QueryCall | AbortCall | CloseEngine
 
 
 class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag="s"):
-    """Comes with every change, and otherwise often enough to show that the process is alive."""
+    """Sent with every change, and often enough to show that the process lives."""
 
     status: ExecutorStatus
 
@@ -91,7 +89,7 @@ class CallFound(msgspec.Struct, frozen=True, array_like=True, tag="q"):
 
 
 class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
-    """`kind` is the name of a class in `service.errors`, `fields` are the attributes of the error."""
+    """`kind` names a class in `service.errors`; `fields` are the error's attributes."""
 
     call: int
     kind: str
@@ -107,10 +105,10 @@ def failed(call: int, error: ServiceError) -> CallFailed:
 
 
 def to_error(failure: CallFailed) -> ServiceError:
-    """The error as it was raised in the engine process. An unknown kind is an `InternalError`."""
+    """An unknown kind becomes an `InternalError`."""
     kinds = {kind.__name__: kind for kind in _kinds(ServiceError)}
     kind = kinds.get(failure.kind, errors.InternalError)
-    error = kind.__new__(kind, failure.message)  # not __init__: some classes make their message from other arguments
+    error = kind.__new__(kind, failure.message)  # not __init__: some classes build their message from other arguments
     error.__dict__.update({"message": failure.message, "param": None, "retry_after": None} | failure.fields)
     return error
 

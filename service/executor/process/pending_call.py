@@ -1,5 +1,3 @@
-"""One request in an engine process, seen from the server."""
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -24,7 +22,7 @@ CallReply = CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
 
 
 class PendingCall:
-    """A request in the engine process, until its last message. `sequences` is its share of the queue."""
+    """A request in an engine process, until its last message. `sequences` is its share of the queue."""
 
     __slots__ = ("accepted", "message", "queue", "retried", "sent", "sequences")
 
@@ -47,8 +45,6 @@ class PendingCall:
 
 
 class RemoteAnswer:
-    """The `Answer` of an engine process."""
-
     def __init__(self, prompt_tokens: int, queue: AnswerQueue) -> None:
         self.prompt_tokens = prompt_tokens
         self._queue = queue

@@ -1,7 +1,6 @@
-"""Continuous batching: which sequences wait, run and end. Nothing here imports MLX.
+"""Continuous batching: which sequences wait, run and end. No file here imports MLX.
 
-`messages.py`: the Structs that cross between the event loop and the engine's thread. `protocols.py`: what the
-scheduler calls, an `Engine` and its `Writer`s. `scheduler.py`: the loop that drains the inbox, admits, steps and
-delivers. `turns.py`: which waiting prompt is next. `trials.py`: what runs again after a failure, and what is to blame.
-`pulse.py`: the counters by which other threads see that the engine works.
+`scheduler.py`: the loop that admits, steps and delivers. `messages.py`: Structs between the event loop and the engine's
+thread. `protocols.py`: `Engine` and `Writer`, which the scheduler calls. `turns.py`: which prompt is next. `trials.py`:
+retries after a failure. `pulse.py`: counters for other threads.
 """

@@ -11,15 +11,15 @@ from service.generation import GenerationRequest, SamplingParams
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """`matcher` is llguidance's, before the first token; each sequence copies it. It covers `tokens` token ids."""
+    """`matcher` is llguidance's, before the first token; each sequence copies it. `tokens` is its vocabulary size."""
 
     matcher: Any
     tokens: int
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """`in_reasoning`: the template opened the model's reasoning. `tokens` end with `prefill`, the answer's given
-    beginning. `boundaries`: token counts at the ends of messages."""
+    """`tokens` end with `prefill`, the given beginning of the answer. `in_reasoning`: the template opened the model's
+    reasoning. `boundaries`: token counts at the ends of messages."""
 
     tokens: list[int]
     in_reasoning: bool = False
@@ -34,8 +34,8 @@ class PromptUse(msgspec.Struct, frozen=True):
 
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):
-    """Choice number `choice` of `request`, with a seed of its own in `sampling`. `max_tokens` is at least 1 and fits
-    the context. `start_before`: monotonic seconds, after which a waiting sequence fails."""
+    """`max_tokens` is at least 1 and fits the context. A sequence that still waits at `start_before` (monotonic
+    seconds) fails."""
 
     id: int
     choice: int

@@ -10,19 +10,19 @@ EndReason = Literal["stop", "length"]
 
 
 class EngineLost(Exception):
-    """The engine cannot be rebuilt: the model must be loaded again."""
+    """The model must be loaded again."""
 
 
 class TokenChances(msgspec.Struct, frozen=True, gc=False):
-    """Natural logarithms; `top` holds `(token, logprob)` in falling order."""
+    """Natural logarithms. `top` holds `(token, logprob)`, the most likely first."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
-    """The last token has `end`; on `stop` it is an end-of-text token without text. `error`: why the sequence cannot go
-    on."""
+    """`end` is set on the last token; with `stop` it is an end-of-text token without text. `error` is the reason that
+    the sequence cannot continue."""
 
     sequence: int
     id: int
@@ -33,47 +33,47 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 
 class Renderer(Protocol):
-    """Called by one thread at a time, which is not the engine's."""
+    """One thread at a time calls it, never the engine's."""
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `ServiceError` for a request that the model cannot read."""
+        """Raises `ServiceError` if the model cannot read the request."""
         ...
 
     def count(self, request: GenerationRequest) -> int: ...
 
 
 class Engine(Protocol):
-    """Only the scheduler's thread calls it."""
+    """The scheduler's thread owns it."""
 
     @property
     def prompt_tokens_read(self) -> int: ...
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """Returns the bytes missing to run these side by side to their end; 0 or less if they fit."""
+        """Returns the bytes missing to run these to their end together; 0 or less if they fit."""
         ...
 
     def memory_bytes(self) -> int: ...
     def prefix_cache_bytes(self) -> int: ...
 
     def insert(self, sequence: Sequence) -> None:
-        """Raises if something is wrong with this sequence alone."""
+        """Raises if this sequence alone is faulty."""
         ...
 
     def embed(self, tokens: list[int]) -> bytes:
-        """The last token's hidden state, of length 1, as little-endian float32. Raises `ServiceError`."""
+        """Returns the last token's hidden state, normalized to length 1, as little-endian float32. Raises
+        `ServiceError`."""
         ...
 
     def remove(self, sequence: int) -> PromptUse | None:
-        """Frees a sequence in any phase; returns how its prompt was read, if known."""
+        """Returns how the prompt was read, if known."""
         ...
 
     def step(self) -> list[Token]:
-        """Reads at most one chunk of prompts, and decodes one or more tokens of each sequence. Nothing follows an
-        `end`."""
+        """Reads at most one chunk of prompts and decodes one or more tokens of each sequence."""
         ...
 
     def reset(self) -> None:
-        """Drops all sequences; makes the engine usable after an exception."""
+        """Drops all sequences and makes the engine usable after an exception."""
         ...
 
     def close(self) -> None: ...
@@ -81,13 +81,9 @@ class Engine(Protocol):
 
 class Writer(Protocol):
     @property
-    def stopped(self) -> bool:
-        """True once a stop string was met."""
-        ...
+    def stopped(self) -> bool: ...
 
     @property
     def reasoning_tokens(self) -> int: ...
     def feed(self, token: Token) -> list[Event]: ...
-    def finish(self, reason: EndReason) -> list[Event]:
-        """Returns what was held back, and `ChoiceFinished`."""
-        ...
+    def finish(self, reason: EndReason) -> list[Event]: ...

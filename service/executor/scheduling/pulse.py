@@ -1,7 +1,6 @@
 class Pulse:
-    """Written by the engine's thread alone; other threads may read any field. `heartbeat` counts steps that made
-    progress, the last at `progress_at` (monotonic seconds); `restarts` counts since the server started. None:
-    unknown."""
+    """The engine's thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
+    `progress_at` (monotonic seconds). None: unknown."""
 
     __slots__ = (
         "generated_tokens",

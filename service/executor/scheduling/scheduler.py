@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 PROBE_STEPS = 4
 
-# If memory is short, an answer without `max_tokens` is limited to what fits, but to no fewer tokens than this: it would
-# more often be cut off than end.
+# If memory is short, an answer without `max_tokens` is limited to what fits. Below this limit most answers would be cut
+# off.
 LEAST_TOKENS = 1024
 
 
@@ -51,8 +51,8 @@ class _Running:
 
 
 class Scheduler:
-    """At most `max_concurrency` sequences run, fewer if memory is short. If the engine fails, sequences of which
-    nothing was sent run again once; the others end in `EngineFailed`."""
+    """At most `max_concurrency` sequences run, fewer if memory is short. If the engine fails, sequences that have sent
+    nothing run again once; the others end in `EngineFailed`."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Scheduler:
         return len(self._waiting)
 
     def run(self) -> None:
-        """Steps until `Shutdown`. Raises `EngineLost`, after which open sequences get no terminal message from here."""
+        """Steps until `Shutdown`. After `EngineLost`, open sequences have no terminal message."""
         while not self._stopping:
             try:
                 if not self._waiting and not self._running:
@@ -102,7 +102,7 @@ class Scheduler:
                 self.step()
             except EngineLost:
                 raise
-            except Exception as exc:  # a defect of ours must not end the thread or leave a client waiting
+            except Exception as exc:  # our own defect must not end the thread or leave a client waiting
                 self._recover(exc)
 
     def step(self) -> None:
@@ -118,7 +118,7 @@ class Scheduler:
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
         if self.pulse.heartbeat != before:
-            self._trials.progress()  # after delivery, so that a failing delivery is no progress
+            self._trials.progress()  # after delivery: a failed delivery is no progress
 
     def _drain_inbox(self) -> None:
         while True:
@@ -148,7 +148,7 @@ class Scheduler:
         self.pulse.running = len(self._running)
         self._outbox.append(Aborted(sequence_id))
         self._deliver()
-        # Last: the engine keeps what it has read, which can take as long as a step. The place is free already.
+        # Last, because the engine keeps the state it has read, which can take as long as a step.
         if is_running:
             self._remove(sequence_id)
 
@@ -181,7 +181,6 @@ class Scheduler:
                 self._outbox.append(Started(sequence.id))
 
     def _embed(self, sequence: Sequence) -> None:
-        """Others wait meanwhile: it takes as long as reading the prompt."""
         vector = b64encode(self._engine.embed(sequence.prompt.tokens)).decode()
         self.pulse.read_tokens += len(sequence.prompt.tokens)
         self.pulse.heartbeat += 1
@@ -193,14 +192,13 @@ class Scheduler:
     def _whose_turn(self) -> int:
         if self._trials.open:
             return next(iter(self._waiting))
-        # The choice stands until it is admitted: a sequence that waits for memory is not overtaken.
+        # The choice stands until it is admitted, so that no sequence overtakes one that waits for memory.
         if self._next is None or self._next not in self._waiting:
             self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
         return self._next
 
     def _fitted(self, sequence: Sequence) -> Sequence:
-        """Limits `max_tokens` to what fits if the request set none. Running sequences do not count: an answer's length
-        must not depend on them. Raises `Overloaded`."""
+        """Limits `max_tokens` to what fits if the request set none. Raises `Overloaded`."""
         missing = self._engine.shortfall([sequence])
         if missing <= 0:
             return sequence
@@ -239,7 +237,6 @@ class Scheduler:
                 self._write(running, token, uses.get(token.sequence))
 
     def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
-        """`prompt_use` is set if the engine ended the sequence in this step."""
         self._trials.acquit(token.sequence)
         if token.error:
             log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
@@ -290,7 +287,6 @@ class Scheduler:
             return None
 
     def _recover(self, exc: Exception) -> None:
-        """Drops the batch. Sequences of which nothing was sent go back to the head of the queue, once."""
         lost, self._running = list(self._running.values()), {}
         self._trials.fail([running.sequence for running in lost], exc)
         log.error("The engine failed with %d sequences running; it is rebuilt", len(lost), exc_info=exc)
@@ -316,14 +312,13 @@ class Scheduler:
         self.pulse.restarts += 1
 
     def _probe(self, suspect: Sequence) -> None:
-        """Decodes one token without the suspect. Raises what the engine raises."""
         self._engine.insert(make_probe(suspect))
         if not any(token.sequence == PROBE for _ in range(PROBE_STEPS) for token in self._engine.step()):
             self._engine.remove(PROBE)
         log.warning("The engine failed twice with sequence %d, and works without it", suspect.id)
 
     def _fail_all(self, error: Callable[[], ServiceError]) -> None:
-        # One error for each: an exception collects the traceback of every place that raises it.
+        # One error each: an exception collects the traceback of every place that raises it.
         for sequence_id in list(self._running):
             self._remove(sequence_id)
             self._fail(sequence_id, error())

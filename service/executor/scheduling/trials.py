@@ -2,23 +2,23 @@ from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EngineLost
 from service.generation import GenerationRequest, Message, SamplingParams
 
-# After this many failures without progress in between, rebuilding the engine does not help.
+# After this many failures without progress, rebuilding the engine does not help.
 FAILURES_IN_A_ROW = 3
 
-# Id of the sequence that shows whether the engine works without the suspect.
+# Id of the sequence that tests the engine without the suspect.
 PROBE = -1
 
 
 class Trials:
-    """A lost sequence runs again once, alone until its first token. If it fails again it is the `suspect`; if the
-    engine then works without it, it is blamed, so a client that repeats it does not bring the engine down."""
+    """A lost sequence runs again once, alone until its first token. If it fails again it is the `suspect`. If the
+    engine then works without it, it is blamed: a client that repeats it cannot bring the engine down."""
 
     def __init__(self) -> None:
         self.suspect: Sequence | None = None
         self._failures = 0
         self._retried: set[int] = set()
         self._on_trial: set[int] = set()
-        self._blamed: set[int] = set()  # prompts, by their hash
+        self._blamed: set[int] = set()  # hashes of prompts
 
     @property
     def open(self) -> bool:
@@ -43,7 +43,7 @@ class Trials:
         self._blamed.clear()
 
     def fail(self, lost: list[Sequence], reason: Exception) -> None:
-        """Records a failure with `lost` running. Raises `EngineLost` after too many."""
+        """Raises `EngineLost` after too many failures without progress."""
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             raise EngineLost(
@@ -53,7 +53,7 @@ class Trials:
             self.suspect = lost[0]
 
     def blame(self) -> None:
-        """Records that the engine works without the suspect. Raises `EngineLost` after too many suspects in a row."""
+        """Raises `EngineLost` after too many suspects in a row."""
         if self.suspect is None:
             return
         self._blamed.add(hash(tuple(self.suspect.prompt.tokens)))
