@@ -1,8 +1,8 @@
-"""What concerns HTTP alone, between the server and the endpoints.
+"""HTTP between the server and the endpoints.
 
-- `gate`, `access_log`: what every request passes: id, host, key; and its line in the log.
-- `request_headers`, `cache_headers`, `body`: reading a request.
-- `client_watch`: ends the work of a client that goes away.
-- `responses`, `streaming`: answers in one piece, and as a stream; errors.
-- `trace_recorder`, `traces`: whole exchanges in files, at debug level 2.
+- `gate`, `cross_origin`, `access_log`: run before routing
+- `request_headers`, `cache_headers`, `body`: read a request
+- `client_watch`: cancels the work of a client that disconnects
+- `responses`, `streaming`: answers, errors and event streams
+- `trace_recorder`, `traces`: exchanges in files, at debug level 2
 """

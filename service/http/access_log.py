@@ -1,4 +1,4 @@
-"""The log's lines of requests that generate nothing. Those that do are logged by `service.telemetry.request_log`."""
+"""Logs requests that generate nothing. `service.telemetry.request_log` logs the others."""
 
 import logging
 import time
@@ -11,11 +11,11 @@ logger = logging.getLogger("anyclaude.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events"})
-"""Programs ask for these again and again: they are logged only while debugging."""
+"""Paths that programs poll. They are logged at debug level only."""
 
 
 class AccessLog:
-    """Logs the route's path and not the request's, which holds words of the client."""
+    """Logs the route's path, because the request's path contains text of the client."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
         self._app = app

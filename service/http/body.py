@@ -1,4 +1,4 @@
-"""Reads a request's body within a size and a deadline. ASGI servers bound neither."""
+"""Reads request bodies within a size and a deadline, which ASGI servers do not bound."""
 
 from starlette.types import Receive
 
@@ -12,8 +12,8 @@ LARGEST_AT_ONCE = 8
 
 
 def check_content(headers: RequestHeaders) -> None:
-    """Refuses a body that is compressed or not declared as JSON. The declaration also keeps web pages out: a browser
-    sends their form posts to other origins without asking, but never as JSON."""
+    """Refuses a body that is compressed or not declared as JSON. A web page can post forms to other origins, but JSON
+    only after a preflight request."""
     content_type = headers.get(b"content-type", b"")
     media_type = content_type.partition(b";")[0].strip().lower()
     if media_type != b"application/json" and not media_type.endswith(b"+json"):
@@ -27,8 +27,7 @@ def check_content(headers: RequestHeaders) -> None:
 
 
 class BodyReader:
-    """Reads bodies within the settings' `max_body_bytes` and `body_timeout_seconds`. Those that arrive at the same time
-    together may have `LARGEST_AT_ONCE` times the largest one's size."""
+    """All bodies that arrive at the same time are bounded by `LARGEST_AT_ONCE` times `max_body_bytes`."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes
@@ -36,7 +35,7 @@ class BodyReader:
         self._deadline = Deadline(settings.body_timeout_seconds)
 
     async def read(self, receive: Receive, headers: RequestHeaders) -> bytes:
-        """The whole body. Raises `BodyTooLarge`, `BodyTimeout`, `Overloaded`, or `ClientGone`."""
+        """Raises `BodyTooLarge`, `BodyTimeout`, `Overloaded` or `ClientGone`."""
         self._check_declared_length(headers)
         body = bytearray()  # not a list of chunks: each may be one byte
         try:

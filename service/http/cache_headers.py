@@ -1,4 +1,4 @@
-"""The response cache in HTTP's words: `Cache-Control` asks (RFC 9111), `Cache-Status` answers (RFC 9211)."""
+"""`Cache-Control` (RFC 9111) and `Cache-Status` (RFC 9211) of the response cache."""
 
 from service.errors import SHOWN_CHARS, BadRequest
 from service.http.request_headers import RequestHeaders
@@ -27,7 +27,7 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
 
 
 def _seconds(text: str) -> float:
-    """Delta-seconds (RFC 9111 section 1.2.2). Digits beyond the twelfth are ignored: that is for ever anyway."""
+    """Parses delta-seconds (RFC 9111 section 1.2.2). Digits beyond the twelfth are ignored."""
     if not text.isascii() or not text.isdigit():
         found = text[:SHOWN_CHARS]
         raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{found}'.")
@@ -35,7 +35,6 @@ def _seconds(text: str) -> float:
 
 
 def cache_headers(answer: CachedAnswer) -> list[tuple[bytes, bytes]]:
-    """`Cache-Status`, and the `Age` of a hit (RFC 9111 section 5.1)."""
     headers = [(b"cache-status", cache_status(answer).encode())]
     if answer.age is not None:
         headers.append((b"age", b"%d" % answer.age))
@@ -43,7 +42,7 @@ def cache_headers(answer: CachedAnswer) -> list[tuple[bytes, bytes]]:
 
 
 def cache_status(answer: CachedAnswer) -> str:
-    """On a stream, `stored` means that the answer will be stored when it is complete: the header leaves before."""
+    """`stored` on a stream is a promise, because the header precedes the answer."""
     stored = "; stored" if answer.stored else ""
     match answer.outcome:
         case "hit":

@@ -1,5 +1,3 @@
-"""Notices that a client goes away while its request is being answered."""
-
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -10,19 +8,18 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """The client closed the connection: there is nobody to answer."""
+    pass
 
 
 class ClientWatch:
-    """Reads `receive` up to the disconnect, so the request's body must have been read."""
+    """Reads `receive` until the disconnect. The request's body must have been read before."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gone = False
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` in the current task. Raises `ClientGone` if the client goes away first; `work` has been cancelled
-        and has ended then."""
+        """Runs `work` in the current task. Raises `ClientGone` after `work` was cancelled and has ended."""
         if self._gone:
             work.close()
             raise ClientGone
@@ -40,7 +37,7 @@ class ClientWatch:
 
 
 class _Watching:
-    """Cancels the task that made it when the client goes away, until `end`."""
+    """Cancels the task that created it when the client disconnects."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -52,15 +49,14 @@ class _Watching:
         self._start = asyncio.get_running_loop().call_soon(self._begin)
 
     def takes_back(self) -> bool:
-        """Takes back the cancellation, if there was one. Returns whether the task may go on then, since nobody else has
-        cancelled it too."""
+        """Undoes the cancellation. False if another party cancelled the task too."""
         if not self._has_cancelled or self._working is None:
             return False
         self._has_cancelled = False
         return self._working.uncancel() == 0
 
     async def end(self) -> bool:
-        """Returns whether the client has gone."""
+        """True if the client has disconnected."""
         self._ended = True
         self._start.cancel()
         if self._task is None:

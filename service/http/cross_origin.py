@@ -8,7 +8,7 @@ EXPOSED = ("cache-status", "retry-after", "request-id", "x-request-id", "x-shoul
 
 
 def cross_origin(origins: tuple[str, ...]) -> Middleware:
-    """Preflight requests are answered before the gate: a browser sends them without a key."""
+    """Answers preflight requests before the gate, because browsers send them without a key."""
     return Middleware(
         CORSMiddleware,
         allow_origins=origins,

@@ -1,4 +1,4 @@
-"""What every request passes before it is routed: its id, its host, its key."""
+"""The checks of every request before it is routed."""
 
 import re
 from collections.abc import Iterable
@@ -22,22 +22,22 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class OpenRoute(Route):
-    """A route that needs no key, also if keys are required. Every other route is closed."""
+    """A route that needs no key."""
 
 
 class Gate:
-    """Leaves `request_id`, `headers` and `caller` in the scope's `state`. Refuses foreign hosts, and requests without a
-    key unless all routes that fit their path are open. Unknown paths are closed."""
+    """Sets `request_id`, `headers` and `caller` in the scope's `state`. A request without a key passes only if all
+    routes that fit its path are open. Unknown paths are closed."""
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: Iterable[Route]) -> None:
         self._app = app
         self._settings = settings
         self._routes = routes
-        # Ids need not be secret, and asking the system for random bytes releases the interpreter's lock: beside a
-        # thread that computes, each request would wait to get it back.
+        # Ids need not be secret, and asking the system for random bytes releases the interpreter's lock. A request
+        # would then wait for a computing thread to give it back.
         self._ids = Random()  # noqa: S311
-        # A web page can point its own name at 127.0.0.1 (DNS rebinding) and talk to the model with the user's browser.
-        # A server on another interface requires keys, which such a page does not have: it takes every host.
+        # A web page can point its own name at 127.0.0.1 (DNS rebinding) and use the model through the user's browser. A
+        # server on another interface requires keys, which such a page lacks, so it accepts every host.
         self._allowed: frozenset[bytes] | None = None
         if is_loopback(settings.host) or settings.allowed_hosts:
             names = (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts)
@@ -81,7 +81,7 @@ class Gate:
 
 
 def _take_absolute_form(scope: Scope) -> None:
-    """`GET http://host/path` is for a proxy. Its host overrides the header (RFC 9112 section 3.2.2)."""
+    """The host of `GET http://host/path` overrides the header (RFC 9112 section 3.2.2)."""
     target = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
     if target is not None:
         host, path = target[1], target[2] or b"/"
@@ -90,7 +90,7 @@ def _take_absolute_form(scope: Scope) -> None:
 
 
 def settled_path(path: str) -> str:
-    """The path of the API that a client means which adds a slash or leaves `/v1` out."""
+    """Accepts an API path with a final slash or without `/v1`."""
     root = path[1:].partition("/")[0]
     if root == "v1":
         return path.rstrip("/")
@@ -98,6 +98,6 @@ def settled_path(path: str) -> str:
 
 
 def _without_port(host: bytes) -> bytes:
-    """Takes `host[:port]`; an IPv6 address keeps its brackets."""
+    """Takes `host[:port]`. An IPv6 address keeps its brackets."""
     name, colon, port = host.rpartition(b":")
     return (name if colon and port.isdigit() else host).lower()

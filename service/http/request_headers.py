@@ -1,5 +1,3 @@
-"""A request's headers, read once into a dictionary, and the API key among them."""
-
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -10,11 +8,11 @@ from service.errors import SHOWN_CHARS, InvalidApiKey
 from service.settings import Settings
 
 RequestHeaders = Mapping[bytes, bytes]
-"""By name in lower case, as ASGI gives it."""
+"""Names are in lower case, as in ASGI."""
 
 
 def read_headers(scope: Scope) -> RequestHeaders:
-    """Several lines of one name are one list (RFC 9110 section 5.3)."""
+    """Joins lines of the same name (RFC 9110 section 5.3)."""
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         headers[name] = headers[name] + b", " + value if name in headers else value
@@ -26,7 +24,7 @@ def shown(value: bytes) -> str:
 
 
 def identify_caller(headers: RequestHeaders, settings: Settings) -> str:
-    """The key's digest if keys are required, else "". Raises `InvalidApiKey`."""
+    """Returns the key's digest, or "" if keys are not required. Raises `InvalidApiKey`."""
     if not settings.require_api_key:
         return ""
     # OpenAI's clients send the first header, Anthropic's the second.
@@ -40,5 +38,5 @@ def identify_caller(headers: RequestHeaders, settings: Settings) -> str:
 
 
 def caller_of(key: str) -> str:
-    """The digest that stands for a key everywhere else."""
+    """Returns a digest. The key itself is kept nowhere."""
     return hashlib.sha256(key.encode()).hexdigest()

@@ -1,5 +1,3 @@
-"""Answers in one piece: JSON, and errors in the shape of the protocol that the client speaks, on every path."""
-
 import logging
 import math
 
@@ -29,7 +27,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def dialect_of(scope: Scope) -> Dialect:
-    """Anthropic's for its paths and for clients that name its version; OpenAI's for everything else."""
+    """Anthropic's for its paths and for clients that send its version, else OpenAI's."""
     if scope["path"].startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope):
         return AnthropicMessages()
     return OpenAIChat()
@@ -40,11 +38,11 @@ def error_response(scope: Scope, error: ServiceError) -> Response:
     request_id = scope["state"]["request_id"]
     headers = {dialect.request_id_header: request_id}
     if "record" in scope["state"]:
-        headers["cache-status"] = f"anyclaude; detail={error.code}"  # no `hit`, no `fwd`: there is no answer
+        headers["cache-status"] = f"anyclaude; detail={error.code}"  # no `hit` and no `fwd`, because there is no answer
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.final:
-        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's own servers say it so
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's servers send this header too
     return Response(
         dialect.encode_error(error, request_id),
         status_code=dialect.error_status(error),
@@ -59,7 +57,7 @@ async def handle_service_error(request: Request, error: Exception) -> Response:
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: no such path, no such method."""
+    """Renders Starlette's 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
     method, path = request.method, request.url.path[:SHOWN_CHARS]
     told: ServiceError
@@ -77,7 +75,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_defect(request: Request, error: Exception) -> Response:
-    """A defect of ours: the client gets the request's id, the log the rest."""
+    """Sends the request's id to the client. The log gets the traceback."""
     request_id = request.scope["state"]["request_id"]
     logger.error("request %s failed", request_id, exc_info=error)
     return error_response(request.scope, InternalError(f"The server failed. Its log has the details of {request_id}."))

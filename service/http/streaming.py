@@ -1,5 +1,3 @@
-"""Writes one answer as a server-sent event stream."""
-
 import asyncio
 import logging
 import time
@@ -16,7 +14,7 @@ logger = logging.getLogger("anyclaude.stream")
 
 
 async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:
-    """All frames of a complete answer. Sent with its length, it needs no chunked encoding and one write less."""
+    """Returns all frames. Sent with their length, they need no chunked encoding and one write less."""
     frames = [encoder.start()]
     async for event in answer.events():
         observe(event)
@@ -25,8 +23,8 @@ async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callabl
 
 
 class StreamWriter:
-    """Sends the frames of one answer, and a keep-alive frame after each `interval` seconds of silence while `alive` is
-    true. Every send holds whole frames. `observe` is called with each event before it is sent."""
+    """Sends whole frames, and a keep-alive frame after each `interval` seconds of silence while `alive` is true.
+    `observe` gets each event before it is sent."""
 
     def __init__(
         self,
@@ -46,7 +44,7 @@ class StreamWriter:
         self._last_sent = time.monotonic()
 
     async def write(self, answer: Answer) -> ServiceError | None:
-        """Sends the whole body, with a proper end on every path. Returns the error that it ended with."""
+        """Ends the body properly on every path. Returns the error that ended it."""
         keep_alive = asyncio.ensure_future(self._keep_alive())
         try:
             error = await self._write_events(answer)

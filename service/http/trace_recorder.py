@@ -1,4 +1,4 @@
-"""Copies whole exchanges for the trace writer. It is part of the app at debug level 2 only."""
+"""Copies exchanges for the trace writer, at debug level 2 only."""
 
 import time
 from collections.abc import Mapping
@@ -11,8 +11,6 @@ RECORDED_PREFIX = "/v1/"
 
 
 class TraceRecorder:
-    """Copies requests to the API and their answers, and changes neither."""
-
     def __init__(self, app: ASGIApp, writer: TraceWriter) -> None:
         self._app = app
         self._writer = writer

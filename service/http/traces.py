@@ -1,8 +1,4 @@
-"""Requests and responses in files that only their owner can read: debug level 2.
-
-Each exchange has one file, named by its time, so that a folder listing shows them in order. API keys are taken out;
-everything else is in there.
-"""
+"""Exchanges in files that only their owner can read. API keys are removed."""
 
 import json
 import logging
@@ -25,12 +21,12 @@ logger = logging.getLogger("anyclaude.traces")
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"})
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 12
-"""A shorter credential is a placeholder, and taking it out of the bodies would take out words."""
+"""A shorter credential is a placeholder that may be an ordinary word of a body."""
 MAX_WAITING = 64
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """`started` is in Unix seconds. If the answer broke off, `response_body` is its beginning."""
+    """`started` is in Unix seconds. `response_body` may be incomplete."""
 
     request_id: str
     started: float
@@ -44,8 +40,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceWriter:
-    """Writes exchanges below `folder` in its own thread, and removes the oldest when together they exceed `max_bytes`.
-    A slow or full disk loses traces and holds up no answer."""
+    """Writes files in its own thread and removes the oldest beyond `max_bytes`. A slow or full disk loses traces and
+    delays no answer."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -56,7 +52,7 @@ class TraceWriter:
         self._thread.start()
 
     def write(self, exchange: Exchange) -> None:
-        """Returns at once. If too many are waiting, this one is left out, with a warning."""
+        """Returns at once. Drops the exchange if too many are queued."""
         try:
             self._waiting.put_nowait(exchange)
         except queue.Full:
@@ -65,7 +61,7 @@ class TraceWriter:
             )
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Blocks until everything is written."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -105,13 +101,13 @@ class TraceWriter:
 
 
 def file_name(exchange: Exchange) -> str:
-    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder."""
+    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder, and names sort by time."""
     time = datetime.fromtimestamp(exchange.started, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     return f"{time}-{re.sub(r'[^A-Za-z0-9_-]', '_', exchange.request_id)[:64]}.json"
 
 
 def render(exchange: Exchange) -> bytes:
-    """The trace as JSON. A body that is no JSON is a string in it."""
+    """A body that is not JSON becomes a string."""
     secrets = _secrets(exchange.request_headers)
     trace = {
         "request_id": exchange.request_id,
@@ -136,7 +132,7 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """The caller's credentials. A body may repeat them: an agent that prints its environment sends them."""
+    """A body may repeat these: an agent that prints its environment sends them."""
     values = [value for name, value in headers.items() if name.lower() in SECRET_HEADERS]
     credentials = [value.removeprefix("Bearer ").strip() for value in values]
     return [credential for credential in credentials if len(credential) >= SHORTEST_SECRET]

@@ -1,5 +1,4 @@
-"""Accepts connections and serves each with Hypercorn's HTTP. `docs/server.md` lists what differs from Hypercorn's own
-server, and why."""
+"""Accepts connections and closes idle and slow ones."""
 
 import asyncio
 import logging
@@ -21,14 +20,13 @@ from service.deadlines import TimedQueue
 from service.server.http1 import Http1
 
 BACKLOG = 1024
-"""Connections that the kernel keeps until they are accepted. Each one beyond waits for a second."""
+"""Connections that the kernel queues. Each one beyond waits for a second."""
 UNSENT_BYTES = 64 * 1024
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`idle_seconds` may pass without a request, `head_seconds` from the first byte of a request's head to its end, and
-    `grace_seconds` after the server was stopped. With more than `connections` open, idle ones are closed, oldest
-    first."""
+    """`head_seconds` counts from a request head's first byte. `grace_seconds` count from the stop. Beyond
+    `connections`, the oldest idle ones are closed."""
 
     idle_seconds: float = 75.0
     head_seconds: float = 10.0
@@ -38,8 +36,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: socket, stop: asyncio.Event) -> None:
-    """Serves until `stop`. Then no connection is accepted, idle ones are closed, and the others are cut after the grace
-    period."""
+    """Serves until `stop`, then closes idle connections at once and the others after the grace period."""
     config, context = _config(limits), WorkerContext(None)
     idle = IdleConnections(limits)
     wrapped = ASGIWrapper(cast(ASGIFramework, app))
@@ -69,8 +66,6 @@ async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: so
 
 
 class IdleConnections:
-    """The connections that have no request, and those of which a part of a request's head has come."""
-
     def __init__(self, limits: ConnectionLimits) -> None:
         self._idle: TimedQueue[Connection] = TimedQueue(limits.idle_seconds, self._close)
         self._heads: TimedQueue[Connection] = TimedQueue(limits.head_seconds, self._refuse)
@@ -84,7 +79,7 @@ class IdleConnections:
             self._idle.add(connection)
 
     def head_begins(self, connection: "Connection") -> None:
-        """May be called again with more of the same head: its time goes on."""
+        """Repeated calls for one head do not extend its deadline."""
         if connection not in self._heads:
             self._heads.add(connection)
 
@@ -96,7 +91,7 @@ class IdleConnections:
         self._idle.expire_oldest()
 
     def close(self) -> None:
-        """Closes all that are idle now, and later each one that becomes idle."""
+        """Closes the idle connections, and later each one that becomes idle."""
         self._closed = True
         self._idle.expire_all()
 
@@ -115,7 +110,7 @@ class IdleConnections:
 
 
 class Connection(TCPServer):
-    """One client's connection. Awaiting it serves it to its end."""
+    """Awaiting it serves one client's connection to its end."""
 
     def __init__(
         self,
@@ -155,11 +150,10 @@ class Connection(TCPServer):
         await super()._read_data()
 
     async def close(self) -> None:
-        """For an idle connection: everything has been sent."""
+        """Call it only while the connection is idle."""
         await self._initiate_server_close()
 
     async def refuse_head(self) -> None:
-        """For a connection whose next request's head takes too long."""
         if self._http1 is not None:
             await self._http1.refuse_late_head()
 
@@ -174,7 +168,7 @@ class Connection(TCPServer):
 
 
 class _Idleness(AsyncioSingleTask):
-    """Takes the place of Hypercorn's task that waits for the keep-alive time to be over."""
+    """Replaces Hypercorn's keep-alive timer."""
 
     def __init__(self, connection: Connection, idle: IdleConnections) -> None:
         super().__init__()

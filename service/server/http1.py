@@ -1,4 +1,4 @@
-"""HTTP/1.1 as Hypercorn serves it, but what cannot be served is answered in the shape of every other error."""
+"""HTTP/1.1. Protocol errors have the shape of all other errors."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +18,7 @@ class InvalidHttp(BadRequest):
 
 
 class RequestReader(h11.Connection):
-    """Reads nothing more after a request that it refused. `refusal` is why."""
+    """Reads nothing after a request that it refused. `refusal` is the reason."""
 
     refusal: h11.RemoteProtocolError | None = None
 
@@ -47,8 +47,7 @@ class RequestReader(h11.Connection):
 
 
 class Http1(H11Protocol):
-    """Takes the place of the protocol that `wrapper` has made. `on_partial_head` is called with each piece of a request
-    head that is not its last."""
+    """Replaces the protocol that `wrapper` created."""
 
     def __init__(self, wrapper: ProtocolWrapper, on_partial_head: Callable[[], None]) -> None:
         super().__init__(
@@ -73,7 +72,7 @@ class Http1(H11Protocol):
             self._on_partial_head()
 
     async def refuse_late_head(self) -> None:
-        """Does nothing if the head's end has come meanwhile."""
+        """Does nothing if the head is complete by now."""
         if self._requests.has_partial_head():
             self._is_late = True
             await self._send_error_response(408)
@@ -108,6 +107,6 @@ class Http1(H11Protocol):
 
 
 def _refuse_two_lengths(request: h11.Request) -> None:
-    """RFC 9112 section 6.1: a server may reject such a request, and otherwise has to end the connection after it."""
+    """RFC 9112 section 6.1."""
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
         raise h11.RemoteProtocolError("it has both a Content-Length and a Transfer-Encoding; send one of them")

@@ -1,5 +1,3 @@
-"""Runs the service until it is stopped, and then lets running answers end properly."""
-
 import asyncio
 import errno
 import logging
@@ -23,26 +21,25 @@ from service.telemetry.readiness import announce_ready
 logger = logging.getLogger("anyclaude.server")
 
 MOST_FILES = 10_240
-"""macOS' OPEN_MAX, which it enforces also if the limit is "unlimited"."""
+"""OPEN_MAX of macOS, which enforces it even if the limit is "unlimited"."""
 OTHER_FILES = 64
-"""File descriptors that are kept for everything that is no connection."""
+"""File descriptors reserved for everything but connections."""
 ACCEPT_FAILURE_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
-"""Time for the last frames to leave after running answers were failed."""
+"""Time to send the last frames after running answers have failed."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class CannotListen(OSError):
-    """The message names the address and what to do."""
+    """The message names the address and the next step."""
 
 
 class AddressInUse(CannotListen):
-    """Another process listens there."""
+    pass
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A listening socket. Port 0 takes a free one. Bind before the model is loaded, so that a port in use shows at
-    once."""
+    """Port 0 takes a free port. Binding comes before loading, so a port in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,10 +59,10 @@ def bind(settings: Settings) -> socket.socket:
 async def serve(
     app: Service, settings: Settings, listener: socket.socket | None = None, stop: asyncio.Event | None = None
 ) -> None:
-    """Serves until SIGINT, SIGTERM or SIGHUP. If `stop` is given, serves until it is set, and leaves signals alone.
+    """Serves until `stop` is set. Without `stop`, serves until SIGINT, SIGTERM or SIGHUP; a second signal exits at
+    once.
 
-    Then no connection is accepted, running answers have `shutdown_grace_seconds` to end, and the rest fail with
-    `ShuttingDown`. A second signal ends the process at once.
+    Running answers then have `shutdown_grace_seconds` to end. The rest fail with `ShuttingDown`.
     """
     listening, stopping = listener or bind(settings), stop or asyncio.Event()
     with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
@@ -94,7 +91,7 @@ def _root(listener: socket.socket) -> str:
 def _signals(stopping: asyncio.Event) -> Iterator[None]:
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
-            # Nothing is unwound: a thread that is busy, as with loading a model, would hold up the end.
+            # Nothing is unwound: a busy thread, such as one that loads a model, would delay the exit.
             logger.warning("stopped at once by a second signal")
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -111,19 +108,15 @@ def _signals(stopping: asyncio.Event) -> Iterator[None]:
 
 
 def allow_many_files() -> None:
-    """Takes as many file descriptors as the system grants: each connection is one, and 1024 or 256 are the usual
-    start."""
+    """Each connection needs a file descriptor, and the usual limit is 256 or 1024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES if most == resource.RLIM_INFINITY else most, most))
 
 
 class _LoopErrors:
-    """Reports what asyncio does not raise, but for two kinds.
-
-    Python 3.11 reports connections that are cut at the end, with a traceback each; they are left out. A connection
-    that cannot be accepted is reported once for each place of the backlog; one line in ten seconds is enough.
-    """
+    """Drops asyncio's reports of connections cut at shutdown (Python 3.11), and keeps one in ten seconds of failed
+    accepts, which come once for each place of the backlog."""
 
     def __init__(self) -> None:
         self._accept_failure_logged = -math.inf

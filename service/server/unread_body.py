@@ -1,4 +1,5 @@
-"""Discards what an app leaves unread of a request's body: Hypercorn's queue of pieces also holds the exchange's end."""
+"""Discards the part of a request's body that the app leaves unread. Hypercorn's queue of pieces also holds the end of
+the exchange."""
 
 import asyncio
 
@@ -6,8 +7,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class UnreadBody:
-    """`app`, which need not read bodies to their end."""
-
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
