@@ -1,11 +1,11 @@
-"""The dashboard's page: files that are served as they are, without a build step or another host.
+"""The dashboard's page: static files without a build step or another host.
 
-- `page.html`, `style.css`: the page; light, dark, and narrow.
-- `app.js`: from one reading of `/stats` to the page's texts and charts; starts the panels.
-- `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat, a streamed answer, and both as elements.
-- `running.js`, `cache.js`, `connect.js`: the requests under way, stored answers, settings of clients.
-- `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers as text, elements, and which panel is shown.
-- `api.js`, `connection.js`: requests with the key; the events, the question for the key, the notice of a lost server.
+- `page.html`, `style.css`: the page; light, dark and narrow
+- `app.js`: from a reading of `/stats` to texts and charts
+- `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat
+- `running.js`, `cache.js`, `connect.js`: running requests, stored answers, client settings
+- `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers, elements, panels
+- `api.js`, `connection.js`: requests with the key; events and a lost server
 """
 
 from importlib.resources import files
@@ -30,7 +30,6 @@ ASSETS = {
     "turns.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-"""Media types by file name."""
 
 
 def read_asset(name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""`/cache`: what the response cache holds, without content except for one answer by its key; and emptying it."""
+"""`/cache`: lists and empties the response cache. Only a single answer is shown with its content."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,8 +13,6 @@ NO_STORE = {"cache-control": "no-store"}
 
 
 class CacheEndpoint:
-    """`GET` and `DELETE /cache`, and the same of `/cache/KEY`."""
-
     def __init__(self, context: ServiceContext) -> None:
         self._upkeep = context.executor.upkeep
 

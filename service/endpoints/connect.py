@@ -1,4 +1,4 @@
-"""`GET /dashboard/connect`: the settings with which each client uses this server."""
+"""`GET /dashboard/connect`."""
 
 import asyncio
 from pathlib import Path
@@ -17,11 +17,11 @@ from service.errors import BadRequest, MissingParameter
 from service.http.responses import json_response
 
 KEY_PLACE = "ANYCLAUDE-API-KEY"
-"""Stands for the key: who is allowed to read this has it. If no keys are required, every key will do."""
+"""Replaces the key, which every reader of this page already has. Any key works if none is required."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """`script` is for a POSIX shell; `install` is empty for a client that is a library."""
+    """`script` is for a POSIX shell. `install` is empty for a library."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class ConnectEndpoint:
         self._context = context
 
     async def read(self, request: Request) -> Response:
-        """`root` is the server's URL as the client sees it: a proxy may stand between."""
+        """`root` is the server's URL as the client sees it, perhaps through a proxy."""
         root = request.query_params.get("root")
         if root is None:
             raise MissingParameter("Expected 'root', the URL of this server as its clients see it.", param="root")
@@ -42,7 +42,7 @@ class ConnectEndpoint:
             address = parse_base_url(root)
         except ValueError as error:
             raise BadRequest(f"Invalid 'root': {error}.", param="root") from None
-        clients = await asyncio.to_thread(self._clients, address)  # Claude Code's own settings are read
+        clients = await asyncio.to_thread(self._clients, address)  # reads Claude Code's own settings
         key = KEY_PLACE if self._context.settings.require_api_key else ""
         return json_response({"key": key, "clients": clients}, headers={"cache-control": "no-store"})
 
@@ -55,7 +55,7 @@ class ConnectEndpoint:
             context_length=profile.context_length,
             patience_seconds=settings.queue_timeout_seconds + settings.request_timeout_seconds,
         )
-        # On another machine, the home of this server's user does not exist.
+        # The home of this server's user does not exist on another machine.
         folder = settings.home / "agents" if address.local else Path("/tmp/anyclaude")  # noqa: S108 - for its reader
         agents = [
             Client(

@@ -1,5 +1,3 @@
-"""What the endpoints of one app share; `create_app` makes it."""
-
 import asyncio
 import dataclasses
 
@@ -13,7 +11,7 @@ from service.telemetry.request_log import Observer, RequestRecord
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """`stopping` is set when the server shuts down, for streams that would go on for ever."""
+    """Shared by the endpoints of one app. `stopping` ends endless streams at shutdown."""
 
     settings: Settings
     models: ModelRegistry
@@ -23,11 +21,11 @@ class ServiceContext:
     stopping: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def observe(self, record: RequestRecord) -> None:
-        """Call it once for each request, at its end."""
+        """Call it once at the end of each request."""
         for observer in self.observers:
             observer(record)
 
     @property
     def executor(self) -> CachingExecutor:
-        """Of the default model."""
+        """The executor of the default model."""
         return self.models.default

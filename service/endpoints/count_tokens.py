@@ -1,4 +1,4 @@
-"""`POST /v1/messages/count_tokens`: the prompt's length, by the model's own template and tokenizer."""
+"""`POST /v1/messages/count_tokens`."""
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send

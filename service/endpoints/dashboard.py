@@ -1,7 +1,7 @@
-"""`GET /dashboard`: the page, its files, and the events that keep it up to date.
+"""The page, its files and its events.
 
-The page holds no data of the server, so it is open to everybody. Its events need a key if keys are required: the page
-asks for it and reads the events with `fetch`, since `EventSource` cannot send a header.
+The page contains no data of the server, so it is open. Its events need a key if keys are required. The page reads them
+with `fetch`, because `EventSource` cannot send a header.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ HEADERS = {
 
 
 class DashboardFiles:
-    """The page, or the file of it that the path names. All of them are read once."""
+    """All files are read once."""
 
     def __init__(self) -> None:
         self._files = {name: read_asset(name) for name in ASSETS}
@@ -48,10 +48,8 @@ class DashboardFiles:
 
 
 class DashboardEvents:
-    """`GET /dashboard/events`: the statistics as server-sent events, `interval` seconds apart.
-
-    Each listener reads them for itself, which costs a fraction of a millisecond, and nothing if nobody listens.
-    """
+    """Sends the statistics as server-sent events, `interval` seconds apart. Each listener reads them for itself in a
+    fraction of a millisecond."""
 
     def __init__(
         self,

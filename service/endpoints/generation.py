@@ -1,5 +1,3 @@
-"""The generation endpoint: one class serves every dialect, streamed or not."""
-
 import asyncio
 import logging
 import time
@@ -26,7 +24,7 @@ logger = logging.getLogger("anyclaude.request")
 
 
 class GenerationEndpoint:
-    """`POST` of one dialect, as an ASGI app: bytes, request, answer, bytes. Errors rise to the exception handlers."""
+    """The `POST` of one dialect, streamed or not. Errors rise to the exception handlers."""
 
     def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
         self._context = context
@@ -106,7 +104,7 @@ class GenerationEndpoint:
         record: RequestRecord,
     ) -> CachedAnswer:
         answer = await executor.submit(request, directives)
-        # The response cache has just counted it. Nothing waits in between, so the two agree at any moment.
+        # The response cache has just counted it. Nothing is awaited in between, so the two always agree.
         record.outcome, record.status = answer.outcome, 200
         self._context.activity.accept(record, answer)
         return answer
@@ -168,7 +166,7 @@ class GenerationEndpoint:
 
 
 def with_defaults(request: GenerationRequest, profile: ModelProfile, caller: str) -> GenerationRequest:
-    """With what the request leaves to its model, and with its caller."""
+    """Fills in the model's defaults, and the caller."""
     if request.thinking == "default" and profile.thinking != "default":
         request = msgspec.structs.replace(request, thinking=profile.thinking)
     return msgspec.structs.replace(request, caller=caller) if caller else request

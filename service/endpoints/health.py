@@ -1,4 +1,4 @@
-"""`GET /health` and `HEAD /`: answered at once, also while the model loads or generates."""
+"""`GET /health` and `HEAD /`. Both answer at once, even while the model loads or generates."""
 
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
@@ -42,7 +42,7 @@ class HealthEndpoint:
 
 
 class RootEndpoint:
-    """Claude Code asks `HEAD /` before anything else. A browser is led to the dashboard."""
+    """Claude Code sends `HEAD /` first. Browsers are redirected to the dashboard."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if b"text/html" in scope["state"]["headers"].get(b"accept", b""):

@@ -1,5 +1,3 @@
-"""Several answers as one: the requests of a body with several prompts."""
-
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
@@ -14,7 +12,7 @@ _BEST_FIRST: tuple[CacheOutcome, ...] = ("hit", "collapsed", "miss", "bypass")
 
 
 class JoinedAnswer:
-    """A `CachedAnswer`. The choices of each answer, `n` of them, follow those of the answer before. It is a hit if all
+    """A `CachedAnswer` for a body with several prompts, with `n` choices for each in their order. It is a hit if all
     are."""
 
     def __init__(self, answers: Sequence[CachedAnswer], n: int) -> None:

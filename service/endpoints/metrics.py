@@ -1,4 +1,4 @@
-"""`GET /metrics`, for Prometheus. If keys are required, the scrape's `authorization` setting holds one."""
+"""`GET /metrics`, for Prometheus. If keys are required, its `authorization` setting must hold one."""
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send

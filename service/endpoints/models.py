@@ -1,4 +1,4 @@
-"""`/v1/models`: one object for each model, which OpenAI's and Anthropic's clients both read; and loading by hand."""
+"""`/v1/models` for OpenAI's and Anthropic's clients alike, and loading by hand."""
 
 import datetime
 
@@ -10,8 +10,6 @@ from service.response_cache.executor import CachingExecutor
 
 
 class ModelListEndpoint:
-    """`GET /v1/models`."""
-
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
@@ -23,8 +21,6 @@ class ModelListEndpoint:
 
 
 class ModelEndpoint:
-    """`GET /v1/models/ID`."""
-
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
@@ -34,7 +30,7 @@ class ModelEndpoint:
 
 
 class ModelLoadEndpoint:
-    """`POST /v1/models/ID/load` and `/unload`: answers with the model when it is done."""
+    """`POST /v1/models/ID/load` and `/unload`. They answer with the model when they are done."""
 
     def __init__(self, context: ServiceContext, *, loads: bool) -> None:
         self._context = context
@@ -47,7 +43,7 @@ class ModelLoadEndpoint:
 
 
 def describe(executor: CachingExecutor) -> dict[str, object]:
-    """OpenAI's model object and Anthropic's in one; `context_length` is in tokens."""
+    """Merges OpenAI's model object and Anthropic's. `context_length` is in tokens."""
     profile, status = executor.profile, executor.status()
     created = datetime.datetime.fromtimestamp(profile.created, datetime.UTC)
     return {

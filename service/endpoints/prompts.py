@@ -1,4 +1,4 @@
-"""`POST /v1/completions` and `POST /v1/embeddings`: bodies with several prompts, each of which is a request."""
+"""`/v1/completions` and `/v1/embeddings`. Each prompt of a body is a request of its own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,8 +16,6 @@ from service.telemetry.request_log import RequestRecord
 
 
 class PromptsEndpoint(GenerationEndpoint):
-    """Each prompt has its own entry in the response cache."""
-
     async def _submit(
         self,
         executor: CachingExecutor,

@@ -1,4 +1,4 @@
-"""`/v1/responses`: generation in OpenAI's newest dialect, and the responses that were stored."""
+"""`/v1/responses`: generation, and stored responses."""
 
 from typing import Any
 
@@ -21,13 +21,11 @@ from service.response_cache.executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 
 MAX_PAGE = 100
-# Room for an error of the estimate by which a conversation is shortened.
+# Leaves room for errors in the estimate that shortens a conversation.
 SPARE = 0.95
 
 
 class ResponsesEndpoint(GenerationEndpoint):
-    """`POST /v1/responses` and `POST /v1/responses/compact`."""
-
     def __init__(self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction) -> None:
         super().__init__(context, dialect)
         self._responses = dialect
@@ -54,8 +52,6 @@ class ResponsesEndpoint(GenerationEndpoint):
 
 
 class StoredResponsesEndpoint:
-    """`GET` and `DELETE /v1/responses/ID`, and `GET /v1/responses/ID/input_items`."""
-
     def __init__(self, dialect: OpenAIResponses) -> None:
         self._kept = dialect.kept
 
@@ -99,7 +95,7 @@ def _identified(item: msgspec.Raw, response_id: str, index: int) -> dict[str, An
 
 
 def _page(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
-    """Newest first, unless the request asks for `order=asc`."""
+    """Newest first, unless the request has `order=asc`."""
     order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
     limit = request.query_params.get("limit", "20")
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MAX_PAGE):

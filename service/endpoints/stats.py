@@ -1,4 +1,4 @@
-"""`GET /stats`: everything that the dashboard and `anyclaude stats` show, read at one moment."""
+"""`GET /stats`."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ class StatsEndpoint:
     async def read(self) -> Stats:
         executor, settings, activity = self._context.executor, self._context.settings, self._context.activity
         cache = await executor.statistics()
-        # From here on nothing waits, so all numbers are of one moment.
+        # Nothing is awaited from here on, so all numbers belong to one moment.
         status, profile = executor.status(), executor.profile
         activity.sample(status)
         return Stats(
@@ -73,12 +73,11 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _meaning_of_null(key: Key) -> str:
-    """In the words of the key's description."""
+    """Returns the words of the key's description."""
     return key.description.partition("Null: ")[2].removesuffix(".") or "none"
 
 
 def _from_profile(keys: list[Key], profile: ModelProfile) -> dict[str, Any]:
-    """What the served model decides."""
     known: dict[str, Any] = {"model": profile.id, "context_length": profile.context_length}
     known |= {f"sampling.{name}": value for name, value in msgspec.structs.asdict(profile.sampling).items()}
     return {key.dotted: known[key.field] for key in keys if known.get(key.field) is not None}
@@ -88,14 +87,14 @@ def _memory(status: ExecutorStatus) -> Memory:
     resident = _resident_bytes()
     return Memory(
         process_bytes=resident,
-        peak_bytes=max(_peak_bytes(), resident or 0),  # the two are not of the same moment
+        peak_bytes=max(_peak_bytes(), resident or 0),  # the two are read at different moments
         engine_bytes=status.memory_bytes,
         prefix_cache_bytes=status.prefix_cache_bytes,
     )
 
 
 def _resident_bytes() -> int | None:
-    """Linux shows it in pages (proc_pid_statm(5)). Elsewhere only the peak is known without another library."""
+    """Linux reports pages (proc_pid_statm(5)). Other systems need a library for it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -104,6 +103,6 @@ def _resident_bytes() -> int | None:
 
 
 def _peak_bytes() -> int:
-    """getrusage(2) counts in KiB on Linux, and in bytes on macOS."""
+    """getrusage(2) counts in KiB on Linux and in bytes on macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`, in the words of llama.cpp and of vLLM."""
+"""`/tokenize` and `/detokenize` with the fields of llama.cpp and of vLLM."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from service.response_cache.executor import CachingExecutor
 
 
 class TokenizeRequest(msgspec.Struct):
-    """llama.cpp has `content`, `add_special` (false) and `with_pieces`; vLLM has `prompt` or `messages`,
+    """llama.cpp has `content`, `add_special` (false) and `with_pieces`. vLLM has `prompt` or `messages`,
     `add_special_tokens` (true) and `return_token_strs`."""
 
     content: str | None = None
@@ -65,7 +65,6 @@ class TokenizeEndpoint:
         return content
 
     async def _count(self, executor: CachingExecutor, body: bytes) -> int:
-        """The length of a conversation by the model's own template."""
         return await executor.count_tokens(self._chat.decode(body, executor.profile.sampling).request)
 
     async def _tokens(self, executor: CachingExecutor, asked: TokenizeRequest) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Answers in files.
 
-`archive` is the file format. `transfer` exports the answers of a store and imports them again, for `anyclaude cache`.
-`recorder` writes what a server answers (`--record`); `player` answers from such a file without a model (`--replay`).
+- `archive`: the file format
+- `transfer`: export and import of a store, for `anyclaude cache`
+- `recorder`: writes a server's answers (`serve --record`)
+- `player`: answers from such a file without a model (`serve --replay`)
 """

@@ -1,5 +1,4 @@
-"""The file format: a line of JSON with a header, then a line for each answer or count of tokens. If a key comes twice,
-the later line counts."""
+"""JSON lines: a header, then an answer or token count each. The last line of a key counts."""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +20,11 @@ Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ArchiveError(Exception):
-    """The file cannot be used. The message names file and line, what was expected and what was found."""
+    """The message names file and line, what was expected and what was found."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """No request would find its answer under keys of another `key_version`. `profile` is None if the answers may be of
-    several models."""
+    """Keys of another `key_version` match no request. `profile` is None if the answers may come from several models."""
 
     format: Literal["anyclaude-answers"]
     version: int
@@ -35,7 +33,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
-    """Without `expires_at` it is kept for ever."""
+    """An answer without `expires_at` never expires."""
 
     key: Key
     stored_at: UnixSeconds
@@ -44,7 +42,7 @@ class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
-    """The length of a request's prompt."""
+    """A prompt's length."""
 
     key: Key
     prompt_tokens: Tokens
@@ -63,7 +61,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Verifies each entry as it comes. Raises ArchiveError."""
+    """Verifies each entry when it is read. Raises ArchiveError."""
     lines = _lines(path)
     _header(path, next(lines, b""))
     for number, line in enumerate(lines, start=2):
@@ -97,7 +95,7 @@ class ArchiveWriter:
         self.close()
 
     def add(self, entry: Entry) -> None:
-        """Adds the whole entry or, if it raises OSError, nothing."""
+        """Adds nothing if it raises OSError."""
         self._write(entry)
 
     def close(self) -> None:
@@ -107,13 +105,13 @@ class ArchiveWriter:
             os.close(descriptor)
 
     def _write(self, value: Header | Entry) -> None:
-        # One write for each entry: a killed process leaves whole lines.
+        # One write for each entry, so a killed process leaves whole lines.
         rest = line = msgspec.json.encode(value) + b"\n"
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
-            # A disk that is nearly full takes the front of a line before it fails.
+            # A nearly full disk may accept only the beginning of a line.
             if written := len(line) - len(rest):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
             raise

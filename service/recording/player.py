@@ -1,5 +1,3 @@
-"""Plays a recording: an `Executor` and a `CacheBackend` that read one file."""
-
 from pathlib import Path
 
 import msgspec
@@ -45,7 +43,7 @@ def read_recording(path: Path) -> Recording:
 
 
 class ReplayExecutor:
-    """Gives recorded answers, and raises `NotRecorded` for all other requests."""
+    """Raises `NotRecorded` for requests without a recorded answer."""
 
     def __init__(self, recording: Recording) -> None:
         self.profile = recording.profile
@@ -89,7 +87,7 @@ class ReplayExecutor:
 
 
 class RecordedAnswers:
-    """The recording as the response cache's store. `set` does nothing."""
+    """The recording as a `CacheBackend`. `set` does nothing."""
 
     def __init__(self, recording: Recording) -> None:
         self._answers = recording.answers

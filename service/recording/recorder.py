@@ -1,5 +1,3 @@
-"""Records what a server answers, in a file that `ReplayExecutor` plays."""
-
 import time
 from logging import getLogger
 from pathlib import Path
@@ -12,7 +10,7 @@ log = getLogger(__name__)
 
 
 class FileRecorder:
-    """Adds to the file `path`. The same answer again is not written again."""
+    """Appends to `path`. An answer that is already there is not written again."""
 
     def __init__(self, path: Path, profile: ModelProfile) -> None:
         """Raises ArchiveError and OSError."""

@@ -1,5 +1,3 @@
-"""Moves answers between a store and a file."""
-
 import os
 import time
 from contextlib import suppress
@@ -15,15 +13,15 @@ from service.response_cache.stored import stored_answers
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """`read` answers of the file have not expired; the store has `stored` of them at the end."""
+    """`read` counts the file's unexpired answers, `stored` those that the store contains afterwards."""
 
     read: int
     stored: int
 
 
 async def export_answers(store: CacheBackend, path: Path) -> int:
-    """Replaces `path` unless the export fails; returns the number of answers. Raises OSError and what `stored_answers`
-    raises."""
+    """Replaces `path` only on success. Returns the number of answers. Raises OSError and the errors of
+    `stored_answers`."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
     try:
@@ -46,7 +44,7 @@ async def export_answers(store: CacheBackend, path: Path) -> int:
 
 
 async def import_answers(store: CacheBackend, path: Path) -> Imported:
-    """Verifies the whole file before the first answer is stored. Raises ArchiveError and CacheUnavailable."""
+    """Verifies the whole file first. Raises ArchiveError and CacheUnavailable."""
     for _ in read_entries(path):
         pass
     keys = set()
@@ -55,7 +53,7 @@ async def import_answers(store: CacheBackend, path: Path) -> Imported:
             ttl = None if entry.expires_at is None else entry.expires_at - time.time()
             if ttl is None or ttl > 0:
                 keys.add(entry.key)
-                # An answer from the future would be fresh for ever.
+                # An answer from the future would stay fresh for ever.
                 record = Record(entry.key, min(entry.stored_at, time.time()), entry.completion)
                 with suppress(ValueTooLarge):
                     await store.set(entry.key, encode_record(record), ttl=ttl)

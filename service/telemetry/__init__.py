@@ -1,9 +1,9 @@
-"""What is reported of requests, the engine and the response cache.
+"""Reports on requests, the engine and the response cache.
 
-- `request_log`: one record for each request for a generation, and its line in the log.
-- `activity`, `timeline`, `speed`: the last minutes, for people who look now.
-- `stats`: the answer of `/stats`, which the dashboard and `anyclaude stats` show.
-- `metrics/`: counts since the start, for Prometheus.
-- `readiness`: the line that the terminal shows when the model is loaded.
-- `unknown_fields`: a line for each field of a request that nobody reads.
+- `request_log`: a record and a log line for each generation request
+- `activity`, `timeline`, `speed`: the last minutes
+- `stats`: the body of `/stats`, for the dashboard and `anyclaude stats`
+- `metrics/`: counts since the start, for Prometheus
+- `readiness`: the terminal's line when the model is loaded
+- `unknown_fields`: a log line for each request field that is not read
 """

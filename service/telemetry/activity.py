@@ -1,7 +1,4 @@
-"""What happened lately, in bounded memory: the last minutes as a timeline, the last latencies, the last requests.
-
-The dashboard and `anyclaude stats` show it.
-"""
+"""The last minutes, latencies and requests, in bounded memory."""
 
 import asyncio
 import bisect
@@ -23,13 +20,13 @@ LATENCIES = 1000
 RECENT = 50
 SAMPLE_SECONDS = 1.0
 
-# Upper bounds in seconds, three a decade from 0.1 ms; one more bucket counts what is longer.
+# Upper bounds in seconds, three a decade from 0.1 ms. One more bucket counts longer times.
 BOUNDS = tuple(step * 10.0**decade for decade in range(-4, 3) for step in (1, 2, 5))
 _LEFT = frozenset({"client_gone", "cancelled"})
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """The last answers of one kind. `counts` are by `bounds_seconds`, and one more for what is longer."""
+    """`counts` has one more item than `bounds_seconds`, for longer answers."""
 
     answers: int
     median_seconds: float | None
@@ -38,7 +35,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`came` is in Unix seconds. There is no content of the request or its answer."""
+    """`came` is in Unix seconds. Holds no content."""
 
     request_id: str
     came: float
@@ -55,8 +52,8 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`came` is in Unix seconds, `written` about the tokens of the answer so far. It waits or its prompt is read while
-    `written` is 0. There is no content."""
+    """`came` is in Unix seconds. `written` is about the number of answer tokens; at 0 the request waits or its prompt
+    is being read. Holds no content."""
 
     request_id: str
     came: float
@@ -68,19 +65,19 @@ class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Activity:
-    """Times are of `clock`. Each request is given to `accept` if it is accepted, and to `observe` when it has ended."""
+    """Times come from `clock`. Call `accept` for each accepted request, and `observe` for each that has ended."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._slots = TimelineSlots(clock)
         self._meter = SpeedMeter(clock())
         self._latencies: dict[str, deque[float]] = {kind: deque(maxlen=LATENCIES) for kind in ("hit", "miss")}
-        # By the identity of the record. Hits are over at once.
+        # By the identity of the record. Hits end at once and are left out.
         self._running: dict[int, tuple[RequestRecord, CachedAnswer]] = {}
         self._recent: deque[RequestRecord] = deque(maxlen=RECENT)
 
     def accept(self, record: RequestRecord, answer: CachedAnswer) -> None:
-        """Sets the record's `accepted`. Its `outcome` must be known."""
+        """Sets the record's `accepted`. Its `outcome` must be set."""
         assert record.outcome is not None  # noqa: S101
         record.accepted = self._clock()
         self._slots.count(record.outcome, record.accepted)
@@ -99,7 +96,7 @@ class Activity:
             self._latencies[kind].append(record.total_seconds)
 
     def sample(self, status: ExecutorStatus) -> None:
-        """Counts tokens since the last sample. Call it at least every few seconds."""
+        """Counts tokens since the last sample. Call it every few seconds."""
         now, before = self._clock(), self._meter.sampled_at
         generated = self._meter.sample(now, status.generated_tokens, status.read_tokens)
         if generated:
@@ -132,21 +129,21 @@ class Activity:
 
 
 async def keep_sampling(activity: Activity, status: Callable[[], ExecutorStatus]) -> None:
-    """Until it is cancelled."""
+    """Runs until it is cancelled."""
     while True:
         activity.sample(status())
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
 def kind_of(record: RequestRecord) -> Kind | None:
-    """A client that leaves is no failure. None if it left before its request was accepted."""
+    """A disconnect is not a failure. None if the client left before its request was accepted."""
     if record.error_code and record.error_code not in _LEFT:
         return "failed"
     return record.outcome
 
 
 def quantile(ordered: list[float], share: float) -> float | None:
-    """The nearest rank, which is one of the values; None if there are none."""
+    """The value of the nearest rank; None for an empty list."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 

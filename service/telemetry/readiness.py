@@ -1,5 +1,3 @@
-"""The line that the server's terminal shows once requests are answered."""
-
 import asyncio
 import logging
 import time
@@ -13,7 +11,8 @@ POLL_SECONDS = 0.05
 
 
 async def announce_ready(status: Callable[[], ExecutorStatus], root: str, *, since: float) -> None:
-    """Logs the addresses below `root` when the model is loaded, or why it is not. `since` is of the monotonic clock."""
+    """Logs the addresses below `root` when the model is loaded, or why it failed. `since` is a time of the monotonic
+    clock."""
     while (now := status()).state == "loading":  # noqa: ASYNC110  (an executor has no event for this)
         await asyncio.sleep(POLL_SECONDS)
     if now.state == "healthy":

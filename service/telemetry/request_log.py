@@ -1,5 +1,4 @@
-"""One record for each request for a generation: the log's line and all statistics are made of it. It holds no
-content."""
+"""One record for each generation request. The log line and all statistics come from it. It holds no content."""
 
 import asyncio
 import logging
@@ -15,14 +14,14 @@ from service.response_cache.base import CacheOutcome
 
 logger = logging.getLogger("anyclaude.request")
 
-# A person reads no more, and the line costs a hit 17 us of its 250.
+# People read no more lines, and each costs a hit 17 us of its 250.
 HITS_A_SECOND = 20
 
 REQUEST_ID_PREFIX = "req_"
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
-    """Filled while a request is handled. `started` and `accepted` are of `time.perf_counter`; other times are
+    """Filled while the request is handled. `started` and `accepted` are times of `time.perf_counter`. Other times are
     seconds since `started`."""
 
     request_id: str
@@ -56,8 +55,7 @@ Observer = Callable[[RequestRecord], None]
 
 
 class RequestLog:
-    """One line for each request, logged in the loop's next turn: the answer leaves first. With `hits_a_second`, further
-    hits of the same second are counted in one line."""
+    """Logs one line a request in the loop's next turn, after the answer. Hits beyond `hits_a_second` share one line."""
 
     def __init__(self, hits_a_second: int | None) -> None:
         self._most = math.inf if hits_a_second is None else hits_a_second

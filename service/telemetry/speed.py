@@ -1,5 +1,3 @@
-"""How many tokens the engine reads and generates per second now, from counts that are sampled again and again."""
-
 from collections import deque
 
 import msgspec
@@ -8,7 +6,7 @@ SPEED_SECONDS = 5.0
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens per second of all running requests together, over the last seconds: of answers, and of prompts."""
+    """Tokens per second over the last seconds, for all running requests together."""
 
     generated: float
     read: float
@@ -23,7 +21,7 @@ class _Sample(msgspec.Struct, frozen=True):
 
 
 class SpeedMeter:
-    """`started` is of the same clock as the times of samples, in seconds."""
+    """`started` is in seconds of the clock that the samples use."""
 
     def __init__(self, started: float) -> None:
         self._counted = (0, 0)
@@ -34,7 +32,7 @@ class SpeedMeter:
         return self._samples[-1].time
 
     def sample(self, now: float, generated_tokens: int, read_tokens: int) -> int:
-        """Takes counts since the engine's start. Returns how many tokens were generated since the last sample."""
+        """Takes counts since the engine's start. Returns the tokens generated since the last sample."""
         last, (old_generated, old_read) = self._samples[-1], self._counted
         generated, read = _growth(old_generated, generated_tokens), _growth(old_read, read_tokens)
         self._counted = (generated_tokens, read_tokens)
@@ -55,5 +53,5 @@ class SpeedMeter:
 
 
 def _growth(before: int, after: int) -> int:
-    """A count that has become smaller began again from zero, with a new engine."""
+    """A smaller count means that a new engine began at zero."""
     return after - before if after >= before else after

@@ -1,4 +1,4 @@
-"""What `GET /stats` answers: for the dashboard, `anyclaude stats`, and other programs."""
+"""The body of `GET /stats`."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences now, and their limits; restarts since the start; the tallies since the model was loaded."""
+    """The tallies count since the model was loaded, `engine_restarts` since the server's start."""
 
     running: int
     waiting: int
@@ -31,7 +31,7 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """`process_bytes` is resident now, None if the system does not show it; `peak_bytes` is its highest so far."""
+    """`process_bytes` is the resident size, None if the system does not report it. `peak_bytes` is its maximum."""
 
     process_bytes: int | None
     peak_bytes: int
@@ -46,8 +46,8 @@ class Latencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of everything. `now` is in Unix seconds; `settings` are by their key in `.anyclauderc.json`, without
-    secrets; `unset` has what applies in place of each of them that is null, as a value or in words."""
+    """`now` is in Unix seconds. `settings` have the keys of `.anyclauderc.json` and no secrets. `unset` gives the
+    effective value of each null setting, as a value or in words."""
 
     now: float
     uptime_seconds: float

@@ -1,5 +1,3 @@
-"""The last minutes in slots of a few seconds: requests by kind, and generated tokens."""
-
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,8 +11,8 @@ KINDS: tuple[Kind, ...] = ("hit", "collapsed", "miss", "bypass", "failed")
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """Slots of `slot_seconds`, oldest first; the last is still filling. `outcomes` counts requests by kind when they
-    are accepted, and failed ones when they fail; `generated_tokens` counts tokens when they are generated."""
+    """Slots of `slot_seconds`, oldest first. The last one is still filling. `outcomes` counts accepted requests by
+    kind, and failures when they happen. `generated_tokens` counts tokens when they are generated."""
 
     slot_seconds: float
     outcomes: dict[Kind, list[int]]
@@ -28,14 +26,14 @@ class _Slot:
         self.clear(-1)
 
     def clear(self, number: int) -> None:
-        """`number` is the slot's time, in slots since the clock's zero."""
+        """`number` is the slot's start, in slots since the clock's zero."""
         self.number = number
         self.counts = dict.fromkeys(KINDS, 0)
         self.tokens = 0.0
 
 
 class TimelineSlots:
-    """A ring of slots. Times are of `clock`, in seconds."""
+    """A ring of slots. Times are in seconds of `clock`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,13 +43,13 @@ class TimelineSlots:
         self._slot(at).counts[kind] += 1
 
     def uncount(self, kind: Kind, at: float) -> None:
-        """Takes back one that was counted at that time, unless it is forgotten already."""
+        """Does nothing if the slot of that time is gone."""
         slot = self._slot(at)
         if slot.number == _number(at):
             slot.counts[kind] -= 1
 
     def add_tokens(self, tokens: int, began: float, ended: float) -> None:
-        """Spreads them evenly over that time."""
+        """Spreads the tokens evenly over the time."""
         last = _number(ended)
         first = max(_number(began), last - SLOTS + 1)
         if first >= last:
@@ -73,7 +71,7 @@ class TimelineSlots:
         )
 
     def _slot(self, at: float) -> _Slot:
-        """The slot of that time, or the one that has taken its place since."""
+        """Returns the slot of that time, or the one that replaced it."""
         number = _number(at)
         slot = self._slots[number % SLOTS]
         if slot.number < number:

@@ -1,5 +1,3 @@
-"""Logs the name of each unknown field once."""
-
 import logging
 from collections.abc import Iterable
 
@@ -10,7 +8,7 @@ _SHOWN_CHARS = 100
 
 
 class UnknownFieldLog:
-    """Clients choose the names, so at most `MAX_NAMED` are kept."""
+    """Logs each name once. Clients choose the names, so at most `MAX_NAMED` are kept."""
 
     def __init__(self) -> None:
         self._named: set[str] = set()

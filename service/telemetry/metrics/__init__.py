@@ -1,6 +1,6 @@
-"""`GET /metrics`, for Prometheus.
+"""Prometheus metrics.
 
-- `registry`: all metrics of one app, and the answer.
-- `readings`: the engine and the response cache, read at a scrape.
-- `requests`: requests for a generation, counted as they end.
+- `registry`: all metrics of one app
+- `readings`: the engine and the response cache at a scrape
+- `requests`: counts of finished generation requests
 """

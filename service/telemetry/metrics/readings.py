@@ -1,5 +1,3 @@
-"""The numbers of the engine and of the response cache, taken at a scrape."""
-
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import get_args
@@ -12,7 +10,7 @@ from service.response_cache.statistics import CacheNumbers
 
 
 class Readings(Collector):
-    """Shows the numbers that `take` was given last."""
+    """Shows the numbers last given to `take`."""
 
     def __init__(self) -> None:
         self._taken: tuple[str, ExecutorStatus, CacheNumbers] | None = None
@@ -21,7 +19,7 @@ class Readings(Collector):
         self._taken = model_id, status, cache
 
     def collect(self) -> Iterator[Metric]:
-        if self._taken is None:  # the registry asks for names when a collector is registered
+        if self._taken is None:  # a collector's names are read at its registration
             return
         model_id, status, cache = self._taken
         about = {"version": version("anyclaude"), "model": model_id}

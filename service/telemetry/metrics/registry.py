@@ -1,5 +1,3 @@
-"""All metrics of one app, as Prometheus reads them."""
-
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -12,10 +10,10 @@ from service.telemetry.metrics.requests import RequestMetrics
 
 
 class Metrics:
-    """`observe` is to be called with every request that has ended.
+    """Pass every finished request to `observe`.
 
-    A request's labels are the status that its client saw ("none" if it left before), the response cache's outcome
-    ("none" if it was refused before), and the error that ended it ("" if none did).
+    The labels of a request are its status ("none" if the client left before one was sent), its outcome ("none" if it
+    was refused before the response cache) and its error ("" if none).
     """
 
     def __init__(self, executor: Executor, cache: Callable[[], Awaitable[CacheNumbers]]) -> None:
@@ -31,9 +29,9 @@ class Metrics:
         PlatformCollector(registry=self._registry)
 
     async def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics if `accept` asks for it."""
+        """Returns body and content type: OpenMetrics if `accept` names it."""
         cache = await self._cache()
-        # From here on nothing waits, so all numbers are of one moment.
+        # Nothing is awaited from here on, so all numbers belong to one moment.
         self._readings.take(self._executor.profile.id, self._executor.status(), cache)
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type

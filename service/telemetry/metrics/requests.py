@@ -1,8 +1,5 @@
-"""Requests for a generation, counted as they end.
-
-Names, labels and buckets follow OpenTelemetry's conventions for generative AI servers, where these have any
-(semantic-conventions-genai, docs/gen-ai/gen-ai-metrics.md).
-"""
+"""Counts of generation requests. Names, labels and buckets follow OpenTelemetry's conventions for generative AI servers
+(semantic-conventions-genai, docs/gen-ai/gen-ai-metrics.md)."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -13,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from service.telemetry.request_log import RequestRecord
 
-# Hits take less than the conventions' first bucket of 10 ms, long answers more than their last of 81.92 s.
+# Hits take less than the conventions' first bucket (10 ms), long answers more than the last (81.92 s).
 _DURATION_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
     *(1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 655.36, 2621.44),
@@ -30,7 +27,7 @@ Labels = tuple[str, ...]
 
 
 class _Distribution:
-    """A histogram of seconds. Each bound counts the values up to it and above the bound before."""
+    """A histogram of seconds. Each count covers values above the previous bound."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -56,7 +53,7 @@ class _Tokens:
 
 
 class _Series:
-    """The count of one kind of request, and the figures that it shares with other kinds."""
+    """The count of one kind of request."""
 
     __slots__ = ("duration", "labels", "requests", "tokens")
 
@@ -68,8 +65,8 @@ class _Series:
 
 
 class RequestMetrics(Collector):
-    """A hit costs a look-up and a few additions. The client library's counters would take five times as long, so they
-    are made at a scrape."""
+    """Costs a hit one look-up and a few additions. The client library's counters would take five times as long, so they
+    are built at a scrape."""
 
     def __init__(self, model_id: str) -> None:
         self._gen_ai_labels = ("chat", "anyclaude", model_id)
