@@ -1,8 +1,7 @@
-"""One model over several processes, on one machine or many. Rank 0 serves; the other ranks repeat its engine calls.
+"""One model over several processes. Rank 0 serves, and the other ranks repeat its engine calls.
 
-Each rank holds its part of the weights, and MLX exchanges activations inside each step, so all ranks must make the same
-calls in the same order. `leader.py` and `follower.py`: rank 0 and the others, from start to end. `leading_engine.py`
-sends each call, `replay.py` repeats it, `calls.py` encodes it, `wire.py` carries it along `route.py`. `ranks.py`: the
-group as a Protocol, on MLX in `mlx_ranks.py`, in one process in `local_ranks.py`. `rank_loader.py` and `agreement.py`:
-a rank's part of the model, and a prefix cache that is equal on all ranks.
+Each rank holds a part of the weights. MLX exchanges activations inside each step, so all ranks make the same calls in
+the same order. `leader.py` and `follower.py`: rank 0 and the others. `leading_engine.py`, `calls.py`, `wire.py`,
+`route.py` and `replay.py`: the way of a call. `ranks.py`: the group, by MLX (`mlx_ranks.py`) or in one process
+(`local_ranks.py`). `rank_loader.py` and `agreement.py`: a rank's part of the model, and its prefix cache.
 """

@@ -1,5 +1,5 @@
-"""Spans are kept by calls, which are equal on all ranks, and dropped by size, which is not. So the least room and the
-largest part of a state count."""
+"""Calls keep spans and are equal on all ranks; sizes drop spans and differ. Therefore the smallest room and the largest
+part of a state apply to all."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import msgspec
 from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import Caches, NoPrefixCache, PrefixCache, Prefixes
 
-# How a rank's part of a state can be kept: not at all, whole at its end, cut to any of its tokens.
+# How a rank's part of a state can be kept: not at all, whole at its end, or cut to any of its tokens.
 UNKNOWN, WHOLE, ANYWHERE = 0, 1, 2
 
 
@@ -17,8 +17,8 @@ def smallest(ranks: Ranks, number: int) -> int:
 
 
 def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefixes:
-    """`caches` and `memory_bytes` are this rank's own; layers may differ in kind between ranks."""
-    # Not on disk: the disks of several machines do not hold the same.
+    """`caches` and `memory_bytes` are this rank's own."""
+    # Never on disk: the disks of several machines hold different files.
     memory_bytes = smallest(ranks, memory_bytes)
     kind = smallest(ranks, UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE)
     if caches is None or kind == UNKNOWN or memory_bytes == 0:

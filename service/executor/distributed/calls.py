@@ -1,4 +1,4 @@
-"""JSON, because requests hold numbers of any size."""
+# Calls travel as JSON, because requests hold numbers of any size.
 
 import zlib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from service.executor.scheduling.protocols import Token
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, tag="terms"):
-    """The first message. `versions` and `fingerprint` must equal each rank's own; `settings` override theirs."""
+    """`versions` and `fingerprint` must equal each rank's own; `settings` override theirs."""
 
     versions: dict[str, str]
     fingerprint: str
@@ -29,7 +29,7 @@ class Remove(msgspec.Struct, frozen=True, tag="remove"):
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """`history` is the checksum of all that rank 0's engine returned."""
+    """`history` is the checksum of all results of rank 0's engine."""
 
     history: int
 
@@ -63,8 +63,7 @@ def insert(sequence: Sequence) -> Insert:
 
 
 class History:
-    """A checksum of what an engine returned. If ranks differ, the next collective would mix unrelated values, or
-    hang."""
+    """A checksum of an engine's results. If ranks differed, the next collective would mix unrelated values or hang."""
 
     def __init__(self) -> None:
         self.checksum = 0

@@ -17,20 +17,20 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# How long the thread that owns MLX may take to end after a rank was lost: it may be waiting for that rank.
+# The thread that owns MLX may take this long to end after a rank was lost, because it may wait for that rank.
 UNWIND_SECONDS = 5.0
 
-# How long this rank waits after a signal, beyond rank 0's own grace period, for rank 0 to end first.
+# After a signal, this rank waits for rank 0 this much longer than rank 0's own grace period.
 SIGNAL_SECONDS = 10.0
 
 
 class Unlike(Exception):
-    """The message names the difference and the remedy."""
+    pass
 
 
 class Follower:
-    """The process of a rank other than 0. Rank 0 gets the same signals, so after one this rank waits, for a limited
-    time, for rank 0 to end."""
+    """The process of a rank other than 0. After a signal it waits for rank 0, which gets the same signals, to end
+    first."""
 
     def __init__(self, path: Path, profile: ModelProfile, settings: Settings) -> None:
         self._path = path
@@ -38,12 +38,11 @@ class Follower:
         self._settings = settings
         self._over = threading.Event()
         self._signals = 0
-        self._failure = "it was told to end, and rank 0 did not end"
+        self._failure = "it received a signal to end, and rank 0 did not end"
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
 
     def run(self) -> str:
-        """Runs in the main thread. Returns the reason of a failure, else "". The thread that owns MLX may still
-        hang."""
+        """Runs in the main thread. Returns the reason of a failure, else "". The MLX thread may still hang."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._thread.start()
@@ -56,7 +55,7 @@ class Follower:
         if self._signals > 1:
             self._over.set()
             return
-        log.info("Told to end: rank 0 ends first")
+        log.info("Received a signal to end; waiting for rank 0 to end first")
         patience = threading.Timer(self._settings.shutdown_grace_seconds + SIGNAL_SECONDS, self._over.set)
         patience.daemon = True
         patience.start()
@@ -97,7 +96,7 @@ class Follower:
 
 
 def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: Settings) -> Settings:
-    """Returns the settings with rank 0's shared ones. Raises `Unlike`."""
+    """Returns `settings` with rank 0's shared ones. Raises `Unlike`."""
     if not isinstance(terms, Terms):
         raise Unlike(f"expected rank 0's terms first, found {type(terms).__name__}")
     for package, version in terms.versions.items():
@@ -109,5 +108,5 @@ def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: 
 
 
 def grammar_of(runtime: Runtime, request: GenerationRequest) -> Grammar | None:
-    # The grammar follows from the request alone; the tokens of the prompt are rank 0's.
+    # The grammar follows from the request alone; the prompt's tokens come from rank 0.
     return runtime.renderer.render(request).grammar

@@ -14,7 +14,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Settings that change what an engine computes; rank 0's apply to all.
+# These settings change what an engine computes. Rank 0's apply to all ranks.
 SHARED_SETTINGS = (
     "max_concurrency",
     "prefill_chunk_tokens",
@@ -27,7 +27,7 @@ SHARED_SETTINGS = (
 
 
 class Leader:
-    """Loads rank 0's part, once: ranks that lost each other cannot connect again. Imports MLX only when it loads."""
+    """Imports MLX only when it loads."""
 
     def __init__(self) -> None:
         self.lost = ""
@@ -39,7 +39,7 @@ class Leader:
         self._on_loss = on_loss
 
     def load(self, path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
-        """Raises `RankLost` on a second call, and what loading raises."""
+        """Raises `RankLost` on a second call, because ranks that lost each other cannot connect again."""
         if self._loaded:
             raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
         self._loaded = True
@@ -66,7 +66,7 @@ class Leader:
 
 
 def without_drafts(settings: Settings) -> Settings:
-    """Drafting depends on each machine's memory and changes what is computed."""
+    # Drafting depends on each machine's memory and changes what is computed.
     if settings.prompt_lookup or settings.draft_model is not None:
-        log.warning("Nothing is drafted on several ranks: promptLookup and draftModel are left aside")
+        log.warning("Speculation is off with several ranks: promptLookup and draftModel are ignored")
     return msgspec.structs.replace(settings, prompt_lookup=False, draft_model=None)

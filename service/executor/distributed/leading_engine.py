@@ -15,8 +15,8 @@ SEED_BITS = 63
 
 
 class LeadingEngine:
-    """Sends each call to the other ranks, then makes it on `engine`. A call that fails here ends the group: the others
-    may have succeeded, and cannot be asked while a collective waits."""
+    """Sends each call to the other ranks, then makes it on `engine`. A failure here ends the group, because the other
+    ranks may have succeeded."""
 
     def __init__(self, engine: Engine, ranks: Ranks) -> None:
         self._engine = engine
@@ -35,7 +35,6 @@ class LeadingEngine:
         return self._engine.prefix_cache_bytes()
 
     def shortfall(self, sequences: list[Sequence]) -> int:
-        """Returns the largest of all ranks."""
         self._tell(Weigh(tuple((len(each.prompt.tokens), each.max_tokens) for each in sequences)))
         try:
             return self._ranks.largest(self._engine.shortfall(sequences))
@@ -74,7 +73,7 @@ class LeadingEngine:
         return tokens
 
     def reset(self) -> None:
-        """Raises `EngineLost`: the group cannot be rebuilt."""
+        """Raises `EngineLost`."""
         raise EngineLost(self._broken or self._lose("rank 0 could not go on"))
 
     def close(self) -> None:
@@ -90,7 +89,7 @@ class LeadingEngine:
         except Exception as exc:
             if isinstance(exc, RankLost) or not isinstance(call, Insert):
                 raise self._break(exc) from exc
-            raise  # this sequence cannot be encoded; nothing was sent
+            raise  # this sequence cannot be encoded, so nothing was sent
 
     def _break(self, exc: Exception) -> EngineLost:
         return EngineLost(self._lose(str(exc) if isinstance(exc, RankLost) else f"rank 0 failed: {exc!r}"))
@@ -98,13 +97,13 @@ class LeadingEngine:
     def _lose(self, reason: str) -> str:
         if not self._broken:
             self._broken = reason
-            log.error("The ranks part: %s", reason)
+            log.error("The group of ranks ends: %s", reason)
             self._ranks.fail(reason)
         return self._broken
 
 
 def seeded(sequence: Sequence) -> Sequence:
-    """Adds a seed, so that all ranks draw the same tokens."""
+    # With one seed, all ranks draw the same tokens.
     if sequence.sampling.seed is not None:
         return sequence
     sampling = msgspec.structs.replace(sequence.sampling, seed=secrets.randbits(SEED_BITS))

@@ -11,7 +11,7 @@ class _Meeting:
 
 
 class LocalRanks:
-    """Ranks as threads of one process, for trials and tests. One that fails is lost to all."""
+    """Ranks as threads of one process, for trials and tests."""
 
     def __init__(self, rank: int, size: int, inboxes: list[SimpleQueue[bytes | None]], meeting: _Meeting) -> None:
         self.rank = rank

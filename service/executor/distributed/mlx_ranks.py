@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class MlxRanks:
-    """`group` is MLX's, for the exchange inside the model; calls go by `wire`."""
+    """`group` exchanges values inside the model; calls travel by `wire`."""
 
     def __init__(self, group: Any, wire: Wire) -> None:
         self.group = group
@@ -36,8 +36,8 @@ def meet() -> None:
 
 
 def join_ranks(on_loss: OnLoss, environ: Mapping[str, str] = os.environ) -> MlxRanks:
-    """Call `meet` first. Raises RuntimeError and OSError if the ranks cannot connect, `NotLaunched` if no address is
-    known."""
+    """Call `meet` first. Raises `NotLaunched` if no address is known, RuntimeError and OSError if the ranks cannot
+    connect."""
     group: Any = mx.distributed.init(strict=True)
     route = find_route(environ, group.rank(), group.size())
     listener = listen(route)
@@ -52,13 +52,13 @@ def _port(listener: socket.socket | None) -> int:
 
 
 def _gathered(group: Any, number: int) -> list[int]:
-    # On the CPU stream: all backends for several machines exchange there.
+    # On the CPU stream, where all backends for several machines exchange.
     numbers: Any = mx.distributed.all_gather(mx.array([number], dtype=mx.int64), group=group, stream=mx.cpu)
     return [int(n) for n in numbers.tolist()]
 
 
 def _shared_secret(group: Any) -> bytes:
-    """The other ranks add zeros to rank 0's bytes."""
+    # The other ranks add zeros to rank 0's bytes.
     own = secrets.token_bytes(SECRET_BYTES) if group.rank() == 0 else bytes(SECRET_BYTES)
     total: Any = mx.distributed.all_sum(mx.array(list(own), dtype=mx.int32), group=group, stream=mx.cpu)
     return bytes(total.tolist())

@@ -20,7 +20,7 @@ KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
 
 
 class CannotDivide(ValueError):
-    """The message names a remedy."""
+    pass
 
 
 class RankLoader:
@@ -36,7 +36,7 @@ class RankLoader:
 
 
 class RankDivision:
-    """Reads layer by layer after dividing, so no rank holds much more than its part."""
+    """Divides, then reads layer by layer, so that no rank holds much more than its part."""
 
     def __init__(self, ranks: MlxRanks, parallel: Parallel | None) -> None:
         self.parts = ranks.size
@@ -47,7 +47,7 @@ class RankDivision:
         return bool(smallest(self._ranks, int(here)))
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Raises CannotDivide."""
+        """Raises `CannotDivide`."""
         parallel = self._parallel or ("tensor" if hasattr(model, "shard") else "pipeline")
         if parallel == "tensor":
             self._shard(model, config)

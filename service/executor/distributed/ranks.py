@@ -2,11 +2,11 @@ from typing import Protocol
 
 
 class RankLost(Exception):
-    """The message names the rank, and the reason if it is known."""
+    pass
 
 
 class Ranks(Protocol):
-    """The group as one rank's engine thread sees it."""
+    """The group, for one rank's engine thread. Only rank 0 calls `tell` and `end`."""
 
     @property
     def rank(self) -> int: ...
@@ -14,20 +14,18 @@ class Ranks(Protocol):
     def size(self) -> int: ...
 
     def tell(self, message: bytes) -> None:
-        """Sends to all others, in order; rank 0 only. Raises `RankLost`."""
+        """Sends to all others, in order. Raises `RankLost`."""
         ...
 
     def hear(self) -> bytes | None:
-        """Waits for rank 0; returns None at its orderly end. Raises `RankLost`."""
+        """Returns None at rank 0's orderly end. Raises `RankLost`."""
         ...
 
     def largest(self, number: int) -> int:
-        """Returns the largest number; all ranks must call it. Raises `RankLost`."""
+        """All ranks must call it. Raises `RankLost`."""
         ...
 
-    def end(self) -> None:
-        """Ends the group in order; rank 0 only."""
-        ...
+    def end(self) -> None: ...
 
     def fail(self, reason: str) -> None:
         """Leaves the group, and sends the reason if possible."""

@@ -11,17 +11,17 @@ from service.generation import GenerationRequest, SamplingParams
 
 log = logging.getLogger(__name__)
 
-# Compiles the grammar of a request's answer, as each rank does for itself.
+# Compiles the grammar of a request's answer; each rank does so itself.
 Compile = Callable[[GenerationRequest], Grammar | None]
 
 
 class OutOfStep(Exception):
-    """This rank's engine returned something else than rank 0's."""
+    """This rank's engine returned other results than rank 0's."""
 
 
 def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
-    """Repeats rank 0's calls on `engine` until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises;
-    none can be recovered from."""
+    """Repeats rank 0's calls until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises; none is
+    recoverable."""
     history = History()
     try:
         while (message := ranks.hear()) is not None:
@@ -46,18 +46,18 @@ def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_gr
         case Weigh(sizes):
             ranks.largest(engine.shortfall([_of_size(prompt, answer) for prompt, answer in sizes]))
         case _:
-            raise OutOfStep(f"rank 0 sent something unexpected: {type(call).__name__}")
+            raise OutOfStep(f"rank 0 sent an unexpected call: {type(call).__name__}")
 
 
 def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | None) -> bool:
-    """What is wrong with a sequence is wrong on rank 0, too, which fails it; else the histories differ."""
+    # Rank 0 fails a faulty sequence too, or else the histories differ.
     try:
         if compile_grammar is not None:
             prompt = msgspec.structs.replace(sequence.prompt, grammar=compile_grammar(sequence.request))
             sequence = msgspec.structs.replace(sequence, prompt=prompt)
         engine.insert(sequence)
     except Exception as exc:
-        log.warning("Sequence %d was not taken: %s", sequence.id, exc)
+        log.warning("Sequence %d was not inserted: %s", sequence.id, exc)
         return False
     return True
 

@@ -1,5 +1,5 @@
-"""With the ring backend each rank reaches only the next, the last reaches rank 0: calls go from rank 0 to the last
-rank, the one before it, and so on. With JACCL and NCCL all ranks reach rank 0."""
+"""With the ring backend a rank reaches only the next one, and the last reaches rank 0. Calls go from rank 0 to the last
+rank, then to the one before it, and so on. With JACCL and NCCL all ranks reach rank 0."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ COMMAND = "mlx.launch -n 3 --backend ring -- anyclaude serve --distributed [MODE
 
 
 class NotLaunched(Exception):
-    """`mlx.launch` did not start this process, or its backend names no address."""
+    pass
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +50,14 @@ def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
     leader = environ.get("MLX_JACCL_COORDINATOR", "").rpartition(":")[0] or environ.get("NCCL_HOST_IP", "")
     if not leader:
         raise NotLaunched(
-            "expected a backend that says where rank 0 is (ring, jaccl or nccl), found none of MLX_HOSTFILE, "
+            "expected a backend that names rank 0's address (ring, jaccl or nccl), found none of MLX_HOSTFILE, "
             f"MLX_JACCL_COORDINATOR and NCCL_HOST_IP. Run: {COMMAND}"
         )
     return Route(rank=rank, listen=leader, below=() if rank else tuple(range(1, size)), upstream=leader if rank else "")
 
 
 def _ring(environ: Mapping[str, str]) -> list[str] | None:
-    """Returns the first address of each rank. `MLX_HOSTFILE` lists several as `address:port`."""
+    """`MLX_HOSTFILE` lists several addresses of each rank as `address:port`; the first counts."""
     file = environ.get("MLX_HOSTFILE")
     if not file:
         return None

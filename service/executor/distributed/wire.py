@@ -1,6 +1,9 @@
-"""MLX's collectives do not suit: a waiting rank would keep a core busy, and a dead one be noticed only by the next
-call. A frame is its length in 4 bytes, little endian, and its bytes: downwards a call, or nothing at the end; upwards
-the reason why a rank gives up."""
+"""Calls do not use MLX's collectives: a waiting rank would keep a core busy, and a dead rank would show only at the
+next call.
+
+A frame is its length (4 bytes, little endian) and its bytes. Downwards it is a call, or empty at the end; upwards it is
+the reason why a rank gives up.
+"""
 
 import contextlib
 import hmac
@@ -17,14 +20,14 @@ from service.executor.distributed.route import Route
 
 log = logging.getLogger(__name__)
 
-# How long the other ranks may take to connect once all of them are there.
+# Once all ranks are up, they may take this long to connect.
 CONNECT_SECONDS = 60.0
 
-# A machine that vanishes closes no connection: after this long without a sign it is probed this many times.
+# A machine that vanishes closes no connection. After this long without a sign it is probed this many times.
 KEEP_ALIVE_SECONDS = 10
 KEEP_ALIVE_PROBES = 3
 
-# How long a failure waits for the loss of a rank that may have caused it.
+# A failure waits this long for the loss of a rank that may have caused it.
 BETTER_REASON_SECONDS = 1.0
 SECRET_BYTES = 32
 _LENGTH = struct.Struct("<I")
@@ -33,8 +36,7 @@ OnLoss = Callable[[str], None]
 
 
 class Wire:
-    """One rank's connections: one up, except for rank 0, and one to each rank below. Calls `on_loss` once, on its own
-    thread, if a rank is lost."""
+    """One rank's connections. Calls `on_loss` once, on its own thread, if a rank is lost."""
 
     def __init__(self, above: socket.socket | None, below: dict[int, socket.socket], on_loss: OnLoss) -> None:
         self._above = above
@@ -75,7 +77,6 @@ class Wire:
                 _send(connection, b"")
 
     def fail(self, reason: str) -> None:
-        """Sends `reason` up, and closes the connections down."""
         # If MLX failed because a rank died, that rank's connection ends at about the same time and names it.
         if not self._over.wait(BETTER_REASON_SECONDS):
             self._lose(reason)
@@ -95,7 +96,7 @@ class Wire:
                 message = None
                 log.debug("The connection to the rank above broke: %s", exc)
             if message is None:
-                self._lose("rank 0, or a rank on the way to it, has ended without a word")
+                self._lose("rank 0, or a rank on the way to it, has ended without a reason")
             else:
                 self.end()
                 self._inbox.put(None)
@@ -127,12 +128,11 @@ class Wire:
 
 
 def listen(route: Route) -> socket.socket | None:
-    """Returns None if no ranks are below."""
     return socket.create_server((route.listen, 0), backlog=len(route.below)) if route.below else None
 
 
 def connect(route: Route, listener: socket.socket | None, port_above: int, secret: bytes, on_loss: OnLoss) -> Wire:
-    """All ranks must listen by now. `secret` keeps strangers out. Raises OSError."""
+    """All ranks must listen already. `secret` keeps out other processes. Raises OSError."""
     above = None
     if route.upstream:
         above = _prepared(socket.create_connection((route.upstream, port_above), CONNECT_SECONDS))
@@ -156,14 +156,13 @@ def _start(run: Callable[[], None], name: str) -> None:
 
 
 def _greeted(connection: socket.socket, secret: bytes) -> int | None:
-    """Returns None for a stranger."""
     connection.settimeout(CONNECT_SECONDS)
     with contextlib.suppress(OSError):
         greeting = _exactly(connection, SECRET_BYTES + _LENGTH.size)
         if greeting is not None and hmac.compare_digest(greeting[:SECRET_BYTES], secret):
             connection.settimeout(None)
             return int(_LENGTH.unpack(greeting[SECRET_BYTES:])[0])
-    log.warning("A connection that is not from a rank was refused")
+    log.warning("Refused a connection that is not from a rank")
     return None
 
 
@@ -190,7 +189,6 @@ def _send(connection: socket.socket, message: bytes) -> None:
 
 
 def _receive(connection: socket.socket) -> bytes | None:
-    """Returns None at the end of the connection. Raises OSError."""
     length = _exactly(connection, _LENGTH.size)
     return None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
 

@@ -10,8 +10,7 @@ from service.executor.scheduling.protocols import TokenChances
 
 
 class Batch:
-    """Decodes up to `size` runs side by side with mlx-lm's `BatchGenerator`, which reads up to `last_tokens` of their
-    prompts."""
+    """Decodes up to `size` runs with mlx-lm's `BatchGenerator`, which reads up to `last_tokens` of their prompts."""
 
     def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
         self._runs: dict[int, Run] = {}
@@ -30,7 +29,7 @@ class Batch:
         return int(self._generator.prompt_cache_nbytes)
 
     def insert(self, runs: list[Run]) -> None:
-        """Takes the `cache` of each run; the next step reads the rest of the prompts."""
+        """Takes the `cache` of each run. The next step reads the rest of its prompt."""
         uids = self._generator.insert(
             [run.tokens[run.read :] for run in runs],
             max_tokens=[run.left for run in runs],
@@ -48,12 +47,12 @@ class Batch:
         self._forget(run)
 
     def take(self, run: Run) -> None:
-        """Removes a run, and gives it its state back."""
+        """Returns the state to the run."""
         self.restore(run)
         self.remove(run)
 
     def restore(self, run: Run) -> None:
-        """Gives a run a copy of its state; it stays in the batch."""
+        """Gives a run a copy of its state."""
         self._give_back(run, *self._generator.extract_cache([run.uid])[run.uid])
 
     def step(self) -> list[Drawn]:
@@ -83,8 +82,8 @@ class Batch:
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
-    """`logprobs` is one evaluated row, `[vocabulary]`. Forbidden tokens are not among the `top`."""
-    # NumPy reads the row in place: an MLX operation would wait for the next token, which is being computed now.
+    """`logprobs` is one evaluated row, `[vocabulary]`. Forbidden tokens are not in `top`."""
+    # NumPy reads the row in place. An MLX operation would wait for the next token, which is being computed.
     row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
     if top == 0:
         return TokenChances(float(row[token]), ())

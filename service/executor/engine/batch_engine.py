@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 # Measured on a CPU: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048.
 CHUNK_TOKENS_ON_CPU = 64
 
-# Large enough to fill a GPU, small enough that running sequences go on in between.
+# Large enough to fill a GPU, small enough that running sequences continue in between.
 CHUNK_TOKENS_ON_GPU = 512
 
 # The last two chunks of a prompt are read together, in one batch with other prompts that end.
 LAST_CHUNKS = 2
 
 # A lone sequence reads up to this many last tokens and draws in one step. Measured on a CPU: 10 to 25 % faster than
-# reading all but the last token first; with 64 tokens equal, because each of them gets logits.
+# reading all but the last token first. At 64 tokens it is no faster, because each of them gets logits.
 READ_AND_DRAWN = 32
 
 # Steps a lone sequence stays in the batch before it moves to `Solo`. Moving copies its state, and another request may
@@ -46,10 +46,11 @@ def default_chunk_tokens() -> int:
 
 
 class BatchEngine:
-    """The `Engine` on MLX. `end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
-    Prompts are read one at a time in the order of `Turns`, except for their last chunks: mlx-lm's batch pads all
-    prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins. A model that
-    cannot batch gets one sequence at a time."""
+    """`end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
+
+    Prompts are read one at a time in the order of `Turns`. Only their last chunks are read together, because mlx-lm's
+    batch pads all prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins.
+    """
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class BatchEngine:
         self._prefixes.allow(-self._missing(sequences, 0))
 
     def _missing(self, sequences: list[Sequence], spare_bytes: int, besides: int = 0) -> int:
-        """Returns the bytes missing to run `sequences` and hold `besides` more, if `spare_bytes` are reclaimed."""
+        """Returns the bytes missing for `sequences` and `besides`, if `spare_bytes` are reclaimed."""
         room = self._room()
         if room is None:
             return -UNLIMITED
@@ -158,7 +159,7 @@ class BatchEngine:
     # Prompts
 
     def _read_prompts(self) -> None:
-        """Reads one chunk of one prompt, or starts all prompts of which only the last chunk is left."""
+        """Reads one chunk of one prompt, or starts all prompts that have only the last chunk left."""
         if self._solo is not None and not self._batching.possible:
             return
         costs = {i: run.unread for i, run in self._runs.items() if not (run.answering or run.waits)}
@@ -283,13 +284,12 @@ class BatchEngine:
         try:
             self._batch.restore(run)
         except Exception:
-            log.exception("The state of sequence %d is lost to the prefix cache", run.sequence.id)
+            log.exception("The prefix cache has lost the state of sequence %d", run.sequence.id)
         else:
             self._keep(run)
 
     def _keep(self, run: Run) -> None:
-        """Copies what was read into the prefix cache, if the running sequences leave room. An ended run is not among
-        them, though it still holds its memory."""
+        # The running sequences come first. An ended run is not among them, though it still holds its memory.
         if run.cache is None or run.read <= run.reused or run.sequence.request.no_store:
             return
         self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))

@@ -9,37 +9,36 @@ from service.executor.scheduling.messages import Grammar
 
 
 class Constraint:
-    """Keeps one sequence to its grammar; the last of its logits processors. Sets `error` if llguidance meets a
+    """Masks logits by a sequence's grammar, as the last of its logits processors. Sets `error` if llguidance exceeds a
     limit."""
 
     def __init__(self, grammar: Grammar, prompt_tokens: int) -> None:
         self.error = ""
         self._matcher = grammar.matcher.deep_copy()
         self._vocabulary = grammar.tokens
-        self._followed = prompt_tokens  # of the sequence's tokens
+        self._followed = prompt_tokens  # number of the sequence's tokens
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Takes all `tokens` so far `[length]`, prompt first, and the next logits `[1, vocabulary]`."""
+        """`tokens` are all so far, prompt first, `[length]`; `logits` are `[1, vocabulary]`."""
         # The mask depends on the last token, which may still be computed. The model's next step is started first, so
-        # the device works while this thread waits for the token and finds the mask.
+        # that the device works while this thread waits for the token and finds the mask.
         drawn = tokens[self._followed :]
         _start(drawn, logits)
         self._consume(_ids(drawn))
         return self._held(logits, [])
 
     def follow(self, tokens: list[int]) -> None:
-        """Takes all `tokens` so far, prompt first."""
         self._consume(tokens[self._followed :])
 
     def forced(self) -> list[int]:
-        """Returns the tokens that must come next; empty if there is a choice."""
+        """The tokens that must come next; empty if there is a choice."""
         return [] if self.error else list(self._matcher.compute_ff_tokens())
 
     def permitted(self, draft: list[int]) -> list[int]:
         return [] if self.error else draft[: self._matcher.validate_tokens(draft)]
 
     def look_ahead(self, inputs: mx.array, logits: mx.array, *, read: int) -> mx.array:
-        """Masks logits `[length, vocabulary]`, a row behind each of `inputs` `[length]`, the last of the first `read`
+        """Masks `logits` `[length, vocabulary]`, a row after each of `inputs` `[length]`, which end the first `read`
         tokens. Does not advance: inputs may be wrong guesses."""
         _start(inputs, logits)
         ahead = read - self._followed
@@ -60,7 +59,7 @@ class Constraint:
         return 1
 
     def _kind_of_error(self) -> str:
-        # Behind the colon llguidance puts the whole grammar and the text so far.
+        # After the colon llguidance puts the whole grammar and the text so far.
         return str(self._matcher.get_error()).partition(":")[0]
 
     def _held(self, logits: mx.array, ahead: list[int]) -> mx.array:
@@ -91,7 +90,7 @@ def _ids(tokens: mx.array) -> list[int]:
 
 
 def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> mx.array:
-    """`bits` hold 32 tokens a word; tokens without a bit are masked."""
+    """`bits` hold 32 tokens per word; tokens without a bit are masked."""
     if mx.default_device() == mx.gpu and mx.metal.is_available():
         from llguidance.mlx import apply_token_bitmask
 

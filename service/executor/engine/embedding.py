@@ -1,5 +1,3 @@
-"""Embeddings of decoder models such as Qwen3-Embedding: the last token's hidden state."""
-
 from typing import Any
 
 import mlx.core as mx
@@ -10,8 +8,8 @@ from service.errors import UnsupportedValue
 
 
 def embedding(model: Any, tokens: list[int], chunk_tokens: int) -> bytes:
-    """Pools the last token (Qwen3-Embedding's model card) and scales to length 1. Raises `UnsupportedValue` for models
-    whose hidden states mlx-lm does not show."""
+    """Returns the last token's hidden state, scaled to length 1 (Qwen3-Embedding's model card). Raises
+    `UnsupportedValue` for models whose hidden states mlx-lm does not expose."""
     inner = getattr(model, "model", None)
     if inner is None:
         raise UnsupportedValue("This model makes no embeddings. Serve an embedding model.", param="model")

@@ -12,9 +12,9 @@ from service.executor.scheduling.protocols import EndReason, TokenChances
 
 
 class Run:
-    """A sequence in the engine. `read` of its `tokens` are in `cache`, `reused` of them from the prefix cache, which
-    wants the state after each of `stops`. In the batch its id is `uid`, and `tokens`, `read` and `cache` stay as they
-    were on entry. If `reader_ahead` reads the same prompt, this run waits for the `shared` tokens."""
+    """A sequence in the engine. `cache` has read `read` of its `tokens`, `reused` of them from the prefix cache, which
+    wants the state after each of `stops`. In the batch, `tokens`, `read` and `cache` stay unchanged. It waits while
+    `reader_ahead` reads `shared` tokens that both begin with."""
 
     __slots__ = (
         "answering",
@@ -47,7 +47,7 @@ class Run:
         self.reused = 0
         self.stored = 0
         self.stops = prefixes.stops(sequence.prompt)
-        if not (padded or self.stops):  # the batch gets the last token only, and pads nothing
+        if not (padded or self.stops):  # the batch gets the last token only and pads nothing
             self.stops = [stop for stop in [len(self.tokens) - 1] if stop > 0]
         self.uid: int | None = None
         self.answering = False
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def is_greedy(self) -> bool:
-        """True if each token is the likeliest permitted one and no logprobs are wanted."""
+        """True if the likeliest permitted token is drawn and no logprobs are wanted."""
         plain = all(processor is self.constraint for processor in self.processors)
         return plain and self.sampler is greedy and self.sequence.request.logprobs is None
 
@@ -88,14 +88,14 @@ class Run:
         return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
-        """Takes the longest known prefix, unless the run has read tokens of its own."""
+        """Does nothing if the run has read tokens of its own."""
         if self.read == self.reused:
             reuse = prefixes.find(self.sequence.request.caller, self.tokens)
             self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
     def wait_for_reader(self, others: Iterable["Run"], at_least: int) -> None:
-        """Waits for the run that saves most tokens, if it saves `at_least` as many. It has read as much already, so
-        waiting is never slower."""
+        """Waits for the run that saves most tokens, if it saves `at_least` as many. That run has read as much already,
+        so waiting is never slower."""
         for other in others:
             if other.unread and other.read >= self.read:
                 shared = self._shared_with(other)
@@ -108,7 +108,7 @@ class Run:
 
     def _shared_with(self, other: "Run") -> int:
         mine, others = self.sequence.request, other.sequence.request
-        if mine.caller != others.caller or others.no_store:  # its state is kept nowhere
+        if mine.caller != others.caller or others.no_store:  # its state is not kept
             return 0
         common = common_length(self.sequence.prompt.tokens, other.sequence.prompt.tokens)
         return max((stop for stop in other.stops if stop <= common), default=0) if other.stops else common

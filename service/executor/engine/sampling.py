@@ -1,5 +1,5 @@
-"""Order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which `logprobs`
-reports), then top_p, min_p and top_k at temperature 1 as in mlx-lm, temperature, draw."""
+"""The order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which
+`logprobs` reports), then top_p, min_p and top_k at temperature 1 as in mlx-lm, temperature, draw."""
 
 import math
 import secrets
@@ -15,7 +15,7 @@ Sampler = Callable[[mx.array], mx.array]
 # All tokens so far `[length]`, prompt first, and logits `[1, vocabulary]`, to logits.
 LogitsProcessor = Callable[[mx.array, mx.array], mx.array]
 
-# Lower temperatures draw the likeliest token: dividing by them overflows f32.
+# Below it, the likeliest token is drawn: dividing by the temperature would overflow f32.
 GREEDY_BELOW = 1e-5
 
 
@@ -31,7 +31,7 @@ def make_sampler(params: SamplingParams) -> Sampler:
 
 
 def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
-    """Presence and frequency penalties skip the first `prompt_tokens` tokens."""
+    """Presence and frequency penalties skip the prompt."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty != 1.0:
         processors.append(_repetition_penalty(params.repetition_penalty))
@@ -57,7 +57,7 @@ class _Draw:
 
 
 def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
-    """Sets ruled-out tokens to minus infinity; the likeliest, and all tokens at a threshold, stay."""
+    """Sets the other tokens to minus infinity. All tokens at a threshold stay."""
     thresholds = []
     if params.top_p < 1.0:
         thresholds.append(_top_p_threshold(logprobs, params.top_p))
@@ -71,7 +71,7 @@ def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
 
 
 def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
-    """Returns the log-probability of the least likely token of the nucleus, `[batch, 1]` (Holtzman et al. 2019,
+    """The log-probability of the nucleus's least likely token, `[batch, 1]` (Holtzman et al. 2019,
     arXiv:1904.09751)."""
     ascending = mx.sort(logprobs, axis=-1)
     probabilities = mx.exp(ascending.astype(mx.float32))
@@ -82,7 +82,7 @@ def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
 
 
 def _repetition_penalty(penalty: float) -> LogitsProcessor:
-    """Covers the whole context (Keskar et al. 2019, arXiv:1909.05858); mlx-lm covers the last 20 tokens only."""
+    """Covers the whole context (Keskar et al. 2019, arXiv:1909.05858); mlx-lm covers only the last 20 tokens."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         seen = logits[:, tokens]
@@ -93,7 +93,7 @@ def _repetition_penalty(penalty: float) -> LogitsProcessor:
 
 
 def _count_penalties(presence: float, frequency: float, prompt_tokens: int) -> LogitsProcessor:
-    """OpenAI's formula, `logit - frequency * count - presence * (count > 0)`, over generated tokens."""
+    """OpenAI's formula: `logit - frequency * count - presence * (count > 0)`."""
 
     def process(tokens: mx.array, logits: mx.array) -> mx.array:
         generated = tokens[prompt_tokens:]

@@ -10,8 +10,7 @@ from service.executor.scheduling.protocols import EndReason
 
 
 class Single:
-    """Decodes one run, with any sampler, for models that cannot run in a batch. The first step reads the rest of its
-    prompt."""
+    """Decodes one run of a model that cannot batch. The first step reads the rest of its prompt."""
 
     def __init__(self, model: Any, run: Run, *, end_tokens: set[int]) -> None:
         self.run = run
@@ -26,7 +25,7 @@ class Single:
     def step(self) -> list[Drawn]:
         run = self.run
         token, row = self._ahead or self._draw(mx.array(run.tokens[run.read :]))
-        # The first token is not computed ahead of, so that it arrives at once: see `Solo.step`.
+        # Nothing is computed ahead of the first token, so that it arrives at once (see `Solo.step`).
         self._ahead = self._draw(token) if run.left > 1 and self._steps > 0 else None
         if self._ahead is not None:
             start: Any = mx.async_eval

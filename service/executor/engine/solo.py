@@ -13,13 +13,13 @@ from service.tallies import DraftTally
 
 log = logging.getLogger(__name__)
 
-# Growing KV state leaves freed buffers behind; mlx-lm's batch clears them this often, too.
+# Growing KV state leaves freed buffers behind. mlx-lm's batch clears them as often.
 STEPS_BETWEEN_CLEARING = 512
 
 
 class Solo:
-    """Decodes a greedy `run` alone. Of a draft, the tokens are accepted that the model would have drawn itself, so the
-    output does not depend on `drafters`. `leave` may follow any step."""
+    """Decodes a greedy `run` alone. It accepts the tokens of a draft that the model would have drawn itself, so
+    `drafters` never change the output."""
 
     def __init__(
         self, model: Any, run: Run, drafters: list[Drafter], *, end_tokens: set[int], tally: DraftTally
@@ -40,8 +40,8 @@ class Solo:
         drafter = self._ready_drafter()
         guess = drafter.draft(self.run.left - 1) if drafter is not None and self._ahead is None else []
         draft = self.run.permitted(guess)
-        # Without a drafter the next token is computed while this one is delivered. The first token is the exception:
-        # on a CPU, MLX barely starts new work before queued work finishes, so it would arrive with the second.
+        # Without a drafter the next token is computed while this one is delivered. The first token is the exception: on
+        # a CPU, MLX barely starts new work before queued work finishes, so it would arrive with the second.
         tokens = self._check(draft) if draft else [self._next(look_ahead=drafter is None and self._steps > 0)]
         drawn = self._until_end(tokens)
         new = [each.token for each in drawn]
@@ -58,7 +58,7 @@ class Solo:
         return drawn
 
     def leave(self) -> None:
-        """Leaves `run` with all but its last token read."""
+        """May follow any step. Leaves `run` with all but its last token read."""
         self._take_back()
 
     def _ready_drafter(self) -> "_PacedDrafter | None":
@@ -82,7 +82,7 @@ class Solo:
         return int(value)
 
     def _draw(self, inputs: mx.array, *, rows: int = 1) -> mx.array:
-        """Reads `[length]` tokens, and draws one behind each of the last `rows`."""
+        """Reads `[length]` tokens and draws one after each of the last `rows`."""
         logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
         if self.run.constraint is not None:
@@ -107,8 +107,6 @@ class Solo:
 
 
 class _PacedDrafter:
-    """A drafter that raises is dropped: that costs speed, not the answer."""
-
     def __init__(self, drafter: Drafter) -> None:
         self._drafter: Drafter | None = drafter
         self._pace = Pace()
@@ -123,7 +121,7 @@ class _PacedDrafter:
         try:
             return self._drafter.draft(min(at_most, self._pace.length))
         except Exception:
-            log.exception("A drafter failed; this answer goes on without it")
+            log.exception("A drafter failed; this answer continues without it")
             self._drafter = None
             return []
 

@@ -1,8 +1,5 @@
-"""Finds out at load whether a model can decode several sequences in one batch.
-
-mlx-lm pads the prompts of a batch to one length. Some models have state that cannot be merged, some fail with two rows,
-and some compute wrong values behind padding. No config shows this, so a trial does.
-"""
+"""mlx-lm pads the prompts of a batch to one length. Some models have state that cannot be merged, some fail with two
+rows, and some compute wrong values behind padding. No config shows this, so a trial does."""
 
 import logging
 from collections.abc import Callable
@@ -44,7 +41,7 @@ class Batching(msgspec.Struct, frozen=True):
 
 
 def try_batching(model: Any, size: int) -> Batching:
-    """Compares a short prompt next to a longer one with the short prompt alone. Takes about ten forward passes. Raises
+    """Compares a short prompt next to a longer one with the short prompt alone, in about ten forward passes. Raises
     what the model raises when it runs alone."""
     shift = _dense_reach(model)
     within = shift <= LONGEST_TRIAL

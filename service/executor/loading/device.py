@@ -31,7 +31,7 @@ def set_memory_limits() -> None:
 
 
 def measure_cache_cost(model: Any) -> CacheCost:
-    """Runs one token and measures the state, because configs differ by family."""
+    # Measured, because configs differ by family.
     cache = make_prompt_cache(model)
     model(mx.array([[0]]), cache=cache)
     mx.eval([layer.state for layer in cache])

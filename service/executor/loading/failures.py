@@ -1,5 +1,3 @@
-"""Reasons of failures, in one line for people."""
-
 import contextlib
 import io
 from collections.abc import Iterator

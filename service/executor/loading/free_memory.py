@@ -14,7 +14,7 @@ def free_memory_bytes() -> int | None:
 
 
 def container_memory_bytes(cgroup: Path) -> int | None:
-    """Bytes left of a control group's limit (version 2); None without a limit. Droppable file pages count as free."""
+    """Bytes left of a control group's limit (version 2), if it has one. Droppable file pages count as free."""
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit == "max":

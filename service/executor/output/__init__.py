@@ -1,6 +1,6 @@
-"""From the tokens of one answer to its events.
+"""Turns the tokens of one answer into events.
 
-`choice_writer.py`: the `Writer` that leads a token through all steps. `reasoning.py`: separates reasoning from the
-answer. `string_finder.py`: stop strings in a text that arrives in pieces. `held_logprobs.py`: logprobs that wait for
-their text. `vocabulary.py`: the exact bytes of tokens.
+`choice_writer.py`: the `Writer`, which calls all the others. `reasoning.py`: separates reasoning from the answer.
+`string_finder.py`: stop strings in streamed text. `held_logprobs.py`: logprobs that wait for their text.
+`vocabulary.py`: the exact bytes of tokens.
 """

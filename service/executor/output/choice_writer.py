@@ -27,7 +27,7 @@ class Detokenizer(Protocol):
 class Parser(Protocol):
     @property
     def done(self) -> bool:
-        """True once the only wanted call is whole."""
+        """True once the only wanted call is complete."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class Parser(Protocol):
 
 
 class Watches(msgspec.Struct, frozen=True):
-    """What looks after an answer. `find_calls` reads the calls in reasoning that never ended."""
+    """`find_calls` reads the calls in reasoning that never ended."""
 
     calls: CallWatch | None = None
     find_calls: Callable[[str], list[Event]] | None = None
@@ -47,8 +47,8 @@ class Watches(msgspec.Struct, frozen=True):
 
 
 class ChoiceWriter:
-    """The `Writer` of one sequence: detokenizer, reasoning, stop strings (in the answer only), parser. `vocabulary` is
-    None if no logprobs are wanted."""
+    """Applies, in order: detokenizer, reasoning, stop strings (in the answer only), parser. `vocabulary` is None
+    without logprobs."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class ChoiceWriter:
         return events
 
     def _read_thoughts(self, events: list[Event]) -> None:
-        """The model ended its answer inside its reasoning: a call there would be lost."""
+        # The model ended its answer inside its reasoning. A call there would be lost.
         found = self._find_calls("".join(self._thoughts)) if self._find_calls is not None else []
         self._parsed(events, found)
         if self._watch is not None:

@@ -9,8 +9,8 @@ class ReasoningMarkers(msgspec.Struct, frozen=True):
 
 
 class ReasoningSplitter:
-    """Reasoning opens only before the answer begins: later markers are text. White space between the two is dropped.
-    `inside`: in reasoning now."""
+    """Splits reasoning from the answer and drops white space between them. Markers after the beginning of the answer
+    are text. `inside`: in reasoning now."""
 
     def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
         self._markers = markers
@@ -23,7 +23,7 @@ class ReasoningSplitter:
 
     @property
     def undecided(self) -> bool:
-        """True while text is held back that may become the opening marker."""
+        """True while held text may become the opening marker."""
         return bool(self._head)
 
     def feed(self, text: str) -> tuple[str, str]:
@@ -55,7 +55,6 @@ class ReasoningSplitter:
         return thought, rest
 
     def _read_head(self, text: str) -> tuple[str, str]:
-        """Returns answer, and the text behind an opening marker."""
         head = self._head + text
         body = head.lstrip()
         if body.startswith(self._markers.start):

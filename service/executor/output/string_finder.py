@@ -2,8 +2,8 @@ from collections.abc import Iterable
 
 
 class StringFinder:
-    """Finds the string that ends first, the longest of those that end together, and holds back only what may become
-    one. Independent of how the text is cut; linear (Knuth, Morris and Pratt 1977)."""
+    """Finds the string that ends first, the longest of equals. Holds back only text that may become one. Linear (Knuth,
+    Morris and Pratt 1977)."""
 
     def __init__(self, strings: Iterable[str]) -> None:
         self._strings = [(string, _borders(string)) for string in sorted(strings, key=len, reverse=True) if string]
@@ -16,7 +16,7 @@ class StringFinder:
         return self._held
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Returns the text to pass on and, once a string is `found`, the text behind it."""
+        """Returns the text to pass on and, once a string is `found`, the text after it."""
         pending = self._held + text
         for position in range(len(self._held), len(pending)):
             found = self._advance(pending[position])
@@ -50,7 +50,7 @@ class StringFinder:
 
 
 def _borders(string: str) -> list[int]:
-    """Returns, for each prefix, the length of its longest proper suffix that is also a prefix."""
+    """The length of each prefix's longest proper suffix that is also a prefix."""
     borders = [0] * len(string)
     length = 0
     for i in range(1, len(string)):

@@ -10,8 +10,8 @@ from service.executor.scheduling.messages import Prompt
 
 log = logging.getLogger(__name__)
 
-# The longest span: short enough that the end of an old conversation can be dropped without its system prompt, and that
-# a file is written quickly.
+# The longest span. The end of an old conversation can be dropped without its system prompt, and a file is written
+# quickly.
 SPAN_TOKENS = 512
 
 # A template puts about this many tokens between the last message and the answer.
@@ -19,8 +19,6 @@ NEAR_TOKENS = 16
 
 
 class Caches(Protocol):
-    """Takes states out of prompt caches and puts them back."""
-
     @property
     def cuts_anywhere(self) -> bool:
         """True if a state can be cut to any of its tokens."""
@@ -31,51 +29,49 @@ class Caches(Protocol):
 
 
 class Reuse(msgspec.Struct, frozen=True):
-    """Prompt caches that have read `length` tokens, None if nothing is known."""
+    """`caches` have read `length` tokens; None if no prefix is known."""
 
     caches: list[Any] | None = None
     length: int = 0
 
 
 class Prefixes(Protocol):
-    """Called by the engine's thread. No method raises: a failure costs time, not an answer."""
+    """The engine's thread calls it. No method raises: a failure costs time, not an answer."""
 
     @property
-    def shares(self) -> bool:
-        """True if what one sequence has read is there for the next."""
-        ...
+    def shares(self) -> bool: ...
 
     @property
     def needs_boundaries(self) -> bool:
-        """True if prompts must say where messages end: states are useful only where they were kept."""
+        """True if prompts must name the ends of messages, where states are kept."""
         ...
 
     @property
     def nbytes(self) -> int: ...
 
     def stops(self, prompt: Prompt) -> list[int]:
-        """Returns the token counts after which the state is wanted, rising."""
+        """The token counts after which the state is wanted, rising."""
         ...
 
     def find(self, caller: str, tokens: list[int]) -> Reuse:
-        """Returns the longest known prefix that leaves a token to read."""
+        """The longest known prefix that leaves a token to read."""
         ...
 
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
-        """Adds what is new in `caches`, which have read `tokens`; returns how many tokens."""
+        """`caches` have read `tokens`. Returns how many tokens are new."""
         ...
 
     def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
-        """Drops states of a conversation that its next turn cannot use. `tokens` are the prompt and answer of its last
-        turn, whose states were kept at `stops`."""
+        """Drops states that the conversation's next turn cannot use. `tokens` are the prompt and answer of its last
+        turn, with states kept at `stops`."""
         ...
 
     def allow(self, more: int) -> None:
-        """Limits memory to `more` bytes above what is held now; a negative number frees memory."""
+        """Limits memory to `more` bytes above the present use, or below it."""
         ...
 
     def rest(self, resting: bool) -> None:
-        """`resting`: nothing is computed, so files may be written."""
+        """True allows writing files."""
         ...
 
     def close(self) -> None: ...
@@ -109,7 +105,7 @@ class NoPrefixCache:
 
 
 class PrefixCache:
-    """Holds at most `memory_bytes`; `store` keeps states over a restart. Each caller sees its own states only."""
+    """Holds at most `memory_bytes`. `store` keeps states over a restart. Callers never share states."""
 
     shares = True
 
@@ -130,8 +126,8 @@ class PrefixCache:
         return self._tree.nbytes
 
     def stops(self, prompt: Prompt) -> list[int]:
-        # States that can be cut are useful anywhere. Others are kept at the ends of messages, and before the last
-        # token of the prompt, where another answer to the same prompt begins.
+        # States that can be cut are useful anywhere. Others are kept at the ends of messages, and before the prompt's
+        # last token, where another answer to the same prompt begins.
         if self._caches.cuts_anywhere:
             return []
         last = len(prompt.tokens) - 1
@@ -191,7 +187,7 @@ class PrefixCache:
         if match.length == len(tokens):
             return 0
         if not self._caches.cuts_anywhere:
-            # Each state stands for all tokens before it, and does not need other states.
+            # Each state covers all tokens before it and needs no other state.
             self._add(self._tree.root(caller), 0, tokens, caches)
             return len(tokens) - match.length
         node, end = match.node, match.length
@@ -204,11 +200,10 @@ class PrefixCache:
         state = self._caches.capture(caches, start, len(tokens))
         node = self._tree.add(parent, start, tuple(tokens[start:]), state, state.nbytes)
         self._save([node])
-        self._shrink()  # after each span, so that the state of a long prompt is never held twice
+        self._shrink()  # after each span, so that a long prompt's state is never held twice
         return node
 
     def _loaded(self, caller: str, tokens: list[int]) -> tuple[Match, list[Node]]:
-        """Returns the longest match, its states read into memory."""
         while True:
             match = self._longest(caller, tokens)
             path = match.node.path()
@@ -218,8 +213,8 @@ class PrefixCache:
             self._forget(self._tree.remove(unreadable))
 
     def _longest(self, caller: str, tokens: list[int]) -> Match:
-        # The last token is always read alone. Of two, the first would be alone as well, while without the prefix cache
-        # it is read with others; a product of one row differs in its last bits from a row of a larger product.
+        # The last token is always read alone. Of two, the first would be alone too, while without the prefix cache it
+        # is read with others. A product of one row differs in its last bits from a row of a larger product.
         match = self._tree.find(caller, tokens, len(tokens) - 1)
         if self._caches.cuts_anywhere and match.length == len(tokens) - 2:
             return self._tree.find(caller, tokens, len(tokens) - 3)
@@ -255,7 +250,7 @@ class PrefixCache:
             self._store.discard(removed)
 
     def _adopt(self, store: PrefixStore) -> None:
-        """Adds the spans on disk, parents first; deletes those without a parent."""
+        """Adds the spans on disk, parents first. Deletes those without a parent."""
         nodes: dict[str, Node] = {}
         for span in store.stored():
             key = span.key
@@ -281,8 +276,6 @@ def _fits(parent: Node, key: SpanKey) -> bool:
 
 
 def _wanted(stops: list[int]) -> set[int]:
-    """Returns the stops that the next turn or another conversation can use: not the one before the last token of the
-    prompt if a message ends near it, which costs another answer to the same prompt only a few tokens."""
     *messages, last = stops or [0]
     near = bool(messages) and last - messages[-1] <= NEAR_TOKENS
     return {*messages} if near else {*messages, last}

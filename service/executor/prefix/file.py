@@ -1,5 +1,5 @@
-"""MAGIC | SHA-256 of the header | its length, 4 bytes, little endian | header, JSON | arrays. The file's name is a
-digest of its key. Nothing in it is ever executed. Functions raise OSError if the disk fails."""
+"""One file per span, named by a digest of its key: MAGIC, SHA-256 of the header, its length (4 bytes, little endian),
+header (JSON), arrays. Nothing in it is executed. Functions raise OSError if the disk fails."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ DIGEST_BYTES = 32
 LENGTH_BYTES = 4
 MAX_HEADER_BYTES = 64 * 1024**2
 
-# Bytes of one number, by MLX's names.
+# Bytes of one number, by MLX's type names.
 ITEM_BYTES = {
     "bool_": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2,
     "uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8, "complex64": 8,
@@ -31,7 +31,7 @@ class DamagedFile(Exception):
 
 
 class Buffer(msgspec.Struct, frozen=True):
-    """Bytes that any thread may read. `dtype` is MLX's name."""
+    """Any thread may read `data`. `dtype` is MLX's name."""
 
     data: memoryview
     dtype: str
@@ -48,8 +48,8 @@ class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SpanKey(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` names all that the state depends on except tokens; `parent` is the file name of the span before, empty
-    for the first."""
+    """`model` identifies everything that the state depends on except tokens. `parent` is the file name of the span
+    before, or ""."""
 
     model: str
     caller: str
@@ -76,7 +76,7 @@ class SpanHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: list[Buffer]) -> int:
-    """Writes the file whole or not at all, for its owner alone. Returns its size in bytes."""
+    """Writes the whole file or none, readable by its owner only. Returns its size in bytes."""
     checksum = 0
     for buffer in buffers:
         checksum = zlib.crc32(buffer.data, checksum)
@@ -98,14 +98,14 @@ def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: li
 
 
 def read_header(path: Path) -> SpanHeader:
-    """Does not read the arrays. Raises DamagedFile."""
+    """Does not read the arrays. Raises `DamagedFile`."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
     return header
 
 
 def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
-    """Raises DamagedFile."""
+    """Raises `DamagedFile`."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
         data = memoryview(file.read())
@@ -119,10 +119,10 @@ def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
-    """Returns also where the arrays begin."""
+    """Returns also the offset of the arrays. Raises `DamagedFile`."""
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
-        raise DamagedFile("it does not begin as a prefix file does")
+        raise DamagedFile("it does not begin like a prefix file")
     digest = start[len(MAGIC) :][:DIGEST_BYTES]
     length = int.from_bytes(start[len(MAGIC) + DIGEST_BYTES :], "little")
     encoded = file.read(length) if length <= MAX_HEADER_BYTES else b""
@@ -134,8 +134,8 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
     except (msgspec.DecodeError, KeyError) as exc:
         raise DamagedFile(f"its header is of another kind: {exc}") from exc
     if header.key.name != path.name:
-        raise DamagedFile("its name is another one's")
+        raise DamagedFile(f"expected the name {header.key.name}")
     found = os.fstat(file.fileno()).st_size
     if found != size:
-        raise DamagedFile(f"it has {found} bytes, {size} were expected")
+        raise DamagedFile(f"expected {size} bytes, found {found}")
     return header, size - header.nbytes

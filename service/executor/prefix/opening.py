@@ -14,13 +14,13 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The share of memory that is free after loading, if no size is configured.
+# The default size is this share of the memory that is free after loading.
 MEMORY_SHARE = 0.25
 
-# Taken for free memory if that is unknown.
+# Assumed if free memory is unknown.
 FALLBACK_BYTES = 8 * 1024**3
 
-# Version of the states in files. It grows with every change of what they hold.
+# Version of the states in files. Raise it with every change of their content.
 FORMAT = 2
 
 
@@ -42,7 +42,7 @@ def memory_for_prefixes(settings: Settings) -> int:
 
 
 def open_prompt_caches(model: Any, profile: ModelProfile) -> PromptCaches | None:
-    """Returns None for a model whose states cannot be kept."""
+    """None if the model's states cannot be kept."""
     try:
         return PromptCaches(model)
     except ValueError as exc:
@@ -61,7 +61,7 @@ def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, setting
 
 
 def _identity(model: Any, profile: ModelProfile) -> str:
-    """Names all that a state depends on except tokens."""
+    """Identifies everything that a state depends on except tokens."""
     weights: Any = tree_flatten(model.parameters())
     dtypes = sorted({str(array.dtype) for _, array in weights})
     parts = (str(FORMAT), profile.fingerprint, *dtypes, mlx_lm.__version__, str(mx.default_device()))

@@ -1,5 +1,5 @@
 """A plain `KVCache` has a row per token, so spans can be joined and cut. Windows and recurrent states depend on all
-tokens so far: their span keeps the whole state at its end."""
+earlier tokens, so their span keeps the whole state at its end."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, KVCache, RotatingKV
 from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.file import Buffer
 
-# Types that NumPy lacks travel as another of the same width.
+# NumPy lacks these types; another type of the same width replaces them.
 AS_NUMPY = {mx.bfloat16: mx.uint16}
 
 
 class State(msgspec.Struct, frozen=True):
-    """`arrays` are evaluated and never written to. In `layouts`, one per leaf, `{"array": INDEX}` stands for an
-    array."""
+    """`arrays` are evaluated and never written to. `layouts` has one entry per leaf, in which `{"array": INDEX}` refers
+    to an array."""
 
     arrays: tuple[mx.array, ...]
     layouts: tuple[Any, ...]
@@ -28,7 +28,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class PromptCaches:
-    """Raises ValueError for caches of an unknown kind. Runs on the thread that owns MLX."""
+    """Runs on the thread that owns MLX. Raises ValueError for caches of an unknown kind."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -39,7 +39,7 @@ class PromptCaches:
         self.cuts_anywhere = kinds == {KVCache}
 
     def capture(self, caches: list[Any], start: int, end: int) -> State:
-        """Copies what the tokens `[start, end)` added. Raises ValueError unless `caches` have read `end` tokens, or
+        """Copies the part of the tokens `[start, end)`. Raises ValueError unless `caches` have read `end` tokens, or
         more if they can be cut."""
         arrays: list[mx.array] = []
         layouts = [_capture(leaf, start, end, arrays) for leaf in leaves(caches)]
@@ -47,7 +47,7 @@ class PromptCaches:
         return State(tuple(arrays), tuple(layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
-        """Makes prompt caches that have read the given number of tokens of each span."""
+        """Makes prompt caches from the given number of tokens of each span."""
         caches = make_prompt_cache(self._model)
         length = sum(tokens for _, tokens in parts)
         for index, leaf in enumerate(leaves(caches)):
@@ -62,7 +62,7 @@ class PromptCaches:
     def to_buffers(self, state: State) -> tuple[tuple[Any, ...], list[Buffer]]:
         """The buffers share memory with the arrays and keep them alive."""
         plain = [array.view(AS_NUMPY.get(array.dtype, array.dtype)) for array in state.arrays]
-        mx.eval(plain)  # all at once: on a GPU each evaluation is a round trip
+        mx.eval(plain)  # together: on a GPU each evaluation is a round trip
         return state.layouts, [_buffer(array, bytes_of) for array, bytes_of in zip(state.arrays, plain, strict=True)]
 
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> State:
@@ -84,11 +84,11 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
 
 
 def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
-    """Returns the state without rows that no later token looks at: a window holds one chunk more after it was read in
-    chunks, and unused rows while it grows."""
+    """Returns the state without rows that no later token reads: a window holds one more chunk after chunked reading,
+    and unused rows while it grows."""
     keys, values, offset, keep, size, index = leaf.state
     rows = keys.shape[2]
-    if rows > size:  # in order of time, since a chunk was appended
+    if rows > size:  # in order of time, because a chunk was appended
         first = rows - size + keep
         parts = [[array[..., :keep, :], array[..., first:, :]] for array in (keys, values)]
         keys, values = (mx.concatenate(part, axis=2) for part in parts)
@@ -100,13 +100,12 @@ def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
 
 
 def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
-    """Returns the state without unused rows."""
     keys, values, offset, size, start = leaf.state
     return keys[..., : offset - start, :], values[..., : offset - start, :], offset, size, start
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """Copies arrays to the end of `arrays`; returns the tree with their indices."""
+    """Copies arrays to the end of `arrays`. Returns the tree with their indices."""
     if isinstance(tree, mx.array):
         arrays.append(mx.contiguous(tree))
         return {"array": len(arrays) - 1}
@@ -117,7 +116,7 @@ def _taken(tree: Any, arrays: list[mx.array]) -> Any:
 
 def _filled(layout: Any, arrays: tuple[mx.array, ...]) -> Any:
     if isinstance(layout, dict):
-        return arrays[layout["array"]][...]  # another object: prompt caches write into theirs
+        return arrays[layout["array"]][...]  # a new object, because prompt caches write into theirs
     return [_filled(item, arrays) for item in layout] if isinstance(layout, list) else layout
 
 

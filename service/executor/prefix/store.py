@@ -24,16 +24,16 @@ from service.storage import FOLDER_MODE, files_under, private_folder
 
 log = logging.getLogger(__name__)
 
-# The most that may wait to be written. Spans beyond it are written when they are used again.
+# Limit of the bytes that wait to be written. Spans beyond it are written when they are used again.
 MAX_BACKLOG_BYTES = 1024**3
 
-# How long nothing is written after the disk failed.
+# Nothing is written for this long after the disk failed.
 PAUSE_SECONDS = 60.0
 
-# A file begun longer ago will not be finished.
+# A draft file this old will not be finished.
 DRAFT_SECONDS = 600.0
 
-# Files of other models that were not used for this long are deleted.
+# Files of other models are deleted after this long without use.
 FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 
 
@@ -62,8 +62,8 @@ class _File(msgspec.Struct):
 
 
 class PrefixStore:
-    """Keeps at most `max_bytes` of one model, the least recently used removed first. `model` names all that a state
-    depends on. Only the engine's thread calls it. A failing disk costs what it would hold."""
+    """Keeps at most `max_bytes` of one model and removes the least recently used first. `model` identifies everything
+    that a state depends on. The engine's thread owns it. A failing disk loses states, never an answer."""
 
     def __init__(
         self, folder: Path, model: str, max_bytes: int, states: StateBytes, *, quiet_seconds: float = QUIET_SECONDS
@@ -96,19 +96,19 @@ class PrefixStore:
         self._files[self._folder / span.name].node = node
 
     def allow(self, more: int) -> None:
-        """Limits the bytes that wait in memory to `more` above what waits now."""
+        """Limits the bytes that wait in memory to `more` above the present."""
         self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
         if more < 0:
             self._writer.press()
 
     def load(self, node: Node) -> Any:
-        """Deletes a file that cannot be used, and returns None."""
+        """Returns None and deletes the file if it cannot be used."""
         if not node.file:
             return None
         try:
             return self._states.from_buffers(*self._read(node.file))
         except (DamagedFile, OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
-            log.warning("The prefix file %s is not used, and deleted: %s", node.file, exc)
+            log.warning("The prefix file %s cannot be used and is deleted: %s", node.file, exc)
             self.discard([node])
             return None
 
@@ -126,12 +126,12 @@ class PrefixStore:
                     os.utime(file, (now, now))
 
     def settle(self) -> list[Node]:
-        """Takes in what was written. Returns the nodes that have no state left anywhere."""
+        """Takes in finished writes. Returns the nodes that have no state left."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
             name = job.key.name
             unwritten = self._unwritten.get(name)
-            if unwritten is None or unwritten.job is not job:  # dropped; it may have been written all the same
+            if unwritten is None or unwritten.job is not job:  # dropped, but perhaps written
                 if unwritten is None and self._folder / name not in self._files:
                     self.delete(name)
                 continue
@@ -147,7 +147,6 @@ class PrefixStore:
         return [node for node in lost if node.state is None and not node.removed]
 
     def discard(self, nodes: list[Node]) -> None:
-        """Deletes the files of removed nodes."""
         for node in nodes:
             if node.file in self._unwritten:
                 self._writer.drop(self._unwritten.pop(node.file).job)
@@ -183,7 +182,7 @@ class PrefixStore:
         node.file = name
 
     def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """Reads a file, written or queued."""
+        """Reads a written or a queued file."""
         unwritten = self._unwritten.get(name)
         if unwritten is not None:
             return unwritten.job.layouts, unwritten.job.buffers
@@ -228,21 +227,20 @@ class PrefixStore:
         return [span for span in spans if self._folder / span.name in self._files]
 
     def _read_key(self, path: Path) -> SpanKey | None:
-        """Deletes a file that is damaged or of another model."""
+        """Returns None and deletes the file if it is damaged or of another model."""
         try:
             key = read_header(path).key
         except (DamagedFile, OSError) as exc:
-            log.warning("The prefix file %s is not used, and deleted: %s", path.name, exc)
+            log.warning("The prefix file %s cannot be used and is deleted: %s", path.name, exc)
         else:
             if key.model == self._model:
                 return key
-            log.warning("The prefix file %s is deleted: it is of another model", path.name)
+            log.warning("The prefix file %s is deleted: it belongs to another model", path.name)
         self._delete(path)
         return None
 
 
 def _delete_forgotten(folder: Path, own: Path) -> None:
-    """Deletes files of other models that were not used for long."""
     for path, status in files_under(folder):
         if path.parent != own and path.suffix == SUFFIX and status.st_mtime < time.time() - FORGOTTEN_SECONDS:
             with contextlib.suppress(OSError):

@@ -6,8 +6,8 @@ import msgspec
 
 
 class Node:
-    """The tokens `[start, end)` behind those of its ancestors; it may begin inside its parent's span. `state` is None
-    if not in memory; `file` is empty if not on disk. A root has no parent and no tokens."""
+    """The tokens `[start, end)` after those of its ancestors; it may begin inside its parent's span. `state` is None if
+    not in memory, `file` is empty if not on disk. A root has no parent and no tokens."""
 
     __slots__ = (
         "caller",
@@ -48,7 +48,7 @@ class Node:
         return [] if self.parent is None else self.parent.children[self.key]
 
     def path(self) -> list["Node"]:
-        """Returns the nodes from the first span to this one."""
+        """From the first span to this one."""
         nodes: list[Node] = []
         node: Node | None = self
         while node is not None and node.parent is not None:
@@ -57,7 +57,7 @@ class Node:
         return nodes[::-1]
 
     def subtree(self) -> Iterator["Node"]:
-        """Yields this node first."""
+        """This node is the first."""
         nodes = [self]
         while nodes:
             node = nodes.pop()
@@ -66,8 +66,8 @@ class Node:
 
 
 class Match(msgspec.Struct, frozen=True):
-    """`length` tokens can be taken, the last span perhaps in part; `shared` are known, of which no usable state may be
-    left. `diverges`: known tokens differ after `shared`."""
+    """`length` tokens are usable, of the last span perhaps a part. `shared` tokens are known, but may have no usable
+    state. `diverges`: known tokens differ after `shared`."""
 
     node: Node
     length: int
@@ -76,8 +76,8 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class PrefixTree:
-    """Holds each span once, so a system prompt is kept once, and at most `max_bytes` in memory. The least recently used
-    go first, a span before those it needs. Without `cuts_anywhere` a state is useful at its node's end alone."""
+    """Holds each span once, and at most `max_bytes` in memory. The least recently used go first, a span before those it
+    needs. Without `cuts_anywhere` a state is useful only at its node's end."""
 
     def __init__(self, max_bytes: int, *, cuts_anywhere: bool) -> None:
         self.max_bytes = max_bytes
@@ -121,7 +121,7 @@ class PrefixTree:
         return Match(best[0], best[1], shared, diverges)
 
     def add(self, parent: Node, start: int, tokens: tuple[int, ...], state: Any, nbytes: int) -> Node:
-        """Adds an unknown span; `shrink` drops it again if there is no room."""
+        """`shrink` drops the span again if there is no room."""
         node = Node(parent, start, tokens, parent.caller)
         parent.children.setdefault(node.key, []).append(node)
         if state is not None:
@@ -129,7 +129,6 @@ class PrefixTree:
         return node
 
     def fill(self, node: Node, state: Any, nbytes: int) -> None:
-        """Puts a state into memory, as just used."""
         self.empty(node)
         node.state, node.nbytes = state, nbytes
         self.nbytes += nbytes
@@ -148,13 +147,13 @@ class PrefixTree:
                 self._used.move_to_end(used)
 
     def beginnings(self, node: Node) -> list[Node]:
-        """Returns the nodes below the root that begin as `node` does and end no later, the shortest first."""
+        """Returns the siblings whose tokens are a prefix of `node`'s, itself included, the shortest first."""
         found = [each for each in node.siblings if each.tokens == node.tokens[: len(each.tokens)]]
         return sorted(found, key=lambda each: each.end)
 
     def drop_between(self, caller: str, tokens: list[int], wanted: set[int]) -> list[Node]:
-        """Removes whole states of the beginnings of `tokens` that end neither at `wanted` nor at the longest, and that
-        no other tokens continue. Returns them."""
+        """Removes and returns the prefixes of `tokens` that end neither at `wanted` nor at the longest, unless other
+        tokens continue them."""
         match = self.find(caller, tokens, len(tokens))
         own = self.beginnings(match.node)
         others = [] if not own else [each for each in match.node.siblings if each not in own]
@@ -176,7 +175,7 @@ class PrefixTree:
         return removed
 
     def remove(self, node: Node) -> list[Node]:
-        """Removes a node and all below it; returns them."""
+        """Removes and returns a node and all below it."""
         if node.removed or node.parent is None:
             return []
         siblings = node.parent.children[node.key]

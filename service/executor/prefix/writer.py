@@ -11,22 +11,22 @@ from service.executor.prefix.file import Buffer, SpanKey, write_span
 
 log = logging.getLogger(__name__)
 
-# How long the engine rests before files are written. The next turn of an agent mostly comes earlier, and drops states
-# that would have been written: a recurrent or sliding state takes hundreds of megabytes a turn.
+# Files are written after the engine rests this long. An agent's next turn mostly comes earlier and drops states that
+# would have been written: a recurrent or sliding state takes hundreds of megabytes a turn.
 QUIET_SECONDS = 30.0
 
-# How long a file waits at most. After it, files are written beside the decoding.
+# A file waits at most this long. After it, files are written during decoding.
 PATIENCE_SECONDS = 300.0
 
-# The share of the backlog's limit above which nothing waits.
+# Nothing waits if the backlog exceeds this share of its limit.
 PRESSURE = 0.75
 
-# How long the last files may take when the server stops.
+# The last files may take this long when the server stops.
 CLOSE_SECONDS = 8.0
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """A file that nobody wants any more before it is written is not written."""
+    """A job that is not `wanted` is skipped."""
 
     folder: Path
     key: SpanKey
@@ -80,14 +80,14 @@ class PrefixWriter:
             self._changed.notify()
 
     def press(self) -> None:
-        """Writes what waits now without waiting longer, to free its memory."""
+        """Writes the present backlog without delay, to free its memory."""
         with self._changed:
             for job in self._jobs:
                 job.write_before = 0.0
             self._changed.notify()
 
     def written(self) -> list[Written]:
-        """Returns what was done since the last call, dropped files included."""
+        """Returns the jobs finished since the last call, dropped ones included."""
         done: list[Written] = []
         while self._done:
             done.append(self._done.popleft())
@@ -95,13 +95,13 @@ class PrefixWriter:
         return done
 
     def close(self) -> None:
-        """Writes what is left and ends the thread."""
+        """Writes the backlog and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            log.warning("The prefix cache could not be written to the end within %g seconds", CLOSE_SECONDS)
+            log.warning("Part of the prefix cache is lost: it could not be written within %g seconds", CLOSE_SECONDS)
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -115,7 +115,7 @@ class PrefixWriter:
             self._done.append(Written(job, size))
 
     def _next(self) -> Job | None:
-        """Waits until a file may be written, or need not be. Returns None at the end."""
+        """Waits until a job may be written or skipped. Returns None at the end."""
         with self._changed:
             while True:
                 if self._jobs and self._wait_seconds(self._jobs[0]) <= 0:

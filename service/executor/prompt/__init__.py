@@ -1,6 +1,6 @@
-"""From a request to the tokens that the model reads. Runs on the tokenizer's thread.
+"""Turns a request into the tokens that the model reads, on the thread of `preparation.py`.
 
-`renderer.py`: the model's own chat template, and what it cannot show. `hf_messages.py`: conversations as templates read
-them. `call_style.py`: how a template wants tool calls, found by asking it. `boundaries.py`: where messages end.
-`grammars.py`: the compiled form of an answer. `size_limit.py`: prompts that are too long to tokenize.
+`renderer.py` and `template.py`: the model's chat template and its limits. `hf_messages.py`: conversations in the form
+of templates. `call_style.py`: how a template wants tool calls. `raw.py`: prompts without a template. `boundaries.py`:
+ends of messages. `grammars.py`: the compiled form of an answer. `size_limit.py`: prompts too long to tokenize.
 """

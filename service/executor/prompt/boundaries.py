@@ -6,13 +6,13 @@ from service.executor.scheduling.messages import Prompt
 from service.executor.scheduling.protocols import Renderer
 from service.generation import GenerationRequest, Message
 
-# It begins like no real message, so the tokens differ from where its text begins.
+# No real message begins like it, so the tokens differ from its first character.
 OTHER = Message(role="user", content="zq7 other")
 
 
 class SegmentingRenderer:
-    """Adds the ends of messages to each prompt, for states that cannot be cut: without knowing the template, by
-    comparing with three prompts of `plain` in which messages differ."""
+    """Adds the ends of messages to each prompt, for states that cannot be cut. It finds them by comparison with three
+    prompts of `plain` in which messages differ."""
 
     def __init__(self, inner: Renderer, plain: Renderer) -> None:
         self._inner = inner
@@ -29,7 +29,6 @@ class SegmentingRenderer:
         return self._inner.count(request)
 
     def _shared(self, prompt: Prompt, messages: tuple[Message, ...], request: GenerationRequest) -> int:
-        """Returns 0 if the template refuses `messages`."""
         try:
             other = self._plain.render(msgspec.structs.replace(request, messages=messages))
         except ServiceError:
@@ -38,8 +37,7 @@ class SegmentingRenderer:
 
 
 def variations(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """Returns what the client may send next: another question under the same system prompt, the next turn, another last
-    message."""
+    """Conversations that the client may send next."""
     system = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     answer = Message(role="assistant", content=OTHER.content)
     others = [(*messages[:system], OTHER), (*messages, answer, OTHER)]

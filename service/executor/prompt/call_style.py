@@ -7,19 +7,19 @@ from service.executor.prompt.hf_messages import CallStyle, HfMessage, with_tools
 from service.generation import Message, ToolCall
 from service.tool_calling.form import CallForm
 
-# No template contains this by itself.
+# No template contains this text.
 PROBE = "zq7 probe"
 
-# Where templates look for earlier reasoning: most of them, gpt-oss, some new ones.
+# Templates read earlier reasoning from one of these: most of them, gpt-oss, some new ones.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
-# True if the template's output contains the probe; False also if the template refuses.
+# True if the template's output contains the probe. False if not, or if the template refuses.
 Shows = Callable[[list[HfMessage]], bool]
 
 
 def find_call_style(shows: Shows, *, form: CallForm | None, indexed_ids: bool) -> CallStyle:
-    """Renders a probe in each style, and looks for it. `form` writes calls as text for templates that show none. If no
-    style shows the probe, the style stays as it is."""
+    """Renders a probe in each style and looks for it. If no style shows it, the style stays as it is. `form` is for
+    templates that show no calls."""
     style = CallStyle(indexed_ids=indexed_ids)
     arguments = _styles(style, text_arguments=(False, True))
     texts = _styles(style, text_form=(form,)) if form is not None else []
@@ -32,7 +32,7 @@ def find_call_style(shows: Shows, *, form: CallForm | None, indexed_ids: bool) -
     style = _first(shows, both, _styles(style, text_in_reasoning=(False, True)))
     said = _calls("b", content=PROBE)
     apart = msgspec.structs.replace(style, text_apart=True)
-    # A template may insist on alternating turns only once later turns follow.
+    # A template may enforce alternating turns only if later turns follow.
     continued = [*said, Message(role="assistant", content="d"), Message(role="user", content="e")]
     if not shows(with_tools(said, style)) and shows(with_tools(continued, apart)):
         return apart
@@ -48,7 +48,6 @@ def _styles(style: CallStyle, **choices: Sequence[bool | str | CallForm]) -> lis
 
 
 def _calls(*arguments: str, content: str = "", reasoning: str = "") -> list[Message]:
-    """Returns a conversation in which a tool was called with each of `arguments`."""
     calls = tuple(ToolCall(f"call{i:05d}", "f", json.dumps({"b": argument})) for i, argument in enumerate(arguments))
     turn = Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
     results = (Message(role="tool", content="r", tool_call_id=call.id) for call in calls)

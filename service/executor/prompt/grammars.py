@@ -20,7 +20,7 @@ from service.tool_calling.grammar import (
 
 log = logging.getLogger(__name__)
 
-# An agent repeats the same few grammars; one for a large set of tools takes about 10 ms and a few MB.
+# An agent repeats the same few grammars. One for many tools takes about 10 ms and a few MB.
 KEPT_GRAMMARS = 64
 
 _PLACE = re.compile(r"^at \d+\(\d+\): |\n +\d+ \|.*", re.DOTALL)
@@ -31,7 +31,7 @@ class GrammarError(ValueError):
 
 
 class GrammarCompiler:
-    """Without a tokenizer, all methods raise `GrammarError`."""
+    """All methods raise `GrammarError` without a tokenizer."""
 
     def __init__(self, tokenizer: LLTokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -44,7 +44,7 @@ class GrammarCompiler:
         return self._tokenizer
 
     def spell(self, text: str) -> list[str | int]:
-        """Splits text into plain text and ids of special tokens, which a grammar names by id."""
+        """Splits text into plain text and ids of special tokens."""
         pieces: list[str | int] = []
         plain: list[int] = []
         for token in [*self.tokenizer.tokenize_str(text, parse_special=True), None]:
@@ -67,8 +67,8 @@ class GrammarCompiler:
 
 
 def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
-    """Blocks all threads for a second or more. Returns None if the tokenizers library did not make the tokenizer. The
-    model scores `logits` ids, more or fewer than the tokenizer has."""
+    """Blocks all threads for a second or more. `logits` may differ from the tokenizer's number of ids. Returns None for
+    a tokenizer that is not of the tokenizers library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -79,7 +79,7 @@ def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
     try:
         return LLTokenizer(backend.to_str(), n_vocab=vocabulary, eos_token=sorted(tokenizer.eos_token_ids))
     except ValueError as exc:
-        log.warning("Answers of this model cannot be constrained: llguidance refuses its tokenizer: %s", exc)
+        log.warning("Answers of this model cannot be constrained: llguidance cannot read its tokenizer: %s", exc)
         return None
 
 
@@ -101,7 +101,7 @@ class ConstrainingRenderer:
         self._compiler = compiler
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `BadRequest` for a schema that cannot be enforced, too."""
+        """Raises `BadRequest`, also for a schema that cannot be enforced."""
         prompt = self._prompts.render(request)
         if not is_constrained(request):
             return prompt
@@ -118,12 +118,11 @@ class ConstrainingRenderer:
         return self._prompts.count(request)
 
     def _asked(self, request: GenerationRequest) -> GenerationRequest:
-        # A model that learned to call from the prompt alone does not know when to stop: if it must call, it calls once.
+        # A model that learned to call from the prompt alone does not know when to stop. If it must call, it calls once.
         single = request.tool_choice.mode == "required" and not self._prompts.knows_tools
         return msgspec.structs.replace(request, parallel_tool_calls=False) if single else request
 
     def _refusal(self, request: GenerationRequest, reason: ValueError) -> BadRequest:
-        """Names the schema that cannot be compiled, if there is one."""
         for param, schema in required_schemas(request).items():
             try:
                 self._compiler.compile(schema_grammar(schema))
@@ -134,7 +133,7 @@ class ConstrainingRenderer:
 
 
 def _after(prefill: str, matcher: LLMatcher, tokenizer: LLTokenizer) -> LLMatcher:
-    """Advances a copy of the matcher behind the answer's given beginning."""
+    """Returns a copy of the matcher after the given beginning of the answer."""
     if not prefill:
         return matcher
     begun = matcher.deep_copy()

@@ -12,10 +12,9 @@ HfMessage = dict[str, Any]
 
 
 class CallStyle(msgspec.Struct, frozen=True):
-    """How a template wants calls. `text_arguments`: JSON text, not an object. `indexed_ids`: Kimi K2's form.
-    `single_calls`: more in a turn are refused (Llama 3) or not shown (gpt-oss). `text_apart`, `text_in_reasoning`:
-    where text beside a call goes that would not be shown. `text_in_result`: the same, where turns have
-    to alternate. `text_form`: calls as text, because none is shown."""
+    """`text_arguments`: arguments are JSON text. `indexed_ids`: Kimi K2's form. `single_calls`: a turn takes one call
+    (Llama 3, gpt-oss). `text_form`: calls are written as text. Text next to a call that would not be shown gets a turn
+    of its own (`text_apart`) or joins the reasoning (`text_in_reasoning`) or the result (`text_in_result`)."""
 
     text_arguments: bool = False
     indexed_ids: bool = False
@@ -28,13 +27,11 @@ class CallStyle(msgspec.Struct, frozen=True):
 
 
 def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
-    """A result names its function, which some templates print."""
     calls = _Calls(style)
     return [calls.to_hf(message) for message in _turns(messages, style)]
 
 
 def without_tools(request: GenerationRequest, form: CallForm) -> list[HfMessage]:
-    """Calls and results become text."""
     calls = _Calls(CallStyle())
     messages: list[HfMessage] = []
     for message in request.messages:
@@ -49,7 +46,6 @@ def without_tools(request: GenerationRequest, form: CallForm) -> list[HfMessage]
 
 
 def instructed(messages: list[HfMessage], request: GenerationRequest, form: CallForm) -> list[HfMessage]:
-    """Adds the definitions of tools to the system prompt."""
     tools = canonical_tools(listed_tools(request))
     text = instructions(tools, request.tool_choice, parallel=request.parallel_tool_calls, form=form)
     messages = list(messages)
@@ -67,7 +63,7 @@ def to_hf_tool(tool: Tool) -> dict[str, Any]:
 
 
 def plain_chat(messages: list[HfMessage]) -> str:
-    """Writes a transcript, for base models without a template."""
+    """For base models without a template."""
     turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
     return "\n\n".join([*turns, "Assistant:"])
 
@@ -81,7 +77,6 @@ def join(first: str, second: str) -> str:
 
 
 def _turns(messages: Sequence[Message], style: CallStyle) -> Iterator[Message]:
-    """Rearranges turns with calls as the template shows them."""
     start = 0
     while start < len(messages):
         turn = messages[start]
@@ -125,7 +120,7 @@ def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Ite
 
 
 class _Calls:
-    """Converts messages in order, and remembers the calls that results answer."""
+    """Converts messages in order. Remembers the calls for their results."""
 
     def __init__(self, style: CallStyle) -> None:
         self._style = style
@@ -160,7 +155,7 @@ class _Calls:
 
 
 def _object(arguments: str) -> Any:
-    """Returns text that is no JSON object unchanged."""
+    """Text that is no JSON object stays text."""
     try:
         decoded = msgspec.json.decode(arguments or "{}")
     except (msgspec.DecodeError, RecursionError):

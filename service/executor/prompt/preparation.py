@@ -1,5 +1,3 @@
-"""The thread that renders chat templates, counts tokens and compiles grammars, with limits on each job."""
-
 import asyncio
 import os
 import resource
@@ -22,15 +20,15 @@ ADVICE = "The model's chat template may not end for such messages."
 
 
 class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt of 200,000 tokens takes about a second. `max_bytes` is the growth of the whole process during one job:
-    the engine may read prompts meanwhile, some 100 MB a second."""
+    """A prompt of 200,000 tokens takes about a second. `max_bytes` limits the growth of the whole process during one
+    job; the engine may read some 100 MB of prompts a second meanwhile."""
 
     seconds: float = 30.0
     max_bytes: int = 4 * 1024**3
 
 
 class _Job:
-    """`started_at`, by the loop's clock, and `resident` bytes are from when its turn came."""
+    """`started_at`: the loop's clock. `resident`: bytes at that time."""
 
     def __init__(self, function: Callable[[], Any], result: asyncio.Future[Any]) -> None:
         self.function = function
@@ -40,8 +38,8 @@ class _Job:
 
 
 class Preparation:
-    """Runs one job at a time. A job that exceeds a limit ends in `GenerationTimeout`. `overrun` is then called with the
-    reason: the thread cannot be ended, so no other job has its turn any more."""
+    """Renders, counts and compiles on one thread. A job that exceeds a limit ends in `GenerationTimeout`, and `overrun`
+    is called with the reason. The thread cannot be ended, so no other job runs after that."""
 
     def __init__(self, overrun: Callable[[str], None], limits: JobLimits) -> None:
         self._overrun = overrun
@@ -51,18 +49,18 @@ class Preparation:
         self._current: _Job | None = None
         self._pending = 0
         self._timer: asyncio.TimerHandle | None = None
-        # Not a pool's thread: Python waits for those when it exits.
+        # No pool: Python waits for a pool's threads when it exits.
         self._thread = threading.Thread(target=self._work, name="prompts", daemon=True)
         self._thread.start()
 
     @property
     def seconds(self) -> float:
-        """How long the present job has taken so far."""
+        """Duration of the present job."""
         job = self._current
         return 0.0 if job is None else self._loop.time() - job.started_at
 
     async def run(self, function: Callable[[], R]) -> R:
-        """Raises what `function` raises. A job that nobody waits for any more is skipped, or runs to its end."""
+        """Raises what `function` raises."""
         job = _Job(function, self._loop.create_future())
         self._pending += 1
         self._jobs.put(job)
@@ -75,7 +73,7 @@ class Preparation:
         return result
 
     def close(self) -> None:
-        """Leaves a job behind that does not end."""
+        """Leaves a running job behind."""
         self._jobs.put(None)
         if self._timer is not None:
             self._timer.cancel()
@@ -92,7 +90,7 @@ class Preparation:
             except BaseException as exc:
                 error = exc
             self._current = None
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+            with suppress(RuntimeError):  # the loop is closed and no caller is left
                 self._loop.call_soon_threadsafe(_settle, job, result, error)
 
     def _watch(self) -> None:
@@ -100,13 +98,12 @@ class Preparation:
         job = self._current
         why = "" if job is None else self._excess(job)
         if job is not None and why:
-            _settle(job, None, GenerationTimeout(f"The request was given up: {why}. {ADVICE}"))
+            _settle(job, None, GenerationTimeout(f"The request was stopped: {why}. {ADVICE}"))
             self._overrun(why)
         elif job is not None or self._pending:
             self._timer = self._loop.call_later(WATCH_SECONDS, self._watch)
 
     def _excess(self, job: _Job) -> str:
-        """The limit that the job exceeds, in words."""
         limits = self._limits
         if self._loop.time() - job.started_at > limits.seconds:
             return f"its prompt was not ready within {limits.seconds:g} seconds"
@@ -125,7 +122,7 @@ def _settle(job: _Job, result: Any, error: BaseException | None) -> None:
 
 
 def resident_bytes() -> int:
-    """The memory of this process now; the most it has ever had, where the system does not report that."""
+    """Bytes of memory in use; on macOS the peak."""
     if sys.platform.startswith("linux"):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,11 +1,11 @@
-"""Prompts without a chat template: text, tokens, or a gap to be filled between two texts."""
+"""Prompts without a chat template: text, tokens, or a gap to fill between two texts."""
 
 from typing import Any
 
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import RawPrompt
 
-# The tokens before the prefix, the suffix and the gap: Qwen, DeepSeek and others; StarCoder; CodeLlama.
+# Tokens before the prefix, the suffix and the gap: Qwen, DeepSeek and others; StarCoder; CodeLlama.
 FILL_IN_THE_MIDDLE = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),
@@ -15,7 +15,7 @@ FILL_IN_THE_MIDDLE = (
 
 
 def raw_tokens(raw: RawPrompt, tokenizer: Any) -> list[int]:
-    """Raises `BadRequest` for a gap that the model cannot fill, and for tokens that the tokenizer does not have."""
+    """Raises `BadRequest` for a gap that the model cannot fill, and for unknown tokens."""
     if raw.suffix is not None:
         return _around_the_gap(raw, tokenizer)
     tokens = list(tokenizer.encode(raw.text)) if raw.tokens is None else list(raw.tokens)
@@ -24,7 +24,7 @@ def raw_tokens(raw: RawPrompt, tokenizer: Any) -> list[int]:
         raise BadRequest(
             f"Invalid 'prompt': expected token ids from 0 to {len(tokenizer) - 1}, found {wrong}.", param="prompt"
         )
-    # A model cannot begin with nothing.
+    # A model cannot begin without a token.
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return tokens or [start]
 

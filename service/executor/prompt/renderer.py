@@ -28,22 +28,22 @@ from service.tool_calling import FAMILIES
 from service.tool_calling.grammar import Thought
 from service.tool_calling.instructions import listed_tools
 
-# How many tokens at the end of a prompt may open a reasoning block.
+# The end of a prompt that may open a reasoning block, in tokens.
 TAIL_TOKENS = 16
 
-# Argument names that transformers takes itself, so that they would not reach the template, or would replace it.
+# transformers reads these arguments itself: they would not reach the template, or would replace it.
 OURS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
 
 
 def load_renderer(path: Path, context_length: int) -> "PromptRenderer":
-    """Raises what mlx-lm and transformers raise for files that they cannot read."""
+    """Raises what mlx-lm and transformers raise."""
     tokenizer = import_mlx_lm().load_tokenizer(path, PASSIVE_TOKENIZER)
     return PromptRenderer(tokenizer, context_length=context_length)
 
 
 class PromptRenderer:
-    """Renders with the model's chat template, in transformers' sandbox. `tokenizer` is mlx-lm's. Text never becomes
-    control tokens: `<|im_end|>` in a message is spelled out. Used by one thread at a time."""
+    """Renders in transformers' sandbox, on one thread at a time. `tokenizer` is mlx-lm's. Text never becomes control
+    tokens: `<|im_end|>` in a message is spelled out."""
 
     def __init__(self, tokenizer: Any, *, context_length: int) -> None:
         self._tokenizer = tokenizer
@@ -61,11 +61,11 @@ class PromptRenderer:
 
     @property
     def tool_family(self) -> str | None:
-        """The format of calls that template or instructions teach; None if unknown."""
+        """The format of calls that the template or our instructions teach; None if unknown."""
         return self._tooled.family
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
-        """Returns the reasoning that may precede the answer."""
+        """The reasoning that may precede the answer."""
         family = FAMILIES.get(self.tool_family or "")
         if request.raw_prompt is not None or prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
@@ -75,7 +75,7 @@ class PromptRenderer:
         return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Raises `BadRequest` if the template refuses the messages, and `ContextLengthExceeded`."""
+        """Raises `ContextLengthExceeded`, and `BadRequest` if the template refuses the messages."""
         excess = self._excess(request)
         if excess is not None:
             raise ContextLengthExceeded(excess, self._context_length, estimated=True)
@@ -85,7 +85,7 @@ class PromptRenderer:
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """Returns an estimate for a prompt that is far too long."""
+        """An estimate, for a prompt that is far too long."""
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
@@ -93,13 +93,13 @@ class PromptRenderer:
         return list(self._tokenizer.encode(text, add_special_tokens=special)) if text else []
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """Raises `BadRequest` for tokens that the tokenizer does not have."""
+        """Raises `BadRequest` for unknown tokens."""
         return (
             str(self._tokenizer.decode(raw_tokens(RawPrompt(tokens=tuple(tokens)), self._tokenizer))) if tokens else ""
         )
 
     def _excess(self, request: GenerationRequest) -> int | None:
-        """Returns about how many tokens there are if texts alone are certainly too long."""
+        """An estimate of the tokens, if the texts alone are certainly too long."""
         if request.raw_prompt is not None:
             raw = request.raw_prompt
             return estimate_excess((raw.text, raw.suffix or ""), self._encode_plainly, self._context_length)
@@ -128,7 +128,7 @@ class PromptRenderer:
                 "Put a message of the user before it, or give it text to go on from.",
                 param="messages",
             )
-        return self._question(template, messages[:-1], arguments)  # an answer that begins with nothing
+        return self._question(template, messages[:-1], arguments)  # an answer with an empty beginning
 
     def _messages(self, request: GenerationRequest, template: ChatTemplate) -> list[HfMessage]:
         if not template.shows_calls:
@@ -143,8 +143,8 @@ class PromptRenderer:
     def _continued(
         self, template: ChatTemplate, messages: list[HfMessage], content: str, arguments: dict[str, Any]
     ) -> Prompt:
-        """Ends the prompt inside the last message. If the template cannot, `content` follows what begins an answer,
-        behind closed reasoning."""
+        """Ends the prompt inside the last message. If the template cannot, `content` follows the beginning of an
+        answer."""
         if self._has_template:
             try:
                 tokens = self._render(template, messages, {**arguments, "continue_final_message": True})
@@ -163,7 +163,9 @@ class PromptRenderer:
     def _arguments(self, request: GenerationRequest, template: ChatTemplate) -> dict[str, Any]:
         for name in request.template_arguments:
             if name in OURS:
-                raise BadRequest(f"The chat template cannot be given {name!r}.", param="chat_template_kwargs")
+                raise BadRequest(
+                    f"The chat template argument {name!r} is reserved. Leave it out.", param="chat_template_kwargs"
+                )
         arguments = dict(request.template_arguments)
         if template.knows_tools and (tools := listed_tools(request)):
             arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
@@ -188,13 +190,13 @@ class PromptRenderer:
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
-    """Returns the last message if it begins the answer."""
+    """The last message, if it begins the answer."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 
 
 def _shown(message: Message, reasoning_end: str) -> str:
-    """Returns the text without reasoning, which templates leave out of earlier turns."""
+    # Templates leave out the reasoning of earlier turns.
     arguments = "".join(call.arguments for call in message.tool_calls)
     content = message.content
     if message.role == "assistant" and reasoning_end:

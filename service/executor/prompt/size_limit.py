@@ -1,18 +1,17 @@
 from collections.abc import Callable, Iterable
 
-# Text with at most this many characters per token of the context may fit, and is not estimated.
+# Text with at most this many characters per token of the context may fit and is not estimated.
 CHARACTERS_PER_TOKEN = 8
 
 CHUNK_CHARACTERS = 16_384
 
-# A word that is cut at the end of a chunk has a few tokens more than the whole word.
+# A word cut at the end of a chunk has a few more tokens than the whole word.
 CHUNK_SLACK_TOKENS = 16
 
 
 def estimate_excess(texts: Iterable[str], encode: Callable[[str], list[int]], context_length: int) -> int | None:
-    """Returns about how many tokens `texts` have if that is certainly more than `context_length`, else None. Tokenizes
-    little more than fits: at a megabyte a second, a body of the largest size would block other requests for a
-    minute."""
+    """Estimates the tokens of `texts` if they certainly exceed `context_length`, else returns None. Tokenizes little
+    more than fits: at a megabyte a second, the largest body would block others for a minute."""
     text = "\n".join(texts)
     if len(text) <= CHARACTERS_PER_TOKEN * context_length:
         return None

@@ -13,7 +13,7 @@ from service.tool_calling.instructions import FAMILY
 PROBE_TOOL = Tool(name="f", parameters={"type": "object", "properties": {"b": {"type": "string"}}})
 OTHER_PROBE = "zq8 probe"
 
-# Markers that mlx-lm does not know. The second of a pair stands in the template or among the added tokens.
+# Markers that mlx-lm does not know. The end marker is in the template or among the added tokens.
 REASONING = (
     ReasoningMarkers("[THINK]", "[/THINK]"),
     ReasoningMarkers("<seed:think>", "</seed:think>"),
@@ -27,16 +27,16 @@ REASONING = (
 
 
 class ChatTemplate:
-    """One of a tokenizer's chat templates. It finds out what the template shows by rendering probes: templates drop
-    messages as silently as they refuse them. `arguments` are part of every rendering."""
+    """Renders probes to find out what a template shows, because templates drop messages silently. `arguments` are part
+    of every rendering."""
 
     def __init__(self, tokenizer: Any, text: str | None, arguments: Mapping[str, Any]) -> None:
-        """`text` None: the tokenizer renders in Python, or not at all."""
+        """Without `text`, the tokenizer renders in Python, or not at all."""
         self._tokenizer = tokenizer
         self._text = text
         self._arguments = dict(arguments)
         if not self._shows([user(PROBE)]) and self._shows([user(PROBE)], tools=[]):
-            self._arguments = {"tools": [], **self._arguments}  # a template that goes through the tools there are not
+            self._arguments = {"tools": [], **self._arguments}  # some templates loop over tools without a check
         self.knows_tools = "tools" in text if text is not None else bool(tokenizer.has_chat_template)
         self._find_system_places()
         self.style = self._find_style()
@@ -55,7 +55,6 @@ class ChatTemplate:
 
     @property
     def form(self) -> CallForm:
-        """How calls are written as text."""
         return FAMILIES[self.family or FAMILY].forms[0]
 
     @property
@@ -72,7 +71,6 @@ class ChatTemplate:
         return list(self._tokenizer.apply_chat_template(messages, **{**self._arguments, **arguments}))
 
     def fit(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """The messages as the template shows them all."""
         if self._refuses_empty:
             messages = [message for message in messages if message["role"] != "assistant" or not _is_empty(message)]
         if not self._keeps_systems:
@@ -82,7 +80,7 @@ class ChatTemplate:
         return _join_results(messages) if self._refuses_user_after_result else messages
 
     def _fit_systems(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """Joins system messages at the front, and turns others into the user's."""
+        """Joins system messages at the front and turns others into the user's."""
         fitted: list[HfMessage] = []
         at_front = self._keeps_first_system
         for message in messages:
@@ -94,7 +92,7 @@ class ChatTemplate:
         first, other = _system(PROBE), _system(OTHER_PROBE)
         answer = {"role": "assistant", "content": "b"}
         self._keeps_first_system = self._shows([first, user("a")])
-        # Two at once: a template may keep the last one only.
+        # Two at once, because a template may keep only the last.
         self._keeps_systems = (
             self._keeps_first_system
             and self._shows([first, other, user("a")], PROBE, OTHER_PROBE)
@@ -109,13 +107,13 @@ class ChatTemplate:
         if self._own_family is not None and not self.knows_tools and not self._shows_calls(CallStyle()):
             style = find_call_style(self._shows, form=None, indexed_ids=False)
             if not self._shows_calls(style):
-                self._own_family = None  # the template knows the markers, and does not write calls
+                self._own_family = None  # the template knows the markers but writes no calls
             return style
         if not self.shows_calls:
             return CallStyle()
         style = find_call_style(self._shows, form=self.form, indexed_ids=self._own_family == "kimi_k2")
         if self._keeps_first_system and self._shows_calls(style):
-            # Mistral Nemo shows the system prompt with the last turn of the user, if that comes last.
+            # Mistral Nemo shows the system prompt with the user's last turn, if that comes last.
             shown = self._shows([_system(PROBE), *with_tools(_call("b"), style)])
             self._keeps_first_system = shown
             self._keeps_systems = self._keeps_systems and shown
@@ -135,26 +133,26 @@ class ChatTemplate:
             self._refuses_user_after_result = not self._shows(called) and self._shows(_join_results(called))
 
     def _shows(self, messages: list[HfMessage], *probes: str, **arguments: Any) -> bool:
-        """True if all probes come out of the template; False also if it refuses."""
+        """True if the output contains all probes; false also if the template refuses."""
         if not self._tokenizer.has_chat_template:
             return True
         try:
             text = self._tokenizer.decode(self.apply(messages, {"add_generation_prompt": True, **arguments}))
-        except Exception:  # templates raise whatever they like
+        except Exception:  # templates raise any exception
             return False
         return all(probe in text for probe in probes or (PROBE,))
 
 
 def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
-    """The templates for requests without and with tools, which may be one."""
-    # Some models have a renderer in Python instead of a template; it takes no further arguments.
+    """Returns the templates for requests without and with tools, which may be one."""
+    # Some models have a renderer in Python, which takes no further arguments.
     has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
     if not has_template:
         only = ChatTemplate(tokenizer, None, {})
         return only, only
     named = tokenizer.chat_template
     if isinstance(named, Mapping) and "tool_use" in named:
-        # transformers chooses `tool_use` by itself if there are tools.
+        # transformers chooses `tool_use` itself if there are tools.
         tools = {"tools": [to_hf_tool(PROBE_TOOL)]}
         with_tools_ = ChatTemplate(tokenizer, named["tool_use"], tools)
         default = ChatTemplate(tokenizer, named["default"], {}) if "default" in named else with_tools_
@@ -164,7 +162,7 @@ def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
 
 
 def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
-    """Joins neighbours of one role, system or user, because such templates want roles to alternate."""
+    """Joins neighbouring system or user messages, for templates that require alternating roles."""
     joined: list[HfMessage] = []
     for message in messages:
         if joined and joined[-1]["role"] == message["role"] in ("system", "user"):
@@ -175,7 +173,6 @@ def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
 
 
 def _join_results(messages: list[HfMessage]) -> list[HfMessage]:
-    """Joins a user's text to the tool's result before it."""
     joined: list[HfMessage] = []
     for message in messages:
         if joined and joined[-1]["role"] == "tool" and message["role"] == "user":

@@ -9,8 +9,8 @@ from service.executor.prefix.tree import common_length
 
 
 class DraftModel:
-    """Drafts with a small model, only ids below `logits`. Reads `chunk_tokens` of a prompt per token of the answer, and
-    drafts nothing meanwhile. State stays for the next sequence of the same caller."""
+    """Drafts ids below `logits`. Reads `chunk_tokens` of the prompt for each token of the answer, and drafts after
+    that. Keeps its state for the caller's next sequence."""
 
     def __init__(self, model: Any, *, logits: int, chunk_tokens: int) -> None:
         self.cost = measure_cache_cost(model)
@@ -34,7 +34,6 @@ class DraftModel:
         self._cut(min(known, len(tokens) - 1))
 
     def forget(self) -> None:
-        """Frees the KV state."""
         self._cache: list[Any] = make_prompt_cache(self._model)
         self._read = 0
         self._draft = []
@@ -81,8 +80,8 @@ class DraftModel:
 
 
 def vocabulary_difference(main: Mapping[str, int], draft: Mapping[str, int]) -> str:
-    """Describes the first id with two meanings; empty if there is none. Ids that only one has do not count: families
-    differ in a few special tokens."""
+    """Describes the first id with two meanings, or "". Other differences are allowed: families differ in a few special
+    tokens."""
     words = {token: word for word, token in main.items()}
     for word, token in sorted(draft.items(), key=lambda item: item[1]):
         if words.get(token, word) != word:

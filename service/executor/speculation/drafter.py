@@ -5,28 +5,24 @@ MOST_DRAFTED = 16
 
 FIRST_DRAFTED = 3
 
-# Rests are in tokens. At the longest rest, guesses that are always wrong cost one token in a hundred.
+# Rests are in tokens. At the longest rest, a drafter that is always wrong costs one token in a hundred.
 SHORTEST_REST = 8
 LONGEST_REST = 128
 
 
 class Drafter(Protocol):
     def can_draft(self) -> bool:
-        """Returns cheaply whether a guess is likely."""
+        """Cheap; true if a guess is likely."""
         ...
 
-    def draft(self, at_most: int) -> list[int]:
-        """Returns the tokens that may come next; empty if unknown."""
-        ...
+    def draft(self, at_most: int) -> list[int]: ...
 
-    def follow(self, tokens: list[int]) -> None:
-        """Takes the tokens that did come next."""
-        ...
+    def follow(self, tokens: list[int]) -> None: ...
 
 
 class Pace:
-    """How many tokens a drafter may guess: one more than were right, twice as many if all were. With none right the
-    length halves, down to rests that double."""
+    """Limits a guess to one token more than were right, or twice as many if all were. If none was right the limit
+    halves, and after 1 the drafter rests, twice as long each time."""
 
     def __init__(self) -> None:
         self._length = FIRST_DRAFTED
@@ -52,5 +48,4 @@ class Pace:
             self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
 
     def pass_over(self, tokens: int) -> None:
-        """Counts tokens that came without a guess."""
         self._rest = max(0, self._rest - tokens)

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Drafters:
-    """The drafters of each sequence: its grammar first, which is nearly always right, then `lookup`, which is free,
-    then the model `draft`."""
+    """A sequence's drafters, best first: its grammar, which is nearly always right; `lookup`, which is free; the model
+    `draft`."""
 
     def __init__(self, *, lookup: bool, draft: DraftModel | None = None) -> None:
         self.tally = DraftTally()
@@ -35,7 +35,6 @@ class Drafters:
         return self._draft.nbytes if self._draft is not None else 0
 
     def bytes_for(self, tokens: int) -> int:
-        """Returns the bytes missing to draft for a sequence of `tokens`."""
         return self._draft.cost.bytes_for([tokens]) - self._draft.nbytes if self._draft is not None else 0
 
     def forget(self) -> None:
@@ -45,8 +44,7 @@ class Drafters:
     def choose(
         self, caller: str, tokens: list[int], forced: Callable[[], list[int]] | None, *, with_model: bool
     ) -> list[Drafter]:
-        """`forced` returns what the grammar leaves no choice about. `with_model`: there is memory for the draft
-        model."""
+        """`forced` returns the tokens that the grammar prescribes. `with_model`: memory for the draft model is free."""
         drafters: list[Drafter] = [ForcedTokens(forced)] if forced is not None else []
         if self._lookup:
             drafters.append(PromptLookup(tokens))
@@ -57,20 +55,19 @@ class Drafters:
 
 
 def default_lookup() -> bool:
-    # Measured on a CPU: 3 times the speed of plain decoding in edits of code, no loss in prose. Metal and CUDA have not
-    # been measured.
+    # Measured on a CPU: 3 times the speed of plain decoding in edits of code, no loss in prose. Not measured on Metal
+    # and CUDA.
     return bool(mx.default_device() == mx.cpu)
 
 
 def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int) -> Drafters:
-    """Returns inactive drafters if settings or state allow none. Raises `InvalidModel`, and what `load_model`
-    raises."""
+    """Inactive if the settings or the model's state allow none. Raises what `load_model` raises."""
     lookup = default_lookup() if settings.prompt_lookup is None else settings.prompt_lookup
     if settings.draft_model is None and not lookup:
         return Drafters(lookup=False)
     if not can_take_back(loaded.model):
         if settings.draft_model is not None or settings.prompt_lookup:
-            log.warning("Nothing is drafted for this model: what it has read cannot be taken back")
+            log.warning("Speculation is off for this model: its state cannot be cut back to an earlier token")
         return Drafters(lookup=False)
     draft = None
     if settings.draft_model is not None:

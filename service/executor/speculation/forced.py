@@ -2,8 +2,7 @@ from collections.abc import Callable
 
 
 class ForcedTokens:
-    """Guesses where a grammar leaves no choice. The bytes are certain, the tokens nearly: the model may split them
-    otherwise."""
+    """The model may split the prescribed text into other tokens."""
 
     def __init__(self, forced: Callable[[], list[int]]) -> None:
         self._find = forced

@@ -1,21 +1,21 @@
-"""Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding), with the index of a compressor:
-places of each n-gram are chained, newest first, as in deflate (RFC 1951, section 4)."""
+"""Prompt lookup decoding (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding). Places of each n-gram are
+chained, newest first, as in deflate (RFC 1951, section 4)."""
 
 from array import array
 
-# The shortest suffix that is looked up: two tokens repeat nearly everywhere in code.
+# The shortest suffix to look up. Two tokens repeat nearly everywhere in code.
 NGRAM = 3
 
-# How many of the newest places are compared, so that a token costs the same in a long text.
+# Places compared per lookup, so that a token costs the same in a long text.
 CANDIDATES = 8
 
-# The longest suffix that is compared.
+# The longest suffix to compare.
 LONGEST_MATCH = 16
 
 
 class PromptLookup:
-    """Follows the place that the text has followed so far; else the one with the longest common suffix, of equals the
-    nearest to the last place. Constant time and 100 to 200 bytes a token."""
+    """Follows its present place, else finds the one with the longest common suffix, the nearest of equals. A token
+    takes constant time and 100 to 200 bytes."""
 
     def __init__(self, tokens: list[int]) -> None:
         self._tokens: list[int] = []
@@ -49,8 +49,7 @@ class PromptLookup:
             self._place = self._find()
 
     def _append(self, tokens: list[int]) -> None:
-        """Indexes an n-gram once a token follows it. `_older` chains the places of the n-gram in front of each
-        token."""
+        """Indexes an n-gram once a token follows it. `_older` links to its previous place."""
         known, newest, older = self._tokens, self._newest, self._older
         for token in tokens:
             end = len(known)
@@ -77,7 +76,7 @@ class PromptLookup:
         return best
 
     def _match(self, place: int) -> int:
-        """Returns how many tokens in front of `place` equal those at the end."""
+        """The number of tokens before `place` that equal those at the end."""
         tokens, end = self._tokens, len(self._tokens)
         length = NGRAM
         while length < min(LONGEST_MATCH, place) and tokens[place - length - 1] == tokens[end - length - 1]:

@@ -48,4 +48,4 @@ def test_nothing_is_drafted(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     drafting = Settings(home=OWN.home, prompt_lookup=True, draft_model="small")
     assert without_drafts(drafting) == Settings(home=OWN.home, prompt_lookup=False)
-    assert "Nothing is drafted" in caplog.text
+    assert "Speculation is off" in caplog.text

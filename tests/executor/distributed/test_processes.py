@@ -102,7 +102,7 @@ def test_a_follower_ends_when_rank_0_dies(tiny_model: Path, tmp_path: Path) -> N
         ranks.wait_until_healthy()
         ranks.processes[0].kill()
         assert ranks.processes[1].wait(END_SECONDS) == UNAVAILABLE
-        assert "has ended without a word" in ranks.log
+        assert "has ended without a reason" in ranks.log
 
 
 def test_a_signal_to_all_is_left_to_rank_0(tiny_model: Path, tmp_path: Path) -> None:

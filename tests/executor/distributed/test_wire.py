@@ -111,7 +111,7 @@ def test_a_process_that_ends_is_missed_by_both_sides() -> None:
     ours, theirs = socket.socketpair()
     wire = Wire(ours, {}, losses.put)
     theirs.close()
-    with pytest.raises(RankLost, match="rank 0, or a rank on the way to it, has ended without a word"):
+    with pytest.raises(RankLost, match="rank 0, or a rank on the way to it, has ended without a reason"):
         wire.hear()
     assert "without a word" in losses.get(timeout=PATIENCE_SECONDS)
 
