@@ -1,8 +1,10 @@
-"""Stores for finished answers: bytes under a key, chosen by URL.
+"""Byte stores for finished answers, chosen by URL. Imports nothing of `service`.
 
-`base` holds the interface, its optional side and the errors; `urls` opens a store from its URL and finds the schemes of
-other packages. `memory`, `disk` (with its blocking half `disk_store`) and `redis` (with `redis_leases`) are the stores;
-`tiered` makes several into one.
+- `base`: the interface of a store, its optional part, and the errors
+- `urls`: opens a store from its URL, schemes of other packages included
+- `memory`, `disk` (its blocking half is `disk_store`), `redis` (with `redis_leases`): the stores
+- `tiered`: several stores as one
+- `sizes`: parses sizes such as `256MiB`
 """
 
 from cache_backends.base import BackendStats, CacheBackend, CacheUnavailable, Found, InvalidBackendUrl, ValueTooLarge

@@ -1,5 +1,3 @@
-"""The interface of every store, and its errors."""
-
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
@@ -7,26 +5,26 @@ import msgspec
 
 
 class CacheUnavailable(Exception):
-    """The store cannot answer now. The message names the store and the reason."""
+    """The message names the store and the reason."""
 
 
 class ValueTooLarge(CacheUnavailable):
-    """The store works, and the value does not fit into it."""
+    """The store works, but the value does not fit."""
 
 
 class InvalidBackendUrl(ValueError):
-    """The URL does not describe a store."""
+    pass
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """`ttl` is the seconds that the value has left, None for ever: a faster tier keeps it no longer."""
+    """`ttl` is the remaining time in seconds, None for ever. Faster tiers keep the value no longer."""
 
     value: bytes
     ttl: float | None = None
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
-    """`items` and `bytes` are None if the store cannot count them cheaply."""
+    """`items` and `bytes` are None if counting them is expensive."""
 
     backend: str
     items: int | None = None
@@ -39,16 +37,16 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheBackend(Protocol):
-    """Byte store; every method may raise `CacheUnavailable`."""
+    """Every method may raise `CacheUnavailable`."""
 
     async def get(self, key: str) -> Found | None:
-        """None also for a value that has expired or was damaged."""
+        """None for an expired or damaged value too."""
         ...
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        """Returns when the value is stored, in place of an earlier one. `ttl` is in seconds, None for ever.
+        """Returns when the value is stored. `ttl` is in seconds, None for ever.
 
-        Raises `ValueTooLarge` if the value can never fit; an earlier value is gone then.
+        Raises `ValueTooLarge` if the value can never fit; an earlier value is removed then.
         """
         ...
 
@@ -57,7 +55,7 @@ class CacheBackend(Protocol):
         ...
 
     async def clear(self) -> int:
-        """Returns how many values there were."""
+        """Returns the number of removed values."""
         ...
 
     async def stats(self) -> BackendStats: ...
@@ -67,15 +65,15 @@ class CacheBackend(Protocol):
 
 
 class Leases(Protocol):
-    """Locks between processes. A lease ends `ttl` seconds after it was last taken or kept; its holder's `note` is for
-    those who wait. Every method may raise `CacheUnavailable`."""
+    """Locks between processes. A lease ends `ttl` seconds after its last `acquire` or `keep`. Others can read the
+    holder's `note`. Every method may raise `CacheUnavailable`."""
 
     async def acquire(self, key: str, holder: str, note: str, *, ttl: float) -> str | None:
-        """None if the lease is taken now; otherwise its holder's note."""
+        """Returns None if the caller now has the lease, else the holder's note."""
         ...
 
     async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
-        """Prolongs the lease, or takes it again if it has ended. False: another holder has it."""
+        """Prolongs the lease, or takes it again if it has ended. False if another holder has it."""
         ...
 
     async def release(self, key: str, holder: str) -> None:
@@ -85,7 +83,7 @@ class Leases(Protocol):
 
 @runtime_checkable
 class ExtendedBackend(CacheBackend, Protocol):
-    """The optional side of a store: a store of another package may do without."""
+    """The optional part of the interface."""
 
     @property
     def leases(self) -> Leases | None:
@@ -93,7 +91,7 @@ class ExtendedBackend(CacheBackend, Protocol):
         ...
 
     def list_keys(self) -> AsyncIterator[str]:
-        """Every key with a value, once. Keys that come or go meanwhile may be missing."""
+        """Yields every key once. Keys that come or go meanwhile may be missing."""
         ...
 
 

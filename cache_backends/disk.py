@@ -1,4 +1,4 @@
-"""`disk://`: the store that outlives the process, off the event loop."""
+"""`disk://`: a store on disk, in threads of its own."""
 
 import asyncio
 import sqlite3
@@ -26,7 +26,7 @@ from cache_backends.disk_store import (
 from cache_backends.urls import BackendUrl, positive_size
 
 DEFAULT_MAX_BYTES = 1024**3
-# An empty database has about 40 KiB, which a smaller limit would hardly exceed.
+# An empty database has about 40 KiB, which must be well below the limit.
 SMALLEST_MAX_BYTES = 1024**2
 LOCK_SECONDS = 1.0
 MAX_UNWRITTEN_USES = 1000
@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 
 class DiskBackend:
-    """A folder with one SQLite database of at most `max_bytes` and a journal of some 4 MiB. Several processes may share
-    it. A damaged database is set aside and replaced."""
+    """A folder with one SQLite database of at most `max_bytes` and a journal of about 4 MiB. Processes may share it. A
+    damaged database is moved aside and replaced."""
 
     leases = None
 
@@ -48,7 +48,7 @@ class DiskBackend:
         self._folder = folder
         self._max_bytes = max_bytes
         shelf = _Shelf(folder, lock_seconds)
-        # A thread each: a write that waits for a lock or for the disk holds back no read.
+        # Two threads, because a write may wait for a lock or the disk, and reads must not.
         self._reader = _Worker(shelf, "read")
         self._writer = _Worker(shelf, "write")
         self._used: dict[str, float] = {}
@@ -131,7 +131,7 @@ class DiskBackend:
         await self._writer.aclose()
 
     def _take_uses(self) -> dict[str, float]:
-        # On the event loop: it adds to `_used` while the writer's thread goes through the old dictionary.
+        # Runs on the event loop, which adds to `_used` while the writer's thread reads the old dictionary.
         used, self._used = self._used, {}
         return used
 
@@ -141,8 +141,8 @@ class DiskBackend:
 
 
 class _Shelf:
-    """The folder that both threads open. `age` grows when a damaged database is set aside: older connections lead to
-    that one."""
+    """The folder that both threads open. `age` counts replaced databases, so connections to an older one are
+    recognized."""
 
     def __init__(self, folder: Path, lock_seconds: float) -> None:
         self.folder = folder
@@ -162,7 +162,7 @@ class _Shelf:
             return database, self.age
 
     def replace(self, age: int, damage: Exception) -> None:
-        """Sets the database of that age aside, unless the other thread has done so."""
+        """Does nothing if the other thread has replaced the database of that age."""
         with self._lock:
             if age == self.age:
                 self._replace(damage)
@@ -174,7 +174,7 @@ class _Shelf:
 
 
 class _Worker:
-    """One thread with its own connection; its errors become `CacheUnavailable`."""
+    """One thread with its own connection. Its errors become `CacheUnavailable`."""
 
     def __init__(self, shelf: _Shelf, name: str) -> None:
         self.errors = 0
@@ -219,7 +219,7 @@ class _Worker:
             error = without_timeout(exc)
             if is_locked(error):
                 raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc
-            # The next call opens afresh: the disk may have come back.
+            # The next call opens the database again, because the disk may be back.
             self._close()
             raise CacheUnavailable(f"{self._shelf.folder}: {error}") from exc
 

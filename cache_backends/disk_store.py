@@ -1,4 +1,4 @@
-"""The blocking half of `disk://`: a `diskcache.Cache` that unpickles nothing and that only its owner can read."""
+"""The blocking half of `disk://`: a `diskcache.Cache` that never unpickles."""
 
 import os
 import re
@@ -16,18 +16,18 @@ from cache_backends.base import CacheUnavailable
 DATABASE = "cache.db"
 SET_ASIDE = "damaged-"
 
-# diskcache's own names. Values lie in rows and never in files: a value and its row are then written together or not at
-# all, whatever kills the process, and a tampered row can name no file to read or to remove.
+# diskcache's own names. Values are stored in rows, never in files. A value and its row are then written together or not
+# at all, and a tampered row can name no file to read or remove.
 SETTINGS: Mapping[str, Any] = {
     "statistics": 0,
     "tag_index": 0,
     "eviction_policy": "least-recently-used",
-    "cull_limit": 0,  # `shrink` evicts, one by one and counted
+    "cull_limit": 0,  # `shrink` evicts instead, and counts
     "size_limit": 2**62,
     "sqlite_auto_vacuum": 1,
     "sqlite_cache_size": 2**11,
     "sqlite_journal_mode": "wal",
-    # A mapped database that somebody truncates kills the process with SIGBUS.
+    # Truncating a mapped database kills the process with SIGBUS.
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "disk_min_file_size": 2**62,
@@ -43,12 +43,12 @@ class RefusedRow(Exception):
 
 
 class DamagedDatabase(Exception):
-    """No retry will help."""
+    """A retry cannot help."""
 
 
 class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
-    """Refuses every row but bytes under text. diskcache unpickles whatever a row's `mode` calls a pickle, even if only
-    bytes were ever stored (CVE-2025-69872)."""
+    """Refuses every row but bytes under text. diskcache unpickles any row whose `mode` says pickle, even in a database
+    that only stored bytes (CVE-2025-69872)."""
 
     def put(self, key: object) -> tuple[str, bool]:
         if type(key) is not str:
@@ -75,8 +75,8 @@ class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
 
 
 class Database(diskcache.Cache):  # type: ignore[misc]
-    """One connection, for one thread. Reads take no lock and write nothing, so they go on while another process writes
-    and on a full disk; `touch_all` records later which values were used."""
+    """One connection for one thread. Reads take no lock and write nothing, so they work during a write of another
+    process and on a full disk. `touch_all` records later which values were used."""
 
     def touch_all(self, used: Mapping[str, float]) -> None:
         """`used` maps keys to Unix seconds."""
@@ -95,7 +95,7 @@ class Database(diskcache.Cache):  # type: ignore[misc]
         return [key for (key,) in rows if isinstance(key, str)]
 
     def shrink(self, max_bytes: int) -> int:
-        """Removes expired values, then the least recently used. Returns how many had not expired."""
+        """Removes expired values, then the least recently used ones. Returns the number of the latter."""
         if self.volume() <= max_bytes:
             return 0
         self.expire()
@@ -117,7 +117,7 @@ class Database(diskcache.Cache):  # type: ignore[misc]
 
 
 def open_database(folder: Path, lock_seconds: float) -> Database:
-    """Opens or makes a database that only its owner can read, whatever the umask. Raises DamagedDatabase, OSError,
+    """Opens or creates a database that only its owner can read, whatever the umask. Raises DamagedDatabase, OSError,
     sqlite3.Error, and CacheUnavailable if it is locked or if the folder holds other files."""
     _refuse_folder_of_others(folder)
     _make_private_folder(folder)
@@ -128,15 +128,15 @@ def open_database(folder: Path, lock_seconds: float) -> Database:
     except (sqlite3.OperationalError, diskcache.Timeout, OSError):
         raise
     except Exception as exc:
-        # diskcache believes its Settings table, so a damaged one makes it raise anything.
+        # diskcache trusts its Settings table, so a damaged one can raise anything.
         raise DamagedDatabase(str(exc)) from exc
-    # The policy was needed to make the index over access_time; from now on it would make a write of every read.
+    # The policy was needed to create the index over access_time. From now on it would turn every read into a write.
     database.reset("eviction_policy", "none", update=False)
     return database
 
 
 def set_aside(folder: Path) -> Path:
-    """Moves a damaged database into a folder beside it, and returns that folder. Only the newest is kept."""
+    """Moves a damaged database into a folder next to it, and returns that folder. Only the newest is kept."""
     for old in folder.glob(SET_ASIDE + "*"):
         shutil.rmtree(old, ignore_errors=True)
     target = folder / f"{SET_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
@@ -147,7 +147,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """True if the file is corrupt, no database, or no database of ours."""
+    """True if the file is corrupt or is no database of ours."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True
@@ -159,14 +159,14 @@ def is_locked(error: BaseException) -> bool:
 
 
 def without_timeout(error: BaseException) -> BaseException:
-    """The cause of diskcache's `Timeout`, which hides any error at the begin of a transaction."""
+    """Returns the cause of diskcache's `Timeout`, which hides any error at the start of a transaction."""
     while isinstance(error, diskcache.Timeout) and error.__context__ is not None:
         error = error.__context__
     return error
 
 
 def _probe(path: Path, lock_seconds: float) -> None:
-    """Finds a lock that diskcache would retry for a minute, and settings that would overwrite its attributes."""
+    """Detects a lock that diskcache would retry for a minute, and settings that would overwrite its attributes."""
     connection = sqlite3.connect(path, timeout=lock_seconds, isolation_level=None)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -185,7 +185,7 @@ def _probe(path: Path, lock_seconds: float) -> None:
 
 
 def _refuse_folder_of_others(folder: Path) -> None:
-    # The folder's mode becomes 0700, which would shut others out of a home or of /tmp.
+    # The folder gets mode 0700, which would lock others out of a home folder or /tmp.
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if found and not any(name.startswith((DATABASE, SET_ASIDE)) for name in found):
         raise CacheUnavailable(
@@ -203,7 +203,7 @@ def _make_private_folder(folder: Path) -> None:
 
 
 def _make_private_file(path: Path) -> None:
-    # SQLite gives -wal and -shm the mode of the database.
+    # SQLite gives -wal and -shm the database's mode.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_mode & 0o777 != 0o600:

@@ -1,4 +1,4 @@
-"""`memory://`: the store inside the process."""
+"""`memory://`: a store in the process."""
 
 import math
 import time
@@ -14,7 +14,7 @@ SMALLEST_MAX_BYTES = 1024**2
 
 
 class MemoryBackend:
-    """LRU of at most `max_items` values (None: any number) and `max_bytes`, keys included. `clock` counts seconds. An
+    """LRU of at most `max_items` values (None: no limit) and `max_bytes`, keys included. `clock` returns seconds. An
     expired value counts until it is read or evicted."""
 
     leases = None
@@ -30,7 +30,7 @@ class MemoryBackend:
         self._most_items = math.inf if max_items is None else max_items
         self._max_bytes = max_bytes
         self._clock = clock
-        # The least recently used stands first. Each is a value and the time when it expires.
+        # The least recently used first. Each entry is a value and the time when it expires.
         self._entries: OrderedDict[str, tuple[Found, float | None]] = OrderedDict()
         self._bytes = 0
         self._evictions = 0

@@ -1,4 +1,4 @@
-"""`redis://`: the store that several servers share, on Redis or Valkey (extra `redis`)."""
+"""`redis://`: a store on Redis or Valkey, shared by several servers (extra `redis`)."""
 
 import asyncio
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DEFAULT_PREFIX = "anyclaude:"
-# An outage costs the first request this much; later ones find the breaker open.
+# The price of an outage for its first request. Later ones find the circuit breaker open.
 DEFAULT_TIMEOUT_SECONDS = 0.25
 DEFAULT_MAX_CONNECTIONS = 32
 FIRST_PROBE_SECONDS = 0.1
@@ -28,7 +28,7 @@ SCAN_BATCH = 1000
 # Other programs may have millions of keys in the same database.
 MAX_COUNTED_BATCHES = 20
 
-# Unix seconds, before each value: to ask for PTTL too would make a get half as dear again.
+# Unix seconds before each value. Asking for PTTL would make a get 50 % more expensive.
 EXPIRES_AT = struct.Struct(">d")
 LEAST_TTL_SECONDS = 0.001
 
@@ -38,9 +38,9 @@ T = TypeVar("T")
 
 
 class RedisBackend:
-    """Values under `prefix` in one database of a server. `ttl`, in seconds, is the default of `set`.
+    """Values under `prefix` in one database. `ttl` is the default of `set` in seconds.
 
-    If the server does not answer within `timeout` seconds, every call raises at once until a probe finds it back.
+    If the server does not answer within `timeout` seconds, every call raises at once until a probe succeeds.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class RedisBackend:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
     ) -> None:
-        """Raises ImportError if the client is not installed."""
+        """Raises ImportError if the client library is missing."""
         self._name = str(BackendUrl(url))
         self._client = _connect_lazily(url, timeout, max_connections)
         self._prefix = prefix
         self._ttl = ttl
         self._timeout = timeout
         self._errors = 0
-        # While this runs, the server is away.
+        # The server is away while this task runs.
         self._probing: asyncio.Task[None] | None = None
         self.leases = RedisLeases(prefix, self._call)
 
@@ -102,7 +102,7 @@ class RedisBackend:
         return await self._call(lambda client: _clear(client, self._prefix), seconds=CLEAR_SECONDS)
 
     async def list_keys(self) -> AsyncIterator[str]:
-        seen: set[str] = set()  # the server may give one more than once
+        seen: set[str] = set()  # the server may return a key twice
         cursor, ended = 0, False
         while not ended:
             cursor, names = await self._call(_scanner(self._prefix, cursor), seconds=COUNT_SECONDS)
@@ -133,7 +133,7 @@ class RedisBackend:
             async with asyncio.timeout(seconds or self._timeout):
                 return await work(self._client)
         except (ResponseError, DataError) as exc:
-            # The server is there: it is out of memory, read-only, or does not allow the access.
+            # The server answers, but is out of memory, read-only, or denies access.
             self._errors += 1
             raise CacheUnavailable(f"{self._name}: {exc}") from exc
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
@@ -153,7 +153,7 @@ class RedisBackend:
             pause = min(pause * 2, LAST_PROBE_SECONDS)
             try:
                 async with asyncio.timeout(self._timeout):
-                    # An answer that comes late must not be read as the answer to a later question.
+                    # A late answer must not be read as the answer to a later command.
                     await self._client.connection_pool.disconnect()
                     await self._client.ping()
             except Exception as exc:
@@ -165,7 +165,7 @@ class RedisBackend:
 
 
 def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
-    """A client that connects at its first command."""
+    """The client connects at its first command."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -177,7 +177,7 @@ def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         socket_keepalive=True,
-        # A second try, for a pooled connection that the server has closed since.
+        # One retry, for a pooled connection that the server has closed.
         retry=Retry(NoBackoff(), 1),
     )
     return Redis.from_pool(pool)
@@ -198,7 +198,7 @@ async def _get(client: "Redis", name: str) -> Found | None:
     value = stored[EXPIRES_AT.size :]
     if expires_at == math.inf:
         return Found(value)
-    # The server decides what has expired: its clock is another.
+    # The server decides what has expired, because its clock may differ.
     return Found(value, max(LEAST_TTL_SECONDS, expires_at - time.time()))
 
 
@@ -207,7 +207,7 @@ def _scanner(prefix: str, cursor: int) -> "Callable[[Redis], Awaitable[tuple[int
 
 
 async def _clear(client: "Redis", prefix: str) -> int:
-    # Not FLUSHDB: the database may hold keys of other programs.
+    # FLUSHDB would remove the keys of other programs.
     count, cursor = 0, 0
     while True:
         cursor, names = await client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
@@ -222,7 +222,7 @@ async def _count(client: "Redis", prefix: str) -> int | None:
     cursor = 0
     for _ in range(MAX_COUNTED_BATCHES):
         cursor, names = await client.scan(cursor, match=_escape(prefix) + "*", count=SCAN_BATCH)
-        # A key may come more than once while the server rehashes.
+        # The server may repeat keys while it rehashes.
         found.update(names)
         if cursor == 0:
             return len(found)
@@ -241,7 +241,7 @@ def _escape(prefix: str) -> str:
 
 
 def _is_wrong_type(error: Exception) -> bool:
-    # Somebody put a list or a hash there: it is a miss, and `set` replaces it.
+    # The key holds a list or a hash: this is a miss, and `set` replaces it.
     return "WRONGTYPE" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Leases in a Redis or Valkey server: one key each, which expires unless its holder keeps it."""
+"""Leases on a Redis or Valkey server: one key each, which expires unless its holder keeps it."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# Compare and set: a holder that was held up must not take away another's lease.
+# Compare and set: a delayed holder must not take another's lease.
 _KEEP = """
 local held = redis.call('HGET', KEYS[1], 'holder')
 if held and held ~= ARGV[1] then return 0 end
@@ -25,10 +25,10 @@ _RELEASE = "if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call(
 
 
 class RedisLeases:
-    """`call` runs a command with the backend's timeout and breaker."""
+    """`call` runs a command with the backend's timeout and circuit breaker."""
 
     def __init__(self, prefix: str, call: "Callable[[Callable[[Redis], Awaitable[Any]]], Awaitable[Any]]") -> None:
-        # Another prefix than that of the values, which are counted and cleared.
+        # The prefix differs from that of the values, which are counted and cleared.
         self._prefix = f"lease:{prefix}"
         self._call = call
 

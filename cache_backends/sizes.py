@@ -1,5 +1,3 @@
-"""Reads sizes as people write them."""
-
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -13,8 +11,8 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
 
 
 def read_size(text: str) -> int:
-    """Returns the bytes of `1000`, `256MiB` (2**20 each) or `1.5 GB` (10**9 each), in any case. Raises ValueError with
-    what was expected."""
+    """Returns bytes. Accepts `1000`, `256MiB` (2**20 each) and `1.5 GB` (10**9 each) in any case. Raises ValueError
+    with the expected form."""
     match = _SIZE.fullmatch(text.strip())
     unit = UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:

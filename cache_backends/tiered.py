@@ -17,7 +17,7 @@ from cache_backends.base import (
     leases_of,
 )
 
-# A fill that comes on top is left out: the value can be read from the slower tier again.
+# Further fills are skipped: the slower tier still has the value.
 MAX_FILLS = 8
 
 log = getLogger(__name__)
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 
 class TieredBackend:
-    """A read fills the faster tiers; a write goes to all tiers together. Only when all tiers fail is the store
-    unavailable. Two changes of one key at the same time may leave tiers with different values."""
+    """Reads fill the faster tiers, writes go to all tiers together. The store is unavailable only if all tiers fail.
+    Two simultaneous changes of a key may leave different values in the tiers."""
 
     def __init__(self, tiers: Sequence[CacheBackend]) -> None:
         if not tiers:
             raise ValueError("expected at least one tier, found none")
         self._tiers = tuple(tiers)
         self._errors = 0
-        # Counts the changes: a value that was read before one must not be filled in after it.
+        # Counts changes: a value read before a change must not be filled in after it.
         self._changes = 0
         self._fills: set[asyncio.Task[None]] = set()
 
@@ -43,7 +43,7 @@ class TieredBackend:
 
     @property
     def leases(self) -> Leases | None:
-        # The fastest shared tier is the first in which other processes find what is stored.
+        # The fastest shared tier is the first one in which other processes find a value.
         return next((leases for tier in self._tiers if (leases := leases_of(tier)) is not None), None)
 
     async def get(self, key: str) -> Found | None:
@@ -67,7 +67,7 @@ class TieredBackend:
         return None
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        """Raises `CacheUnavailable` if no tier took the value."""
+        """Raises `CacheUnavailable` if no tier stored the value."""
         self._changes += 1
         results = await asyncio.gather(*(tier.set(key, value, ttl=ttl) for tier in self._tiers), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -79,7 +79,7 @@ class TieredBackend:
             raise next((failure for failure in failures if not isinstance(failure, ValueTooLarge)), failures[0])
 
     async def delete(self, key: str) -> bool:
-        """Raises `CacheUnavailable` if a tier failed; the value is gone from the others."""
+        """Raises `CacheUnavailable` if a tier failed. The others have removed the value."""
         self._changes += 1
         return any(await _all([tier.delete(key) for tier in self._tiers]))
 
@@ -116,7 +116,7 @@ class TieredBackend:
         await _all([tier.aclose() for tier in self._tiers])
 
     async def _fill(self, found_in: int, key: str, found: Found) -> None:
-        # A reader does not wait for the tiers between, which may wait for a disk.
+        # The reader does not wait for the faster tiers, which may wait for a disk.
         with suppress(CacheUnavailable):
             await self._tiers[0].set(key, found.value, ttl=found.ttl)
         for tier in self._tiers[1:found_in]:
@@ -138,7 +138,7 @@ class TieredBackend:
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Makes every call, and raises the first failure."""
+    """Makes every call, then raises the first failure."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

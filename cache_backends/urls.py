@@ -1,8 +1,5 @@
-"""`open_backend`: from the URL of a store to the store, and from several URLs to tiers.
-
-Other packages add schemes by the entry-point group `anyclaude.cache_backends`: the name is the scheme, the object a
-`BackendFactory`.
-"""
+"""Opens stores from URLs. Other packages add schemes with the entry-point group `anyclaude.cache_backends`: the name is
+the scheme, the object a `BackendFactory`."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +14,7 @@ from cache_backends.tiered import TieredBackend
 
 ENTRY_POINT_GROUP = "anyclaude.cache_backends"
 
-# No entry points, so that a source checkout works that was never installed.
+# These need no entry points, so a source checkout works without installation.
 BUILT_IN: Mapping[str, str] = {
     "memory": "cache_backends.memory:MemoryBackend",
     "disk": "cache_backends.disk:DiskBackend",
@@ -30,15 +27,14 @@ ParameterParser = Callable[[str], Any]
 
 class BackendFactory(Protocol):
     def from_url(self, url: "BackendUrl") -> CacheBackend:
-        """Makes the store without connecting to it. Raises `InvalidBackendUrl`."""
+        """Creates the store without connecting to it. Raises `InvalidBackendUrl`."""
         ...
 
 
 def open_backend(urls: str | Sequence[str]) -> CacheBackend:
-    """Opens the store that a URL describes, such as `memory://?max_items=32`; several URLs make tiers, fastest first.
+    """A URL looks like `memory://?max_items=32`. Several URLs make tiers, fastest first.
 
-    Connects to nothing until the first call, so the service starts without a store that is down. Raises
-    `InvalidBackendUrl`.
+    The first call connects, so the service starts even if a store is down. Raises `InvalidBackendUrl`.
     """
     urls = [urls] if isinstance(urls, str) else list(urls)
     if not urls:
@@ -50,7 +46,7 @@ def open_backend(urls: str | Sequence[str]) -> CacheBackend:
 
 
 class BackendUrl:
-    """The parts of a store's URL. Its `str` holds no password."""
+    """The parts of a store's URL. Its `str` has no password."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -74,11 +70,11 @@ class BackendUrl:
         return InvalidBackendUrl(f"{self}: expected {expected}, found {found}")
 
     def without_parameters(self) -> str:
-        """The URL with its password, without `?` and the rest."""
+        """The URL without password and parameters."""
         return self._parts._replace(query="", fragment="").geturl()
 
     def parameters(self, known: Mapping[str, ParameterParser]) -> dict[str, Any]:
-        """The given parameters, each read by its parser, whose ValueError holds what was expected. Raises
+        """Returns the given parameters, parsed. A parser's ValueError describes what was expected. Raises
         `InvalidBackendUrl`."""
         found: dict[str, Any] = {}
         if self._parts.fragment:

@@ -1,4 +1,4 @@
-"""Puts the service together: routes, middleware, lifespan, error handlers."""
+"""Assembles the service: routes, middleware, lifespan, error handlers."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {
 
 
 class Service(Starlette):
-    """The service as an ASGI app. Whoever serves it calls `stop` before its lifespan ends."""
+    """Call `stop` before the lifespan ends."""
 
     def __init__(self, context: ServiceContext, **options: Any) -> None:
         super().__init__(**options)
@@ -73,8 +73,8 @@ class Service(Starlette):
         return self._context.executor.status()
 
     async def stop(self) -> None:
-        """Ends streams that would go on for ever. Running answers have `shutdown_grace_seconds` to end; then they fail
-        with `ShuttingDown`."""
+        """Ends endless streams. Running answers have `shutdown_grace_seconds` to end, then they fail with
+        `ShuttingDown`."""
         seconds = self._context.settings.shutdown_grace_seconds
         self._context.stopping.set()
         loading = self.status().state == "loading"
@@ -91,9 +91,9 @@ def create_app(
     cache: CacheBackend | None = None,
     others: Mapping[str, Executor] | None = None,
 ) -> Service:
-    """The service as an ASGI app. Without an `executor` it plays `ScriptedExecutor`; without a `cache` it opens the
-    one of the settings. `others` are the executors of `settings.models`. All are started and closed with the app.
-    Raises ArchiveError and OSError for the file that the settings name to record in."""
+    """`executor` defaults to `ScriptedExecutor`, `cache` to the settings' store. `others` are the executors of
+    `settings.models`. The app starts and closes them all. Raises ArchiveError and OSError for the file in
+    `settings.record`."""
     generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
     caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)

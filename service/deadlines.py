@@ -1,7 +1,5 @@
-"""Time limits that are equal for many waits: one timer of the event loop serves all of them.
-
-`asyncio.timeout` sets a timer for each wait and takes it back, which costs as much as the rest of a look-up.
-"""
+"""One timer of the event loop for many waits of equal length. `asyncio.timeout` sets and cancels a timer for each wait,
+which costs as much as the rest of a look-up."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -12,8 +10,7 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class TimedQueue(Generic[Item]):
-    """Items in the order in which they were added. One that is still there after `seconds` is removed, and `expire` is
-    called with it."""
+    """Items in the order in which they were added. After `seconds`, an item is removed and passed to `expire`."""
 
     def __init__(self, seconds: float, expire: Callable[[Item], None]) -> None:
         self.seconds = seconds
@@ -28,7 +25,7 @@ class TimedQueue(Generic[Item]):
         return len(self._ends)
 
     def add(self, item: Item) -> None:
-        """An item that is there already starts anew."""
+        """An item that is already there starts again."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + self.seconds
         self._ends.pop(item, None)
@@ -66,8 +63,7 @@ class TimedQueue(Generic[Item]):
 
 
 class Deadline:
-    """Limits any number of waits to `seconds` each: `with deadline.limit(): await ...` raises `TimeoutError` as
-    `asyncio.timeout` does."""
+    """`with deadline.limit(): await ...` raises `TimeoutError` after `seconds`, like `asyncio.timeout`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -79,7 +75,7 @@ class Deadline:
 
 
 class Limit:
-    """One wait. `expired` is true afterwards if it took too long."""
+    """One wait. `expired` shows afterwards whether it took too long."""
 
     __slots__ = ("_cancelling", "_limits", "_task", "expired")
 
@@ -97,7 +93,7 @@ class Limit:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._limits.discard(self)
-        # A cancellation by somebody else in the meantime goes on.
+        # A cancellation by another party meanwhile goes on.
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

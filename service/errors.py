@@ -1,17 +1,15 @@
-"""The error tree. A class carries its HTTP status and code; a dialect renders it.
-
-Messages are for the reader: what was expected, what was found, where, what to do next.
-"""
+"""The error tree. Each class has its HTTP status and code. Messages give what was expected, what was found, where, and
+what to do next."""
 
 from typing import ClassVar
 
 SHOWN_CHARS = 100
-"""The length to which error messages cut what a client sent."""
+"""Error messages cut text of a client to this length."""
 
 
 class ServiceError(Exception):
-    """An error for a client. `param` names the field at fault (`messages[0].content`); `retry_after` is in seconds.
-    Official clients repeat a 5xx by themselves, unless it is `final`."""
+    """`param` names the field at fault (`messages[0].content`). `retry_after` is in seconds. Official clients repeat a
+    5xx unless it is `final`."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -42,7 +40,7 @@ class MissingParameter(BadRequest):
 
 
 class UnsupportedValue(BadRequest):
-    """The protocol allows it, but no model or engine here can do it."""
+    """The API allows the value, but no model or engine here supports it."""
 
     code = "unsupported_value"
 
@@ -54,13 +52,13 @@ class ThreadUnsupported(UnsupportedValue):
 
 
 class NotRecorded(BadRequest):
-    """A replay has no answer to this. Clients take a 404 for a wrong model, and repeat a 5xx."""
+    """Clients take a 404 for a wrong model, and repeat a 5xx, so this is a 400."""
 
     code = "not_recorded"
 
 
 class ContextLengthExceeded(BadRequest):
-    """The prompt does not fit. Counts are in tokens; with `estimated` the prompt was too long to count."""
+    """Counts are in tokens. `estimated`: the prompt was too long to count."""
 
     code = "context_length_exceeded"
 
@@ -96,7 +94,7 @@ class ModelNotFound(ServiceError):
 
 
 class ResponseGone(ServiceError):
-    """A response was never stored, was deleted, or made room for others."""
+    """The response was never stored, was deleted, or was evicted."""
 
     status = 404
     code = "response_not_found"
@@ -144,11 +142,11 @@ class UnsupportedMediaType(ServiceError):
 
 
 class InternalError(ServiceError):
-    """A defect of ours. The message holds only the request id; details go to the log."""
+    """A defect of ours. The message contains only the request id; the log has the details."""
 
 
 class EngineFailed(ServiceError):
-    """The same request may work again."""
+    """The same request may succeed later."""
 
     status = 500
     code = "engine_failed"
@@ -165,7 +163,7 @@ class NotReady(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """The response cache's store failed. Requests for answers go on without it."""
+    """The response cache's store failed. Generation goes on without it."""
 
     status = 503
     code = "store_unavailable"
@@ -186,7 +184,7 @@ class GenerationTimeout(ServiceError):
 
 
 class NotCached(ServiceError):
-    """`Cache-Control: only-if-cached` (RFC 9111 section 5.2.1.7) and nothing stored."""
+    """`Cache-Control: only-if-cached` (RFC 9111 section 5.2.1.7) without a stored answer."""
 
     status = 504
     code = "not_cached"

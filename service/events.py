@@ -1,8 +1,5 @@
-"""The one event stream between a generation and whoever listens, and its two conversions.
-
-`CompletionBuilder` folds events into a `Completion`; `replay` unfolds a `Completion` into events.
-Folding a replay gives the same `Completion`.
-"""
+"""The events of a generation. `CompletionBuilder` folds them into a `Completion`, `replay` unfolds it again; folding a
+replay gives the same `Completion`."""
 
 from collections.abc import Iterator
 
@@ -22,9 +19,9 @@ from service.generation import (
 
 
 class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    """More of the visible answer of one choice. `logprobs` are those of the tokens finished since the last delta; they
-    may come with empty `text`, when a token's text is not yet known. None: the request asked for none. A choice of a
-    request that asked for them has at least one delta whose `logprobs` is not None."""
+    """More visible text of one choice. `logprobs` belong to the tokens finished since the last delta, and may come with
+    empty `text` while a token's text is incomplete. None: the request has no logprobs. Otherwise each choice has at
+    least one delta with logprobs."""
 
     choice: int
     text: str
@@ -37,7 +34,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, array_like=True, tag="reasonin
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="call"):
-    """A call whose name is known. Its `ToolCallDelta`s follow before anything else of this choice."""
+    """A call whose name is known. Its `ToolCallDelta`s come before anything else of this choice."""
 
     choice: int
     id: str
@@ -45,16 +42,15 @@ class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="call"):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, array_like=True, tag="arguments"):
-    """More of the arguments' JSON text of the call that was started last in this choice."""
+    """More JSON text of the arguments of this choice's last call."""
 
     choice: int
     arguments: str
 
 
 class ToolCallAbandoned(msgspec.Struct, frozen=True, array_like=True, tag="abandoned"):
-    """The call that was started last is none: the model broke off inside it, or what it wrote is no JSON. Its deltas
-    count for nothing, and what the model wrote follows as `TextDelta`: a call cannot be unsaid on the wire, but it is
-    no part of the `Completion`."""
+    """The last call is invalid: the model broke it off, or wrote invalid JSON. It is no part of the `Completion`,
+    although its deltas were sent. The model's text for it follows as `TextDelta`."""
 
     choice: int
 
@@ -66,7 +62,7 @@ class ChoiceFinished(msgspec.Struct, frozen=True, array_like=True, tag="finished
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
-    """The last event of a generation that went well: every choice has finished."""
+    """The last event of a successful generation. Every choice has finished."""
 
     usage: Usage
 
@@ -75,7 +71,7 @@ Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallA
 
 
 def replay(completion: Completion) -> Iterator[Event]:
-    """The events of a finished answer: one delta a part, choices one after another."""
+    """Yields one delta a part, one choice after another."""
     for index, choice in enumerate(completion.choices):
         logprobs = choice.logprobs
         if logprobs is not None and not any(isinstance(part, Text) for part in choice.parts):
@@ -95,7 +91,7 @@ def replay(completion: Completion) -> Iterator[Event]:
 
 
 class CompletionBuilder:
-    """Folds the events of one generation, fed in order, into its `Completion`."""
+    """Feed it the events of one generation in order."""
 
     def __init__(self) -> None:
         self._choices: dict[int, _ChoiceBuilder] = {}
@@ -115,7 +111,7 @@ class CompletionBuilder:
         choice.feed(event)
 
     def build(self) -> Completion:
-        """Raises ValueError when the generation has not come to its `Done`."""
+        """Raises ValueError before `Done`."""
         if self._usage is None:
             raise ValueError("the generation has not finished: no Done event was fed")
         return Completion(

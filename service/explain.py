@@ -1,5 +1,3 @@
-"""Finds where two requests differ, to explain why one of them was no hit."""
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,8 +12,8 @@ _CHARACTERS_AFTER = 50
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` is written like `messages[3].content`; `character` is where two texts part, counted from 0. `left` and
-    `right` are excerpts around it, or values as JSON, or `(absent)`."""
+    """`path` looks like `messages[3].content`. `character` counts from 0 to the first difference of two texts. `left`
+    and `right` are excerpts, values as JSON, or `(absent)`."""
 
     path: str
     left: str
@@ -28,13 +26,12 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
-    """In the order of the fields. The order of keys does not count."""
+    """Yields them in the order of the fields. The order of keys does not count."""
     return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
 
 
 def first_token_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
-    """The index of the first token in which two prompts differ; None if they are equal. If one prompt begins the other,
-    its length."""
+    """Returns an index, or None if the prompts are equal. If one prompt begins the other, returns its length."""
     shared = common_length(left, right)
     return None if shared == len(left) == len(right) else shared
 

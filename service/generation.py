@@ -1,7 +1,7 @@
 """The canonical types of requests and answers (leaf).
 
-Every field of `GenerationRequest` is part of the response-cache key. What does not change the answer (streaming, user,
-metadata, request ids) stands in `dialects.base.ClientRequest`.
+Every field of `GenerationRequest` is part of the response-cache key. Fields that cannot change the answer (streaming,
+user, metadata, request ids) belong to `dialects.base.ClientRequest`.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ Thinking = Literal["default", "on", "off"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
-    """`arguments` is the text of one JSON object as the model wrote it."""
+    """`arguments` is the text of a JSON object as the model wrote it."""
 
     id: str
     name: str
@@ -22,8 +22,8 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """System messages may stand anywhere. A `tool` message answers the call `tool_call_id`; `is_error` means that the
-    tool failed. An assistant's `reasoning` came before its `content`."""
+    """System messages may appear anywhere. A `tool` message answers the call `tool_call_id`; `is_error`: the tool
+    failed. `reasoning` precedes the `content`."""
 
     role: Role
     content: str = ""
@@ -34,8 +34,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """`parameters` is a JSON Schema of type object. A `deferred` tool is not in the prompt's list of tools: a message
-    defines it. `grammar` is in llguidance's Lark, for the text of a tool with one argument."""
+    """`parameters` is a JSON Schema of type object. A `deferred` tool is not in the prompt's list; a message defines
+    it. `grammar` (llguidance's Lark) is for a tool with one text argument."""
 
     name: str
     description: str = ""
@@ -46,14 +46,14 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """`required` means at least one call; with `name`, of that tool."""
+    """`required`: at least one call, of the tool `name` if given."""
 
     mode: Literal["auto", "none", "required"] = "auto"
     name: str = ""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """With a `schema` (JSON Schema) the answer is valid under it. `grammar` is llguidance's Lark or GBNF."""
+    """The answer is valid under `schema` (JSON Schema) or `grammar` (llguidance's Lark, or GBNF)."""
 
     kind: Literal["json_object", "json_schema", "grammar"]
     schema: dict[str, Any] | None = None
@@ -63,8 +63,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """The defaults are greedy decoding, and every neutral value turns its rule off. `temperature` 0 is argmax; `top_k`
-    0 is all tokens; `logit_bias` maps token ids to addends."""
+    """The defaults are greedy decoding. Every neutral value turns its rule off. `temperature` 0 is argmax; `top_k` 0 is
+    all tokens; `logit_bias` maps token ids to addends."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -78,8 +78,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt without a chat template. `tokens` replace the `text`. With a `suffix`, the answer stands between both.
-    `embeds`: the answer is the prompt's embedding, as base64 of float32 numbers, little-endian."""
+    """A prompt without a chat template. `tokens` replace the `text`. The answer goes between `text` and `suffix`.
+    `embeds`: the answer is the prompt's embedding, as base64 of little-endian float32."""
 
     text: str = ""
     tokens: tuple[int, ...] | None = None
@@ -88,11 +88,11 @@ class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults are resolved. `max_tokens` None means the rest of the context, 0 means to read the prompt only.
-    `logprobs` is the number of alternatives to each token (0 to 20). `template_arguments` go to the chat template.
-    `caller` is a digest of the caller's key, if keys are required: nobody is answered from another's cache.
-    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them. `no_store`:
-    nothing of the request stays behind, in the prefix cache neither. A `raw_prompt` has no messages or tools."""
+    """Defaults are resolved. `max_tokens`: None is the rest of the context, 0 only reads the prompt. `logprobs`:
+    alternatives to each token (0 to 20). `template_arguments` go to the chat template. `caller`: digest of the key, if
+    keys are required, so callers never share answers. `unread_fields` maps fields that are not read to their JSON text,
+    because an answer may depend on them. `no_store`: neither cache keeps anything. A `raw_prompt` has no messages or
+    tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -119,7 +119,7 @@ class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """Natural logarithms. `token` has U+FFFD for a broken character; `token_bytes` are exact."""
+    """Natural logarithms. `token` has U+FFFD for an incomplete character; `token_bytes` are exact."""
 
     token: str
     token_bytes: bytes
@@ -139,7 +139,7 @@ Part = Text | Reasoning | ToolCall
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """`parts` stand in the order of the text; neighbours differ in kind, except that calls may follow calls."""
+    """`parts` are in the order of the text. Only calls follow a part of their own kind."""
 
     parts: tuple[Part, ...]
     finish_reason: FinishReason
@@ -159,12 +159,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
-# 64 bits hold it, and so do the numbers of JavaScript.
+# 64 bits hold it, and so do JavaScript's numbers.
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """In tokens. `cached_tokens` of the prompt came from the prefix cache; `prefix_stored_tokens` were added to it.
+    """In tokens. `cached_tokens` were read from the prefix cache, `prefix_stored_tokens` were added to it.
     `completion_tokens` include all choices and their reasoning."""
 
     prompt_tokens: Tokens

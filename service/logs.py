@@ -1,5 +1,4 @@
-"""Log lines on stderr, for people or as one JSON object a line. Text from clients can neither forge nor break a
-line."""
+"""Log lines on stderr, as text or JSON. Text from clients can neither forge nor break a line."""
 
 import json
 import logging
@@ -19,8 +18,8 @@ _ESCAPES = {
 
 
 def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | None = None) -> None:
-    """Logs to `stream`, stderr by default: our records from INFO on, from debug level 1 on all of them, those of
-    libraries from WARNING on. `rank` marks the lines of one of several processes. A second call replaces the first."""
+    """Logs to `stream` (default: stderr) our records from INFO, or all at debug level 1, and those of libraries from
+    WARNING. `rank` marks the lines of one of several processes. A second call replaces the first."""
     handler = ServiceHandler(sys.stderr if stream is None else stream)
     if rank is not None:
         handler.addFilter(_Ranked(rank))
@@ -34,12 +33,12 @@ def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | N
 
 
 def escape_controls(text: str) -> str:
-    """A line stays a line in a terminal."""
+    """Keeps the text on one terminal line."""
     return text.translate(_ESCAPES)
 
 
 class ServiceHandler(logging.StreamHandler[TextIO]):
-    """Its type marks the handler as ours."""
+    """The type marks the handler as ours."""
 
 
 class _Ranked(logging.Filter):
@@ -53,8 +52,8 @@ class _Ranked(logging.Filter):
 
 
 class Lines(logging.Formatter):
-    """`2025-01-31 12:00:00.123 INFO server: text`, in UTC, then a traceback with a bar before each line. A rank stands
-    after the level: `INFO rank 1 server: text`."""
+    """`2025-01-31 12:00:00.123 INFO server: text` in UTC, then a traceback with a bar before each line. A rank follows
+    the level: `INFO rank 1 server: text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("anyclaude.").removeprefix("service.")
@@ -65,7 +64,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line; it includes the caller's `extra` and the traceback."""
+    """One object a line, with the caller's `extra` and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -86,5 +85,5 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """`exc_text` is there if the record came from another process."""
+    """`exc_text` is set if the record came from another process."""
     return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else "")

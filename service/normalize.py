@@ -1,16 +1,14 @@
-"""Removes differences without meaning from a request, before the response-cache key is made and the prompt is built.
+"""Removes meaningless differences from a request, before the response-cache key is made and the prompt is built.
+Requests that differ then share the longest prefix. Real clients vary all of these:
 
-Equal questions become equal requests, and different ones share the longest possible beginning for the prefix cache.
-Real clients vary all of these:
+- Claude Code's attribution line contains a checksum of the prompt; it is removed.
+- Ids of calls are random; calls are named by their position.
+- Claude Code sends tool results as they finish; they are sorted like their calls.
+- Clients re-encode the arguments of calls; they become compact JSON.
+- Codex puts a random id before a command's output; it is removed.
+- Tool choice without tools, the order of stop strings, signs of zero and zero biases are dropped.
 
-- Claude Code's attribution line, which holds a checksum of the prompt, is removed.
-- Calls are named by their place, because their ids are random.
-- Tool results follow the order of their calls: Claude Code sends them as its tools finish.
-- Arguments of calls become compact JSON: clients that parse them write them anew.
-- The random id that Codex puts before a command's output is removed.
-- Tool choice without tools, the order of stop strings, the sign of a zero and biases of zero are dropped.
-
-White space and dates stay: Claude Code sends a conversation back unchanged.
+White space and dates stay, because Claude Code sends a conversation back unchanged.
 """
 
 import math
@@ -26,15 +24,15 @@ import msgspec
 from service.generation import GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 
 # Claude Code 2.1 sends "x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=cli; cch=00000;" as a block,
-# so it is a line here. The whole line must match: a prompt that merely begins with its name is content.
+# which is a line here. The whole line must match: a prompt that merely begins with its name is content.
 _ATTRIBUTION = re.compile(
     r"x-anthropic-billing-header:[ \t]*cc_version=[^;\n]*(?:;[ \t]*\w+=[^;\n]*)*;?[ \t]*(?:\n|\Z)", re.ASCII
 )
 
-# Codex 0.171 heads the output of a command: "Chunk ID: 33850b\nWall time: 0.0312 seconds\n". The id is random.
+# Codex 0.171 begins a command's output with "Chunk ID: 33850b\nWall time: 0.0312 seconds\n". The id is random.
 _CHUNK_ID = re.compile(r"\AChunk ID: [0-9a-f]{6}\n(?=Wall time: [0-9.]+ seconds\n)")
 
-# Numbers keep their digits; a float would round long ones.
+# Numbers keep their digits. A float would round long ones.
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _COMPACT = msgspec.json.Encoder(decimal_format="number")
 
@@ -45,8 +43,8 @@ _FLOATS = tuple(field.name for field in msgspec.structs.fields(SamplingParams) i
 
 
 def normalize(request: GenerationRequest) -> GenerationRequest:
-    """Normalising twice changes nothing more. Tool schemas keep their key order: the key sorts while it encodes, and
-    only a miss pays for `canonical_tools`."""
+    """Idempotent. Tool schemas keep their key order: the key sorts while it encodes, and only a miss pays for
+    `canonical_tools`."""
     messages = settle_tool_calls(without_attribution(request.messages))
     sampling = plain_zeros(request.sampling)
     stop = tuple(sorted(set(request.stop)))
@@ -60,7 +58,7 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
 
 
 def plain_zeros(sampling: SamplingParams) -> SamplingParams:
-    """-0.0 and 0.0 are equal, but not once they are encoded."""
+    """-0.0 and 0.0 are equal, but their encodings differ."""
     changes: dict[str, Any] = {name: 0.0 for name in _FLOATS if _is_negative_zero(getattr(sampling, name))}
     if any(bias == 0 for _, bias in sampling.logit_bias):
         changes["logit_bias"] = tuple((token, bias) for token, bias in sampling.logit_bias if bias != 0)
@@ -68,7 +66,7 @@ def plain_zeros(sampling: SamplingParams) -> SamplingParams:
 
 
 def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The line stands only at the front of the first system message."""
+    """The line is always at the front of the first system message."""
     if not messages or messages[0].role != "system":
         return messages
     first, *rest = messages
@@ -82,7 +80,7 @@ def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Names calls by their place, orders results like their calls, and writes arguments canonically."""
+    """Names calls by position, sorts results like their calls, and re-encodes arguments."""
     if not any(message.tool_calls or message.role == "tool" for message in messages):
         return messages
     names = _CallNames()
@@ -96,8 +94,7 @@ def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def canonical_arguments(arguments: str) -> str:
-    """Keys and numbers keep their order and text. Text that is no JSON object stays as it is; empty text becomes
-    `{}`."""
+    """Keys and numbers keep their order and text. Text that is not a JSON object stays; empty text becomes `{}`."""
     if not arguments or arguments.isspace():
         return "{}"
     try:
@@ -107,12 +104,12 @@ def canonical_arguments(arguments: str) -> str:
 
 
 def canonical_tools(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """Sorts the keys of schemas, for the prompt. 24 tools of 64 KB take 0.15 ms."""
+    """Sorts the keys of schemas for the prompt. 24 tools of 64 KB take 0.15 ms."""
     return _TOOLS.decode(_SORTED.encode(tools))
 
 
 def _sorted(value: Any) -> Any:
-    """Sorts the keys of dictionaries at any depth, since templates print them."""
+    """Sorts dictionary keys at any depth, because templates print them."""
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
@@ -123,8 +120,8 @@ def _is_negative_zero(number: float) -> bool:
 
 
 class _CallNames:
-    """Names calls by their order. A result belongs to the last message that made a call of its id; several calls of one
-    id take their results in order."""
+    """Names calls by position. A result belongs to the last message with a call of its id. Several calls of one id take
+    their results in order."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -140,7 +137,7 @@ class _CallNames:
         return places
 
     def answer(self, call_id: str) -> int:
-        """The place of the call that a result answers, or a new place if there is no such call."""
+        """Returns the position of the call that a result answers, or a new one if there is none."""
         waiting = self._waiting.get(call_id)
         if waiting is None:
             waiting = self._waiting[call_id] = deque((self._next(),))
@@ -152,7 +149,7 @@ class _CallNames:
 
 
 def _name(place: int) -> str:
-    """An id that every chat template accepts: Mistral's want nine letters and digits."""
+    """Every chat template accepts this id. Mistral's require nine letters and digits."""
     return f"call{place:05d}"
 
 

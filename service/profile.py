@@ -6,12 +6,11 @@ from service.generation import SamplingParams, Thinking
 
 
 class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """The served model, as its files describe it before it is loaded.
+    """The served model according to its files, before it is loaded.
 
-    `id` is its name in `/v1/models`, `aliases` are the operator's other names for it. `fingerprint` identifies weights,
-    config, tokenizer, template and adapter; `context_length` is in tokens; `sampling` holds the resolved defaults
-    (settings over generation_config.json over greedy); `created` is the model's date in Unix seconds. `thinks`: its
-    template knows reasoning; `thinking` applies where a request is silent.
+    `aliases` are the operator's other names for `id`. `fingerprint` identifies weights, config, tokenizer, template and
+    adapter. `context_length` is in tokens. `sampling` holds the resolved defaults (settings over generation_config.json
+    over greedy). `created` is in Unix seconds. `thinks`: the template supports reasoning; `thinking` is its default.
     """
 
     id: str

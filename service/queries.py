@@ -1,10 +1,10 @@
-"""Questions to a model's tokenizer, and what is found."""
+"""Questions to a model's tokenizer, and their answers."""
 
 import msgspec
 
 
 class Tokenize(msgspec.Struct, frozen=True, array_like=True, tag="tokenize"):
-    """`special`: with the tokens that begin and end a text."""
+    """`special`: include the tokens that begin and end a text."""
 
     text: str
     special: bool = True

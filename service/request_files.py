@@ -14,11 +14,11 @@ ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
 
 
 class NoRequest(ValueError):
-    """The file holds no JSON, or no request for an answer. The message names the file."""
+    """The message names the file."""
 
 
 class RequestFile(msgspec.Struct, frozen=True):
-    """`body` is any JSON; decoding it shows whether it is a request."""
+    """`body` is any JSON. Only `decode` checks it."""
 
     body: Any
     anthropic: bool
@@ -28,7 +28,7 @@ class RequestFile(msgspec.Struct, frozen=True):
         return "/v1/messages" if self.anthropic else "/v1/chat/completions"
 
     def decode(self, defaults: SamplingParams) -> GenerationRequest:
-        """Raises `ServiceError` for a body that is no request."""
+        """Raises `ServiceError` for an invalid body."""
         dialect = AnthropicMessages() if self.anthropic else OpenAIChat()
         return dialect.decode(msgspec.json.encode(self.body), defaults).request
 
@@ -43,7 +43,7 @@ class _Shape(msgspec.Struct):
 
 
 def read_request_file(path: Path) -> RequestFile:
-    """Raises NoRequest, and OSError if the file cannot be read."""
+    """Raises NoRequest and OSError."""
     try:
         document = msgspec.json.decode(path.read_bytes())
     except (ValueError, RecursionError) as exc:
@@ -52,14 +52,15 @@ def read_request_file(path: Path) -> RequestFile:
 
 
 def _body(document: Any, path: Path) -> tuple[Any, bool]:
-    """Whether it is Anthropic's: a trace names its path, a body has fields or blocks that only Anthropic has."""
+    """Returns the body and whether it is Anthropic's. A trace has a path; a body has fields or blocks that only
+    Anthropic has."""
     if isinstance(document, dict) and isinstance(trace := document.get("request"), dict) and "path" in trace:
         if trace.get("method", "POST") != "POST":
             raise NoRequest(f"{path}: a trace of {trace['method']} {trace['path']}, which asks for no generation.")
         return trace.get("body"), "/messages" in str(trace["path"])
     try:
         shape = msgspec.convert(document, _Shape)
-    except msgspec.ValidationError:  # no request: the dialect says what is wrong
+    except msgspec.ValidationError:  # the dialect will describe the problem
         return document, False
     kinds = {block.get("type") for turn in shape.messages for block in turn.content or () if isinstance(block, dict)}
     return document, bool(

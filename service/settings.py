@@ -1,8 +1,8 @@
-"""Every setting of a server, validated once. The field's name carries its unit.
+"""Every setting of a server. A field's name contains its unit.
 
 `service.config` fills `Settings` from `.anyclauderc.json`, the environment and the command line. The key in the file,
-the option of `anyclaude serve`, the JSON Schema, the table in the docs and the error messages all come from a field's
-type, default and `setting(...)`.
+the option of `anyclaude serve`, the JSON Schema, the table in the docs and the error messages are generated from each
+field's type, default and `setting(...)`.
 """
 
 from enum import Enum
@@ -26,9 +26,9 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class Harmless(Enum):
-    """Which values the working folder's `.anyclauderc.json` may set without approval. That file may come with a cloned
-    repository, so a value needs approval if it can send data to another machine, let another machine in, or touch
-    files outside of the home folder of anyclaude. `service.config.trust` applies the rules."""
+    """The values that the working folder's `.anyclauderc.json` may set without approval. That file may come with a
+    cloned repository, so a value needs approval if it can send data to another machine, let another machine in, or
+    touch files outside of anyclaude's home folder. `service.config.trust` applies the rules."""
 
     ANY = "any value"
     TRUE = "true, which only restricts"
@@ -40,13 +40,12 @@ class Harmless(Enum):
 
 
 def setting(description: str, harmless: Harmless, *, option: bool = True, **bounds: Any) -> Meta:
-    """What there is to know of a setting besides its type and default. `option`: `anyclaude serve` has an option for
-    it. `bounds` are msgspec's."""
+    """`option`: `anyclaude serve` has an option for it. `bounds` are msgspec's."""
     return Meta(description=description, extra={"harmless": harmless, "option": option}, **bounds)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Applies where a request is silent. None leaves the value to the model's own files."""
+    """Defaults for requests. None leaves a value to the model's own files."""
 
     temperature: Annotated[
         Annotated[float, Meta(ge=0, le=2)] | None, setting("0 always takes the likeliest token.", Harmless.ANY)
@@ -70,8 +69,7 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One of `models`. What is None is as for `model`, except for the adapter and the draft model, which are then
-    none."""
+    """One of `models`. None means the default model's value, but no adapter and no draft model."""
 
     model: Annotated[Name, Meta(description="A folder, a hub id or 'demo'.")]
     adapter: Annotated[Name | None, Meta(description="The folder of a LoRA adapter of mlx-lm's.")] = None

@@ -1,4 +1,4 @@
-"""Our folders on disk: owner-only, locked between processes, never seen half-written."""
+"""Folders that only the owner can read, locked between processes and never seen half-written."""
 
 import fcntl
 import os
@@ -12,8 +12,8 @@ FILE_MODE = 0o600
 
 
 def private_folder(path: Path) -> Path:
-    """Makes `path` and its missing parents, all for the owner alone."""
-    for folder in (*reversed(path.parents), path):  # `Path.mkdir` gives its mode to the last folder only
+    """Creates `path` and its missing parents with mode 0700."""
+    for folder in (*reversed(path.parents), path):  # `Path.mkdir` applies its mode to the last folder only
         if not folder.exists():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     return path
@@ -21,8 +21,8 @@ def private_folder(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`, and calls `on_wait` once if another process holds it. The lock ends with its process,
-    however that ends."""
+    """Holds the lock file `path`. Calls `on_wait` once if another process holds it. The lock ends with its process,
+    even if that is killed."""
     private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
@@ -37,9 +37,9 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def publish_folder(built: Path, target: Path) -> None:
-    """Moves a finished folder to its place, replacing an older one; its content is synced to disk first.
+    """Moves a finished folder to its place and replaces an older one, after syncing its content to disk.
 
-    `built` and `target` are on one file system. The caller holds a lock.
+    `built` and `target` must be on one file system. The caller holds a lock.
     """
     for path in (*built.rglob("*"), built):
         path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
@@ -52,7 +52,7 @@ def publish_folder(built: Path, target: Path) -> None:
 
 
 def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """All files below `folder`. Others may change it meanwhile: files and folders that vanish are left out."""
+    """Yields all files below `folder`. Files and folders that vanish meanwhile are skipped."""
     for place, _, names in os.walk(folder):  # `Path.rglob` raises for a folder that vanishes
         for name in names:
             path = Path(place, name)

@@ -1,13 +1,12 @@
-"""What the engine counts while it generates (leaf). One vocabulary for the engine, `/stats` and the metrics."""
+"""Counts of the engine (leaf), with the same names in `/stats` and the metrics."""
 
 import msgspec
 
 
 class CallTally(msgspec.Struct):
-    """Tool calls of all answers. `repaired` counts repairs; the others count calls: `cut` broke off, `broken` could not
-    be read, `unknown` named no tool on offer, `mismatched` do not fit their tool's schema, `unclosed` were found in
-    reasoning that never ended, `repeated` were made again with the same result. `looping` counts answers that repeat
-    themselves."""
+    """`repaired` counts repairs and `looping` answers that repeat themselves. The others count calls: `cut` broke off,
+    `broken` was unreadable, `unknown` named no offered tool, `mismatched` violated the schema, `unclosed` was found in
+    reasoning that never ended, `repeated` was made again with the same result."""
 
     repaired: int = 0
     cut: int = 0
@@ -20,7 +19,7 @@ class CallTally(msgspec.Struct):
 
 
 class DraftTally(msgspec.Struct):
-    """Tokens that speculative decoding drafted, and those of them that the model accepted, over all answers."""
+    """Tokens drafted by speculative decoding, and those accepted by the model."""
 
     drafted: int = 0
     accepted: int = 0

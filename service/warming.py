@@ -1,4 +1,4 @@
-"""Fills the prefix cache with prompts from files before a client waits for them."""
+"""Fills the prefix cache with prompts from files before the first request."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 async def warm(executor: Executor, settings: Settings) -> None:
-    """Reads the prompts of `settings.warm` one after another. A file that cannot be used is logged and skipped."""
+    """Reads the prompts of `settings.warm` one after another. A bad file is logged and skipped."""
     caller = caller_of(settings.api_key) if settings.require_api_key else ""
     for path in map(Path, settings.warm):
         started = time.perf_counter()

@@ -1,5 +1,3 @@
-"""The words of the response cache: a client's directives, and the answer that it gets."""
-
 from collections.abc import AsyncIterator
 from typing import Literal, Protocol
 
@@ -25,23 +23,23 @@ NO_DIRECTIVES = CacheDirectives()
 
 
 class CachedAnswer(Answer, Protocol):
-    """Read it once, by `events` or by `completion`, or close it. A generation without readers is aborted."""
+    """Read it once with `events` or `completion`, or close it. A generation without readers is aborted."""
 
     @property
     def outcome(self) -> CacheOutcome: ...
     @property
     def stored(self) -> bool:
-        """True if the response cache has this answer or is expected to get it."""
+        """True if the response cache has this answer or will probably get it."""
         ...
 
     @property
     def age(self) -> float | None:
-        """Seconds since a hit was stored; None for other outcomes."""
+        """Seconds since a hit was stored, else None."""
         ...
 
     @property
     def written(self) -> int:
-        """The events so far, read or not: about one a token."""
+        """Counts events, read or not: about one a token."""
         ...
 
     async def completion(self) -> Completion:
@@ -76,7 +74,7 @@ class StoredAnswer:
 
 
 class Recorder(Protocol):
-    """Records answers by response-cache key. Raises nothing."""
+    """Records answers by response-cache key. Its methods raise nothing."""
 
     def record_answer(self, key: str, completion: Completion) -> None: ...
     def record_count(self, key: str, prompt_tokens: int) -> None: ...

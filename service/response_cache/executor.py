@@ -1,5 +1,3 @@
-"""`CachingExecutor`: an `Executor` around another that generates nothing twice."""
-
 from copy import copy
 
 import msgspec
@@ -31,9 +29,9 @@ from service.settings import Settings
 
 
 class CachingExecutor:
-    """Answers from `backend`, from a generation in flight, or from `inner`, in this order, and closes all of them.
+    """Answers from `backend`, a generation in flight, or `inner`, in this order. Closes all of them.
 
-    Requests are normalised here, once. `recorder` gets every complete answer whose request does not forbid to store it.
+    Requests are normalized here. `recorder` gets every complete answer, except for `no-store`.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class CachingExecutor:
         self._store = ResponseStore(backend, self.counters)
         self._hits = KeyHits()
         self.upkeep = Upkeep(backend, self._store, self._hits)
-        # Single flight with other servers, if they can see what this one stores.
+        # Single flight with other servers, if the backend is shared with them.
         self._replicas: Replicas | None = None
         leases = leases_of(backend)
         if leases is not None:
@@ -77,7 +75,7 @@ class CachingExecutor:
         return self.counters.read(await self._store.count_items())
 
     def around(self, inner: Executor) -> "CachingExecutor":
-        """The same response cache around another executor. Only the original is to be started and closed."""
+        """Shares this response cache with another executor. Only the original is started and closed."""
         other = copy(self)
         other._inner = inner  # noqa: SLF001 - of the same class
         if self._replicas is not None:
@@ -89,7 +87,7 @@ class CachingExecutor:
         await self.open()
 
     async def open(self) -> None:
-        """Opens the backend now, so a damaged one is rebuilt before the first request."""
+        """Opens the backend, so a damaged one is rebuilt before the first request."""
         await self._store.count_items()
 
     async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> CachedAnswer:
@@ -135,7 +133,7 @@ class CachingExecutor:
             self._hits.count(key)
             return StoredAnswer(record.completion, age=self._store.age(record))
         if flight is not None and flight.completion is not None:
-            # It ended while the store was asked, which therefore did not have it yet.
+            # The flight ended during the lookup, which therefore missed its answer.
             return StoredAnswer(flight.completion, "collapsed")
         flight = self._flights.find(key)
         if flight is not None:
@@ -145,7 +143,7 @@ class CachingExecutor:
         replicas = self._replicas
         if replicas is None or directives.max_age is not None:
             return await self._lead(request, "miss", key)
-        # The readers of this server may all turn out to follow another server's.
+        # This server's readers may all turn out to follow another server's generation.
         return await self._lead(request, "miss", key, lambda flight: replicas.generate(key, request, flight))
 
     async def _lead(
@@ -157,7 +155,7 @@ class CachingExecutor:
         *,
         stores: bool = True,
     ) -> CachedAnswer:
-        """Only a flight that is to be stored may be joined, and lingers without readers."""
+        """Others may join only if `stores`. Only then the flight lingers without readers."""
 
         def keep(flight: Flight) -> Write | None:
             if key is None or flight.completion is None:

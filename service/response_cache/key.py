@@ -1,4 +1,4 @@
-"""The response-cache key: requests have the same key if and only if they are answered alike."""
+"""The response-cache key: requests share a key if and only if they have the same answer."""
 
 import hashlib
 from collections import OrderedDict
@@ -7,15 +7,15 @@ import msgspec
 
 from service.generation import GenerationRequest, Tool
 
-# Raise it whenever the same request to the same model would be answered otherwise than before: when normalising, prompt
-# building, grammars, sampling or parsing produce something else. All that is stored becomes a miss.
-# tests/response_cache/test_golden_keys.py notices changes of prompts and of the key itself.
+# Raise it whenever the same request to the same model would get another answer: after a change of normalization,
+# prompts, grammars, sampling or parsing. Every stored answer then becomes a miss.
+# tests/response_cache/test_golden_keys.py detects changes of prompts and of the key itself.
 KEY_VERSION = 4
 
-# An agent sends the same tools with every request, 64 KB of them, and dialects give equal ones as one object.
+# An agent sends the same 64 KB of tools with every request, and dialects decode equal ones to one object.
 REMEMBERED_TOOL_SETS = 8
 
-# msgpack copies text as it is, and so is many times faster; its integers have 64 bits, those of a schema may have more.
+# msgpack copies text unchanged, so it is many times faster. Its integers have 64 bits; a schema's may have more.
 _SORTED = msgspec.msgpack.Encoder(order="deterministic")
 _SORTED_LONG = msgspec.json.Encoder(order="deterministic")
 _AS_GIVEN = msgspec.msgpack.Encoder()
@@ -23,9 +23,9 @@ _AS_GIVEN_LONG = msgspec.json.Encoder()
 
 
 class ToolSet(msgspec.Struct, frozen=True):
-    """Digests of tools, with the keys of dictionaries sorted and as the client ordered them."""
+    """Digests with dictionary keys sorted, and in the client's order."""
 
-    # While the tools live here, no other object has their identity.
+    # Keeps the tools alive, so that no other object gets their identity.
     tools: tuple[Tool, ...]
     strict: bool
     as_sorted: bytes
@@ -33,8 +33,8 @@ class ToolSet(msgspec.Struct, frozen=True):
 
 
 class RequestKeys:
-    """Remembers the last sets of tools by identity, because hashing them would cost most of a hit's time. Tools must
-    not change once they are made."""
+    """Remembers sets of tools by identity, because hashing them would dominate a hit's time. Tools must be
+    immutable."""
 
     def __init__(self) -> None:
         self._tool_sets: OrderedDict[int, ToolSet] = OrderedDict()
@@ -45,9 +45,9 @@ class RequestKeys:
         return tuple(self._tool_sets.values())
 
     def key(self, fingerprint: str, request: GenerationRequest) -> str:
-        """Returns SHA-256 in hexadecimal. The request must be normalised."""
-        # The whole Struct is encoded, so a field that is added to it is in the key from the start. Keys of dictionaries
-        # are sorted, except in schemas that the answer must follow: it has their order.
+        """Returns SHA-256 in hexadecimal. The request must be normalized."""
+        # The whole Struct is encoded, so a new field is in the key from the start. Dictionary keys are sorted, except
+        # in schemas that the answer must follow: it has their order.
         tools = schemas = b""
         tool_set = self._tool_set(request.tools) if request.tools else None
         ordered = follows_schemas(request, strict=tool_set is not None and tool_set.strict)
@@ -76,8 +76,8 @@ class RequestKeys:
 
 
 def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
-    """True if a grammar holds the answer to schemas of the request. `strict`: one of its tools is strict."""
-    # Equal to `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
+    """True if a grammar restricts the answer to schemas of the request. `strict`: one of its tools is strict."""
+    # Equals `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
     if request.response_format is not None:
         return True
     called = request.tool_choice.mode
@@ -85,7 +85,7 @@ def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
 
 
 def _encode(value: object, *, ordered: bool = False) -> bytes:
-    # The first byte distinguishes the two encodings: a value begins with "[" or "{" in JSON alone.
+    # The first byte tells the encodings apart: only JSON begins a value with "[" or "{".
     try:
         return (_AS_GIVEN if ordered else _SORTED).encode(value)
     except OverflowError:

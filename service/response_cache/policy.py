@@ -26,8 +26,8 @@ def is_deterministic(sampling: SamplingParams) -> bool:
 
 
 def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
-    """True if all choices are there, none is empty, and all that must be JSON is JSON. `events` built the answer: only
-    they show a call that broke off."""
+    """True if every choice is complete, not empty, and valid JSON where JSON is required. Only `events` show a call
+    that broke off."""
     return (
         len(completion.choices) == request.n
         and all(_is_whole(choice, request) for choice in completion.choices)
@@ -40,7 +40,7 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
         return False
     if not all(_is_json_object(call.arguments) for call in choice.tool_calls):
         return False
-    # Cut for want of room, of which there may be more next time.
+    # The context was full. It may have more room next time.
     if choice.finish_reason == "length" and request.max_tokens is None:
         return False
     wanted = request.response_format

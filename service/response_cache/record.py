@@ -1,5 +1,4 @@
-"""The format of a stored answer: a byte of version, the CRC-32 of the rest (4 bytes, big-endian), msgpack of
-`Record`."""
+"""A stored answer: one byte of version, the CRC-32 of the rest (4 bytes, big-endian), and msgpack of `Record`."""
 
 import struct
 import zlib
@@ -9,17 +8,17 @@ import msgspec
 
 from service.generation import Completion
 
-# Raise it whenever a field of `Record` or `Completion` gets another meaning.
+# Raise it whenever a field of `Record` or `Completion` changes its meaning.
 RECORD_VERSION = 2
 
-# Up to the end of the year 9999, beyond which dates cannot be shown.
+# Up to the year 9999, the last that can be shown.
 UnixSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
 
 _HEADER = struct.Struct(">BI")
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    # A store may return the value of another key: a damaged index of a database leads to a row that is whole.
+    # A damaged index in a database may lead to an intact row of another key.
     key: str
     stored_at: UnixSeconds
     completion: Completion
@@ -35,7 +34,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes, key: str) -> Record | None:
-    """None for anything but a whole record of this version and this key."""
+    """None unless the data is an intact record of this version and this key."""
     if len(data) < _HEADER.size:
         return None
     version, checksum = _HEADER.unpack_from(data)
@@ -45,6 +44,6 @@ def decode_record(data: bytes, key: str) -> Record | None:
     try:
         record = _DECODER.decode(payload)
     except (msgspec.MsgspecError, ValueError):
-        # msgspec raises UnicodeDecodeError, a ValueError, for bad text.
+        # msgpack raises UnicodeDecodeError, a ValueError, for invalid text.
         return None
     return record if record.key == key else None

@@ -1,9 +1,6 @@
-"""Single flight between servers that share a store: one generates, the others wait for its entry.
-
-The generating server holds a lease in the store while its engine works, and releases it when the entry is written. The
-others poll for entry and lease, so a dead server is waited for no longer than its lease lasts. If its answer will not
-be stored, or if the store does not answer, every server generates alone.
-"""
+"""Single flight between servers that share a store. One generates under a lease in the store; the others poll for its
+entry and its lease, so they wait for a dead server only until its lease ends. If the answer will not be stored or the
+store fails, every server generates alone."""
 
 import asyncio
 import secrets
@@ -36,8 +33,8 @@ T = TypeVar("T")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The holder's note for those who wait. `prompt_tokens` is set once its engine has accepted the request; `queued`:
-    the request waits there for a place; `gave_up`: there will be no entry."""
+    """The lease holder's note. `prompt_tokens` is set when its engine has accepted the request; `queued`: the request
+    waits for a place there; `gave_up`: there will be no entry."""
 
     prompt_tokens: int | None = None
     queued: bool = False
@@ -45,12 +42,12 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alone(msgspec.Struct, frozen=True):
-    """There is neither a lease nor anybody to wait for."""
+    pass
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`places` is the number of sequences that generate here together; `wait_seconds` the time after which a generation
-    of one's own would have timed out."""
+    """`places` is the number of sequences that generate here together. `wait_seconds` is the timeout of a
+    generation."""
 
     places: int
     wait_seconds: float
@@ -58,8 +55,6 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineLoad:
-    """Reads from the engine's status whether it works and has room."""
-
     def __init__(self, executor: Executor, places: int) -> None:
         self._executor = executor
         self._places = places
@@ -77,8 +72,8 @@ class EngineLoad:
 
 
 class Replicas:
-    """Generates by `inner` unless another server generates the same. Waiting costs no time: a request generates here if
-    the holder's is queued and a place is free."""
+    """Generates with `inner` unless another server generates the same. A request is generated here if the holder's is
+    queued and a place is free, so waiting costs no time."""
 
     def __init__(self, inner: Executor, store: ResponseStore, leases: Leases, limits: ReplicaLimits) -> None:
         self._inner = inner
@@ -91,11 +86,10 @@ class Replicas:
         return Replicas(inner, self._store, self._leases, self._limits)
 
     async def generate(self, key: str, request: GenerationRequest, flight: Flight) -> AsyncGenerator[Event, None]:
-        """The `Source` of a flight that other servers know of.
+        """The `Source` of a flight that other servers know.
 
-        Looks at the store until there is an answer, at growing intervals. Once another server's engine has accepted the
-        request it is accepted here too, and the client's stream may open. Raises `GenerationTimeout` besides what
-        `submit` raises.
+        Polls the store at growing intervals. The request is accepted once another server's engine has accepted it,
+        which lets the stream open. Raises `GenerationTimeout` and the errors of `submit`.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.wait_seconds
@@ -126,7 +120,7 @@ class Replicas:
                 yield event
 
     async def _look(self, key: str) -> "Record | Lease | Note | Alone":
-        """Record: take it. Lease: generate under it. Note: wait. Alone: generate without a lease."""
+        """Returns the finished record, a lease to generate under, the holder's note to wait for, or `Alone`."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
@@ -136,10 +130,10 @@ class Replicas:
             except Exception as exc:
                 log.debug("no lease to be had: %r", exc)
                 return Alone()
-            # In this order: a lease is given back after its entry was written.
+            # The order matters: a lease is released after its entry was written.
             record = await self._store.get(key)
         except asyncio.CancelledError:
-            # The store may have given the lease by now, and whoever asks next would wait until it ends.
+            # The store may have granted the lease, and the next server would wait until it ends.
             await lease.end()
             raise
         if record is not None:
@@ -183,7 +177,7 @@ class Lease:
         self._keeping: asyncio.Task[None] | None = None
 
     async def acquire(self) -> Note | None:
-        """None if the lease is ours now; otherwise its holder's note. Raises what the store raises."""
+        """Returns None if the lease is ours now, else the holder's note. Raises the store's errors."""
         theirs = await _within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
         return None if theirs is None else _read_note(theirs)
 
@@ -195,14 +189,13 @@ class Lease:
         self._told.set()
 
     def begun(self) -> None:
-        # The request waits for no place any more.
+        # The request no longer waits for a place.
         if not self._begun:
             self._begun = True
             self._told.set()
 
     async def end(self, *, gave_up: bool = False) -> None:
-        """Releases the lease. With `gave_up` it stays until it expires, with a note that there is nothing to wait
-        for."""
+        """Releases the lease. With `gave_up` it stays until it expires; its note stops others from waiting."""
         self._over = True
         if self._keeping is not None:
             self._keeping.cancel()
@@ -226,7 +219,7 @@ class Lease:
                     held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
                 except Exception as exc:
                     log.debug("a lease was not kept: %r", exc)
-            # Not wait_for: it loses a cancellation that comes as the event is set (Python 3.11).
+            # wait_for loses a cancellation that arrives together with the event (Python 3.11).
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds / KEEPS_PER_LEASE):
                     await self._told.wait()
@@ -244,5 +237,5 @@ def _read_note(text: str) -> Note:
     try:
         return msgspec.json.decode(text, type=Note)
     except (msgspec.MsgspecError, ValueError):
-        # A note of another version of this service.
+        # The note comes from another version of this service.
         return Note(gave_up=True)

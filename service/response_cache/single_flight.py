@@ -1,4 +1,4 @@
-"""One generation for all requests that ask the same at the same time."""
+"""One generation for all simultaneous requests with the same key."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -12,22 +12,22 @@ from service.generation import Completion, GenerationRequest
 from service.response_cache.base import CacheOutcome
 from service.response_cache.store import Write
 
-# A finished answer waits so long for the store, to report whether it was stored.
+# A finished answer waits this long for the store, to report whether it was stored.
 SETTLE_SECONDS = 0.02
 
 log = getLogger(__name__)
 
-# Calls `accept` of the flight, then yields its events. Raises what refused the request.
+# Calls `accept` of the flight, then yields its events. Raises the error that refused the request.
 Source = Callable[["Flight"], AsyncGenerator[Event, None]]
 
-# Called with a flight that is complete, before its readers learn of the end. None: the answer is not stored.
+# Called with a complete flight before its readers see the end. None: the answer is not stored.
 Keep = Callable[["Flight"], Write | None]
 
 
 async def generate(
     executor: Executor, request: GenerationRequest, flight: "Flight", accepted: Callable[[int], None] | None = None
 ) -> AsyncGenerator[Event, None]:
-    """The `Source` that submits to an executor. `accepted` is called with the prompt's length in tokens."""
+    """The `Source` that submits to an executor. `accepted` gets the prompt's length in tokens."""
     answer = await executor.submit(request)
     try:
         if accepted is not None:
@@ -40,11 +40,10 @@ async def generate(
 
 
 class Flight:
-    """A generation in a task of its own, and its events so far, which every reader reads from the start at its own
-    pace.
+    """A generation in its own task, and its events so far. Every reader reads them from the start at its own pace.
 
-    When the last reader leaves, the generation is aborted after `linger_seconds`. `will_store` is expected of `keep`.
-    Only the flight changes its attributes.
+    After the last reader has left, the generation is aborted in `linger_seconds`. `will_store` predicts the result of
+    `keep`. Only the flight changes its attributes.
     """
 
     def __init__(self, source: Source, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
@@ -78,21 +77,21 @@ class Flight:
         return self.found or (self.write is not None and self.write.stored)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
-        """`ended` is called before any reader learns of the end; the task ends when the source has cleaned up."""
+        """`ended` is called before any reader sees the end. The task ends when the source has cleaned up."""
         self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
     def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
-        """For the source. `elsewhere`: another server generates; `found`: the answer came from the store. Later calls
-        only change `found`."""
+        """Called by the source. `elsewhere`: another server generates; `found`: the answer came from the store. Later
+        calls only change `found`."""
         self.found = found
         if not self.accepted:
             self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
             self._wake()
 
     async def join(self, outcome: CacheOutcome) -> "FlightAnswer":
-        """Waits until the request is accepted. Raises what refused it."""
+        """Waits until the request is accepted. Raises the error that refused it."""
         self._readers += 1
         if self._lingering is not None:
             self._lingering.cancel()
@@ -108,7 +107,7 @@ class Flight:
         return FlightAnswer(self, "collapsed" if self.elsewhere else outcome)
 
     def leave(self) -> None:
-        """Called once by each reader."""
+        """Each reader calls it once."""
         self._readers -= 1
         if self._readers or self.over:
             return
@@ -133,7 +132,7 @@ class Flight:
 
     def raise_error(self) -> None:
         if self.error is not None:
-            # All readers raise this one object; its traceback would grow with each.
+            # All readers raise the same object, whose traceback would grow with each.
             raise self.error.with_traceback(None)
 
     async def _run(self) -> None:
@@ -168,7 +167,7 @@ class Flight:
             try:
                 self.write = self._keep(self)
             except Exception:
-                # The answer is complete and its readers wait for it, whatever is wrong with keeping it.
+                # Readers wait for the complete answer, so a failure to keep it must not reach them.
                 log.exception("an answer could not be kept")
         self._ended(self)
         self._wake()
@@ -181,7 +180,7 @@ class Flight:
 
 
 class FlightAnswer:
-    """The share of one reader of a flight, its leader or a follower."""
+    """One reader's view of a flight."""
 
     age = None
 
@@ -241,7 +240,7 @@ class FlightAnswer:
 
 
 class Flights:
-    """All generations in flight, and by key those that others may join."""
+    """All flights, and those that others may join by key."""
 
     def __init__(self) -> None:
         self._joinable: dict[str, Flight] = {}
@@ -251,7 +250,7 @@ class Flights:
         return self._joinable.get(key)
 
     def start(self, flight: Flight, key: str | None) -> None:
-        """Others may join under the key until the flight ends, unless there is one to join already."""
+        """Others may join under the key until the flight ends, unless the key already has a flight."""
         task = flight.start(lambda flight: self._forget(flight, key))
         self._tasks[task] = flight
         task.add_done_callback(self._tasks.pop)
@@ -259,7 +258,7 @@ class Flights:
             self._joinable.setdefault(key, flight)
 
     async def aclose(self, seconds: float) -> None:
-        """Aborts all, and waits at most so long for their sources: a store may hang."""
+        """Aborts all flights. Waits at most `seconds` for their sources, because a store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
             flight.abort(ShuttingDown())

@@ -1,5 +1,3 @@
-"""Counts of the response cache; `hits + misses = total_requests`."""
-
 from collections import OrderedDict
 
 import msgspec
@@ -11,8 +9,8 @@ REMEMBERED_KEYS = 10_000
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The part that `/health` shows. Only accepted requests that were looked up count; one that joined a generation in
-    flight is a hit. `cached_items` is the store's last count."""
+    """The counts in `/health`: `hits + misses = total_requests`. They include accepted requests that were looked up; a
+    joined generation is a hit. `cached_items` is the store's last count."""
 
     hits: int
     misses: int
@@ -22,7 +20,7 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
-    """The part that `/stats` adds, read at one moment."""
+    """The counts that `/stats` adds."""
 
     collapsed: int
     bypassed: int
@@ -32,8 +30,8 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """Counts since the start. `collapsed` are among the hits. `shed` answers were too large for the store or for the
-    queue before it. `store_failures` are calls of the store that raised or hung."""
+    """Counts since the start. `collapsed` is a part of `hits`. `shed` counts answers too large for the store or its
+    queue, `store_failures` calls of the store that raised or hung."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -73,7 +71,7 @@ class CacheCounters:
 
 
 class KeyHits:
-    """Hits by key, of the `most` keys that were hit last."""
+    """Hits of the `most` keys that were hit last."""
 
     def __init__(self, most: int = REMEMBERED_KEYS) -> None:
         self._most = most

@@ -1,5 +1,3 @@
-"""`ResponseStore`: records in a `CacheBackend`, whose failures never reach a request."""
-
 import asyncio
 import time
 from collections.abc import Callable
@@ -17,7 +15,7 @@ LOOKUP_SECONDS = 0.5
 WRITE_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
-# A store that hung is left alone for so long.
+# A store that hung is not called again before this time.
 PAUSE_SECONDS = 5.0
 MAX_UNWRITTEN_BYTES = 64 * 1024**2
 COUNT_SECONDS = 0.005
@@ -26,7 +24,7 @@ log = getLogger(__name__)
 
 
 class Write:
-    """A completion on its way into the backend."""
+    """A completion that is being written to the backend."""
 
     def __init__(self, task: asyncio.Task[bool], *, expected: bool) -> None:
         self._task = task
@@ -34,19 +32,19 @@ class Write:
 
     @property
     def stored(self) -> bool:
-        """True if the backend has it, or can be expected to get it."""
+        """True if the backend has the value or will probably get it."""
         if not self._task.done():
             return self._expected
         return not self._task.cancelled() and self._task.result()
 
     async def settle(self, seconds: float) -> None:
-        """Waits for the outcome, at most so many seconds."""
+        """Waits for the outcome, at most `seconds`."""
         await asyncio.wait({self._task}, timeout=seconds)
 
 
 class ResponseStore:
-    """Writes behind, and finds at once what is still to be written. A lookup that takes longer than `lookup_seconds` is
-    a miss. `now` is in Unix seconds."""
+    """Records in a `CacheBackend` whose failures never reach a request. Writes happen in the background and can be read
+    at once. A lookup longer than `lookup_seconds` is a miss. `now` is in Unix seconds."""
 
     def __init__(
         self,
@@ -68,16 +66,16 @@ class ResponseStore:
         self._paused_until = 0.0
         self._counting: asyncio.Task[None] | None = None
         self._items = 0
-        # The kinds of work that failed when they were last tried. A full disk reads and does not write.
+        # Kinds of work that failed at the last try. A full disk can read but not write.
         self._failing: set[str] = set()
 
     @property
     def writes(self) -> bool:
-        """True if the last write went well."""
+        """True if the last write succeeded."""
         return self._failing.isdisjoint({"write", "queue"})
 
     async def get(self, key: str, max_age: float | None = None) -> Record | None:
-        """None also for a record older than `max_age` seconds."""
+        """None for a record older than `max_age` seconds too."""
         data = self._unwritten.get(key)
         if data is None:
             data = await self._read(key)
@@ -89,11 +87,11 @@ class ResponseStore:
         return record
 
     def age(self, record: Record) -> float:
-        """In seconds; 0 if the clock of the server that stored it is ahead."""
+        """In seconds; 0 if the record's server has a clock that is ahead."""
         return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "Write | None":
-        """None if too much waits to be written."""
+        """None if the queue is full."""
         data = encode_record(Record(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")
@@ -114,20 +112,20 @@ class ResponseStore:
         return await self.get(key) is not None
 
     async def settle(self, key: str | None = None) -> None:
-        """Waits for the writes of the key, or of all keys, that are under way."""
+        """Waits for running writes of the key, or of all keys."""
         writers = {writer for written, writer in self._writers.items() if key in (None, written)}
         if writers:
             await asyncio.wait(writers)
 
     async def count_items(self) -> int:
-        """The backend's count, or the last one if it does not answer within a few milliseconds."""
+        """Returns the last count if the backend does not answer within a few milliseconds."""
         if self._counting is None or self._counting.done():
             self._counting = asyncio.get_running_loop().create_task(self._count())
         await asyncio.wait({self._counting}, timeout=COUNT_SECONDS)
         return self._items
 
     async def aclose(self) -> None:
-        """Drains the queue and closes the backend, but does not wait for a backend that hangs. Raises nothing."""
+        """Drains the queue and closes the backend, without waiting for one that hangs. Raises nothing."""
         late: set[asyncio.Task[Any]] = set()
         if self._writers:
             _, late = await asyncio.wait(set(self._writers.values()), timeout=DRAIN_SECONDS)
@@ -207,6 +205,6 @@ class ResponseStore:
         self._warn(kind, f"{kind} failed: {why}")
 
     def _warn(self, kind: str, message: str) -> None:
-        # One warning for each outage, during which every request comes by here.
+        # One warning for each outage, because every request reaches this line.
         log.log(DEBUG if kind in self._failing else WARNING, "response cache, %r: %s", self._backend, message)
         self._failing.add(kind)

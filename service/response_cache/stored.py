@@ -1,5 +1,3 @@
-"""The answers in a store, one by one."""
-
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -10,11 +8,11 @@ from service.response_cache.record import Record, decode_record
 
 
 class CannotList(Exception):
-    """The store cannot list its keys."""
+    pass
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """`size` is in bytes, `ttl` in seconds, None for ever."""
+    """`size` is in bytes. `ttl` is in seconds, None for ever."""
 
     key: str
     size: int

@@ -1,5 +1,3 @@
-"""Looks into the store of a running server, and empties it."""
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
@@ -16,14 +14,14 @@ from service.response_cache.statistics import KeyHits
 from service.response_cache.store import ResponseStore
 from service.response_cache.stored import Stored, read_answer
 
-# A store of a million answers on a busy disk needs longer, and its reader something other than a page.
+# A store with a million answers on a busy disk takes longer, and is too large for a page.
 UPKEEP_SECONDS = 30.0
 MOST_LISTED = 100_000
 
 
 class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` the seconds that it has left, None for
-    ever. `hits` are of this server since its start. There is no content."""
+    """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` the remaining seconds, None for ever. `hits`
+    count since this server's start. There is no content."""
 
     key: str
     stored_at: float
@@ -34,7 +32,7 @@ class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    """`answers` are newest first; `complete` is false if the store has more of them."""
+    """`answers` are newest first. `complete` is false if the store has more."""
 
     store: BackendStats
     answers: list[ListedAnswer]
@@ -42,7 +40,8 @@ class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upkeep:
-    """Every method raises `StoreUnavailable` if the store fails or cannot do it."""
+    """Lists and empties a running server's store. Every method raises `StoreUnavailable` if the store fails or lacks
+    the operation."""
 
     def __init__(self, backend: CacheBackend, store: ResponseStore, hits: KeyHits) -> None:
         self._backend = backend
@@ -50,12 +49,11 @@ class Upkeep:
         self._hits = hits
 
     async def list(self, most: int) -> ListedAnswers:
-        """At most `most` answers."""
         if not isinstance(self._backend, ExtendedBackend):
             raise StoreUnavailable(f"The store cannot list its answers: {self._backend!r}.")
         async with _asking():
             await self._store.settle()
-            # Stores list what was used last at the end, if they have an order at all.
+            # Ordered stores list the most recently used last.
             keys: deque[str] = deque(maxlen=most)
             count = 0
             async for key in self._backend.list_keys():
@@ -66,7 +64,7 @@ class Upkeep:
                 stored = await read_answer(self._backend, key)
                 if stored is not None:
                     answers.append(listed(stored, self._hits.of(key)))
-                await asyncio.sleep(0)  # a store in memory never waits, and requests go first
+                await asyncio.sleep(0)  # a store in memory never waits, and requests must come first
             store = await self._backend.stats()
         answers.sort(key=lambda answer: answer.stored_at, reverse=True)
         return ListedAnswers(store=store, answers=answers, complete=count <= most)
@@ -90,7 +88,7 @@ class Upkeep:
             raise AnswerGone(f"Under the key {key[:SHOWN_CHARS]!r} nothing is stored.")
 
     async def clear(self) -> int:
-        """Returns how many answers there were. An answer whose generation runs now is stored when it is complete."""
+        """Returns the number of removed answers. A running generation is still stored when it ends."""
         async with _asking():
             await self._store.settle()
             count = await self._backend.clear()
