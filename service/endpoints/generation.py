@@ -103,11 +103,16 @@ class GenerationEndpoint:
         directives: CacheDirectives,
         record: RequestRecord,
     ) -> CachedAnswer:
-        answer = await executor.submit(request, directives)
+        answer = await executor.submit(request, directives, patience=self._patience(asked))
         # The response cache has just counted it. Nothing is awaited in between, so the two always agree.
         record.outcome, record.status = answer.outcome, 200
         self._context.activity.accept(record, answer)
         return answer
+
+    def _patience(self, asked: ClientRequest) -> float | None:
+        """How long a stream stays closed while its request is not accepted, as while the model is loaded. Once it is
+        open, its client gets keep-alives, and a refusal is an error in the stream."""
+        return self._context.settings.keep_alive_interval_seconds if asked.stream else None
 
     async def _completion(self, answer: CachedAnswer, watch: ClientWatch, record: RequestRecord) -> Completion:
         if answer.outcome == "hit":

@@ -50,6 +50,10 @@ class ResponsesEndpoint(GenerationEndpoint):
                     raise
                 request = shorter
 
+    def _patience(self, asked: ClientRequest) -> float | None:
+        # Once the stream is open, the conversation cannot be shortened.
+        return None if _may_shorten(asked) else super()._patience(asked)
+
 
 class StoredResponsesEndpoint:
     def __init__(self, dialect: OpenAIResponses) -> None:
@@ -80,11 +84,14 @@ class StoredResponsesEndpoint:
         return self._kept.of(request.scope["state"]["caller"])
 
 
+def _may_shorten(asked: ClientRequest) -> bool:
+    return isinstance(asked.style, Asked) and asked.style.body.truncation == "auto"
+
+
 def _shortened(
     asked: ClientRequest, request: GenerationRequest, exceeded: ContextLengthExceeded
 ) -> GenerationRequest | None:
-    style = asked.style
-    if not isinstance(style, Asked) or style.body.truncation != "auto":
+    if not _may_shorten(asked):
         return None
     return without_oldest_turns(request, SPARE * exceeded.context_length / exceeded.prompt_tokens)
 

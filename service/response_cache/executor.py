@@ -21,7 +21,7 @@ from service.response_cache.base import (
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
-from service.response_cache.single_flight import Flight, Flights, Source, generate
+from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Source, generate
 from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
 from service.response_cache.store import CLOSE_SECONDS, ResponseStore, Write
 from service.response_cache.upkeep import Upkeep
@@ -90,8 +90,18 @@ class CachingExecutor:
         """Opens the backend, so a damaged one is rebuilt before the first request."""
         await self._store.count_items()
 
-    async def submit(self, request: GenerationRequest, directives: CacheDirectives = NO_DIRECTIVES) -> CachedAnswer:
+    async def submit(
+        self,
+        request: GenerationRequest,
+        directives: CacheDirectives = NO_DIRECTIVES,
+        *,
+        patience: float | None = None,
+    ) -> CachedAnswer:
+        """Returns after `patience` seconds although the request is not accepted yet, as while its model is loaded. The
+        answer then raises what refuses the request."""
         answer = await self._submit(normalize(request), directives)
+        if isinstance(answer, FlightAnswer):
+            await answer.until_accepted(patience)
         self.counters.count(answer.outcome)
         return answer
 
@@ -112,19 +122,21 @@ class CachingExecutor:
         if self._recorder is not None:
             self._recorder.close()
 
-    async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> CachedAnswer:
+    async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> StoredAnswer | FlightAnswer:
         cached = not directives.no_store and may_look_up(request, self._policy)
         if directives.only_if_cached and (directives.no_cache or not cached):
             raise _not_cached()
         if directives.no_store:
             request = msgspec.structs.replace(request, no_store=True)
-            return await self._lead(request, "bypass", None, stores=False)
+            return self._lead(request, "bypass", None, stores=False)
         key = self._key(request)
         if directives.no_cache or not cached:
-            return await self._lead(request, "bypass", key, stores=cached)
+            return self._lead(request, "bypass", key, stores=cached)
         return await self._look_up(key, request, directives)
 
-    async def _look_up(self, key: str, request: GenerationRequest, directives: CacheDirectives) -> CachedAnswer:
+    async def _look_up(
+        self, key: str, request: GenerationRequest, directives: CacheDirectives
+    ) -> StoredAnswer | FlightAnswer:
         flight = self._flights.find(key)
         record = await self._store.get(key, directives.max_age)
         if record is not None:
@@ -137,16 +149,16 @@ class CachingExecutor:
             return StoredAnswer(flight.completion, "collapsed")
         flight = self._flights.find(key)
         if flight is not None:
-            return await flight.join("collapsed")
+            return flight.join("collapsed")
         if directives.only_if_cached:
             raise _not_cached()
         replicas = self._replicas
         if replicas is None or directives.max_age is not None:
-            return await self._lead(request, "miss", key)
+            return self._lead(request, "miss", key)
         # This server's readers may all turn out to follow another server's generation.
-        return await self._lead(request, "miss", key, lambda flight: replicas.generate(key, request, flight))
+        return self._lead(request, "miss", key, lambda flight: replicas.generate(key, request, flight))
 
-    async def _lead(
+    def _lead(
         self,
         request: GenerationRequest,
         outcome: CacheOutcome,
@@ -154,7 +166,7 @@ class CachingExecutor:
         source: Source | None = None,
         *,
         stores: bool = True,
-    ) -> CachedAnswer:
+    ) -> FlightAnswer:
         """Others may join only if `stores`. Only then the flight lingers without readers."""
 
         def keep(flight: Flight) -> Write | None:
@@ -173,7 +185,7 @@ class CachingExecutor:
             linger_seconds=self._linger_seconds if stores else 0,
         )
         self._flights.start(flight, key if stores else None)
-        return await flight.join(outcome)
+        return flight.join(outcome)
 
     def _key(self, request: GenerationRequest) -> str:
         return self._keys.key(self._inner.profile.fingerprint, request)

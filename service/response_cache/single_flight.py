@@ -90,21 +90,19 @@ class Flight:
             self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
             self._wake()
 
-    async def join(self, outcome: CacheOutcome) -> "FlightAnswer":
-        """Waits until the request is accepted. Raises the error that refused it."""
+    def join(self, outcome: CacheOutcome) -> "FlightAnswer":
         self._readers += 1
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
-        try:
-            while not self.accepted and not self.over:
-                await self.changed()
-            if not self.accepted:
-                self.raise_error()
-        except BaseException:
-            self.leave()
-            raise
-        return FlightAnswer(self, "collapsed" if self.elsewhere else outcome)
+        return FlightAnswer(self, outcome)
+
+    async def until_accepted(self) -> None:
+        """Raises the error that refused the request."""
+        while not self.accepted and not self.over:
+            await self.changed()
+        if not self.accepted:
+            self.raise_error()
 
     def leave(self) -> None:
         """Each reader calls it once."""
@@ -189,12 +187,25 @@ class FlightAnswer:
         self._flight = flight
         self._left = False
 
+    async def until_accepted(self, patience: float | None) -> None:
+        """Waits at most `patience` seconds. Raises the error that refused the request, after leaving."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._flight.until_accepted()
+        except BaseException:
+            self._leave()
+            raise
+        if self._flight.elsewhere:
+            self.outcome = "collapsed"
+
     @property
     def stored(self) -> bool:
         return self._flight.stored
 
     @property
     def prompt_tokens(self) -> int:
+        """0 until the request is accepted."""
         return self._flight.prompt_tokens
 
     @property

@@ -362,7 +362,7 @@ async def test_a_flight_that_is_over_cannot_be_aborted() -> None:
     flights = Flights()
     flight = Flight(one_delta, lambda flight: None)
     flights.start(flight, "key")
-    reader = await flight.join("miss")
+    reader = flight.join("miss")
     completion = await reader.completion()
     flight.abort(EngineFailed("too late"))
     assert (flight.completion, flight.error) == (completion, None)

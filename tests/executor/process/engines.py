@@ -57,6 +57,8 @@ def counting(spec: EngineSpec) -> Executor:
 
     def load(*_: Any) -> Runtime:
         time.sleep(spec.options.get("load_seconds", 0))
+        while (gate := spec.options.get("load_after")) and not Path(gate).exists():
+            time.sleep(0.01)
         fault.strike("loading")
         if fault.at == "idle":
             threading.Timer(0.05, fault.strike, ["idle"]).start()
