@@ -1,5 +1,3 @@
-"""An agent as the launcher sees it: its program, and how it is pointed to the local server."""
-
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -8,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-# Also places that installers use and that a shell has on its PATH only after its next start.
+# Installers use these too. A shell has them on its PATH only after its next start.
 OTHER_PLACES = (
     "~/.claude/local",
     "~/.local/bin",
@@ -24,9 +22,8 @@ SMALLEST_OUTPUT_TOKENS = 1_024
 
 
 class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
-    """The server that an agent is to use. `root` is its URL without `/v1`; `context_length` is in tokens.
-    `patience_seconds` is the longest time that an answer may take, waiting included. `tiers` are other models for some
-    of Claude's tiers (`haiku`)."""
+    """The server for an agent. `root` is its URL without `/v1`. `context_length` is in tokens. `patience_seconds` is
+    the longest time of an answer, waiting included. `tiers` maps some of Claude's tiers (`haiku`) to models."""
 
     root: str
     api_key: str
@@ -41,13 +38,12 @@ class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def output_tokens(self) -> int:
-        """An eighth of the context is for one answer; the conversation gets the rest."""
+        """An eighth of the context. The rest is for the conversation."""
         return min(max(self.context_length // 8, SMALLEST_OUTPUT_TOKENS), LARGEST_OUTPUT_TOKENS)
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of an agent. `folder` is private and exists for this run only; `environ` and `arguments` are the
-    user's."""
+    """One run of an agent. `folder` is private and temporary. `environ` and `arguments` are the user's."""
 
     server: AgentServer
     folder: Path
@@ -56,7 +52,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """`arguments` go before the user's own. `files` are written to the launch's folder, by name. `removed` are
+    """`arguments` precede the user's own. `files` are written to the launch's folder, by name. `removed` lists
     variables that the agent must not see."""
 
     variables: dict[str, str] = {}
@@ -66,7 +62,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """`program` is what is looked for on PATH; `install` is a shell command."""
+    """`program` is searched on PATH. `install` is a shell command."""
 
     name: str
     title: str

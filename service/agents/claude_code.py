@@ -1,4 +1,4 @@
-"""The environment and the arguments of Claude Code. Tried with 2.1.197 and 2.1.332."""
+"""Environment and arguments of Claude Code. Tried with 2.1.197 and 2.1.332."""
 
 import os
 import re
@@ -10,20 +10,20 @@ import msgspec
 from service.agents.agent import AgentServer, Launch, Setup
 
 LONGEST_IDLE_MS = 1_800_000
-"""Claude Code's own upper bound for a silent stream."""
+"""Claude Code's own maximum for a silent stream."""
 
 OWN_PROMPT_TOKENS = 12_000
-"""About the size of Claude Code's own prompt and tools: 12,093 tokens of SmolLM2 with 2.1.332."""
+"""Claude Code's own prompt and tools: 12,093 tokens of SmolLM2 with 2.1.332."""
 
 FIRST_TURN_NEEDS_TOKENS = 16_000
 """Its own prompt, a question and an answer."""
 
 COMPACTION_NEEDS_TOKENS = 40_000
-"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact, or refuse to go
-on, at every turn, so there the server's error decides."""
+"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact or give up at
+every turn, so the server's error decides there."""
 
 SMALLEST_WINDOW_TOKENS = 100_000
-"""Claude Code 2.1.332 warns about a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW and ignores it."""
+"""Claude Code 2.1.332 ignores a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW, with a warning."""
 
 OTHER_ACCOUNTS = (
     "ANTHROPIC_API_KEY",
@@ -38,7 +38,7 @@ OTHER_ACCOUNTS = (
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 )
-"""Variables that lead Claude Code to another provider, or send the user's own key to this server."""
+"""These lead Claude Code to another provider, or send the user's own key to this server."""
 
 MODEL_VARIABLES = {
     "ANTHROPIC_MODEL": "opus",
@@ -53,10 +53,10 @@ MODEL_VARIABLES = {
     "CLAUDE_CODE_SUBAGENT_MODEL": "sonnet",
     "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL": "sonnet",
 }
-"""The tier whose model each variable names: aliases in the configuration may give each tier another."""
+"""Each variable names the model of one tier."""
 
 TIER_NAMES = {"opus": "claude-opus-4-8", "sonnet": "claude-sonnet-4-6", "haiku": "claude-haiku-4-5"}
-"""The names that Claude Code would ask for."""
+"""The names that Claude Code itself uses."""
 
 PERMISSION_OPTIONS = ("--permission-mode", "--dangerously-skip-permissions", "--allow-dangerously-skip-permissions")
 SETTINGS_FILES = (".claude/settings.local.json", ".claude/settings.json")
@@ -71,8 +71,8 @@ class _ClaudeSettings(msgspec.Struct, frozen=True):
 
 
 def prompt_too_long(server: AgentServer, arguments: tuple[str, ...]) -> str | None:
-    """A note if Claude Code's own prompt does not fit into the model and `arguments` do not shorten it. Claude Code
-    itself would only report that the prompt is too long."""
+    """Returns a note if Claude Code's own prompt does not fit into the model and `arguments` do not shorten it. Claude
+    Code's own error does not explain this."""
     if server.context_length >= FIRST_TURN_NEEDS_TOKENS or any(a.startswith("--system-prompt") for a in arguments):
         return None
     return (
@@ -83,7 +83,7 @@ def prompt_too_long(server: AgentServer, arguments: tuple[str, ...]) -> str | No
 
 
 def claude_setup(launch: Launch) -> Setup:
-    """The user's own limits and timeouts stay; the server, the key and the models are set."""
+    """Sets server, key and models. The user's own limits and timeouts stay."""
     server = launch.server
     kept = {name: value for name, value in _preferences(server).items() if not launch.environ.get(name)}
     forced = {
@@ -102,7 +102,7 @@ def _preferences(server: AgentServer) -> dict[str, str]:
         "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS": str(LONGEST_IDLE_MS),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        # Each of these changes the front of the prompt between requests, which would then be read again.
+        # Each of these changes the front of the prompt between requests, so it would have to be read again.
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
         "ENABLE_LSP_TOOL": "0",
@@ -121,8 +121,8 @@ def _limits(server: AgentServer) -> dict[str, str]:
 
 
 def _permission_mode(launch: Launch) -> Iterator[str]:
-    """Claude Code starts in auto mode, whose safety check needs Anthropic's servers. A mode that the user has chosen,
-    and a subcommand such as `mcp`, stay as they are."""
+    """The default, auto mode, needs Anthropic's servers for its safety check. A mode that the user chose and
+    subcommands such as `mcp` stay."""
     arguments = launch.arguments
     chosen = any(argument.partition("=")[0] in PERMISSION_OPTIONS for argument in arguments)
     subcommand = bool(arguments) and re.fullmatch(r"[a-z][a-z-]*", arguments[0]) is not None
@@ -131,7 +131,7 @@ def _permission_mode(launch: Launch) -> Iterator[str]:
 
 
 def _configured_mode(environ: Mapping[str, str]) -> str:
-    """The permission mode of Claude Code's own settings, the working folder's first; empty if none is set."""
+    """Returns the mode of Claude Code's own settings, the working folder's first, or ""."""
     for folder in (Path.cwd(), Path(environ.get("HOME") or os.path.expanduser("~"))):
         for name in SETTINGS_FILES:
             try:

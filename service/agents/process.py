@@ -1,5 +1,3 @@
-"""Runs an agent in the foreground: its signals and its exit code."""
-
 import os
 import signal
 import subprocess
@@ -9,14 +7,16 @@ from types import FrameType
 
 
 def run_agent(command: list[str], environ: Mapping[str, str]) -> int:
-    """Returns the exit code of the agent, or 128 and the number of the signal that ended it, as shells do."""
+    """Runs in the foreground. Returns the agent's exit code, or 128 plus the number of the signal that ended it, like a
+    shell."""
     child = subprocess.Popen(command, env=dict(environ))  # noqa: S603 - what the user asked to run
     with _signals_to(child):
         while True:
             _, status = os.waitpid(child.pid, os.WUNTRACED)
             if not os.WIFSTOPPED(status):
                 break
-            # The user suspended the agent. The shell waits for us, so we stop too, and wake the agent afterwards.
+            # The user suspended the agent. The shell waits for this process, so it stops too, and wakes the agent
+            # afterwards.
             os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(child.pid, signal.SIGCONT)
     code = os.waitstatus_to_exitcode(status)
@@ -26,8 +26,8 @@ def run_agent(command: list[str], environ: Mapping[str, str]) -> int:
 
 @contextmanager
 def _signals_to(child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Passes SIGTERM and SIGHUP on. The terminal sends SIGINT and SIGQUIT to the whole foreground group, so they are
-    passed on only without a terminal."""
+    """Forwards SIGTERM and SIGHUP. A terminal sends SIGINT and SIGQUIT to the whole foreground group, so they are
+    forwarded only without a terminal."""
 
     def forward(number: int, _: FrameType | None) -> None:
         with suppress(ProcessLookupError):

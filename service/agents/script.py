@@ -1,12 +1,10 @@
-"""What a user runs so that an agent uses a server: files, variables, and the command with its arguments."""
-
 import shlex
 
 from service.agents.agent import Agent, Launch
 
 
 def setup_script(agent: Agent, launch: Launch) -> str:
-    """A script for a POSIX shell."""
+    """Returns a POSIX shell script that writes the files, sets the variables and runs the command."""
     setup, folder = agent.prepare(launch), launch.folder
     lines = []
     for file, content in setup.files.items():

@@ -1,4 +1,4 @@
-"""Every agent that `anyclaude NAME` runs and `anyclaude connect NAME` describes."""
+"""All agents of `anyclaude NAME` and `anyclaude connect NAME`."""
 
 import json
 
@@ -31,7 +31,7 @@ def _opencode(launch: Launch) -> Setup:
 
 
 def _kilo(launch: Launch) -> Setup:
-    """Kilo's program is made of OpenCode's."""
+    """Kilo is a fork of OpenCode."""
     return Setup(variables={"KILO_CONFIG_CONTENT": _opencode_configuration(launch)})
 
 
@@ -115,7 +115,7 @@ def _aider(launch: Launch) -> Setup:
 
 
 def _cline(launch: Launch) -> Setup:
-    """Cline's background process keeps the settings that it started with, so the whole state is of this run."""
+    """Cline's background process keeps its first settings, so each run has its own state folder."""
     server = launch.server
     settings = {"provider": "openai-compatible", "apiKey": server.api_key, "model": server.model}
     chosen = {"settings": settings | {"baseUrl": server.base_url}, "tokenSource": "manual"}
@@ -141,7 +141,7 @@ def _copilot(launch: Launch) -> Setup:
 
 
 def _continue(launch: Launch) -> Setup:
-    """JSON is YAML, too."""
+    """JSON is valid YAML."""
     server = launch.server
     options = {"contextLength": server.context_length, "maxTokens": server.output_tokens}
     model = {

@@ -1,14 +1,13 @@
-"""The `anyclaude` command. The first word chooses a command; all other arguments go to Claude Code.
+"""The `anyclaude` command. Its first word selects a command; other arguments are for Claude Code.
 
-- `launch`: runs an agent (`agents/`) on the local server, with `startup` and `server_process`
+- `launch`: runs an agent (`agents/`) on a local server, with `startup` and `server_process`
 - `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
-- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`:
-  one command each
-- `client`: HTTP requests to a running server; `configuration`: the settings as commands read them
-- `options`: command-line options made of `Settings`; `exits`: exit codes
+- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`
+- `client`: HTTP requests to a server; `configuration`: the settings for commands
+- `options`: options generated from `Settings`; `exits`: exit codes
 
-A command imports the service when it runs, so that `--help` is fast.
+Commands import the service when they run, so that `--help` is fast.
 """
 
 import errno
@@ -58,7 +57,7 @@ OTHER_NAMES = {
     "help": "--help",
     "version": "--version",
 }
-"""Names that other tools use, and the commands here that do the same."""
+"""Names of other tools for commands here."""
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, all arguments but --mode go to Claude Code; 'anyclaude -- --help' shows its own help. "
@@ -68,7 +67,7 @@ EPILOG = (
 
 
 class CommandsOnDemand(click.Group):
-    """Imports a command's module when the command is used. Ctrl-C exits with 130, as shells expect."""
+    """Imports a command's module when it is used. Ctrl-C exits with 130, as shells expect."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -79,7 +78,7 @@ class CommandsOnDemand(click.Group):
         except OSError as exc:
             if exc.filename is not None or exc.errno not in (errno.ENOSPC, errno.EIO):
                 raise
-            # Python writes out what is left when it exits, and would fail again.
+            # Python flushes the rest when it exits, and would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise click.ClickException(f"The output cannot be written: {exc.strerror}.") from None
 
@@ -126,7 +125,7 @@ def main() -> None:
 
 
 def misspelt(arguments: list[str]) -> str | None:
-    """The command that the user probably meant. Claude Code would take the words for a prompt."""
+    """Returns the command that the user probably meant, because Claude Code would take the words for a prompt."""
     if not arguments or arguments[0] in (*COMMANDS, *AGENTS):
         return None
     other = OTHER_NAMES.get(arguments[0], "")
@@ -138,8 +137,8 @@ def misspelt(arguments: list[str]) -> str | None:
 
 
 def route(arguments: list[str]) -> list[str]:
-    """The arguments for click: a command's own, or those of the launcher with Claude Code's behind `--`.
-    `anyclaude -p stats` asks Claude Code about stats."""
+    """Returns click's arguments: a command's own, or the launcher's with Claude Code's behind `--`. `anyclaude -p
+    stats` asks Claude Code about stats."""
     if arguments and arguments[0] in (*COMMANDS, *_OURS):
         return arguments
     if arguments and arguments[0] in AGENTS:

@@ -1,5 +1,3 @@
-"""`anyclaude cache`: shows, moves and empties the stores of the response cache, and explains misses."""
-
 import json
 import time
 from collections.abc import Callable
@@ -22,15 +20,15 @@ if TYPE_CHECKING:
 
 @click.group("cache", short_help="Look into the response cache, empty it, move it, explain a miss.")
 def command() -> None:
-    """Look after the response cache: the stores under 'cache' in .anyclauderc.json.
+    """Manage the response cache: the stores under 'cache' in .anyclauderc.json.
 
-    While a server runs it is asked, because a memory:// store lives inside it. 'export' and 'import' open the other
+    A running server is asked, because only it can read its memory:// store. 'export' and 'import' open the other
     stores themselves.
     """
 
 
 def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
-    """The command gets the stores of the options or the configuration as `stores`."""
+    """Passes the stores of the options or the configuration as `stores`."""
 
     @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
     @config_option
@@ -43,7 +41,7 @@ def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _with_answers(function: Callable[..., None]) -> Callable[..., None]:
-    """The command gets the answers of the running server, or of the stores, as `held`."""
+    """Passes the answers of the running server or of the stores as `held`."""
 
     @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the running server.")
     @config_option
@@ -142,7 +140,7 @@ def get(key: str, held: HeldAnswers) -> None:
 @click.option("--tokens/--no-tokens", default=True, help="Compare the prompts by token too.  [default: --tokens]")
 @config_option
 def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) -> None:
-    """Show where two requests differ, so that B was a miss after A.
+    """Show where two requests differ, to explain why B was a miss after A.
 
     A and B are JSON bodies of requests of OpenAI's or Anthropic's API, or files of ~/.anyclaude/traces.
     """

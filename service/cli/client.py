@@ -1,8 +1,5 @@
-"""HTTP requests of the commands to a running server.
-
-The standard library is enough for a poll now and then, and imports fast. A server on this machine is asked without the
-proxies of the environment.
-"""
+"""HTTP requests of commands. The standard library imports fast. Requests to this machine bypass the environment's
+proxies."""
 
 import http.client
 import urllib.error
@@ -24,20 +21,18 @@ class NotThere(Exception):
 
 
 class NoAnswer(Exception):
-    """Something listens and has not answered in time. A server that fetches its model does that."""
+    """No answer came in time, for example because the server is fetching its model."""
 
 
 class NotOurs(Exception):
-    """Something other than anyclaude answers. The message describes the answer."""
+    """The message describes the answer of another program."""
 
 
 class Refused(Exception):
-    """The server answered with an error. The message is the server's."""
+    """The message is the server's."""
 
 
 class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the models of `GET /health`."""
-
     name: str
     status: str
     model_loaded: bool
@@ -45,7 +40,7 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /health`: the promised keys, and those of this version."""
+    """The promised keys of `GET /health`, and those of this version."""
 
     status: str
     model: str
@@ -58,7 +53,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One of `GET /v1/models`; `context_length` is in tokens."""
+    """`context_length` is in tokens."""
 
     id: str
     context_length: int
@@ -87,15 +82,13 @@ class _ChatUsage(msgspec.Struct, frozen=True):
 
 
 class ChatChunk(msgspec.Struct, frozen=True):
-    """One event of a streamed chat completion."""
-
     choices: list[_Choice] = []
     usage: _ChatUsage | None = None
     error: dict[str, Any] | None = None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another place."""
+    """A redirect would send the key to another place."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
@@ -114,11 +107,11 @@ class ServerClient:
         return self._decode("/health", self._get("/health", {}), Health)
 
     def stats(self) -> Stats:
-        """`GET /stats`. Raises like `health`."""
+        """Raises like `health`."""
         return self._decode("/stats", self._get("/stats", self._authorization()), Stats)
 
     def model(self) -> Model:
-        """The first model of `GET /v1/models`. Raises like `health`."""
+        """Returns the first model. Raises like `health`."""
         body = self._get("/v1/models", self._authorization())
         models = self._decode("/v1/models", body, _Models).data
         if not models:
@@ -126,12 +119,12 @@ class ServerClient:
         return models[0]
 
     def model_named(self, name: str) -> Model:
-        """The model that a request with this name gets. Raises like `health`, and NotOurs if there is none."""
+        """Returns the model for requests with this name. Raises like `health`, and NotOurs if there is none."""
         path = f"/v1/models/{name}"
         return self._decode(path, self._get(path, self._authorization()), Model)
 
     def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
-        """`body` and the answer are JSON. Raises like `health`; an error of the server is `Refused`."""
+        """`body` and the answer are JSON. Raises like `health`."""
         headers = {**self._authorization(), "Content-Type": "application/json"}
         request = urllib.request.Request(self._root + path, body, headers)  # noqa: S310 - http(s), by parse_base_url
         try:
@@ -150,7 +143,7 @@ class ServerClient:
             raise Refused(_error_message(exc.read())) from None
 
     def chat(self, messages: list[dict[str, str]]) -> Iterator[ChatChunk]:
-        """A streamed answer. Afterwards `last_outcome` is the response cache's outcome. Raises like `post`."""
+        """`last_outcome` is the response cache's outcome afterwards. Raises like `post`."""
         body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
         headers = {**self._authorization(), "Content-Type": "application/json"}
         request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url

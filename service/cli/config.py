@@ -1,5 +1,3 @@
-"""`anyclaude config`: the settings in force and the origin of each value."""
-
 import json
 import os
 from pathlib import Path
@@ -43,7 +41,7 @@ def command(config: str | None, as_json: bool) -> None:
 
 
 def _print_table(rows: list[tuple[Key, Any]], origins: Origins) -> None:
-    """Keys and values are copied from here, so no column is cut."""
+    """Cuts no column, because users copy keys and values from here."""
     shown = [(key.dotted, show(value), origins[key.field]) for key, value in rows]
     key_width = max(len(dotted) for dotted, _, _ in shown)
     value_width = max(len(value) for _, value, _ in shown)

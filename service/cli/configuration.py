@@ -16,8 +16,8 @@ from service.config.trust import decline
 
 
 def read_configuration(flags: dict[str, object]) -> Configuration:
-    """`flags` are by field of `Settings`, plus `config`; None is an option that was not given. In a terminal, asks
-    about values of the working folder's file that need approval; elsewhere, a line on stderr names them."""
+    """`flags` are by field of `Settings`, plus `config`; None is an option that was not given. Asks a user in a
+    terminal about values of the working folder's file that need approval. Otherwise lists them on stderr."""
     try:
         found = load_configuration(flags, os.environ, Path.cwd(), Path.home(), _ask if in_terminal() else decline)
     except ConfigError as exc:
@@ -38,7 +38,7 @@ def left_out(unapproved: Unapproved) -> str:
 
 
 def asked_values(unapproved: Unapproved) -> Iterator[str]:
-    """JSON with escapes, because the author of the file also chose the characters."""
+    """Escapes the JSON, because the file's author also chose its characters."""
     for key in SETTING_KEYS:
         if given := unapproved.asked.get(key.field):
             now = unapproved.instead[key.field]

@@ -1,5 +1,3 @@
-"""`anyclaude connect AGENT`: the settings that point an agent to the running server."""
-
 import os
 
 import click

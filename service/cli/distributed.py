@@ -1,4 +1,4 @@
-"""`anyclaude serve --distributed`: one rank among the processes that `mlx.launch` has started."""
+"""One rank of `anyclaude serve --distributed` among the processes that `mlx.launch` has started."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class LogProgress:
-    """Progress in the log, because several processes share the terminal."""
+    """Logs progress, because several processes share the terminal."""
 
     def step(self, text: str) -> None:
         log.info("%s", text)
@@ -35,8 +35,7 @@ def own_rank(settings: Settings) -> int:
 
 
 def meet_others() -> None:
-    """Waits for all ranks. Called before the model is fetched or read, which takes longer on one machine than on
-    another."""
+    """Waits for all ranks. Comes before fetching and reading the model, whose time differs between machines."""
     from service.executor.loading.model import prepare_libraries
 
     prepare_libraries()
@@ -53,7 +52,7 @@ def meet_others() -> None:
 
 
 def follow_rank_0(settings: Settings) -> NoReturn:
-    """Runs until rank 0 ends. Exits with 0 if rank 0 ended normally."""
+    """Runs until rank 0 ends. Exits with 0 if it ended normally."""
     from service.executor.distributed.follower import Follower
     from service.models.errors import ModelError
     from service.models.location import resolve_model
@@ -72,7 +71,7 @@ def follow_rank_0(settings: Settings) -> NoReturn:
 
 
 def end_now(code: int) -> NoReturn:
-    """Exits at once: a thread may wait for ever for a lost rank, and Python would wait for the thread."""
+    """Exits at once. Python would wait for a thread that may wait for a lost rank for ever."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,5 +1,3 @@
-"""`anyclaude doctor`: checks everything that the server and Claude Code need."""
-
 import json
 import os
 import shutil
@@ -65,7 +63,7 @@ def _print(result: Result) -> None:
 
 
 def _indented(text: str, indent: str) -> str:
-    """Wrapped for a terminal, behind a first line that begins with as much as `indent`; elsewhere one line."""
+    """Wraps text below a first line that begins with `indent`. Wraps only in a terminal."""
     if not sys.stdout.isatty():
         return text
     width = shutil.get_terminal_size().columns

@@ -1,7 +1,5 @@
-"""Exit codes of anyclaude. The launcher passes on the agent's own exit code.
-
-The numbers are large, so that a script can tell our failures from the agent's; their meanings follow `sysexits.h`.
-"""
+"""Exit codes. They are large, so that scripts can distinguish them from an agent's own code, which the launcher passes
+on. Their meanings follow `sysexits.h`."""
 
 from enum import IntEnum
 
@@ -9,7 +7,7 @@ import click
 
 
 class Exit(IntEnum):
-    """`FAILED`: a check of `doctor` failed, or nothing was found. 2 is click's code for wrong usage."""
+    """`FAILED`: a check of `doctor` failed, or nothing was found. click uses 2 for wrong usage."""
 
     FAILED = 1
     USAGE = 2
@@ -21,7 +19,7 @@ class Exit(IntEnum):
 
 
 class Failure(click.ClickException):
-    """Ends the command with one line that names the next step, and with an exit code."""
+    """Ends the command with an exit code and one line that names the next step."""
 
     def __init__(self, code: Exit, message: str) -> None:
         super().__init__(message)

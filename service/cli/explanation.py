@@ -1,5 +1,3 @@
-"""Compares two requests by field and by prompt token."""
-
 import os
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from service.settings import Settings
 
 
 def read_request(path: Path) -> GenerationRequest:
-    """The normalized request in a file: a body of either API, or a trace."""
+    """Returns the normalized request of a body of either API or of a trace."""
     from service.request_files import NoRequest, read_request_file
 
     try:
@@ -28,7 +26,7 @@ def read_request(path: Path) -> GenerationRequest:
 def explain_requests(
     a: GenerationRequest, b: GenerationRequest, settings: Settings | None, *, show_all: bool = False
 ) -> str:
-    """Text for people. `settings` name the model whose tokenizer compares the prompts; None skips that."""
+    """Returns text for people. `settings` name the model whose tokenizer compares the prompts; None skips that."""
     found = list(differences(a, b))
     if not found:
         return "The two requests are the same for both caches: one key, one prompt."
@@ -41,7 +39,9 @@ def explain_requests(
 
 
 def _by_token(a: GenerationRequest, b: GenerationRequest, settings: Settings) -> str:
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that PyTorch is missing; nothing here needs it
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # it warns that PyTorch is missing, which is not needed here
     from service.executor.prompt.renderer import load_renderer
 
     folder = find_local_model(settings.model, settings.home)

@@ -1,8 +1,8 @@
-"""Numbers as text for people; a dash stands for an unknown one."""
+"""Numbers as text for people. A dash is an unknown number."""
 
 UNKNOWN = "-"
 Names = tuple[str, str]
-"""For one and for many."""
+"""Singular and plural."""
 ANSWERS = ("answer", "answers")
 REQUESTS = ("request", "requests")
 

@@ -1,4 +1,4 @@
-"""Where a command finds the answers of the response cache: in the running server, or in the stores."""
+"""Answers of the response cache, from the running server or from the stores."""
 
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# More than the server's own limit, so that its explanation arrives.
+# Longer than the server's own limit, so that its explanation arrives.
 SECONDS = 60.0
 
 
 class ServerAnswers:
-    """Those of a running server, whose memory no other process sees. Every method raises `Failure`."""
+    """A running server's answers. Only it can read its memory. Every method raises `Failure`."""
 
     def __init__(self, client: ServerClient, root: str) -> None:
         self._client = client
@@ -63,7 +63,7 @@ class ServerAnswers:
 
 
 class StoreAnswers:
-    """Those of stores that other processes can open. Every method raises `Failure`."""
+    """Answers of stores that several processes can open. Every method raises `Failure`."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._urls = urls
@@ -116,7 +116,7 @@ def find_answers(settings: Settings) -> HeldAnswers:
 
 
 def shared_stores(settings: Settings) -> tuple[str, ...]:
-    """The stores outside of the server. A memory store opened here would be a new, empty one. Raises `Failure`."""
+    """Leaves memory stores out, because opening one here would create an empty one. Raises `Failure`."""
     shared = tuple(url for url in settings.cache if not url.startswith("memory:"))
     if not shared:
         raise Failure(

@@ -41,7 +41,7 @@ def command(mode: str, arguments: tuple[str, ...]) -> None:
 
 
 def agent_command(name: str) -> click.Command:
-    """`anyclaude NAME`. The words behind NAME are for the agent."""
+    """Makes `anyclaude NAME`. All further words are for the agent."""
     agent = AGENTS[name]
     arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
     return click.Command(
@@ -54,7 +54,7 @@ def agent_command(name: str) -> click.Command:
 
 
 def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
-    """Runs `agent` on the configured server, which is started if it does not run, and stopped again. Exits with the
+    """Runs `agent` on the configured server, which is started and stopped if it does not run already. Exits with the
     agent's exit code."""
     found = read_configuration({})
     settings = found.settings
@@ -88,7 +88,7 @@ def agent_server(settings: Settings, address: Address, model: Model) -> AgentSer
 
 
 def _with_tiers(server: AgentServer, client: ServerClient) -> AgentServer:
-    """Asks the server which model each of Claude's tiers gets. The main model is that of the first tier."""
+    """Asks the server for the model of each of Claude's tiers. The first tier's is the main model."""
     models: dict[str, Model] = {}
     for tier, name in TIER_NAMES.items():
         with suppress(NotOurs, Refused, NotThere, NoAnswer):
@@ -122,7 +122,7 @@ def _run(agent: Agent, program: str, server: AgentServer, arguments: tuple[str, 
 
 
 def _no_proxy(environ: Mapping[str, str], server: AgentServer) -> dict[str, str]:
-    """A proxy of the environment cannot reach a server on this machine."""
+    """A proxy cannot reach a server on this machine."""
     if not parse_base_url(server.base_url).local:
         return {}
     names = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
@@ -131,7 +131,7 @@ def _no_proxy(environ: Mapping[str, str], server: AgentServer) -> dict[str, str]
 
 
 def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> None:
-    """In a terminal Claude Code's screen would hide a note at once, so the user is asked."""
+    """Asks the user in a terminal, because Claude Code's screen would hide a note."""
     note = prompt_too_long(server, arguments)
     if note is None and server.model == DEMO_MODEL.name:
         click.echo(f"Note: {server.model} shows how things work together; it is too small for an agent.", err=True)
@@ -146,7 +146,7 @@ def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> N
 def on_server(
     settings: Settings, address: Address, client: ServerClient, arguments: tuple[str, ...] = ()
 ) -> Iterator[None]:
-    """The server is healthy in this block. One that is started here gets `arguments` for `serve`."""
+    """The server is healthy inside the block. `arguments` are for `serve` if it is started here."""
     startup = Startup(settings, address, client, Console(stderr=True))
     with _ended_by_signals(), _state_in(settings.home):
         if address.local:
@@ -159,7 +159,7 @@ def on_server(
 
 @contextmanager
 def _state_in(home: Path) -> Iterator[None]:
-    """Turns a home folder that cannot be written into one line."""
+    """Reports a home folder that cannot be written in one line."""
     try:
         yield
     except OSError as exc:
@@ -181,7 +181,7 @@ def _serve_only(found: Configuration, startup: Startup, address: Address) -> Non
 
 
 def _note_surprises(settings: Settings, address: Address, model: str) -> None:
-    """Prompts that leave this machine, and another model than the configured one."""
+    """Notes prompts that leave this machine, and a model other than the configured one."""
     if not address.local:
         click.echo(f"Using the server at {address.root}, which is not on this machine: {model}.", err=True)
     wanted = (settings.model or "").rstrip("/").rsplit("/", 1)[-1]
@@ -192,7 +192,7 @@ def _note_surprises(settings: Settings, address: Address, model: str) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """While the server starts, SIGTERM and SIGHUP end the launcher as Ctrl-C does, and stop what it started."""
+    """SIGTERM and SIGHUP act like Ctrl-C while the server starts, so that it is stopped."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         sys.exit(128 + number)

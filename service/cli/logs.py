@@ -1,5 +1,3 @@
-"""`anyclaude logs`: the log of a background server."""
-
 import time
 from pathlib import Path
 

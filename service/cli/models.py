@@ -1,5 +1,3 @@
-"""`anyclaude models`: fetches, lists, removes and recommends models, and loads those of a running server."""
-
 import json
 import os
 import shutil
@@ -12,7 +10,7 @@ from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
 
-# What MLX may use of the memory that a Mac shares between processor and GPU, about.
+# The share of a Mac's shared memory that MLX may use, approximately.
 USABLE_MEMORY = 0.7
 
 

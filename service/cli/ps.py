@@ -1,5 +1,3 @@
-"""`anyclaude ps`: the servers on this machine."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""`anyclaude run`: a chat in the terminal."""
-
 import sys
 import time
 from collections.abc import Iterator
@@ -50,7 +48,7 @@ def command(model: str | None, prompt: tuple[str, ...], config: str | None) -> N
 
 
 class Chat:
-    """One conversation. Answers go to stdout, everything else to stderr."""
+    """Answers go to stdout, everything else to stderr."""
 
     def __init__(self, client: ServerClient, model: str) -> None:
         self._client = client
@@ -83,7 +81,7 @@ class Chat:
         click.echo()
 
     def _answer(self, text: str) -> None:
-        """An answer that Ctrl-C stops stays in the conversation as far as it came."""
+        """An answer that Ctrl-C stops stays in the conversation up to there."""
         started = time.perf_counter()
         try:
             self.ask(text)

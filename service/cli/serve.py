@@ -1,5 +1,3 @@
-"""`anyclaude serve`: the server in the foreground."""
-
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +66,7 @@ def run(found: Configuration, *, distributed: bool = False) -> None:
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
-    """The service and a description of what it serves. Fetches a missing model here, outside of the event loop, where
+    """Returns the service and a description of what it serves. Fetches a missing model outside of the event loop, where
     Ctrl-C works."""
     from service.app import create_app
     from service.recording.archive import ArchiveError
@@ -91,7 +89,7 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Called before anything slow, so that a used port is reported at once."""
+    """Comes before anything slow, so that a used port is reported at once."""
     from service.server.server import AddressInUse, CannotListen, bind
 
     try:
@@ -103,7 +101,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _who_is_there(settings: Settings) -> str:
-    """A sentence about our own server at the address; empty if there is none."""
+    """Returns a sentence about our own server at the address, or ""."""
     from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 
     address = parse_base_url(base_url(settings.host, settings.port))
@@ -145,7 +143,7 @@ def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str
 
 
 def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
-    """The default model: `model`, or the first of `models` if that is not set."""
+    """The default model is `model`, or the first of `models` if that is not set."""
     from service.executor.mlx_executor import MlxExecutor
     from service.executor.process.engine_process import EngineProcess
     from service.model_registry.configured import settings_of
@@ -165,7 +163,7 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
 
 
 def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]":
-    """The configured models besides the default."""
+    """Returns the configured models besides the default."""
     from service.executor.process.engine_process import EngineProcess
     from service.model_registry.configured import settings_of
 
@@ -179,7 +177,7 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
 
 
 def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "EngineSpec":
-    """The engine of `settings.model`, under its own name or another. Fetches what is missing."""
+    """Describes the engine of `settings.model`, named `name` if given. Fetches what is missing."""
     from rich.console import Console
 
     from service.executor.mlx_executor import open_mlx_executor

@@ -1,10 +1,9 @@
-"""The background server of one address, shared by all launchers of that address.
+"""The background server of one address, shared by its launchers. File locks below `run/` order the processes. A lock
+ends with the process that holds it.
 
-Locks on files below `run/` order the processes. A lock ends with the process that holds it.
-
-- `PORT.order`: held while a launcher looks, starts or stops, so that two launchers never start two servers
-- `PORT.server`: held by the server, which inherits the descriptor; the file contains the server's process id
-- `PORT.users`: held, shared, by every launcher that uses the server; the last to leave stops the server
+- `PORT.order`: held while a launcher looks, starts or stops, so that two never start two servers
+- `PORT.server`: held by the server, which inherits the descriptor; contains its process id
+- `PORT.users`: shared by the launchers that use the server; the last one stops it
 """
 
 import fcntl
@@ -28,7 +27,7 @@ TAIL_BYTES = 16 * 1024
 
 
 class BackgroundServer:
-    """There may be none at the address. `arguments` are for `serve`. One thread only."""
+    """Its server need not exist. `arguments` are for `serve`. Use it in one thread only."""
 
     def __init__(self, settings: Settings, arguments: tuple[str, ...] = ()) -> None:
         self._settings = settings
@@ -44,12 +43,11 @@ class BackgroundServer:
         return home / "logs" / f"server-{port}.log"
 
     def order(self, on_wait: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """No other launcher starts or stops the server in this block. `on_wait` is called if another one does so
-        now."""
+        """Excludes other launchers from starting or stopping the server. `on_wait` is called if one does so now."""
         return locked(self._lock_file("order"), on_wait)
 
     def start(self) -> None:
-        """In a session of its own, because the terminal's signals are for the agent. Call it within `order`."""
+        """Starts a session of its own, because the terminal's signals are for the agent. Call it within `order`."""
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
         lock = self._open("server")
@@ -81,7 +79,7 @@ class BackgroundServer:
         fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def leave(self) -> None:
-        """Stops the server if a launcher started it and no other launcher uses it."""
+        """Stops the server if a launcher started it and no other uses it."""
         with self.order():
             use, self._use = self._use, None
             if use is None:
@@ -127,7 +125,7 @@ class BackgroundServer:
         return [line for line in text.splitlines() if line.strip()][-lines:]
 
     def pid(self) -> int | None:
-        """None if no launcher has started a server here that still runs."""
+        """None unless a server that a launcher started still runs."""
         descriptor = self._open("server")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,7 +153,7 @@ class BackgroundServer:
 
 
 def background_servers(settings: Settings) -> list[tuple[int, BackgroundServer]]:
-    """The background servers that run, with their ports."""
+    """Returns the running background servers with their ports."""
     files = sorted((settings.home / "run").glob("*.server"))
     ports = [int(file.stem) for file in files if file.stem.isdigit()]
     found = [(port, BackgroundServer(msgspec.structs.replace(settings, port=port))) for port in ports]

@@ -1,5 +1,3 @@
-"""Finds or starts the server of one address, and waits until it is healthy."""
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +18,8 @@ OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG
 
 
 class Startup:
-    """Shows its progress on `console`. Every failure ends the command with one line that names the next step."""
+    """Finds or starts a server and waits until it is healthy. Shows progress on `console`. Every failure ends the
+    command with one line that names the next step."""
 
     def __init__(self, settings: Settings, address: Address, client: ServerClient, console: Console) -> None:
         self._settings = settings
@@ -41,7 +40,7 @@ class Startup:
 
     @contextlib.contextmanager
     def use_local(self, server: BackgroundServer) -> Iterator[Health]:
-        """Uses the running server or starts one. On leaving, stops a server that a launcher started and nobody uses."""
+        """Uses the running server or starts one. Afterwards stops a server that a launcher started and nobody uses."""
         with server.order(self._say_waiting):
             health = self._ensure(server)
             server.join()
@@ -83,8 +82,7 @@ class Startup:
             ) from None
 
     def _wait(self, started: BackgroundServer | None, found: Health | None) -> Health:
-        """Waits until the server is healthy. `started` is the server that was started here, `found` the health of
-        another."""
+        """`started` is the server that was started here, `found` the health of another."""
         deadline = time.monotonic() + self._settings.startup_timeout_seconds
         with self._progress(self._awaited(started, found)) as show:
             while time.monotonic() < deadline:
@@ -103,7 +101,7 @@ class Startup:
 
     @contextlib.contextmanager
     def _progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Prints a line. In a terminal, also a spinner with the current phase."""
+        """Prints a line, and in a terminal a spinner with the current phase."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             yield lambda phase: None
@@ -148,7 +146,7 @@ class Startup:
 
 
 def phase(health: Health | None, server: BackgroundServer | None) -> str:
-    """The server's own description of its state, else the last line of its log."""
+    """Returns the server's own description of its state, else the last line of its log."""
     if health is not None and health.model:
         return health.detail or f"{health.status} {health.model}"
     lines = server.log_tail(1) if server else []

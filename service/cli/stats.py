@@ -1,5 +1,3 @@
-"""`anyclaude stats`: the statistics of the running server, once or repeatedly."""
-
 import time
 from typing import TYPE_CHECKING
 
@@ -65,7 +63,7 @@ def _watch(console: "Console", client: ServerClient, root: str, interval: float)
 
 
 def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":
-    """Shows as many requests as fit. Goes on when the server restarts."""
+    """Shows as many requests as fit. Survives a restart of the server."""
     from service.cli.stats_view import view
 
     try:

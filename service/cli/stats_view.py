@@ -35,13 +35,13 @@ TROUBLES = {
 BARS = " ▁▂▃▄▅▆▇█"
 NAME_WIDTH = 14
 COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
-"""Columns of the last requests, and the screen width from which each is shown."""
+"""Columns of the last requests, with the screen width from which each is shown."""
 FIGURES = ("Total", "First", "Prompt", "Answer")
 DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
 
 
 def view(stats: Stats, root: str, *, recent: int, width: int) -> RenderableType:
-    """One screen of `width` columns with up to `recent` requests. The layout does not depend on the numbers."""
+    """Returns one screen with up to `recent` requests. The layout does not depend on the numbers."""
     rows = Table.grid(padding=(0, 2))
     rows.add_column(no_wrap=True, style="bright_black", width=NAME_WIDTH)
     rows.add_column()
@@ -98,7 +98,7 @@ def _memory(stats: Stats) -> str:
 
 
 def _bars(stats: Stats, width: int) -> Text:
-    """One bar for each slot of the timeline, or for the newest that fit."""
+    """One bar for each of the newest slots that fit."""
     totals = [sum(slot) for slot in zip(*stats.timeline.outcomes.values(), strict=True)][-max(1, width - 1) :]
     top = max([*totals, len(BARS) - 1])
     bars = "".join(BARS[-(-total * (len(BARS) - 1) // top)] for total in totals)

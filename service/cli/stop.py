@@ -1,5 +1,3 @@
-"""`anyclaude stop`: ends servers that were started in the background."""
-
 import click
 
 from service.cli.configuration import read_configuration

@@ -1,5 +1,3 @@
-"""Opens the stores of the response cache from a command."""
-
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
@@ -14,8 +12,8 @@ T = TypeVar("T")
 def ask_stores(
     urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]", seconds: float | None = None
 ) -> T:
-    """The result of `ask`. Raises CacheUnavailable, TimeoutError after `seconds`, and what `ask` raises. The stores log
-    nothing."""
+    """Returns the result of `ask`. Raises CacheUnavailable, TimeoutError after `seconds`, and the errors of `ask`. The
+    stores log nothing."""
     from cache_backends import open_backend
 
     logging.getLogger("cache_backends").addHandler(logging.NullHandler())

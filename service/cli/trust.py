@@ -1,5 +1,3 @@
-"""`anyclaude trust`: approve the working folder's `.anyclauderc.json`."""
-
 import os
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""`anyclaude warm`: the running server reads prompts into its prefix cache before somebody waits for them."""
-
 import sys
 import time
 from pathlib import Path
@@ -63,7 +61,7 @@ def command(
     settings = read_configuration({"base_url": url, "config": config}).settings
     address = server_address(settings)
     client = ServerClient(address, settings.api_key)
-    requests = [(path, _read(path, anthropic)) for path in files]  # all of them, before the first is sent
+    requests = [(path, _read(path, anthropic)) for path in files]  # all are read before the first is sent
     with click.progressbar(requests, label="Warming", file=sys.stderr, item_show_func=_name) as progress:
         lines = [f"{path}: {_warm(client, request, path, address.root, timeout)}" for path, request in progress]
     click.echo("\n".join(lines))
@@ -103,6 +101,6 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, tim
 
 
 def _without_answer(body: dict[str, Any]) -> dict[str, Any]:
-    """The same prompt with a limit of 0 tokens."""
+    """Limits the answer to 0 tokens."""
     shaping = {name: value for name, value in body.items() if name not in ("max_completion_tokens", "stream_options")}
     return {**shaping, "max_tokens": 0, "stream": False} | ({"n": 1} if "n" in body else {})

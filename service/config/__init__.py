@@ -1,11 +1,11 @@
-"""The configuration: options over environment over `.anyclauderc.json` over defaults.
+"""The configuration: options over environment over `.anyclauderc.json` over defaults. The working folder's file, if
+trusted, overrides the home folder's key by key. `--config FILE` replaces both.
 
-The working folder's file overrides the home folder's, key by key, if it is trusted. `--config FILE` replaces both.
-
-- `keys`: the keys of the file, derived from `Settings`; `values`: reading and showing one value
-- `layers`: a file, the environment and the options as values with their origin, and `ConfigError`
-- `trust`: the working folder's file, rules and approvals; `address`: where the server is
-- `schema`, `reference`: the JSON Schema and the table of the docs; `redaction`: values without secrets
+- `keys`: the file's keys, derived from `Settings`; `values`: reads and shows a value
+- `layers`: file, environment and options as values with origins; `ConfigError`
+- `trust`: rules and approvals for the working folder's file
+- `address`: the server's address; `redaction`: values without secrets
+- `schema`, `reference`: the JSON Schema and the docs' table
 """
 
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ Origins = dict[str, Origin]
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """`files` are the files that were read, the strongest first. `unapproved` are values that are not in force because
-    the user has not approved the working folder's file; `approvals` is where approvals are kept."""
+    """`files` are those that were read, the strongest first. `unapproved` are values that are not in force because the
+    user has not approved the working folder's file."""
 
     settings: Settings
     origins: Origins
@@ -65,8 +65,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 def load_configuration(
     flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path, home: Path, ask: Ask = decline
 ) -> Configuration:
-    """`flags` are by field of `Settings`, plus `config`, a path; `home` is the user's home folder. `ask` is called when
-    values of the working folder's file need approval; a yes is remembered. Raises ConfigError."""
+    """`flags` are by field of `Settings`, plus the path `config`. `home` is the user's home folder. `ask` decides on
+    values that need approval; a yes is remembered. Raises ConfigError."""
     flags = dict(flags)
     chosen = flags.pop("config", None)
     trusted, untrusted = (Path(str(chosen)), None) if chosen is not None else _usual_files(cwd, home)
@@ -111,7 +111,7 @@ def _is_approved(unapproved: Unapproved, approvals: Approvals, ask: Ask) -> bool
 
 
 def _usual_files(cwd: Path, home: Path) -> tuple[Path | None, Path | None]:
-    """The trusted and the untrusted file, if they exist."""
+    """Returns the trusted and the untrusted file, if they exist."""
     trusted, untrusted = home / FILE_NAME, cwd / FILE_NAME
     if not trusted.exists():
         return None, None if _is_same(cwd, home) or not untrusted.exists() else untrusted
@@ -123,13 +123,12 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 def server_address(settings: Settings) -> Address:
-    """Where clients find the server. `load_configuration` has checked it."""
+    """Returns the clients' address of a configuration that `load_configuration` has checked."""
     return parse_base_url(settings.base_url)
 
 
 def _merge(layers: list[Layer]) -> Layer:
-    """The strongest layer comes last. A local `base_url` and `host` with `port` are two ways to give one address: a
-    local URL sets host and port, and a host or port of a stronger layer replaces a weaker layer's local URL."""
+    """Later layers win. A local `base_url` sets host and port, which a stronger layer's host or port replaces."""
     merged: Layer = {}
     for layer in layers:
         layer = dict(layer)
@@ -149,7 +148,7 @@ def _merge(layers: list[Layer]) -> Layer:
 
 
 def _key_for_its_url(merged: Layer, layers: list[Layer]) -> Layer:
-    """An `api_key` is not sent to the `base_url` of another file, which might lead anywhere."""
+    """An `api_key` is not sent to another file's `base_url`, which might lead anywhere."""
     url = merged.get("base_url")
     if url is None or url.origin.kind != "file" or "api_key" not in merged:
         return merged
@@ -168,8 +167,8 @@ def _is_local_url(given: Given | None) -> bool:
 
 
 def _implied_by_url(layer: Layer, weaker: Layer) -> Layer:
-    """The host and port of a layer's local URL. A weaker layer's host stays, because a server that listens on every
-    address is reached by a loopback URL too."""
+    """Returns the host and port of a layer's local URL. A weaker layer's host stays, because a server on every address
+    is reached by a loopback URL too."""
     given = layer["base_url"]
     if not given.value:
         return {}
@@ -221,7 +220,7 @@ def _expand_user(text: str, home: Path) -> str:
 
 
 def _check_exposure(settings: Settings, given: Layer) -> None:
-    """A server that others can reach must require a key, and not the default one, which is public."""
+    """A server that others can reach must require a key other than the public default."""
     if is_loopback(settings.host):
         return
     origin = given["host"].origin

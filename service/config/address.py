@@ -1,5 +1,3 @@
-"""The address that a server binds and the one that clients use."""
-
 import ipaddress
 from urllib.parse import urlsplit
 
@@ -7,7 +5,7 @@ import msgspec
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A server as clients reach it. `root` is the URL without `/v1` and without a slash at its end."""
+    """The clients' address. `root` is the URL without `/v1` and final slash."""
 
     root: str
     host: str
@@ -15,7 +13,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def local(self) -> bool:
-        """True for plain HTTP on this machine: the launcher starts servers only there."""
+        """True for plain HTTP on this machine. The launcher starts only such servers."""
         return self.root.startswith("http://") and is_loopback(self.host)
 
 
@@ -38,14 +36,14 @@ def parse_base_url(url: str) -> Address:
 
 
 def base_url(host: str, port: int) -> str:
-    """A server that binds every address is reached on loopback."""
+    """A server on every address is reached on loopback."""
     host = host.strip("[]")
     name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{name}]:{port}/v1" if ":" in name else f"http://{name}:{port}/v1"
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine reaches `host`. IPv6 addresses may stand in brackets."""
+    """True if only this machine reaches `host`. IPv6 addresses may have brackets."""
     if host.lower() == "localhost":
         return True
     try:

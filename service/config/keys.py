@@ -1,7 +1,5 @@
-"""The keys of `.anyclauderc.json`, derived from the fields of `Settings`.
-
-`max_queue` becomes `backends.vllm-mlx.maxQueue`. A size loses its unit, because it is written as "2GiB".
-"""
+"""The keys of `.anyclauderc.json`. `max_queue` becomes `backends.vllm-mlx.maxQueue`. A size loses its unit, because its
+value is written as "2GiB"."""
 
 import difflib
 import re
@@ -29,8 +27,8 @@ HOME = "~/.anyclaude"
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` leads to the value in the file, `field` to the one in `Settings` (`sampling.top_p`); it is empty for a
-    key that sets nothing. `kind` is the type of the value, with msgspec's bounds."""
+    """`path` leads to the value in the file, `field` to the one in `Settings` (`sampling.top_p`). An empty `field` sets
+    nothing. `kind` is the value's type with msgspec's bounds."""
 
     path: tuple[str, ...]
     field: str = ""
@@ -55,12 +53,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def harmless(self) -> Harmless:
-        """The rule for a value from the working folder's file. A field without one needs approval."""
+        """The rule for the working folder's file. A field without one needs approval."""
         return Harmless(self._marks().get("harmless", Harmless.NONE))
 
     @property
     def option(self) -> str | None:
-        """The option of `anyclaude serve`, such as `--max-queue`; None if there is none."""
+        """The option of `anyclaude serve`, such as `--max-queue`, or None."""
         if not self._marks().get("option", False):
             return None
         name = _OPTIONS.get(self.field) or self.field.rpartition(".")[2].removesuffix("_bytes").replace("_", "-")
@@ -120,7 +118,7 @@ KEY_TREE = _tree(FILE_KEYS + SETTING_KEYS)
 
 
 def did_you_mean(name: str, known: Iterator[str] | list[str]) -> str:
-    """A hint for an unknown name: the nearest known one, else all known ones."""
+    """Suggests the nearest known name, else all known names."""
     known = sorted(known)
     plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in known}
     near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.6)

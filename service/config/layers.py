@@ -1,4 +1,4 @@
-"""The layers of the configuration: a file, the environment, the options. Each value knows its origin."""
+"""The layers of the configuration. Each value has its origin."""
 
 import codecs
 import re
@@ -27,7 +27,7 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 
 
 class ConfigError(Exception):
-    """The message is for the user. `where` is the file, the variable or the option; `key` may be empty."""
+    """The message is for the user. `where` is the file, variable or option. `key` may be empty."""
 
     def __init__(self, where: str, key: str, problem: str) -> None:
         super().__init__(": ".join(part for part in (where, key, problem) if part))
@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """`where` is the file, the variable or the option; `key` is the key in a file."""
+    """`where` is the file, variable or option. `key` is the key in a file."""
 
     kind: Literal["default", "file", "environment", "flag"]
     where: str = ""
@@ -65,7 +65,7 @@ def read_file(path: Path) -> bytes:
 
 
 def file_layer(path: Path, content: bytes) -> Layer:
-    """The values that a configuration file sets. Raises ConfigError."""
+    """Raises ConfigError."""
     where = str(path)
     try:
         document = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8))
@@ -86,7 +86,7 @@ def file_layer(path: Path, content: bytes) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """The values that environment variables set; an empty one counts as unset. Raises ConfigError."""
+    """An empty variable counts as unset. Raises ConfigError."""
     layer: Layer = {}
     keys = {key.field: key for key in SETTING_KEYS}
     for variable, field in ENVIRONMENT.items():
@@ -100,7 +100,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:
-    """The values of options, by field of `Settings`; None is an option that was not given. Raises ConfigError."""
+    """`flags` are by field of `Settings`; None is an option that was not given. Raises ConfigError."""
     keys = {key.field: key for key in SETTING_KEYS}
     return {
         field: _read(keys[field], value, Origin("flag", keys[field].option or _OTHER_OPTIONS[field]))
@@ -138,7 +138,7 @@ def _read(key: Key, value: object, origin: Origin) -> Given:
     try:
         read = read_value(value, key.kind, is_size=key.is_size)
         if key.field == "cache":
-            open_backend(read)  # checks the URLs only: a store touches nothing before its first call
+            open_backend(read)  # checks the URLs only: a store opens at its first call
     except BadValue as exc:
         found = f"a value of type {type(value).__name__}" if key.secret else exc.found
         raise ConfigError(origin.where, origin.key, f"expected {exc.expected}, found {found}") from None
@@ -156,7 +156,7 @@ def _from_text(text: str, field: str) -> object:
 
 
 def _from_folder(value: Any, folder: Path) -> Any:
-    """A path such as ./models/x is relative to the file that holds it, wherever the command runs."""
+    """A path such as ./models/x is relative to its file, wherever the command runs."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
         return str((folder / value).resolve())
     if isinstance(value, ModelSettings):

@@ -1,4 +1,4 @@
-"""Settings without their secrets, for screens and reports that others see."""
+"""Settings without secrets, for screens and reports."""
 
 from operator import attrgetter
 from typing import Any
@@ -19,7 +19,7 @@ def shown_key(api_key: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL without its password."""
+    """Removes the password."""
     try:
         password = urlsplit(url).password
     except ValueError:
@@ -28,7 +28,7 @@ def shown_url(url: str) -> str:
 
 
 def shown_value(key: Key, settings: Settings) -> Any:
-    """The value as it would stand in the file."""
+    """Returns the value in the file's notation."""
     return _shown(key, attrgetter(key.field)(settings))
 
 

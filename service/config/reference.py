@@ -1,4 +1,4 @@
-"""The table of keys in `docs/configuration.md`. `python -m service.config.reference` prints it."""
+"""`python -m service.config.reference` prints the table of docs/configuration.md."""
 
 import sys
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _default(key: Key) -> str:
 
 
 def shown_default(key: Key) -> str:
-    """The default as it would stand in the file."""
+    """Returns the default in the file's notation."""
     default = key.default
     if key.is_size and default is not None:
         default = show_size(default)

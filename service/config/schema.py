@@ -1,5 +1,4 @@
-"""The JSON Schema of `.anyclauderc.json`, for editors. `python -m service.config.schema` prints the file
-`anyclauderc.schema.json`."""
+"""`python -m service.config.schema` prints `anyclauderc.schema.json`, for editors."""
 
 import json
 import sys
@@ -45,7 +44,7 @@ def _value(key: Key) -> dict[str, Any]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """References to definitions replaced by these, because the schema becomes a part of another."""
+    """Replaces references by their definitions, so the schema can be nested in another."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

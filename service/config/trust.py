@@ -1,8 +1,6 @@
-"""Decides which values of the working folder's `.anyclauderc.json` are in force.
-
-The file may have come with a cloned repository. Each setting has a rule (`service.settings.Harmless`). A value that the
-rule does not cover takes effect after the user has approved that file with exactly that content.
-"""
+"""Decides which values of the working folder's `.anyclauderc.json` are in force. The file may come with a cloned
+repository. A value that its setting's rule (`service.settings.Harmless`) does not cover needs the user's approval of
+exactly this content."""
 
 import hashlib
 from collections.abc import Callable
@@ -39,7 +37,7 @@ def decline(_: Unapproved) -> bool:
 
 
 class Approvals:
-    """Approved files: their paths and the SHA-256 of their contents, in one file below `home`."""
+    """One file below `home` lists approved paths with the SHA-256 of their contents."""
 
     def __init__(self, home: Path) -> None:
         self._file = home / "approved.json"
@@ -61,7 +59,7 @@ class Approvals:
     def _read(self) -> dict[str, str]:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
-        except (OSError, ValueError, RecursionError):  # unreadable: nothing is approved
+        except (OSError, ValueError, RecursionError):  # an unreadable file approves nothing
             return {}
 
     def _write(self, approved: dict[str, str]) -> None:
@@ -69,8 +67,8 @@ class Approvals:
 
 
 def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path) -> Layer:
-    """The values of `layer` that change something and are not harmless. `merge` gives what is in force with a layer in
-    this one's place; `home` is the trusted home folder of anyclaude."""
+    """Returns the values that change something and are not harmless. `merge` gives the values in force with a layer in
+    this one's place. `home` is anyclaude's trusted home folder."""
     without, full = merge({}), merge(layer)
     changed = {field: given for field, given in layer.items() if full[field].value != without[field].value}
     asked = {
@@ -78,7 +76,7 @@ def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path)
         for field, given in changed.items()
         if RULES[field] is not Harmless.KEY_OF_LOOPBACK and not is_harmless(RULES[field], given.value, home)
     }
-    # A key is judged by where it would be sent and by who could use it, so after the addresses.
+    # A key is judged last, because its rule depends on the addresses: where it is sent and who could use it.
     kept = merge({field: given for field, given in layer.items() if field not in asked})
     on_loopback = is_loopback(kept["host"].value) and _is_loopback_url(kept["base_url"].value)
     if "base_url" in asked or not on_loopback:
@@ -109,7 +107,7 @@ def _is_loopback_url(url: str) -> bool:
 
 
 def _is_on_this_machine(model: str, home: Path) -> bool:
-    """True for a missing path too: only a hub id makes anyclaude fetch something."""
+    """True for a missing path too, because only a hub id is fetched."""
     if model == DEMO or not HUB_NAME.fullmatch(model):
         return True
     return Path(model).exists() or (home / "models" / model / "config.json").is_file()

@@ -1,5 +1,3 @@
-"""Reads and shows one value."""
-
 import json
 from typing import Any
 
@@ -9,12 +7,12 @@ from msgspec import inspect
 from cache_backends.sizes import read_size
 
 SIZE_PATTERN = r"^\s*[0-9]{1,15}(\.[0-9]{1,6})? ?([KkMmGgTt][Ii]?[Bb]|[Bb])?\s*$"
-"""The sizes that `read_size` takes, for editors."""
+"""The sizes that `read_size` accepts, for editors."""
 A_SIZE = 'a size in bytes or like "2GiB"'
 
 
 class BadValue(ValueError):
-    """`expected` and `found` complete the sentence 'expected ..., found ...'."""
+    """`expected` and `found` complete 'expected ..., found ...'."""
 
     def __init__(self, expected: str, value: object) -> None:
         self.expected = expected
@@ -23,7 +21,7 @@ class BadValue(ValueError):
 
 
 def show(value: object) -> str:
-    """`value` as JSON, cut to 60 characters."""
+    """Returns JSON, cut to 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=True)
     except (TypeError, ValueError):
@@ -32,7 +30,7 @@ def show(value: object) -> str:
 
 
 def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
-    """Converts `value` to `kind`, a type with msgspec's bounds. Raises BadValue."""
+    """`kind` is a type with msgspec's bounds. Raises BadValue."""
     if is_size and isinstance(value, str):
         try:
             value = read_size(value)
@@ -49,7 +47,7 @@ def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
 
 
 def _check_items(value: object, kind: Any) -> None:
-    """Raises BadValue for the first item at fault, if `kind` is an object with names of the user's."""
+    """Raises BadValue for the first bad item of an object whose names the user chose."""
     info = inspect.type_info(kind)
     info = info.type if isinstance(info, inspect.Metadata) else info
     if not isinstance(info, inspect.DictType) or not isinstance(value, dict):
@@ -76,7 +74,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def show_size(size: int) -> str:
-    """The largest binary unit that divides `size`, as `read_size` takes it: 2147483648 is `2GiB`."""
+    """Uses the largest binary unit that divides `size`: 2147483648 is `2GiB`."""
     for power, prefix in reversed(list(enumerate("KMGT", start=1))):
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{prefix}iB"
@@ -84,7 +82,7 @@ def show_size(size: int) -> str:
 
 
 def describe(kind: Any) -> str:
-    """The values that a type accepts, in words."""
+    """Describes the values that a type accepts."""
     return _describe(inspect.type_info(kind))
 
 

@@ -1,7 +1,4 @@
-"""The checks of `anyclaude doctor`.
-
-`machine` checks what is installed, `setup` what is configured. Each check returns a `Result`.
-"""
+"""The checks of `anyclaude doctor`: `machine` checks the installation, `setup` the configuration."""
 
 from typing import Literal
 
@@ -9,7 +6,7 @@ import msgspec
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`advice` is the next step for the user."""
+    """`advice` is the user's next step."""
 
     name: str
     status: Literal["ok", "warning", "failed"]

@@ -1,5 +1,3 @@
-"""Checks of the machine: Python, MLX, BLAS and Claude Code."""
-
 import os
 import platform
 import subprocess
@@ -15,7 +13,7 @@ OLDEST_PYTHON = (3, 11)
 CHILD_SECONDS = 60
 TRIED_CLAUDE = (2, 1)
 
-# In a process of its own: a wheel for another processor kills the one that imports it.
+# Runs in its own process, because a wheel for another processor kills it.
 TRY_MLX = (
     "import mlx.core as mx; a = mx.ones((64, 64)); mx.eval(a @ a); "
     "print('GPU' if mx.default_device() == mx.gpu else 'CPU')"
@@ -42,7 +40,7 @@ def mlx() -> Result:
 
 
 def blas() -> Result:
-    """MLX on Linux multiplies matrices with BLAS; macOS has its own."""
+    """MLX on Linux multiplies matrices with BLAS. macOS has its own."""
     if sys.platform != "linux":
         return ok("BLAS", "Accelerate, part of macOS")
     from service.models.blas import load_openblas
@@ -71,7 +69,7 @@ def claude_code() -> Result:
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """The exit code, and the output of both streams."""
+    """Returns the exit code and the output of both streams."""
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
             command,
@@ -92,6 +90,6 @@ def _run(command: list[str]) -> tuple[int, str]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """`2.1.197 (Claude Code)` gives (2, 1, 197). Another text gives an empty tuple, which is older than any version."""
+    """`2.1.197 (Claude Code)` gives (2, 1, 197). Other text gives (), which is older than any version."""
     numbers = text.split()[0].split(".") if text.split() else []
     return tuple(int(number) for number in numbers if number.isdigit())

@@ -1,5 +1,3 @@
-"""Checks of the configuration: model, stores, port, disk."""
-
 import shutil
 import tempfile
 from pathlib import Path
