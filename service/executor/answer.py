@@ -13,8 +13,7 @@ from service.generation import GenerationRequest, Usage
 
 
 class RunningAnswer:
-    """`abort` is called at most once, with the unfinished sequences, when the reader leaves or one sequence fails.
-    Lives on the event loop."""
+    """`abort` is called at most once, with the unfinished sequences, when the reader leaves or one sequence fails."""
 
     def __init__(self, sequences: list[int], prompt_tokens: int, *, abort: Callable[[list[int]], None]) -> None:
         self.prompt_tokens = prompt_tokens
@@ -108,8 +107,8 @@ class RunningAnswer:
 
 
 async def prompt_read(reading: RunningAnswer, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-    """Events of a request for no tokens, which only fills the prefix cache. `reading` generates one token, because the
-    engine reads a prompt to its end only for a next token."""
+    """The events of a request for no tokens, which only fills the prefix cache. `reading` generates one token, because
+    the engine reads a prompt to its end only for a next token."""
     usage = (await collect(reading.events())).usage
     for choice in range(request.n):
         if request.logprobs is not None:

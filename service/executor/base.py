@@ -21,7 +21,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     would fail too. `unloaded` (with `healthy`): the next request loads the model.
 
     `memory_bytes` includes `prefix_cache_bytes`; None is unknown. Counts start with the executor, tallies with each
-    load of the model.
+    load.
     """
 
     state: ModelState
@@ -48,8 +48,6 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(Protocol):
-    """An accepted request."""
-
     @property
     def prompt_tokens(self) -> int: ...
     def events(self) -> AsyncIterator[Event]:
@@ -83,7 +81,7 @@ class Executor(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Fails open answers with `ShuttingDown` and frees everything."""
+        """Fails open answers with `ShuttingDown`."""
         ...
 
 

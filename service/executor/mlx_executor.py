@@ -47,10 +47,8 @@ R = TypeVar("R")
 
 
 class Peers(Protocol):
-    """Other processes that the model needs."""
-
     def watch(self, on_loss: Callable[[str], None]) -> None:
-        """Any thread may call `on_loss`, with the reason, when one ends."""
+        """Any thread may call `on_loss`, with the reason."""
         ...
 
 

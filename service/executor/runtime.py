@@ -1,5 +1,3 @@
-"""Assembles what the engine's thread needs of a model: engine, prompts, writers."""
-
 import gc
 import sys
 from collections.abc import Callable
@@ -28,8 +26,8 @@ def no_answer(query: Query) -> Finding:
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """`logits`: number of token ids that the model scores. `release` is called at the end of the thread, once nothing
-    refers to the model."""
+    """What the engine's thread needs of a model. `logits`: number of token ids that it scores. `release` is called at
+    the end of the thread, once nothing refers to the model."""
 
     engine: Engine
     renderer: Renderer

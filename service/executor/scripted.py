@@ -1,4 +1,4 @@
-"""A deterministic executor without a model, for tests and for trying the service.
+"""A deterministic executor without a model, for tests and trials.
 
 A script is an async generator over one request. Each text that it yields is one token; events pass unchanged.
 """
@@ -172,8 +172,7 @@ async def _play(script: AsyncIterator[str | Event], writer: "_ChoiceWriter") -> 
 
 
 class _ChoiceWriter:
-    """Turns script items into events and finds stop strings across items. `tokens` counts the items, including one that
-    a stop string cut."""
+    """`tokens` counts the items of the script, including one that a stop string cut."""
 
     def __init__(self, choice: int, request: GenerationRequest, on_token: Callable[[], None]) -> None:
         self.tokens = 0

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs `load`'s model on a `Worker` and tracks its sequences. Lives on the event loop.
+    """Runs `load`'s model on a `Worker`. Lives on the event loop.
 
     Without progress for `stall_seconds` while a sequence is in flight, the state is `degraded`. After twice that, or
     once the thread ends, it is `unhealthy` for good and all answers end in `EngineFailed`. A thread cannot be replaced,

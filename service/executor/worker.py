@@ -38,9 +38,7 @@ class Owner(Protocol):
 
     def loaded(self, model: ServedModel) -> None: ...
     def receive(self, deliveries: list[Delivery]) -> None: ...
-    def ended(self, reason: str) -> None:
-        """The remaining sequences will not be answered."""
-        ...
+    def ended(self, reason: str) -> None: ...
 
 
 class Worker:
@@ -73,7 +71,6 @@ class Worker:
         await asyncio.to_thread(self._thread.join, seconds)
 
     def describe(self) -> str:
-        """The thread's stack, for the log."""
         frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - documented, for debugging
         return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended\n"
 

@@ -1,5 +1,5 @@
 """The models of one server, by the names that clients use.
 
-`registry` finds the model that a name means, and lists them. `residency` decides which of them are loaded: at most
-those that fit into memory, and none that nobody has asked for a while.
+`registry` finds the model of a name and lists all. `residency` decides which are loaded: those that fit into memory and
+were used lately. `configured` has the settings of each.
 """

@@ -1,12 +1,10 @@
-"""The settings of each configured model."""
-
 import msgspec
 
 from service.settings import ModelSettings, Settings
 
 
 def settings_of(settings: Settings, model: ModelSettings) -> Settings:
-    """Those of the server, with the model's own in the place of `settings.model`'s."""
+    """Returns the server's settings with the model's own on top."""
     own_sampling = {name: value for name, value in msgspec.structs.asdict(model.sampling).items() if value is not None}
     return msgspec.structs.replace(
         settings,

@@ -1,5 +1,3 @@
-"""Finds the model that a name means."""
-
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -12,22 +10,20 @@ from service.model_registry.residency import Residency
 from service.models.names import SERVED_ALIASES
 from service.response_cache.executor import CachingExecutor
 
-# Names of Anthropic's and OpenAI's models. Clients left at their default ask for one.
+# Names of Anthropic's and OpenAI's models. Clients ask for one by default.
 CLOUD_MODELS = ("claude-", "gpt-", "chatgpt-", "text-embedding-")
 
 
 class ServedName(msgspec.Struct):
-    """Only the model's name of a request body."""
+    """The model's name in a request body."""
 
     model: str | None = None
 
 
 class ModelRegistry:
-    """`models` are the executors by their configured names, the default first; `cached` is the response cache around
-    the default. Without `aliases`, the names of Claude's and OpenAI's models mean the default.
-
-    The registry starts and closes all of them.
-    """
+    """`models` are the executors by configured name, the default first; the registry starts and closes them. `cached`
+    is the response cache around the default. Without `aliases`, names of Claude's and OpenAI's models mean the
+    default."""
 
     def __init__(
         self,
@@ -47,7 +43,6 @@ class ModelRegistry:
         self._one_sampling = len({executor.profile.sampling for executor in models.values()}) == 1
 
     def find(self, name: str | None) -> CachingExecutor:
-        """Raises `ModelNotFound`."""
         if not name:
             return self.default
         if name in self.models:
@@ -69,8 +64,7 @@ class ModelRegistry:
         )
 
     def find_for(self, body: bytes) -> CachingExecutor:
-        """The model that a request body names, whose sampling its silence means. A body that cannot be read, or names
-        no model of ours, gets the default: decoding it, and `find`, report that."""
+        # The default for a body that cannot be read or names no model of ours: decoding and `find` report the error.
         if self._one_sampling:
             return self.default
         try:

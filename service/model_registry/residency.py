@@ -1,5 +1,3 @@
-"""Which engines are loaded. The least recently used one gives way to one that is wanted and does not fit."""
-
 import asyncio
 import logging
 from collections.abc import Callable
@@ -15,10 +13,10 @@ CHECKS_PER_IDLE_TIME = 4
 
 
 class Residency:
-    """`free_bytes` returns the memory that the system has free, None if unknown: then everything fits.
+    """Decides which engines are loaded. The least recently used one is unloaded for one that does not fit.
 
-    An engine in `pinned` is loaded at the start and never unloaded, and none that has calls is. One that does not fit
-    beside those is refused. Alone it is loaded whatever its size: loading itself knows better what fits.
+    Engines with calls, and those in `pinned`, are never unloaded for another. A lone engine is loaded whatever its
+    size. `free_bytes` is the system's free memory; if unknown (None), everything fits.
     """
 
     def __init__(
@@ -33,7 +31,7 @@ class Residency:
         self._pinned = pinned
         self._idle_seconds = idle_seconds
         self._free_bytes = free_bytes
-        # One load or unload at a time: each changes the memory that the next one finds.
+        # One load or unload at a time, because each changes the memory that the next one finds.
         self._changing = asyncio.Lock()
         self._loading: dict[EngineProcess, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
@@ -41,7 +39,7 @@ class Residency:
             engine.wanted = lambda engine=engine: self.load(engine)  # type: ignore[misc]
 
     async def start(self, first: EngineProcess) -> None:
-        """Begins to load `first` and the pinned engines, and returns at once."""
+        """Returns at once."""
         await first.load()
         for engine in dict.fromkeys([first, *(engine for engine in self._engines if engine in self._pinned)]):
             self._load(engine)
@@ -49,12 +47,12 @@ class Residency:
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep(self._idle_seconds))
 
     async def load(self, engine: EngineProcess) -> None:
-        """Returns when the engine is loaded, or has failed to be. All who wait share one load. Raises `NotReady` if it
-        does not fit beside engines that cannot give way."""
+        """Returns when the engine is loaded or has failed. Concurrent calls share one load. Raises `NotReady` if it
+        does not fit."""
         await asyncio.shield(self._load(engine))
 
     async def unload(self, engine: EngineProcess) -> None:
-        """Also if it is pinned. Raises `NotReady` while it has calls."""
+        """Unloads pinned engines too. Raises `NotReady` while the engine has calls."""
         async with self._changing:
             if engine.busy:
                 raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
@@ -76,7 +74,7 @@ class Residency:
     def _forget(self, engine: EngineProcess, task: "asyncio.Task[None]") -> None:
         del self._loading[engine]
         if not task.cancelled():
-            task.exception()  # whoever waits raises it; at the start nobody does
+            task.exception()  # callers of `load` raise it; at the start there are none
 
     async def _load_alone(self, engine: EngineProcess) -> None:
         async with self._changing:
@@ -99,7 +97,7 @@ class Residency:
                     retry_after=RETRY_AFTER_SECONDS,
                 )
             oldest = min(idle, key=lambda other: other.used_at)
-            log.info("%s gives way to %s", oldest.profile.id, engine.profile.id)
+            log.info("%s is unloaded to make room for %s", oldest.profile.id, engine.profile.id)
             await oldest.unload()
 
     async def _sweep(self, idle_seconds: float) -> None:
@@ -110,5 +108,5 @@ class Residency:
                 async with self._changing:
                     idle = loop.time() - engine.used_at >= idle_seconds
                     if engine.resident and idle and not engine.busy and engine not in self._pinned:
-                        log.info("%s was not used for %g s, and is unloaded", engine.profile.id, idle_seconds)
+                        log.info("%s is unloaded: it was not used for %g s", engine.profile.id, idle_seconds)
                         await engine.unload()

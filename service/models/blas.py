@@ -1,8 +1,6 @@
-"""OpenBLAS for MLX on Linux, whose wheel is linked against the reference BLAS.
-
-A library loaded first with global symbols replaces the same symbols of later ones (ELF interposition), so MLX's calls
-of `cblas_sgemm` go to OpenBLAS. On macOS MLX has Accelerate and Metal, and nothing is done.
-"""
+"""MLX's Linux wheel is linked against the reference BLAS. A library that is loaded first with global symbols replaces
+the symbols of later ones (ELF interposition), so MLX's calls of `cblas_sgemm` go to OpenBLAS. macOS has Accelerate and
+Metal."""
 
 import ctypes
 import math
@@ -18,10 +16,10 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 MISSING = (
-    "OpenBLAS was not found: prompts are read about 13 times slower than with it, and answers written half as fast. "
+    "OpenBLAS was not found. Without it, prompts are read about 13 times slower and answers written half as fast. "
     "Install it with `apt-get install libopenblas0` (Debian, Ubuntu) or `dnf install openblas` (Fedora)."
 )
-TOO_LATE = "OpenBLAS was not loaded: MLX was imported before it, and would not use it any more."
+TOO_LATE = "OpenBLAS was not loaded: MLX was imported before it and cannot use it any more."
 
 
 class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +32,8 @@ class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
-    """Loads the first of `libraries` that exists, for the whole process. Call it before anything imports MLX; a second
-    call gives the same report. Never raises."""
+    """Loads the first of `libraries` that exists, for the whole process. Call it before MLX is imported. A second call
+    gives the same report. Never raises."""
     if sys.platform != "linux":
         return BlasReport()
     already = _open_first(libraries, os.RTLD_NOLOAD)
@@ -52,8 +50,8 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
 
 
 def usable_cores(cpu_quota: Path = CPU_QUOTA) -> int:
-    """A container's quota (cgroup v2's `cpu.max`: microseconds of CPU time in each period, or `max`) leaves all cores
-    of the host visible, and that many threads would wait for each other."""
+    # A container's quota (cgroup v2's `cpu.max`: microseconds of CPU time per period, or `max`) hides no cores of the
+    # host, and a thread for each would wait for the others.
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
         quota, period = (float(field) for field in cpu_quota.read_text().split())

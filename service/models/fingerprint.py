@@ -1,5 +1,3 @@
-"""One digest of every file in a model's folder that can change an answer; it is part of every response-cache key."""
-
 import hashlib
 from pathlib import Path
 
@@ -9,7 +7,7 @@ from msgspec.structs import replace
 from service.models.errors import InvalidModel
 from service.storage import write_file
 
-# Weights and adapters; config, generation config (it names the tokens that end an answer), tokenizer; templates.
+# Weights and adapters; config, generation config (with the tokens that end an answer), tokenizer; templates.
 SUFFIXES = frozenset((".safetensors", ".json", ".jsonl", ".jinja", ".txt", ".model", ".tiktoken"))
 TEMPLATE_FOLDER = "additional_chat_templates"
 
@@ -18,8 +16,7 @@ REMEMBERED_BYTES = 1_000_000
 
 
 class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """The SHA-256 of a file with this size, these times and this inode. Users can set `mtime_ns` but not `ctime_ns`,
-    so an edit in place shows."""
+    """Users can set `mtime_ns` but not `ctime_ns`, so an edit in place shows."""
 
     size: int
     mtime_ns: int
@@ -32,12 +29,9 @@ Digests = dict[str, FileDigest]
 
 
 def fingerprint(folder: Path, home: Path, adapter: Path | None = None) -> str:
-    """SHA-256 over names and contents, in hexadecimal; it does not depend on the folder's place. Another one with an
-    `adapter`, which is a folder too.
-
-    The digests of large files are kept under `home`, so that weights are read once and not at every start. Raises
-    InvalidModel if a file cannot be read.
-    """
+    """Returns the SHA-256 over names and contents of all files that can change an answer, in hexadecimal. It is part of
+    every response-cache key, and independent of the folder's place. Digests of large files are kept under `home`.
+    Raises `InvalidModel` if a file cannot be read."""
     own = _fingerprint(folder, home)
     if adapter is None:
         return own

@@ -1,5 +1,3 @@
-"""Checks whether a folder holds a model that MLX can load, before anything heavy starts."""
-
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ class ShardIndex(msgspec.Struct):
 
 
 def require_mlx_model(path: Path) -> None:
-    """Reads names, sizes and headers, never weights. Raises ModelNotThere or InvalidModel."""
+    """Checks that MLX can load the folder. Reads names, sizes and headers, never weights. Raises `ModelNotThere` or
+    `InvalidModel`."""
     if not path.exists():
         raise ModelNotThere(f"Model path does not exist: {path}")
     if not path.is_dir():
@@ -42,16 +41,16 @@ def require_mlx_model(path: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. Raises InvalidModel if it does not name its `model_type`."""
+    """Raises `InvalidModel`, also without a `model_type`."""
     file = folder / "config.json"
     config = read_json(file, required=True)
     if not isinstance(config.get("model_type"), str):
-        raise InvalidModel(f'{file} does not say its "model_type", so MLX cannot tell what architecture this is.')
+        raise InvalidModel(f'Expected {file} to name its architecture in "model_type", found none: {NEEDED}.')
     return config
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    """One JSON object; empty if the file is missing and not `required`. Raises InvalidModel."""
+    """One JSON object; empty if the file is missing and not `required`. Raises `InvalidModel`."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
@@ -106,8 +105,8 @@ def _require_all_shards(folder: Path) -> None:
 
 
 def _require_whole(file: Path) -> None:
-    """Finds a download that was cut off. The format is eight bytes with the header's length, a JSON header with every
-    tensor's offsets, and the tensors (safetensors, README, "Format")."""
+    """Finds a truncated download. A file is the header's length (8 bytes), a JSON header with every tensor's offsets,
+    and the tensors (safetensors, README, "Format")."""
     with file.open("rb") as opened:
         start = opened.read(len(GIT_LFS_POINTER))
         if start == GIT_LFS_POINTER:

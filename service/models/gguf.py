@@ -1,6 +1,6 @@
-"""Converts a llama model in a GGUF file into a folder for MLX; quantized weights stay as they are.
+"""Converts a llama model in a GGUF file into a folder for MLX; quantized weights stay unchanged.
 
-It runs as its own process, `python -m service.models.gguf GGUF FOLDER`, because the server must first touch MLX on the
+`python -m service.models.gguf GGUF FOLDER` is a process of its own, because the server must first touch MLX on the
 thread that owns it, after OpenBLAS. Source: the GGUF specification (ggml, docs/gguf.md).
 """
 
@@ -18,9 +18,9 @@ from service.models.errors import InvalidModel
 
 Metadata = dict[str, Any]
 
-# GGUF's token types; 1 is a normal one.
+# GGUF's token type of control tokens.
 CONTROL = 3
-# A Q4_1 block is 32 values with a scale and a minimum, which is MLX's affine quantization at this group size.
+# A Q4_1 block is 32 values with a scale and a minimum: MLX's affine quantization at this group size.
 QUANTIZATION = {"group_size": 32, "bits": 4, "mode": "affine"}
 
 LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
@@ -39,8 +39,8 @@ OTHER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", 
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Writes the model in `gguf` into the existing `folder`. The same input gives the same bytes everywhere, so that
-    machines agree on the fingerprint. Raises InvalidModel."""
+    """Writes into the existing `folder`. The same input gives the same bytes everywhere, so that machines agree on the
+    fingerprint. Raises `InvalidModel`."""
     import mlx.core as mx
 
     loaded: Any = mx.load(str(gguf), return_metadata=True)
@@ -61,8 +61,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def weight_name(name: str) -> str:
-    """`blk.3.attn_q.scales` becomes `model.layers.3.self_attn.q_proj.scales`. Raises InvalidModel for an unknown
-    name."""
+    """`blk.3.attn_q.scales` becomes `model.layers.3.self_attn.q_proj.scales`. Raises `InvalidModel`."""
     if (layer := LAYER.fullmatch(name)) and layer[2] in LAYER_NAMES:
         return f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.{layer[3]}"
     module, _, kind = name.rpartition(".")
@@ -93,7 +92,7 @@ def model_config(metadata: Metadata, *, tied: bool) -> dict[str, Any]:
 
 
 def tokenizer(metadata: Metadata) -> Tokenizer:
-    """The byte-level BPE tokenizer. Every digit is a token of its own."""
+    """Byte-level BPE in which every digit is a token of its own."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     made = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))

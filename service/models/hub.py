@@ -1,5 +1,3 @@
-"""Finds or downloads a model by its Hugging Face name, `organisation/model`."""
-
 import errno
 import shutil
 import socket
@@ -22,18 +20,15 @@ from service.models.folder import NEEDED, WEIGHTS, require_mlx_model
 from service.models.progress import ProgressReport, watch_growth
 from service.storage import locked, private_folder, publish_folder
 
-# The files that mlx-lm reads, in the top folder; no Python code.
+# The files that mlx-lm reads, all in the top folder. None is Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
 NOT_FILES = ["*/*"]
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
-    """The folder of the model: under `home`, in Hugging Face's own cache, or fetched to `home`.
-
-    An interrupted fetch continues. The client's variables count (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). Blocks. Raises
-    ModelError.
-    """
+    """Returns the folder of a Hugging Face model: under `home`, in Hugging Face's own cache, or fetched to `home`. An
+    interrupted fetch continues. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. Blocks. Raises `ModelError`."""
     folder = home / "models" / name
     if (folder / "config.json").exists():
         return folder
@@ -66,7 +61,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def _workshop(folder: Path, revision: str) -> Path:
-    """The folder where this revision is put together; those of other revisions are removed."""
+    """The folder where this revision is assembled. Removes those of other revisions."""
     workshop = folder.with_name(f".{folder.name}.{revision}.partial")
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         if leftover != workshop:
@@ -75,7 +70,8 @@ def _workshop(folder: Path, revision: str) -> Path:
 
 
 def _look_up(name: str) -> tuple[str, int]:
-    """The commit to fetch and the size of its files in bytes. Raises InvalidModel for what MLX could not load."""
+    """Returns the commit to fetch and the size of its files in bytes. Raises `InvalidModel` if MLX could not load
+    them."""
     with _explained(name):
         info = HfApi().model_info(name, files_metadata=True)
     files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
@@ -98,12 +94,11 @@ def _fetch(name: str, revision: str, folder: Path) -> None:
         ignore_patterns=NOT_FILES,
         tqdm_class=_NoBar,
     )
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes on the download
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's records of the download
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turns the client's exceptions into ours."""
     try:
         yield
     except GatedRepoError as exc:
@@ -112,17 +107,17 @@ def _explained(name: str) -> Iterator[None]:
         ) from exc
     except RepositoryNotFoundError as exc:
         raise ModelNotThere(
-            f"Model path does not exist: {name}\nNor does Hugging Face know a model of this name that you may read "
+            f"Model path does not exist: {name}\nHugging Face has no model of this name that you may read "
             "(for a private one, set HF_TOKEN)."
         ) from exc
-    except Exception as exc:  # it lets through whatever its HTTP library raises, and has changed that library twice
+    except Exception as exc:  # any exception of its HTTP library, which it has changed twice
         raise FetchFailed(
             f"Model path does not exist: {name}\n{_unreachable(name) if _is_offline(exc) else _failed(exc)}"
         ) from exc
 
 
 def _is_offline(error: BaseException | None) -> bool:
-    """True if no connection was made, or the client was told to make none."""
+    """True if no connection was made, or the client must not make one."""
     while error is not None:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return True
@@ -140,13 +135,11 @@ def _unreachable(name: str) -> str:
 
 
 def _failed(error: Exception) -> str:
-    return (
-        f"Nor could it be fetched from Hugging Face: {error}\nStart again to continue the download, or give a folder."
-    )
+    return f"Fetching it from Hugging Face failed: {error}\nStart again to continue the download, or give a folder."
 
 
 class _NoBar(tqdm):  # type: ignore[misc]
-    """Keeps the client from drawing its bars over ours."""
+    """The client's bars would overwrite ours."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **{**options, "disable": True})

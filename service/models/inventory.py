@@ -1,5 +1,3 @@
-"""The MLX models on this machine, wherever a program has put them."""
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -16,7 +14,7 @@ LM_STUDIO = (".lmstudio/models", ".cache/lm-studio/models")
 
 
 class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is what `anyclaude serve` takes."""
+    """`anyclaude serve` takes `name`."""
 
     name: str
     path: Path
@@ -25,7 +23,8 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
-    """`home` is ours, `user_home` the user's. Reads headers, never weights."""
+    """The MLX models on this machine, of any program. `home` is ours, `user_home` the user's. Reads headers, never
+    weights."""
     ours = home / "models"
     for folder in _folders(ours):
         name = DEMO if folder.name == DEMO_MODEL.name and folder.parent == ours else folder.relative_to(ours).as_posix()
@@ -55,6 +54,6 @@ def _installed(name: str, folder: Path, source: Source) -> Iterator[InstalledMod
     try:
         require_mlx_model(folder)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    except (ModelError, OSError):  # a model of another kind, or one that is being removed
+    except (ModelError, OSError):  # a model of another kind, or one in removal
         return
     yield InstalledModel(name=name, path=folder, size_bytes=size, source=source)

@@ -1,5 +1,3 @@
-"""Finds the folder of the model that the operator named."""
-
 import os
 from pathlib import Path
 
@@ -12,11 +10,8 @@ from service.models.recommended import nearest_ids
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
-    """The folder of `name`: a folder, `demo` (also None), or a Hugging Face name.
-
-    A folder wins over a Hugging Face name; give a folder called `demo` as `./demo`. Fetches what is not on this
-    machine, which may take long. Raises ModelError.
-    """
+    """`name` is a folder, `demo` (also None), or a Hugging Face name. A folder wins over a Hugging Face name; a folder
+    called `demo` is `./demo`. Fetches a missing model, which may take long. Raises `ModelError`."""
     if name is None or name == DEMO:
         return ensure_demo(home, progress)
     if not name:
@@ -29,7 +24,7 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
     elif "/" not in name and not folder.exists():
         raise ModelNotThere(_not_a_folder(name))
     require_mlx_model(folder)
-    return Path(os.path.abspath(folder))  # symbolic links stay: the operator's name for it is the model's id
+    return Path(os.path.abspath(folder))  # symbolic links stay, because the operator's name is the model's id
 
 
 def _not_a_folder(name: str) -> str:
@@ -42,7 +37,7 @@ def _not_a_folder(name: str) -> str:
 
 
 def find_local_model(name: str | None, home: Path) -> Path | None:
-    """The folder of the configured model `name`, not checked; None if the model would have to be fetched."""
+    """The unchecked folder of the configured model `name`; None if it would have to be fetched."""
     name = name or DEMO
     if name == DEMO:
         return _existing(home / "models" / DEMO_MODEL.name)

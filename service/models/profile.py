@@ -1,5 +1,3 @@
-"""Reads a model's profile from its files, before the model is loaded."""
-
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +12,14 @@ from service.models.names import DEMO
 from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
 
-# The names in most architectures, GPT-2, MPT, ChatGLM, Falcon and others.
+# The key in most architectures, GPT-2, MPT, ChatGLM, Falcon and others.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
 NESTED_CONFIGS = ("text_config", "language_config", "llm_config")
-# Recurrent models name no limit.
+# Recurrent models have no limit.
 DEFAULT_CONTEXT_LENGTH = 32_768
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 REASONING_WORDS = ("<think", "enable_thinking", "reasoning_content", "<|channel|>analysis")
-# transformers writes 1e30 for a tokenizer without a limit; some models carry other very large numbers.
+# transformers writes 1e30 for a tokenizer without a limit; some models have other very large numbers.
 LARGEST_CONTEXT_LENGTH = 100_000_000
 
 
@@ -37,7 +35,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
-    """Reads all weights the first time, for the fingerprint. Raises ModelError."""
+    """Reads all weights the first time, for the fingerprint. Raises `ModelError`."""
     tokenizer_config = read_json(path / "tokenizer_config.json")
     of_files = context_length(read_config(path), tokenizer_config)
     return ModelProfile(
@@ -53,7 +51,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
 
 
 def require_adapter(folder: str) -> Path:
-    """Raises InvalidModel unless it is a folder that mlx-lm's training has written."""
+    """Raises `InvalidModel` unless it is a folder of mlx-lm's training."""
     path = Path(folder)
     missing = [name for name in ADAPTER_FILES if not (path / name).is_file()]
     if missing:
@@ -65,7 +63,6 @@ def require_adapter(folder: str) -> Path:
 
 
 def _thinks(path: Path, tokenizer_config: dict[str, Any]) -> bool:
-    """Whether the chat template mentions reasoning."""
     try:
         template = (path / "chat_template.jinja").read_text(errors="replace")
     except OSError:
@@ -74,14 +71,14 @@ def _thinks(path: Path, tokenizer_config: dict[str, Any]) -> bool:
 
 
 def _sampling_defaults(settings: Settings, path: Path) -> SamplingDefaults:
-    """The configured values, on top of the demo model's own if that is served by its name."""
+    """The configured values; for the demo model, on top of its own."""
     if settings.model not in (None, DEMO) or path.name != DEMO_MODEL.name:
         return settings.sampling
     return msgspec.structs.replace(DEMO_SAMPLING, **_given(settings.sampling))
 
 
 def model_id(path: Path, home: Path) -> str:
-    """The folder's name, with the organisation if the model came by a Hugging Face name."""
+    """The folder's name, with the organisation for a Hugging Face model."""
     ours = home.absolute() / "models"
     if path.is_relative_to(ours):
         return path.relative_to(ours).as_posix()
@@ -91,7 +88,7 @@ def model_id(path: Path, home: Path) -> str:
 
 
 def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
-    """In tokens: the model's limit, or its tokenizer's if that is smaller."""
+    """In tokens: the smaller of the model's and its tokenizer's limit."""
     nested = (config[key] for key in NESTED_CONFIGS if isinstance(config.get(key), dict))
     lengths = [_first_length(part, CONTEXT_KEYS) for part in (config, *nested)]
     of_model = next((length for length in lengths if length is not None), None)
@@ -100,7 +97,7 @@ def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
 
 
 def read_generation_config(path: Path) -> GenerationConfig:
-    """Raises InvalidModel that names the field."""
+    """Raises `InvalidModel`, which names the field."""
     file = path / "generation_config.json"
     try:
         return msgspec.convert(read_json(file), GenerationConfig)
@@ -110,7 +107,7 @@ def read_generation_config(path: Path) -> GenerationConfig:
 
 def resolve_sampling(settings: SamplingDefaults, model: GenerationConfig) -> SamplingParams:
     """Settings win over the model's file, which wins over greedy decoding. `do_sample` false turns random sampling off;
-    the repetition penalty applies to greedy decoding too."""
+    the repetition penalty also applies to greedy decoding."""
     from_model = SamplingDefaults(repetition_penalty=model.repetition_penalty)
     if model.do_sample is not False:
         from_model = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""Reports the progress of long steps (fetching, converting) to people."""
+"""Reports the progress of fetching and converting to people."""
 
 import threading
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ POLL_SECONDS = 0.2
 
 
 class ProgressReport(Protocol):
-    """Calls come from one thread at a time, not always the same."""
+    """One thread at a time calls it, not always the same."""
 
     def step(self, text: str) -> None:
-        """Begins a stage, and ends the one before it."""
+        """Begins a stage and ends the one before."""
         ...
 
     def advance(self, done_bytes: int, total_bytes: int) -> None: ...
@@ -39,7 +39,7 @@ class Silent:
 
 
 class ConsoleProgress:
-    """A line for each stage; below it a bar on a terminal, or in a log a line at every quarter."""
+    """Prints a line for each stage, with a bar on a terminal, or a line at every quarter in a log."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -80,7 +80,7 @@ class ConsoleProgress:
 
 @contextmanager
 def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> Iterator[None]:
-    """Reports the bytes under `folder` while the body runs, for downloaders without a callback."""
+    """Reports the growth of `folder` while the body runs, for downloaders without a callback."""
     over = threading.Event()
 
     def watch() -> None:

@@ -1,19 +1,19 @@
-"""Models for coding agents, chosen from published figures in November 2026, and hub ids close to another name."""
+"""Models for coding agents, chosen from published figures in November 2026."""
 
 from difflib import get_close_matches
 
 import msgspec
 
 GB = 10**9
-# An agent's session; its KV state comes on top of the weights.
+# One agent's session. Its KV state adds to the weights.
 SESSION_TOKENS = 32_000
 # Python, the tokenizer, and the buffers of one step.
 OVERHEAD_BYTES = 2 * GB
 
 
 class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`size_bytes` is what is downloaded, about; `context_length` is in tokens; `kv_bytes` is the KV state of one
-    token."""
+    """`size_bytes` is the approximate download; `kv_bytes` is the KV state of one token; `context_length` is in
+    tokens."""
 
     id: str
     size_bytes: int
@@ -23,7 +23,7 @@ class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needed_bytes(self) -> int:
-        """Memory for the weights and one session."""
+        """For the weights and one session."""
         return self.size_bytes + self.kv_bytes * min(SESSION_TOKENS, self.context_length) + OVERHEAD_BYTES
 
 
@@ -82,13 +82,13 @@ RECOMMENDED = (
 
 
 def nearest_ids(name: str) -> list[str]:
-    """At most three hub ids that a name such as `qwen3:0.6b` or `Qwen3-8B` may mean, the likeliest first."""
+    """At most three hub ids that a name such as `qwen3:0.6b` may mean, the likeliest first."""
     known = {_plain(model.id.rpartition("/")[2]): model.id for model in RECOMMENDED}
     return [known[found] for found in get_close_matches(_plain(name.rpartition("/")[2]), known, n=3, cutoff=0.45)]
 
 
 def best_fit(memory_bytes: int) -> RecommendedModel | None:
-    """The largest recommended model for a machine with `memory_bytes` for models."""
+    """The largest recommended model that fits."""
     return next((model for model in reversed(RECOMMENDED) if model.needed_bytes <= memory_bytes), None)
 
 

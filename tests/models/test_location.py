@@ -93,7 +93,7 @@ def test_what_hugging_faces_own_cache_holds_is_not_fetched(hub: Hub, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("org/unknown", "ModelNotThere Model path does not exist: org/unknown\nNor does Hugging Face know a model"),
+        ("org/unknown", "ModelNotThere Model path does not exist: org/unknown\nHugging Face has no model of this name"),
         ("org/a..b", "FetchFailed Model path does not exist: org/a..b\n"),
         (GATED, "FetchFailed org/gated is gated: accept its conditions"),
     ],

@@ -63,7 +63,7 @@ class SpanKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpanHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """`layouts` hold an index for each array; `checksum` is the CRC-32 of all array bytes."""
+    """`layouts` hold an index for each array. `checksum` is the CRC-32 of all array bytes."""
 
     key: SpanKey
     layouts: tuple[Any, ...]
@@ -98,7 +98,7 @@ def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: li
 
 
 def read_header(path: Path) -> SpanHeader:
-    """Does not read the arrays. Raises `DamagedFile`."""
+    """Leaves the arrays unread. Raises `DamagedFile`."""
     with path.open("rb") as file:
         header, _ = _read_header(file, path)
     return header
@@ -119,7 +119,7 @@ def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
-    """Returns also the offset of the arrays. Raises `DamagedFile`."""
+    """Returns also the offset of the arrays."""
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
         raise DamagedFile("it does not begin like a prefix file")

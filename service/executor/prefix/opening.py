@@ -35,14 +35,13 @@ def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> 
 
 
 def memory_for_prefixes(settings: Settings) -> int:
-    """Called after loading: the default is a share of the memory that is left."""
+    # Called after loading: the default is a share of the memory that is left.
     if settings.prefix_memory_bytes is not None:
         return settings.prefix_memory_bytes
     return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
 
 
 def open_prompt_caches(model: Any, profile: ModelProfile) -> PromptCaches | None:
-    """None if the model's states cannot be kept."""
     try:
         return PromptCaches(model)
     except ValueError as exc:

@@ -47,7 +47,7 @@ class PromptCaches:
         return State(tuple(arrays), tuple(layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
-        """Makes prompt caches from the given number of tokens of each span."""
+        """Each part is a span's state and the number of its tokens to use."""
         caches = make_prompt_cache(self._model)
         length = sum(tokens for _, tokens in parts)
         for index, leaf in enumerate(leaves(caches)):
@@ -66,7 +66,7 @@ class PromptCaches:
         return state.layouts, [_buffer(array, bytes_of) for array, bytes_of in zip(state.arrays, plain, strict=True)]
 
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> State:
-        """Copies. Raises ValueError, TypeError or AttributeError if shapes or types do not fit."""
+        """Copies. Raises ValueError, TypeError or AttributeError for unfit bytes."""
         return State(tuple(_array(buffer) for buffer in buffers), layouts)
 
 
@@ -84,8 +84,8 @@ def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
 
 
 def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
-    """Returns the state without rows that no later token reads: a window holds one more chunk after chunked reading,
-    and unused rows while it grows."""
+    """Drops rows that no later token reads: a window holds one more chunk after chunked reading, and unused rows while
+    it grows."""
     keys, values, offset, keep, size, index = leaf.state
     rows = keys.shape[2]
     if rows > size:  # in order of time, because a chunk was appended

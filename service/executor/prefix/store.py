@@ -40,7 +40,7 @@ FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 class StateBytes(Protocol):
     def to_buffers(self, state: Any) -> tuple[tuple[Any, ...], list[Buffer]]: ...
     def from_buffers(self, layouts: tuple[Any, ...], buffers: list[Buffer]) -> Any:
-        """Raises ValueError, TypeError, LookupError or AttributeError for bytes that are no state."""
+        """Raises ValueError, TypeError, LookupError or AttributeError for unfit bytes."""
         ...
 
 
@@ -62,8 +62,8 @@ class _File(msgspec.Struct):
 
 
 class PrefixStore:
-    """Keeps at most `max_bytes` of one model and removes the least recently used first. `model` identifies everything
-    that a state depends on. The engine's thread owns it. A failing disk loses states, never an answer."""
+    """Keeps at most `max_bytes` of one model; the least recently used go first. `model` identifies everything that a
+    state depends on. The engine's thread owns it. A failing disk loses states, never an answer."""
 
     def __init__(
         self, folder: Path, model: str, max_bytes: int, states: StateBytes, *, quiet_seconds: float = QUIET_SECONDS
@@ -88,7 +88,7 @@ class PrefixStore:
         return self._nbytes
 
     def stored(self) -> list[StoredSpan]:
-        """Returns the files found at the start, each after its parent."""
+        """The files found at the start, each after its parent."""
         return sorted(self._spans, key=lambda span: span.key.start)
 
     def adopt(self, node: Node, span: StoredSpan) -> None:
@@ -113,7 +113,7 @@ class PrefixStore:
             return None
 
     def save(self, path: list[Node]) -> None:
-        """Queues the states of these nodes, each the parent of the next, and marks their files as used."""
+        """Queues the states of nodes, each the parent of the next, and marks their files as used."""
         now = time.time()
         for node in path:
             if not node.file:
@@ -182,7 +182,6 @@ class PrefixStore:
         node.file = name
 
     def _read(self, name: str) -> tuple[tuple[Any, ...], list[Buffer]]:
-        """Reads a written or a queued file."""
         unwritten = self._unwritten.get(name)
         if unwritten is not None:
             return unwritten.job.layouts, unwritten.job.buffers
@@ -227,7 +226,7 @@ class PrefixStore:
         return [span for span in spans if self._folder / span.name in self._files]
 
     def _read_key(self, path: Path) -> SpanKey | None:
-        """Returns None and deletes the file if it is damaged or of another model."""
+        """Deletes the file if it is damaged or of another model."""
         try:
             key = read_header(path).key
         except (DamagedFile, OSError) as exc:

@@ -48,7 +48,6 @@ class Node:
         return [] if self.parent is None else self.parent.children[self.key]
 
     def path(self) -> list["Node"]:
-        """From the first span to this one."""
         nodes: list[Node] = []
         node: Node | None = self
         while node is not None and node.parent is not None:
@@ -57,7 +56,6 @@ class Node:
         return nodes[::-1]
 
     def subtree(self) -> Iterator["Node"]:
-        """This node is the first."""
         nodes = [self]
         while nodes:
             node = nodes.pop()
@@ -66,8 +64,8 @@ class Node:
 
 
 class Match(msgspec.Struct, frozen=True):
-    """`length` tokens are usable, of the last span perhaps a part. `shared` tokens are known, but may have no usable
-    state. `diverges`: known tokens differ after `shared`."""
+    """`length` tokens are usable. `shared` tokens are known, but may have no usable state. `diverges`: known tokens
+    differ after `shared`."""
 
     node: Node
     length: int
@@ -102,7 +100,7 @@ class PrefixTree:
         return root
 
     def find(self, caller: str, tokens: list[int], limit: int) -> Match:
-        """Finds the longest usable prefix of at most `limit` tokens."""
+        """The longest usable prefix of at most `limit` tokens."""
         prompt = tuple(tokens)
         root = self.root(caller)
         best, shared, diverges = (root, 0), 0, False
@@ -121,7 +119,6 @@ class PrefixTree:
         return Match(best[0], best[1], shared, diverges)
 
     def add(self, parent: Node, start: int, tokens: tuple[int, ...], state: Any, nbytes: int) -> Node:
-        """`shrink` drops the span again if there is no room."""
         node = Node(parent, start, tokens, parent.caller)
         parent.children.setdefault(node.key, []).append(node)
         if state is not None:
@@ -147,7 +144,7 @@ class PrefixTree:
                 self._used.move_to_end(used)
 
     def beginnings(self, node: Node) -> list[Node]:
-        """Returns the siblings whose tokens are a prefix of `node`'s, itself included, the shortest first."""
+        """The siblings whose tokens are a prefix of `node`'s, itself included, the shortest first."""
         found = [each for each in node.siblings if each.tokens == node.tokens[: len(each.tokens)]]
         return sorted(found, key=lambda each: each.end)
 
@@ -175,7 +172,7 @@ class PrefixTree:
         return removed
 
     def remove(self, node: Node) -> list[Node]:
-        """Removes and returns a node and all below it."""
+        """Returns the node and all below it."""
         if node.removed or node.parent is None:
             return []
         siblings = node.parent.children[node.key]

@@ -26,8 +26,6 @@ CLOSE_SECONDS = 8.0
 
 
 class Job(msgspec.Struct, kw_only=True):
-    """A job that is not `wanted` is skipped."""
-
     folder: Path
     key: SpanKey
     layouts: tuple[Any, ...]
@@ -87,7 +85,7 @@ class PrefixWriter:
             self._changed.notify()
 
     def written(self) -> list[Written]:
-        """Returns the jobs finished since the last call, dropped ones included."""
+        """The jobs finished since the last call, dropped ones included."""
         done: list[Written] = []
         while self._done:
             done.append(self._done.popleft())
@@ -95,7 +93,6 @@ class PrefixWriter:
         return done
 
     def close(self) -> None:
-        """Writes the backlog and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -1,7 +1,6 @@
 """An executor in a process of its own, so that its death does not end the server.
 
-- `engine_process`: the server's `Executor`, which starts, watches and replaces engine processes
-- `pending_call`: a request in one; `child`: one process, with its socket, stderr and end
+- `engine_process`: the server's `Executor`; `pending_call`: one request; `child`: one process
 - `host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
 - `messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
 """

@@ -25,8 +25,8 @@ STDERR_SECONDS = 1.0
 
 
 class Child(asyncio.Protocol):
-    """One engine process. `opened` is called once messages can be sent, `receive` with each frame's messages.
-    `heard_at` is the loop's time of the last frame, or of the start."""
+    """`opened` is called once messages can be sent, `receive` with each frame's messages. `heard_at` is the loop's time
+    of the last frame, or of the start."""
 
     def __init__(self, opened: Callable[[], None], receive: Callable[[list[ToServer]], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -89,7 +89,6 @@ class Child(asyncio.Protocol):
         return self._closed.done()
 
     async def until_ended(self) -> str:
-        """Returns the reason."""
         await self.until_closed()
         try:
             await asyncio.to_thread(self._process.wait, EXIT_SECONDS)

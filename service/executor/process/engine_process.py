@@ -45,7 +45,7 @@ STARTUP_SECONDS = 60.0
 
 
 class EngineProcess:
-    """An `Executor` in another process. Takes up to `max_concurrency` + `max_queue` sequences.
+    """Takes up to `max_concurrency` + `max_queue` sequences.
 
     A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls that received nothing run again
     once; the others end in `EngineFailed`. After more than `deaths_at_most` deaths in ten minutes, or if the model
@@ -126,7 +126,6 @@ class EngineProcess:
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def until_settled(self) -> None:
-        """The result is in `status`."""
         await self._settled.wait()
 
     async def unload(self) -> None:

@@ -1,7 +1,5 @@
-"""An engine process writes its log as marked lines on stderr, and the server turns them back into records.
-
-They survive the death of the process. Unmarked lines, such as a C++ library's last words, are logged unchanged.
-"""
+"""An engine process writes its log as marked lines on stderr, which survive its death. The server turns them back into
+records. It logs unmarked lines, such as a C++ library's last words, unchanged."""
 
 import logging
 import sys
@@ -31,7 +29,6 @@ def write_marked_lines(*, debug: bool) -> None:
 
 
 def read_marked_line(line: str) -> logging.LogRecord | None:
-    """None for an unmarked line."""
     if not line.startswith(MARK):
         return None
     try:

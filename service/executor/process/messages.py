@@ -1,9 +1,6 @@
-"""The messages between the server and an engine process.
-
-The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted` and then `CallEvents` up to a
+"""The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted` and then `CallEvents` up to a
 `Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends any of them instead.
-Nothing follows an `AbortCall`.
-"""
+Nothing follows an `AbortCall`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -21,8 +21,8 @@ class TokenChances(msgspec.Struct, frozen=True, gc=False):
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
-    """`end` is set on the last token; with `stop` it is an end-of-text token without text. `error` is the reason that
-    the sequence cannot continue."""
+    """`end` is set on the last token; with `stop` it is an end-of-text token without text. `error`: the sequence cannot
+    continue."""
 
     sequence: int
     id: int
@@ -60,8 +60,7 @@ class Engine(Protocol):
         ...
 
     def embed(self, tokens: list[int]) -> bytes:
-        """Returns the last token's hidden state, normalized to length 1, as little-endian float32. Raises
-        `ServiceError`."""
+        """The last token's hidden state, normalized to length 1, as little-endian float32. Raises `ServiceError`."""
         ...
 
     def remove(self, sequence: int) -> PromptUse | None:
@@ -73,7 +72,7 @@ class Engine(Protocol):
         ...
 
     def reset(self) -> None:
-        """Drops all sequences and makes the engine usable after an exception."""
+        """Drops all sequences. The engine is usable again after an exception."""
         ...
 
     def close(self) -> None: ...

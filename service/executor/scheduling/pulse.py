@@ -1,6 +1,6 @@
 class Pulse:
     """The engine's thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
-    `progress_at` (monotonic seconds). None: unknown."""
+    `progress_at` (monotonic seconds)."""
 
     __slots__ = (
         "generated_tokens",
