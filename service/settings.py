@@ -18,6 +18,7 @@ LogFormat = Literal["text", "json"]
 ExecutorName = Literal["mlx", "scripted"]
 Parallel = Literal["tensor", "pipeline"]
 ThinkingDefault = Literal["on", "off"]
+WiredMemory = Literal["weights", "off"]
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -184,6 +185,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefix_disk_bytes: Annotated[Bytes, setting("Prefix cache on disk; 0 switches it off.", Harmless.ANY)] = (
         20 * 1024**3
     )
+
+    wired_memory_bytes: Annotated[
+        WiredMemory | Bytes,
+        setting(
+            "Metal memory that macOS may not swap: 'weights' is the model's files, 'off' is none, or a size.",
+            Harmless.ANY,
+        ),
+    ] = "weights"
 
     warm: Annotated[
         tuple[str, ...],

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from typing import Any
 
@@ -32,15 +33,13 @@ def show(value: object) -> str:
 def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
     """`kind` is a type with msgspec's bounds. Raises BadValue."""
     if is_size and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = read_size(value)
-        except ValueError:
-            raise BadValue(A_SIZE, value) from None
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
         _check_items(value, kind)
-        expected = A_SIZE if is_size else describe(kind)
+        expected = _describe_size(kind) if is_size else describe(kind)
         if _fits([value], kind):
             expected += f", such as {show([value])}"
         raise BadValue(expected, value) from None
@@ -73,12 +72,21 @@ def _fits(value: object, kind: Any) -> bool:
     return True
 
 
-def show_size(size: int) -> str:
-    """Uses the largest binary unit that divides `size`: 2147483648 is `2GiB`."""
+def show_size(size: int | str) -> str:
+    """Uses the largest binary unit that divides `size`: 2147483648 is `2GiB`. A word stays."""
+    if isinstance(size, str):
+        return size
     for power, prefix in reversed(list(enumerate("KMGT", start=1))):
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{prefix}iB"
     return f"{size}B"
+
+
+def _describe_size(kind: Any) -> str:
+    info = inspect.type_info(kind)
+    info = info.type if isinstance(info, inspect.Metadata) else info
+    kinds = info.types if isinstance(info, inspect.UnionType) else ()
+    return " or ".join([*(_describe(each) for each in kinds if isinstance(each, inspect.LiteralType)), A_SIZE])
 
 
 def describe(kind: Any) -> str:

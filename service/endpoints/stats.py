@@ -1,11 +1,7 @@
 """`GET /stats`."""
 
-import os
-import resource
-import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.config.keys import SETTING_KEYS, Key
 from service.config.redaction import shown_value
+from service.device.machine import own_bytes, peak_bytes
 from service.endpoints.context import ServiceContext
 from service.executor.base import ExecutorStatus
 from service.http.responses import json_response
@@ -84,25 +81,10 @@ def _from_profile(keys: list[Key], profile: ModelProfile) -> dict[str, Any]:
 
 
 def _memory(status: ExecutorStatus) -> Memory:
-    resident = _resident_bytes()
+    resident = own_bytes()
     return Memory(
         process_bytes=resident,
-        peak_bytes=max(_peak_bytes(), resident or 0),  # the two are read at different moments
+        peak_bytes=max(peak_bytes(), resident),  # the two are not of the same moment
         engine_bytes=status.memory_bytes,
         prefix_cache_bytes=status.prefix_cache_bytes,
     )
-
-
-def _resident_bytes() -> int | None:
-    """Linux reports pages (proc_pid_statm(5)). Other systems need a library for it."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_bytes() -> int:
-    """getrusage(2) counts in KiB on Linux and in bytes on macOS."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

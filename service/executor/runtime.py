@@ -63,12 +63,7 @@ def release_thread() -> None:
 
 def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
     """Runs on the engine's thread, which imports MLX while the server answers."""
-    from service.executor.loading.model import load_model
-
-    if team is not None:
-        loaded = team.load(path, settings)
-    else:
-        loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, adapter=settings.adapter)
+    loaded = _load(path, settings) if team is None else team.load(path, settings)
 
     from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
     from service.executor.loading.batching import Batching, open_batching
@@ -110,6 +105,17 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         tally=tally,
         drafts=drafters.tally,
         release=release_thread,
+    )
+
+
+def _load(path: Path, settings: Settings) -> "LoadedModel":
+    from service.executor.loading.model import load_model
+
+    return load_model(
+        path,
+        dequantize_on_cpu=settings.dequantize_on_cpu,
+        adapter=settings.adapter,
+        wired=settings.wired_memory_bytes,
     )
 
 

@@ -2,9 +2,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from service.device.machine import free_bytes
 from service.errors import NotReady
 from service.executor.base import RETRY_AFTER_SECONDS
-from service.executor.loading.free_memory import free_memory_bytes
 from service.executor.process.engine_process import EngineProcess
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Residency:
         pinned: set[EngineProcess],
         *,
         idle_seconds: float | None = None,
-        free_bytes: Callable[[], int | None] = free_memory_bytes,
+        free_bytes: Callable[[], int | None] = free_bytes,
     ) -> None:
         self._engines = engines
         self._pinned = pinned

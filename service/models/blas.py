@@ -3,17 +3,16 @@ the symbols of later ones (ELF interposition), so MLX's calls of `cblas_sgemm` g
 Metal."""
 
 import ctypes
-import math
 import os
 import sys
-from pathlib import Path
 
 import msgspec
+
+from service.device.machine import usable_cores
 
 # Debian, Arch and conda; Fedora's threaded build; a development package.
 LIBRARIES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 MISSING = (
     "OpenBLAS was not found. Without it, prompts are read about 13 times slower and answers written half as fast. "
@@ -47,17 +46,6 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
         library.openblas_set_num_threads(usable_cores())
     threads = int(library.openblas_get_num_threads())
     return BlasReport(active=True, library=name, threads=threads, detail=f"OpenBLAS ({name}) with {threads} threads.")
-
-
-def usable_cores(cpu_quota: Path = CPU_QUOTA) -> int:
-    # A container's quota (cgroup v2's `cpu.max`: microseconds of CPU time per period, or `max`) hides no cores of the
-    # host, and a thread for each would wait for the others.
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    try:
-        quota, period = (float(field) for field in cpu_quota.read_text().split())
-        return max(1, min(cores, math.ceil(quota / period)))
-    except (OSError, ValueError):
-        return cores
 
 
 def _open_first(libraries: tuple[str, ...], mode: int = 0) -> tuple[str, ctypes.CDLL] | None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.models.blas import MISSING, TOO_LATE, BlasReport, load_openblas, usable_cores
+from service.device.machine import usable_cores
+from service.models.blas import MISSING, TOO_LATE, BlasReport, load_openblas
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="MLX needs no OpenBLAS elsewhere")
 

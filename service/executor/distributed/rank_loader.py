@@ -29,7 +29,12 @@ class RankLoader:
 
     def load(self, path: Path, settings: Settings) -> LoadedModel:
         division = RankDivision(self._ranks, settings.parallel)
-        return load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, division=division)
+        return load_model(
+            path,
+            dequantize_on_cpu=settings.dequantize_on_cpu,
+            division=division,
+            wired=settings.wired_memory_bytes,
+        )
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
         return open_agreed(open_prompt_caches(model, profile), memory_for_prefixes(settings), self._ranks)

@@ -5,13 +5,14 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
+from service.device.memory import KV_SHARE
 from service.executor.engine.batch import Batch
 from service.executor.engine.embedding import embedding
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
 from service.executor.loading.batching import Batching
-from service.executor.loading.device import KV_SHARE, held_bytes, measure_cache_cost, room_bytes
+from service.executor.loading.device import held_bytes, measure_cache_cost, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token

@@ -2,5 +2,5 @@
 
 `model.py`: weights and tokenizer into memory. `failures.py`: reasons for people. `cache_kinds.py`: what a model's state
 allows. `batching.py`: tries whether it can run in a batch. `cache_cost.py`: bytes of KV state for given lengths.
-`free_memory.py` and `device.py`: memory of the system and of MLX.
+`device.py`: figures and limits of MLX.
 """

@@ -1,32 +1,54 @@
+"""MLX's part of the device: reads its figures, and sets its limits."""
+
 import logging
-import os
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from service.device.figures import DeviceFigures
+from service.device.machine import read_machine
+from service.device.memory import buffer_limit_bytes, usable_bytes, wired_bytes
 from service.executor.loading.cache_cost import CacheCost, LayerCost
-from service.executor.loading.free_memory import free_memory_bytes
+from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
 
-# MLX may keep this share of the device's memory in freed buffers. It has no limit by default.
-BUFFER_SHARE = 0.05
 
-# KV state may take this share of free memory: while a batch grows, one layer of it exists twice.
-KV_SHARE = 0.9
-
-
-def set_memory_limits() -> None:
+def read_device() -> DeviceFigures:
+    """Reads the machine and the device that MLX computes on."""
     info = mx.device_info()
-    total = int(info.get("memory_size", 0)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    mx.set_cache_limit(int(BUFFER_SHARE * total))
-    if not mx.metal.is_available():
+    machine = msgspec.structs.replace(
+        read_machine(),
+        name=str(info.get("device_name", "")),
+        active=mx.get_active_memory(),
+        buffers=mx.get_cache_memory(),
+    )
+    if mx.default_device() == mx.cpu:
+        return machine
+    if mx.metal.is_available():
+        recommended = info.get("max_recommended_working_set_size")
+        return msgspec.structs.replace(machine, kind="metal", recommended=None if not recommended else int(recommended))
+    return msgspec.structs.replace(
+        machine, kind="cuda", card_total=_integer(info, "total_memory"), card_free=_integer(info, "free_memory")
+    )
+
+
+def _integer(info: dict[str, Any], key: str) -> int | None:
+    return int(info[key]) if key in info else None
+
+
+def set_memory_limits(figures: DeviceFigures, wired: WiredMemory | int, weight_bytes: int) -> None:
+    """Must run before the weights are read."""
+    mx.set_cache_limit(buffer_limit_bytes(figures))
+    limit = wired_bytes(figures, wired, weight_bytes)
+    if limit is None:
         return
     try:
-        mx.set_wired_limit(int(info["max_recommended_working_set_size"]))
-    except (KeyError, RuntimeError, ValueError) as exc:  # before macOS 15, or above `iogpu.wired_limit_mb`
+        mx.set_wired_limit(limit)
+    except (RuntimeError, ValueError) as exc:  # before macOS 15, or above `iogpu.wired_limit_mb`
         log.warning("The model's memory could not be wired, which makes the first tokens after a pause slow: %s", exc)
 
 
@@ -51,15 +73,8 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """Bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
-    rooms = []
-    free = free_memory_bytes()
-    if free is not None:
-        rooms.append(free)
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    if recommended:
-        rooms.append(max(0, int(recommended) - mx.get_active_memory() - mx.get_cache_memory()))
-    return min(rooms) + mx.get_cache_memory() if rooms else None
+    """Returns the bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
+    return usable_bytes(read_device())
 
 
 def held_bytes() -> int:

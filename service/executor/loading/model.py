@@ -7,9 +7,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from service.device.kv_estimate import kv_bytes_per_token
+from service.device.machine import free_bytes
+from service.device.memory import load_refusal
 from service.executor.loading.failures import explained
-from service.executor.loading.free_memory import free_memory_bytes
 from service.models.blas import load_openblas
+from service.models.errors import InvalidModel
+from service.models.folder import WEIGHTS, read_config
+from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +48,26 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_model(
-    path: Path, *, dequantize_on_cpu: bool = True, division: Division | None = None, adapter: str | None = None
+    path: Path,
+    *,
+    dequantize_on_cpu: bool = True,
+    division: Division | None = None,
+    adapter: str | None = None,
+    wired: WiredMemory | int = "weights",
 ) -> LoadedModel:
     """`adapter` is the folder of a LoRA adapter. Fetches nothing and runs no code of the model. Raises
     `InvalidModel`."""
     prepare_libraries()
     import mlx.core as mx
 
-    from service.executor.loading.device import set_memory_limits
+    from service.executor.loading.device import read_device, set_memory_limits
 
-    set_memory_limits()
+    device_figures = read_device()
+    weight_bytes = sum(file.stat().st_size for file in path.glob(WEIGHTS)) // (division.parts if division else 1)
+    refusal = load_refusal(device_figures, weight_bytes, kv_bytes_per_token(read_config(path)))
+    if refusal is not None:
+        raise InvalidModel(f"{path.name} does not fit into memory: {refusal}")
+    set_memory_limits(device_figures, wired, weight_bytes)
     mlx_lm_utils = import_mlx_lm()
     with explained(path):
         model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
@@ -81,9 +96,13 @@ def import_mlx_lm() -> Any:
     set_limit = resource.setrlimit
     resource.setrlimit = lambda *_: None
     try:
-        return importlib.import_module("mlx_lm.utils")
+        utils = importlib.import_module("mlx_lm.utils")
     finally:
         resource.setrlimit = set_limit
+    # Each of its batches would wire all that Metal recommends.
+    generate: Any = importlib.import_module("mlx_lm.generate")
+    generate.maybe_set_recommended_wired_limit = lambda: None
+    return utils
 
 
 def prepare_libraries() -> None:
@@ -106,7 +125,7 @@ def _dense_on_cpu(model: Any, division: Division | None) -> Any:
     if all(array.dtype == mx.float32 for _, array in weights):
         return model
     needed = 4 * mlx_lm_utils.get_total_parameters(model) // (division.parts if division is not None else 1)
-    free = free_memory_bytes()
+    free = free_bytes()
     fits = free is None or needed <= MEMORY_SHARE * free
     if division is not None and division.agree(fits) != fits:
         log.warning("The weights stay as they are: another rank has no memory for dense ones")

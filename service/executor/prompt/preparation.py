@@ -1,16 +1,13 @@
 import asyncio
-import os
-import resource
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import msgspec
 
+from service.device.machine import own_bytes
 from service.errors import GenerationTimeout
 
 R = TypeVar("R")
@@ -82,7 +79,7 @@ class Preparation:
         while (job := self._jobs.get()) is not None:
             if job.result.cancelled():
                 continue
-            job.started_at, job.resident = self._loop.time(), resident_bytes()
+            job.started_at, job.resident = self._loop.time(), own_bytes()
             self._current = job
             result, error = None, None
             try:
@@ -107,7 +104,7 @@ class Preparation:
         limits = self._limits
         if self._loop.time() - job.started_at > limits.seconds:
             return f"its prompt was not ready within {limits.seconds:g} seconds"
-        if resident_bytes() - job.resident > limits.max_bytes:
+        if own_bytes() - job.resident > limits.max_bytes:
             return f"its prompt was not ready with {limits.max_bytes / 2**30:g} GiB of memory"
         return ""
 
@@ -119,11 +116,3 @@ def _settle(job: _Job, result: Any, error: BaseException | None) -> None:
         job.result.set_exception(error)
     else:
         job.result.set_result(result)
-
-
-def resident_bytes() -> int:
-    """Bytes of memory in use; on macOS the peak."""
-    if sys.platform.startswith("linux"):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -76,7 +76,7 @@ def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int)
 
 
 def _load_draft(path: Path, main: LoadedModel, settings: Settings, chunk_tokens: int) -> DraftModel:
-    loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu)
+    loaded = load_model(path, dequantize_on_cpu=settings.dequantize_on_cpu, wired="off")
     difference = vocabulary_difference(main.tokenizer.get_vocab(), loaded.tokenizer.get_vocab())
     if difference:
         raise InvalidModel(

@@ -1,3 +1,4 @@
+import importlib
 import json
 import resource
 import subprocess
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.executor.loading.model import load_model
+from service.executor.loading.model import import_mlx_lm, load_model
 from service.models.errors import InvalidModel
 
 LIMITS_AFTER_IMPORT = """
@@ -44,3 +45,16 @@ def test_mlx_lm_does_not_change_the_file_limits(hard: int) -> None:
     code = LIMITS_AFTER_IMPORT.format(hard=hard)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == ["700", str(hard)]
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2**43)  # a file of holes
+    with pytest.raises(InvalidModel, match=r"does not fit into memory: it needs 8796\.1 GB"):
+        load_model(tmp_path)
+
+
+def test_batches_of_mlx_lm_do_not_wire_more_than_the_weights() -> None:
+    import_mlx_lm()
+    assert importlib.import_module("mlx_lm.generate").maybe_set_recommended_wired_limit() is None

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import psutil
 import pytest
 
-from service.executor.loading.free_memory import container_memory_bytes, free_memory_bytes
+from service.device.machine import container_left_bytes, read_machine, total_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,9 +21,18 @@ from service.executor.loading.free_memory import container_memory_bytes, free_me
 def test_what_is_left_in_a_container(tmp_path: Path, files: dict[str, str], left: int | None) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert container_memory_bytes(tmp_path) == left
+    assert container_left_bytes(tmp_path) == left
 
 
-def test_free_memory_is_known_on_linux() -> None:
-    free = free_memory_bytes()
-    assert free is None or 0 < free < 2**50
+def test_a_reading_of_this_machine_is_whole() -> None:
+    machine = read_machine()
+    assert machine.cores >= 1
+    assert 0 < machine.own < machine.total == total_bytes()
+    assert machine.free is None or 0 < machine.free <= machine.total
+
+
+def test_psutil_has_the_figures_that_are_read_on_a_mac() -> None:
+    machine = read_machine()
+    assert psutil.virtual_memory().total / machine.total > 0.5
+    assert 0 < psutil.virtual_memory().available < psutil.virtual_memory().total
+    assert 0.5 < psutil.Process().memory_info().rss / machine.own < 2

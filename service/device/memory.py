@@ -1,0 +1,103 @@
+from math import ceil
+
+from service.device.figures import DeviceFigures
+from service.settings import WiredMemory
+
+# The share of the machine's memory that is left to other programs.
+SYSTEM_SHARE = 0.05
+
+# The share of free memory that KV state may take: while a batch grows, one layer of it exists twice.
+KV_SHARE = 0.9
+
+# The share of the device's memory that MLX may keep in freed buffers; without a limit it keeps all of them.
+BUFFER_SHARE = 0.05
+
+# A model is not loaded if its memory holds fewer tokens than this: an agent's first question would not fit.
+LEAST_CONTEXT_TOKENS = 4096
+
+# What macOS needs beside a raised `iogpu.wired_limit_mb`.
+MACOS_BYTES = 4 * 1024**3
+
+MIB = 1024**2
+GB = 10**9
+
+
+def usable_bytes(figures: DeviceFigures) -> int | None:
+    """Returns the bytes that MLX can still allocate, its freed buffers included; None if unknown. Negative if other
+    programs need some of what MLX holds."""
+    rooms = []
+    if figures.kind == "cuda":
+        if figures.card_free is not None:
+            rooms.append(figures.card_free)
+    elif figures.free is not None:
+        rooms.append(figures.free - int(SYSTEM_SHARE * figures.total))
+    if figures.recommended is not None:
+        rooms.append(max(0, figures.recommended - figures.active - figures.buffers))
+    return min(rooms) + figures.buffers if rooms else None
+
+
+def buffer_limit_bytes(figures: DeviceFigures) -> int:
+    return int(BUFFER_SHARE * (figures.card_total or figures.total))
+
+
+def wired_bytes(figures: DeviceFigures, setting: WiredMemory | int, weight_bytes: int) -> int | None:
+    """Returns the limit of wired memory to set before the weights are read; None to leave it alone. Metal fills it in
+    order of allocation, so a limit of the weights' size wires them and not what comes and goes."""
+    if figures.kind != "metal" or figures.recommended is None or setting == "off":
+        return None
+    return min(weight_bytes if setting == "weights" else int(setting), figures.recommended)
+
+
+def longest_context(figures: DeviceFigures, weight_bytes: int, token_bytes: int) -> int | None:
+    """Returns the tokens that fit beside weights that are not loaded yet; None if memory or `token_bytes` are
+    unknown."""
+    usable = usable_bytes(figures)
+    if usable is None or not token_bytes:
+        return None
+    return max(0, int(KV_SHARE * (usable - weight_bytes))) // token_bytes
+
+
+def load_refusal(figures: DeviceFigures, weight_bytes: int, token_bytes: int) -> str | None:
+    """Returns why a model cannot be loaded, for people; None if it can."""
+    usable = usable_bytes(figures)
+    state_bytes = ceil(LEAST_CONTEXT_TOKENS * token_bytes / KV_SHARE)
+    needed = weight_bytes + state_bytes
+    if usable is None or needed <= usable:
+        return None
+    longest = longest_context(figures, weight_bytes, token_bytes) or 0
+    return (
+        f"it needs {needed / GB:.1f} GB, {weight_bytes / GB:.1f} GB for its weights and {state_bytes / GB:.1f} GB for "
+        f"a context of {LEAST_CONTEXT_TOKENS:,} tokens. {max(0, usable) / GB:.1f} GB can be used: "
+        f"{memory_in_words(figures)}. The longest context that would fit has {longest:,} tokens. "
+        f"{_advice(figures, needed)}"
+    )
+
+
+def memory_in_words(figures: DeviceFigures) -> str:
+    if figures.kind == "cuda" and figures.card_total is not None and figures.card_free is not None:
+        return f"{figures.card_free / GB:.1f} GB of the card's {figures.card_total / GB:.1f} GB are free"
+    free = "an unknown part" if figures.free is None else f"{figures.free / GB:.1f} GB"
+    words = f"{free} of {figures.total / GB:.1f} GB is free"
+    if figures.recommended is not None:
+        words += f", and Metal recommends at most {figures.recommended / GB:.1f} GB"
+    return words
+
+
+def _advice(figures: DeviceFigures, needed: int) -> str:
+    smaller = "Choose a smaller or more strongly quantized model"
+    if figures.kind == "cuda":
+        return f"{smaller}, or free memory of the card."
+    empty = min(figures.recommended or figures.total, figures.total - int(SYSTEM_SHARE * figures.total))
+    advice = f"{smaller}, or close other programs." if needed <= empty else f"{smaller}."
+    if (limit := raised_limit_mib(figures, needed)) is not None:
+        advice += f" This raises Metal's limit until the next restart: sudo sysctl iogpu.wired_limit_mb={limit}"
+    return advice
+
+
+def raised_limit_mib(figures: DeviceFigures, needed: int) -> int | None:
+    """Returns an `iogpu.wired_limit_mb` with room for `needed` bytes; None if Metal's limit is not in the way, or if
+    macOS would have too little left."""
+    if figures.recommended is None or needed <= figures.recommended:
+        return None
+    limit = figures.total - MACOS_BYTES
+    return limit // MIB if needed <= limit else None
