@@ -147,7 +147,6 @@ def set_aside(folder: Path) -> Path:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """True if the file is corrupt or is no database of ours."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True

@@ -105,7 +105,6 @@ class MemoryBackend:
         self._bytes = 0
 
     def _find(self, key: str) -> Found | None:
-        """Removes the value if it has expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None

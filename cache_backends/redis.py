@@ -165,7 +165,6 @@ class RedisBackend:
 
 
 def _connect_lazily(url: str, timeout: float, max_connections: int) -> "Redis":
-    """The client connects at its first command."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff

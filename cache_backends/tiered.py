@@ -97,7 +97,6 @@ class TieredBackend:
             yield key
 
     async def stats(self) -> BackendStats:
-        """`items` is the count of the fullest tier."""
         tiers = tuple(await asyncio.gather(*map(_stats, self._tiers)))
         return BackendStats(
             backend="tiered",

@@ -70,7 +70,6 @@ class BackendUrl:
         return InvalidBackendUrl(f"{self}: expected {expected}, found {found}")
 
     def without_parameters(self) -> str:
-        """The URL without password and parameters."""
         return self._parts._replace(query="", fragment="").geturl()
 
     def parameters(self, known: Mapping[str, ParameterParser]) -> dict[str, Any]:

@@ -1,5 +1,3 @@
-"""Assembles the service: routes, middleware, lifespan, error handlers."""
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping

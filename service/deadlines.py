@@ -1,5 +1,4 @@
-"""One timer of the event loop for many waits of equal length. `asyncio.timeout` sets and cancels a timer for each wait,
-which costs as much as the rest of a look-up."""
+"""One timer of the event loop for many equal waits. `asyncio.timeout` would cost as much as the rest of a look-up."""
 
 import asyncio
 from collections.abc import Callable, Hashable

@@ -1,5 +1,5 @@
-"""The error tree. Each class has its HTTP status and code. Messages give what was expected, what was found, where, and
-what to do next."""
+"""The error tree. Each class has its HTTP status and code. Messages give what was expected, found, where, and what to
+do next."""
 
 from typing import ClassVar
 

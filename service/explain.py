@@ -12,8 +12,8 @@ _CHARACTERS_AFTER = 50
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """`path` looks like `messages[3].content`. `character` counts from 0 to the first difference of two texts. `left`
-    and `right` are excerpts, values as JSON, or `(absent)`."""
+    """`character` counts from 0 to the first difference of two texts. `left` and `right` are excerpts, values as JSON,
+    or `(absent)`."""
 
     path: str
     left: str
@@ -26,7 +26,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(left: GenerationRequest, right: GenerationRequest) -> Iterator[Difference]:
-    """Yields them in the order of the fields. The order of keys does not count."""
     return _compare("", msgspec.to_builtins(left), msgspec.to_builtins(right))
 
 

@@ -18,8 +18,7 @@ _ESCAPES = {
 
 
 def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | None = None) -> None:
-    """Logs to `stream` (default: stderr) our records from INFO, or all at debug level 1, and those of libraries from
-    WARNING. `rank` marks the lines of one of several processes. A second call replaces the first."""
+    """`rank` marks the lines of one of several processes. A second call replaces the first."""
     handler = ServiceHandler(sys.stderr if stream is None else stream)
     if rank is not None:
         handler.addFilter(_Ranked(rank))
@@ -33,12 +32,11 @@ def configure(settings: Settings, stream: TextIO | None = None, *, rank: int | N
 
 
 def escape_controls(text: str) -> str:
-    """Keeps the text on one terminal line."""
     return text.translate(_ESCAPES)
 
 
 class ServiceHandler(logging.StreamHandler[TextIO]):
-    """The type marks the handler as ours."""
+    pass
 
 
 class _Ranked(logging.Filter):

@@ -80,7 +80,6 @@ def without_attribution(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def settle_tool_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Names calls by position, sorts results like their calls, and re-encodes arguments."""
     if not any(message.tool_calls or message.role == "tool" for message in messages):
         return messages
     names = _CallNames()

@@ -1,5 +1,3 @@
-"""Starts Python processes of our own."""
-
 import os
 import sys
 from collections.abc import Mapping
@@ -9,11 +7,8 @@ OWN_FOLDER = Path(__file__).resolve().parents[1]
 
 
 def own_python(*arguments: str) -> list[str]:
-    """Returns the command for `arguments` such as `-m service.cli`. Run it with `own_environment()`.
-
-    `-P` keeps the working folder off `sys.path`. Otherwise a `service/` or `click.py` in the user's project would run
-    instead of ours, before the user has trusted that project.
-    """
+    """`-P` keeps the working folder off `sys.path`. Otherwise a `service/` or `click.py` in the user's project would
+    run instead of ours, before the user has trusted it. Run the command with `own_environment()`."""
     return [sys.executable, "-P", *arguments]
 
 

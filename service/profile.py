@@ -1,17 +1,13 @@
-"""`ModelProfile` (leaf)."""
-
 import msgspec
 
 from service.generation import SamplingParams, Thinking
 
 
 class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """The served model according to its files, before it is loaded.
-
-    `aliases` are the operator's other names for `id`. `fingerprint` identifies weights, config, tokenizer, template and
-    adapter. `context_length` is in tokens. `sampling` holds the resolved defaults (settings over generation_config.json
-    over greedy). `created` is in Unix seconds. `thinks`: the template supports reasoning; `thinking` is its default.
-    """
+    """The served model according to its files. `aliases` are the operator's other names for `id`. `fingerprint`
+    identifies weights, config, tokenizer, template and adapter. `context_length` is in tokens, `created` in Unix
+    seconds. `sampling` is resolved (settings over generation_config.json over greedy). `thinks`: the template supports
+    reasoning; `thinking` is its default."""
 
     id: str
     fingerprint: str

@@ -1,5 +1,3 @@
-"""Questions to a model's tokenizer, and their answers."""
-
 import msgspec
 
 

@@ -43,7 +43,6 @@ class _Shape(msgspec.Struct):
 
 
 def read_request_file(path: Path) -> RequestFile:
-    """Raises NoRequest and OSError."""
     try:
         document = msgspec.json.decode(path.read_bytes())
     except (ValueError, RecursionError) as exc:

@@ -1,9 +1,6 @@
-"""Every setting of a server. A field's name contains its unit.
-
-`service.config` fills `Settings` from `.anyclauderc.json`, the environment and the command line. The key in the file,
-the option of `anyclaude serve`, the JSON Schema, the table in the docs and the error messages are generated from each
-field's type, default and `setting(...)`.
-"""
+"""Every setting of a server. A field's name contains its unit. The key in `.anyclauderc.json`, the option of `anyclaude
+serve`, the JSON Schema, the docs' table and the error messages are generated from its type, default and
+`setting(...)`."""
 
 from enum import Enum
 from pathlib import Path
@@ -27,9 +24,9 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class Harmless(Enum):
-    """The values that the working folder's `.anyclauderc.json` may set without approval. That file may come with a
-    cloned repository, so a value needs approval if it can send data to another machine, let another machine in, or
-    touch files outside of anyclaude's home folder. `service.config.trust` applies the rules."""
+    """The values that the working folder's `.anyclauderc.json` may set without approval (`service.config.trust`). It
+    may come with a cloned repository, so a value needs approval if it can send data to another machine, let another
+    machine in, or touch files outside of anyclaude's home folder."""
 
     ANY = "any value"
     TRUE = "true, which only restricts"

@@ -21,8 +21,8 @@ def private_folder(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`. Calls `on_wait` once if another process holds it. The lock ends with its process,
-    even if that is killed."""
+    """Calls `on_wait` once if another process holds the lock file `path`. The lock ends with its process, even if that
+    is killed."""
     private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
@@ -37,10 +37,8 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def publish_folder(built: Path, target: Path) -> None:
-    """Moves a finished folder to its place and replaces an older one, after syncing its content to disk.
-
-    `built` and `target` must be on one file system. The caller holds a lock.
-    """
+    """Syncs `built` to disk and moves it to `target`, replacing an older folder. Both must be on one file system. The
+    caller holds a lock."""
     for path in (*built.rglob("*"), built):
         path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
         _sync(path)
@@ -61,7 +59,6 @@ def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Replaces the file in one step."""
     private_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)

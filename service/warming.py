@@ -1,5 +1,3 @@
-"""Fills the prefix cache with prompts from files before the first request."""
-
 import asyncio
 import logging
 import time

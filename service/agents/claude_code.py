@@ -53,8 +53,6 @@ MODEL_VARIABLES = {
     "CLAUDE_CODE_SUBAGENT_MODEL": "sonnet",
     "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL": "sonnet",
 }
-"""Each variable names the model of one tier."""
-
 TIER_NAMES = {"opus": "claude-opus-4-8", "sonnet": "claude-sonnet-4-6", "haiku": "claude-haiku-4-5"}
 """The names that Claude Code itself uses."""
 
@@ -83,7 +81,6 @@ def prompt_too_long(server: AgentServer, arguments: tuple[str, ...]) -> str | No
 
 
 def claude_setup(launch: Launch) -> Setup:
-    """Sets server, key and models. The user's own limits and timeouts stay."""
     server = launch.server
     kept = {name: value for name, value in _preferences(server).items() if not launch.environ.get(name)}
     forced = {

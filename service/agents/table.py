@@ -1,5 +1,3 @@
-"""All agents of `anyclaude NAME` and `anyclaude connect NAME`."""
-
 import json
 
 from service.agents.agent import Agent, Launch, Setup
@@ -141,7 +139,6 @@ def _copilot(launch: Launch) -> Setup:
 
 
 def _continue(launch: Launch) -> Setup:
-    """JSON is valid YAML."""
     server = launch.server
     options = {"contextLength": server.context_length, "maxTokens": server.output_tokens}
     model = {

@@ -28,8 +28,6 @@ def command() -> None:
 
 
 def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
-    """Passes the stores of the options or the configuration as `stores`."""
-
     @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the configured ones.")
     @config_option
     @wraps(function)
@@ -41,8 +39,6 @@ def _with_stores(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _with_answers(function: Callable[..., None]) -> Callable[..., None]:
-    """Passes the answers of the running server or of the stores as `held`."""
-
     @click.option("--cache", "urls", multiple=True, metavar="URL", help="These stores instead of the running server.")
     @config_option
     @wraps(function)

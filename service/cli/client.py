@@ -1,5 +1,4 @@
-"""HTTP requests of commands. The standard library imports fast. Requests to this machine bypass the environment's
-proxies."""
+"""HTTP requests of commands with the standard library, which imports fast. Requests to this machine bypass proxies."""
 
 import http.client
 import urllib.error
@@ -21,7 +20,7 @@ class NotThere(Exception):
 
 
 class NoAnswer(Exception):
-    """No answer came in time, for example because the server is fetching its model."""
+    """No answer came in time."""
 
 
 class NotOurs(Exception):
@@ -29,7 +28,7 @@ class NotOurs(Exception):
 
 
 class Refused(Exception):
-    """The message is the server's."""
+    pass
 
 
 class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +39,6 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The promised keys of `GET /health`, and those of this version."""
-
     status: str
     model: str
     model_loaded: bool

@@ -16,8 +16,8 @@ from service.config.trust import decline
 
 
 def read_configuration(flags: dict[str, object]) -> Configuration:
-    """`flags` are by field of `Settings`, plus `config`; None is an option that was not given. Asks a user in a
-    terminal about values of the working folder's file that need approval. Otherwise lists them on stderr."""
+    """`flags` are by field of `Settings`, plus `config`. Asks a user in a terminal about values that need approval,
+    otherwise lists them on stderr."""
     try:
         found = load_configuration(flags, os.environ, Path.cwd(), Path.home(), _ask if in_terminal() else decline)
     except ConfigError as exc:
@@ -28,7 +28,6 @@ def read_configuration(flags: dict[str, object]) -> Configuration:
 
 
 def in_terminal() -> bool:
-    """True if the user can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

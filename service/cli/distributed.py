@@ -13,8 +13,6 @@ log = logging.getLogger(__name__)
 
 
 class LogProgress:
-    """Logs progress, because several processes share the terminal."""
-
     def step(self, text: str) -> None:
         log.info("%s", text)
 
@@ -35,7 +33,7 @@ def own_rank(settings: Settings) -> int:
 
 
 def meet_others() -> None:
-    """Waits for all ranks. Comes before fetching and reading the model, whose time differs between machines."""
+    """Waits for all ranks. Call it before fetching or reading the model, whose time differs between machines."""
     from service.executor.loading.model import prepare_libraries
 
     prepare_libraries()

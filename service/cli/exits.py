@@ -1,5 +1,4 @@
-"""Exit codes. They are large, so that scripts can distinguish them from an agent's own code, which the launcher passes
-on. Their meanings follow `sysexits.h`."""
+"""Exit codes. Their meanings follow `sysexits.h`, and their large numbers differ from an agent's own codes."""
 
 from enum import IntEnum
 

@@ -12,7 +12,6 @@ from service.settings import Settings
 
 
 def read_request(path: Path) -> GenerationRequest:
-    """Returns the normalized request of a body of either API or of a trace."""
     from service.request_files import NoRequest, read_request_file
 
     try:
@@ -26,7 +25,7 @@ def read_request(path: Path) -> GenerationRequest:
 def explain_requests(
     a: GenerationRequest, b: GenerationRequest, settings: Settings | None, *, show_all: bool = False
 ) -> str:
-    """Returns text for people. `settings` name the model whose tokenizer compares the prompts; None skips that."""
+    """`settings` name the model whose tokenizer compares the prompts; None skips that."""
     found = list(differences(a, b))
     if not found:
         return "The two requests are the same for both caches: one key, one prompt."

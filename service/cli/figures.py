@@ -2,7 +2,6 @@
 
 UNKNOWN = "-"
 Names = tuple[str, str]
-"""Singular and plural."""
 ANSWERS = ("answer", "answers")
 REQUESTS = ("request", "requests")
 

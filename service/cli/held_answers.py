@@ -1,5 +1,3 @@
-"""Answers of the response cache, from the running server or from the stores."""
-
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote

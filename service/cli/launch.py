@@ -54,8 +54,7 @@ def agent_command(name: str) -> click.Command:
 
 
 def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
-    """Runs `agent` on the configured server, which is started and stopped if it does not run already. Exits with the
-    agent's exit code."""
+    """Starts and stops the configured server if it does not run. Exits with the agent's exit code."""
     found = read_configuration({})
     settings = found.settings
     address = server_address(settings)
@@ -159,7 +158,6 @@ def on_server(
 
 @contextmanager
 def _state_in(home: Path) -> Iterator[None]:
-    """Reports a home folder that cannot be written in one line."""
     try:
         yield
     except OSError as exc:
@@ -171,7 +169,6 @@ def _state_in(home: Path) -> Iterator[None]:
 
 
 def _serve_only(found: Configuration, startup: Startup, address: Address) -> None:
-    """Serves in the foreground, unless a server runs already."""
     health = startup.find()
     if health is None and address.local:
         serve.run(found)
@@ -181,7 +178,6 @@ def _serve_only(found: Configuration, startup: Startup, address: Address) -> Non
 
 
 def _note_surprises(settings: Settings, address: Address, model: str) -> None:
-    """Notes prompts that leave this machine, and a model other than the configured one."""
     if not address.local:
         click.echo(f"Using the server at {address.root}, which is not on this machine: {model}.", err=True)
     wanted = (settings.model or "").rstrip("/").rsplit("/", 1)[-1]

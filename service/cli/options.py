@@ -15,7 +15,7 @@ url_option = click.option("--url", help="Where the server is, such as http://loc
 
 
 def setting_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds an option for each setting that has one. The command gets the given values by field as `flags`."""
+    """The command gets the given values by field as `flags`."""
     fields = {_parameter(key): key.field for key in SETTING_KEYS if key.option is not None}
 
     @wraps(function)

@@ -57,7 +57,6 @@ class Chat:
         self._usage: ChatChunk | None = None
 
     def converse(self) -> None:
-        """Returns when the user leaves."""
         with suppress(ImportError):
             import readline  # noqa: F401 - gives input() its line editing and history
         click.echo(f"Chat with {self._model}. /help lists the commands.", err=True)

@@ -35,7 +35,6 @@ def command(flags: dict[str, object], model: str | None, config: str | None, dis
 
 
 def run(found: Configuration, *, distributed: bool = False) -> None:
-    """Returns after the server has stopped."""
     import asyncio
 
     from service.cli.distributed import end_now, follow_rank_0, meet_others, own_rank
@@ -89,7 +88,7 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Comes before anything slow, so that a used port is reported at once."""
+    """Call it before anything slow, so that a used port is reported at once."""
     from service.server.server import AddressInUse, CannotListen, bind
 
     try:
@@ -163,7 +162,6 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
 
 
 def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]":
-    """Returns the configured models besides the default."""
     from service.executor.process.engine_process import EngineProcess
     from service.model_registry.configured import settings_of
 

@@ -47,7 +47,7 @@ class BackgroundServer:
         return locked(self._lock_file("order"), on_wait)
 
     def start(self) -> None:
-        """Starts a session of its own, because the terminal's signals are for the agent. Call it within `order`."""
+        """The server gets its own session, because the terminal's signals are for the agent. Call it within `order`."""
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
         lock = self._open("server")
@@ -74,7 +74,6 @@ class BackgroundServer:
         return None if self._child is None else self._child.poll()
 
     def join(self) -> None:
-        """Adds this launcher to the users. Call it within `order`."""
         self._use = self._open("users")
         fcntl.flock(self._use, fcntl.LOCK_SH)
 
@@ -89,7 +88,6 @@ class BackgroundServer:
                 self.stop()
 
     def in_use(self) -> bool:
-        """True if a launcher uses the server."""
         use = self._open("users")
         try:
             fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,8 +99,7 @@ class BackgroundServer:
             os.close(use)
 
     def stop(self) -> None:
-        """Sends SIGTERM, waits for running answers, then sends SIGKILL. Does nothing if no launcher started the
-        server."""
+        """Lets running answers end, then kills. Does nothing if no launcher started the server."""
         pid = self.pid()
         if pid is not None:
             with suppress(ProcessLookupError):
@@ -114,7 +111,6 @@ class BackgroundServer:
             self._child.wait()
 
     def log_tail(self, lines: int) -> list[str]:
-        """The last `lines` of the log that are not blank."""
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

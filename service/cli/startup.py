@@ -18,8 +18,7 @@ OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG
 
 
 class Startup:
-    """Finds or starts a server and waits until it is healthy. Shows progress on `console`. Every failure ends the
-    command with one line that names the next step."""
+    """Every failure ends the command with one line that names the next step."""
 
     def __init__(self, settings: Settings, address: Address, client: ServerClient, console: Console) -> None:
         self._settings = settings
@@ -28,7 +27,6 @@ class Startup:
         self._console = console
 
     def use_remote(self) -> Health:
-        """Waits for a server on another machine."""
         health = self.find()
         if health is None or health is SILENT:
             raise Failure(
@@ -40,7 +38,7 @@ class Startup:
 
     @contextlib.contextmanager
     def use_local(self, server: BackgroundServer) -> Iterator[Health]:
-        """Uses the running server or starts one. Afterwards stops a server that a launcher started and nobody uses."""
+        """Afterwards stops a server that a launcher started and nobody uses."""
         with server.order(self._say_waiting):
             health = self._ensure(server)
             server.join()
@@ -82,7 +80,6 @@ class Startup:
             ) from None
 
     def _wait(self, started: BackgroundServer | None, found: Health | None) -> Health:
-        """`started` is the server that was started here, `found` the health of another."""
         deadline = time.monotonic() + self._settings.startup_timeout_seconds
         with self._progress(self._awaited(started, found)) as show:
             while time.monotonic() < deadline:
@@ -101,7 +98,6 @@ class Startup:
 
     @contextlib.contextmanager
     def _progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Prints a line, and in a terminal a spinner with the current phase."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             yield lambda phase: None

@@ -63,7 +63,6 @@ def _watch(console: "Console", client: ServerClient, root: str, interval: float)
 
 
 def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":
-    """Shows as many requests as fit. Survives a restart of the server."""
     from service.cli.stats_view import view
 
     try:

@@ -1,5 +1,3 @@
-"""The statistics as a screen of text."""
-
 import time
 
 from rich.console import Group, RenderableType
@@ -98,7 +96,6 @@ def _memory(stats: Stats) -> str:
 
 
 def _bars(stats: Stats, width: int) -> Text:
-    """One bar for each of the newest slots that fit."""
     totals = [sum(slot) for slot in zip(*stats.timeline.outcomes.values(), strict=True)][-max(1, width - 1) :]
     top = max([*totals, len(BARS) - 1])
     bars = "".join(BARS[-(-total * (len(BARS) - 1) // top)] for total in totals)

@@ -12,8 +12,7 @@ T = TypeVar("T")
 def ask_stores(
     urls: tuple[str, ...], ask: "Callable[[CacheBackend], Coroutine[Any, Any, T]]", seconds: float | None = None
 ) -> T:
-    """Returns the result of `ask`. Raises CacheUnavailable, TimeoutError after `seconds`, and the errors of `ask`. The
-    stores log nothing."""
+    """Raises CacheUnavailable, TimeoutError after `seconds`, and the errors of `ask`."""
     from cache_backends import open_backend
 
     logging.getLogger("cache_backends").addHandler(logging.NullHandler())

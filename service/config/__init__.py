@@ -111,7 +111,6 @@ def _is_approved(unapproved: Unapproved, approvals: Approvals, ask: Ask) -> bool
 
 
 def _usual_files(cwd: Path, home: Path) -> tuple[Path | None, Path | None]:
-    """Returns the trusted and the untrusted file, if they exist."""
     trusted, untrusted = home / FILE_NAME, cwd / FILE_NAME
     if not trusted.exists():
         return None, None if _is_same(cwd, home) or not untrusted.exists() else untrusted

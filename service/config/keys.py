@@ -1,5 +1,4 @@
-"""The keys of `.anyclauderc.json`. `max_queue` becomes `backends.vllm-mlx.maxQueue`. A size loses its unit, because its
-value is written as "2GiB"."""
+"""The keys of `.anyclauderc.json`. A size loses its unit, because its value is written as "2GiB"."""
 
 import difflib
 import re

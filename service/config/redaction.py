@@ -19,7 +19,6 @@ def shown_key(api_key: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Removes the password."""
     try:
         password = urlsplit(url).password
     except ValueError:

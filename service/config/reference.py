@@ -23,7 +23,6 @@ def _table(heading: str, keys: list[Key]) -> Iterator[str]:
 
 
 def _default(key: Key) -> str:
-    """Empty if the key sets nothing."""
     return "" if key in FILE_KEYS and key.default is None else f"`{shown_default(key)}`"
 
 

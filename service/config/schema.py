@@ -44,7 +44,6 @@ def _value(key: Key) -> dict[str, Any]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Replaces references by their definitions, so the schema can be nested in another."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

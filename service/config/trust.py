@@ -1,6 +1,5 @@
-"""Decides which values of the working folder's `.anyclauderc.json` are in force. The file may come with a cloned
-repository. A value that its setting's rule (`service.settings.Harmless`) does not cover needs the user's approval of
-exactly this content."""
+"""The working folder's `.anyclauderc.json` may come with a cloned repository. Its values that no rule
+(`service.settings.Harmless`) allows need the user's approval of exactly this content."""
 
 import hashlib
 from collections.abc import Callable

@@ -90,7 +90,6 @@ def _describe_size(kind: Any) -> str:
 
 
 def describe(kind: Any) -> str:
-    """Describes the values that a type accepts."""
     return _describe(inspect.type_info(kind))
 
 

@@ -42,8 +42,6 @@ class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
-    """A prompt's length."""
-
     key: Key
     prompt_tokens: Tokens
 

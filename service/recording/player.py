@@ -16,8 +16,6 @@ from service.response_cache.record import Record, encode_record
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers and counts by response-cache key."""
-
     path: Path
     profile: ModelProfile
     answers: dict[str, Record]

@@ -76,7 +76,6 @@ class RequestKeys:
 
 
 def follows_schemas(request: GenerationRequest, *, strict: bool) -> bool:
-    """True if a grammar restricts the answer to schemas of the request. `strict`: one of its tools is strict."""
     # Equals `service.tool_calling.grammar.is_constrained`, which imports the grammar library.
     if request.response_format is not None:
         return True

@@ -1,5 +1,3 @@
-"""The rules: which requests are looked up, and which answers are stored."""
-
 from collections.abc import Iterable
 from typing import Any
 

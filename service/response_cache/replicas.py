@@ -1,6 +1,6 @@
-"""Single flight between servers that share a store. One generates under a lease in the store; the others poll for its
-entry and its lease, so they wait for a dead server only until its lease ends. If the answer will not be stored or the
-store fails, every server generates alone."""
+"""Single flight between servers that share a store. One generates under a lease; the others poll for its entry and
+lease, so they wait for a dead server only until its lease ends. If the store fails or will not get the answer, every
+server generates alone."""
 
 import asyncio
 import secrets

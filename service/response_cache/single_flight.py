@@ -116,14 +116,12 @@ class Flight:
             self.abort(EngineFailed("Nobody waited for it."))
 
     def abort(self, error: ServiceError) -> None:
-        """The remaining readers get `error`."""
         if not self.over:
             self._end(error=error)
             if self._task is not None:
                 self._task.cancel()
 
     async def changed(self) -> None:
-        """Waits for an event, the acceptance or the end."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter
@@ -178,8 +176,6 @@ class Flight:
 
 
 class FlightAnswer:
-    """One reader's view of a flight."""
-
     age = None
 
     def __init__(self, flight: Flight, outcome: CacheOutcome) -> None:

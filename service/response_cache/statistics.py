@@ -20,8 +20,6 @@ class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
-    """The counts that `/stats` adds."""
-
     collapsed: int
     bypassed: int
     stored: int
@@ -71,8 +69,6 @@ class CacheCounters:
 
 
 class KeyHits:
-    """Hits of the `most` keys that were hit last."""
-
     def __init__(self, most: int = REMEMBERED_KEYS) -> None:
         self._most = most
         self._hits: OrderedDict[str, int] = OrderedDict()

@@ -38,7 +38,6 @@ class Write:
         return not self._task.cancelled() and self._task.result()
 
     async def settle(self, seconds: float) -> None:
-        """Waits for the outcome, at most `seconds`."""
         await asyncio.wait({self._task}, timeout=seconds)
 
 
@@ -71,7 +70,6 @@ class ResponseStore:
 
     @property
     def writes(self) -> bool:
-        """True if the last write succeeded."""
         return self._failing.isdisjoint({"write", "queue"})
 
     async def get(self, key: str, max_age: float | None = None) -> Record | None:
@@ -91,7 +89,6 @@ class ResponseStore:
         return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "Write | None":
-        """None if the queue is full."""
         data = encode_record(Record(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")

@@ -168,8 +168,6 @@ class Connection(TCPServer):
 
 
 class _Idleness(AsyncioSingleTask):
-    """Replaces Hypercorn's keep-alive timer."""
-
     def __init__(self, connection: Connection, idle: IdleConnections) -> None:
         super().__init__()
         self._connection = connection

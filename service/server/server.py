@@ -39,7 +39,7 @@ class AddressInUse(CannotListen):
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Port 0 takes a free port. Binding comes before loading, so a port in use is reported at once."""
+    """Port 0 takes a free port. Call it before loading, so that a port in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,5 +1,3 @@
-"""The last minutes, latencies and requests, in bounded memory."""
-
 import asyncio
 import bisect
 import math
@@ -129,7 +127,6 @@ class Activity:
 
 
 async def keep_sampling(activity: Activity, status: Callable[[], ExecutorStatus]) -> None:
-    """Runs until it is cancelled."""
     while True:
         activity.sample(status())
         await asyncio.sleep(SAMPLE_SECONDS)

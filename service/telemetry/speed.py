@@ -13,16 +13,12 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sample(msgspec.Struct, frozen=True):
-    """`generated` and `read` are totals that only grow."""
-
     time: float
     generated: int
     read: int
 
 
 class SpeedMeter:
-    """`started` is in seconds of the clock that the samples use."""
-
     def __init__(self, started: float) -> None:
         self._counted = (0, 0)
         self._samples = deque([_Sample(started, 0, 0)])

@@ -1,5 +1,3 @@
-"""The body of `GET /stats`."""
-
 from typing import Any
 
 import msgspec

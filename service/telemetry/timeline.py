@@ -11,8 +11,8 @@ KINDS: tuple[Kind, ...] = ("hit", "collapsed", "miss", "bypass", "failed")
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):
-    """Slots of `slot_seconds`, oldest first. The last one is still filling. `outcomes` counts accepted requests by
-    kind, and failures when they happen. `generated_tokens` counts tokens when they are generated."""
+    """Slots of `slot_seconds`, oldest first; the last is still filling. `outcomes` counts accepted requests by kind,
+    and failures when they happen."""
 
     slot_seconds: float
     outcomes: dict[Kind, list[int]]
@@ -49,7 +49,6 @@ class TimelineSlots:
             slot.counts[kind] -= 1
 
     def add_tokens(self, tokens: int, began: float, ended: float) -> None:
-        """Spreads the tokens evenly over the time."""
         last = _number(ended)
         first = max(_number(began), last - SLOTS + 1)
         if first >= last:
@@ -71,7 +70,6 @@ class TimelineSlots:
         )
 
     def _slot(self, at: float) -> _Slot:
-        """Returns the slot of that time, or the one that replaced it."""
         number = _number(at)
         slot = self._slots[number % SLOTS]
         if slot.number < number:

@@ -69,7 +69,6 @@ def claude_code() -> Result:
 
 
 def _run(command: list[str]) -> tuple[int, str]:
-    """Returns the exit code and the output of both streams."""
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
             command,

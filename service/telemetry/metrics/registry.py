@@ -10,11 +10,8 @@ from service.telemetry.metrics.requests import RequestMetrics
 
 
 class Metrics:
-    """Pass every finished request to `observe`.
-
-    The labels of a request are its status ("none" if the client left before one was sent), its outcome ("none" if it
-    was refused before the response cache) and its error ("" if none).
-    """
+    """Pass every finished request to `observe`. Its labels are status ("none" if the client left early), outcome
+    ("none" if it was refused before the response cache) and error ("" if none)."""
 
     def __init__(self, executor: Executor, cache: Callable[[], Awaitable[CacheNumbers]]) -> None:
         self._executor = executor

@@ -53,8 +53,6 @@ class _Tokens:
 
 
 class _Series:
-    """The count of one kind of request."""
-
     __slots__ = ("duration", "labels", "requests", "tokens")
 
     def __init__(self, labels: Labels, duration: _Distribution, tokens: _Tokens) -> None:
