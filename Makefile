@@ -11,13 +11,14 @@ PYTEST = "$(VENV)/bin/python" -m pytest
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
 	and not exhaustive
 
-.PHONY: help setup run test test-fast test-models test-simulation check bench
+.PHONY: help setup run test coverage test-fast test-models test-simulation check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
 	@echo "make setup            install everything for development in $(VENV)"
 	@echo "make test-fast        run the tests that need no model and start no process, in under a minute"
-	@echo "make test             run all tests, with branch coverage"
+	@echo "make test             run all tests"
+	@echo "make coverage         run all tests and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
 	@echo "make check            check format, lint, types, imports, and the bounds on size and prose"
@@ -32,7 +33,11 @@ run:
 
 # Two processes share the test files; the tests of one file run in order in one process.
 test: setup
-	$(PYTEST) -n 2 --dist loadfile -m "not models and not endurance" --durations=10 $(ARGS) --cov
+	$(PYTEST) -n 2 --dist loadfile -m "not models and not endurance" --durations=10 $(ARGS)
+
+# Coverage slows the tests down, so it is a target of its own.
+coverage:
+	$(MAKE) test ARGS="$(ARGS) --cov"
 
 test-fast: setup
 	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)

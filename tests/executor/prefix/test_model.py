@@ -25,9 +25,7 @@ QUESTIONS = (
     "What is the capital of France?",
     "Name three colours.",
     "What is two plus two?",
-    "Who wrote Hamlet?",
     "Name a large animal. " * 20,
-    "What is snow?",
 )
 
 
@@ -108,7 +106,7 @@ async def test_callers_with_keys_share_nothing(executor: MlxExecutor) -> None:
 
 @in_module_loop
 async def test_answers_to_one_request_share_its_prompt(executor: MlxExecutor) -> None:
-    question = Message(role="user", content=QUESTIONS[4])
+    question = Message(role="user", content=QUESTIONS[3])
     completion = await ask(executor, question, n=3, max_tokens=5, caller="three")
     assert len({choice.text for choice in completion.choices}) == 1
     assert completion.usage.cached_tokens == 0

@@ -29,8 +29,7 @@ REQUESTS = {
     "an edit": question(EDIT, max_tokens=60),
     "an edit, cut": question(EDIT, max_tokens=23),
     "an edit, stopped": question(EDIT, max_tokens=60, stop=("* height",)),
-    "prose": question("Tell me a story of two ships.", max_tokens=24),
-    "a list": question("Count from one to twenty, in words, one in a line.", max_tokens=40),
+    "prose": question("Tell me a story of two ships.", max_tokens=16),
     "a conversation": GenerationRequest(
         messages=(
             Message(role="user", content="Name three colours."),
@@ -59,9 +58,9 @@ async def test_the_same_texts_by_lookup_and_by_a_draft_model(demo_model: Path, t
         assert executor.status().drafts.accepted > 40
     own = {"draft_model": str(demo_model), "prompt_lookup": False, "prefix_disk_bytes": 0}
     async with demo_executor(demo_model, tmp_path, **own) as executor:
-        assert (await answer(executor, REQUESTS["an edit"])).choices == plain["an edit"]
+        assert (await answer(executor, REQUESTS["an edit, cut"])).choices == plain["an edit, cut"]
         status = executor.status()
-        assert status.drafts.accepted > 0.9 * status.drafts.drafted > 20
+        assert status.drafts.accepted > 0.9 * status.drafts.drafted > 10
 
 
 async def test_a_second_request_and_one_that_leaves_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
