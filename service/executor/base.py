@@ -114,7 +114,6 @@ def refuse_when_full(sequences: int, settings: Settings) -> None:
 
 
 async def collect(events: AsyncIterator[Event]) -> Completion:
-    """Raises what the generation raises."""
     builder = CompletionBuilder()
     async for event in events:
         builder.feed(event)

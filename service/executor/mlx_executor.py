@@ -57,8 +57,8 @@ def open_mlx_executor(spec: EngineSpec) -> "MlxExecutor":
 
 
 class MlxExecutor:
-    """Up to `max_concurrency` sequences run and `max_queue` wait. The `n` answers of a request are `n` sequences that
-    share one read of the prompt. An `unhealthy` executor stays so; another process has to replace it."""
+    """The `n` answers of a request are `n` sequences that share one read of the prompt. An `unhealthy` executor stays
+    so; another process has to replace it."""
 
     def __init__(
         self,

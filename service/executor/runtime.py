@@ -26,8 +26,8 @@ def no_answer(query: Query) -> Finding:
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine's thread needs of a model. `logits`: number of token ids that it scores. `release` is called at
-    the end of the thread, once nothing refers to the model."""
+    """A loaded model on the engine's thread. `logits`: number of token ids that it scores. `release` is called at the
+    end of the thread, once nothing refers to the model."""
 
     engine: Engine
     renderer: Renderer
@@ -52,8 +52,7 @@ Loader = Callable[[Path, ModelProfile, Settings], Runtime]
 
 
 def release_thread() -> None:
-    """Frees the memory of this thread's model, and ends MLX's streams: a process aborts if their threads exist at
-    exit."""
+    """Frees this thread's model and ends MLX's streams: a process aborts if their threads exist at exit."""
     gc.unfreeze()
     gc.collect()
     mlx: Any = sys.modules.get("mlx.core")
@@ -120,7 +119,6 @@ def _load(path: Path, settings: Settings) -> "LoadedModel":
 
 
 def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[Query], Finding]:
-    """The answerer runs on the thread that renders prompts."""
     from service.executor.output.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(loaded.tokenizer)

@@ -37,7 +37,7 @@ PROFILE = ModelProfile(id="scripted", fingerprint="scripted-1", context_length=2
 
 
 async def echo(request: GenerationRequest) -> AsyncIterator[str | Event]:
-    """Repeats the last user message word by word. If a call is required, calls the named tool or the first."""
+    """Repeats the last user message word by word, or calls the required tool, by default the first."""
     if request.raw_prompt is not None and request.raw_prompt.embeds:
         yield scripted_embedding(request.raw_prompt)
         return
@@ -73,8 +73,7 @@ def count_words(request: GenerationRequest) -> int:
 
 
 class ScriptedExecutor:
-    """Plays `script` for every request, `concurrency` at a time. `submitted` holds the last accepted requests;
-    `aborted` counts answers whose reader left."""
+    """Plays `script` for every request, `concurrency` at a time. `aborted` counts answers whose reader left."""
 
     def __init__(self, script: Script = echo, *, profile: ModelProfile = PROFILE, concurrency: int = 2) -> None:
         self.profile = profile

@@ -19,8 +19,8 @@ class Supervisor:
     """Runs `load`'s model on a `Worker`. Lives on the event loop.
 
     Without progress for `stall_seconds` while a sequence is in flight, the state is `degraded`. After twice that, or
-    once the thread ends, it is `unhealthy` for good and all answers end in `EngineFailed`. A thread cannot be replaced,
-    so the process has to be.
+    once the thread ends, it is `unhealthy` for good and all answers end in `EngineFailed`: a thread cannot be replaced,
+    only its process.
     """
 
     def __init__(self, model_id: str, load: Callable[[], Runtime], settings: Settings) -> None:

@@ -1,5 +1,5 @@
-"""The models of one server, by the names that clients use.
+"""The models of one server.
 
-`registry` finds the model of a name and lists all. `residency` decides which are loaded: those that fit into memory and
+`registry` finds the model that a client names. `residency` decides which are loaded: those that fit into memory and
 were used lately. `configured` has the settings of each.
 """

@@ -4,7 +4,6 @@ from service.settings import ModelSettings, Settings
 
 
 def settings_of(settings: Settings, model: ModelSettings) -> Settings:
-    """Returns the server's settings with the model's own on top."""
     own_sampling = {name: value for name, value in msgspec.structs.asdict(model.sampling).items() if value is not None}
     return msgspec.structs.replace(
         settings,

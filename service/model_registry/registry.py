@@ -15,15 +15,12 @@ CLOUD_MODELS = ("claude-", "gpt-", "chatgpt-", "text-embedding-")
 
 
 class ServedName(msgspec.Struct):
-    """The model's name in a request body."""
-
     model: str | None = None
 
 
 class ModelRegistry:
-    """`models` are the executors by configured name, the default first; the registry starts and closes them. `cached`
-    is the response cache around the default. Without `aliases`, names of Claude's and OpenAI's models mean the
-    default."""
+    """`models` are the executors by configured name, the default first. `cached` is the response cache around it.
+    Without `aliases`, names of Claude's and OpenAI's models mean the default."""
 
     def __init__(
         self,
@@ -73,7 +70,6 @@ class ModelRegistry:
             return self.default
 
     async def start(self) -> None:
-        """Begins to load the default model and the pinned ones."""
         if self._residency is None:
             await self.default.start()
         else:

@@ -13,11 +13,8 @@ CHECKS_PER_IDLE_TIME = 4
 
 
 class Residency:
-    """Decides which engines are loaded. The least recently used one is unloaded for one that does not fit.
-
-    Engines with calls, and those in `pinned`, are never unloaded for another. A lone engine is loaded whatever its
-    size. `free_bytes` is the system's free memory; if unknown (None), everything fits.
-    """
+    """The least recently used engine is unloaded for one that does not fit, unless it has calls or is `pinned`.
+    `free_bytes` is the system's free memory; if unknown (None), everything fits."""
 
     def __init__(
         self,
@@ -47,12 +44,11 @@ class Residency:
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep(self._idle_seconds))
 
     async def load(self, engine: EngineProcess) -> None:
-        """Returns when the engine is loaded or has failed. Concurrent calls share one load. Raises `NotReady` if it
-        does not fit."""
+        """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
         await asyncio.shield(self._load(engine))
 
     async def unload(self, engine: EngineProcess) -> None:
-        """Unloads pinned engines too. Raises `NotReady` while the engine has calls."""
+        """Pinned engines are unloaded too. Raises `NotReady` while the engine has calls."""
         async with self._changing:
             if engine.busy:
                 raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
@@ -88,7 +84,7 @@ class Residency:
         while (free := self._free_bytes()) is not None and needed > free:
             others = [other for other in self._engines if other is not engine and other.resident]
             if not others:
-                return
+                return  # loading itself knows better whether a lone engine fits
             idle = [other for other in others if not other.busy and other not in self._pinned]
             if not idle:
                 raise NotReady(

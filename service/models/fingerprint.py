@@ -29,9 +29,8 @@ Digests = dict[str, FileDigest]
 
 
 def fingerprint(folder: Path, home: Path, adapter: Path | None = None) -> str:
-    """Returns the SHA-256 over names and contents of all files that can change an answer, in hexadecimal. It is part of
-    every response-cache key, and independent of the folder's place. Digests of large files are kept under `home`.
-    Raises `InvalidModel` if a file cannot be read."""
+    """Returns the SHA-256, in hexadecimal, over names and contents of all files that can change an answer; the folder's
+    place does not count. Digests of large files are kept under `home`. Raises `InvalidModel`."""
     own = _fingerprint(folder, home)
     if adapter is None:
         return own

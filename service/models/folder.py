@@ -23,8 +23,7 @@ class ShardIndex(msgspec.Struct):
 
 
 def require_mlx_model(path: Path) -> None:
-    """Checks that MLX can load the folder. Reads names, sizes and headers, never weights. Raises `ModelNotThere` or
-    `InvalidModel`."""
+    """Reads names, sizes and headers, never weights. Raises `ModelNotThere` or `InvalidModel`."""
     if not path.exists():
         raise ModelNotThere(f"Model path does not exist: {path}")
     if not path.is_dir():
@@ -41,7 +40,7 @@ def require_mlx_model(path: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises `InvalidModel`, also without a `model_type`."""
+    """Raises `InvalidModel`."""
     file = folder / "config.json"
     config = read_json(file, required=True)
     if not isinstance(config.get("model_type"), str):
@@ -50,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    """One JSON object; empty if the file is missing and not `required`. Raises `InvalidModel`."""
+    """Empty if the file is missing and not `required`. Raises `InvalidModel`."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
@@ -105,8 +104,8 @@ def _require_all_shards(folder: Path) -> None:
 
 
 def _require_whole(file: Path) -> None:
-    """Finds a truncated download. A file is the header's length (8 bytes), a JSON header with every tensor's offsets,
-    and the tensors (safetensors, README, "Format")."""
+    """A file is the header's length (8 bytes), a JSON header with every tensor's offsets, and the tensors (safetensors,
+    README, "Format")."""
     with file.open("rb") as opened:
         start = opened.read(len(GIT_LFS_POINTER))
         if start == GIT_LFS_POINTER:

@@ -61,7 +61,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def weight_name(name: str) -> str:
-    """`blk.3.attn_q.scales` becomes `model.layers.3.self_attn.q_proj.scales`. Raises `InvalidModel`."""
+    """`blk.3.attn_q.scales` becomes `model.layers.3.self_attn.q_proj.scales`."""
     if (layer := LAYER.fullmatch(name)) and layer[2] in LAYER_NAMES:
         return f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.{layer[3]}"
     module, _, kind = name.rpartition(".")

@@ -27,8 +27,8 @@ UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
-    """Returns the folder of a Hugging Face model: under `home`, in Hugging Face's own cache, or fetched to `home`. An
-    interrupted fetch continues. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. Blocks. Raises `ModelError`."""
+    """Returns the model's folder: under `home`, in Hugging Face's own cache, or fetched to `home`. An interrupted fetch
+    continues. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. Raises `ModelError`."""
     folder = home / "models" / name
     if (folder / "config.json").exists():
         return folder
@@ -61,7 +61,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def _workshop(folder: Path, revision: str) -> Path:
-    """The folder where this revision is assembled. Removes those of other revisions."""
+    """Removes the unfinished folders of other revisions."""
     workshop = folder.with_name(f".{folder.name}.{revision}.partial")
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         if leftover != workshop:
@@ -70,8 +70,7 @@ def _workshop(folder: Path, revision: str) -> Path:
 
 
 def _look_up(name: str) -> tuple[str, int]:
-    """Returns the commit to fetch and the size of its files in bytes. Raises `InvalidModel` if MLX could not load
-    them."""
+    """Returns the commit to fetch and its size in bytes. Raises `InvalidModel`."""
     with _explained(name):
         info = HfApi().model_info(name, files_metadata=True)
     files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
@@ -117,7 +116,6 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _is_offline(error: BaseException | None) -> bool:
-    """True if no connection was made, or the client must not make one."""
     while error is not None:
         if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
             return True
@@ -139,7 +137,5 @@ def _failed(error: Exception) -> str:
 
 
 class _NoBar(tqdm):  # type: ignore[misc]
-    """The client's bars would overwrite ours."""
-
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **{**options, "disable": True})

@@ -14,8 +14,6 @@ LM_STUDIO = (".lmstudio/models", ".cache/lm-studio/models")
 
 
 class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`anyclaude serve` takes `name`."""
-
     name: str
     path: Path
     size_bytes: int
@@ -23,8 +21,7 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
-    """The MLX models on this machine, of any program. `home` is ours, `user_home` the user's. Reads headers, never
-    weights."""
+    """`home` is ours, `user_home` the user's. Reads headers, never weights."""
     ours = home / "models"
     for folder in _folders(ours):
         name = DEMO if folder.name == DEMO_MODEL.name and folder.parent == ours else folder.relative_to(ours).as_posix()
@@ -39,7 +36,7 @@ def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
 
 
 def _folders(place: Path) -> list[Path]:
-    """Folders with a config.json, at most two levels down. Hidden ones are unfinished downloads."""
+    """At most two levels down. Hidden folders are unfinished downloads."""
     found = [*place.glob("*/config.json"), *place.glob("*/*/config.json")]
     return sorted(file.parent for file in found if not any(p.startswith(".") for p in file.relative_to(place).parts))
 

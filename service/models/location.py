@@ -10,8 +10,8 @@ from service.models.recommended import nearest_ids
 
 
 def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Path:
-    """`name` is a folder, `demo` (also None), or a Hugging Face name. A folder wins over a Hugging Face name; a folder
-    called `demo` is `./demo`. Fetches a missing model, which may take long. Raises `ModelError`."""
+    """`name` is a folder, `demo` (also None), or a Hugging Face name; a folder wins. Fetches a missing model, which may
+    take long. Raises `ModelError`."""
     if name is None or name == DEMO:
         return ensure_demo(home, progress)
     if not name:
@@ -37,7 +37,7 @@ def _not_a_folder(name: str) -> str:
 
 
 def find_local_model(name: str | None, home: Path) -> Path | None:
-    """The unchecked folder of the configured model `name`; None if it would have to be fetched."""
+    """The unchecked folder of a configured model; None if it would have to be fetched."""
     name = name or DEMO
     if name == DEMO:
         return _existing(home / "models" / DEMO_MODEL.name)

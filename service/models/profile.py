@@ -24,7 +24,7 @@ LARGEST_CONTEXT_LENGTH = 100_000_000
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The sampling in generation_config.json. `top_k` 0 or -1 means all tokens."""
+    """`top_k` 0 or -1 means all tokens."""
 
     do_sample: bool | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -51,7 +51,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
 
 
 def require_adapter(folder: str) -> Path:
-    """Raises `InvalidModel` unless it is a folder of mlx-lm's training."""
+    """Raises `InvalidModel`."""
     path = Path(folder)
     missing = [name for name in ADAPTER_FILES if not (path / name).is_file()]
     if missing:
@@ -71,7 +71,6 @@ def _thinks(path: Path, tokenizer_config: dict[str, Any]) -> bool:
 
 
 def _sampling_defaults(settings: Settings, path: Path) -> SamplingDefaults:
-    """The configured values; for the demo model, on top of its own."""
     if settings.model not in (None, DEMO) or path.name != DEMO_MODEL.name:
         return settings.sampling
     return msgspec.structs.replace(DEMO_SAMPLING, **_given(settings.sampling))
@@ -97,7 +96,7 @@ def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
 
 
 def read_generation_config(path: Path) -> GenerationConfig:
-    """Raises `InvalidModel`, which names the field."""
+    """Raises `InvalidModel`."""
     file = path / "generation_config.json"
     try:
         return msgspec.convert(read_json(file), GenerationConfig)

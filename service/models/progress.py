@@ -1,5 +1,3 @@
-"""Reports the progress of fetching and converting to people."""
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +78,7 @@ class ConsoleProgress:
 
 @contextmanager
 def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> Iterator[None]:
-    """Reports the growth of `folder` while the body runs, for downloaders without a callback."""
+    """For downloaders without a callback."""
     over = threading.Event()
 
     def watch() -> None:

@@ -12,8 +12,7 @@ OVERHEAD_BYTES = 2 * GB
 
 
 class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`size_bytes` is the approximate download; `kv_bytes` is the KV state of one token; `context_length` is in
-    tokens."""
+    """`size_bytes` is the approximate download; `kv_bytes` is the KV state of one token."""
 
     id: str
     size_bytes: int
@@ -23,7 +22,6 @@ class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needed_bytes(self) -> int:
-        """For the weights and one session."""
         return self.size_bytes + self.kv_bytes * min(SESSION_TOKENS, self.context_length) + OVERHEAD_BYTES
 
 
@@ -88,7 +86,6 @@ def nearest_ids(name: str) -> list[str]:
 
 
 def best_fit(memory_bytes: int) -> RecommendedModel | None:
-    """The largest recommended model that fits."""
     return next((model for model in reversed(RECOMMENDED) if model.needed_bytes <= memory_bytes), None)
 
 

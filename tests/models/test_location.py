@@ -73,7 +73,7 @@ def test_an_interrupted_fetch_is_invisible_and_goes_on(hub: Hub, tmp_path: Path)
     outdated = folder.with_name(".tiny.older-revision.partial")
     outdated.mkdir(parents=True)
     hub.broken = "model.safetensors"
-    assert "could it be fetched from Hugging Face" in resolve(NAME, tmp_path, hub.endpoint)
+    assert "from Hugging Face failed" in resolve(NAME, tmp_path, hub.endpoint)
     assert not folder.exists()
     assert not outdated.exists()
     hub.broken = ""

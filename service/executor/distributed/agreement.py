@@ -17,7 +17,6 @@ def smallest(ranks: Ranks, number: int) -> int:
 
 
 def open_agreed(caches: Caches | None, memory_bytes: int, ranks: Ranks) -> Prefixes:
-    """`caches` and `memory_bytes` are this rank's own."""
     # Never on disk: the disks of several machines hold different files.
     memory_bytes = smallest(ranks, memory_bytes)
     kind = smallest(ranks, UNKNOWN if caches is None else ANYWHERE if caches.cuts_anywhere else WHOLE)

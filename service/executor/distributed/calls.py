@@ -50,7 +50,6 @@ def encode(call: Call) -> bytes:
 
 
 def decode(message: bytes) -> Call:
-    """Raises `msgspec.DecodeError`."""
     call: Call = _DECODER.decode(message)
     return call
 

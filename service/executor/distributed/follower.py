@@ -29,8 +29,7 @@ class Unlike(Exception):
 
 
 class Follower:
-    """The process of a rank other than 0. After a signal it waits for rank 0, which gets the same signals, to end
-    first."""
+    """After a signal it waits for rank 0, which gets the same signals, to end first."""
 
     def __init__(self, path: Path, profile: ModelProfile, settings: Settings) -> None:
         self._path = path

@@ -73,7 +73,6 @@ class LeadingEngine:
         return tokens
 
     def reset(self) -> None:
-        """Raises `EngineLost`."""
         raise EngineLost(self._broken or self._lose("rank 0 could not go on"))
 
     def close(self) -> None:

@@ -14,8 +14,6 @@ log = logging.getLogger(__name__)
 
 
 class MlxRanks:
-    """`group` exchanges values inside the model; calls travel by `wire`."""
-
     def __init__(self, group: Any, wire: Wire) -> None:
         self.group = group
         self.rank: int = group.rank()
@@ -36,8 +34,7 @@ def meet() -> None:
 
 
 def join_ranks(on_loss: OnLoss, environ: Mapping[str, str] = os.environ) -> MlxRanks:
-    """Call `meet` first. Raises `NotLaunched` if no address is known, RuntimeError and OSError if the ranks cannot
-    connect."""
+    """Call `meet` first. Raises `NotLaunched`, RuntimeError, or OSError if the ranks cannot connect."""
     group: Any = mx.distributed.init(strict=True)
     route = find_route(environ, group.rank(), group.size())
     listener = listen(route)

@@ -52,7 +52,6 @@ class RankDivision:
         return bool(smallest(self._ranks, int(here)))
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Raises `CannotDivide`."""
         parallel = self._parallel or ("tensor" if hasattr(model, "shard") else "pipeline")
         if parallel == "tensor":
             self._shard(model, config)

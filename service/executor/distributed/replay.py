@@ -16,12 +16,11 @@ Compile = Callable[[GenerationRequest], Grammar | None]
 
 
 class OutOfStep(Exception):
-    """This rank's engine returned other results than rank 0's."""
+    pass
 
 
 def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
-    """Repeats rank 0's calls until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises; none is
-    recoverable."""
+    """Repeats rank 0's calls until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises."""
     history = History()
     try:
         while (message := ranks.hear()) is not None:

@@ -33,7 +33,6 @@ def launched_rank(environ: Mapping[str, str]) -> int:
 
 
 def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
-    """Raises `NotLaunched` if no address is known."""
     addresses = _ring(environ)
     if addresses is not None:
         if len(addresses) != size:
@@ -57,7 +56,7 @@ def find_route(environ: Mapping[str, str], rank: int, size: int) -> Route:
 
 
 def _ring(environ: Mapping[str, str]) -> list[str] | None:
-    """`MLX_HOSTFILE` lists several addresses of each rank as `address:port`; the first counts."""
+    """The first address of each rank counts. `MLX_HOSTFILE` lists several as `address:port`."""
     file = environ.get("MLX_HOSTFILE")
     if not file:
         return None

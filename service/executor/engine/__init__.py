@@ -1,6 +1,6 @@
 """The engine on MLX reads prompts and decodes tokens, on the one thread that owns MLX.
 
 `batch_engine.py`: the `Engine`. `run.py`: one sequence in it. `batch.py`: batched decoding by mlx-lm. `solo.py`: one
-sequence with guesses. `single.py`: one sequence of a model that cannot batch. `sampling.py`: samplers and penalties.
-`constraint.py`: masks tokens that a grammar forbids. `embedding.py`: embeddings.
+sequence with guesses. `single.py`: a model that cannot batch. `sampling.py`, `constraint.py`: penalties, sampling and
+grammars. `embedding.py`: embeddings.
 """

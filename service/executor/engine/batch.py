@@ -10,7 +10,7 @@ from service.executor.scheduling.protocols import TokenChances
 
 
 class Batch:
-    """Decodes up to `size` runs with mlx-lm's `BatchGenerator`, which reads up to `last_tokens` of their prompts."""
+    """Decodes with mlx-lm's `BatchGenerator`, which also reads up to `last_tokens` of each prompt."""
 
     def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
         self._runs: dict[int, Run] = {}
@@ -29,7 +29,7 @@ class Batch:
         return int(self._generator.prompt_cache_nbytes)
 
     def insert(self, runs: list[Run]) -> None:
-        """Takes the `cache` of each run. The next step reads the rest of its prompt."""
+        """Takes the `cache` of each run."""
         uids = self._generator.insert(
             [run.tokens[run.read :] for run in runs],
             max_tokens=[run.left for run in runs],

@@ -50,7 +50,7 @@ class BatchEngine:
     """`end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
 
     Prompts are read one at a time in the order of `Turns`. Only their last chunks are read together, because mlx-lm's
-    batch pads all prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo` until another joins.
+    batch pads all prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo`.
     """
 
     def __init__(

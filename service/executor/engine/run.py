@@ -12,9 +12,9 @@ from service.executor.scheduling.protocols import EndReason, TokenChances
 
 
 class Run:
-    """A sequence in the engine. `cache` has read `read` of its `tokens`, `reused` of them from the prefix cache, which
-    wants the state after each of `stops`. In the batch, `tokens`, `read` and `cache` stay unchanged. It waits while
-    `reader_ahead` reads `shared` tokens that both begin with."""
+    """`cache` has read `read` of `tokens`, `reused` of them from the prefix cache, which wants the state after each of
+    `stops`. In the batch, `tokens`, `read` and `cache` stay unchanged. The run waits while `reader_ahead` reads
+    `shared` tokens that both begin with."""
 
     __slots__ = (
         "answering",
@@ -75,7 +75,6 @@ class Run:
 
     @property
     def is_greedy(self) -> bool:
-        """True if the likeliest permitted token is drawn and no logprobs are wanted."""
         plain = all(processor is self.constraint for processor in self.processors)
         return plain and self.sampler is greedy and self.sequence.request.logprobs is None
 
@@ -88,15 +87,14 @@ class Run:
         return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
-        """Does nothing if the run has read tokens of its own."""
         if self.read == self.reused:
             reuse = prefixes.find(self.sequence.request.caller, self.tokens)
             self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 
     def wait_for_reader(self, others: Iterable["Run"], at_least: int) -> None:
-        """Waits for the run that saves most tokens, if it saves `at_least` as many. That run has read as much already,
-        so waiting is never slower."""
+        """Waits for the run that saves most tokens, if it saves `at_least` as many."""
         for other in others:
+            # The other has read at least as much, so waiting for it is never slower.
             if other.unread and other.read >= self.read:
                 shared = self._shared_with(other)
                 if shared - max(self.read, self.shared) >= at_least:
@@ -115,8 +113,6 @@ class Run:
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """If `end` is set, `run` has its `tokens` and `cache` back."""
-
     run: Run
     token: int
     end: EndReason | None = None

@@ -31,7 +31,6 @@ def make_sampler(params: SamplingParams) -> Sampler:
 
 
 def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
-    """Presence and frequency penalties skip the prompt."""
     processors: list[LogitsProcessor] = []
     if params.repetition_penalty != 1.0:
         processors.append(_repetition_penalty(params.repetition_penalty))

@@ -1,6 +1,6 @@
 """Loads a model folder and measures its costs.
 
 `model.py`: weights and tokenizer into memory. `failures.py`: reasons for people. `cache_kinds.py`: what a model's state
-allows. `batching.py`: tries whether it can run in a batch. `cache_cost.py`: bytes of KV state for given lengths.
-`device.py`: figures and limits of MLX.
+allows. `batching.py`: whether it can run in a batch. `cache_cost.py`: bytes of KV state. `device.py`: figures and
+limits of MLX.
 """

@@ -1,5 +1,5 @@
 """mlx-lm pads the prompts of a batch to one length. Some models have state that cannot be merged, some fail with two
-rows, and some compute wrong values behind padding. No config shows this, so a trial does."""
+rows, and some compute wrong values behind padding. No config shows this."""
 
 import logging
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Rows = list[tuple[mx.array, int]]
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """At most `size` sequences are decoded together. `padded`: prompts may be read in the batch, too."""
+    """`padded`: prompts may be read in the batch, too."""
 
     size: int
     possible: bool = True
@@ -135,7 +135,7 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
 
 
 def _dense_reach(model: Any) -> int:
-    """Returns the tokens up to which block-sparse attention is dense, or 0."""
+    """The tokens up to which block-sparse attention is dense, or 0."""
     modules: Any = model.modules()
     sparse = [each for each in modules if getattr(each, "index_topk_blocks", None)]
     return max((each.index_topk_blocks * each.index_block_size for each in sparse), default=0)

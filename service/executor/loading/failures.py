@@ -24,14 +24,13 @@ def advice(exc: BaseException) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns all errors of loading into `InvalidModel`."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
             yield
     except ModelError:
         raise
-    except (Exception, SystemExit) as exc:
+    except (Exception, SystemExit) as exc:  # some model files print and call `sys.exit` when they are imported
         said = " ".join(printed.getvalue().split()[-30:])
         reason = one_line(exc) if not isinstance(exc, SystemExit) else f"mlx-lm gave up ({said or 'without a reason'})"
         raise InvalidModel(f"{reason} (in {path}). {advice(exc)}") from exc

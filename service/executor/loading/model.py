@@ -25,7 +25,7 @@ PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
 
 
 class Division(Protocol):
-    """Divides a model among processes; `distributed` implements it."""
+    """Divides a model among processes."""
 
     @property
     def parts(self) -> int: ...
@@ -34,12 +34,12 @@ class Division(Protocol):
         ...
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:
-        """Cuts a lazy model to this process's part and reads that part."""
+        """Cuts a lazy model to this process's part and reads that."""
         ...
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` and `tokenizer` are mlx-lm's. The model scores `logits` token ids."""
+    """mlx-lm's model and tokenizer. The model scores `logits` token ids."""
 
     model: Any
     tokenizer: Any

@@ -4,7 +4,7 @@ from service.generation import TokenLogprob
 
 
 class HeldLogprobs:
-    """Holds logprobs back with their text. Those after a stop string are never released."""
+    """Those after a stop string are never released."""
 
     def __init__(self) -> None:
         self._held: list[tuple[TokenLogprob, int]] = []

@@ -70,9 +70,7 @@ class Prefixes(Protocol):
         """Limits memory to `more` bytes above the present use, or below it."""
         ...
 
-    def rest(self, resting: bool) -> None:
-        """True allows writing files."""
-        ...
+    def rest(self, resting: bool) -> None: ...
 
     def close(self) -> None: ...
 
@@ -250,7 +248,6 @@ class PrefixCache:
             self._store.discard(removed)
 
     def _adopt(self, store: PrefixStore) -> None:
-        """Adds the spans on disk, parents first. Deletes those without a parent."""
         nodes: dict[str, Node] = {}
         for span in store.stored():
             key = span.key

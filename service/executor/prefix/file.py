@@ -119,7 +119,6 @@ def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
-    """Returns also the offset of the arrays."""
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
         raise DamagedFile("it does not begin like a prefix file")

@@ -28,7 +28,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class PromptCaches:
-    """Runs on the thread that owns MLX. Raises ValueError for caches of an unknown kind."""
+    """Runs on the thread that owns MLX. Raises ValueError for unknown caches."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -105,7 +105,7 @@ def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
 
 
 def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """Copies arrays to the end of `arrays`. Returns the tree with their indices."""
+    """Returns the tree with indices into `arrays`."""
     if isinstance(tree, mx.array):
         arrays.append(mx.contiguous(tree))
         return {"array": len(arrays) - 1}

@@ -55,8 +55,6 @@ class _Unwritten(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    """`node` is None until the file is adopted."""
-
     file_bytes: int
     node: Node | None
 
@@ -88,7 +86,7 @@ class PrefixStore:
         return self._nbytes
 
     def stored(self) -> list[StoredSpan]:
-        """The files found at the start, each after its parent."""
+        """Each file after its parent."""
         return sorted(self._spans, key=lambda span: span.key.start)
 
     def adopt(self, node: Node, span: StoredSpan) -> None:
@@ -102,7 +100,7 @@ class PrefixStore:
             self._writer.press()
 
     def load(self, node: Node) -> Any:
-        """Returns None and deletes the file if it cannot be used."""
+        """Deletes the file if it cannot be used."""
         if not node.file:
             return None
         try:
@@ -226,7 +224,6 @@ class PrefixStore:
         return [span for span in spans if self._folder / span.name in self._files]
 
     def _read_key(self, path: Path) -> SpanKey | None:
-        """Deletes the file if it is damaged or of another model."""
         try:
             key = read_header(path).key
         except (DamagedFile, OSError) as exc:

@@ -162,7 +162,7 @@ class PrefixTree:
         ]
 
     def shrink(self) -> list[Node]:
-        """Drops states until the rest fits. Returns removed nodes: those without a file, and all below."""
+        """Returns removed nodes: those without a file, and all below."""
         removed: list[Node] = []
         while self.nbytes > self.max_bytes and self._used:
             node = next(iter(self._used))
@@ -172,7 +172,6 @@ class PrefixTree:
         return removed
 
     def remove(self, node: Node) -> list[Node]:
-        """Returns the node and all below it."""
         if node.removed or node.parent is None:
             return []
         siblings = node.parent.children[node.key]

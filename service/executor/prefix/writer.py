@@ -39,8 +39,6 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class Written(NamedTuple):
-    """`file_bytes` is None if the file could not be written."""
-
     job: Job
     file_bytes: int | None
 
@@ -85,7 +83,6 @@ class PrefixWriter:
             self._changed.notify()
 
     def written(self) -> list[Written]:
-        """The jobs finished since the last call, dropped ones included."""
         done: list[Written] = []
         while self._done:
             done.append(self._done.popleft())

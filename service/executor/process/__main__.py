@@ -1,4 +1,4 @@
-"""Runs an engine process: `python -P -m service.executor.process DESCRIPTOR`, its end of the socket pair."""
+"""Runs an engine process: `python -P -m service.executor.process DESCRIPTOR`."""
 
 import asyncio
 import ctypes

@@ -69,7 +69,7 @@ class Child(asyncio.Protocol):
         await self._loop.create_connection(lambda: self, sock=self._socket)
 
     def send(self, message: ToEngine) -> None:
-        """Raises what `encode_frame` raises. A message to a process that is ending is lost."""
+        """Raises what `encode_frame` raises. Messages to an ending process are lost."""
         frame = encode_frame((message,))
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)

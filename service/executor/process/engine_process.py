@@ -129,7 +129,6 @@ class EngineProcess:
         await self._settled.wait()
 
     async def unload(self) -> None:
-        """Frees the memory of the process. Open calls fail."""
         if self._running is not None:
             await self._end_process(lambda: NotReady(f"The model {self.profile.id} was unloaded. Try again."))
             self._running = None
@@ -327,7 +326,6 @@ class EngineProcess:
             call.retried = True
 
     def _keep_counts(self) -> ExecutorStatus:
-        """Returns the last report of the process that has ended."""
         self._past = self.status()
         reported, self._reported = self._reported, ExecutorStatus(state="loading")
         self._was_ready = False

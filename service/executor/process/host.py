@@ -42,8 +42,8 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class Host(asyncio.Protocol):
-    """Runs any `Executor` in the engine process. All messages of one turn of the event loop leave in one frame, so a
-    step of the engine wakes the server once.
+    """Runs any `Executor`. All messages of one turn of the event loop leave in one frame, so a step of the engine wakes
+    the server once.
 
     The process ends with the socket, or once its executor has failed; the server starts another.
     """

@@ -19,7 +19,7 @@ from service.settings import Settings
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`factory` is `module:function`; it takes this Struct and returns an `Executor`. `weight_bytes` is the size of the
-    model's files. `options` are for factories that need more."""
+    model's files."""
 
     factory: str
     profile: ModelProfile

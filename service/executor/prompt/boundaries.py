@@ -11,8 +11,8 @@ OTHER = Message(role="user", content="zq7 other")
 
 
 class SegmentingRenderer:
-    """Adds the ends of messages to each prompt, for states that cannot be cut. It finds them by comparison with three
-    prompts of `plain` in which messages differ."""
+    """Adds the ends of messages to each prompt, by comparison with three prompts of `plain` in which messages differ.
+    States that cannot be cut need them."""
 
     def __init__(self, inner: Renderer, plain: Renderer) -> None:
         self._inner = inner
@@ -37,7 +37,6 @@ class SegmentingRenderer:
 
 
 def variations(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:
-    """Conversations that the client may send next."""
     system = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     answer = Message(role="assistant", content=OTHER.content)
     others = [(*messages[:system], OTHER), (*messages, answer, OTHER)]

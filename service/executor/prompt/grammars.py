@@ -133,7 +133,6 @@ class ConstrainingRenderer:
 
 
 def _after(prefill: str, matcher: LLMatcher, tokenizer: LLTokenizer) -> LLMatcher:
-    """Returns a copy of the matcher after the given beginning of the answer."""
     if not prefill:
         return matcher
     begun = matcher.deep_copy()

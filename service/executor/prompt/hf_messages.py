@@ -120,7 +120,7 @@ def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Ite
 
 
 class _Calls:
-    """Converts messages in order. Remembers the calls for their results."""
+    """Converts messages in order."""
 
     def __init__(self, style: CallStyle) -> None:
         self._style = style
@@ -155,7 +155,6 @@ class _Calls:
 
 
 def _object(arguments: str) -> Any:
-    """Text that is no JSON object stays text."""
     try:
         decoded = msgspec.json.decode(arguments or "{}")
     except (msgspec.DecodeError, RecursionError):

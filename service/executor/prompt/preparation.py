@@ -17,10 +17,9 @@ ADVICE = "The model's chat template may not end for such messages."
 
 
 class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt of 200,000 tokens takes about a second. `max_bytes` limits the growth of the whole process during one
-    job; the engine may read some 100 MB of prompts a second meanwhile."""
-
+    # A prompt of 200,000 tokens takes about a second.
     seconds: float = 30.0
+    # Growth of the whole process during one job. The engine may read some 100 MB of prompts a second meanwhile.
     max_bytes: int = 4 * 1024**3
 
 
@@ -52,7 +51,6 @@ class Preparation:
 
     @property
     def seconds(self) -> float:
-        """Duration of the present job."""
         job = self._current
         return 0.0 if job is None else self._loop.time() - job.started_at
 

@@ -61,7 +61,7 @@ class PromptRenderer:
 
     @property
     def tool_family(self) -> str | None:
-        """The format of calls that the template or our instructions teach; None if unknown."""
+        """None if unknown."""
         return self._tooled.family
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
@@ -85,7 +85,7 @@ class PromptRenderer:
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """An estimate, for a prompt that is far too long."""
+        """An estimate, if the prompt is far too long."""
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
@@ -143,8 +143,6 @@ class PromptRenderer:
     def _continued(
         self, template: ChatTemplate, messages: list[HfMessage], content: str, arguments: dict[str, Any]
     ) -> Prompt:
-        """Ends the prompt inside the last message. If the template cannot, `content` follows the beginning of an
-        answer."""
         if self._has_template:
             try:
                 tokens = self._render(template, messages, {**arguments, "continue_final_message": True})
@@ -152,6 +150,7 @@ class PromptRenderer:
             except BadRequest:
                 if len(messages) == 1:
                     raise
+        # The template cannot end inside the last message, so the text follows the beginning of an answer.
         prompt = self._question(template, messages[:-1], arguments)
         closing = f"\n{self.reasoning.end}\n\n" if prompt.in_reasoning and self.reasoning else ""
         tokens = [*prompt.tokens, *self._encode(closing), *self._encode_plainly(content)]

@@ -10,8 +10,7 @@ CHUNK_SLACK_TOKENS = 16
 
 
 def estimate_excess(texts: Iterable[str], encode: Callable[[str], list[int]], context_length: int) -> int | None:
-    """Estimates the tokens of `texts` if they certainly exceed `context_length`, else returns None. Tokenizes little
-    more than fits: at a megabyte a second, the largest body would block others for a minute."""
+    """Estimates the tokens of `texts` if they certainly exceed `context_length`, else returns None."""
     text = "\n".join(texts)
     if len(text) <= CHARACTERS_PER_TOKEN * context_length:
         return None
@@ -20,6 +19,7 @@ def estimate_excess(texts: Iterable[str], encode: Callable[[str], list[int]], co
         found = len(encode(text[end - CHUNK_CHARACTERS : end]))
         tokens += found
         certain += max(0, found - CHUNK_SLACK_TOKENS)
+        # Reading on would block other requests: the largest body takes a minute, at a megabyte a second.
         if certain > context_length:
             return tokens * len(text) // end
     return None

@@ -27,11 +27,10 @@ REASONING = (
 
 
 class ChatTemplate:
-    """Renders probes to find out what a template shows, because templates drop messages silently. `arguments` are part
-    of every rendering."""
+    """Renders probes to find out what a template shows, because templates drop messages silently. `text` is None if the
+    tokenizer renders without one. `arguments` are part of every rendering."""
 
     def __init__(self, tokenizer: Any, text: str | None, arguments: Mapping[str, Any]) -> None:
-        """Without `text`, the tokenizer renders in Python, or not at all."""
         self._tokenizer = tokenizer
         self._text = text
         self._arguments = dict(arguments)
@@ -65,7 +64,6 @@ class ChatTemplate:
         return next((pair for pair in REASONING if pair.end in known[0] or pair.end in known[1:]), None)
 
     def apply(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> list[int]:
-        """Raises what the template raises."""
         if self._text is not None:
             arguments = {**arguments, "sanitize_control_tokens": True}
         return list(self._tokenizer.apply_chat_template(messages, **{**self._arguments, **arguments}))
@@ -80,7 +78,6 @@ class ChatTemplate:
         return _join_results(messages) if self._refuses_user_after_result else messages
 
     def _fit_systems(self, messages: list[HfMessage]) -> list[HfMessage]:
-        """Joins system messages at the front and turns others into the user's."""
         fitted: list[HfMessage] = []
         at_front = self._keeps_first_system
         for message in messages:
@@ -162,7 +159,7 @@ def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
 
 
 def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
-    """Joins neighbouring system or user messages, for templates that require alternating roles."""
+    """For templates that require alternating roles."""
     joined: list[HfMessage] = []
     for message in messages:
         if joined and joined[-1]["role"] == message["role"] in ("system", "user"):

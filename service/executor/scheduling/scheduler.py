@@ -52,7 +52,7 @@ class _Running:
 
 class Scheduler:
     """At most `max_concurrency` sequences run, fewer if memory is short. If the engine fails, sequences that have sent
-    nothing run again once; the others end in `EngineFailed`."""
+    nothing run again once."""
 
     def __init__(
         self,

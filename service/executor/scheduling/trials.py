@@ -11,7 +11,7 @@ PROBE = -1
 
 class Trials:
     """A lost sequence runs again once, alone until its first token. If it fails again it is the `suspect`. If the
-    engine then works without it, it is blamed: a client that repeats it cannot bring the engine down."""
+    engine then works without it, it is blamed, so a client that repeats it cannot bring the engine down."""
 
     def __init__(self) -> None:
         self.suspect: Sequence | None = None

@@ -10,7 +10,7 @@ from service.executor.prefix.tree import common_length
 
 class DraftModel:
     """Drafts ids below `logits`. Reads `chunk_tokens` of the prompt for each token of the answer, and drafts after
-    that. Keeps its state for the caller's next sequence."""
+    that."""
 
     def __init__(self, model: Any, *, logits: int, chunk_tokens: int) -> None:
         self.cost = measure_cache_cost(model)
@@ -80,10 +80,10 @@ class DraftModel:
 
 
 def vocabulary_difference(main: Mapping[str, int], draft: Mapping[str, int]) -> str:
-    """Describes the first id with two meanings, or "". Other differences are allowed: families differ in a few special
-    tokens."""
+    """Describes the first id with two meanings, or ""."""
     words = {token: word for word, token in main.items()}
     for word, token in sorted(draft.items(), key=lambda item: item[1]):
+        # Ids of one vocabulary alone do not count, because families differ in a few special tokens.
         if words.get(token, word) != word:
             return f"token {token} is {words[token]!r} for the model and {word!r} for the draft model"
     return ""

@@ -11,9 +11,7 @@ LONGEST_REST = 128
 
 
 class Drafter(Protocol):
-    def can_draft(self) -> bool:
-        """Cheap; true if a guess is likely."""
-        ...
+    def can_draft(self) -> bool: ...
 
     def draft(self, at_most: int) -> list[int]: ...
 
@@ -21,8 +19,8 @@ class Drafter(Protocol):
 
 
 class Pace:
-    """Limits a guess to one token more than were right, or twice as many if all were. If none was right the limit
-    halves, and after 1 the drafter rests, twice as long each time."""
+    """A guess may have one token more than were right, or twice as many if all were. If none was right the limit
+    halves; after 1 the drafter rests, twice as long each time."""
 
     def __init__(self) -> None:
         self._length = FIRST_DRAFTED

@@ -49,7 +49,6 @@ class PromptLookup:
             self._place = self._find()
 
     def _append(self, tokens: list[int]) -> None:
-        """Indexes an n-gram once a token follows it. `_older` links to its previous place."""
         known, newest, older = self._tokens, self._newest, self._older
         for token in tokens:
             end = len(known)
