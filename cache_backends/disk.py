@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging import DEBUG, WARNING, getLogger
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import diskcache
 
@@ -17,8 +17,10 @@ from cache_backends.disk_store import (
     DamagedDatabase,
     Database,
     RefusedRow,
+    inode,
     is_damage,
     is_locked,
+    locked_folder,
     open_database,
     set_aside,
     without_timeout,
@@ -140,6 +142,12 @@ class DiskBackend:
         await self._writer.run(lambda database: database.touch_all(used))
 
 
+class _Opened(NamedTuple):
+    database: Database
+    age: int
+    inode: int | None
+
+
 class _Shelf:
     """The folder that both threads open. `age` counts replaced databases, so connections to an older one are
     recognized."""
@@ -150,25 +158,28 @@ class _Shelf:
         self._lock_seconds = lock_seconds
         self._lock = threading.Lock()
 
-    def open(self) -> tuple[Database, int]:
-        with self._lock:
+    def open(self) -> _Opened:
+        with self._lock, locked_folder(self.folder, self._lock_seconds):
             try:
                 database = open_database(self.folder, self._lock_seconds)
             except (DamagedDatabase, sqlite3.DatabaseError) as exc:
                 if isinstance(exc, sqlite3.Error) and not is_damage(exc):
                     raise
+                self.age += 1
                 self._replace(exc)
                 database = open_database(self.folder, self._lock_seconds)
-            return database, self.age
+            return _Opened(database, self.age, inode(self.folder))
 
-    def replace(self, age: int, damage: Exception) -> None:
-        """Does nothing if the other thread has replaced the database of that age."""
-        with self._lock:
-            if age == self.age:
+    def replace(self, opened: _Opened, damage: Exception) -> None:
+        """Does nothing if the other thread or another process has replaced the database."""
+        with self._lock, locked_folder(self.folder, self._lock_seconds):
+            if opened.age != self.age:
+                return
+            self.age += 1
+            if opened.inode == inode(self.folder):
                 self._replace(damage)
 
     def _replace(self, damage: Exception) -> None:
-        self.age += 1
         target = set_aside(self.folder)
         log.error("%s is damaged (%s): it was set aside as %s, and a new one is made", self.folder, damage, target)
 
@@ -182,7 +193,7 @@ class _Worker:
         self._failing = False
         self._shelf = shelf
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"disk-cache-{name}")
-        self._opened: tuple[Database, int] | None = None
+        self._opened: _Opened | None = None
 
     async def run(self, work: Callable[[Database], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
@@ -213,7 +224,7 @@ class _Worker:
             except sqlite3.DatabaseError as exc:
                 if not is_damage(exc) or self._opened is None:
                     raise
-                self._shelf.replace(self._opened[1], exc)
+                self._shelf.replace(self._opened, exc)
                 return work(self._database())
         except (diskcache.Timeout, sqlite3.Error, OSError, DamagedDatabase) as exc:
             error = without_timeout(exc)
@@ -224,13 +235,13 @@ class _Worker:
             raise CacheUnavailable(f"{self._shelf.folder}: {error}") from exc
 
     def _database(self) -> Database:
-        if self._opened is not None and self._opened[1] != self._shelf.age:
+        if self._opened is not None and self._opened.age != self._shelf.age:
             self._close()
         if self._opened is None:
             self._opened = self._shelf.open()
-        return self._opened[0]
+        return self._opened.database
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened[0].close()
+            opened.database.close()

@@ -1,11 +1,13 @@
 """The blocking half of `disk://`: a `diskcache.Cache` that never unpickles."""
 
+import fcntl
 import os
 import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from cache_backends.base import CacheUnavailable
 
 DATABASE = "cache.db"
 SET_ASIDE = "damaged-"
+POLL_SECONDS = 0.005
 
 # diskcache's own names. Values are stored in rows, never in files. A value and its row are then written together or not
 # at all, and a tampered row can name no file to read or remove.
@@ -116,11 +119,38 @@ class Database(diskcache.Cache):  # type: ignore[misc]
         return evicted
 
 
-def open_database(folder: Path, lock_seconds: float) -> Database:
-    """Opens or creates a database that only its owner can read, whatever the umask. Raises DamagedDatabase, OSError,
-    sqlite3.Error, and CacheUnavailable if it is locked or if the folder holds other files."""
+@contextmanager
+def locked_folder(folder: Path, lock_seconds: float) -> Iterator[None]:
+    """Creates a private folder and locks it against other processes. Raises OSError, and CacheUnavailable if it is
+    locked or holds other files."""
     _refuse_folder_of_others(folder)
     _make_private_folder(folder)
+    deadline = time.monotonic() + lock_seconds
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise CacheUnavailable(f"{folder} is locked by another process") from None
+                time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def inode(folder: Path) -> int | None:
+    try:
+        return (folder / DATABASE).stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def open_database(folder: Path, lock_seconds: float) -> Database:
+    """Opens or creates a database that only its owner can read, in a locked folder. Raises DamagedDatabase, OSError,
+    sqlite3.Error, and CacheUnavailable if it is locked."""
     _make_private_file(folder / DATABASE)
     _probe(folder / DATABASE, lock_seconds)
     try:
@@ -141,8 +171,10 @@ def set_aside(folder: Path) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     target = folder / f"{SET_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
     _make_private_folder(target)
-    for path in folder.glob(DATABASE + "*"):
-        path.rename(target / path.name)
+    for path in list(folder.glob(DATABASE + "*")):
+        # SQLite removes the journal of a database that is closed.
+        with suppress(FileNotFoundError):
+            path.rename(target / path.name)
     return target
 
 

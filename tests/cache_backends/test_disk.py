@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cache_backends import CacheUnavailable
 from cache_backends.disk import MAX_UNWRITTEN_USES, DiskBackend
-from cache_backends.disk_store import BytesOnlyDisk, Database, RefusedRow
+from cache_backends.disk_store import BytesOnlyDisk, Database, RefusedRow, locked_folder
 from tests.cache_backends.conftest import value_of
 from tests.cache_backends.write_for_ever import written_value
 
@@ -265,6 +266,39 @@ async def test_damage_that_both_threads_find_is_set_aside_once(tmp_path: Path) -
     assert rows(aside, "SELECT key FROM Cache") == [("k",)]
 
 
+async def test_damage_that_another_process_has_set_aside_leaves_its_new_database_alone(tmp_path: Path) -> None:
+    late, early = DiskBackend(tmp_path), DiskBackend(tmp_path)
+    await late.set("k", b"old")
+    await early.set("k", b"old")
+
+    def damaged_once() -> Callable[[Database], None]:
+        left = [sqlite3.DatabaseError("database disk image is malformed")]
+
+        def work(_: Database) -> None:
+            if left:
+                raise left.pop()
+
+        return work
+
+    await early._writer.run(damaged_once())
+    await early.set("k", b"new")
+    await late._writer.run(damaged_once())
+    assert await value_of(late, "k") == b"new"
+    await early.aclose()
+    await late.aclose()
+    (aside,) = set_aside_in(tmp_path)
+    assert rows(aside, "SELECT value FROM Cache") == [(b"old",)]
+
+
+async def test_a_folder_that_another_process_opens_without_end_is_not_waited_for(tmp_path: Path) -> None:
+    with locked_folder(tmp_path, 0):
+        backend = DiskBackend(tmp_path, lock_seconds=0.05)
+        with pytest.raises(CacheUnavailable, match="is locked by another process"):
+            await backend.set("k", b"v")
+    await backend.set("k", b"v")
+    await backend.aclose()
+
+
 async def test_after_an_error_of_the_disk_it_is_opened_afresh(tmp_path: Path) -> None:
     backend = DiskBackend(tmp_path)
     await backend.set("k", b"v")
@@ -280,7 +314,7 @@ def break_open_files(folder: Path) -> None:
     """What is open of a database answers every read and write with an error, as after an unmount."""
     files = [(folder / name).stat() for name in ("cache.db", "cache.db-wal")]
     broken = os.open(folder, os.O_RDONLY)
-    for descriptor in range(3, broken):
+    for descriptor in map(int, os.listdir("/dev/fd")):
         with suppress(OSError):
             if any(os.path.samestat(os.fstat(descriptor), file) for file in files):
                 os.dup2(broken, descriptor)
