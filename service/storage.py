@@ -58,13 +58,24 @@ def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 yield path, path.stat()
 
 
+def folder_bytes(folder: Path) -> int:
+    return sum(status.st_size for _, status in files_under(folder))
+
+
 def write_file(path: Path, content: bytes) -> None:
     private_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    fresh.replace(path)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            # Without it, a power failure after the rename may leave an empty file in place of the old one.
+            os.fsync(descriptor)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -181,7 +181,7 @@ def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "
     from service.executor.mlx_executor import open_mlx_executor
     from service.executor.process.messages import EngineSpec
     from service.models.errors import ModelError
-    from service.models.folder import WEIGHTS
+    from service.models.folder import stat_weights
     from service.models.location import resolve_model
     from service.models.profile import read_profile
     from service.models.progress import ConsoleProgress
@@ -191,6 +191,7 @@ def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "
         path = resolve_model(settings.model, settings.home, progress)
         progress.finish()
         profile = read_profile(path, settings, home=settings.home)
+        weight_bytes = sum(status.st_size for status in stat_weights(path))
         if settings.draft_model is not None and with_draft:
             draft = resolve_model(settings.draft_model, settings.home, progress)
             progress.finish()
@@ -205,7 +206,7 @@ def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "
         profile=profile,
         settings=settings,
         model_path=str(path),
-        weight_bytes=sum(file.stat().st_size for file in path.glob(WEIGHTS)),
+        weight_bytes=weight_bytes,
     )
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ class ShardIndex(msgspec.Struct):
 
 def require_mlx_model(path: Path) -> None:
     """Reads names, sizes and headers, never weights. Raises `ModelNotThere` or `InvalidModel`."""
+    try:
+        _require_mlx_model(path)
+    except OSError as exc:  # of a model that is being removed, for example
+        raise InvalidModel(f"{path} cannot be read: {exc}.") from exc
+
+
+def stat_weights(folder: Path) -> list[os.stat_result]:
+    """Raises `InvalidModel` if there are none."""
+    try:
+        found = [file.stat() for file in folder.glob(WEIGHTS)]
+        if not found:
+            raise InvalidModel(_no_weights(folder))
+    except OSError as exc:
+        raise InvalidModel(f"The weights of {folder} cannot be read: {exc}.") from exc
+    return found
+
+
+def _require_mlx_model(path: Path) -> None:
     if not path.exists():
         raise ModelNotThere(f"Model path does not exist: {path}")
     if not path.is_dir():
@@ -94,7 +113,7 @@ def _require_all_shards(folder: Path) -> None:
         return
     try:
         shards = set(msgspec.json.decode(index.read_bytes(), type=ShardIndex).weight_map.values())
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidModel(f"Expected {index} to map tensors to files: {exc}.") from exc
     missing = sorted(name for name in shards if not (folder / name).exists())
     if missing:
@@ -120,7 +139,7 @@ def _require_whole(file: Path) -> None:
             for name, tensor in raw.items()
             if name != "__metadata__"
         ]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise InvalidModel(f"{file} is damaged: it has no safetensors header. Fetch the model again.") from None
     expected, found = 8 + header_bytes + max(ends, default=0), file.stat().st_size
     if found < expected:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from service.models.demo import DEMO_MODEL
 from service.models.errors import ModelError
 from service.models.folder import require_mlx_model
 from service.models.names import DEMO
+from service.storage import folder_bytes
 
 Source = Literal["anyclaude", "Hugging Face", "LM Studio"]
 LM_STUDIO = (".lmstudio/models", ".cache/lm-studio/models")
@@ -37,20 +39,23 @@ def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
 
 def _folders(place: Path) -> list[Path]:
     """At most two levels down. Hidden folders are unfinished downloads."""
-    found = [*place.glob("*/config.json"), *place.glob("*/*/config.json")]
-    return sorted(file.parent for file in found if not any(p.startswith(".") for p in file.relative_to(place).parts))
+    return sorted([*_parents(place, "*/config.json"), *_parents(place, "*/*/config.json")])
 
 
 def _hub_folders() -> list[Path]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return sorted(file.parent for file in Path(HF_HUB_CACHE).glob("models--*--*/snapshots/*/config.json"))
+    return sorted(_parents(Path(HF_HUB_CACHE), "models--*--*/snapshots/*/config.json"))
+
+
+def _parents(place: Path, pattern: str) -> Iterator[Path]:
+    # `Path.glob` raises for a folder that vanishes meanwhile.
+    return ((place / found).parent for found in glob(pattern, root_dir=place))
 
 
 def _installed(name: str, folder: Path, source: Source) -> Iterator[InstalledModel]:
     try:
         require_mlx_model(folder)
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    except (ModelError, OSError):  # a model of another kind, or one in removal
+    except ModelError:  # a model of another kind, or one in removal
         return
-    yield InstalledModel(name=name, path=folder, size_bytes=size, source=source)
+    yield InstalledModel(name=name, path=folder, size_bytes=folder_bytes(folder), source=source)

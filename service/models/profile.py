@@ -7,7 +7,7 @@ from service.generation import SamplingParams
 from service.models.demo import DEMO_MODEL, DEMO_SAMPLING
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
-from service.models.folder import WEIGHTS, read_config, read_json
+from service.models.folder import read_config, read_json, stat_weights
 from service.models.names import DEMO
 from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
@@ -43,7 +43,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
         fingerprint=fingerprint(path, home, None if settings.adapter is None else require_adapter(settings.adapter)),
         context_length=min(of_files, settings.context_length or of_files),
         sampling=resolve_sampling(_sampling_defaults(settings, path), read_generation_config(path)),
-        created=int(max(file.stat().st_mtime for file in path.glob(WEIGHTS))),
+        created=int(max(status.st_mtime for status in stat_weights(path))),
         aliases=(settings.model or DEMO,),
         thinks=_thinks(path, tokenizer_config),
         thinking=settings.thinking or "default",

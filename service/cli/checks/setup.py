@@ -14,6 +14,7 @@ from service.models.errors import ModelError
 from service.models.folder import require_mlx_model
 from service.models.location import find_local_model
 from service.settings import Settings
+from service.storage import folder_bytes
 
 NEEDED_FREE_BYTES = 1024**3
 STORE_SECONDS = 5.0
@@ -51,8 +52,7 @@ def _model(check: str, name: str | None, home: Path, advice: str) -> Result:
         require_mlx_model(folder)
     except ModelError as exc:
         return failed(check, str(exc), advice)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return ok(check, f"{shown} in {folder} ({size / 1e9:.2f} GB)")
+    return ok(check, f"{shown} in {folder} ({folder_bytes(folder) / 1e9:.2f} GB)")
 
 
 def response_cache(settings: Settings) -> Result:
