@@ -1,6 +1,6 @@
 """The protocols that clients speak: each turns bytes into a `ClientRequest` and answers into bytes.
 
-`base.py` is the interface. `openai_chat/` and `anthropic_messages/` implement it and never import each other; what
-both need stands here: `json_body.py` (decode hostile JSON), `tool_definitions.py`, `sampling.py`, `sse.py` (framing).
-A new protocol is a folder beside them.
+`base.py` is the interface. Each folder implements it for one protocol and imports no other folder. The files here are
+shared: `json_body.py` and `body_fields.py` decode hostile JSON, `tool_definitions.py`, `answer_form.py`, `media.py`,
+`prompts.py` and `sampling.py` have common rules, `sse.py` frames streams.
 """

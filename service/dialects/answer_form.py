@@ -61,7 +61,7 @@ class FormFields(SamplingFields, kw_only=True):
 
 
 def read_form(asked: FormFields) -> ResponseFormat | None:
-    """Raises `BadRequest` if two fields ask for a form."""
+    """Raises `BadRequest` if two fields set a form."""
     outputs = asked.structured_outputs or StructuredOutputs()
     forms = {
         "response_format": _response_format(asked.response_format),

@@ -1,5 +1,4 @@
-"""The interface of a dialect, which turns bytes into a `ClientRequest` and answers into bytes. A dialect does no I/O
-and knows no other dialect."""
+"""A dialect does no I/O and knows no other dialect."""
 
 from typing import Protocol
 
@@ -12,7 +11,7 @@ from service.generation import Completion, GenerationRequest, SamplingParams
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`. `unknown_fields` are
-    paths without indexes (`messages[].mood`); `unread_media` are paths of parts that text stands for."""
+    paths without indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces."""
 
     request: GenerationRequest
     model: str | None = None
@@ -24,7 +23,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` is without the dialect's prefix; `created` is in Unix seconds; `fingerprint` is the served model's."""
+    """`id` has no prefix of the dialect; `created` is in Unix seconds; `fingerprint` is the served model's."""
 
     id: str
     model: str
@@ -36,19 +35,19 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamEncoder(Protocol):
-    """Encodes one response, sans I/O: every method returns whole frames to send now, perhaps none."""
+    """Encodes one response, without I/O: every method returns whole frames to send now, perhaps none."""
 
     def start(self) -> bytes: ...
     def feed(self, event: Event) -> bytes: ...
 
     def keep_alive(self) -> bytes: ...
     def fail(self, error: ServiceError) -> bytes:
-        """The frames for an error after the stream has opened, and the protocol's end."""
+        """The frames for an error in an open stream, and the protocol's end."""
         ...
 
 
 class Dialect(Protocol):
-    """`request_id_header`, in lower case, is where the protocol's clients look for the id of a request."""
+    """`request_id_header` (lower case) is the header in which the protocol's clients look for the request's id."""
 
     name: str
     request_id_header: str

@@ -1,7 +1,7 @@
-"""Sets apart the fields of a body that are not read.
+"""Separates the fields of a body that are not read.
 
-A body's Struct forbids unknown fields and declares as `Unread` the fields that change no answer. An answer may depend
-on any other field, so these become part of the response-cache key.
+A body's Struct forbids unknown fields, and declares fields that change no answer as `Unread`. An answer may depend on
+any other field, so these become part of the response-cache key.
 """
 
 import re
@@ -31,8 +31,8 @@ class OtherFields(msgspec.Struct, frozen=True):
 
 
 class FieldReader(Generic[B]):
-    """Decodes bodies as `body`. `items` are the Structs of its list fields, in which unknown fields are found too.
-    `keyed` are `Unread` fields that an answer may depend on."""
+    """Decodes bodies as `body`. `items` are the Structs of its list fields, whose unknown fields are found too. `keyed`
+    are `Unread` fields that an answer may depend on."""
 
     def __init__(
         self, body: type[B], *, keyed: tuple[str, ...] = (), items: dict[str, type[msgspec.Struct]] | None = None
@@ -81,8 +81,8 @@ def _take_unknown(fields: dict[str, msgspec.Raw], known: frozenset[str]) -> dict
 
 
 def _without_unknown(raw: msgspec.Raw, at: str, known: frozenset[str], unknown: dict[str, msgspec.Raw]) -> msgspec.Raw:
-    """Moves the unknown fields of a list's objects to `unknown`. Anything but a list of objects is returned as it is,
-    for the typed decoder to refuse."""
+    """Moves the unknown fields of a list's objects to `unknown`. Other values are unchanged; the typed decoder refuses
+    them."""
     try:
         items = _OBJECTS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

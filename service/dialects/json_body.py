@@ -15,7 +15,7 @@ from service.errors import SHOWN_CHARS, BadRequest, InvalidJson, InvalidType, Mi
 
 T = TypeVar("T")
 
-# Schemas of real tools nest about ten deep. Later readers of a schema recurse, on a stack that is not empty.
+# Schemas of real tools nest about ten deep. Later readers recurse on a stack that is already deep.
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 MAX_MESSAGES = 20_000
@@ -124,7 +124,7 @@ def _found(body: bytes, path: str) -> str:
             value = value[step[1]] if step[1] else value[int(step[2])]
         return f", found {show(value)}"
     except (ValueError, LookupError, TypeError, RecursionError):
-        return ""  # the rest of the body is damaged, too
+        return ""  # the rest of the body is damaged too
 
 
 def _malformed(exc: UnicodeDecodeError | msgspec.DecodeError, body: bytes, at: str) -> InvalidJson:

@@ -1,7 +1,5 @@
-"""The text in the place of images, documents and audio for a model that reads text only.
-
-Clients send such a part again with every later turn, so an error would end the conversation.
-"""
+"""Text that replaces images, documents and audio for models that read only text. Clients send such a part again in
+every later turn, so an error would end the conversation."""
 
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Errors, as all of OpenAI's dialects write them."""
-
 import msgspec
 
 from service.errors import ServiceError
@@ -20,6 +18,6 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def encode_error(error: ServiceError) -> bytes:
-    """OpenAI has two types of errors: the client's fault and the server's."""
+    # OpenAI has two types of errors: the client's fault and the server's.
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     return _ENCODER.encode(OpenAIErrorBody(OpenAIError(error.message, kind, error.param, error.code)))

@@ -1,5 +1,3 @@
-"""Logprobs of tokens, as all of OpenAI's dialects write them."""
-
 import msgspec
 
 from service.generation import TokenLogprob

@@ -1,4 +1,4 @@
-"""GivenPrompts without a chat template: one or several, as text or as tokens."""
+"""Prompts without a chat template: one or several, as text or as tokens."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
-"""Server-sent events, the framing of all streams (HTML Living Standard, section 9.2.6)."""
+"""Server-sent events frame all streams (HTML Living Standard, section 9.2.6)."""
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
-# Readers ignore a line that starts with a colon; it shows that the connection lives.
+# Readers ignore a line that starts with a colon. It shows that the connection lives.
 KEEP_ALIVE = b": keep-alive\n\n"
 
 

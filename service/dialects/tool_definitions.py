@@ -1,5 +1,3 @@
-"""The rules that both protocols have for a client's tools: their names, and the schemas of their arguments."""
-
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Generic, TypeVar
@@ -19,7 +17,7 @@ ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 
 class ToolReader(Generic[R]):
-    """Decodes the JSON text of a request's `tools` with `read`, and remembers the last few sets, which are most of an
+    """Decodes the JSON text of a request's `tools` with `read`. It remembers the last few sets, which are most of an
     agent's body and never change. Requests with the same tools share one object."""
 
     def __init__(self, read: Callable[[bytes], R]) -> None:
@@ -35,7 +33,7 @@ class ToolReader(Generic[R]):
 
 
 def argument_schema(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:
-    """A schema of type object, also for a tool without one. Raises `BadRequest` for another type."""
+    """Returns a schema of type object, also for a tool without one. Raises `BadRequest` for another type."""
     if not schema:
         return {"type": "object", "properties": {}}
     check_free_form(schema, param)

@@ -1,5 +1,3 @@
-"""The rules for the arguments of a call, in the form of its family."""
-
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -17,15 +15,15 @@ _COMBINED = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", 
 
 
 def closed(schema: Any) -> Any:
-    """`additionalProperties` becomes false in objects that name properties and do not mention others: a model that may
-    invent properties does so until its tokens run out. Combined schemas stay as they are: two closed ones may exclude
-    each other."""
+    """Sets `additionalProperties` to false in objects that name properties and do not mention others."""
+    # Two closed schemas may exclude each other, so combined ones stay open.
     if not isinstance(schema, Mapping) or _COMBINED & schema.keys():
         return schema
     result = dict(schema)
     properties = schema.get("properties")
     if isinstance(properties, Mapping):
         result["properties"] = {name: closed(value) for name, value in properties.items()}
+        # A model that may invent properties does so until its tokens run out.
         if properties and not _OPEN & schema.keys():
             result["additionalProperties"] = False
     if "items" in schema:
@@ -42,7 +40,6 @@ def argument_schema(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def of_types(schema: Any, types: Collection[str]) -> Any:
-    """The schema for values of these JSON types only."""
     if not isinstance(schema, Mapping) or _COMBINED & schema.keys():
         return schema
     if "enum" in schema:
@@ -51,7 +48,7 @@ def of_types(schema: Any, types: Collection[str]) -> Any:
 
 
 class Arguments:
-    """The arguments of one tool. If `lenient`, restrictions that cannot be enforced are left out."""
+    """If `lenient`, restrictions that cannot be enforced are left out."""
 
     def __init__(self, rules: "Rules", tool: Tool, *, lenient: bool) -> None:
         self._rules = rules
@@ -116,10 +113,9 @@ class Arguments:
         except ValueError as exc:
             raise ValueError(f"{self._tool.name}.{name}: this model's format of calls cannot enforce {exc}") from exc
 
-    # Values with quotes of the family's own
+    # Values with the family's own quotes
 
     def _quoted(self, form: ArgumentForm, schema: Any, depth: int) -> str:
-        """A value in `form.quote`s, and nested ones."""
         root = self._tool.parameters
         schema = closed(resolved(schema, root))
         if not isinstance(schema, Mapping) or not schema or depth > _MAX_DEPTH:
@@ -172,7 +168,7 @@ class Arguments:
         return f'"[" {item} {others} "]"' if least else f'"[" ({item} {others})? "]"'
 
     def _anything(self, form: ArgumentForm, kind: str = "anything") -> str:
-        """Any value, or any object, without a schema."""
+        """Any value, or any object."""
         rules = self._rules
         string = f"{rules.literal(form.quote)} {rules.until(form.quote)}"
         member = f'({string} | /[A-Za-z_][A-Za-z0-9_]*/) ":" anything'

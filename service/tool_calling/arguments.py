@@ -1,5 +1,3 @@
-"""Checks the arguments of a finished call against its tool's JSON Schema (2020-12), with jsonschema."""
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,34 +7,34 @@ from referencing import Registry
 
 from service.generation import Tool, ToolCall
 
-# A client's schema must not stop the engine: 20,000 keywords take about 0.2 s, and a real call needs some ten.
+# A client's schema must not stop the engine: 20,000 keywords take about 0.2 s. A real call needs about ten.
 MAX_KEYWORDS = 20_000
-# Python refuses to convert more than 4300 digits; of a longer number only the type counts.
+# Python refuses to convert more than 4300 digits. Only the type of a longer number counts.
 _INT_DIGITS = 4000
-# Python's regular expressions may take forever, and a search for equal items takes the square of their number.
+# Python's regular expressions may never end, and the search for equal items takes quadratic time.
 _UNCHECKED = ("format", "pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties")
 
 Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
 
 def mismatches(call: ToolCall, tool: Tool) -> list[str]:
-    """The places where arguments and schema differ, as a JSON path and a keyword, such as `$.city: type`. Empty if the
-    schema cannot be evaluated."""
+    """Checks with JSON Schema 2020-12. Returns a JSON path and a keyword for each difference, such as `$.city: type`;
+    empty if the schema cannot be evaluated."""
     try:
         arguments = json.loads(call.arguments, parse_int=lambda digits: int(digits[:_INT_DIGITS]))
     except (ValueError, RecursionError):
         return ["$: JSON"]
-    # An empty registry: nothing that a `$ref` names is fetched.
+    # With an empty registry, a `$ref` cannot make it fetch anything.
     validator = _Validator(tool.parameters, registry=Registry(), format_checker=_Budget())
     try:
         return [f"{error.json_path}: {error.validator}" for error in validator.iter_errors(arguments)]
-    except Exception:  # jsonschema raises whatever an ill-formed or endless schema leads to
+    except Exception:  # jsonschema raises any exception for ill-formed or endless schemas
         return []
 
 
 class _Budget:
-    """Limits the keywords of one check. It stands in the place of a format checker, the only state that jsonschema
-    passes on to the validators of subschemas; `format` itself is not checked."""
+    """Limits the keywords of one check. A format checker is the only state that jsonschema passes to subschemas;
+    `format` itself is not checked."""
 
     def __init__(self) -> None:
         self._left = MAX_KEYWORDS
@@ -56,7 +54,7 @@ def _limited(keyword: Keyword) -> Keyword:
 
 
 def _additional(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError] | None:
-    """Skipped beside `patternProperties`, whose patterns would be searched for."""
+    # Skipped with `patternProperties`, whose patterns would have to be searched for.
     keyword: Keyword = Draft202012Validator.VALIDATORS["additionalProperties"]
     return None if "patternProperties" in schema else keyword(validator, value, instance, schema)
 

@@ -1,5 +1,3 @@
-"""What readers of call formats write to. `Calls` is the output of one answer, `CallAttempt` one reader's attempt."""
-
 import secrets
 from collections.abc import Mapping
 
@@ -14,8 +12,8 @@ _SPACE = " \t\r\n"
 
 
 class Counts(msgspec.Struct):
-    """Of one answer. `calls` are whole; `repairs` were made in them. `cut_calls` broke off, `broken_calls` cannot be
-    read, `unknown_tools` name no offered tool: their text is content."""
+    """`repairs` were made in whole calls. `cut_calls` broke off, `broken_calls` are unreadable, `unknown_tools` name no
+    offered tool: their text is content."""
 
     calls: int = 0
     repairs: int = 0
@@ -29,13 +27,11 @@ class Counts(msgspec.Struct):
 
 
 def new_call_id() -> str:
-    """24 characters that are well formed for every protocol."""
+    """24 characters that are valid in every protocol."""
     return "call_" + secrets.token_urlsafe(18)
 
 
 class Calls:
-    """Text and calls of one answer, as events."""
-
     def __init__(self, source: Source, tools: Mapping[str, Tool], choice: int) -> None:
         self.counts = Counts()
         self.tools = tools
@@ -47,7 +43,7 @@ class Calls:
         self._consumed: list[str] = []
 
     def text(self, text: str) -> None:
-        """Adds content. White space next to a call belongs to its markup, unless text stands on its other side."""
+        """White space next to a call is markup, unless text is on its other side."""
         body = text.rstrip(_SPACE)
         if body:
             self.events.text("".join(self._space) + body)
@@ -68,7 +64,7 @@ class Calls:
     # Calls that count only if nothing follows them
 
     def trial(self) -> "Calls":
-        """A second output for the same text: `adopt` it, or put its `consumed` text into this one."""
+        """A second output for the same text: `adopt` it, or add its `consumed` text."""
         return Calls(self._source, self.tools, self.events.choice)
 
     @property
@@ -86,9 +82,9 @@ class Calls:
 
 
 class CallAttempt:
-    """A reader calls `start`, `write` and `end` for each call, `begin` before it and `absorb` after markup; the rest of
-    what it read is content. So are calls to tools that are not offered. Once `settled` a call is on the wire, and no
-    other reader can be tried."""
+    """A reader calls `start`, `write` and `end` for each call, `begin` before it, and `absorb` after markup; the rest
+    of the read text is content. So are calls of unknown tools. Once `settled` a call has been sent, and no other reader
+    can be tried."""
 
     def __init__(self, calls: Calls, source: Source) -> None:
         self.tools = calls.tools
@@ -96,7 +92,7 @@ class CallAttempt:
         self._calls = calls
         self._source = source
         self._inside = True  # in a call, perhaps before its name
-        self._open = False  # the call is on the wire
+        self._open = False  # the call has been sent
         self._muted = False  # the call becomes text
         self._repairs = 0
         source.mark()
@@ -108,19 +104,18 @@ class CallAttempt:
         self._calls.events.reasoning(text)
 
     def begin(self) -> None:
-        """Another call of the block may begin here."""
         self._inside = True
         if self._muted:
             self.absorb()
             self._muted = False
 
     def offered(self, name: str) -> str:
-        """The name as the tool has it: some models put OpenAI's namespace before it."""
+        """The tool's own name. Some models put OpenAI's namespace before it."""
         plain = name.removeprefix(NAMESPACE)
         return plain if name not in self.tools and plain in self.tools else name
 
     def start(self, name: str) -> None:
-        """Raises Malformed for an empty name."""
+        """Raises `Malformed` for an empty name."""
         name = self.offered(name)
         if not name:
             raise Malformed
@@ -147,14 +142,13 @@ class CallAttempt:
         self.absorb()
 
     def repaired(self) -> None:
-        """Counts once the call is whole."""
         if self._inside:
             self._repairs += 1
         elif not self._muted:
             self._calls.counts.repairs += 1
 
     def absorb(self) -> None:
-        """Drops the text read up to here as markup; next to a call to an unknown tool it is content."""
+        """Drops the text read so far as markup. For a call of an unknown tool it is content."""
         read = self._source.marked
         self._source.mark()
         self._calls.consume(read)
@@ -162,7 +156,6 @@ class CallAttempt:
             self._calls.text(read)
 
     def finish(self) -> None:
-        """What the reader did not absorb is content."""
         rest = self._source.marked
         self._source.unmark()
         self._calls.consume(rest)
@@ -179,7 +172,7 @@ class CallAttempt:
 
 
 class EventQueue:
-    """Neighbouring deltas of one kind become one event."""
+    """Merges neighbouring deltas of one kind."""
 
     def __init__(self, choice: int) -> None:
         self.choice = choice

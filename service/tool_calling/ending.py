@@ -1,7 +1,5 @@
-"""Special tokens at the end of an answer, which are no content.
-
-A model's own end tokens never reach its text. Others do, if a tokenizer or a conversion does not declare them.
-"""
+"""Drops special tokens at the end of an answer. A model's own end tokens never reach its text, but others do if a
+tokenizer or a conversion does not declare them."""
 
 MARKERS = (
     "</s>",
@@ -41,13 +39,10 @@ _LONGEST = max(map(len, MARKERS))
 
 
 class EndFilter:
-    """Holds back what may be the special tokens at the end of a text that streams."""
-
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """The text that can be passed on."""
         if not self._held and "<" not in text and "[" not in text:
             return text
         text = self._held + text
@@ -56,21 +51,20 @@ class EndFilter:
         return text[:end]
 
     def finish(self) -> str:
-        """The rest of the text, without special tokens."""
         held, self._held = self._held, ""
         end = _markers_begin(held, len(held))
         return held[:end]
 
 
 def _end_of_text(text: str) -> int:
-    """The place from which on there are only markers and perhaps the beginning of another."""
+    """The index after which there are only markers, the last perhaps incomplete."""
     whole = _markers_begin(text, len(text))
     sizes = (size for size in range(min(_LONGEST - 1, len(text)), 0, -1) if text[-size:] in _PREFIXES)
     return min(whole, _markers_begin(text, len(text) - next(sizes, 0)))
 
 
 def _markers_begin(text: str, end: int) -> int:
-    """The beginning of the markers that end at `end`, white space between them included."""
+    """The beginning of the markers that end at `end`, with the white space between them."""
     for _ in range(MAX_MARKERS):
         before = text[:end].rstrip()
         marker = next((marker for marker in MARKERS if before.endswith(marker)), None)

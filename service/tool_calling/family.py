@@ -1,5 +1,3 @@
-"""A format family: how its calls open, how they are read and how they are written."""
-
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -15,12 +13,11 @@ Place = Literal["anywhere", "start", "line", "fence"]
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """`markers` stand before what `read` reads; the source stands after the marker only if `consumed`. `read` raises
-    `NotACall` if it finds something else.
+    """`read` starts after the marker if `consumed`, else at it, and raises `NotACall` for other text.
 
-    In the place `anywhere` a marker belongs to the family alone. A reader in the place `start` is tried at the
-    beginning of the answer, without a marker, and raises `Malformed` for other text. At the beginning of a line or of a
-    fenced block a marker may be ordinary text: such calls count only if no text stands before them, or none after.
+    At the place `start` a reader is tried at the beginning of the answer, without a marker. In a line or fenced block a
+    marker may be ordinary text: such calls count only if no text precedes them, or none follows. Elsewhere (`anywhere`)
+    a marker always means a call.
     """
 
     markers: tuple[str, ...]
@@ -30,9 +27,9 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """`knows` decides from a chat template whether its model was trained on this format; `forms` has one form for each
-    generation of models. With `frames` the markup surrounds the whole answer: `answer` begins what is no call,
-    `thought` surrounds reasoning."""
+    """`knows` decides from a chat template whether its model was trained on this format. `forms` has one form per
+    generation of models. With `frames` markup surrounds the whole answer: `answer` begins text, `thought` surrounds
+    reasoning."""
 
     name: str
     openings: tuple[Opening, ...]
@@ -44,7 +41,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call: str, end: str) -> Reading[None]:
-    """Reads calls, each behind the marker `call`, up to `end`, which may be missing."""
+    """`end` may be missing."""
     yield from source.run(SPACE)
     while True:
         attempt.begin()
@@ -58,13 +55,12 @@ def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call:
 
 
 def skip_marker(_: Source, attempt: CallAttempt) -> Reading[None]:
-    """Reads an opening that is markup and nothing else."""
     attempt.absorb()
     yield from ()
 
 
 def pass_thought(*ends: str) -> Reader:
-    """Reads reasoning up to one of the markers `ends`, or to the end of the text."""
+    """Reads reasoning up to one of the markers `ends`, or to the end."""
     first = "".join({end[0] for end in ends})
     plain = re.compile(f"[^{re.escape(first)}]*")
 

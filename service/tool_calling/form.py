@@ -1,5 +1,3 @@
-"""How a family writes calls: for grammars, and for models without tools in their template."""
-
 import json
 import re
 from collections.abc import Sequence
@@ -16,8 +14,8 @@ _WORD = re.compile(r"\w+", re.ASCII)
 
 class ArgumentForm(msgspec.Struct, frozen=True, kw_only=True):
     """`before` and `after` surround each value. `{name}` is the argument's name, `{type}` the entry of `types` for the
-    value's JSON type, or that for "". `text` values are strings without quotes; `quoted` ones are JSON
-    with `quote` around strings and bare keys."""
+    value's JSON type, or that for "". `text` values are strings without quotes; `quoted` ones are JSON with `quote`
+    around strings and bare keys."""
 
     before: str
     after: str = ""
@@ -47,8 +45,8 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     """A block is `begin`, calls with a `separator` between them, and `end`; a call is `before`, its arguments and
     `after`. `{name}` is the tool's name, `{index}` the call's number.
 
-    With `separator` None a block holds one call. Without `argument` the arguments are one JSON object. Only a block
-    begins with `trigger`, if there is one.
+    With `separator` None a block holds one call. Without `argument` the arguments are one JSON object. Only blocks
+    begin with `trigger`.
     """
 
     before: str
@@ -69,7 +67,6 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def untyped(text: str) -> str:
-    """A JSON value as the tagged formats write it: a string without quotes."""
     value = json.loads(text)
     return value if isinstance(value, str) else text
 
@@ -79,7 +76,7 @@ def quoted_key(key: str, quote: str) -> str:
 
 
 def quoted(value: object, quote: str) -> str:
-    """A JSON value with `quote` around strings; keys that are no plain word are strings too."""
+    """JSON with `quote` around strings, and around keys that are no plain word."""
     match value:
         case str():
             return f"{quote}{value}{quote}"

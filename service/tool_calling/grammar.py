@@ -1,10 +1,6 @@
-"""The grammar that a request imposes on its answer, as text in llguidance's dialect of Lark (`%json` for schemas).
-
-`tool_choice` required or named gives one block of calls and nothing else; a tool that is not `strict` is held to the
-part of its schema that can be enforced. Strict tools with `tool_choice` auto leave text free and hold a call to its
-form once its marker is written. `response_format` gives one JSON document, or calls if there are tools. Reasoning may
-come first.
-"""
+"""`tool_choice` required or named gives one block of calls and nothing else; a tool that is not `strict` is held to the
+enforceable part of its schema. Strict tools with `tool_choice` auto leave text free and constrain a call once its
+marker is written. `response_format` gives one JSON document, or calls if there are tools. Reasoning may come first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +18,7 @@ _GAP = '("\\n" | "\\n\\n")?'
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """How reasoning opens and closes; with `inside` the prompt has opened it."""
+    """With `inside` the prompt has opened the reasoning."""
 
     opens: str
     closes: str
@@ -36,8 +32,8 @@ def is_constrained(request: GenerationRequest) -> bool:
 
 
 def answer_grammar(request: GenerationRequest, family: str | None, spell: Spell, thought: Thought | None) -> str:
-    """The grammar of a request that `is_constrained`. Without a `family` calls are bare JSON objects, which every
-    parser reads. Raises ValueError for a schema that the family's format cannot enforce."""
+    """Returns llguidance's dialect of Lark, for a request that `is_constrained`. Without a `family` calls are bare JSON
+    objects. Raises ValueError for a schema that the family's format cannot enforce."""
     return _AnswerGrammar(request, family, spell).text(thought)
 
 
@@ -88,7 +84,7 @@ class _AnswerGrammar:
         return self._rules.rule(" | ".join(self._block(form, tools, single=single) for form in self._forms))
 
     def _block(self, form: CallForm, tools: Sequence[Tool], *, single: bool, opened: str = "") -> str:
-        """`opened` is the part of the block that is written already."""
+        """`opened` is already written."""
         rules = self._rules
         begin = form.begin.removeprefix(opened)
         before = form.before.removeprefix(opened) if not form.begin else form.before
@@ -112,7 +108,7 @@ class _AnswerGrammar:
                 + rules.terminal(TEXT)
             )
         trigger = self._forms[0].trigger
-        if not trigger:  # calls stand alone, and begin with a bracket, which text may not
+        if not trigger:  # calls stand alone and begin with a bracket, so text may not
             text = rules.terminal(r"/[ \t\n]*([^ \t\n{\[](?s:.*))?/")
             return rules.rule(f"{self._calls(self._tools, single=False)} | {text}")
         blocks = (self._block(form, self._tools, single=not form.begin, opened=trigger) for form in self._forms)

@@ -1,5 +1,5 @@
-"""Tools for models without tools in their chat template: definitions for the system prompt, calls and results for the
-conversation. The form is `hermes`, which most models have seen, unless the template writes calls in another."""
+"""For models without tools in their chat template. The form is `hermes`, which most models have seen, unless the
+template writes calls in another."""
 
 import json
 from collections.abc import Sequence
@@ -15,12 +15,11 @@ RESULT, RESULT_END = "<tool_response>", "</tool_response>"
 
 
 def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """The tools that the model may call."""
     return () if request.tool_choice.mode == "none" else request.tools
 
 
 def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """The offered tools that the front of the prompt defines."""
+    """The offered tools that the beginning of the prompt defines."""
     tools = offered_tools(request)
     return tuple(tool for tool in tools if not tool.deferred) if any(tool.deferred for tool in tools) else tools
 
@@ -28,7 +27,7 @@ def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
 def instructions(
     tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True, form: CallForm = hermes.FORM
 ) -> str:
-    """The tools' section of the system prompt; empty if no tool may be called."""
+    """Empty if no tool may be called."""
     if not tools or choice.mode == "none":
         return ""
     example = form.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
@@ -48,7 +47,7 @@ def calls_as_text(content: str, calls: Sequence[ToolCall], form: CallForm = herm
 
 
 def result_as_text(content: str, *, name: str = "", is_error: bool = False) -> str:
-    """A tool's result, for a user's turn. `name` is the tool's, if known."""
+    """`name` is the tool's, if known."""
     heading = " ".join(part for part in (name, "failed:" if is_error else "") if part)
     return "\n".join(part for part in (RESULT, heading, content, RESULT_END) if part)
 

@@ -1,5 +1,3 @@
-"""Calls as JSON objects with a name and arguments, as most formats have them."""
-
 import re
 
 from service.tool_calling.calls import CallAttempt
@@ -22,8 +20,8 @@ def read_arguments(source: Source, attempt: CallAttempt, name: str, *ends: str) 
 
 
 def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = False) -> Reading[None]:
-    """Reads one call, a list of calls, or several in a row. With `bare` no markup identifies calls: then an unknown
-    tool or unknown arguments mean that it is none."""
+    """Reads one call, a list of calls, or several in a row. With `bare` no markup identifies calls, so an unknown tool
+    or argument means that the text is no call."""
     yield from source.run(SPACE)
     in_list = yield from source.skip("[")
     yield from source.run(SPACE)
@@ -43,7 +41,7 @@ def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = Fa
 
 
 def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
-    """Surplus brackets before the marker are dropped; without a marker they are text."""
+    """Drops surplus brackets before the marker; without a marker they are text."""
     yield from source.run(SPACE)
     if (yield from source.run(_STRAY)):
         attempt.repaired()
@@ -53,7 +51,7 @@ def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
 
 
 def read_fence(source: Source) -> Reading[bool]:
-    """True if a fence opens here, inside a call's markup."""
+    """True if a fence opens here."""
     fenced = yield from source.skip(FENCE)
     if fenced:
         yield from source.run(_FENCE_INFO)
@@ -68,7 +66,7 @@ def read_fence_end(source: Source, *, fenced: bool) -> Reading[None]:
 
 
 class _CallObject:
-    """One object. Arguments stream once the name is known, which usually comes first."""
+    """Arguments stream once the name is known, which usually comes first."""
 
     def __init__(self, source: Source, attempt: CallAttempt, ends: tuple[str, ...], bare: bool) -> None:
         self._source = source
@@ -76,7 +74,7 @@ class _CallObject:
         self._bare = bare
         self._json = JsonReader(source, attempt.repaired, ends)
         self._name = ""
-        self._kept: list[str] | None = None  # arguments of what is not yet known to be a call
+        self._kept: list[str] | None = None  # arguments of an object that may not be a call
         self._done = False
 
     def read(self) -> Reading[None]:
@@ -128,7 +126,6 @@ class _CallObject:
             self._finish()
 
     def _other_arguments(self, first: str) -> Reading[str]:
-        """Arguments that are not an object: an object in a string, or null."""
         if first in self._json.quotes:
             text = repair((yield from self._json.string_text()) or "{}")
         else:
@@ -159,7 +156,7 @@ class _CallObject:
             self._kept.append(text)
 
     def _check_plausible(self, key: str) -> None:
-        """Raises Malformed for a tool's definition, which has a name and parameters too."""
+        # A tool's definition has a name and parameters too.
         properties = self._attempt.tools[self._name].parameters.get("properties")
         if isinstance(properties, dict) and properties and key not in properties:
             raise Malformed
@@ -170,7 +167,7 @@ class _CallObject:
         self._kept = None
 
     def _finish(self) -> None:
-        """Ends the call with its arguments; a `bare` one ends with its object, since unknown members may follow."""
+        # A `bare` call ends with its object, because unknown members may follow.
         self._done = True
         if not self._bare:
             self._attempt.end()

@@ -1,9 +1,8 @@
-"""A tolerant streaming reader of JSON (RFC 8259). Valid text passes through character for character.
+"""A tolerant streaming reader of JSON (RFC 8259). Valid text passes unchanged.
 
-It repairs what has only one reading: trailing commas, single quotes, raw control characters in strings, a backslash
-that escapes nothing, keys without quotes, Python's constants, and brackets not closed before the end. Everything else
-is `Malformed`; a text that ends inside a value is `Cut`. Numbers and strings are never decoded, so no digit and no
-escape changes.
+It repairs errors that have only one reading: trailing commas, single quotes, raw control characters in strings, a
+backslash that escapes nothing, keys without quotes, Python's constants, and brackets not closed before the end.
+Everything else is `Malformed`. Numbers and strings are never decoded, so no digit and no escape changes.
 """
 
 import json
@@ -26,7 +25,7 @@ CONSTANTS = {"true": "true", "false": "false", "null": "null", "True": "true", "
 
 
 def escape(text: str) -> str:
-    """`text` as it stands inside a JSON string."""
+    """For the inside of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
@@ -41,8 +40,8 @@ class _Bracket:
 
 
 class JsonReader:
-    """Reads values from `source` and writes valid JSON. `ends` are markers that can follow only a whole value: before
-    one of them missing brackets are closed. `repaired` is called for each repair."""
+    """Writes valid JSON. `ends` are markers that can follow only a whole value, so missing brackets are closed before
+    them. `repaired` is called for each repair."""
 
     containers: ClassVar[Mapping[str, tuple[str, str, str]]] = {"{": ("}", "{", "}"), "[": ("]", "[", "]")}
     quotes: ClassVar[Container[str]] = _PLAIN
@@ -75,7 +74,7 @@ class JsonReader:
         write(json_opener)
 
     def more(self, write: Write) -> Reading[bool]:
-        """Moves to the next member of the innermost container; closes it and returns False if there is none."""
+        """Returns False, and closes the innermost container, if it has no next member."""
         top = self._open[-1]
         before = yield from self._source.run(SPACE)
         after = ""
@@ -111,7 +110,7 @@ class JsonReader:
         write(before + ":" + (yield from self._source.run(SPACE)))
 
     def key_text(self, write: Write = ignore) -> Reading[str]:
-        """Reads a key like `key`, and returns it decoded."""
+        """Returns the key decoded."""
         pieces: list[str] = []
         yield from self.key(pieces.append)
         text = "".join(pieces)
@@ -119,8 +118,7 @@ class JsonReader:
         return decode_string(text.rstrip(" \t\r\n:"))
 
     def string_text(self) -> Reading[str]:
-        """Reads a string and returns it decoded. Raises Malformed for half of a surrogate pair, which no text can
-        hold."""
+        # No text can hold half of a surrogate pair.
         quote = yield from self._source.peek()
         if quote not in self.quotes:
             yield from self._source.refuse()
@@ -231,7 +229,7 @@ def decode_string(text: str) -> str:
 
 
 def repair(text: str, reader: type[JsonReader] = JsonReader) -> str | None:
-    """`text` as valid JSON; None if it cannot be repaired."""
+    """None if `text` cannot be repaired."""
     source = Source()
     source.feed(text)
     source.end(truncated=False)

@@ -1,5 +1,3 @@
-"""Finds out when a model goes round in circles."""
-
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ log = logging.getLogger(__name__)
 
 # Equal calls with equal results in a row.
 SAME_CALLS = 5
-# The same tokens within one answer.
+# Equal runs of tokens in one answer.
 REPEATED_TOKENS, REPETITIONS = 40, 10
 
 _BASE, _MODULUS = 1_000_003, (1 << 61) - 1
@@ -19,7 +17,7 @@ _TOP = pow(_BASE, REPEATED_TOKENS, _MODULUS)
 
 
 def same_calls_in_a_row(messages: Sequence[Message]) -> int:
-    """The number of equal turns with calls and results at the end of a conversation."""
+    """The number of equal turns with calls and results at the end."""
     turns: list[tuple[object, ...]] = []
     results: list[str] = []
     for message in reversed(messages):
@@ -37,8 +35,8 @@ def same_calls_in_a_row(messages: Sequence[Message]) -> int:
 
 
 class LoopGuard:
-    """Logs and counts what repeats itself in one request: its last calls, and the tokens of its answer. `ended` becomes
-    true with a loop in the answer, if the guard `ends` it."""
+    """Logs and counts repeated calls in a conversation and repeated tokens in its answer. `ended` becomes true at a
+    loop in the answer, if the guard `ends` answers."""
 
     def __init__(self, messages: Sequence[Message], tally: CallTally, *, ends: bool) -> None:
         self.ended = False

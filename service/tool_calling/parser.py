@@ -1,5 +1,3 @@
-"""Turns what a model writes into text and tool calls, whole or while it streams."""
-
 from collections.abc import Sequence
 
 import msgspec
@@ -24,7 +22,7 @@ from service.tool_calling.source import Source
 
 
 class ParsedOutput(msgspec.Struct, frozen=True):
-    """Only formats with channels have `reasoning`."""
+    """`reasoning` comes from formats with channels."""
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
@@ -33,10 +31,10 @@ class ParsedOutput(msgspec.Struct, frozen=True):
 
 
 class StreamParser:
-    """Parses one choice. Except for the number of deltas, the events do not depend on how the text is cut.
+    """The events do not depend on how the text is split, except for the number of deltas.
 
-    Arguments stream. If the text breaks off inside a call, or the call is damaged, `ToolCallAbandoned` follows, then
-    the call's text, markup included, as content. So no call is invented and nothing is lost.
+    Arguments stream. If the text ends inside a call, or the call is damaged, `ToolCallAbandoned` follows, then the
+    call's text with its markup as content. So no call is invented and no text is lost.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class StreamParser:
         return self._events()
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
-        """With `truncated` the tokens ran out: missing brackets are not closed."""
+        """`truncated`: the tokens ran out, so missing brackets are not closed."""
         text = self._ending.finish()
         if self._scan is None:
             return [TextDelta(self._choice, text)] if text else []
@@ -93,7 +91,6 @@ class StreamParser:
 
 
 def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, truncated: bool = False) -> ParsedOutput:
-    """The parameters are those of `StreamParser` and its `finish`."""
     parser = StreamParser(tools, family)
     builder = CompletionBuilder()
     for event in (*parser.feed(text), *parser.finish(truncated=truncated)):
@@ -105,7 +102,7 @@ def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, trunca
 
 
 def whole_calls(text: str, tools: Sequence[Tool], family: str | None, *, choice: int, single: bool) -> list[Event]:
-    """The events of the whole calls in a text, without the text around them."""
+    """The events of complete calls only."""
     parser = StreamParser(tools, family, choice=choice, single=single)
     calls: list[list[Event]] = []
     for event in (*parser.feed(text), *parser.finish()):
@@ -119,14 +116,13 @@ def whole_calls(text: str, tools: Sequence[Tool], family: str | None, *, choice:
 
 
 def _openings(tools: Sequence[Tool], name: str | None) -> tuple[Opening, ...]:
-    """The family's own openings, then those of other families with the same markers: models mistake one form for
-    another."""
     if name is not None and name not in FAMILIES:
         raise ValueError(f"expected a family of tool call formats ({', '.join(FAMILIES)}), found {name!r}")
     family = FAMILIES.get(name or "")
     own = family.openings if family else ()
     if not tools:
         return own if family and family.frames else ()
+    # Models confuse families with the same markers.
     markers = {marker for opening in own for marker in opening.markers}
     others = (
         opening

@@ -1,4 +1,4 @@
-"""Calls written as in Python, with keyword arguments: `f(a=1, b="x")`."""
+"""Reads calls with keyword arguments, as in Python: `f(a=1, b="x")`."""
 
 import re
 
@@ -10,7 +10,7 @@ _KEYWORD = re.compile(r"\w*")
 
 
 def read_keywords(source: Source, attempt: CallAttempt, name: str) -> Reading[None]:
-    """Reads a call of `name` from its bracket on."""
+    """Starts at the opening bracket."""
     yield from source.expect("(")
     yield from source.run(SPACE)
     keyword = yield from _keyword(source)
@@ -33,7 +33,7 @@ def read_keywords(source: Source, attempt: CallAttempt, name: str) -> Reading[No
 
 
 def _keyword(source: Source) -> Reading[str]:
-    """Reads an argument's name and its equals sign; empty if there is no argument."""
+    """Includes its equals sign; empty if there is no argument."""
     keyword = yield from source.run(_KEYWORD)
     yield from source.run(SPACE)
     if keyword:

@@ -1,4 +1,4 @@
-"""Reads Python literals as they stream and writes them as JSON, for calls such as `[f(a=1)]`. Nothing is evaluated."""
+"""Reads Python literals as they stream and writes JSON, for calls such as `[f(a=1)]`. Nothing is evaluated."""
 
 import re
 import unicodedata
@@ -72,7 +72,7 @@ class PythonReader(JsonReader):
             raise Malformed
         self._source.take(digits)
         character = int(code, 16)
-        half_of_a_pair = 0xD800 <= character <= 0xDFFF  # no character, but JSON's way to write two that are one
+        half_of_a_pair = 0xD800 <= character <= 0xDFFF  # no character, but JSON writes two of them for one
         write(f"\\u{character:04x}" if half_of_a_pair else escape(chr(character)))
 
     def _named_character(self, write: Write) -> Reading[None]:
@@ -108,7 +108,7 @@ class PythonReader(JsonReader):
     def _close(self, write: Write, space: str, *, trailing_comma: bool) -> None:
         top = self._open[-1]
         if top.closer == ")" and top.members == 1 and not trailing_comma:
-            raise Malformed  # not a tuple, but brackets around a value
+            raise Malformed  # no tuple, but brackets around a value
         super()._close(write, space, trailing_comma=False)
 
 

@@ -1,5 +1,3 @@
-"""The rules of a grammar in llguidance's dialect of Lark, and how markup and JSON are written in them."""
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,16 +7,16 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 from service.tool_calling.text_values import ANYTHING, escape
 
 TEXT = f"/{ANYTHING}/"
+# Splits markup into text and the ids of special tokens, which no text can produce.
 Spell = Callable[[str], Sequence[str | int]]
-"""Splits markup into text and the ids of special tokens, which no text can produce."""
 
-# An indentation may follow a line break. More white space would let a small model go on without end.
+# An indentation may follow a line break. With more white space a small model may never end.
 _JSON = {"whitespace_pattern": r"[ \t]?|\n[ \t]{0,40}"}
 _JSON_ESCAPES = {"json_allow_general_unicode_escapes": True}
 
 
 class Rules:
-    """The rules of a grammar, each under a name of its own; equal rules are one."""
+    """Rules of a grammar in llguidance's dialect of Lark. Equal rules share one name."""
 
     def __init__(self, spell: Spell) -> None:
         self._spell = spell
@@ -31,7 +29,7 @@ class Rules:
         return self._add("r", f"{attribute}: {body}")
 
     def define(self, name: str, body: str) -> str:
-        """A rule under a name that others may refer to before it is defined."""
+        """Other rules may refer to `name` before its definition."""
         self._names.setdefault(f": {body}", name)
         return name
 
@@ -44,14 +42,14 @@ class Rules:
         return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
 
     def until(self, end: str, text: str = TEXT) -> str:
-        """The terminal `text` up to the first `end`, which is included."""
+        """The terminal `text` up to and including the first `end`."""
         first, *rest = self._spell(end)
         written = " ".join(map(_written, rest))
         if isinstance(first, int):
             return f"{self.terminal(text)} {_written(first)} {written}"
         ended = f"{text} /{escape(first)}/"
         if text != TEXT:
-            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, even if `text` matches beyond it
+            ended += f" & ~/{ANYTHING}{escape(first)}(?s:.+)/"  # the first end, even if `text` matches more
         return f"{self.rule(self.terminal(ended), '[lazy]')} {written}"
 
     def without(self, marker: str) -> str:
@@ -69,7 +67,7 @@ def _written(piece: str | int) -> str:
 
 
 def lark_rule(grammar: str) -> str:
-    """`grammar` is Lark or llama.cpp's GBNF. Raises ValueError if it is neither."""
+    """`grammar` is Lark or llama.cpp's GBNF. Raises ValueError for others."""
     try:
         lark = any_to_lark(grammar)
     except (GbnfToLarkError, RecursionError) as exc:

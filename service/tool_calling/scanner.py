@@ -1,5 +1,3 @@
-"""Finds where calls open in a text, and skips code, examples and thoughts."""
-
 import re
 from collections.abc import Sequence
 
@@ -15,8 +13,6 @@ _FENCES = {"`": re.compile("`*"), "~": re.compile("~*")}
 
 
 class _Openings:
-    """The openings of one place."""
-
     def __init__(self, openings: Sequence[Opening], place: Place) -> None:
         self._by_marker: dict[str, list[Opening]] = {}
         self._by_first: dict[str, tuple[str, ...]] = {}
@@ -36,8 +32,8 @@ class _Openings:
 
 
 class CallScanner:
-    """Reads a text to its end. Fences and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), except in
-    `_span_closes`."""
+    """Finds where calls open, and skips code, examples and thoughts. Fences and code spans are CommonMark's (0.31.2,
+    sections 4.5 and 6.1), except in `_span_closes`."""
 
     def __init__(self, source: Source, calls: Calls, openings: Sequence[Opening]) -> None:
         self._source = source
@@ -61,13 +57,12 @@ class CallScanner:
         self._calls.finish()
 
     def _beginning(self) -> Reading[bool]:
-        """Reads what may stand only at the beginning of the answer."""
         yield from self._source.peek()
         read = bool(self._start) and (yield from self._attempt("", self._start, self._calls))
         return read or not self._tail
 
     def _line_start(self) -> Reading[bool]:
-        """True if another line begins after it."""
+        """Returns True if another line begins."""
         self._text((yield from self._source.run(BLANK)))
         fence = yield from self._source.which(("```", "~~~"))
         if fence:
@@ -86,7 +81,7 @@ class CallScanner:
         return (yield from self._attempt(marker, self._line.of(marker), self._unmarked_calls()))
 
     def _rest_of_line(self) -> Reading[bool]:
-        span = 0  # the backticks of an open code span; -1 when there is none to come
+        span = 0  # the backticks of an open code span; -1 if the line has no more spans
         while True:
             self._text(self._source.take_while(self._plain))
             char = yield from self._source.peek()
@@ -109,10 +104,9 @@ class CallScanner:
                     return True
 
     def _span_closes(self, ticks: int) -> Reading[bool]:
-        """True if the code span around this place closes, or the text was cut before it could: then it is text.
-
-        A span ends with its line, so that a lone backtick hides no call. Only a span that begins right here, around
-        the call, may run over lines."""
+        """True if the code span around this place closes, or the text was cut before it could."""
+        # A span ends with its line, so that a lone backtick hides no call. Only a span that begins at the call may
+        # continue on other lines.
         over_lines = self._tail.endswith("`")
         self._source.mark()
         while True:
@@ -137,7 +131,7 @@ class CallScanner:
         return (yield from self._source.peek()) not in ("", "\n")
 
     def _fenced(self, fence: str) -> Reading[None]:
-        """Reads a call, if the block holds nothing else, or code up to the closing fence."""
+        """Reads a call if the block holds nothing else, or code up to the closing fence."""
         openings = self._fence.of(fence)
         if openings and not self._after_example():
             calls = self._unmarked_calls()
@@ -178,8 +172,8 @@ class CallScanner:
                 return
 
     def _attempt(self, marker: str, openings: Sequence[Opening], calls: Calls) -> Reading[bool]:
-        """True if one of `openings` reads a call here. Otherwise the text up to where the best of them came is content
-        and is not scanned again."""
+        """True if one of `openings` reads a call here. If not, the text up to the farthest failure is content and is
+        not scanned again."""
         farthest = 0
         cut = self._calls.counts.cut_calls
         for opening in openings:
@@ -231,7 +225,7 @@ class CallScanner:
         return self._calls
 
     def _unmarked_calls(self) -> Calls:
-        """For calls that could be ordinary text: if text stands before them, they count only at the end."""
+        """Output for calls that could be ordinary text. If text precedes them, they count only at the end."""
         if self._trial is None and not self._calls.said_text:
             return self._calls
         if self._trial is None:

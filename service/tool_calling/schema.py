@@ -1,5 +1,3 @@
-"""The types that a tool's JSON Schema (2020-12) allows for an argument."""
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +8,7 @@ _MAX_DEPTH = 32
 
 
 def property_types(tool: Tool | None, name: str) -> frozenset[str]:
-    """The JSON types of the tool's argument `name`; all types if the schema does not name any."""
+    """All types if the schema does not name any."""
     root = tool.parameters if tool else {}
     properties = root.get("properties")
     return value_types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0) or TYPES
@@ -40,8 +38,8 @@ def value_types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[s
 
 
 def resolved(schema: Any, root: Mapping[str, Any]) -> Any:
-    """Follows `$ref` within the schema (RFC 6901). Returns None, which allows everything, if it leads elsewhere or in
-    a circle."""
+    """Follows `$ref` within the schema (RFC 6901). Returns None, which allows everything, if it leads elsewhere or in a
+    circle."""
     for _ in range(_MAX_DEPTH):
         reference = schema.get("$ref") if isinstance(schema, Mapping) else None
         if not isinstance(reference, str):

@@ -1,8 +1,5 @@
-"""Text that arrives in pieces, for readers whose result does not depend on where it is cut.
-
-A reader is a generator that yields when it needs more text. Methods that look ahead wait until what they see can no
-longer change.
-"""
+"""Readers are generators that yield when they need more text. Their result does not depend on how the text is split:
+methods that look ahead wait until later text can no longer change their result."""
 
 import re
 from collections.abc import Generator
@@ -19,16 +16,15 @@ class NotACall(Exception): ...
 
 
 class Malformed(NotACall):
-    """The text does not have the form of a call."""
+    pass
 
 
 class Cut(NotACall):
-    """The text ended inside what may have become a call."""
+    """The text ended inside a possible call."""
 
 
 class Source:
-    """A buffer with a position. Consumed text is copied at most once more. `truncated` means that the model did not end
-    its text by itself."""
+    """Consumed text is copied at most once more. `truncated`: the model did not end its text itself."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -36,7 +32,7 @@ class Source:
         self._text = ""
         self._at = 0
         self._mark: int | None = None
-        self._before: list[str] = []  # what was consumed since the mark and is no longer in the buffer
+        self._before: list[str] = []  # text consumed since the mark that has left the buffer
 
     def feed(self, text: str) -> None:
         if self._mark is not None:
@@ -56,7 +52,7 @@ class Source:
         return taken
 
     def take_while(self, pattern: re.Pattern[str]) -> str:
-        """Consumes the part of a run that is in the buffer. `pattern` is one character class with a star."""
+        """Consumes the buffered part of a run. `pattern` is one character class with a star."""
         match = pattern.match(self._text, self._at)
         return self.take(match.end() - self._at) if match else ""
 
@@ -74,7 +70,7 @@ class Source:
         return self._text[self._at : self._at + count]
 
     def which(self, literals: tuple[str, ...]) -> Reading[str]:
-        """The longest of `literals` that comes next, or an empty text. Waits only while the answer is open."""
+        """The longest of `literals` that comes next, or ""."""
         size = 0
         found = ""
         while literals:
@@ -100,7 +96,6 @@ class Source:
         raise Malformed if (yield from self.peek()) else Cut
 
     def mark(self) -> None:
-        """Remembers what is consumed from here on."""
         self._mark = self._at
         self._before.clear()
 
@@ -113,7 +108,7 @@ class Source:
         return "".join((*self._before, self._text[self._mark : self._at])) if self._mark is not None else ""
 
     def rewind(self) -> int:
-        """Returns to the mark. Returns the number of characters given back."""
+        """Returns the number of characters given back."""
         here = self._at
         if self._before:
             before = "".join(self._before)

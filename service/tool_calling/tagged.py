@@ -1,8 +1,5 @@
-"""Arguments between tags, as in the XML-like formats: a value is text, its type comes from the schema.
-
-A closing tag ends the value only if another argument or the call's end follows, and not inside a whole other call in
-the value. Only strings stream.
-"""
+"""In XML-like formats a value is text, and its type comes from the schema. A closing tag ends the value only if another
+argument or the call's end follows, and not inside a complete call in the value. Only strings stream."""
 
 import json
 import re
@@ -20,9 +17,9 @@ _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "nul
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
-    """With `own_line` the line breaks next to a value's tags are not part of it. `block_end` follows the last call;
-    some models write it instead of the call's own end. `header_end` ends the tags `call` and `argument`, unless their
-    last character is `>`. With `cdata` a value may be an XML CDATA section."""
+    """With `own_line` the line breaks next to a value's tags are markup. `block_end` follows the last call; some models
+    write it instead of the call's own end. `header_end` ends the tags `call` and `argument`, unless they end with `>`.
+    With `cdata` a value may be an XML CDATA section."""
 
     call: str
     call_end: str
@@ -64,7 +61,7 @@ class TaggedCall:
             self._attempt.write(typed("".join(pieces), types))
 
     def end(self) -> Reading[None]:
-        """Reads the closing tag of the call. A text that ends without it ends the call, unless it was truncated."""
+        """A text that ends without the closing tag ends the call, unless it was truncated."""
         yield from self._source.run(SPACE)
         if not (yield from self._source.skip(self._tags.call_end)):
             if not (yield from self._ends_without_tag()):
@@ -93,8 +90,8 @@ class TaggedCall:
             yield from self._cdata(write)
             return
         out = _Value(write, own_line=tags.own_line)
-        nested = 0  # other calls around this place, which are part of the value
-        may_close = False  # one of them: what came last was the end of an argument, or its name
+        nested = 0  # number of other calls around this place, which are part of the value
+        may_close = False  # one of them may close: the last text was an argument's end or its name
         if tags.own_line:
             yield from self._source.skip("\n")
         while True:
@@ -132,8 +129,6 @@ class TaggedCall:
 
 
 class _Value:
-    """Holds back a line break until something follows: the last one may belong to the closing tag."""
-
     def __init__(self, write: Write, *, own_line: bool) -> None:
         self._write = write
         self._own_line = own_line
@@ -143,13 +138,14 @@ class _Value:
         if not text:
             return
         text = self._held + text
+        # The last line break may belong to the closing tag.
         self._held = "\n" if self._own_line and text.endswith("\n") else ""
         self._write(text.removesuffix(self._held))
 
 
 def typed(text: str, types: frozenset[str]) -> str:
-    """The JSON of a value without a type. If it may be a string, only valid JSON counts as another type; if not,
-    repaired JSON does too."""
+    """Returns JSON. If the value may be a string, only valid JSON counts as another type; if not, repaired JSON does
+    too."""
     literal = text.strip()
     value = repair(literal)
     if value is None or (value[0] == '"' and "string" in types):

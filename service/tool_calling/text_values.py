@@ -1,5 +1,4 @@
-"""Terminals of llguidance's Lark for values without quotes under a JSON Schema, as regular expressions of Rust's
-`regex`."""
+"""Values without quotes under a JSON Schema, as regular expressions of Rust's `regex` in llguidance's Lark."""
 
 import json
 import re
@@ -28,6 +27,8 @@ _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _CLOCK = "(T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))"
+# Every match is valid (RFC 3339, 5321, 1123, 4291, 3986, 4122). Some valid values are left out: leap days and seconds,
+# quoted mailboxes, IPv6 addresses with a longer gap.
 FORMATS = {
     "date": _DATE,
     "time": _TIME,
@@ -40,8 +41,6 @@ FORMATS = {
     "uri": r"[a-z][a-z0-9+.-]*:([A-Za-z0-9._~!$&'()*+,;=:@\/?-]|%[0-9A-Fa-f]{2})+",
     "uuid": "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
 }
-"""Every match is valid (RFC 3339, 5321, 1123, 4291, 3986, 4122), but some valid values are left out: leap days and
-seconds, quoted mailboxes, IPv6 addresses with a longer gap."""
 
 
 def escape(text: str) -> str:
@@ -49,7 +48,7 @@ def escape(text: str) -> str:
 
 
 def enforced_text(schema: Any, root: Mapping[str, Any]) -> str:
-    """`root` is where references lead. Raises ValueError for a schema that no terminal can enforce."""
+    """References resolve in `root`. Raises ValueError for a schema that no terminal can enforce."""
     return _Texts(root).of(schema, 0)
 
 
@@ -61,7 +60,6 @@ def likely_text(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
 
 
 def plain_text(schema: Mapping[str, Any]) -> str:
-    """Choices and lengths of a string."""
     return _choices(schema) if "enum" in schema or "const" in schema else _length(schema)
 
 
@@ -86,7 +84,6 @@ class _Texts:
         return f"({' & '.join(parts)})" if parts else _regex(ANYTHING)
 
     def _own(self, schema: Mapping[str, Any]) -> Iterator[str]:
-        """Without the schema's combinations."""
         declared = schema.get("type")
         types = [declared] if isinstance(declared, str) else declared
         if types:
@@ -116,9 +113,8 @@ def _string(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _search(pattern: str) -> str:
-    """A pattern matches anywhere in a text (JSON Schema, validation 6.3.3), unless it is anchored. llguidance refuses
-    anchors inside groups."""
-    branches: list[list[str]] = [[]]
+    """A pattern matches anywhere in a text (JSON Schema, validation 6.3.3), unless it is anchored."""
+    branches: list[list[str]] = [[]]  # each is anchored by itself: llguidance refuses anchors inside groups
     depth = 0
     for piece in _PATTERN_PIECE.findall(pattern):
         depth += (piece == "(") - (piece == ")")
@@ -136,7 +132,7 @@ def _anchored(branch: Sequence[str]) -> str:
 
 
 def _in_lark(piece: str) -> str:
-    """A piece of an ECMAScript pattern with the same meaning in Rust, between slashes and on one line."""
+    """To Rust, between slashes and on one line."""
     if piece in _ASCII:
         return f"[{_ASCII[piece]}]"
     if piece.startswith("["):

@@ -1,5 +1,3 @@
-"""Checks the calls of an answer against their tools' schemas, and counts them."""
-
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +11,8 @@ log = logging.getLogger(__name__)
 
 
 class CallWatch:
-    """Watches the events of one answer. A call that does not fit its schema is logged and counted, and still sent."""
+    """Counts an answer's calls and checks them against their schemas. A call that does not fit is logged, counted, and
+    still sent."""
 
     def __init__(self, tools: Sequence[Tool], tally: CallTally) -> None:
         self._tools = {tool.name: tool for tool in tools}

@@ -1,7 +1,7 @@
 """Anthropic's messages: `POST /v1/messages` and `POST /v1/messages/count_tokens`.
 
-`request.py` decodes a body, with `messages.py` and `tools.py` for its two large fields; `answer.py` encodes a finished
-answer, a count and an error; `stream.py` encodes a stream.
+`request.py` decodes a body, with `messages.py`, `blocks.py` and `tools.py` for its large fields. `answer.py` encodes a
+finished answer, a count and an error; `stream.py` encodes a stream.
 """
 
 from service.dialects.anthropic_messages.answer import encode_count, encode_error, encode_message, error_status
@@ -17,7 +17,7 @@ __all__ = ["AnthropicMessages"]
 
 
 class AnthropicMessages:
-    """The dialect. Requests with the same tools share them: nobody may change a schema in place."""
+    """Requests with the same tools share them, so schemas must never be changed in place."""
 
     name = "anthropic_messages"
     request_id_header = "request-id"

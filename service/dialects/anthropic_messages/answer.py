@@ -1,5 +1,3 @@
-"""Encodes finished answers, counts and errors for Anthropic's clients."""
-
 from typing import Literal
 
 import msgspec
@@ -103,7 +101,7 @@ class WireCount(msgspec.Struct):
 
 
 class UnparsedInput(msgspec.Struct):
-    """Arguments that are no JSON object, in the form that Anthropic documents for them."""
+    """Arguments that are no JSON object, in Anthropic's documented form."""
 
     INVALID_JSON: str
 
@@ -137,7 +135,7 @@ def error_status(error: ServiceError) -> int:
 def wire_error(error: ServiceError) -> WireError:
     message = error.message
     if isinstance(error, ContextLengthExceeded):
-        # Claude Code searches for these words, and shortens the conversation by these numbers.
+        # Claude Code searches for these words and shortens the conversation by these numbers.
         message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum"
     details = ErrorDetails(error.code) if isinstance(error, ThreadUnsupported) else UNSET
     return WireError(_error_type(error), message, details)
@@ -152,8 +150,8 @@ def stop_reason(reason: FinishReason, stop_sequence: str | None) -> StopReason:
 
 
 def wire_usage(usage: Usage) -> WireUsage:
-    """At least one token of the prompt counts as new, because it is read again. Claude Code takes 0 for "unknown" and
-    would count a prompt twice that came whole from the prefix cache."""
+    # At least one token of the prompt counts as new, because it is read again. Claude Code takes 0 for "unknown" and
+    # would count a fully cached prompt twice.
     reusable = max(0, usage.prompt_tokens - 1)
     read = min(usage.cached_tokens, reusable)
     created = min(usage.prefix_stored_tokens, reusable - read)

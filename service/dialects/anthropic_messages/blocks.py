@@ -1,7 +1,7 @@
-"""The blocks of a message's content, and the text of those that are no text themselves.
+"""The blocks of a message's content, and the text of those without text.
 
-A conversation that began on Anthropic's servers contains searches, fetched pages and summaries that these made. They
-become text in their place, so that the conversation can continue here.
+A conversation that began on Anthropic's servers contains searches, fetched pages and summaries. They become text in
+their place, so that it can continue here.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from service.dialects.media import placeholder
 
 
 class Block(msgspec.Struct, tag_field="type"):
-    """A piece of content. Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
+    """Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
 
 
 class TextBlock(Block, tag="text"):
@@ -22,7 +22,7 @@ class TextBlock(Block, tag="text"):
 
 
 class ThinkingBlock(Block, tag="thinking"):
-    """The `signature` is not read: it is ours, or no model here can check it."""
+    """The `signature` is not read: no model here can check it, unless it is ours."""
 
     thinking: str
 
@@ -80,7 +80,7 @@ class SearchResultBlock(Block, tag="search_result"):
 
 
 class ToolReferenceBlock(Block, tag="tool_reference"):
-    """The result of a tool that searches for tools: the named tool is loaded."""
+    """The result of a search for tools: the named tool is loaded."""
 
     tool_name: str
 
@@ -95,7 +95,7 @@ class ToolResultBlock(Block, tag="tool_result"):
 
 
 class ForeignBlock(Block):
-    """A block that Anthropic's servers made."""
+    """A block of Anthropic's servers."""
 
 
 class ServerToolUseBlock(ForeignBlock, tag="server_tool_use"):
@@ -145,7 +145,7 @@ class ToolSearchResult(ServerResult, tag="tool_search_tool_result"):
 
 
 class CompactionBlock(ForeignBlock, tag="compaction"):
-    """A summary of the conversation before it, or None if there is none."""
+    """A summary of the conversation before it, or None."""
 
     content: str | None = None
 
@@ -253,7 +253,7 @@ def image_text(image: ImageBlock) -> str:
 
 
 def is_unread(block: Block) -> bool:
-    """True if text stands for the block."""
+    """True if text replaces the block."""
     readable = TextSource | ContentSource
     return isinstance(block, ImageBlock) or (
         isinstance(block, DocumentBlock) and not isinstance(block.source, readable)

@@ -1,7 +1,7 @@
 """Turns Anthropic's conversation into canonical messages.
 
-A message is text or a list of blocks. The texts of one message are joined by lines. Tool results, which Anthropic puts
-into the user's message, become messages of their own before the user's text.
+The texts of one message are joined by lines. Tool results, which Anthropic puts into the user's message, become
+messages before the user's text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class TurnConfig(msgspec.Struct):
 
 
 class WireMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """Claude Code adds messages of the role `system` in the middle of a conversation; they stay in their place."""
+    """Claude Code sends messages with the role `system` in the middle of a conversation; they stay in their place."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[AnyBlock]
@@ -66,7 +66,7 @@ _SORTED = msgspec.json.Encoder(order="deterministic")
 
 
 def read_messages(system: str, messages: list[WireMessage], tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """The system prompt, if there is one, is the first message. Messages may refer to `tools` by name."""
+    """The system prompt is the first message. Messages may refer to `tools` by name."""
     read = [Message(role="system", content=system)] if system else []
     reader = _Reader({tool.name: tool for tool in tools})
     last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
@@ -177,7 +177,7 @@ class _Reader:
         raise _misplaced(block, at, where)
 
     def _definition(self, name: str) -> str:
-        """The definition of a deferred tool. It stands in the conversation, so loading only extends the prompt."""
+        # A deferred tool's definition goes into the conversation, so loading only extends the prompt.
         tool = self._tools.get(name)
         shown: dict[str, Any] = {"name": name}
         if tool is not None:
@@ -186,7 +186,7 @@ class _Reader:
 
 
 def unread_media(messages: list[WireMessage]) -> tuple[str, ...]:
-    """The paths of blocks that text stands for."""
+    """The paths of blocks that were replaced by text."""
     found: list[str] = []
     for i, message in enumerate(messages):
         for j, block in enumerate(message.content if isinstance(message.content, list) else ()):

@@ -17,7 +17,7 @@ from service.generation import GenerationRequest, ResponseFormat, SamplingParams
 
 ToolReader = Callable[[bytes], ReadTools]
 
-# The efforts that chat templates know. Others are not refused: newer clients may send them unasked.
+# The efforts that chat templates know. Others are accepted, because newer clients may send them unasked.
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -26,7 +26,7 @@ StopString = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ThinkingSwitch(msgspec.Struct, tag_field="type"):
-    """`budget_tokens` is not read: a local model cannot be told how long to think."""
+    """`budget_tokens` is not read, because a local model cannot limit its thinking."""
 
 
 class ThinkingEnabled(ThinkingSwitch, tag="enabled"):
@@ -146,7 +146,7 @@ def _client_request(
 
 
 def _refuse(asked: CountRequest) -> None:
-    """Refuses fields that would change the answer and cannot be served."""
+    """Refuses unsupported fields that would change the answer."""
     if asked.thread is not None:
         raise ThreadUnsupported(
             "Invalid 'thread': conversations are not kept here. Send the whole conversation in 'messages', without it.",
@@ -176,7 +176,7 @@ def _sampling(asked: CountRequest, defaults: SamplingParams) -> SamplingParams:
 
 
 def _thinking(switch: ThinkingSwitch | None) -> Thinking:
-    """Adaptive thinking leaves the choice to the model, like no field at all."""
+    # Adaptive thinking leaves the choice to the model, like an absent field.
     match switch:
         case ThinkingEnabled():
             return "on"

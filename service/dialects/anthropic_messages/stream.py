@@ -1,5 +1,4 @@
-"""Encodes an answer as Anthropic's stream of events: the message opens, its blocks follow one another, the message
-closes."""
+"""The message opens, its blocks follow one another, the message closes."""
 
 import msgspec
 
@@ -110,7 +109,7 @@ class MessageStream:
         self._ending = Ending("end_turn", None)
 
     def start(self) -> bytes:
-        """Counts the whole prompt as new: its share from the prefix cache is known only at the end."""
+        # The whole prompt counts as new: its cached share is known only at the end.
         message = WireMessage(
             id=message_id(self._reply),
             model=self._reply.model,

@@ -1,5 +1,3 @@
-"""Decodes Anthropic's tools and tool choice."""
-
 from typing import Any
 
 import msgspec
@@ -28,7 +26,7 @@ _MEMORY = {
     },
     "required": ["command"],
 }
-# Tools that Anthropic's servers run. They are left out, and the system prompt mentions it.
+# Anthropic's servers run these tools. They are omitted, and the system prompt mentions it.
 _LEFT_OUT = ("web_search", "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
 _TOOL_SEARCH = "tool_search_tool"
 # The versions of the text editor that changed its parameters, as dates.
@@ -48,14 +46,14 @@ class ToolDefinition(msgspec.Struct):
 
 
 class ReadTools(msgspec.Struct, frozen=True):
-    """`absent` are the names of the tools that were left out."""
+    """`absent` are the names of omitted tools."""
 
     tools: tuple[Tool, ...] = ()
     absent: tuple[str, ...] = ()
 
     @property
     def notice(self) -> str:
-        """A sentence for the system prompt; empty if no tool was left out."""
+        """A sentence for the system prompt; empty if no tool was omitted."""
         if not self.absent:
             return ""
         return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
@@ -91,7 +89,7 @@ def read_tools(raw: bytes) -> ReadTools:
     tools: list[Tool] = []
     absent: list[str] = []
     first: dict[str, int] = {}
-    # Nothing here could load a deferred tool if Anthropic's servers search for tools.
+    # If Anthropic's servers search for tools, no one here could load a deferred tool.
     searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition in definitions)
     for i, definition in enumerate(definitions):
         at = f"tools[{i}]"
@@ -153,7 +151,7 @@ def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
 
 def _known_schema(definition: ToolDefinition, at: str) -> dict[str, Any]:
     """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text editor and
-    memory tools). Tools that need images or Anthropic's servers cannot be offered."""
+    memory tools). Tools that need images or Anthropic's servers have none."""
     kind = definition.type or "custom"
     match _family(definition):
         case "bash":

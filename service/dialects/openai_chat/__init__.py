@@ -1,6 +1,6 @@
 """OpenAI's chat completions: `POST /v1/chat/completions`.
 
-`request.py` decodes a body, with `messages.py` and `tools.py` for its two large fields; `answer.py` encodes a finished
+`request.py` decodes a body, with `messages.py` and `tools.py` for its large fields. `answer.py` encodes a finished
 answer and an error; `stream.py` encodes a stream.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["OpenAIChat"]
 
 
 class OpenAIChat:
-    """The dialect. Requests with the same tools share them: nobody may change a schema in place."""
+    """Requests with the same tools share them, so schemas must never be changed in place."""
 
     name = "openai_chat"
     request_id_header = "x-request-id"
@@ -36,7 +36,7 @@ class OpenAIChat:
         return ChatStream(reply)
 
     def encode_error(self, error: ServiceError, request_id: str) -> bytes:
-        """The request's id is not in the body: clients read it from `x-request-id`."""
+        # The request's id is not in the body: clients read it from `x-request-id`.
         return encode_error(error)
 
     def error_status(self, error: ServiceError) -> int:

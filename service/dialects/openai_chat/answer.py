@@ -1,5 +1,3 @@
-"""Encodes finished answers and errors for OpenAI's clients."""
-
 from typing import Literal
 
 import msgspec
@@ -119,8 +117,7 @@ def _choice(index: int, choice: Choice, style: object) -> WireChoice:
 
 
 def _message(choice: Choice, style: object) -> WireMessage:
-    """`content` is null only beside calls. The deprecated style has room for one call; further ones are sent as
-    `tool_calls`."""
+    """`content` is null only with calls. The deprecated style holds one call; others are sent as `tool_calls`."""
     calls = choice.tool_calls
     spoken = not calls or any(isinstance(part, Text) for part in choice.parts)
     message = WireMessage(content=choice.text if spoken else None)

@@ -1,5 +1,3 @@
-"""Turns OpenAI's conversation into canonical messages."""
-
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +61,7 @@ def read_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
 
 
 class _Reader:
-    """Reads messages in their order, and keeps the calls made so far."""
+    """Reads messages in order and remembers the calls."""
 
     def __init__(self) -> None:
         self._called: set[str] = set()
@@ -87,7 +85,7 @@ class _Reader:
         return Message(role="user", content=_required_text(message, at))
 
     def _assistant(self, message: ChatMessage, at: str) -> Message:
-        """An assistant's turn may be empty: its answer may have been cut off inside its reasoning."""
+        # An empty turn is accepted: its answer may have been cut off inside its reasoning.
         calls = [_tool_call(call, f"{at}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
         if message.function_call is not None:
             calls.append(self._function_call(message.function_call, at))
@@ -113,7 +111,7 @@ class _Reader:
         return Message(role="tool", content=_required_text(message, at), tool_call_id=message.tool_call_id)
 
     def _function_call(self, function: CalledFunction, at: str) -> ToolCall:
-        """The deprecated form has no ids: the number of calls before it serves as one."""
+        # The deprecated form has no ids, so the number of calls before it serves as one.
         self._last_function_call = f"call_{len(self._called)}"
         return ToolCall(self._last_function_call, function.name, _arguments(function, f"{at}.function_call"))
 
@@ -126,7 +124,7 @@ class _Reader:
 
 
 def unread_media(messages: list[ChatMessage]) -> tuple[str, ...]:
-    """The paths of parts that text stands for."""
+    """The paths of parts that text replaces."""
     return tuple(
         f"messages[{i}].content[{j}].type"
         for i, message in enumerate(messages)

@@ -27,7 +27,7 @@ FUNCTIONS_STYLE = "functions"
 
 _EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
 _THINKING: dict[str, Thinking] = {"enabled": "on", "disabled": "off", "adaptive": "default"}
-# The prompt has fields of its own, and a template from a client would run on this server.
+# The prompt has fields of its own, and a client's template would run on this server.
 _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
     {"messages", "conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
 )
@@ -89,7 +89,7 @@ class _Calling(msgspec.Struct):
     style: str = ""
 
 
-# How long answers should be is for the model to know, and no chat template here knows it.
+# The model decides how long answers are, and no chat template here knows this field.
 _BODY = FieldReader(ChatRequest, keyed=("verbosity",), items={"messages": ChatMessage})
 
 
@@ -128,7 +128,7 @@ def read_request(
 
 
 def _refuse(asked: ChatRequest) -> None:
-    """Refuses fields that would change the answer and cannot be served."""
+    """Refuses unsupported fields that would change the answer."""
     other = [kind for kind in asked.modalities or () if kind != "text"]
     if other or asked.audio is not None:
         param = "modalities" if other else "audio"
@@ -179,7 +179,6 @@ def _thinking(asked: ChatRequest) -> Thinking:
 
 
 def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
-    """`thinking` expresses "none"."""
     arguments = asked.chat_template_kwargs or {}
     check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():

@@ -1,4 +1,4 @@
-"""Encodes an answer as a stream of `chat.completion.chunk` objects that ends with `[DONE]`."""
+"""Encodes a stream of `chat.completion.chunk` objects that ends with `[DONE]`."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -73,13 +73,11 @@ class Chunk(msgspec.Struct, kw_only=True):
 
 
 class ChatStream:
-    """The `StreamEncoder` of one response."""
-
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._id = response_id(reply)
         self._fingerprint = system_fingerprint(reply)
-        self._calls: dict[int, int] = {}  # how many calls each choice has started; a choice unknown has not spoken
+        self._calls: dict[int, int] = {}  # how many calls each choice has started; an absent choice has sent nothing
 
     def start(self) -> bytes:
         return self._introduce(0)
@@ -99,7 +97,7 @@ class ChatStream:
         return sse.frame(encode_error(error)) + _DONE
 
     def _choice(self, event: ChoiceEvent) -> ChunkChoice | None:
-        """The event's addition to its choice. An abandoned call cannot be taken back, and keeps its index."""
+        """The event's addition to its choice. An abandoned call cannot be taken back and keeps its index."""
         match event:
             case TextDelta(index, text, logprobs) if text or logprobs:
                 return ChunkChoice(index, Delta(content=text), wire_logprobs(logprobs) if logprobs else None)
@@ -115,7 +113,7 @@ class ChatStream:
         return None
 
     def _call(self, choice: int, function: FunctionDelta, call_id: str | UnsetType = UNSET) -> Delta:
-        """More of the call that this choice started last; its first chunk has the id."""
+        # The first chunk of a call has its id.
         index = self._calls[choice] - 1
         if self._reply.style == FUNCTIONS_STYLE:
             if index == 0:
@@ -129,7 +127,7 @@ class ChatStream:
         return self._frame([ChunkChoice(choice, Delta(role="assistant", content=""))])
 
     def _frame(self, choices: list[ChunkChoice], usage: WireUsage | None = None) -> bytes:
-        """With `include_usage` every chunk has the field; it is null in all but the last."""
+        # With `include_usage` every chunk has the field; it is null in all but the last.
         return sse.frame(
             _ENCODER.encode(
                 Chunk(

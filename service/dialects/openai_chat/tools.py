@@ -70,7 +70,7 @@ def read_functions(functions: list[FunctionDefinition]) -> tuple[Tool, ...]:
 def read_tool_choice(
     choice: str | ToolChoiceObject | None, tools: tuple[Tool, ...]
 ) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """The choice, and the tools that it leaves. Without tools all choices that allow none are equal."""
+    """Returns the choice and the tools that it leaves. Without tools, all choices that allow none are equal."""
     match choice:
         case None:
             return ToolChoice(), tools

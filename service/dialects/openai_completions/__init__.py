@@ -1,6 +1,7 @@
 """OpenAI's completions: `POST /v1/completions`, text that the model continues.
 
-`request` decodes a body with one or several prompts, `answer` encodes a finished completion, `stream` its chunks.
+`request.py` decodes a body with one or several prompts, `answer.py` encodes a finished completion, `stream.py` its
+chunks.
 """
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder

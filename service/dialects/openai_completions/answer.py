@@ -1,5 +1,3 @@
-"""A finished completion as OpenAI writes it."""
-
 import msgspec
 
 from service.dialects.base import Reply

@@ -1,4 +1,4 @@
-"""Decodes a completion request: text that the model continues, without a chat template. Null means absent."""
+"""Decodes a completion request, whose text the model continues without a chat template. Null means absent."""
 
 from typing import Annotated, Any
 
@@ -40,7 +40,7 @@ class CompletionRequest(FormFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class AskedTexts(msgspec.Struct):
-    """The `style` of a completion. Each prompt is a request; `echoes` are the texts that stand before their answers."""
+    """The `style` of a completion. Each prompt is a request; `echoes` are the texts before their answers."""
 
     requests: tuple[GenerationRequest, ...]
     echoes: list[str]
@@ -50,7 +50,7 @@ class AskedTexts(msgspec.Struct):
 
     @property
     def tokens_to_echo(self) -> list[tuple[int, tuple[int, ...]]]:
-        """GivenPrompts that came as tokens, with their places: their text is not known yet."""
+        """Returns prompts of tokens, with their places. Their text is not known yet."""
         raws = [request.raw_prompt or RawPrompt() for request in self.requests]
         return [(i, raw.tokens) for i, raw in enumerate(raws) if raw.tokens is not None and self.echoes]
 
@@ -87,7 +87,7 @@ def read_request(body: bytes, defaults: SamplingParams) -> ClientRequest:
 
 
 def _refuse(asked: CompletionRequest) -> None:
-    """Refuses fields that would change the answer and cannot be served."""
+    """Refuses unsupported fields that would change the answer."""
     if asked.best_of is not None and asked.best_of != (asked.n or 1):
         raise UnsupportedValue("Invalid 'best_of': expected the same number as 'n'.", param="best_of")
     if asked.echo and asked.logprobs is not None:

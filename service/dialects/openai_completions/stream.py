@@ -1,4 +1,4 @@
-"""A completion as a stream of `text_completion` objects, ended by `[DONE]`."""
+"""Encodes a stream of `text_completion` objects that ends with `[DONE]`."""
 
 import msgspec
 
@@ -21,8 +21,6 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class TextStream:
-    """The `StreamEncoder` of one completion."""
-
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._asked = asked_of(reply)
@@ -50,7 +48,7 @@ class TextStream:
         return sse.frame(encode_error(error)) + _DONE
 
     def _begin(self, choice: int) -> bytes:
-        """The prompt stands before the first text of a choice, if it is echoed."""
+        """The prompt precedes the first text of a choice if it is echoed."""
         if choice in self._lengths:
             return b""
         self._lengths[choice] = 0

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings: `POST /v1/embeddings`. `request` decodes a body, `answer` encodes the vectors."""
+"""OpenAI's embeddings: `POST /v1/embeddings`. `request.py` decodes a body, `answer.py` encodes the vectors."""
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_embeddings.answer import encode_embeddings

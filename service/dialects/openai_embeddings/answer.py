@@ -1,5 +1,3 @@
-"""Embeddings as OpenAI writes them."""
-
 import math
 from array import array
 from base64 import b64decode, b64encode

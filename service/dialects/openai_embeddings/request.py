@@ -20,7 +20,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 class AskedVectors(msgspec.Struct):
-    """The `style` of embeddings. Each input is a request, which asks for the whole vector."""
+    """The `style` of embeddings. Each input is a request for the whole vector."""
 
     requests: tuple[GenerationRequest, ...]
     base64: bool = False

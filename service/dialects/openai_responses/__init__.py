@@ -1,8 +1,8 @@
 """OpenAI's Responses API: `POST /v1/responses` and `POST /v1/responses/compact`.
 
-`responses` is the dialect. `request` and `items` decode a body, `tools` its tools; `answer` encodes a finished
-response, `stream` its events. `kept` remembers responses, so that later requests can continue them; `truncation`
-shortens a conversation that does not fit, `compaction` is the dialect that summarizes one.
+`responses.py` is the dialect. `request.py`, `items.py` and `tools.py` decode a body; `answer.py` encodes a finished
+response, `stream.py` its events. `kept.py` remembers responses that later requests continue. `truncation.py` shortens a
+conversation that does not fit; `compaction.py` is the dialect that summarizes one.
 """
 
 from service.dialects.openai_responses.compaction import ResponseCompaction

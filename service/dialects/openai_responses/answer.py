@@ -1,5 +1,3 @@
-"""A finished response as OpenAI writes it."""
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -140,7 +138,7 @@ class CustomInput(msgspec.Struct):
 
 
 def encode_response(completion: Completion, reply: Reply) -> bytes:
-    """OpenAI has one answer to a request: the first choice."""
+    """Encodes the first choice; OpenAI's protocol has only one."""
     choice = completion.choices[0]
     items = [output_item(part, i, choice, reply) for i, part in enumerate(choice.parts)]
     if choice.logprobs is not None:
@@ -224,7 +222,7 @@ def output_item(part: Part, index: int, choice: Choice, reply: Reply) -> AnyItem
 
 
 def finished_reasoning(identity: str, text: str, asked: Asked) -> OutputReasoning:
-    """A local model's summary of its thoughts is the thoughts."""
+    """A local model's reasoning is its own summary."""
     item = OutputReasoning(id=identity, status="completed")
     if asked.has_summaries:
         item.summary = [SummaryText(text)]
@@ -262,7 +260,7 @@ def finished_call(call: AnyCall, arguments: str) -> AnyCall:
 
 
 def custom_input(arguments: str) -> str:
-    """The text of the one argument; arguments in another form are passed on as they are."""
+    """The text of the one argument. Arguments in another form are unchanged."""
     try:
         return msgspec.json.decode(arguments, type=CustomInput).input
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,5 @@
-"""`POST /v1/responses/compact`: a conversation as the user's messages and a summary, to go on with as `input`."""
+"""`POST /v1/responses/compact` returns the user's messages and a summary, as the `input` that continues the
+conversation."""
 
 from typing import Any
 
@@ -40,7 +41,7 @@ class CompactedResponse(msgspec.Struct, kw_only=True):
 
 
 class GivenItem(msgspec.Struct):
-    """What stands in `content` of a message is text or a list of parts."""
+    """The `content` of a message is text or a list of parts."""
 
     type: str = "message"
     role: str | None = None
@@ -52,7 +53,7 @@ _GIVEN = msgspec.json.Decoder(GivenItem)
 
 
 class ResponseCompaction:
-    """The dialect of the endpoint. Its requests are those of `responses`."""
+    """The dialect of the endpoint. Its requests are those of `responses.py`."""
 
     name = "openai_compaction"
     request_id_header = "x-request-id"

@@ -1,7 +1,5 @@
-"""Turns the items of the Responses API into canonical messages.
-
-Reasoning, text and calls that follow one another are one turn of the assistant.
-"""
+"""Turns the items of the Responses API into canonical messages. Consecutive reasoning, text and calls form one turn of
+the assistant."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +22,7 @@ from service.dialects.openai_responses.tools import (
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import Message, Role, ToolCall
 
-# What stands before our own encrypted content. Nobody here can read anybody else's.
+# The prefix of our own encrypted content. No other server's content can be read here.
 SEAL = "anyclaude-1."
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -162,7 +160,7 @@ _LEFT_OUT = ("id", "status", "result", "encrypted_content")
 
 
 def seal(text: str) -> str:
-    """Content for clients to hand back unread."""
+    """Encodes content for clients to return unread."""
     return SEAL + b64encode(text.encode()).decode()
 
 
@@ -176,7 +174,7 @@ def unseal(content: str) -> str | None:
 
 
 def read_items(earlier: Sequence[msgspec.Raw], given: str | Sequence[msgspec.Raw], kept: CallersResponses) -> ReadItems:
-    """`earlier` items stand before those of the body's `input`. Raises `BadRequest` that names the item."""
+    """`earlier` items precede those of the body's `input`. Raises `BadRequest` that names the item."""
     if isinstance(given, str):
         given = (msgspec.Raw(_ENCODER.encode({"type": "message", "role": "user", "content": given})),)
     reader = _Reader(kept)
@@ -281,7 +279,7 @@ class _Reader:
         self._add(Message(role="system", content=f"Tools were added:\n{self._define(item.tools, f'{at}.tools')}"))
 
     def _reasoning(self, item: ReasoningItem, at: str) -> None:
-        """Our own encrypted content is the whole thought; a summary is the best that there is of another's."""
+        """Our own encrypted content is the whole reasoning. Of another's only the summary is readable."""
         thought = unseal(item.encrypted_content or "")
         if thought is None:
             parts, field = (item.content, "content") if item.content else (item.summary, "summary")
@@ -310,7 +308,7 @@ class _Reader:
         self._add(Message(role="tool", content=output, tool_call_id=call_id))
 
     def _define(self, raw: msgspec.Raw, at: str) -> str:
-        """Remembers tools that come in mid-conversation; the text defines them for the model."""
+        """Remembers tools that arrive in mid-conversation. The text defines them for the model."""
         read = read_definitions(decode_definitions(bytes(raw), at), at)
         known = {tool.name for tool in self._tools.tools}
         new = tuple(msgspec.structs.replace(tool, deferred=True) for tool in read.tools if tool.name not in known)

@@ -1,5 +1,3 @@
-"""Remembers finished responses in memory: the most recently used, within bounds."""
-
 from collections import OrderedDict
 
 import msgspec
@@ -38,14 +36,15 @@ _ITEM = msgspec.json.Decoder(_Identified)
 
 
 class KeptResponses:
-    """Responses of all callers. A response counts with the whole conversation before it."""
+    """Remembers finished responses of all callers in memory: the most recently used, within bounds. A response counts
+    with the whole conversation before it."""
 
     def __init__(self, *, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
         self.size = 0
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._responses: OrderedDict[tuple[str, str], KeptResponse] = OrderedDict()
-        self._places: dict[tuple[str, str], str] = {}  # of items: the response that wrote them
+        self._places: dict[tuple[str, str], str] = {}  # the response that wrote each item
 
     def __len__(self) -> int:
         return len(self._responses)
@@ -85,14 +84,12 @@ class KeptResponses:
 
 
 class CallersResponses:
-    """The responses of one caller."""
-
     def __init__(self, kept: KeptResponses, caller: str) -> None:
         self._kept = kept
         self._caller = caller
 
     def add(self, response_id: str, items: tuple[msgspec.Raw, ...], encoded: bytes) -> None:
-        """Copies the items: they are parts of a body, which would live as long as they do."""
+        # The items are copied: they are parts of a body, which would live as long as they do.
         copies = tuple(msgspec.Raw(bytes(item)) for item in items)
         self._kept.add(self._caller, response_id, KeptResponse(copies, encoded))
 

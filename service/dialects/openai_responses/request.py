@@ -86,7 +86,7 @@ class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The `style` of a response: what it repeats of its request, and the names of tools. `items` are its input."""
+    """The `style` of a response: repeated fields of its request, and the names of tools. `items` are its input."""
 
     body: ResponsesRequest
     names: dict[str, WireName]
@@ -144,7 +144,7 @@ def read_request(
 
 
 def _refuse(asked: ResponsesRequest) -> None:
-    """Refuses fields that would change the answer and cannot be served."""
+    """Refuses unsupported fields that would change the answer."""
     if asked.input is None and asked.previous_response_id is None and asked.prompt is None:
         raise MissingParameter("Missing required parameter: 'input'.", param="input")
     for name, refused in (
@@ -169,7 +169,7 @@ def _earlier(asked: ResponsesRequest, kept: CallersResponses) -> Sequence[msgspe
 
 
 def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
-    """The tools of the request, then those that came in mid-conversation."""
+    """The tools of the request, then those that arrived in mid-conversation."""
     if not added.tools:
         return read
     new = tuple(tool for tool in added.tools if tool.name not in read.names)
@@ -213,7 +213,7 @@ def _template_arguments(asked: ResponsesRequest) -> dict[str, Any]:
 
 
 def _keyed(asked: ResponsesRequest, others: OtherFields, items: ReadItems) -> dict[str, str]:
-    """The verbosity is here by the name that chat completions have for it."""
+    """The verbosity has the name that chat completions use."""
     keyed = {**others.keyed, **items.others.keyed}
     if asked.text is not None and asked.text.verbosity is not None:
         keyed["verbosity"] = msgspec.json.encode(asked.text.verbosity).decode()

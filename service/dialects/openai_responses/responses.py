@@ -1,5 +1,3 @@
-"""The dialect of `POST /v1/responses`."""
-
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_error import encode_error
 from service.dialects.openai_responses.answer import asked_of, encode_response, response_id
@@ -24,7 +22,7 @@ class OpenAIResponses:
         self._read_tools = ToolReader(read_tools)
 
     def of_caller(self, caller: str) -> "OpenAIResponses":
-        """The dialect for one caller; both share the tools and the responses that they remember."""
+        """Returns the dialect for one caller. Both share the tools and the remembered responses."""
         if caller == self.caller:
             return self
         other = OpenAIResponses(self.kept)

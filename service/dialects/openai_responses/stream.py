@@ -1,4 +1,4 @@
-"""A response as OpenAI's stream of events: the response opens, its items follow one another, the response closes."""
+"""The response opens, its items follow one another, the response closes."""
 
 from collections.abc import Callable
 
@@ -62,8 +62,7 @@ class StreamEvent(msgspec.Struct, kw_only=True):
 
 
 class ResponseStream:
-    """The `StreamEncoder` of one response. One item is open at a time. `keep` receives the JSON of the response when it
-    is finished, before the client does."""
+    """One item is open at a time. `keep` receives the JSON of the finished response before the client does."""
 
     def __init__(self, reply: Reply, keep: Callable[[bytes], None]) -> None:
         self._reply = reply
@@ -103,7 +102,7 @@ class ResponseStream:
         return b""
 
     def keep_alive(self) -> bytes:
-        """Codex counts events only: a comment would not keep its connection open."""
+        # Codex counts only events: a comment would not keep its connection open.
         return self._lifecycle("response.in_progress", "in_progress")
 
     def fail(self, error: ServiceError) -> bytes:
@@ -143,7 +142,7 @@ class ResponseStream:
         return frames + self._of_item("response.reasoning_text.delta", content_index=0, delta=text)
 
     def _arguments(self, arguments: str) -> bytes:
-        """The input of a custom tool stands in a JSON string, and is sent once it is whole."""
+        # A custom tool's input is in a JSON string, and is sent once it is whole.
         self._text.append(arguments)
         if isinstance(self._open, FunctionCall):
             return self._of_item("response.function_call_arguments.delta", delta=arguments)
@@ -154,7 +153,7 @@ class ResponseStream:
         return self._frame("response.output_item.added", output_index=self._index, item=item)
 
     def _abandon(self) -> bytes:
-        """The call has no end: a client that acts on finished items leaves it alone."""
+        # The call has no end, so a client that acts on finished items ignores it.
         self._leave()
         return b""
 

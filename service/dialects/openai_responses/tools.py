@@ -17,7 +17,7 @@ INPUT = "input"
 TOOL_SEARCH = "tool_search"
 
 _MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
-# Tools that OpenAI's servers run. They are left out, and the system prompt mentions it.
+# OpenAI's servers run these tools. They are omitted, and the system prompt mentions it.
 _LEFT_OUT = ("web_search", "image_generation")
 
 
@@ -55,7 +55,7 @@ class ToolChoiceObject(msgspec.Struct, omit_defaults=True):
 
 
 class WireName(msgspec.Struct, frozen=True):
-    """How the client knows a tool."""
+    """The client's name of a tool."""
 
     kind: ToolKind
     name: str
@@ -63,7 +63,7 @@ class WireName(msgspec.Struct, frozen=True):
 
 
 class ReadTools(msgspec.Struct, frozen=True):
-    """`names` has the tools by the name that the model reads. `absent` are the tools that were left out."""
+    """`names` has the tools by the name that the model reads. `absent` are omitted tools."""
 
     tools: tuple[Tool, ...] = ()
     names: Mapping[str, WireName] = {}
@@ -71,7 +71,7 @@ class ReadTools(msgspec.Struct, frozen=True):
 
     @property
     def notice(self) -> str:
-        """A sentence for the system prompt; empty if no tool was left out."""
+        """A sentence for the system prompt; empty if no tool was omitted."""
         if not self.absent:
             return ""
         return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
@@ -92,7 +92,7 @@ def read_definitions(definitions: list[ToolDefinition], at: str) -> ReadTools:
     tools: dict[str, Tool] = {}
     names: dict[str, WireName] = {}
     absent: list[str] = []
-    # Nothing here could load a deferred tool if OpenAI's servers search for tools.
+    # If OpenAI's servers search for tools, no one here could load a deferred tool.
     searched = not any(tool.type == TOOL_SEARCH and _runs_elsewhere(tool) for tool in definitions)
     for path, namespace, definition in _flat(definitions, at):
         if _runs_elsewhere(definition):

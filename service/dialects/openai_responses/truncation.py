@@ -1,4 +1,4 @@
-"""Shortens a conversation that does not fit: `truncation: "auto"`."""
+"""`truncation: "auto"` shortens a conversation that does not fit."""
 
 import msgspec
 
@@ -6,8 +6,8 @@ from service.generation import GenerationRequest, Message
 
 
 def without_oldest_turns(request: GenerationRequest, share: float) -> GenerationRequest | None:
-    """The request without the oldest turns, so that about `share` of the text is left, and at least one turn less. The
-    system messages at the front and the last turn stay. None if there is nothing to leave out."""
+    """Removes the oldest turns, at least one, so that about `share` of the text is left. The system messages at the
+    front and the last turn stay. None if no turn can be removed."""
     messages = request.messages
     first = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     starts = [i for i in range(first + 1, len(messages)) if messages[i].role == "user"]

@@ -1,8 +1,8 @@
 """The formats in which models write calls, one file each. A new format is a file here and a line in `FAMILIES`.
 
-`hermes.py` is the simplest, with JSON between two tags; `qwen3_coder.py`, `glm.py` and `minimax.py` write arguments as
-tags, `pythonic.py` as Python, `harmony.py` frames the whole answer. `fallbacks.py` reads what models write that know no
-format.
+`hermes.py` is the simplest, with JSON between two tags. `qwen3_coder.py`, `glm.py` and `minimax_m3.py` write arguments
+as tags, `pythonic.py` writes Python, `harmony.py` frames the whole answer. `fallbacks.py` reads calls of models that
+know no format.
 """
 
 from service.tool_calling.families import (
@@ -57,5 +57,5 @@ FAMILIES: dict[str, Family] = {
 
 
 def detect_family(template: str) -> str | None:
-    """The family that a model with this chat template writes; None if the template knows no calls."""
+    """None if the chat template knows no calls."""
     return next((family.name for family in FAMILIES.values() if family.knows(template)), None)

@@ -10,7 +10,7 @@ from service.tool_calling.source import SPACE, Reading, Source
 
 
 def _marker(words: str) -> str:
-    """Their bars are full width (U+FF5C), their spaces U+2581."""
+    """The bars are full width (U+FF5C), the spaces U+2581."""
     return f"<\uff5c{words.replace(' ', chr(0x2581))}\uff5c>"
 
 
@@ -27,7 +27,7 @@ def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = (yield from source.run(_NAME)).strip()
     yield from source.expect(SEPARATOR)
     yield from source.run(SPACE)
-    if (yield from source.peek()) not in ("{", "`"):  # V3: what came first was the kind of call
+    if (yield from source.peek()) not in ("{", "`"):  # V3 writes the kind of call first
         name = (yield from source.run(_NAME)).strip()
         yield from source.run(SPACE)
     fenced = yield from read_fence(source)

@@ -1,8 +1,5 @@
-"""Calls by models that know no format: fenced JSON, bare JSON, or the text `name({...})`.
-
-Nothing marks these as calls, so they count only for an offered tool with arguments that it has, and only in the places
-that `family.Opening` describes.
-"""
+"""Calls of models that know no format: fenced JSON, bare JSON, or the text `name({...})`. Nothing marks these as calls,
+so they count only for an offered tool with known arguments, and only in the places that `family.Opening` describes."""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +13,8 @@ from service.tool_calling.json_reader import JsonReader
 from service.tool_calling.source import BLANK, SPACE, Cut, Malformed, Reading, Source
 
 INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
+# The form for models of an unknown family, because every parser reads it.
 FORM = CallForm(before='{"name": "{name}", "arguments": ', after="}")
-"""The form enforced on a model of an unknown family: every parser reads it."""
 _INFO = re.compile(r"[^\n`]*")
 _NAME = re.compile(r"[^\s(]*")
 

@@ -25,7 +25,7 @@ def read_start(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_recipient(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """Reads a message with the recipient in its role: the prompt ends with the role."""
+    """The prompt ends with the role, so the answer begins with its recipient."""
     if not (yield from source.which((" to=",))):
         raise Malformed
     yield from read_start(source, attempt)
@@ -36,7 +36,7 @@ def read_channel(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[None]:
-    """Reads from the channel's name to the message's end. The `header` before it may name the recipient too."""
+    """Reads from the channel's name to the message's end. `header` may name the recipient too."""
     channel = yield from source.run(_HEADER)
     header += channel
     if (yield from source.skip(CONSTRAIN)):
@@ -55,7 +55,7 @@ def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[
 
 
 def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) -> Reading[None]:
-    """Passes on the body of a message that is no call. It ends with its marker or before the next message."""
+    """The message ends with its marker or before the next message."""
     while (yield from source.peek()):
         write(source.take_while(_BODY))
         marker = yield from source.which((*ENDS, START, CHANNEL))
@@ -68,7 +68,7 @@ def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) ->
 
 
 def _name(recipient: str, attempt: CallAttempt) -> str:
-    """The tool's name. The content type `json` sometimes follows it without a space."""
+    """The content type `json` may follow the tool's name without a space."""
     name = recipient.removeprefix(NAMESPACE)
     glued = name.removesuffix("json")
     return glued if name not in attempt.tools and glued in attempt.tools else name

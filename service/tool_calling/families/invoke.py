@@ -73,7 +73,7 @@ def _family(
 
 
 def _attributes(source: Source) -> Reading[dict[str, str]]:
-    """Reads the attributes of a tag, quoted or not, and its bracket."""
+    """Reads a tag's attributes, quoted or not, and its bracket."""
     header = yield from source.run(_HEADER)
     yield from source.expect(">")
     found = dict(_ATTRIBUTE.findall(header))

@@ -27,7 +27,7 @@ def _family(
     *forms: CallForm,
     skipped: tuple[str, ...] = (),
 ) -> Family:
-    """`skipped` are other markers of the format, which are no content."""
+    """`skipped` are other markers of the format; they are no content."""
     openings = (Opening(opens, _reader(*closes)), *((Opening(skipped, skip_marker),) if skipped else ()))
     return Family(name=name, openings=openings, knows=knows, forms=forms, frames=bool(skipped))
 
@@ -55,7 +55,7 @@ FAMILIES = (
         lambda template: "<|tool_call|>" in template,
         _list_form("<|tool_call|>[", "]"),
     ),
-    # Phi-4-mini names its marker nowhere in its template.
+    # Phi-4-mini's template does not contain its marker.
     _family(
         "phi4",
         ("<|tool_call|>", "functools"),
@@ -97,7 +97,7 @@ FAMILIES = (
         lambda template: "<|function_call|>" in template,
         CallForm(before=f"<|function_call|>{CALL}", after="}", separator=None, trigger="<|function_call|>"),
     ),
-    # GigaChat 3.0 names a role in place of a marker.
+    # GigaChat 3.0 writes a role in place of a marker.
     _family(
         "gigachat3",
         (_GIGACHAT, f"<|message_sep|>\n\n{_GIGACHAT}"),

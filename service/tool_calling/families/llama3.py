@@ -23,7 +23,7 @@ def read_tagged(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_builtin(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """Reads a call of a tool that the model was trained on: `brave_search.call(query="...")`."""
+    """Reads a call of a built-in tool: `brave_search.call(query="...")`."""
     yield from source.run(SPACE)
     name = yield from source.run(_PYTHON_NAME)
     if not name.endswith(CALL_METHOD):

@@ -58,7 +58,6 @@ class _Elements:
         self._root = root
 
     def tag(self) -> Reading[str]:
-        """Reads the opening tag of an element."""
         yield from self._source.expect(f"{MARK}<")
         name = yield from self._source.run(_TAG)
         yield from self._source.expect(">")
@@ -67,7 +66,7 @@ class _Elements:
         return name
 
     def value(self, argument: str) -> Reading[None]:
-        """Writes an argument's value. Only strings stream."""
+        """Strings stream; other values are written whole."""
         schema = (self._root.get("properties") or {}).get(argument)
         if value_types(schema, self._root, 0) != {"string"}:
             self._attempt.write((yield from self._json(argument, schema, 0)))
@@ -78,14 +77,13 @@ class _Elements:
         self._attempt.write('"')
 
     def _text(self) -> Reading[str]:
-        """More of the text up to the next mark."""
         text = self._source.take_while(_TEXT)
         if not text and not (yield from self._source.peek()):
             raise Cut
         return text or self._source.take(1)
 
     def _json(self, name: str, schema: Any, depth: int) -> Reading[str]:
-        """The JSON of an element's value, with elements in it or without."""
+        """An element holds text or more elements."""
         if depth > MAX_DEPTH:
             raise Malformed
         schema = resolved(schema, self._root)
@@ -112,7 +110,7 @@ def knows(template: str) -> bool:
     return MARK in template
 
 
-# Nested values are written as JSON, which is read as well.
+# Nested values are written as JSON, which the reader accepts too.
 FORM = CallForm(
     begin=f"{OPEN}\n",
     before=f'{CALL} name="{{name}}">',

@@ -21,7 +21,7 @@ def read_marked(source: Source, attempt: CallAttempt) -> Reading[None]:
 
 
 def read_marked_json(source: Source, attempt: CallAttempt) -> Reading[None]:
-    """LFM2 writes JSON between its markers if it is told to."""
+    """LFM2 writes JSON between its markers if asked to."""
     yield from read_calls(source, attempt, *CLOSES)
     yield from read_end(source, attempt, *CLOSES)
 

@@ -45,7 +45,7 @@ def _reader(tags: Tags) -> Reader:
 
 
 def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, line: str) -> Family:
-    """`line` stands between a value and its tags."""
+    """`line` separates a value from its tags."""
     tags = _tags(f"</{wrapper}>")
     form = CallForm(
         before=f"<{wrapper}>\n{tags.call}{{name}}>\n",
