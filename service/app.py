@@ -158,14 +158,15 @@ def _api_routes(context: ServiceContext) -> list[Route]:
     messages, responses = AnthropicMessages(), OpenAIResponses()
     stored = StoredResponsesEndpoint(responses)
     return [
+        # Routes are tried in their order: agents use the first three.
+        Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
+        Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
         Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
         Route("/tokenize", TokenizeEndpoint(context), methods=["POST"]),
         Route("/detokenize", DetokenizeEndpoint(context), methods=["POST"]),
-        Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
-        Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),
         Route("/v1/responses/compact", ResponsesEndpoint(context, ResponseCompaction(responses)), methods=["POST"]),
         Route("/v1/responses/{id}", stored.get, methods=["GET"]),
         Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),

@@ -12,11 +12,12 @@ White space and dates stay, because Claude Code sends a conversation back unchan
 """
 
 import math
+import operator
 import re
 from collections import deque
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ _TOOLS = msgspec.json.Decoder(tuple[Tool, ...])
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
 _FLOATS = tuple(field.name for field in msgspec.structs.fields(SamplingParams) if field.type is float)
+_read_floats = operator.attrgetter(*_FLOATS)
 
 
 def normalize(request: GenerationRequest) -> GenerationRequest:
@@ -47,7 +49,7 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
     `canonical_tools`."""
     messages = settle_tool_calls(without_attribution(request.messages))
     sampling = plain_zeros(request.sampling)
-    stop = tuple(sorted(set(request.stop)))
+    stop = tuple(sorted(set(request.stop))) if request.stop else ()
     if messages is not request.messages or sampling is not request.sampling or stop != request.stop:
         request = msgspec.structs.replace(request, messages=messages, sampling=sampling, stop=stop)
     if not request.tools and (request.tool_choice != ToolChoice() or not request.parallel_tool_calls):
@@ -59,7 +61,9 @@ def normalize(request: GenerationRequest) -> GenerationRequest:
 
 def plain_zeros(sampling: SamplingParams) -> SamplingParams:
     """-0.0 and 0.0 are equal, but their encodings differ."""
-    changes: dict[str, Any] = {name: 0.0 for name in _FLOATS if _is_negative_zero(getattr(sampling, name))}
+    changes: dict[str, Any] = {}
+    if -1.0 in map(math.copysign, repeat(1.0), _read_floats(sampling)):  # every hit comes by here
+        changes = {name: 0.0 for name in _FLOATS if getattr(sampling, name) == 0}
     if any(bias == 0 for _, bias in sampling.logit_bias):
         changes["logit_bias"] = tuple((token, bias) for token, bias in sampling.logit_bias if bias != 0)
     return msgspec.structs.replace(sampling, **changes) if changes else sampling
@@ -112,10 +116,6 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-def _is_negative_zero(number: float) -> bool:
-    return number == 0 and math.copysign(1.0, number) < 0
 
 
 class _CallNames:

@@ -1,6 +1,7 @@
 """The form that an answer must have, in the fields of OpenAI, llama.cpp and vLLM."""
 
 import json
+import operator
 import re
 from typing import Annotated, Any, Literal
 
@@ -60,8 +61,15 @@ class FormFields(SamplingFields, kw_only=True):
     structured_outputs: StructuredOutputs | None = None
 
 
+_FORM_FIELDS = tuple(name for name in FormFields.__struct_fields__ if name not in SamplingFields.__struct_fields__)
+_NO_FORM = (None,) * len(_FORM_FIELDS)
+_form_fields = operator.attrgetter(*_FORM_FIELDS)
+
+
 def read_form(asked: FormFields) -> ResponseFormat | None:
     """Raises `BadRequest` if two fields set a form."""
+    if _form_fields(asked) == _NO_FORM:
+        return None
     outputs = asked.structured_outputs or StructuredOutputs()
     forms = {
         "response_format": _response_format(asked.response_format),

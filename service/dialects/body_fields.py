@@ -30,6 +30,9 @@ class OtherFields(msgspec.Struct, frozen=True):
     unknown: tuple[str, ...] = ()
 
 
+NO_OTHER_FIELDS = OtherFields()
+
+
 class FieldReader(Generic[B]):
     """Decodes bodies as `body`. `items` are the Structs of its list fields, whose unknown fields are found too. `keyed`
     are `Unread` fields that an answer may depend on."""
@@ -62,11 +65,10 @@ class FieldReader(Generic[B]):
     def _finished(self, asked: B, unknown: dict[str, msgspec.Raw], at: str) -> tuple[B, OtherFields]:
         if at:
             unknown = {f"{at}.{name}": value for name, value in unknown.items()}
-        keyed = {name: _canonical(value, name) for name, value in unknown.items()}
-        for name in self._keyed:
-            value = getattr(asked, name)
-            if bytes(value) not in _ABSENT:
-                keyed[name] = _canonical(value, name)
+        given = {name: value for name in self._keyed if bytes(value := getattr(asked, name)) not in _ABSENT}
+        if not unknown and not given:
+            return asked, NO_OTHER_FIELDS
+        keyed = {name: _canonical(value, name) for name, value in (unknown | given).items()}
         return asked, OtherFields(keyed, tuple(dict.fromkeys(re.sub(r"\[\d+\]", "[]", name) for name in unknown)))
 
 

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -22,14 +21,25 @@ class ToolReader(Generic[R]):
 
     def __init__(self, read: Callable[[bytes], R]) -> None:
         self._read = read
-        self._remembered = lru_cache(REMEMBERED_TOOL_SETS)(read)
+        # The last used is the first. To compare texts is much faster than to hash a new one, as a dictionary would.
+        self._remembered: list[tuple[bytes, R]] = []
 
     def __call__(self, raw: bytes) -> R:
         if len(raw) > MAX_BYTES:
             raise BadRequest(
                 f"'tools' is too large: expected at most {MAX_BYTES} bytes, found {len(raw)}.", param="tools"
             )
-        return self._remembered(raw) if len(raw) <= MAX_REMEMBERED_BYTES else self._read(raw)
+        remembered = self._remembered
+        for i, (text, tools) in enumerate(remembered):
+            if text == raw:
+                if i:
+                    remembered.insert(0, remembered.pop(i))
+                return tools
+        tools = self._read(raw)
+        if len(raw) <= MAX_REMEMBERED_BYTES:
+            remembered.insert(0, (raw, tools))
+            del remembered[REMEMBERED_TOOL_SETS:]
+        return tools
 
 
 def argument_schema(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:

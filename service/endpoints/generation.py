@@ -65,7 +65,8 @@ class GenerationEndpoint:
         dialect = self._dialect_of(caller)
         models = self._context.models
         asked = dialect.decode(body, models.find_for(body).profile.sampling)
-        self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
+        if asked.unknown_fields:
+            self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
         if asked.unread_media:
             self._see_media(asked.unread_media)
         executor = models.find(asked.model)

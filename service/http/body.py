@@ -15,8 +15,7 @@ def check_content(headers: RequestHeaders) -> None:
     """Refuses a body that is compressed or not declared as JSON. A web page can post forms to other origins, but JSON
     only after a preflight request."""
     content_type = headers.get(b"content-type", b"")
-    media_type = content_type.partition(b";")[0].strip().lower()
-    if media_type != b"application/json" and not media_type.endswith(b"+json"):
+    if content_type != b"application/json" and not _is_json(content_type):
         found = f"'{shown(content_type)}'" if content_type else "no Content-Type"
         raise UnsupportedMediaType(f"Expected the header 'Content-Type: application/json', found {found}.")
     encoding = headers.get(b"content-encoding", b"identity")
@@ -24,6 +23,11 @@ def check_content(headers: RequestHeaders) -> None:
         raise UnsupportedMediaType(
             f"Expected a body that is not compressed, found 'Content-Encoding: {shown(encoding)}'."
         )
+
+
+def _is_json(content_type: bytes) -> bool:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or media_type.endswith(b"+json")
 
 
 class BodyReader:

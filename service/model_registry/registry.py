@@ -35,6 +35,7 @@ class ModelRegistry:
             name: cached if i == 0 else cached.around(executor) for i, (name, executor) in enumerate(models.items())
         }
         self._executors = dict(models)
+        self._by_name = _by_name(self.models)
         self._aliases = aliases or {}
         self._residency = residency
         self._one_sampling = len({executor.profile.sampling for executor in models.values()}) == 1
@@ -42,12 +43,8 @@ class ModelRegistry:
     def find(self, name: str | None) -> CachingExecutor:
         if not name:
             return self.default
-        if name in self.models:
-            return self.models[name]
-        for executor in self.models.values():
-            profile = executor.profile
-            if name in (profile.id, profile.id.rpartition("/")[2], *profile.aliases):
-                return executor
+        if name in self._by_name:
+            return self._by_name[name]
         for pattern, target in self._aliases.items():
             if fnmatchcase(name, pattern):
                 return self.models.get(target, self.default)
@@ -102,3 +99,13 @@ class ModelRegistry:
         engine = self._executors[name]
         assert isinstance(engine, EngineProcess)  # noqa: S101 - a residency has engine processes only
         return engine
+
+
+def _by_name(models: Mapping[str, CachingExecutor]) -> dict[str, CachingExecutor]:
+    """A configured name goes before a model's id, and earlier models before later ones."""
+    by_name = dict(models)
+    for executor in models.values():
+        profile = executor.profile
+        for name in (profile.id, profile.id.rpartition("/")[2], *profile.aliases):
+            by_name.setdefault(name, executor)
+    return by_name

@@ -74,7 +74,8 @@ class KeyHits:
         self._hits: OrderedDict[str, int] = OrderedDict()
 
     def count(self, key: str) -> None:
-        self._hits[key] = self._hits.pop(key, 0) + 1
+        self._hits[key] = self._hits.get(key, 0) + 1
+        self._hits.move_to_end(key)
         if len(self._hits) > self._most:
             self._hits.popitem(last=False)
 

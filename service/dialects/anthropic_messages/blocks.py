@@ -254,9 +254,8 @@ def image_text(image: ImageBlock) -> str:
 
 def is_unread(block: Block) -> bool:
     """True if text replaces the block."""
-    readable = TextSource | ContentSource
     return isinstance(block, ImageBlock) or (
-        isinstance(block, DocumentBlock) and not isinstance(block.source, readable)
+        isinstance(block, DocumentBlock) and not isinstance(block.source, (TextSource, ContentSource))
     )
 
 

@@ -4,7 +4,7 @@ The texts of one message are joined by lines. Tool results, which Anthropic puts
 messages before the user's text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -68,7 +68,7 @@ _SORTED = msgspec.json.Encoder(order="deterministic")
 def read_messages(system: str, messages: list[WireMessage], tools: Sequence[Tool]) -> tuple[Message, ...]:
     """The system prompt is the first message. Messages may refer to `tools` by name."""
     read = [Message(role="system", content=system)] if system else []
-    reader = _Reader({tool.name: tool for tool in tools})
+    reader = _Reader(tools)
     last_user = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     for i, message in enumerate(messages):
         cleared = message.clear_at == "next_user_message" and i < last_user
@@ -80,7 +80,7 @@ def read_messages(system: str, messages: list[WireMessage], tools: Sequence[Tool
 class _Reader:
     """Reads messages in order and remembers the calls."""
 
-    def __init__(self, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, tools: Sequence[Tool]) -> None:
         self._tools = tools
         self._called: set[str] = set()
 
@@ -124,11 +124,13 @@ class _Reader:
         said: list[str] = []
         for i, block in enumerate(blocks):
             match block:
+                case TextBlock(text=text):
+                    said.append(text)
                 case ToolResultBlock():
                     results.append(self._result(block, f"{at}[{i}]"))
                 case ForeignBlock():
                     said += _foreign(block, f"{at}[{i}]")
-                case TextBlock() | DocumentBlock() | SearchResultBlock() | ImageBlock():
+                case DocumentBlock() | SearchResultBlock() | ImageBlock():
                     said.append(self._text(block, f"{at}[{i}]", "a user message"))
                 case _:
                     raise _misplaced(block, f"{at}[{i}]", "a user message")
@@ -178,7 +180,7 @@ class _Reader:
 
     def _definition(self, name: str) -> str:
         # A deferred tool's definition goes into the conversation, so loading only extends the prompt.
-        tool = self._tools.get(name)
+        tool = next((tool for tool in self._tools if tool.name == name), None)
         shown: dict[str, Any] = {"name": name}
         if tool is not None:
             shown |= {"description": tool.description, "parameters": tool.parameters}
@@ -189,12 +191,19 @@ def unread_media(messages: list[WireMessage]) -> tuple[str, ...]:
     """The paths of blocks that were replaced by text."""
     found: list[str] = []
     for i, message in enumerate(messages):
-        for j, block in enumerate(message.content if isinstance(message.content, list) else ()):
-            at = f"messages[{i}].content[{j}]"
-            inner = block.content if isinstance(block, ToolResultBlock) and isinstance(block.content, list) else ()
-            found += [f"{at}.type"] if is_unread(block) else []
-            found += [f"{at}.content[{k}].type" for k, part in enumerate(inner) if is_unread(part)]
+        if isinstance(message.content, list):
+            found += _unread_blocks(message.content, f"messages[{i}].content")
     return tuple(found)
+
+
+def _unread_blocks(blocks: Sequence[Block], at: str) -> Iterator[str]:
+    for i, block in enumerate(blocks):
+        if isinstance(block, TextBlock):  # nearly all are
+            continue
+        if is_unread(block):
+            yield f"{at}[{i}].type"
+        elif isinstance(block, ToolResultBlock) and isinstance(block.content, list):
+            yield from _unread_blocks(block.content, f"{at}[{i}].content")
 
 
 def _name(tool: ToolChange, at: str) -> str:

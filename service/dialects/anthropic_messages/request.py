@@ -200,8 +200,6 @@ def _response_format(asked: CountRequest) -> ResponseFormat | None:
 
 def _template_arguments(asked: CountRequest) -> dict[str, Any]:
     """Models with effort levels have templates that read `reasoning_effort`. The latest message that sets one wins."""
-    efforts = [message.output_config.effort for message in asked.messages if message.output_config]
-    effort = next((effort for effort in reversed(efforts) if effort), None)
-    if effort is None and asked.output_config is not None:
-        effort = asked.output_config.effort
+    configs = (*(message.output_config for message in reversed(asked.messages)), asked.output_config)
+    effort = next((config.effort for config in configs if config and config.effort), None)
     return {"reasoning_effort": effort} if effort in _EFFORTS else {}

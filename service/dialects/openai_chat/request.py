@@ -180,7 +180,8 @@ def _thinking(asked: ChatRequest) -> Thinking:
 
 def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
     arguments = asked.chat_template_kwargs or {}
-    check_free_form(arguments, "chat_template_kwargs")
+    if arguments:
+        check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():
         param = f"chat_template_kwargs.{reserved}"
         raise BadRequest(f"Invalid '{param}': a request may not set this.", param=param)
