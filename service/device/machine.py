@@ -41,7 +41,7 @@ def total_bytes() -> int:
 
 
 def free_bytes() -> int | None:
-    """Returns the bytes usable without swapping, within a container's limit; None if unknown."""
+    """Returns the bytes usable without swapping, None if unknown."""
     if sys.platform == "darwin":
         import psutil
 
@@ -52,7 +52,6 @@ def free_bytes() -> int | None:
 
 
 def own_bytes() -> int:
-    """Returns this process's resident memory, or its peak on systems that do not report it."""
     if sys.platform == "linux":
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if sys.platform == "darwin":
@@ -63,7 +62,6 @@ def own_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Returns the largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2) counts in KiB on Linux
 

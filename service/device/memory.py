@@ -41,8 +41,8 @@ def buffer_limit_bytes(figures: DeviceFigures) -> int:
 
 
 def wired_bytes(figures: DeviceFigures, setting: WiredMemory | int, weight_bytes: int) -> int | None:
-    """Returns the limit of wired memory to set before the weights are read; None to leave it alone. Metal fills it in
-    order of allocation, so a limit of the weights' size wires them and not what comes and goes."""
+    """Returns the limit to set before the weights are read; None to leave it alone."""
+    # Metal fills it in order of allocation: a limit of the weights' size wires them, and not what comes and goes.
     if figures.kind != "metal" or figures.recommended is None or setting == "off":
         return None
     return min(weight_bytes if setting == "weights" else int(setting), figures.recommended)
@@ -95,8 +95,7 @@ def _advice(figures: DeviceFigures, needed: int) -> str:
 
 
 def raised_limit_mib(figures: DeviceFigures, needed: int) -> int | None:
-    """Returns an `iogpu.wired_limit_mb` with room for `needed` bytes; None if Metal's limit is not in the way, or if
-    macOS would have too little left."""
+    """Returns an `iogpu.wired_limit_mb` with room for `needed` bytes; None if raising it does not help."""
     if figures.recommended is None or needed <= figures.recommended:
         return None
     limit = figures.total - MACOS_BYTES

@@ -47,12 +47,12 @@ class ConnectEndpoint:
         return json_response({"key": key, "clients": clients}, headers={"cache-control": "no-store"})
 
     def _clients(self, address: Address) -> list[Client]:
-        settings, profile = self._context.settings, self._context.executor.profile
+        settings, executor = self._context.settings, self._context.executor
         server = AgentServer(
             root=address.root,
             api_key=KEY_PLACE if settings.require_api_key else DEFAULT_KEY,
-            model=profile.id,
-            context_length=profile.context_length,
+            model=executor.profile.id,
+            context_length=executor.status().context_length(executor.profile),
             patience_seconds=settings.queue_timeout_seconds + settings.request_timeout_seconds,
         )
         # The home of this server's user does not exist on another machine.

@@ -45,6 +45,7 @@ class ModelLoadEndpoint:
 def describe(executor: CachingExecutor) -> dict[str, object]:
     """Merges OpenAI's model object and Anthropic's. `context_length` is in tokens."""
     profile, status = executor.profile, executor.status()
+    context_length = status.context_length(profile)
     created = datetime.datetime.fromtimestamp(profile.created, datetime.UTC)
     return {
         "id": profile.id,
@@ -54,9 +55,9 @@ def describe(executor: CachingExecutor) -> dict[str, object]:
         "type": "model",
         "display_name": profile.id,
         "created_at": created.isoformat().replace("+00:00", "Z"),
-        "context_length": profile.context_length,
-        "max_model_len": profile.context_length,
-        "max_input_tokens": profile.context_length,
+        "context_length": context_length,
+        "max_model_len": context_length,
+        "max_input_tokens": context_length,
         "loaded": status.loaded,
         "status": status.state,
         "capabilities": {"tools": True, "json_schema": True, "thinking": profile.thinks},

@@ -43,7 +43,9 @@ class StatsEndpoint:
             version=version("anyclaude"),
             status=status.state,
             detail=status.detail,
-            model=ServedModel(id=profile.id, context_length=profile.context_length, fingerprint=profile.fingerprint),
+            model=ServedModel(
+                id=profile.id, context_length=status.context_length(profile), fingerprint=profile.fingerprint
+            ),
             cache=cache,
             engine=EngineNumbers(
                 running=status.running,

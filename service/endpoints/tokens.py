@@ -61,7 +61,7 @@ class TokenizeEndpoint:
             content: dict[str, Any] = {"count": await self._count(executor, body)}
         else:
             content = await self._tokens(executor, asked)
-        content["max_model_len"] = executor.profile.context_length
+        content["max_model_len"] = executor.status().context_length(executor.profile)
         return content
 
     async def _count(self, executor: CachingExecutor, body: bytes) -> int:

@@ -20,8 +20,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`running` and `waiting` count sequences; `detail` is for people. `permanent` (with `unhealthy`): a new process
     would fail too. `unloaded` (with `healthy`): the next request loads the model.
 
-    `memory_bytes` includes `prefix_cache_bytes`; None is unknown. Counts start with the executor, tallies with each
-    load.
+    `memory_bytes` includes `prefix_cache_bytes`, and `context_tokens` fit into memory beside the weights; None is
+    unknown. Counts start with the executor, tallies with each load.
     """
 
     state: ModelState
@@ -32,6 +32,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     unloaded: bool = False
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
+    context_tokens: int | None = None
     engine_restarts: int = 0
     generated_tokens: int = 0
     read_tokens: int = 0
@@ -41,6 +42,10 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loaded(self) -> bool:
         return self.state in ("healthy", "degraded") and not self.unloaded
+
+    def context_length(self, profile: ModelProfile) -> int:
+        """Returns the tokens that both the model and memory allow."""
+        return min(profile.context_length, self.context_tokens or profile.context_length)
 
     @property
     def makes_progress(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from service.errors import BadRequest, GenerationTimeout, NotReady, ShuttingDown
+from service.errors import BadRequest, ContextLengthExceeded, GenerationTimeout, NotReady, ShuttingDown
 from service.executor.answer import RunningAnswer, prompt_read
 from service.executor.base import (
     RETRY_AFTER_SECONDS,
@@ -97,6 +97,7 @@ class MlxExecutor:
             permanent=supervisor.permanent,
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
+            context_tokens=pulse.longest_tokens,
             engine_restarts=pulse.restarts,
             generated_tokens=pulse.generated_tokens,
             read_tokens=pulse.read_tokens,
@@ -120,7 +121,7 @@ class MlxExecutor:
             _check_logit_bias(request.sampling, model.logits)
             prompt = await self._render(model, request)
             self._refuse_when_closing()
-            running = self._begin(generated, prompt)
+            running = self._begin(generated, prompt, self._room_for(prompt))
         try:
             await running.begun(REFUSAL_SECONDS)
         except BaseException:
@@ -204,9 +205,15 @@ class MlxExecutor:
         if self._closing:
             raise ShuttingDown()
 
-    def _begin(self, request: GenerationRequest, prompt: Prompt) -> RunningAnswer:
+    def _room_for(self, prompt: Prompt) -> int:
+        """Returns the tokens that are left for an answer. Raises `ContextLengthExceeded`."""
+        context_length = self.status().context_length(self.profile)
+        if len(prompt.tokens) >= context_length:
+            raise ContextLengthExceeded(len(prompt.tokens), context_length)
+        return context_length - len(prompt.tokens)
+
+    def _begin(self, request: GenerationRequest, prompt: Prompt, room: int) -> RunningAnswer:
         loop = asyncio.get_running_loop()
-        room = self.profile.context_length - len(prompt.tokens)
         sequences = [
             Sequence(
                 id=next(self._ids),

@@ -29,6 +29,7 @@ def may_store(request: GenerationRequest, completion: Completion, events: Iterab
     return (
         len(completion.choices) == request.n
         and all(_is_whole(choice, request) for choice in completion.choices)
+        and not _lacked_room(request, completion)
         and not any(isinstance(event, ToolCallAbandoned) for event in events)
     )
 
@@ -38,13 +39,16 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
         return False
     if not all(_is_json_object(call.arguments) for call in choice.tool_calls):
         return False
-    # The context was full. It may have more room next time.
-    if choice.finish_reason == "length" and request.max_tokens is None:
-        return False
     wanted = request.response_format
     if wanted is None or wanted.kind == "grammar" or choice.finish_reason != "stop" or choice.tool_calls:
         return True
     return _is_json_object(choice.text) if wanted.kind == "json_object" else _is_json(choice.text)
+
+
+def _lacked_room(request: GenerationRequest, completion: Completion) -> bool:
+    """True if an answer was cut before `max_tokens`. Memory or the context was full; there may be more next time."""
+    cut = sum(choice.finish_reason == "length" for choice in completion.choices)
+    return cut > 0 and (request.max_tokens is None or completion.usage.completion_tokens < cut * request.max_tokens)
 
 
 def _is_json_object(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.events import ChoiceFinished, Event, TextDelta
@@ -27,6 +27,7 @@ class CountingEngine:
         self.at_once = at_once
         self.prompt_tokens_read = 0
         self.held: dict[int, Sequence] = {}
+        self.reserved: dict[int, int] = {}
         self.most = 0
         self.resets = 0
         self.steps = 0
@@ -34,8 +35,11 @@ class CountingEngine:
         self._unread: dict[int, int] = {}
         self._counters: dict[int, int] = {}
 
-    def shortfall(self, sequences: list[Sequence]) -> int:
-        return sum(len(each.prompt.tokens) + each.max_tokens for each in sequences) - self.memory
+    def shortfall(self, lengths: list[int]) -> int:
+        return sum(lengths) - self.memory
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        self.reserved = dict(lengths)
 
     def memory_bytes(self) -> int:
         return sum(len(each.prompt.tokens) + each.max_tokens for each in self.held.values())
@@ -54,7 +58,7 @@ class CountingEngine:
         return bytes(tokens)
 
     def remove(self, sequence: int) -> None:
-        del self.held[sequence]
+        self.held.pop(sequence, None)
 
     def step(self) -> list[Token]:
         self.steps += 1

@@ -250,9 +250,9 @@ async def test_what_the_engine_refuses_is_refused_before_there_is_an_answer() ->
     """So that a stream of it has the status of a refusal, also while the engine generates for another."""
     async with running(counting_loader(CountingEngine(memory=950)), max_concurrency=1) as executor:
         for streamed in (False, True):
-            with pytest.raises(Overloaded, match="not enough memory") as refused:
-                await executor.submit(question("word " * 100, max_tokens=890, n=2 if streamed else 1))
-            assert refused.value.retry_after
+            with pytest.raises(ContextLengthExceeded, match="maximum context length is 950 tokens"):
+                await executor.submit(question("word " * 950, max_tokens=1, n=2 if streamed else 1))
+        assert executor.status().context_length(executor.profile) == 950
         assert (executor.status().running, executor.status().waiting) == (0, 0)
         assert (await collect((await executor.submit(question(max_tokens=1))).events())).choices[0].text == "1 "
 

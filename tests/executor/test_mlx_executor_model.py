@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,11 @@ class FaultyEngine:
     def prompt_tokens_read(self) -> int:
         return self._engine.prompt_tokens_read
 
-    def shortfall(self, sequences: list[Sequence]) -> int:
-        return self._engine.shortfall(sequences)
+    def shortfall(self, lengths: list[int]) -> int:
+        return self._engine.shortfall(lengths)
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        self._engine.reserve(lengths)
 
     def prefix_cache_bytes(self) -> int:
         return self._engine.prefix_cache_bytes()

@@ -41,6 +41,7 @@ def test_policy(policy: CachePolicy, sampling: dict[str, Any], expected: bool) -
 STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("stopped", ask(), answer(Text("a")), True),
     ("cut at max_tokens", ask(max_tokens=1), answer(Text("a"), finish_reason="length"), True),
+    ("cut before max_tokens", ask(max_tokens=2), answer(Text("a"), finish_reason="length"), False),
     ("cut without a limit", ask(), answer(Text("a"), finish_reason="length"), False),
     ("calls", ask(), answer(CALL, finish_reason="tool_calls"), True),
     ("thinking and calls", ask(), answer(Reasoning("a"), CALL, finish_reason="tool_calls"), True),
@@ -48,7 +49,7 @@ STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("JSON", ask(response_format=JSON), answer(Text('{"a": [1]}')), True),
     (
         "JSON cut at max_tokens",
-        ask(max_tokens=3, response_format=JSON),
+        ask(max_tokens=1, response_format=JSON),
         answer(Text('{"a": '), finish_reason="length"),
         True,
     ),

@@ -35,12 +35,18 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Weigh(msgspec.Struct, frozen=True, tag="weigh"):
-    """Asks for the shortfall of `(prompt, answer)` lengths in tokens."""
+    """Asks for the shortfall of sequences of these lengths."""
 
-    sizes: tuple[tuple[int, int], ...]
+    lengths: list[int]
 
 
-Call = Terms | Insert | Remove | Step | Weigh
+class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
+    """`lengths` are by sequence."""
+
+    lengths: dict[int, int]
+
+
+Call = Terms | Insert | Remove | Step | Weigh | Reserve
 
 _DECODER = msgspec.json.Decoder(Call)
 

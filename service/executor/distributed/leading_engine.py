@@ -1,10 +1,11 @@
 import logging
 import secrets
+from collections.abc import Mapping
 
 import msgspec
 
 from service.errors import UnsupportedValue
-from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, encode, insert
+from service.executor.distributed.calls import Call, History, Insert, Remove, Reserve, Step, Weigh, encode, insert
 from service.executor.distributed.ranks import RankLost, Ranks
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Engine, EngineLost, Token
@@ -34,10 +35,18 @@ class LeadingEngine:
     def prefix_cache_bytes(self) -> int:
         return self._engine.prefix_cache_bytes()
 
-    def shortfall(self, sequences: list[Sequence]) -> int:
-        self._tell(Weigh(tuple((len(each.prompt.tokens), each.max_tokens) for each in sequences)))
+    def shortfall(self, lengths: list[int]) -> int:
+        """Returns the largest of all ranks."""
+        self._tell(Weigh(lengths))
         try:
-            return self._ranks.largest(self._engine.shortfall(sequences))
+            return self._ranks.largest(self._engine.shortfall(lengths))
+        except Exception as exc:
+            raise self._break(exc) from exc
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        self._tell(Reserve(dict(lengths)))
+        try:
+            self._engine.reserve(lengths)
         except Exception as exc:
             raise self._break(exc) from exc
 

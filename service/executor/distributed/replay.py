@@ -3,11 +3,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.executor.distributed.calls import Call, History, Insert, Remove, Step, Weigh, decode
+from service.executor.distributed.calls import Call, History, Insert, Remove, Reserve, Step, Weigh, decode
 from service.executor.distributed.ranks import Ranks
-from service.executor.scheduling.messages import Grammar, Prompt, Sequence
+from service.executor.scheduling.messages import Grammar, Sequence
 from service.executor.scheduling.protocols import Engine
-from service.generation import GenerationRequest, SamplingParams
+from service.generation import GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,10 @@ def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_gr
             history.inserted(sequence.id, _inserted(engine, sequence, compile_grammar if constrained else None))
         case Remove(sequence_id):
             history.removed(sequence_id, engine.remove(sequence_id))
-        case Weigh(sizes):
-            ranks.largest(engine.shortfall([_of_size(prompt, answer) for prompt, answer in sizes]))
+        case Weigh(lengths):
+            ranks.largest(engine.shortfall(lengths))
+        case Reserve(by_sequence):
+            engine.reserve(by_sequence)
         case _:
             raise OutOfStep(f"rank 0 sent an unexpected call: {type(call).__name__}")
 
@@ -59,15 +61,3 @@ def _inserted(engine: Engine, sequence: Sequence, compile_grammar: Compile | Non
         log.warning("Sequence %d was not inserted: %s", sequence.id, exc)
         return False
     return True
-
-
-def _of_size(prompt_tokens: int, max_tokens: int) -> Sequence:
-    return Sequence(
-        id=-1,
-        choice=0,
-        request=GenerationRequest(messages=()),
-        prompt=Prompt([0] * prompt_tokens),
-        sampling=SamplingParams(),
-        max_tokens=max_tokens,
-        start_before=0.0,
-    )

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -65,6 +65,7 @@ class BatchEngine:
         room: Callable[[], int | None] = room_bytes,
     ) -> None:
         self.prompt_tokens_read = 0
+        self._reserved: Mapping[int, int] = {}
         self._prefixes = prefixes or NoPrefixCache()
         self._room = room
         self._drafters = drafters or Drafters(lookup=False)
@@ -75,9 +76,17 @@ class BatchEngine:
         self._chunk_tokens = chunk_tokens
         self._start()
 
-    def shortfall(self, sequences: list[Sequence]) -> int:
+    def shortfall(self, lengths: list[int]) -> int:
         reclaimable = self._prefixes.nbytes + self._drafters.nbytes
-        return self._missing(sequences, reclaimable)
+        return self._missing(lengths, reclaimable)
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        self._reserved = lengths
+        needed = list(lengths.values())
+        if self._missing(needed, 0) > 0:
+            self._drafters.forget()
+            mx.clear_cache()
+        self._prefixes.allow(-self._missing(needed, 0))
 
     def memory_bytes(self) -> int:
         return held_bytes()
@@ -86,7 +95,6 @@ class BatchEngine:
         return self._prefixes.nbytes
 
     def insert(self, sequence: Sequence) -> None:
-        self._make_room([*(run.sequence for run in self._runs.values()), sequence])
         run = Run(sequence, self._prefixes, padded=self._batching.padded)
         if self._prefixes.shares:
             run.wait_for_reader(self._runs.values(), self._chunk_tokens)
@@ -139,18 +147,16 @@ class BatchEngine:
 
     # Memory
 
-    def _make_room(self, sequences: list[Sequence]) -> None:
-        if self._missing(sequences, 0) > 0:
-            self._drafters.forget()
-            mx.clear_cache()
-        self._prefixes.allow(-self._missing(sequences, 0))
+    def _length(self, run: Run) -> int:
+        whole = len(run.sequence.prompt.tokens) + run.sequence.max_tokens
+        return self._reserved.get(run.sequence.id, whole)
 
-    def _missing(self, sequences: list[Sequence], spare_bytes: int, besides: int = 0) -> int:
-        """Returns the bytes missing for `sequences` and `besides`, if `spare_bytes` are reclaimed."""
+    def _missing(self, lengths: list[int], spare_bytes: int, besides: int = 0) -> int:
+        """Returns the bytes missing for sequences of `lengths` and `besides`, if `spare_bytes` are reclaimed."""
         room = self._room()
         if room is None:
             return -UNLIMITED
-        needed = self._cost.bytes_for(_length(each) for each in sequences)
+        needed = self._cost.bytes_for(lengths)
         return needed + besides - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
 
     def _kv_bytes(self) -> int:
@@ -233,8 +239,8 @@ class BatchEngine:
         if not self._can_be_solo(run):
             self._solo = Single(self._model, run, end_tokens=self._end_tokens)
             return
-        draft_bytes = self._drafters.bytes_for(_length(run.sequence))
-        fits = self._missing([run.sequence], 0, draft_bytes) <= 0
+        length = self._length(run)
+        fits = self._missing([length], 0, self._drafters.bytes_for(length)) <= 0
         forced = run.constraint.forced if run.constraint is not None else None
         drafters = self._drafters.choose(run.sequence.request.caller, run.tokens, forced, with_model=fits)
         self._solo = Solo(self._model, run, drafters, end_tokens=self._end_tokens, tally=self._drafters.tally)
@@ -293,11 +299,7 @@ class BatchEngine:
         # The running sequences come first. An ended run is not among them, though it still holds its memory.
         if run.cache is None or run.read <= run.reused or run.sequence.request.no_store:
             return
-        self._prefixes.allow(-self._missing([other.sequence for other in self._runs.values()], 0))
+        self._prefixes.allow(-self._missing([self._length(other) for other in self._runs.values()], 0))
         new = self._prefixes.keep(run.sequence.request.caller, run.tokens[: run.read], run.cache)
         answered = max(0, run.read - len(run.sequence.prompt.tokens))
         run.stored += max(0, new - answered)
-
-
-def _length(sequence: Sequence) -> int:
-    return len(sequence.prompt.tokens) + sequence.max_tokens

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -48,8 +49,13 @@ class Engine(Protocol):
     @property
     def prompt_tokens_read(self) -> int: ...
 
-    def shortfall(self, sequences: list[Sequence]) -> int:
-        """Returns the bytes missing to run these to their end together."""
+    def shortfall(self, lengths: list[int]) -> int:
+        """Returns the bytes missing to run sequences of these lengths, in tokens, side by side."""
+        ...
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        """Keeps memory for sequences of these lengths by id, running or about to be inserted. What only saves time
+        gives way, such as the prefix cache."""
         ...
 
     def memory_bytes(self) -> int: ...

@@ -5,6 +5,7 @@ class Pulse:
     __slots__ = (
         "generated_tokens",
         "heartbeat",
+        "longest_tokens",
         "memory_bytes",
         "prefix_cache_bytes",
         "progress_at",
@@ -20,6 +21,7 @@ class Pulse:
         self.running = 0
         self.generated_tokens = 0
         self.read_tokens = 0
+        self.longest_tokens: int | None = None
         self.memory_bytes: int | None = None
         self.prefix_cache_bytes: int | None = None
 

@@ -1,13 +1,10 @@
 import logging
 import time
 from base64 import b64encode
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
-from math import ceil
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-
-import msgspec
 
 from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
 from service.events import ChoiceFinished, Event, TextDelta
@@ -28,6 +25,7 @@ from service.executor.scheduling.messages import (
 )
 from service.executor.scheduling.protocols import Engine, EngineLost, Token, Writer
 from service.executor.scheduling.pulse import Pulse
+from service.executor.scheduling.room import MARGIN_TOKENS, Room
 from service.executor.scheduling.trials import PROBE, Trials, make_probe
 from service.executor.scheduling.turns import Turns
 
@@ -35,17 +33,20 @@ log = logging.getLogger(__name__)
 
 PROBE_STEPS = 4
 
-# If memory is short, an answer without `max_tokens` is limited to what fits. Below this limit most answers would be cut
-# off.
-LEAST_TOKENS = 1024
+# An idle engine measures its memory this often.
+IDLE_SECONDS = 10.0
+
+# It looks this often while a sequence waits for memory that other programs hold.
+SHORT_SECONDS = 0.25
 
 
 class _Running:
-    __slots__ = ("sent", "sequence", "tokens", "writer")
+    __slots__ = ("reserved", "sent", "sequence", "tokens", "writer")
 
-    def __init__(self, sequence: Sequence, writer: Writer) -> None:
+    def __init__(self, sequence: Sequence, writer: Writer, reserved: int) -> None:
         self.sequence = sequence
         self.writer = writer
+        self.reserved = reserved
         self.sent = False
         self.tokens = 0
 
@@ -78,6 +79,8 @@ class Scheduler:
         self._next: int | None = None
         self._trials = Trials()
         self._outbox: list[Delivery] = []
+        self._room = Room(engine, clock)
+        self.pulse.longest_tokens = self._room.longest
         self._engine_broken = False
         self._stopping = False
 
@@ -96,14 +99,27 @@ class Scheduler:
         """Steps until `Shutdown`. After `EngineLost`, open sequences have no terminal message."""
         while not self._stopping:
             try:
-                if not self._waiting and not self._running:
-                    self._deliver()  # what a failed step left
-                    self._receive(self._inbox.get())
+                if not self._running and (not self._waiting or self._room.short):
+                    self._idle()
                 self.step()
             except EngineLost:
                 raise
             except Exception as exc:  # our own defect must not end the thread or leave a client waiting
                 self._recover(exc)
+
+    def _idle(self) -> None:
+        self._deliver()  # what a failed step left
+        if not self._waiting:
+            self._room.forget_waiting()
+        with suppress(Empty):
+            self._receive(self._inbox.get(timeout=SHORT_SECONDS if self._waiting else IDLE_SECONDS))
+            return
+        self.look_around()
+
+    def look_around(self) -> None:
+        if not (self._running or self._engine_broken):
+            self._room.look_around()
+            self.pulse.longest_tokens = self._room.longest
 
     def step(self) -> None:
         before = self.pulse.heartbeat
@@ -114,6 +130,7 @@ class Scheduler:
         self._deliver()  # a refusal does not wait for tokens
         self._decode()
         self.pulse.running = len(self._running)
+        self.pulse.longest_tokens = self._room.longest
         self.pulse.memory_bytes = self._engine.memory_bytes()
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
         self._deliver()
@@ -164,8 +181,8 @@ class Scheduler:
         while self._waiting and len(self._running) < (1 if self._trials.open else self._max_concurrency):
             sequence = self._waiting[self._whose_turn()]
             try:
-                sequence = self._waiting[sequence.id] = self._fitted(sequence)
-                if not self._has_room(sequence):
+                reserved = self._room.admit(sequence, self._lengths())
+                if not reserved:
                     return
                 del self._waiting[sequence.id]
                 if sequence.request.raw_prompt is not None and sequence.request.raw_prompt.embeds:
@@ -177,7 +194,7 @@ class Scheduler:
                 self._waiting.pop(sequence.id, None)
                 self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
             else:
-                self._running[sequence.id] = _Running(sequence, writer)
+                self._running[sequence.id] = _Running(sequence, writer, reserved)
                 self._outbox.append(Started(sequence.id))
 
     def _embed(self, sequence: Sequence) -> None:
@@ -197,29 +214,21 @@ class Scheduler:
             self._next = self._turns.choose({i: len(s.prompt.tokens) for i, s in self._waiting.items()})
         return self._next
 
-    def _fitted(self, sequence: Sequence) -> Sequence:
-        """Limits `max_tokens` to what fits if the request set none. Raises `Overloaded`."""
-        missing = self._engine.shortfall([sequence])
-        if missing <= 0:
-            return sequence
-        least = min(LEAST_TOKENS, sequence.max_tokens)
-        if sequence.request.max_tokens is None:
-            counts = range(sequence.max_tokens)
-            most = bisect_right(counts, 0, lo=least, key=lambda n: self._engine.shortfall([_limited(sequence, n)])) - 1
-            if most >= least:
-                log.info("Sequence %d gets %d tokens at most, of %d: memory", sequence.id, most, sequence.max_tokens)
-                return _limited(sequence, most)
-        raise _too_large(sequence, missing)
+    def _lengths(self) -> dict[int, int]:
+        return {i: len(each.sequence.prompt.tokens) + each.reserved for i, each in self._running.items()}
 
-    def _has_room(self, sequence: Sequence) -> bool:
-        running = [running.sequence for running in self._running.values()]
-        return not running or self._engine.shortfall([*running, sequence]) <= 0
+    def _grow(self) -> None:
+        for running in self._running.values():
+            grows = running.reserved < running.sequence.max_tokens
+            if grows and running.tokens + MARGIN_TOKENS >= running.reserved:
+                running.reserved = self._room.grow(running.sequence, running.reserved, self._lengths())
 
     def _decode(self) -> None:
         if not self._running:
             return
         read = self._engine.prompt_tokens_read
         try:
+            self._grow()
             tokens = self._engine.step()
         except Exception as exc:
             self._recover(exc)
@@ -249,6 +258,9 @@ class Scheduler:
         try:
             events = [] if token.end == "stop" else writer.feed(token)
             end = "stop" if writer.stopped else token.end
+            if end is None and running.tokens >= running.reserved:
+                log.info("Sequence %d ends after %d tokens: no memory is left", token.sequence, running.tokens)
+                end = "length"
             if end is not None:
                 events += writer.finish(end)
         except Exception:
@@ -326,10 +338,6 @@ class Scheduler:
             self._fail(self._waiting.popitem(last=False)[0], error())
 
 
-def _limited(sequence: Sequence, max_tokens: int) -> Sequence:
-    return msgspec.structs.replace(sequence, max_tokens=max_tokens)
-
-
 def _shutting_down() -> ShuttingDown:
     return ShuttingDown()
 
@@ -337,15 +345,6 @@ def _shutting_down() -> ShuttingDown:
 def _not_started(sequence: Sequence) -> EngineFailed:
     log.exception("Sequence %d could not be started", sequence.id)
     return EngineFailed("The generation could not be started. Try again.")
-
-
-def _too_large(sequence: Sequence, missing_bytes: int) -> Overloaded:
-    message = (
-        f"There is not enough memory for a prompt of {len(sequence.prompt.tokens)} tokens and up to "
-        f"{sequence.max_tokens} more: {ceil(missing_bytes / 2**20):,} MiB are missing. Ask for fewer tokens, or try "
-        "again when more memory is free."
-    )
-    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def _waited_too_long() -> Overloaded:

@@ -13,6 +13,7 @@ from service.executor.distributed.calls import (
     History,
     Insert,
     Remove,
+    Reserve,
     Step,
     Terms,
     Weigh,
@@ -70,7 +71,8 @@ calls: st.SearchStrategy[Call] = st.one_of(
     st.builds(Insert, sequences, st.booleans()),
     st.builds(Remove, st.integers(0, 2**40)),
     st.builds(Step, st.integers(0, 2**32 - 1)),
-    st.builds(Weigh, st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)), max_size=5).map(tuple)),
+    st.builds(Weigh, st.lists(st.integers(0, 10**6), max_size=5)),
+    st.builds(Reserve, st.dictionaries(st.integers(0, 10**6), st.integers(0, 10**6), max_size=5)),
     st.builds(
         Terms,
         versions=st.dictionaries(texts, texts, max_size=3),

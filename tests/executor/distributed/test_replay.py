@@ -71,7 +71,7 @@ def fail_at(number: int) -> Callable[[int], None]:
 def step_until_it_ends(engine: LeadingEngine) -> None:
     while True:
         engine.step()
-        engine.shortfall([sequence(2)])  # waits for the others
+        engine.shortfall([4])  # waits for the others
 
 
 def test_all_ranks_make_the_same_calls() -> None:
@@ -93,7 +93,7 @@ def test_one_rank_alone_leads_nobody() -> None:
     engine = CountingEngine()
     with ranks_of([engine]) as (leading, _):
         leading.insert(sequence(1, max_tokens=1))
-        assert leading.shortfall([sequence(1)]) < 0
+        assert leading.shortfall([4]) < 0
         leading.step()
         assert leading.step() == [Token(1, 1, "length")]
     assert engine.closed
@@ -116,7 +116,7 @@ def test_a_sequence_without_a_seed_gets_one_for_all() -> None:
 def test_the_rank_that_misses_most_memory_counts() -> None:
     engines = [CountingEngine(memory=1000), CountingEngine(memory=10), CountingEngine(memory=500)]
     with ranks_of(engines) as (leading, followers):
-        assert leading.shortfall([sequence(1, prompt=20, max_tokens=5), sequence(2, prompt=2, max_tokens=3)]) == 20
+        assert leading.shortfall([25, 5]) == 20
     assert not followers.errors
 
 
@@ -148,7 +148,7 @@ def test_a_rank_that_answers_something_else_is_found_at_the_next_step() -> None:
     with ranks_of(engines) as (leading, followers):
         leading.insert(sequence(1, max_tokens=50))
         leading.step()
-        leading.shortfall([sequence(2)])  # the others have made the step
+        leading.shortfall([4])  # the others have made the step
         engines[1].prompt_tokens_read += 1
         with pytest.raises(EngineLost):
             step_until_it_ends(leading)

@@ -2,11 +2,11 @@ from queue import SimpleQueue
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import BadRequest, EngineFailed, Overloaded, ShuttingDown
-from service.events import TextDelta
+from service.errors import BadRequest, ContextLengthExceeded, EngineFailed, Overloaded, ShuttingDown
+from service.events import ChoiceFinished, TextDelta
 from service.executor.scheduling.messages import (
     Abort,
     Aborted,
@@ -22,8 +22,9 @@ from service.executor.scheduling.messages import (
     Submit,
 )
 from service.executor.scheduling.protocols import EngineLost, Token, Writer
-from service.executor.scheduling.scheduler import LEAST_TOKENS, Scheduler
-from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, question, sequence
+from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
+from service.executor.scheduling.scheduler import Scheduler
+from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
 class Bench:
@@ -324,43 +325,83 @@ def test_one_that_does_not_fit_beside_the_others_waits_and_is_not_overtaken() ->
     assert ended == [1, 3, 2]
 
 
-def test_one_that_never_fits_is_refused_at_once() -> None:
+def test_a_prompt_that_never_fits_is_refused_at_once_with_the_longest_that_does() -> None:
     bench = Bench(CountingEngine(memory=20))
     bench.submit(sequence(1, max_tokens=9))
     bench.step()
-    bench.submit(sequence(2, prompt=10, max_tokens=15))
+    bench.submit(sequence(2, prompt=20, max_tokens=15))
     bench.step()
-    assert isinstance(bench.error(2), Overloaded)
-    assert "10 tokens and up to 15 more" in str(bench.error(2))
-    assert bench.error(2).retry_after
+    refusal = bench.error(2)
+    assert isinstance(refusal, ContextLengthExceeded)
+    assert (refusal.prompt_tokens, refusal.context_length) == (20, 20)
     assert bench.scheduler.running == 1
 
 
-@given(memory=st.integers(1, 9_000), prompt=st.integers(1, 3_000), room=st.integers(1, 6_000))
-def test_one_of_no_stated_length_gets_what_fits_and_is_refused_where_that_is_too_little(
-    memory: int, prompt: int, room: int
-) -> None:
-    bench = Bench(CountingEngine(memory=memory))
-    stated = sequence(1, prompt=prompt, max_tokens=room)
-    bench.submit(msgspec.structs.replace(stated, request=question()))
+@given(memory=st.integers(1, 9_000), prompt=st.integers(1, 3_000), max_tokens=st.integers(1, 6_000))
+@settings(max_examples=30)
+def test_max_tokens_is_a_bound_and_not_a_reservation(memory: int, prompt: int, max_tokens: int) -> None:
+    bench = Bench(CountingEngine(memory=memory, at_once=7))
+    bench.submit(sequence(1, prompt=prompt, max_tokens=max_tokens))
     bench.step()
-    fitting = min(room, memory - prompt)
-    if fitting >= min(room, LEAST_TOKENS):
-        assert bench.engine.held[1].max_tokens == fitting
-    else:
-        assert isinstance(bench.error(1), Overloaded)
-        assert f"up to {room} more" in str(bench.error(1))
+    if prompt >= memory:
+        assert isinstance(bench.error(1), ContextLengthExceeded)
+        return
+    assert bench.engine.reserved[1] == prompt + min(max_tokens, PORTION_TOKENS, memory - prompt)
+    while bench.scheduler.running:
+        bench.step()
+        assert sum(bench.engine.reserved.values()) <= memory
+    finished = bench.of(1)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.completion_tokens == min(max_tokens, memory - prompt)
+    assert finished.events[-1] == ChoiceFinished(0, "length")
 
 
-def test_one_of_no_stated_length_waits_for_the_others_and_is_not_shortened_by_them() -> None:
-    bench = Bench(CountingEngine(memory=1_500))
-    bench.submit(sequence(1, max_tokens=99))
+def test_an_answer_that_finds_no_room_to_grow_ends_and_the_others_go_on() -> None:
+    bench = Bench(CountingEngine(memory=3 * PORTION_TOKENS + 1))
+    long = 2 * PORTION_TOKENS - 1
+    bench.submit(sequence(1, max_tokens=long), sequence(2, max_tokens=long))
+    bench.step(PORTION_TOKENS)
+    assert set(bench.engine.reserved.values()) == {2 * PORTION_TOKENS, PORTION_TOKENS + 1}
+    bench.step(2 * PORTION_TOKENS)
+    answers = [bench.of(i)[-1] for i in (1, 2)]
+    assert [answer.completion_tokens for answer in answers] == [long, PORTION_TOKENS]
+    assert bench.engine.resets == 0
+
+
+def test_a_prompt_waits_for_memory_that_other_programs_hold() -> None:
+    bench = Bench(CountingEngine(memory=2_000))
+    bench.engine.memory = 500
+    bench.submit(sequence(1, prompt=900, max_tokens=50))
+    bench.step(3)
+    assert (bench.scheduler.waiting, bench.scheduler.running) == (1, 0)
+    bench.engine.memory = 1_000
+    bench.step(600)
+    assert isinstance(bench.of(1)[-1], Finished)
+
+
+@pytest.mark.parametrize(("left", "expected"), [(500, ContextLengthExceeded), (-1, Overloaded)])
+def test_a_prompt_does_not_wait_for_ever_for_other_programs(left: int, expected: type[Exception]) -> None:
+    bench = Bench(CountingEngine(memory=2_000))
+    bench.engine.memory = left
+    bench.submit(sequence(1, prompt=900, max_tokens=50))
+    bench.step(3)
+    bench.now += PATIENCE_SECONDS
     bench.step()
-    bench.submit(msgspec.structs.replace(sequence(2, max_tokens=5_000), request=question()))
-    bench.step()
-    assert list(bench.engine.held) == [1]
-    bench.step(101)
-    assert bench.engine.held[2].max_tokens == 1_499
+    assert isinstance(bench.error(1), expected)
+    assert bench.scheduler.pulse.longest_tokens == max(0, left)
+    bench.engine.memory = 2_000
+    bench.submit(sequence(2, prompt=900, max_tokens=50))
+    bench.step(600)
+    assert isinstance(bench.of(2)[-1], Finished)
+
+
+def test_an_idle_engine_gives_memory_to_other_programs_and_takes_it_back() -> None:
+    bench = Bench(CountingEngine(memory=2_000))
+    bench.engine.memory = 3_000
+    bench.engine.reserved = {1: 5}
+    bench.scheduler.look_around()
+    assert bench.engine.reserved == {}
+    assert bench.scheduler.pulse.longest_tokens == 3_000
 
 
 def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:

@@ -1,0 +1,98 @@
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+
+from service.errors import ContextLengthExceeded, Overloaded
+from service.executor.base import RETRY_AFTER_SECONDS
+from service.executor.scheduling.messages import Sequence
+from service.executor.scheduling.protocols import Engine
+
+# Memory is reserved for this many tokens of an answer at a time: `max_tokens` is a bound, and agents set it high.
+PORTION_TOKENS = 1024
+
+# The next portion is reserved this many tokens before the present one ends, since a step may draw several tokens.
+MARGIN_TOKENS = 64
+
+# `longest` where memory sets no limit. No model has a longer context.
+MOST_TOKENS = 2**24
+
+# A sequence waits this long for memory that other programs hold.
+PATIENCE_SECONDS = 30.0
+
+
+class Room:
+    """`longest` is the longest sequence that fits alone, in tokens. `running` are lengths of prompts with the reserved
+    part of their answers, by sequence."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._short_since: float | None = None
+        self.longest = self._measure()
+
+    @property
+    def short(self) -> bool:
+        """True while other programs hold the memory."""
+        return self._short_since is not None
+
+    def admit(self, sequence: Sequence, running: Mapping[int, int]) -> int:
+        """Reserves the first portion of an answer and returns its tokens; 0 if the sequence has to wait. Raises
+        `ContextLengthExceeded` and `Overloaded`."""
+        prompt = len(sequence.prompt.tokens)
+        if prompt >= self.longest:
+            self._extend()
+        if prompt >= self.longest > 0:
+            raise ContextLengthExceeded(prompt, self.longest)
+        portion = min(sequence.max_tokens, PORTION_TOKENS, max(1, self.longest - prompt))
+        if self._take(running, sequence.id, prompt + portion):
+            self._short_since = None
+            return portion
+        if not running:
+            self._endure(prompt)
+        return 0
+
+    def grow(self, sequence: Sequence, reserved: int, running: Mapping[int, int]) -> int:
+        """Returns the tokens that are reserved now, with or without a further portion."""
+        prompt = len(sequence.prompt.tokens)
+        most = min(sequence.max_tokens, self.longest - prompt)
+        for portion in (PORTION_TOKENS, PORTION_TOKENS // 4):
+            wanted = min(reserved + portion, most)
+            if wanted > reserved and self._take(running, sequence.id, prompt + wanted):
+                return wanted
+        return reserved
+
+    def look_around(self) -> None:
+        """Gives memory to other programs and takes what they have freed. Nothing may run."""
+        self._engine.reserve({})
+        self._extend()
+
+    def forget_waiting(self) -> None:
+        self._short_since = None
+
+    def _take(self, running: Mapping[int, int], sequence: int, length: int) -> bool:
+        lengths = {**running, sequence: length}
+        if self._engine.shortfall(list(lengths.values())) > 0:
+            return False
+        self._engine.reserve(lengths)
+        return True
+
+    def _endure(self, prompt: int) -> None:
+        now = self._clock()
+        if self._short_since is None:
+            self._short_since = now
+        if now - self._short_since < PATIENCE_SECONDS:
+            return
+        self._short_since = None
+        # Only now: other programs may need memory for a moment, and a client that shortens its prompt loses context.
+        self.longest = self._measure()
+        if self.longest > 0:
+            raise ContextLengthExceeded(prompt, self.longest)
+        raise Overloaded(
+            "Other programs hold the memory that an answer needs. Close some, or try again later.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+    def _extend(self) -> None:
+        self.longest = max(self.longest, self._measure())
+
+    def _measure(self) -> int:
+        return max(0, bisect_right(range(MOST_TOKENS + 1), 0, key=lambda tokens: self._engine.shortfall([tokens])) - 1)
