@@ -18,6 +18,9 @@ LEAST_CONTEXT_TOKENS = 4096
 # What macOS needs beside a raised `iogpu.wired_limit_mb`.
 MACOS_BYTES = 4 * 1024**3
 
+# Bytes to spare if memory is unknown.
+UNLIMITED = 2**60
+
 MIB = 1024**2
 GB = 10**9
 
@@ -34,6 +37,11 @@ def usable_bytes(figures: DeviceFigures) -> int | None:
     if figures.recommended is not None:
         rooms.append(max(0, figures.recommended - figures.active - figures.buffers))
     return min(rooms) + figures.buffers if rooms else None
+
+
+def missing_bytes(needed: int, usable: int | None, held: int) -> int:
+    """Returns the bytes missing for `needed` bytes of KV state; `held` of those in use count as free."""
+    return -UNLIMITED if usable is None else needed - int(KV_SHARE * (usable + held))
 
 
 def buffer_limit_bytes(figures: DeviceFigures) -> int:

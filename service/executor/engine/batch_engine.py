@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from service.device.memory import KV_SHARE
+from service.device.memory import missing_bytes
 from service.executor.engine.batch import Batch
 from service.executor.engine.embedding import embedding
 from service.executor.engine.run import Drawn, Run
@@ -37,9 +37,6 @@ READ_AND_DRAWN = 32
 # Steps a lone sequence stays in the batch before it moves to `Solo`. Moving copies its state, and another request may
 # arrive any moment.
 STEPS_ALONE = 4
-
-# Bytes, if free memory is unknown.
-UNLIMITED = 2**60
 
 
 def default_chunk_tokens() -> int:
@@ -153,11 +150,8 @@ class BatchEngine:
 
     def _missing(self, lengths: list[int], spare_bytes: int, besides: int = 0) -> int:
         """Returns the bytes missing for sequences of `lengths` and `besides`, if `spare_bytes` are reclaimed."""
-        room = self._room()
-        if room is None:
-            return -UNLIMITED
-        needed = self._cost.bytes_for(lengths)
-        return needed + besides - int(KV_SHARE * (room + self._kv_bytes() + spare_bytes))
+        needed = self._cost.bytes_for(lengths) + besides
+        return missing_bytes(needed, self._room(), self._kv_bytes() + spare_bytes)
 
     def _kv_bytes(self) -> int:
         caches = [run.cache for run in self._runs.values() if run.cache is not None]

@@ -1,0 +1,102 @@
+"""Admission on a Mac that is not at hand: Qwen3-Coder-30B on 32 GB, from HTTP to the engine's account of memory."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from service.app import create_app
+from service.device.figures import DeviceFigures
+from service.device.memory import missing_bytes, usable_bytes
+from service.executor.loading.cache_cost import CacheCost, LayerCost
+from service.executor.mlx_executor import MlxExecutor
+from service.executor.scheduling.messages import Sequence
+from service.profile import ModelProfile
+from tests.device.machines import MACHINES
+from tests.executor.engines import CountingEngine, counting_loader
+from tests.serving import PATIENCE_SECONDS, running, settings
+
+CODER_30B = CacheCost((LayerCost(per_token=2048),) * 48)
+WEIGHT_BYTES = 17_200_000_000
+PROFILE = ModelProfile(id="Qwen3-Coder-30B", fingerprint="1", context_length=262_144)
+MAC = msgspec.structs.replace(MACHINES["M1 Pro 32 GB"], active=WEIGHT_BYTES)
+
+
+class SimulatedEngine(CountingEngine):
+    """Counts bytes as the engine on MLX does, on a machine with these figures beside the state of what runs. Prompts
+    take one step."""
+
+    def __init__(self, figures: DeviceFigures) -> None:
+        super().__init__(at_once=64)
+        self.figures = figures
+
+    def shortfall(self, lengths: list[int]) -> int:
+        return missing_bytes(CODER_30B.bytes_for(lengths), usable_bytes(self.figures), held=0)
+
+    def insert(self, sequence: Sequence) -> None:
+        super().insert(sequence)
+        self._unread[sequence.id] = 2
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, engine: SimulatedEngine) -> AsyncIterator[httpx.AsyncClient]:
+    configured = settings(tmp_path)
+    executor = MlxExecutor(Path("simulated"), PROFILE, configured, load=counting_loader(engine))
+    app = create_app(configured, executor=executor)
+    async with (
+        running(app, configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
+        await client.post("/v1/messages", json=message("hello", max_tokens=1))
+        yield client
+
+
+def message(text: str, **fields: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": text}]} | fields
+
+
+async def context_length(client: httpx.AsyncClient) -> int:
+    (model,) = (await client.get("/v1/models")).json()["data"]
+    assert model["context_length"] == model["max_model_len"] == model["max_input_tokens"]
+    return int(model["context_length"])
+
+
+async def test_a_long_prompt_with_a_high_max_tokens_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+        answer = await client.post("/v1/messages", json=message("word " * 20_000, max_tokens=32_000))
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["output_tokens"] == 32_000
+
+
+async def test_the_context_that_is_offered_is_the_one_that_works(tmp_path: Path) -> None:
+    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+        offered = await context_length(client)
+        assert offered == 52_224
+        answer = await client.post("/v1/messages", json=message("word " * (offered - 10), max_tokens=32_000))
+        assert answer.json()["usage"]["output_tokens"] == 10
+        assert answer.json()["stop_reason"] == "max_tokens"
+        refused = await client.post("/v1/messages", json=message("word " * offered, max_tokens=1))
+        assert refused.status_code == 400
+        assert refused.json()["error"] == {
+            "type": "invalid_request_error",
+            "message": f"prompt is too long: {offered} tokens > {offered} maximum",
+        }
+        refused = await client.post("/v1/chat/completions", json=message("word " * offered))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+        again = await client.post("/v1/messages", json=message("word " * (offered - 10), max_tokens=32_000))
+        assert "hit" not in again.headers["cache-status"]  # memory cut the answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_conversation_that_grows_ends_as_too_long_and_never_as_overload(tmp_path: Path, stream: bool) -> None:
+    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+        for turn in range(1, 201):
+            body = message("word " * (400 * turn), max_tokens=32_000, stop_sequences=["5"], stream=stream)
+            answer = await client.post("/v1/messages", json=body)
+            if answer.status_code != 200:
+                break
+        assert (answer.status_code, turn) == (400, 131)
+        assert answer.json()["error"]["message"] == "prompt is too long: 52400 tokens > 52224 maximum"
