@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from service.cli.checks import Result, failed, machine, setup
+from service.cli.checks import Result, device, failed, machine, setup
 from service.cli.exits import Exit
 from service.cli.options import config_option
 from service.config import ConfigError, load_configuration
@@ -22,7 +22,8 @@ MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("fa
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @config_option
 def command(as_json: bool, config: str | None) -> None:
-    """Check Python, MLX and its device, BLAS, configuration, model, response cache, port, disk space and Claude Code.
+    """Check Python, MLX and its device, BLAS, Claude Code, configuration, model, memory, response cache, port and disk
+    space.
 
     Exits with 1 if a check failed; a warning is not a failure.
     """
@@ -39,7 +40,12 @@ def command(as_json: bool, config: str | None) -> None:
 
 def run_checks(config: str | None) -> Iterator[Result]:
     """Yields each result when its check is done. `config` replaces the usual files."""
-    yield from (check() for check in (machine.python, machine.mlx, machine.blas, machine.claude_code))
+    yield machine.python()
+    mlx, figures = machine.mlx()
+    yield mlx
+    if (mac := device.read_mac()) is not None:
+        yield device.mac(mac, figures.name if figures is not None else "")
+    yield from (machine.blas(), machine.claude_code())
     try:
         found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())
     except ConfigError as exc:
@@ -50,6 +56,8 @@ def run_checks(config: str | None) -> Iterator[Result]:
     checks: list[Callable[[Settings], Result]] = [setup.model]
     if settings.draft_model is not None:
         checks.append(setup.draft_model)
+    if figures is not None:
+        checks.append(lambda settings: setup.memory(settings, figures))
     checks += [setup.response_cache, setup.port, setup.disk_space]
     yield from (check(settings) for check in checks)
 

@@ -302,6 +302,7 @@ def test_doctor_finds_what_is_there(terminal: Terminal) -> None:
         "Claude Code",
         "Configuration",
         "Model",
+        "Memory",
         "Response cache",
         "Port",
         "Disk space",

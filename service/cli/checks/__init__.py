@@ -1,4 +1,5 @@
-"""The checks of `anyclaude doctor`: `machine` checks the installation, `setup` the configuration."""
+"""The checks of `anyclaude doctor`: `machine` checks the installation, `device` judges what MLX computes
+on, `setup` checks the configuration."""
 
 from typing import Literal
 

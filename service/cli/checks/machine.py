@@ -4,20 +4,18 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import msgspec
+
 from service.agents.table import AGENTS
 from service.cli.checks import Result, failed, ok, warning
+from service.cli.checks.device import computes_on
+from service.device.figures import DeviceFigures
 from service.own_python import own_environment, own_python
 
 SETUP = "Run 'make setup', or scripts/setup-vllm-mlx-venv.sh."
 OLDEST_PYTHON = (3, 11)
 CHILD_SECONDS = 60
 TRIED_CLAUDE = (2, 1)
-
-# Runs in its own process, because a wheel for another processor kills it.
-TRY_MLX = (
-    "import mlx.core as mx; a = mx.ones((64, 64)); mx.eval(a @ a); "
-    "print('GPU' if mx.default_device() == mx.gpu else 'CPU')"
-)
 
 
 def python() -> Result:
@@ -27,16 +25,18 @@ def python() -> Result:
     return ok("Python", found)
 
 
-def mlx() -> Result:
+def mlx() -> tuple[Result, DeviceFigures | None]:
+    """Reads the device in a process of its own, because a wheel for another processor kills it."""
     try:
         versions = f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}"
     except PackageNotFoundError as exc:
-        return failed("MLX", f"{exc.name} is not installed", SETUP)
-    code, said = _run(own_python("-c", TRY_MLX))
+        return failed("MLX", f"{exc.name} is not installed", SETUP), None
+    code, said = _run(own_python("-m", "service.executor.loading.device"))
+    last = said.splitlines()[-1] if said else f"exit code {code}"
     if code != 0:
-        last = said.splitlines()[-1] if said else f"exit code {code}"
-        return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}")
-    return ok("MLX", f"{versions}, on the {said}")
+        return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}"), None
+    figures = msgspec.json.decode(last, type=DeviceFigures)
+    return computes_on(figures, versions), figures
 
 
 def blas() -> Result:

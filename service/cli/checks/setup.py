@@ -1,23 +1,30 @@
 import shutil
+import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from cache_backends import CacheUnavailable
-from service.cli.checks import Result, failed, ok, warning
+from service.cli.checks import Result, device, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import left_out
 from service.cli.stores import ask_stores
 from service.config import Configuration, server_address
 from service.config.redaction import shown_url
 from service.config.values import show_size
+from service.device.figures import DeviceFigures
+from service.device.kv_estimate import kv_bytes_per_token
+from service.device.memory import memory_in_words
 from service.models.errors import ModelError
-from service.models.folder import require_mlx_model
+from service.models.folder import read_config, read_json, require_mlx_model, stat_weights
 from service.models.location import find_local_model
+from service.models.profile import context_length
 from service.settings import Settings
 from service.storage import folder_bytes
 
 NEEDED_FREE_BYTES = 1024**3
 STORE_SECONDS = 5.0
+LOCAL_SECONDS = 0.5
 
 
 def configuration(found: Configuration) -> Result:
@@ -55,6 +62,32 @@ def _model(check: str, name: str | None, home: Path, advice: str) -> Result:
     return ok(check, f"{shown} in {folder} ({folder_bytes(folder) / 1e9:.2f} GB)")
 
 
+def memory(settings: Settings, figures: DeviceFigures) -> Result:
+    """Asks the running server for its context, or estimates that of the configured model."""
+    client = ServerClient(server_address(settings), settings.api_key)
+    with suppress(NoAnswer, NotOurs, NotThere, Refused):
+        if client.health().model_loaded:
+            offered = f"the running server offers a context of {client.model().context_length:,} tokens"
+            return ok("Memory", f"{memory_in_words(figures)}; {offered}")
+    return device.memory(figures, _needs(settings))
+
+
+def _needs(settings: Settings) -> device.ModelNeeds | None:
+    folder = find_local_model(settings.model, settings.home)
+    if folder is None or settings.executor == "scripted":
+        return None
+    try:
+        config, sizes = read_config(folder), [status.st_size for status in stat_weights(folder)]
+        longest = context_length(config, read_json(folder / "tokenizer_config.json"))
+    except ModelError:
+        return None  # the check of the model reports it
+    return device.ModelNeeds(
+        weight_bytes=sum(sizes),
+        token_bytes=kv_bytes_per_token(config),
+        context_length=min(longest, settings.context_length or longest),
+    )
+
+
 def response_cache(settings: Settings) -> Result:
     shown = ", ".join(shown_url(url) for url in settings.cache)
     try:
@@ -68,6 +101,23 @@ def response_cache(settings: Settings) -> Result:
 
 
 def port(settings: Settings) -> Result:
+    result = _port(settings)
+    # React Native's Metro listens on all addresses at 8081. macOS lets a server have 127.0.0.1 beside it.
+    if result.status == "ok" and settings.host == "127.0.0.1" and _listens("::1", settings.port):
+        found = f"{result.found}; something else listens at [::1]:{settings.port}, where 'localhost' may lead"
+        return warning("Port", found, "Stop it, choose another port, or name 127.0.0.1 in clients.")
+    return result
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=LOCAL_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _port(settings: Settings) -> Result:
     address = server_address(settings)
     try:
         health = ServerClient(address, settings.api_key).health()

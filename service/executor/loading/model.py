@@ -13,7 +13,7 @@ from service.device.memory import load_refusal
 from service.executor.loading.failures import explained
 from service.models.blas import load_openblas
 from service.models.errors import InvalidModel
-from service.models.folder import WEIGHTS, read_config
+from service.models.folder import read_config, stat_weights
 from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def load_model(
     from service.executor.loading.device import read_device, set_memory_limits
 
     device_figures = read_device()
-    weight_bytes = sum(file.stat().st_size for file in path.glob(WEIGHTS)) // (division.parts if division else 1)
+    weight_bytes = sum(status.st_size for status in stat_weights(path)) // (division.parts if division else 1)
     refusal = load_refusal(device_figures, weight_bytes, kv_bytes_per_token(read_config(path)))
     if refusal is not None:
         raise InvalidModel(f"{path.name} does not fit into memory: {refusal}")
