@@ -75,13 +75,13 @@ def join_texts(texts: Iterable[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as JSON, cut for an error message."""
+    """Returns a value as JSON, cut for an error message."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "..."
 
 
 def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
-    """The error for a message of msgspec, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    """Returns the error for a message of msgspec, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
     what, separator, path = problem.rpartition(" - at `")
     if not separator:
         what, path = path, ""
@@ -100,7 +100,8 @@ def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
 
 
 def _param(path: str) -> str | None:
-    """`.messages[0].content` in OpenAI's notation, cut where msgspec does not know the key (`.logit_bias[...]`)."""
+    """Returns `.messages[0].content` in OpenAI's notation, cut where msgspec does not know the key
+    (`.logit_bias[...]`)."""
     return path.partition("[...]")[0].removeprefix(".") or None
 
 
@@ -142,8 +143,8 @@ def _malformed(exc: UnicodeDecodeError | msgspec.DecodeError, body: bytes, at: s
 
 
 def _path_of_broken_text(body: bytes) -> str | None:
-    """The path of the first string that UTF-8 cannot hold, which msgspec does not name. None if the body has other
-    defects."""
+    """Returns the path of the first string that UTF-8 cannot hold, which msgspec does not name. None if the body has
+    other defects."""
     if len(body) > _MAX_REREAD_BYTES:
         return None
     try:

@@ -4,7 +4,8 @@ from service.generation import SamplingParams
 def temperature_and_top_p(
     temperature: float | None, top_p: float | None, defaults: SamplingParams
 ) -> tuple[float, float]:
-    """The client's values, or the defaults. A `top_p` of 0 keeps only the likeliest token, which is greedy decoding."""
+    """Returns the client's values, or the defaults. A `top_p` of 0 keeps only the likeliest token, which is greedy
+    decoding."""
     if temperature is None:
         temperature = defaults.temperature
     if top_p is None:

@@ -7,7 +7,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 def frame(data: bytes) -> bytes:
-    """An event without a name. `data` is a single line."""
+    """Returns an event without a name. `data` is a single line."""
     return b"data: %b\n\n" % data
 
 

@@ -107,8 +107,8 @@ class RunningAnswer:
 
 
 async def prompt_read(reading: RunningAnswer, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-    """The events of a request for no tokens, which only fills the prefix cache. `reading` generates one token, because
-    the engine reads a prompt to its end only for a next token."""
+    """Returns the events of a request for no tokens, which only fills the prefix cache."""
+    # The engine reads a prompt to its end only for a next token, so `reading` generates one.
     usage = (await collect(reading.events())).usage
     for choice in range(request.n):
         if request.logprobs is not None:

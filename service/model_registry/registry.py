@@ -102,7 +102,7 @@ class ModelRegistry:
 
 
 def _by_name(models: Mapping[str, CachingExecutor]) -> dict[str, CachingExecutor]:
-    """A configured name goes before a model's id, and earlier models before later ones."""
+    # A configured name goes before a model's id, and earlier models before later ones.
     by_name = dict(models)
     for executor in models.values():
         profile = executor.profile

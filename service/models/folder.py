@@ -68,7 +68,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    """Empty if the file is missing and not `required`. Raises `InvalidModel`."""
+    """Returns {} if the file is missing and not `required`. Raises `InvalidModel`."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:

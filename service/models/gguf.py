@@ -92,7 +92,7 @@ def model_config(metadata: Metadata, *, tied: bool) -> dict[str, Any]:
 
 
 def tokenizer(metadata: Metadata) -> Tokenizer:
-    """Byte-level BPE in which every digit is a token of its own."""
+    """Makes a byte-level BPE tokenizer in which every digit is a token."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     made = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))

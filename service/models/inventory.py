@@ -38,7 +38,7 @@ def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
 
 
 def _folders(place: Path) -> list[Path]:
-    """At most two levels down. Hidden folders are unfinished downloads."""
+    """Searches at most two levels down. Hidden folders are unfinished downloads."""
     return sorted([*_parents(place, "*/config.json"), *_parents(place, "*/*/config.json")])
 
 

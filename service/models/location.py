@@ -37,7 +37,7 @@ def _not_a_folder(name: str) -> str:
 
 
 def find_local_model(name: str | None, home: Path) -> Path | None:
-    """The unchecked folder of a configured model; None if it would have to be fetched."""
+    """Returns the unchecked folder of a configured model; None if it would have to be fetched."""
     name = name or DEMO
     if name == DEMO:
         return _existing(home / "models" / DEMO_MODEL.name)

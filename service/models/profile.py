@@ -77,7 +77,7 @@ def _sampling_defaults(settings: Settings, path: Path) -> SamplingDefaults:
 
 
 def model_id(path: Path, home: Path) -> str:
-    """The folder's name, with the organisation for a Hugging Face model."""
+    """Returns the folder's name, with the organisation for a Hugging Face model."""
     ours = home.absolute() / "models"
     if path.is_relative_to(ours):
         return path.relative_to(ours).as_posix()
@@ -87,7 +87,7 @@ def model_id(path: Path, home: Path) -> str:
 
 
 def context_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
-    """In tokens: the smaller of the model's and its tokenizer's limit."""
+    """Returns the smaller of the model's and its tokenizer's limit, in tokens."""
     nested = (config[key] for key in NESTED_CONFIGS if isinstance(config.get(key), dict))
     lengths = [_first_length(part, CONTEXT_KEYS) for part in (config, *nested)]
     of_model = next((length for length in lengths if length is not None), None)

@@ -78,7 +78,6 @@ class ConsoleProgress:
 
 @contextmanager
 def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> Iterator[None]:
-    """For downloaders without a callback."""
     over = threading.Event()
 
     def watch() -> None:

@@ -80,7 +80,7 @@ RECOMMENDED = (
 
 
 def nearest_ids(name: str) -> list[str]:
-    """At most three hub ids that a name such as `qwen3:0.6b` may mean, the likeliest first."""
+    """Returns at most three hub ids that a name such as `qwen3:0.6b` may mean."""
     known = {_plain(model.id.rpartition("/")[2]): model.id for model in RECOMMENDED}
     return [known[found] for found in get_close_matches(_plain(name.rpartition("/")[2]), known, n=3, cutoff=0.45)]
 

@@ -27,7 +27,7 @@ class Counts(msgspec.Struct):
 
 
 def new_call_id() -> str:
-    """24 characters that are valid in every protocol."""
+    """Returns 24 characters that are valid in every protocol."""
     return "call_" + secrets.token_urlsafe(18)
 
 
@@ -64,7 +64,7 @@ class Calls:
     # Calls that count only if nothing follows them
 
     def trial(self) -> "Calls":
-        """A second output for the same text: `adopt` it, or add its `consumed` text."""
+        """Returns a second output for the same text: `adopt` it, or add its `consumed` text."""
         return Calls(self._source, self.tools, self.events.choice)
 
     @property
@@ -110,7 +110,7 @@ class CallAttempt:
             self._muted = False
 
     def offered(self, name: str) -> str:
-        """The tool's own name. Some models put OpenAI's namespace before it."""
+        """Returns the tool's own name. Some models put OpenAI's namespace before it."""
         plain = name.removeprefix(NAMESPACE)
         return plain if name not in self.tools and plain in self.tools else name
 

@@ -57,14 +57,14 @@ class EndFilter:
 
 
 def _end_of_text(text: str) -> int:
-    """The index after which there are only markers, the last perhaps incomplete."""
+    """Returns the index after which there are only markers, the last perhaps incomplete."""
     whole = _markers_begin(text, len(text))
     sizes = (size for size in range(min(_LONGEST - 1, len(text)), 0, -1) if text[-size:] in _PREFIXES)
     return min(whole, _markers_begin(text, len(text) - next(sizes, 0)))
 
 
 def _markers_begin(text: str, end: int) -> int:
-    """The beginning of the markers that end at `end`, with the white space between them."""
+    """Returns the beginning of the markers that end at `end`, with the white space between them."""
     for _ in range(MAX_MARKERS):
         before = text[:end].rstrip()
         marker = next((marker for marker in MARKERS if before.endswith(marker)), None)

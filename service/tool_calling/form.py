@@ -76,7 +76,7 @@ def quoted_key(key: str, quote: str) -> str:
 
 
 def quoted(value: object, quote: str) -> str:
-    """JSON with `quote` around strings, and around keys that are no plain word."""
+    """Returns JSON with `quote` around strings, and around keys that are no plain word."""
     match value:
         case str():
             return f"{quote}{value}{quote}"

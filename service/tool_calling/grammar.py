@@ -42,7 +42,7 @@ def schema_grammar(schema: dict[str, Any]) -> str:
 
 
 def required_schemas(request: GenerationRequest) -> dict[str, dict[str, Any]]:
-    """The schemas that must be enforced exactly, by their field in the request."""
+    """Returns the schemas that must be enforced exactly, by their field in the request."""
     schemas = {
         f"tools[{i}].function.parameters": tool.parameters for i, tool in enumerate(request.tools) if tool.strict
     }

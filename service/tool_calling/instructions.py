@@ -19,7 +19,7 @@ def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
 
 
 def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """The offered tools that the beginning of the prompt defines."""
+    """Returns the offered tools that the beginning of the prompt defines."""
     tools = offered_tools(request)
     return tuple(tool for tool in tools if not tool.deferred) if any(tool.deferred for tool in tools) else tools
 
@@ -27,7 +27,7 @@ def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
 def instructions(
     tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True, form: CallForm = hermes.FORM
 ) -> str:
-    """Empty if no tool may be called."""
+    """Returns "" if no tool may be called."""
     if not tools or choice.mode == "none":
         return ""
     example = form.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])

@@ -51,7 +51,7 @@ def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
 
 
 def read_fence(source: Source) -> Reading[bool]:
-    """True if a fence opens here."""
+    """Returns True if a fence opens here."""
     fenced = yield from source.skip(FENCE)
     if fenced:
         yield from source.run(_FENCE_INFO)

@@ -25,7 +25,7 @@ CONSTANTS = {"true": "true", "false": "false", "null": "null", "True": "true", "
 
 
 def escape(text: str) -> str:
-    """For the inside of a JSON string."""
+    """Escapes `text` for the inside of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
@@ -213,7 +213,7 @@ class JsonReader:
         write(space + self._open.pop().json_closer)
 
     def _ends_here(self, *, after_value: bool) -> Reading[bool]:
-        """True if the container ends here without its own bracket."""
+        """Returns True if the container ends here without its own bracket."""
         char = yield from self._source.peek()
         if not char:
             if self._source.truncated or not after_value:
@@ -229,7 +229,7 @@ def decode_string(text: str) -> str:
 
 
 def repair(text: str, reader: type[JsonReader] = JsonReader) -> str | None:
-    """None if `text` cannot be repaired."""
+    """Returns None if `text` cannot be repaired."""
     source = Source()
     source.feed(text)
     source.end(truncated=False)

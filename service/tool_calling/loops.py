@@ -17,7 +17,7 @@ _TOP = pow(_BASE, REPEATED_TOKENS, _MODULUS)
 
 
 def same_calls_in_a_row(messages: Sequence[Message]) -> int:
-    """The number of equal turns with calls and results at the end."""
+    """Returns the number of equal turns with calls and results at the end."""
     turns: list[tuple[object, ...]] = []
     results: list[str] = []
     for message in reversed(messages):

@@ -37,12 +37,12 @@ class Rules:
         return self._add("T", f": {body}")
 
     def literal(self, text: str, name: str = "") -> str:
-        """`text` with `name` for `{name}` and any number for `{index}`."""
+        """Writes `name` for `{name}` and any number for `{index}`."""
         pieces = text.replace("{name}", name).split("{index}")
         return " /[0-9]{1,3}/ ".join(" ".join(map(_written, self._spell(piece))) for piece in pieces)
 
     def until(self, end: str, text: str = TEXT) -> str:
-        """The terminal `text` up to and including the first `end`."""
+        """Returns the terminal `text` up to and including the first `end`."""
         first, *rest = self._spell(end)
         written = " ".join(map(_written, rest))
         if isinstance(first, int):

@@ -104,7 +104,7 @@ class CallScanner:
                     return True
 
     def _span_closes(self, ticks: int) -> Reading[bool]:
-        """True if the code span around this place closes, or the text was cut before it could."""
+        """Returns True if the code span around this place closes, or the text was cut before it could."""
         # A span ends with its line, so that a lone backtick hides no call. Only a span that begins at the call may
         # continue on other lines.
         over_lines = self._tail.endswith("`")
@@ -172,8 +172,8 @@ class CallScanner:
                 return
 
     def _attempt(self, marker: str, openings: Sequence[Opening], calls: Calls) -> Reading[bool]:
-        """True if one of `openings` reads a call here. If not, the text up to the farthest failure is content and is
-        not scanned again."""
+        """Returns True if one of `openings` reads a call here. If not, the text up to the farthest failure is content
+        and is not scanned again."""
         farthest = 0
         cut = self._calls.counts.cut_calls
         for opening in openings:
@@ -225,7 +225,8 @@ class CallScanner:
         return self._calls
 
     def _unmarked_calls(self) -> Calls:
-        """Output for calls that could be ordinary text. If text precedes them, they count only at the end."""
+        """Returns the output for calls that could be ordinary text. If text precedes them, they count only at the
+        end."""
         if self._trial is None and not self._calls.said_text:
             return self._calls
         if self._trial is None:

@@ -8,14 +8,14 @@ _MAX_DEPTH = 32
 
 
 def property_types(tool: Tool | None, name: str) -> frozenset[str]:
-    """All types if the schema does not name any."""
+    """Returns all types if the schema does not name any."""
     root = tool.parameters if tool else {}
     properties = root.get("properties")
     return value_types(properties.get(name) if isinstance(properties, Mapping) else None, root, 0) or TYPES
 
 
 def value_types(schema: Any, root: Mapping[str, Any], depth: int) -> frozenset[str]:
-    """Empty if the schema contradicts itself. `number` includes `integer`."""
+    """Returns no types if the schema contradicts itself. `number` includes `integer`."""
     schema = resolved(schema, root)
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return TYPES

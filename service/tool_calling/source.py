@@ -64,13 +64,13 @@ class Source:
         return "".join(pieces)
 
     def peek(self, count: int = 1) -> Reading[str]:
-        """The next `count` characters; fewer only at the end."""
+        """Returns the next `count` characters; fewer only at the end."""
         while len(self._text) - self._at < count and not self.ended:
             yield
         return self._text[self._at : self._at + count]
 
     def which(self, literals: tuple[str, ...]) -> Reading[str]:
-        """The longest of `literals` that comes next, or ""."""
+        """Returns the longest of `literals` that comes next, or ""."""
         size = 0
         found = ""
         while literals:

@@ -17,18 +17,14 @@ _KINDS = {"{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "nul
 
 
 class Tags(msgspec.Struct, frozen=True, kw_only=True):
-    """With `own_line` the line breaks next to a value's tags are markup. `block_end` follows the last call; some models
-    write it instead of the call's own end. `header_end` ends the tags `call` and `argument`, unless they end with `>`.
-    With `cdata` a value may be an XML CDATA section."""
-
     call: str
     call_end: str
     argument: str
     argument_end: str
-    own_line: bool = False
-    block_end: str = ""
-    header_end: str = ""
-    cdata: bool = False
+    own_line: bool = False  # line breaks next to a value's tags are markup
+    block_end: str = ""  # follows the last call; some models write it instead of `call_end`
+    header_end: str = ""  # ends the tags `call` and `argument`, unless they end with `>`
+    cdata: bool = False  # a value may be an XML CDATA section
 
     @property
     def after_argument(self) -> tuple[str, ...]:

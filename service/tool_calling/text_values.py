@@ -53,7 +53,7 @@ def enforced_text(schema: Any, root: Mapping[str, Any]) -> str:
 
 
 def likely_text(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
-    """For tools that are not strict: choices and lengths only."""
+    """Covers choices and lengths only, for tools that are not strict."""
     if property_types(tool, name) == {"string"} or "enum" in schema or "const" in schema:
         return plain_text(schema)
     return _regex(ANYTHING)
@@ -132,7 +132,7 @@ def _anchored(branch: Sequence[str]) -> str:
 
 
 def _in_lark(piece: str) -> str:
-    """To Rust, between slashes and on one line."""
+    """Translates an ECMAScript piece to Rust, between slashes and on one line."""
     if piece in _ASCII:
         return f"[{_ASCII[piece]}]"
     if piece.startswith("["):

@@ -212,7 +212,7 @@ _LEFT_OUT = ("signature", "cache_control", "citations")
 
 
 def foreign_text(block: ForeignBlock, at: str) -> str | None:
-    """None if the block carries no text."""
+    """Returns None if the block carries no text."""
     match block:
         case CompactionBlock(content):
             return content
@@ -253,7 +253,7 @@ def image_text(image: ImageBlock) -> str:
 
 
 def is_unread(block: Block) -> bool:
-    """True if text replaces the block."""
+    """Returns True if text replaces the block."""
     return isinstance(block, ImageBlock) or (
         isinstance(block, DocumentBlock) and not isinstance(block.source, (TextSource, ContentSource))
     )

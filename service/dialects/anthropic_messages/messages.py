@@ -188,7 +188,7 @@ class _Reader:
 
 
 def unread_media(messages: list[WireMessage]) -> tuple[str, ...]:
-    """The paths of blocks that were replaced by text."""
+    """Returns the paths of blocks that were replaced by text."""
     found: list[str] = []
     for i, message in enumerate(messages):
         if isinstance(message.content, list):

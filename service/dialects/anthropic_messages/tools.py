@@ -129,7 +129,7 @@ def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoic
 
 
 def _family(definition: ToolDefinition) -> str:
-    """The type without its version, which is a date."""
+    """Returns the type without its version, which is a date."""
     family, _, version = (definition.type or "custom").rpartition("_")
     return family if version.isdigit() else definition.type or "custom"
 
@@ -150,8 +150,8 @@ def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
 
 
 def _known_schema(definition: ToolDefinition, at: str) -> dict[str, Any]:
-    """The schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text editor and
-    memory tools). Tools that need images or Anthropic's servers have none."""
+    """Returns the schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text
+    editor and memory tools). Tools that need images or Anthropic's servers have none."""
     kind = definition.type or "custom"
     match _family(definition):
         case "bash":

@@ -124,7 +124,7 @@ class _Reader:
 
 
 def unread_media(messages: list[ChatMessage]) -> tuple[str, ...]:
-    """The paths of parts that text replaces."""
+    """Returns the paths of parts that text replaces."""
     return tuple(
         f"messages[{i}].content[{j}].type"
         for i, message in enumerate(messages)

@@ -97,7 +97,7 @@ class ChatStream:
         return sse.frame(encode_error(error)) + _DONE
 
     def _choice(self, event: ChoiceEvent) -> ChunkChoice | None:
-        """The event's addition to its choice. An abandoned call cannot be taken back and keeps its index."""
+        """Returns the event's addition to its choice. An abandoned call cannot be taken back and keeps its index."""
         match event:
             case TextDelta(index, text, logprobs) if text or logprobs:
                 return ChunkChoice(index, Delta(content=text), wire_logprobs(logprobs) if logprobs else None)

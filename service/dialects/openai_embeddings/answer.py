@@ -51,7 +51,7 @@ def encode_embeddings(completion: Completion, reply: Reply) -> bytes:
 
 
 def _shortened(vector: bytes, dimensions: int | None) -> Sequence[float]:
-    """The first numbers of a vector, scaled to length 1 again."""
+    """Returns the first numbers of a vector, scaled to length 1 again."""
     numbers = array("f", vector)
     if dimensions is None or dimensions == len(numbers):
         return numbers

@@ -260,7 +260,7 @@ def finished_call(call: AnyCall, arguments: str) -> AnyCall:
 
 
 def custom_input(arguments: str) -> str:
-    """The text of the one argument. Arguments in another form are unchanged."""
+    """Returns the text of the one argument. Arguments in another form are unchanged."""
     try:
         return msgspec.json.decode(arguments, type=CustomInput).input
     except (msgspec.DecodeError, RecursionError):

@@ -169,7 +169,7 @@ def _earlier(asked: ResponsesRequest, kept: CallersResponses) -> Sequence[msgspe
 
 
 def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
-    """The tools of the request, then those that arrived in mid-conversation."""
+    """Returns the tools of the request, then those that arrived in mid-conversation."""
     if not added.tools:
         return read
     new = tuple(tool for tool in added.tools if tool.name not in read.names)

@@ -115,7 +115,7 @@ def model_name(namespace: str, name: str) -> str:
 
 
 def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """The choice and the tools that it leaves."""
+    """Returns the choice and the tools that it leaves."""
     tools = read.tools
     match choice:
         case None:
@@ -158,7 +158,7 @@ def _runs_elsewhere(definition: ToolDefinition) -> bool:
 
 
 def _flat(definitions: list[ToolDefinition], at: str) -> Iterable[tuple[str, str, ToolDefinition]]:
-    """Path, namespace and definition of each tool."""
+    """Yields path, namespace and definition of each tool."""
     for i, definition in enumerate(definitions):
         if definition.type != "namespace":
             yield f"{at}[{i}]", "", definition
@@ -205,7 +205,7 @@ def _tool(name: str, definition: ToolDefinition, at: str, *, deferred: bool) -> 
 
 
 def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bool]:
-    """The schema of the input, and whether it is enforced."""
+    """Returns the schema of the input, and whether it is enforced."""
     if form is None or form.type == "text":
         return {"type": "string"}, False
     if form.type != "grammar":

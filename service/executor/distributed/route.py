@@ -1,5 +1,5 @@
-"""With the ring backend a rank reaches only the next one, and the last reaches rank 0. Calls go from rank 0 to the last
-rank, then to the one before it, and so on. With JACCL and NCCL all ranks reach rank 0."""
+"""With the ring backend, calls go from rank 0 to the last rank, then to the one before it, and so on: a rank reaches
+only the next one, and the last reaches rank 0. With JACCL and NCCL all ranks reach rank 0."""
 
 import json
 from collections.abc import Mapping

@@ -1,9 +1,5 @@
-"""Calls do not use MLX's collectives: a waiting rank would keep a core busy, and a dead rank would show only at the
-next call.
-
-A frame is its length (4 bytes, little endian) and its bytes. Downwards it is a call, or empty at the end; upwards it is
-the reason why a rank gives up.
-"""
+"""A frame is its length (4 bytes, little endian) and its bytes. Downwards it is a call, or empty at the end; upwards it
+is the reason why a rank gives up."""
 
 import contextlib
 import hmac
@@ -35,6 +31,8 @@ _LENGTH = struct.Struct("<I")
 OnLoss = Callable[[str], None]
 
 
+# Calls do not use MLX's collectives: a waiting rank would keep a core busy, and a dead rank would show only at the next
+# call.
 class Wire:
     """One rank's connections. Calls `on_loss` once, on its own thread, if a rank is lost."""
 

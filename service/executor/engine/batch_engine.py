@@ -44,11 +44,8 @@ def default_chunk_tokens() -> int:
 
 
 class BatchEngine:
-    """`end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated.
-
-    Prompts are read one at a time in the order of `Turns`. Only their last chunks are read together, because mlx-lm's
-    batch pads all prompts to the longest. With `drafters`, a lone greedy sequence runs in a `Solo`.
-    """
+    """`end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated. With `drafters`, a lone
+    greedy sequence runs in a `Solo`."""
 
     def __init__(
         self,
@@ -157,7 +154,7 @@ class BatchEngine:
         caches = [run.cache for run in self._runs.values() if run.cache is not None]
         return self._batch.nbytes + sum(int(layer.nbytes) for cache in caches for layer in cache)
 
-    # Prompts
+    # Prompts: one at a time, except for their last chunks, because mlx-lm's batch pads all prompts to the longest
 
     def _read_prompts(self) -> None:
         """Reads one chunk of one prompt, or starts all prompts that have only the last chunk left."""

@@ -8,8 +8,8 @@ from service.errors import UnsupportedValue
 
 
 def embedding(model: Any, tokens: list[int], chunk_tokens: int) -> bytes:
-    """Returns the last token's hidden state, scaled to length 1 (Qwen3-Embedding's model card). Raises
-    `UnsupportedValue` for models whose hidden states mlx-lm does not expose."""
+    """Pools the last token (Qwen3-Embedding's model card) and scales to length 1. Raises `UnsupportedValue` for models
+    whose hidden states mlx-lm hides."""
     inner = getattr(model, "model", None)
     if inner is None:
         raise UnsupportedValue("This model makes no embeddings. Serve an embedding model.", param="model")

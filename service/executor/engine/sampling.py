@@ -70,7 +70,7 @@ def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:
 
 
 def _top_p_threshold(logprobs: mx.array, top_p: float) -> mx.array:
-    """The log-probability of the nucleus's least likely token, `[batch, 1]` (Holtzman et al. 2019,
+    """Returns the log-probability of the nucleus's least likely token, `[batch, 1]` (Holtzman et al. 2019,
     arXiv:1904.09751)."""
     ascending = mx.sort(logprobs, axis=-1)
     probabilities = mx.exp(ascending.astype(mx.float32))

@@ -135,7 +135,7 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
 
 
 def _dense_reach(model: Any) -> int:
-    """The tokens up to which block-sparse attention is dense, or 0."""
+    """Returns the tokens up to which block-sparse attention is dense, or 0."""
     modules: Any = model.modules()
     sparse = [each for each in modules if getattr(each, "index_topk_blocks", None)]
     return max((each.index_topk_blocks * each.index_block_size for each in sparse), default=0)

@@ -13,7 +13,7 @@ def leaves(caches: Iterable[Any]) -> Iterator[Any]:
 
 
 def can_take_back(model: Any) -> bool:
-    """False if the state is recurrent or has windows."""
+    """Returns False if the state is recurrent or has windows."""
     found = list(leaves(make_prompt_cache(model)))
     slides = any(getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None) for leaf in found)
     return can_trim_prompt_cache(found) and not slides

@@ -74,7 +74,7 @@ def _layer_cost(layer: Any) -> LayerCost:
 
 
 def room_bytes() -> int | None:
-    """Bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
+    """Returns the bytes that can still be allocated, MLX's freed buffers included; None if unknown."""
     return usable_bytes(read_device())
 
 

@@ -30,7 +30,7 @@ class Division(Protocol):
     @property
     def parts(self) -> int: ...
     def agree(self, here: bool) -> bool:
-        """True if `here` is true in all processes."""
+        """Returns True if `here` is true in all processes."""
         ...
 
     def apply(self, model: Any, config: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class StringFinder:
 
 
 def _borders(string: str) -> list[int]:
-    """The length of each prefix's longest proper suffix that is also a prefix."""
+    """Returns the length of each prefix's longest proper suffix that is also a prefix."""
     borders = [0] * len(string)
     length = 0
     for i in range(1, len(string)):

@@ -50,11 +50,11 @@ class Prefixes(Protocol):
     def nbytes(self) -> int: ...
 
     def stops(self, prompt: Prompt) -> list[int]:
-        """The token counts after which the state is wanted, rising."""
+        """Returns the token counts after which the state is wanted, rising."""
         ...
 
     def find(self, caller: str, tokens: list[int]) -> Reuse:
-        """The longest known prefix that leaves a token to read."""
+        """Returns the longest known prefix that leaves a token to read."""
         ...
 
     def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:

@@ -86,7 +86,7 @@ class PrefixStore:
         return self._nbytes
 
     def stored(self) -> list[StoredSpan]:
-        """Each file after its parent."""
+        """Returns each file after its parent."""
         return sorted(self._spans, key=lambda span: span.key.start)
 
     def adopt(self, node: Node, span: StoredSpan) -> None:

@@ -100,7 +100,7 @@ class PrefixTree:
         return root
 
     def find(self, caller: str, tokens: list[int], limit: int) -> Match:
-        """The longest usable prefix of at most `limit` tokens."""
+        """Returns the longest usable prefix of at most `limit` tokens."""
         prompt = tuple(tokens)
         root = self.root(caller)
         best, shared, diverges = (root, 0), 0, False
@@ -144,7 +144,7 @@ class PrefixTree:
                 self._used.move_to_end(used)
 
     def beginnings(self, node: Node) -> list[Node]:
-        """The siblings whose tokens are a prefix of `node`'s, itself included, the shortest first."""
+        """Returns the siblings whose tokens are a prefix of `node`'s, itself included, the shortest first."""
         found = [each for each in node.siblings if each.tokens == node.tokens[: len(each.tokens)]]
         return sorted(found, key=lambda each: each.end)
 

@@ -12,17 +12,16 @@ HfMessage = dict[str, Any]
 
 
 class CallStyle(msgspec.Struct, frozen=True):
-    """`text_arguments`: arguments are JSON text. `indexed_ids`: Kimi K2's form. `single_calls`: a turn takes one call
-    (Llama 3, gpt-oss). `text_form`: calls are written as text. Text next to a call that would not be shown gets a turn
-    of its own (`text_apart`) or joins the reasoning (`text_in_reasoning`) or the result (`text_in_result`)."""
+    """Text next to a call that the template would not show gets a turn of its own, or joins the reasoning or the
+    result."""
 
-    text_arguments: bool = False
-    indexed_ids: bool = False
-    single_calls: bool = False
+    text_arguments: bool = False  # arguments are JSON text
+    indexed_ids: bool = False  # Kimi K2's form
+    single_calls: bool = False  # a turn takes one call (Llama 3, gpt-oss)
     text_apart: bool = False
     reasoning_field: str = "reasoning_content"
     text_in_reasoning: bool = False
-    text_form: CallForm | None = None
+    text_form: CallForm | None = None  # calls are written as text
     text_in_result: bool = False
 
 
@@ -63,7 +62,7 @@ def to_hf_tool(tool: Tool) -> dict[str, Any]:
 
 
 def plain_chat(messages: list[HfMessage]) -> str:
-    """For base models without a template."""
+    """Writes a transcript, for base models without a template."""
     turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
     return "\n\n".join([*turns, "Assistant:"])
 

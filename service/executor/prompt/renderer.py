@@ -65,7 +65,7 @@ class PromptRenderer:
         return self._tooled.family
 
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None:
-        """The reasoning that may precede the answer."""
+        """Returns the reasoning that may precede the answer."""
         family = FAMILIES.get(self.tool_family or "")
         if request.raw_prompt is not None or prompt.prefill or (request.thinking == "off" and not prompt.in_reasoning):
             return None
@@ -85,7 +85,7 @@ class PromptRenderer:
         return prompt
 
     def count(self, request: GenerationRequest) -> int:
-        """An estimate, if the prompt is far too long."""
+        """Returns an estimate, if the prompt is far too long."""
         excess = self._excess(request)
         return len(self._prompt(request).tokens) if excess is None else excess
 
@@ -99,7 +99,7 @@ class PromptRenderer:
         )
 
     def _excess(self, request: GenerationRequest) -> int | None:
-        """An estimate of the tokens, if the texts alone are certainly too long."""
+        """Returns an estimate of the tokens, if the texts alone are certainly too long."""
         if request.raw_prompt is not None:
             raw = request.raw_prompt
             return estimate_excess((raw.text, raw.suffix or ""), self._encode_plainly, self._context_length)
@@ -189,7 +189,7 @@ class PromptRenderer:
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
-    """The last message, if it begins the answer."""
+    """Returns the last message, if it begins the answer."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 

@@ -130,7 +130,7 @@ class ChatTemplate:
             self._refuses_user_after_result = not self._shows(called) and self._shows(_join_results(called))
 
     def _shows(self, messages: list[HfMessage], *probes: str, **arguments: Any) -> bool:
-        """True if the output contains all probes; false also if the template refuses."""
+        """Returns True if the output contains all probes, False also if the template refuses."""
         if not self._tokenizer.has_chat_template:
             return True
         try:
@@ -159,7 +159,7 @@ def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
 
 
 def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
-    """For templates that require alternating roles."""
+    """Some templates require alternating roles."""
     joined: list[HfMessage] = []
     for message in messages:
         if joined and joined[-1]["role"] == message["role"] in ("system", "user"):

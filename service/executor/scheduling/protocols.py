@@ -66,7 +66,8 @@ class Engine(Protocol):
         ...
 
     def embed(self, tokens: list[int]) -> bytes:
-        """The last token's hidden state, normalized to length 1, as little-endian float32. Raises `ServiceError`."""
+        """Returns the last token's hidden state, normalized to length 1, as little-endian float32. Raises
+        `ServiceError`."""
         ...
 
     def remove(self, sequence: int) -> PromptUse | None: ...

@@ -1,11 +1,11 @@
 from collections.abc import Mapping
 
+# The oldest gets at least every fourth turn, so it keeps a quarter of its speed.
 PASSED_OVER_AT_MOST = 3
 
 
 class Turns:
-    """The shortest prompt is next. At least every fourth turn goes to the oldest, which keeps a quarter of its
-    speed."""
+    """The shortest prompt is next, unless the oldest was passed over too often."""
 
     def __init__(self) -> None:
         self._passed_over = 0

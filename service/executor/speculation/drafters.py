@@ -61,7 +61,7 @@ def default_lookup() -> bool:
 
 
 def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int) -> Drafters:
-    """Inactive if the settings or the model's state allow none. Raises what `load_model` raises."""
+    """The drafters are inactive if the settings or the state allow none. Raises what `load_model` raises."""
     lookup = default_lookup() if settings.prompt_lookup is None else settings.prompt_lookup
     if settings.draft_model is None and not lookup:
         return Drafters(lookup=False)

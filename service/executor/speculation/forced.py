@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 
 class ForcedTokens:
-    """The model may split the prescribed text into other tokens."""
+    """Guesses the tokens that the grammar prescribes. The model may split the same text differently."""
 
     def __init__(self, forced: Callable[[], list[int]]) -> None:
         self._find = forced

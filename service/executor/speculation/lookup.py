@@ -75,7 +75,7 @@ class PromptLookup:
         return best
 
     def _match(self, place: int) -> int:
-        """The number of tokens before `place` that equal those at the end."""
+        """Returns the number of tokens before `place` that equal those at the end."""
         tokens, end = self._tokens, len(self._tokens)
         length = NGRAM
         while length < min(LONGEST_MATCH, place) and tokens[place - length - 1] == tokens[end - length - 1]:

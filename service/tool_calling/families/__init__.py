@@ -57,5 +57,5 @@ FAMILIES: dict[str, Family] = {
 
 
 def detect_family(template: str) -> str | None:
-    """None if the chat template knows no calls."""
+    """Returns None if the chat template knows no calls."""
     return next((family.name for family in FAMILIES.values() if family.knows(template)), None)
