@@ -40,6 +40,7 @@ from service.http.gate import Gate, OpenRoute
 from service.http.responses import handle_defect, handle_http_exception, handle_service_error
 from service.http.trace_recorder import TraceRecorder
 from service.http.traces import TraceWriter
+from service.keep_awake import stay_awake
 from service.model_registry.registry import ModelRegistry
 from service.model_registry.residency import Residency
 from service.recording.recorder import FileRecorder
@@ -113,6 +114,7 @@ def create_app(
         tasks = [
             asyncio.create_task(warm(generating, settings)),
             asyncio.create_task(keep_sampling(activity, caching.status)),
+            asyncio.create_task(stay_awake(settings, context.models.busy)),
         ]
         try:
             yield

@@ -223,6 +223,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+    keep_awake: Annotated[
+        bool, setting("On a Mac, no sleep while an answer is generated or an agent runs.", Harmless.ANY)
+    ] = True
+
     proxy_only: Annotated[bool, setting("The launcher serves and starts no agent.", Harmless.ANY, option=False)] = False
     startup_timeout_seconds: Annotated[
         PositiveSeconds,

@@ -43,6 +43,7 @@ FORBIDDEN = [
     ("service/executor", ("service.dialects", "service.response_cache", *HTTP)),
     ("service/executor/scheduling", MLX),
     ("service/tool_calling", ("service.executor", "service.dialects", *HTTP, *MLX)),
+    ("service/keep_awake.py", ("service.executor", "service.models", "service.cli", *HTTP, *MLX)),
     ("service/device", ("service.executor", "service.models", "service.cli", *HTTP, *MLX)),
     ("service/storage.py", ("service", *MLX)),
     ("service/models", ("service.dialects", "service.executor", "service.response_cache", *HTTP)),

@@ -25,6 +25,7 @@ from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
 from service.config import Address, Configuration, parse_base_url, server_address
+from service.keep_awake import kept_awake
 from service.models.demo import DEMO_MODEL
 from service.settings import Settings
 from service.storage import private_folder, write_file
@@ -66,7 +67,7 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
     if program is None:
         message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
         raise Failure(Exit.NO_AGENT, message)
-    with on_server(settings, address, client):
+    with on_server(settings, address, client), kept_awake(settings):
         server = agent_server(settings, address, served_model(client, address))
         _note_surprises(settings, address, server.model)
         if agent.name == "claude":

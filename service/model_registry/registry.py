@@ -66,6 +66,10 @@ class ModelRegistry:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ModelNotFound):
             return self.default
 
+    def busy(self) -> bool:
+        statuses = [executor.status() for executor in self.models.values()]
+        return any(status.running or status.waiting for status in statuses)
+
     async def start(self) -> None:
         if self._residency is None:
             await self.default.start()

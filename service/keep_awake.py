@@ -1,0 +1,69 @@
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from service.settings import Settings
+
+CAFFEINATE = Path("/usr/bin/caffeinate")
+LOOK_SECONDS = 5.0
+
+
+class KeepAwake:
+    """Keeps a Mac from sleeping while it is held, and does nothing where `program` is missing."""
+
+    def __init__(self, program: Path = CAFFEINATE) -> None:
+        self._program = program
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def possible(self) -> bool:
+        return self._program.exists()
+
+    @property
+    def holds(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def hold(self) -> None:
+        if self.holds or not self.possible:
+            return
+        # -w: it ends with this process. Its own session keeps the terminal's Ctrl-C from it.
+        command = [str(self._program), "-i", "-w", str(os.getpid())]
+        with suppress(OSError):
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+
+    def release(self) -> None:
+        if self._child is not None:
+            self._child.terminate()
+            self._child.wait()
+            self._child = None
+
+    async def follow(self, busy: Callable[[], bool], look_seconds: float = LOOK_SECONDS) -> None:
+        """Holds while `busy`, until it is cancelled."""
+        try:
+            while self.possible:
+                if busy():
+                    self.hold()
+                else:
+                    self.release()
+                await asyncio.sleep(look_seconds)
+        finally:
+            self.release()
+
+
+async def stay_awake(settings: Settings, busy: Callable[[], bool]) -> None:
+    if settings.keep_awake:
+        await KeepAwake().follow(busy)
+
+
+@contextmanager
+def kept_awake(settings: Settings) -> Iterator[None]:
+    awake = KeepAwake()
+    if settings.keep_awake:
+        awake.hold()
+    try:
+        yield
+    finally:
+        awake.release()
