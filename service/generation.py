@@ -89,10 +89,10 @@ class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens`: None is the rest of the context, 0 only reads the prompt. `logprobs`:
-    alternatives to each token (0 to 20). `template_arguments` go to the chat template. `caller`: digest of the key, if
-    keys are required, so callers never share answers. `unread_fields` maps fields that are not read to their JSON text,
-    because an answer may depend on them. `no_store`: neither cache keeps anything. A `raw_prompt` has no messages or
-    tools."""
+    alternatives to each token (0 to 20). `thinking_budget` limits the reasoning, in tokens. `template_arguments` go to
+    the chat template. `caller`: digest of the key, if keys are required, so callers never share answers.
+    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them. `no_store`:
+    neither cache keeps anything. A `raw_prompt` has no messages or tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -105,6 +105,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 1
     logprobs: int | None = None
     thinking: Thinking = "default"
+    thinking_budget: int | None = None
     template_arguments: dict[str, Any] = {}
     caller: str = ""
     unread_fields: dict[str, str] = {}

@@ -7,7 +7,7 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
     """The served model according to its files. `aliases` are the operator's other names for `id`. `fingerprint`
     identifies weights, config, tokenizer, template and adapter. `context_length` is in tokens, `created` in Unix
     seconds. `sampling` is resolved (settings over generation_config.json over greedy). `thinks`: the template supports
-    reasoning; `thinking` is its default."""
+    reasoning; `thinking` is its default. `thinking_budgets` are the tokens of each effort."""
 
     id: str
     fingerprint: str
@@ -17,3 +17,4 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     thinks: bool = False
     thinking: Thinking = "default"
+    thinking_budgets: dict[str, int] = {}

@@ -15,7 +15,9 @@ LogFormat = Literal["text", "json"]
 ExecutorName = Literal["mlx", "scripted"]
 Parallel = Literal["tensor", "pipeline"]
 ThinkingDefault = Literal["on", "off"]
+Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 WiredMemory = Literal["weights", "off"]
+THINKING_BUDGETS: dict[Effort, int] = {"minimal": 512, "low": 2048, "medium": 8192, "high": 24_576}
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=0)]
@@ -162,6 +164,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     end_loops: Annotated[
         bool, setting("End an answer that writes the same 40 tokens for the tenth time.", Harmless.ANY)
     ] = False
+    answer_after_reasoning: Annotated[
+        bool, setting("Continue an answer, once, that ends with nothing but reasoning.", Harmless.ANY)
+    ] = True
+    thinking_budgets: Annotated[
+        dict[Effort, Count],
+        setting(
+            "The most tokens of reasoning at each effort that a request asks for. Others have no limit.",
+            Harmless.ANY,
+            option=False,
+        ),
+    ] = msgspec.field(default_factory=THINKING_BUDGETS.copy)
     refuse_media: Annotated[
         bool, setting("Refuse images, documents and audio instead of naming them in the prompt.", Harmless.ANY)
     ] = False

@@ -4,9 +4,10 @@ import msgspec
 
 
 class CallTally(msgspec.Struct):
-    """`repaired` counts repairs and `looping` answers that repeat themselves. The others count calls: `cut` broke off,
-    `broken` was unreadable, `unknown` named no offered tool, `mismatched` violated the schema, `unclosed` was found in
-    reasoning that never ended, `repeated` was made again with the same result."""
+    """`repaired` counts repairs. These count answers: `looping` repeat themselves, the budget ended the reasoning of
+    `over_budget`, and `unanswered` were nothing but reasoning and were continued. The others count calls: `cut` broke
+    off, `broken` was unreadable, `unknown` named no offered tool, `mismatched` violated the schema, `unclosed` was
+    found in reasoning that never ended, `repeated` was made again with the same result."""
 
     repaired: int = 0
     cut: int = 0
@@ -16,6 +17,8 @@ class CallTally(msgspec.Struct):
     unclosed: int = 0
     repeated: int = 0
     looping: int = 0
+    over_budget: int = 0
+    unanswered: int = 0
 
 
 class DraftTally(msgspec.Struct):

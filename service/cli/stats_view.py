@@ -28,6 +28,8 @@ TROUBLES = {
     "unclosed": ("tool call in open reasoning", "tool calls in open reasoning"),
     "repeated": ("repeated tool call", "repeated tool calls"),
     "looping": ("answer in a loop", "answers in a loop"),
+    "over_budget": ("reasoning cut at its budget", "reasonings cut at their budget"),
+    "unanswered": ("answer of reasoning alone", "answers of reasoning alone"),
 }
 """Keys are fields of `CallTally`."""
 BARS = " ▁▂▃▄▅▆▇█"

@@ -29,6 +29,8 @@ const TROUBLES = {
   unclosed: ["tool call in open reasoning", "tool calls in open reasoning"],
   repeated: ["repeated tool call", "repeated tool calls"],
   looping: ["answer in a loop", "answers in a loop"],
+  over_budget: ["reasoning cut at its budget", "reasonings cut at their budget"],
+  unanswered: ["answer of reasoning alone", "answers of reasoning alone"],
 };
 const LEFT = ["client_gone", "cancelled"];
 

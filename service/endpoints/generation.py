@@ -173,8 +173,14 @@ class GenerationEndpoint:
 
 def with_defaults(request: GenerationRequest, profile: ModelProfile, caller: str) -> GenerationRequest:
     """Fills in the model's defaults, and the caller."""
-    if request.thinking == "default" and profile.thinking != "default":
-        request = msgspec.structs.replace(request, thinking=profile.thinking)
+    thinking = profile.thinking if request.thinking == "default" else request.thinking
+    budget = None
+    if profile.thinks and thinking != "off":
+        effort = request.template_arguments.get("reasoning_effort")
+        of_effort = profile.thinking_budgets.get(effort) if isinstance(effort, str) else None
+        budget = request.thinking_budget or of_effort
+    if (thinking, budget) != (request.thinking, request.thinking_budget):
+        request = msgspec.structs.replace(request, thinking=thinking, thinking_budget=budget)
     return msgspec.structs.replace(request, caller=caller) if caller else request
 
 

@@ -97,7 +97,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         engine=engine,
         renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
         answer_query=query_answerer(loaded, prompts),
-        open_writer=writer_opener(loaded, prompts, tally, end_loops=settings.end_loops),
+        open_writer=writer_opener(loaded, prompts, tally, settings),
         logits=loaded.logits,
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
         max_concurrency=batching.size,
@@ -135,11 +135,12 @@ def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable
 
 
 def writer_opener(
-    loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally, *, end_loops: bool = False
+    loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally, settings: Settings
 ) -> Callable[[Sequence], Writer]:
     """`tally` counts the calls of all answers."""
     from service.executor.output.choice_writer import ChoiceWriter, Watches
     from service.executor.output.reasoning import ReasoningSplitter
+    from service.executor.output.reasoning_guard import open_guard
     from service.executor.output.vocabulary import Vocabulary
     from service.tool_calling import StreamParser, whole_calls
     from service.tool_calling.instructions import offered_tools
@@ -165,7 +166,8 @@ def writer_opener(
             watches=Watches(
                 calls=CallWatch(tools, tally) if tools else None,
                 find_calls=find_calls if tools else None,
-                loops=LoopGuard(request.messages, tally, ends=end_loops),
+                loops=LoopGuard(request.messages, tally, ends=settings.end_loops),
+                reasoning=open_guard(sequence, vocabulary, tally, retries=settings.answer_after_reasoning),
             ),
         )
 

@@ -18,7 +18,10 @@ NESTED_CONFIGS = ("text_config", "language_config", "llm_config")
 # Recurrent models have no limit.
 DEFAULT_CONTEXT_LENGTH = 32_768
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
-REASONING_WORDS = ("<think", "enable_thinking", "reasoning_content", "<|channel|>analysis")
+REASONING_WORDS = (
+    *("<think", "enable_thinking", "reasoning_content", "<|channel|>analysis", "[THINK]", "<seed:think", "<mm:think"),
+    *("<|channel>thought", "<|START_THINKING|>", "<|inner_prefix|>", "[BEGIN FINAL RESPONSE]", "to=self<|message|>"),
+)
 # transformers writes 1e30 for a tokenizer without a limit; some models have other very large numbers.
 LARGEST_CONTEXT_LENGTH = 100_000_000
 
@@ -47,6 +50,7 @@ def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
         aliases=(settings.model or DEMO,),
         thinks=_thinks(path, tokenizer_config),
         thinking=settings.thinking or "default",
+        thinking_budgets={str(effort): tokens for effort, tokens in settings.thinking_budgets.items()},
     )
 
 

@@ -227,7 +227,7 @@ FIELDS = {
     "none": ({"tools": [F], "tool_choice": {"type": "none"}}, {"tools": (TOOL,), "tool_choice": ToolChoice("none")}),
     "one call at most": ({"tools": [F], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
                          {"tools": (TOOL,), "parallel_tool_calls": False}),
-    "thinking": ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"thinking": "on"}),
+    "thinking": ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"thinking": "on", "thinking_budget": 1024}),
     "adaptive": ({"thinking": {"type": "adaptive", "display": "omitted"}}, {}),
     "no thinking": ({"thinking": {"type": "disabled"}}, {"thinking": "off"}),
     "effort": ({"output_config": {"effort": "high"}}, {"template_arguments": {"reasoning_effort": "high"}}),

@@ -186,7 +186,7 @@ FIELDS: list[tuple[dict[str, Any], GenerationRequest]] = [
     ({"reasoning_effort": "none"}, asked(thinking="off")),
     ({"reasoning_effort": "low"}, asked(template_arguments={"reasoning_effort": "low"})),
     ({"thinking": {"type": "disabled"}}, asked(thinking="off")),
-    ({"thinking": {"type": "enabled", "budget_tokens": 5}}, asked(thinking="on")),
+    ({"thinking": {"type": "enabled", "budget_tokens": 5}}, asked(thinking="on", thinking_budget=5)),
     (
         {"chat_template_kwargs": {"enable_thinking": False}},
         asked(template_arguments={"enable_thinking": False}),

@@ -107,6 +107,9 @@ class NumberWriter:
         self.stopped = str(token.id) in self._sequence.request.stop
         return [] if self.stopped else [TextDelta(self._sequence.choice, f"{token.id} ")]
 
+    def interjection(self, end: EndReason | None, room: int) -> tuple[int, ...]:
+        return ()
+
     def finish(self, reason: EndReason) -> list[Event]:
         return [ChoiceFinished(self._sequence.choice, reason)]
 

@@ -26,11 +26,11 @@ StopString = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ThinkingSwitch(msgspec.Struct, tag_field="type"):
-    """`budget_tokens` is not read, because a local model cannot limit its thinking."""
+    pass
 
 
 class ThinkingEnabled(ThinkingSwitch, tag="enabled"):
-    pass
+    budget_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class ThinkingAdaptive(ThinkingSwitch, tag="adaptive"):
@@ -132,6 +132,7 @@ def _client_request(
         max_tokens=max_tokens,
         stop=tuple(dict.fromkeys(asked.stop_sequences or ())),
         thinking=_thinking(asked.thinking),
+        thinking_budget=asked.thinking.budget_tokens if isinstance(asked.thinking, ThinkingEnabled) else None,
         template_arguments=_template_arguments(asked),
         unread_fields=others.keyed,
     )

@@ -39,6 +39,7 @@ class StreamOptions(msgspec.Struct):
 
 class ThinkingObject(msgspec.Struct):
     type: str
+    budget_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class ChatRequest(FormFields, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +114,7 @@ def read_request(
         n=1 if asked.n is None else asked.n,
         logprobs=_logprobs(asked),
         thinking=_thinking(asked),
+        thinking_budget=asked.thinking.budget_tokens if asked.thinking else None,
         template_arguments=_template_arguments(asked),
         unread_fields=others.keyed,
     )

@@ -37,9 +37,10 @@ class Run:
         self.sequence = sequence
         self.tokens = sequence.prompt.tokens
         self.sampler = make_sampler(sequence.sampling)
-        self.processors = make_logits_processors(sequence.sampling, len(sequence.prompt.tokens))
+        question_tokens = len(self.tokens) - sequence.answered
+        self.processors = make_logits_processors(sequence.sampling, question_tokens)
         grammar = sequence.prompt.grammar
-        self.constraint = None if grammar is None else Constraint(grammar, len(self.tokens))
+        self.constraint = None if grammar is None else Constraint(grammar, question_tokens)
         if self.constraint is not None:
             self.processors.append(self.constraint)
         self.cache: list[Any] | None = None

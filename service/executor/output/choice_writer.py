@@ -6,6 +6,7 @@ import msgspec
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallStarted
 from service.executor.output.held_logprobs import HeldLogprobs
 from service.executor.output.reasoning import ReasoningSplitter
+from service.executor.output.reasoning_guard import ReasoningGuard
 from service.executor.output.string_finder import StringFinder
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
@@ -44,6 +45,7 @@ class Watches(msgspec.Struct, frozen=True):
     calls: CallWatch | None = None
     find_calls: Callable[[str], list[Event]] | None = None
     loops: LoopGuard | None = None
+    reasoning: ReasoningGuard | None = None
 
 
 class ChoiceWriter:
@@ -72,6 +74,7 @@ class ChoiceWriter:
         watches = watches or Watches()
         self._watch = watches.calls
         self._loops = watches.loops
+        self._guard = watches.reasoning
         self._find_calls = watches.find_calls if reasoning is not None else None
         self._thoughts: list[str] = []
         self._calls = 0
@@ -79,6 +82,8 @@ class ChoiceWriter:
         self._described = False
 
     def feed(self, token: Token) -> list[Event]:
+        if self._guard is not None:
+            self._guard.feed(token.id)
         self._detokenizer.add_token(token.id)
         text = self._detokenizer.last_segment
         reasoning = self._reasoning
@@ -100,6 +105,11 @@ class ChoiceWriter:
         if not thought and any(isinstance(event, ReasoningDelta) for event in events):  # the parser reads channels
             self.reasoning_tokens += 1
         return events
+
+    def interjection(self, end: EndReason | None, room: int) -> tuple[int, ...]:
+        if self._guard is None or self.stopped or (end == "stop" and self._called_in_thought()):
+            return ()
+        return self._guard.interjection(end, room)
 
     def finish(self, reason: EndReason) -> list[Event]:
         events: list[Event] = []
@@ -147,10 +157,15 @@ class ChoiceWriter:
             _attach(events, TextDelta(self._choice, "", logprobs))
         return events
 
+    def _calls_in_thought(self) -> list[Event]:
+        return self._find_calls("".join(self._thoughts)) if self._find_calls is not None else []
+
+    def _called_in_thought(self) -> bool:
+        return self._reasoning is not None and self._reasoning.inside and bool(self._calls_in_thought())
+
     def _read_thoughts(self, events: list[Event]) -> None:
         # The model ended its answer inside its reasoning. A call there would be lost.
-        found = self._find_calls("".join(self._thoughts)) if self._find_calls is not None else []
-        self._parsed(events, found)
+        self._parsed(events, self._calls_in_thought())
         if self._watch is not None:
             self._watch.count_unclosed(self._calls)
 

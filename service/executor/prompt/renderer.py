@@ -21,7 +21,7 @@ from service.executor.prompt.hf_messages import (
 from service.executor.prompt.raw import raw_tokens
 from service.executor.prompt.size_limit import estimate_excess
 from service.executor.prompt.template import ChatTemplate, named_templates
-from service.executor.scheduling.messages import Prompt
+from service.executor.scheduling.messages import Prompt, ReasoningForm
 from service.generation import GenerationRequest, Message, RawPrompt
 from service.normalize import canonical_tools
 from service.tool_calling import FAMILIES
@@ -82,7 +82,8 @@ class PromptRenderer:
         prompt = self._prompt(request)
         if len(prompt.tokens) >= self._context_length:
             raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
-        return prompt
+        thought = self.thought(request, prompt)
+        return prompt if thought is None else msgspec.structs.replace(prompt, reasoning=self._form(thought))
 
     def count(self, request: GenerationRequest) -> int:
         """Returns an estimate, if the prompt is far too long."""
@@ -97,6 +98,12 @@ class PromptRenderer:
         return (
             str(self._tokenizer.decode(raw_tokens(RawPrompt(tokens=tuple(tokens)), self._tokenizer))) if tokens else ""
         )
+
+    def _form(self, thought: Thought) -> ReasoningForm:
+        family = FAMILIES.get(self.tool_family or "")
+        answer = family.answer if family is not None and family.thought is not None else "\n\n"
+        closing, begun = self._encode(thought.closes), self._encode(answer)
+        return ReasoningForm(thought.opens, thought.closes, tuple(closing), tuple(begun))
 
     def _excess(self, request: GenerationRequest) -> int | None:
         """Returns an estimate of the tokens, if the texts alone are certainly too long."""

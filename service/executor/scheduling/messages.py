@@ -17,15 +17,25 @@ class Grammar(msgspec.Struct, frozen=True):
     tokens: int
 
 
+class ReasoningForm(msgspec.Struct, frozen=True):
+    """The markers around reasoning. The tokens `closing` end it, and the tokens `answer` begin the answer behind it."""
+
+    opens: str
+    closes: str
+    closing: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """`tokens` end with `prefill`, the given beginning of the answer. `in_reasoning`: the template opened the model's
-    reasoning. `boundaries`: token counts at the ends of messages."""
+    reasoning. `boundaries`: token counts at the ends of messages. `reasoning`: None if there can be none."""
 
     tokens: list[int]
     in_reasoning: bool = False
     prefill: str = ""
     grammar: Grammar | None = None
     boundaries: tuple[int, ...] = ()
+    reasoning: ReasoningForm | None = None
 
 
 class PromptUse(msgspec.Struct, frozen=True):
@@ -35,7 +45,7 @@ class PromptUse(msgspec.Struct, frozen=True):
 
 class Sequence(msgspec.Struct, frozen=True, kw_only=True):
     """`max_tokens` is at least 1 and fits the context. A sequence that still waits at `start_before` (monotonic
-    seconds) fails."""
+    seconds) fails. The last `answered` tokens of the prompt are the answer so far."""
 
     id: int
     choice: int
@@ -44,6 +54,7 @@ class Sequence(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingParams
     max_tokens: int
     start_before: float
+    answered: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True):

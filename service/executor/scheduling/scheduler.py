@@ -26,6 +26,7 @@ from service.executor.scheduling.messages import (
 from service.executor.scheduling.protocols import Engine, EngineLost, Token, Writer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.room import MARGIN_TOKENS, Room
+from service.executor.scheduling.running import Running
 from service.executor.scheduling.trials import PROBE, Trials, make_probe
 from service.executor.scheduling.turns import Turns
 
@@ -38,17 +39,6 @@ IDLE_SECONDS = 10.0
 
 # It looks this often while a sequence waits for memory that other programs hold.
 SHORT_SECONDS = 0.25
-
-
-class _Running:
-    __slots__ = ("reserved", "sent", "sequence", "tokens", "writer")
-
-    def __init__(self, sequence: Sequence, writer: Writer, reserved: int) -> None:
-        self.sequence = sequence
-        self.writer = writer
-        self.reserved = reserved
-        self.sent = False
-        self.tokens = 0
 
 
 class Scheduler:
@@ -74,7 +64,7 @@ class Scheduler:
         self._max_concurrency = max_concurrency
         self._clock = clock
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._turns = Turns()
         self._next: int | None = None
         self._trials = Trials()
@@ -194,7 +184,7 @@ class Scheduler:
                 self._waiting.pop(sequence.id, None)
                 self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
             else:
-                self._running[sequence.id] = _Running(sequence, writer, reserved)
+                self._running[sequence.id] = Running(sequence, writer, reserved)
                 self._outbox.append(Started(sequence.id))
 
     def _embed(self, sequence: Sequence) -> None:
@@ -240,42 +230,60 @@ class Scheduler:
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
         uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}
+        continued: set[int] = set()
         for token in tokens:
             running = self._running.get(token.sequence)
-            if running is not None:
-                self._write(running, token, uses.get(token.sequence))
+            if running is None or token.sequence in continued:
+                continue
+            if self._write(running, token, uses.get(token.sequence)):
+                continued.add(token.sequence)
 
-    def _write(self, running: _Running, token: Token, prompt_use: PromptUse | None) -> None:
+    def _write(self, running: Running, token: Token, prompt_use: PromptUse | None) -> bool:
+        """Returns True if an interjection replaces the later tokens of this step."""
         self._trials.acquit(token.sequence)
         if token.error:
             log.error("Sequence %d cannot go on: %s", token.sequence, token.error)
             if token.end is None:
                 self._remove(token.sequence)
             self._fail(token.sequence, EngineFailed("The required form could not be enforced. Simplify the schema."))
-            return
-        running.tokens += 1
-        writer = running.writer
+            return False
         try:
-            events = [] if token.end == "stop" else writer.feed(token)
-            end = "stop" if writer.stopped else token.end
-            if end is None and running.tokens >= running.reserved:
-                log.info("Sequence %d ends after %d tokens: no memory is left", token.sequence, running.tokens)
-                end = "length"
-            if end is not None:
-                events += writer.finish(end)
+            events, end, interjected = running.write(token)
         except Exception:
             log.exception("The answer of sequence %d could not be written", token.sequence)
             if token.end is None:
                 self._remove(token.sequence)
             self._end(Failed(token.sequence, EngineFailed("The model's output could not be read.")))
-            return
-        if end is not None:
-            use = prompt_use if token.end is not None else self._remove(token.sequence) or prompt_use
-            counts = {"completion_tokens": running.tokens, "reasoning_tokens": writer.reasoning_tokens}
-            self._end(Finished(sequence=token.sequence, events=events, prompt_use=use or PromptUse(), **counts))
+            return False
+        use = prompt_use
+        if token.end is None and (interjected or end is not None):
+            use = self._remove(token.sequence) or prompt_use
+        if interjected:
+            self._continue(running, events, use)
+        elif end is not None:
+            counts = {"completion_tokens": running.tokens, "reasoning_tokens": running.writer.reasoning_tokens}
+            use = running.use or use or PromptUse()
+            self._end(Finished(sequence=token.sequence, events=events, prompt_use=use, **counts))
         elif events:
             running.sent = True
             self._outbox.append(Progress(token.sequence, events))
+        return interjected
+
+    def _continue(self, running: Running, events: list[Event], use: PromptUse | None) -> None:
+        """Starts the engine again behind the answer so far, which the prefix cache has just got."""
+        number = running.sequence.id
+        running.use = running.use or use
+        try:
+            if self._engine_broken:
+                raise EngineFailed("The engine failed while it generated. Try again.")
+            self._engine.insert(running.continuation())
+        except Exception as exc:
+            self._fail(number, exc if isinstance(exc, ServiceError) else _not_started(running.sequence))
+            return
+        self._running[number] = running
+        if events:
+            running.sent = True
+            self._outbox.append(Progress(number, events))
 
     def _deliver(self) -> None:
         if self._outbox:

@@ -59,6 +59,12 @@ def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
     for fault in ("cut", "broken", "unknown", "mismatched"):
         faults.add_metric([fault], getattr(calls, fault))
     yield faults
+    closed = CounterMetricFamily(
+        "anyclaude_reasoning_closed", "Answers whose reasoning the server ended, and why.", labels=["reason"]
+    )
+    for reason in ("over_budget", "unanswered"):
+        closed.add_metric([reason], getattr(calls, reason))
+    yield closed
     yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
     yield _counter(
         "anyclaude_accepted_draft_tokens",

@@ -323,7 +323,13 @@ def test_what_may_be_thought_before_the_answer(
     tokenizer: Any, template: str, request_: GenerationRequest, expected: Thought | None
 ) -> None:
     renderer = PromptRenderer(TokenizerParts(tokenizer, template, thinking=True), context_length=4096)
-    assert renderer.thought(request_, renderer.render(request_)) == expected
+    prompt = renderer.render(request_)
+    assert renderer.thought(request_, prompt) == expected
+    if expected is None:
+        assert prompt.reasoning is None
+    else:
+        assert prompt.reasoning is not None
+        assert tokenizer.decode(prompt.reasoning.closing) == expected.closes
 
 
 @pytest.mark.parametrize("template", [TOOLS, CHATML], ids=["a template with tools", "a template without"])

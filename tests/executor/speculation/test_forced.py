@@ -128,3 +128,17 @@ def test_a_grammar_that_cannot_be_followed_says_so(model: Any, drafters: Drafter
     bench.start(PROMPT, grammar=grammar("start: (a | b)*\na: /[a-z]{3,9}/ b\nb: /[a-f]+[0-9]*/ a?", limits))
     tokens = [token for _ in range(12) for token in bench.engine.step()]
     assert any(token.error for token in tokens)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("begun", [1, 7, 12])
+def test_an_answer_that_was_begun_keeps_its_grammar(
+    model: Any, plain: dict[str, str], drafts: bool, begun: int
+) -> None:
+    tokens = list(plain["a call"].encode())
+    bench = GrammarBench(model, Drafters(lookup=drafts))
+    number = bench.start(
+        [*PROMPT, *tokens[:begun]], grammar=grammar(GRAMMARS["a call"][0]), max_tokens=80, answered=begun
+    )
+    (rest,) = bench.finish(number)
+    assert plain["a call"] == text([*tokens[:begun], *rest])
