@@ -60,10 +60,23 @@ find_python() {
         python=$PYTHON
         return
     fi
-    for python in python3 python3.13 python3.12 python3.11 python3.14; do
-        if is_suitable "$python"; then return; fi
+    # `python3` is last: on a Mac without Xcode's tools it opens a dialog.
+    for python in python3.13 python3.12 python3.14 python3.11 "$(uv python find '>=3.11' 2>/dev/null || true)" python3; do
+        if command -v "$python" >/dev/null && is_suitable "$python"; then return; fi
     done
     fail "no Python of 3.11 or newer was found. Install one, or name it: PYTHON=/path/to/python3 $0"
+}
+
+# MLX has packages for Apple silicon and macOS 14 only. pip would find no matching distribution.
+check_mac() {
+    local version
+    [ "$(uname)" = Darwin ] || return 0
+    begin "looking at this Mac"
+    [ "$(sysctl -n sysctl.proc_translated 2>/dev/null || true)" != 1 ] ||
+        fail "this shell runs under Rosetta. Open a terminal for Apple silicon, and use a Python for arm64."
+    [ "$(uname -m)" = arm64 ] || fail "MLX needs a Mac with Apple silicon; this one has $(uname -m)."
+    version=$(sw_vers -productVersion)
+    [ "${version%%.*}" -ge 14 ] || fail "MLX needs macOS 14 or newer; this is $version."
 }
 
 make_environment() {
@@ -137,6 +150,7 @@ if is_up_to_date; then
     has_openblas || true
     exit 0
 fi
+check_mac
 make_environment
 install_packages
 begin "looking for OpenBLAS"

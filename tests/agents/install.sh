@@ -4,26 +4,32 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-declare -A packages=(
-    [claude]=@anthropic-ai/claude-code@2.1.332
-    [codex]=@openai/codex@0.171.0
-    [opencode]=opencode-ai@1.18.33
-    [qwen]=@qwen-code/qwen-code@0.15.10
-    [pi]=@mariozechner/pi-coding-agent@0.73.1
-    [cline]=cline@3.0.65
-    [copilot]=@github/copilot@1.0.102
-    [cn]=@continuedev/cli@1.5.47
-)
+# Prints the npm package of an agent. Not a table: bash 3.2 of macOS has none.
+package_of() {
+    case $1 in
+        claude) echo @anthropic-ai/claude-code@2.1.332 ;;
+        codex) echo @openai/codex@0.171.0 ;;
+        opencode) echo opencode-ai@1.18.33 ;;
+        qwen) echo @qwen-code/qwen-code@0.15.10 ;;
+        pi) echo @mariozechner/pi-coding-agent@0.73.1 ;;
+        cline) echo cline@3.0.65 ;;
+        copilot) echo @github/copilot@1.0.102 ;;
+        cn) echo @continuedev/cli@1.5.47 ;;
+        *) echo "There is no agent $1." >&2 && return 1 ;;
+    esac
+}
 
+[ $# -gt 0 ] || set -- claude codex opencode qwen pi cline copilot cn
 if ! command -v npm >/dev/null; then
     echo "npm is not installed, and the agents need it (apt-get install npm)." >&2
     exit 1
 fi
-for name in "${@:-${!packages[@]}}"; do
+for name in "$@"; do
+    package=$(package_of "$name")
     folder=.cache/agents/$name
     if [ -e "$folder" ]; then continue; fi
-    echo "Installing ${packages[$name]} into tests/$folder"
+    echo "Installing $package into tests/$folder"
     mkdir -p "$folder.partial"
-    npm install --prefix "$folder.partial" --no-audit --no-fund --no-update-notifier --loglevel=error "${packages[$name]}"
+    npm install --prefix "$folder.partial" --no-audit --no-fund --no-update-notifier --loglevel=error "$package"
     mv "$folder.partial" "$folder"
 done
