@@ -1,6 +1,7 @@
 """The `anyclaude` command. Its first word selects a command; other arguments are for Claude Code.
 
 - `launch`: runs an agent (`agents/`) on a local server, with `startup` and `server_process`
+- `first_start`: without a configured model, the launcher asks for one
 - `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
 - `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`

@@ -22,6 +22,7 @@ from service.cli import serve
 from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import in_terminal, no_server, read_configuration
 from service.cli.exits import Exit, Failure
+from service.cli.first_start import choose_model, keep_model, lacks_model
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
 from service.config import Address, Configuration, parse_base_url, server_address
@@ -67,14 +68,22 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
     if program is None:
         message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
         raise Failure(Exit.NO_AGENT, message)
-    with on_server(settings, address, client), kept_awake(settings):
+    chosen = _first_model(settings, Startup(settings, address, client, Console(stderr=True)))
+    with on_server(settings, address, client, () if chosen is None else (chosen,)), kept_awake(settings):
         server = agent_server(settings, address, served_model(client, address))
+        if chosen is not None:
+            keep_model(chosen, client)
         _note_surprises(settings, address, server.model)
         if agent.name == "claude":
             server = _with_tiers(server, client)
             _warn_of_small_context(server, arguments)
         code = _run(agent, program, server, arguments, settings.home)
     sys.exit(code)
+
+
+def _first_model(settings: Settings, startup: Startup) -> str | None:
+    """The model that the user chooses at the first start. None if one is configured, or a server runs."""
+    return choose_model(settings) if lacks_model(settings) and startup.find() is None else None
 
 
 def agent_server(settings: Settings, address: Address, model: Model) -> AgentServer:

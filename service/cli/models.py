@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,8 +9,7 @@ from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
 
-# The share of a Mac's shared memory that MLX may use, approximately.
-USABLE_MEMORY = 0.7
+SLOW_WITHOUT_GPU = "Without a GPU, MLX is slow: the largest models here are for Macs."
 
 
 @click.group("models", short_help="Fetch, list, remove, recommend, load and unload models.")
@@ -24,21 +22,25 @@ def command() -> None:
 @config_option
 def pull(name: str, config: str | None) -> None:
     """Fetch the model NAME from Hugging Face, or 'demo'. An interrupted download continues."""
+    folder = fetch_model(name, read_configuration({"config": config}).settings.home)
+    click.echo(f"{name} is in {folder}. To serve it: anyclaude serve {name}")
+
+
+def fetch_model(name: str, home: Path) -> Path:
+    """Shows the progress on stderr. Ends the command if the model cannot be had."""
     from rich.console import Console
 
     from service.models.errors import ModelError
     from service.models.location import resolve_model
     from service.models.progress import ConsoleProgress
 
-    settings = read_configuration({"config": config}).settings
     progress = ConsoleProgress(Console(stderr=True))
     try:
-        folder = resolve_model(name, settings.home, progress)
+        return resolve_model(name, home, progress)
     except ModelError as exc:
         raise Failure(Exit.NO_MODEL, str(exc)) from None
     finally:
         progress.finish()
-    click.echo(f"{name} is in {folder}. To serve it: anyclaude serve {name}")
 
 
 @command.command("list")
@@ -125,10 +127,10 @@ def _tell_server(name: str, action: str, flags: dict[str, object]) -> None:
 @command.command("recommend")
 def recommend() -> None:
     """List models for coding agents, and mark the largest one that fits this machine."""
-    from service.models.recommended import RECOMMENDED, best_fit
+    from service.models.recommended import RECOMMENDED, USABLE_MEMORY, fitting, machine_memory_bytes, usable_bytes
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    best = best_fit(round(USABLE_MEMORY * memory))
+    memory = machine_memory_bytes()
+    best = next(iter(fitting(usable_bytes(memory))), None)
     click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use about {USABLE_MEMORY:.0%} of it.\n")
     click.echo(f"  {'MODEL':46}  {'DOWNLOAD':>8}  {'MEMORY':>7}  {'CONTEXT':>7}  GOOD FOR")
     for model in RECOMMENDED:
@@ -138,4 +140,4 @@ def recommend() -> None:
     if best is not None:
         click.echo(f"\n* fits here. To fetch it: anyclaude models pull {best.id}")
     if sys.platform == "linux":
-        click.echo("Without a GPU, MLX is slow: the largest models here are for Macs.")
+        click.echo(SLOW_WITHOUT_GPU)

@@ -1,5 +1,6 @@
 """Models for coding agents, chosen from published figures in November 2026."""
 
+import os
 from difflib import get_close_matches
 
 import msgspec
@@ -9,6 +10,8 @@ GB = 10**9
 SESSION_TOKENS = 32_000
 # Python, the tokenizer, and the buffers of one step.
 OVERHEAD_BYTES = 2 * GB
+# The share of a Mac's shared memory that MLX may use, approximately.
+USABLE_MEMORY = 0.7
 
 
 class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +88,18 @@ def nearest_ids(name: str) -> list[str]:
     return [known[found] for found in get_close_matches(_plain(name.rpartition("/")[2]), known, n=3, cutoff=0.45)]
 
 
-def best_fit(memory_bytes: int) -> RecommendedModel | None:
-    return next((model for model in reversed(RECOMMENDED) if model.needed_bytes <= memory_bytes), None)
+def machine_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_bytes(memory_bytes: int) -> int:
+    """Returns how much of a machine's memory models can use."""
+    return round(USABLE_MEMORY * memory_bytes)
+
+
+def fitting(usable: int) -> list[RecommendedModel]:
+    """The recommended models that need at most `usable` bytes, the largest first."""
+    return [model for model in reversed(RECOMMENDED) if model.needed_bytes <= usable]
 
 
 def _plain(name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.models.recommended import RECOMMENDED, best_fit, nearest_ids
+from service.models.recommended import RECOMMENDED, fitting, nearest_ids
 from tests.cli.terminal import Terminal, until
 from tests.models.test_folder import write_model
 
@@ -76,7 +76,7 @@ def test_recommendations_name_the_way_to_fetch_one(user: Terminal) -> None:
     [(4, None), (8, "Qwen3-0.6B-4bit"), (23, "Qwen3-Coder-30B-A3B-Instruct-4bit"), (100, "GLM-4.5-Air-4bit")],
 )
 def test_the_largest_model_that_fits(gigabytes: int, name: str | None) -> None:
-    found = best_fit(gigabytes * 10**9)
+    found = next(iter(fitting(gigabytes * 10**9)), None)
     assert (found and found.id.rpartition("/")[2]) == name
 
 

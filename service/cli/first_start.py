@@ -1,0 +1,142 @@
+"""The first start of an agent: chooses a model, fetches it, tries it, and writes it to the configuration."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.configuration import in_terminal
+from service.cli.exits import Exit, Failure
+from service.config import FILE_NAME, server_address
+from service.config.edit import write_model
+from service.settings import Settings
+
+SHOWN_FITS = 3
+TRIAL_SECONDS = 300.0
+TRIAL_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "read_file",
+        "description": "Read a file and return its content.",
+        "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
+    },
+}
+TRIAL = {
+    "messages": [{"role": "user", "content": "Read the file notes.txt with the tool read_file."}],
+    "tools": [TRIAL_TOOL],
+    "temperature": 0,
+    "max_tokens": 1024,
+}
+
+
+class _TriedFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class _TriedCall(msgspec.Struct, frozen=True):
+    function: _TriedFunction
+
+
+class _TriedMessage(msgspec.Struct, frozen=True):
+    tool_calls: list[_TriedCall] | None = None
+
+
+class _TriedChoice(msgspec.Struct, frozen=True):
+    message: _TriedMessage
+
+
+class _TriedAnswer(msgspec.Struct, frozen=True):
+    choices: list[_TriedChoice]
+
+
+class _ReadFile(msgspec.Struct, frozen=True):
+    path: str
+
+
+def lacks_model(settings: Settings) -> bool:
+    """True if nothing decides which model a server that is started here would serve."""
+    served = settings.model or settings.models or settings.replay
+    return not served and settings.executor == "mlx" and server_address(settings).local
+
+
+def choose_model(settings: Settings) -> str:
+    """Asks the user for a model and fetches it. Without a terminal, ends the command with what to do."""
+    from service.cli.models import fetch_model
+    from service.models.location import find_local_model
+
+    if not in_terminal():
+        advice = (
+            "Run 'anyclaude' in a terminal to choose one, or set VLLM_MLX_MODEL to a folder or hub id "
+            "('anyclaude models recommend' lists some)."
+        )
+        raise Failure(Exit.NO_MODEL, f"No model is configured. {advice}")
+    name = _ask(_offer(settings.home))
+    if find_local_model(name, settings.home) is None:
+        click.confirm(f"Download {name}? An interrupted download continues.", default=True, abort=True, err=True)
+    folder = fetch_model(name, settings.home)
+    return str(folder) if Path(name).expanduser().exists() else name
+
+
+def keep_model(name: str, client: ServerClient) -> None:
+    """Tries the served model, and writes `name` to the home folder's configuration."""
+    with Console(stderr=True).status("Trying a tool call"):
+        works = calls_tool(client)
+    if works:
+        click.echo("It loads, and it calls tools.", err=True)
+    else:
+        click.echo("It loads, but it did not call a tool when it was asked to. Agents need that.", err=True)
+        click.confirm("Use it all the same?", abort=True, err=True)
+    file = Path.home() / FILE_NAME
+    write_model(file, name)
+    click.echo(f"{file} now names it. Another model: change it there, or set VLLM_MLX_MODEL.", err=True)
+
+
+def calls_tool(client: ServerClient) -> bool:
+    """Asks the default model for one tool call. True if the call is the expected one."""
+    try:
+        body = client.post("/v1/chat/completions", msgspec.json.encode(TRIAL), TRIAL_SECONDS)
+        calls = msgspec.json.decode(body, type=_TriedAnswer).choices[0].message.tool_calls or []
+        return bool(calls) and all(
+            call.function.name == "read_file"
+            and msgspec.json.decode(call.function.arguments, type=_ReadFile).path == "notes.txt"
+            for call in calls
+        )
+    except (msgspec.DecodeError, NotThere, NoAnswer, NotOurs, Refused):
+        return False
+
+
+def _offer(home: Path) -> list[str]:
+    """Shows the models to choose from. Returns their names, in the order of their numbers."""
+    from service.cli.models import SLOW_WITHOUT_GPU
+    from service.models.inventory import installed_models
+    from service.models.names import DEMO
+    from service.models.recommended import fitting, machine_memory_bytes, usable_bytes
+
+    memory = machine_memory_bytes()
+    usable = usable_bytes(memory)
+    click.echo("No model is configured yet.", err=True)
+    click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use {usable / 1e9:.0f} GB.", err=True)
+    installed = [model for model in installed_models(home, Path.home()) if model.name != DEMO]
+    own = {model.name for model in installed}
+    new = [model for model in fitting(usable) if model.id not in own]
+    if sys.platform == "linux":
+        click.echo(f"{SLOW_WITHOUT_GPU}\n", err=True)
+        new.reverse()
+    new = new[:SHOWN_FITS]
+    rows = [(model.name, model.size_bytes, f"on this machine, from {model.source}") for model in installed]
+    rows += [(model.id, model.size_bytes, f"to download; {model.good_for}") for model in new]
+    width = max((len(name) for name, *_ in rows), default=0)
+    for number, (name, size, note) in enumerate(rows, 1):
+        click.echo(f"{number:3}  {name:{width}}  {size / 1e9:5.1f} GB  {note}", err=True)
+    return [name for name, *_ in rows]
+
+
+def _ask(names: list[str]) -> str:
+    """A number stands for a name; other words are a hub id or a folder."""
+    text: str = click.prompt("\nWhich model? A number, a hub id or a folder", default="1" if names else None, err=True)
+    text = text.strip()
+    return names[int(text) - 1] if text.isdecimal() and 0 < int(text) <= len(names) else text

@@ -1,0 +1,24 @@
+"""Writes to a configuration file, for commands that the user answers."""
+
+import codecs
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.config.keys import BACKEND
+from service.storage import write_file
+
+
+def write_model(file: Path, model: str) -> None:
+    """Sets the model in `file` and leaves everything else. The file may be missing; if it exists, it has been read
+    without an error."""
+    try:
+        document: dict[str, Any] = msgspec.json.decode(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except FileNotFoundError:
+        document = {}
+    keys = document
+    for name in BACKEND:
+        keys = keys.setdefault(name, {})
+    keys["model"] = model
+    write_file(file.resolve(), msgspec.json.format(msgspec.json.encode(document)) + b"\n")
