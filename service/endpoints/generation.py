@@ -1,5 +1,4 @@
 import asyncio
-import logging
 import time
 
 import msgspec
@@ -20,8 +19,6 @@ from service.response_cache.executor import CachingExecutor
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 
-logger = logging.getLogger("anyclaude.request")
-
 
 class GenerationEndpoint:
     """The `POST` of one dialect, streamed or not. Errors rise to the exception handlers."""
@@ -30,7 +27,6 @@ class GenerationEndpoint:
         self._context = context
         self._dialect = dialect
         self._unknown_fields = UnknownFieldLog()
-        self._media_seen = False
         self._request_id_header = dialect.request_id_header.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +64,7 @@ class GenerationEndpoint:
         if asked.unknown_fields:
             self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
         if asked.unread_media:
-            self._see_media(asked.unread_media)
+            self._count_media(asked.unread_media, record)
         executor = models.find(asked.model)
         request = with_defaults(asked.request, executor.profile, caller)
         record.stream = asked.stream
@@ -86,12 +82,10 @@ class GenerationEndpoint:
         finally:
             await answer.aclose()
 
-    def _see_media(self, paths: tuple[str, ...]) -> None:
+    def _count_media(self, paths: tuple[str, ...], record: RequestRecord) -> None:
         if self._context.settings.refuse_media:
             raise UnsupportedValue(f"Invalid '{paths[0]}': this model reads text only.", param=paths[0])
-        if not self._media_seen:
-            self._media_seen = True
-            logger.warning("Requests hold images, documents or audio: a line of text stands for each in the prompt.")
+        record.unread_media = len(paths)
 
     def _dialect_of(self, caller: str) -> Dialect:
         return self._dialect

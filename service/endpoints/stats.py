@@ -62,6 +62,7 @@ class StatsEndpoint:
             latency=Latencies(bounds_seconds=BOUNDS, hit=activity.latency("hit"), miss=activity.latency("miss")),
             requests=activity.running(),
             recent=activity.recent(),
+            unread_media=activity.unread_media,
             settings=self._settings,
             unset=self._meanings | _from_profile(self._unset, profile),
         )

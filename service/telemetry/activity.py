@@ -73,6 +73,7 @@ class Activity:
         # By the identity of the record. Hits end at once and are left out.
         self._running: dict[int, tuple[RequestRecord, CachedAnswer]] = {}
         self._recent: deque[RequestRecord] = deque(maxlen=RECENT)
+        self.unread_media = 0
 
     def accept(self, record: RequestRecord, answer: CachedAnswer) -> None:
         """Sets the record's `accepted`. Its `outcome` must be set."""
@@ -85,6 +86,7 @@ class Activity:
     def observe(self, record: RequestRecord) -> None:
         self._running.pop(id(record), None)
         self._recent.append(record)
+        self.unread_media += record.unread_media
         kind = kind_of(record)
         if kind == "failed":
             if record.accepted is not None and record.outcome is not None:

@@ -32,6 +32,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     outcome: CacheOutcome | None = None
     accepted: float | None = None
     request_bytes: int = 0
+    unread_media: int = 0
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     first_event_seconds: float | None = None
@@ -61,8 +62,12 @@ class RequestLog:
         self._most = math.inf if hits_a_second is None else hits_a_second
         self._hits = 0
         self._second = 0.0
+        self._media_logged = False
 
     def observe(self, record: RequestRecord) -> None:
+        if record.unread_media and not self._media_logged:
+            self._media_logged = True
+            logger.warning("Requests hold images, documents or audio: a line of text stands for each in the prompt.")
         loop = asyncio.get_running_loop()
         if record.outcome == "hit":
             if loop.time() >= self._second + 1:

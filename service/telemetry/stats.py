@@ -61,5 +61,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latencies
     requests: list[RunningRequest] = []
     recent: list[RecentRequest]
+    unread_media: int = 0
     settings: dict[str, Any]
     unset: dict[str, Any] = {}

@@ -246,8 +246,7 @@ FIELDS = {
          "messages": [{"role": "system", "content": "s", "output_config": {"effort": "max"}}, HI]},
         {"messages": (Message(role="system", content="s"), USER), "template_arguments": {"reasoning_effort": "max"}}),
     "web search": (
-        {"tools": [F, {"type": "web_search_20250305", "name": "web_search"}], "system": "s",
-         "tool_choice": {"type": "tool", "name": "web_search"}},
+        {"tools": [F, {"type": "web_search_20250305", "name": "web_search"}], "system": "s"},
         {"tools": (TOOL,), "messages": (Message(role="system", content=f"s\n\n{NO_SEARCH}"), USER)}),
     "web search alone": (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "any"}},
@@ -368,6 +367,8 @@ BAD = [
     ({"tool_choice": {"type": "any"}}, BadRequest, "tool_choice", "there are no 'tools'"),
     ({"tools": [F], "tool_choice": {"type": "tool", "name": "g"}}, BadRequest, "tool_choice.name", 'no tool "g"'),
     ({"tool_choice": {"type": "tool"}}, MissingParameter, "tool_choice.name", "Missing"),
+    ({"tools": [{"type": "web_search_20250305", "name": "seek"}], "tool_choice": {"type": "tool", "name": "seek"}},
+     UnsupportedValue, "tool_choice.name", "servers only"),
     ({"tool_choice": {"type": "some"}}, BadRequest, "tool_choice.type", '"some"'),
     ({"tool_choice": "auto"}, InvalidType, "tool_choice", "found string"),
     ({"thinking": {"type": "maybe"}}, BadRequest, "thinking.type", '"maybe"'),

@@ -396,6 +396,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [F], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice.name", "invalid_value"),
     ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice.name", "missing_required_parameter"),
     ({"tools": [F], "tool_choice": {"type": "mcp"}}, "tool_choice.type", "unsupported_value"),
+    (
+        {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+        "tool_choice.type",
+        "unsupported_value",
+    ),
 ]
 
 

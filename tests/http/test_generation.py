@@ -305,6 +305,10 @@ async def test_media_are_named_in_the_prompt_or_refused(
         httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
     ):
         statuses = [(await client.post(path, json=asked)).status_code for _ in range(2)]
+        counted = (await client.get("/stats")).json()["unread_media"]
+        metrics = (await client.get("/metrics")).text
+    assert counted == (0 if refuse else 2)
+    assert f"anyclaude_unread_media_total {counted}.0" in metrics
     assert statuses == [400, 400] if refuse else [200, 200]
     if not refuse:
         assert seen == ["See:\n[image (image/png, 3 bytes): this model reads text only and cannot see it]"]

@@ -62,6 +62,7 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "GenerationRequest.n": (("n",), 2),
     "GenerationRequest.logprobs": (("logprobs",), 0),
     "GenerationRequest.thinking": (("thinking",), "off"),
+    "GenerationRequest.thinking_budget": (("thinking_budget",), 1024),
     "GenerationRequest.template_arguments": (("template_arguments", "effort"), "low"),
     "GenerationRequest.caller": (("caller",), "digest"),
     "GenerationRequest.unread_fields": (("unread_fields",), {"novel": "1"}),

@@ -108,7 +108,11 @@ def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoic
     tools = read.tools
     match choice:
         case NamedChoice(name=name) if name in read.absent:
-            return ToolChoice()
+            raise UnsupportedValue(
+                f"Invalid 'tool_choice.name': {show(name)} runs on Anthropic's servers only. Leave out 'tool_choice', "
+                "or choose a tool that the client runs.",
+                param="tool_choice.name",
+            )
         case AnyChoice() if read.absent and not tools:
             return ToolChoice()
         case NamedChoice(name=name):

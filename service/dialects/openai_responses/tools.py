@@ -137,7 +137,11 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
             }
             tools = tuple(tool for tool in tools if tool.name in allowed)
         case ToolChoiceObject(type=kind) if kind.startswith(_LEFT_OUT):
-            return ToolChoice(), tools
+            raise UnsupportedValue(
+                f"Invalid 'tool_choice.type': {show(kind)} runs on OpenAI's servers only. Leave out 'tool_choice', or "
+                "choose a tool that the client runs.",
+                param="tool_choice.type",
+            )
         case _:
             raise UnsupportedValue(
                 "Invalid 'tool_choice.type': expected 'function', 'custom' or 'allowed_tools', found "

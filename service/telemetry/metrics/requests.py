@@ -71,6 +71,7 @@ class RequestMetrics(Collector):
         self._series: dict[tuple[str, int, str | None, bool, str], _Series] = {}
         self._durations: dict[Labels, _Distribution] = {}
         self._tokens: dict[str, _Tokens] = {}
+        self._unread_media = 0
         self._first_token = _Distribution(_FIRST_TOKEN_BUCKETS)
         self._output_token = _Distribution(_OUTPUT_TOKEN_BUCKETS)
 
@@ -80,6 +81,7 @@ class RequestMetrics(Collector):
         if series is None:
             series = self._series[key] = self._new_series(record)
         series.requests += 1
+        self._unread_media += record.unread_media
         series.duration.observe(record.total_seconds)
         usage = record.usage
         if usage is None:
@@ -112,6 +114,11 @@ class RequestMetrics(Collector):
         for series in self._series.values():
             requests.add_metric(series.labels, series.requests)
         yield requests
+        yield CounterMetricFamily(
+            "anyclaude_unread_media",
+            "Images, documents and audio in requests, which a line of text replaced.",
+            self._unread_media,
+        )
         yield from self._collect_times()
         yield from self._collect_tokens()
 
