@@ -50,6 +50,7 @@ MARKED_PLACES = {
     "tests/executor/speculation/test_forced.py": "model",
     "tests/executor/process/test_engine_process.py": "process",
     "tests/executor/process/test_kills.py": "process",
+    "tests/history/": "process",
     "tests/models/test_location.py": "process",
     "tests/tool_calling/test_outputs.py": "exhaustive",
 }

@@ -1,0 +1,97 @@
+"""`python -m tests.history.worker URL NUMBER HISTORY SECONDS`: clients that all workers' clients ask alike."""
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cache_backends.redis import RedisBackend
+from cache_backends.redis_leases import RedisLeases
+from service.errors import ServiceError
+from service.executor.scripted import ScriptedExecutor
+from service.generation import GenerationRequest, Message
+from service.response_cache.executor import CachingExecutor
+from service.settings import Settings
+from tests.history.promises import expected_answer
+from tests.history.records import Asked, HistoryWriter, LeaseCall
+
+LEASE_SECONDS = 0.3
+ROUND_SECONDS = 0.3
+QUESTIONS = 3
+CLIENTS = 4
+SLOWEST_GENERATION_SECONDS = 0.4
+
+
+class RecordedLeases:
+    def __init__(self, inner: RedisLeases, history: HistoryWriter) -> None:
+        self._inner = inner
+        self._history = history
+
+    async def acquire(self, key: str, holder: str, note: str, *, ttl: float) -> str | None:
+        called = time.monotonic()
+        theirs = await self._inner.acquire(key, holder, note, ttl=ttl)
+        self._add("acquire", key, holder, called, ttl, held=theirs is None)
+        return theirs
+
+    async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
+        called = time.monotonic()
+        held = await self._inner.keep(key, holder, note, ttl=ttl)
+        self._add("keep", key, holder, called, ttl, held=held)
+        return held
+
+    async def release(self, key: str, holder: str) -> None:
+        # Before the call: it may reach Redis although its reply does not come back.
+        self._add("release", key, holder, time.monotonic(), 0.0, held=False)
+        await self._inner.release(key, holder)
+
+    def _add(self, what: str, key: str, holder: str, called: float, ttl: float, *, held: bool) -> None:
+        returned = time.monotonic()
+        call = LeaseCall(what=what, key=key, holder=holder, called=called, returned=returned, ttl=ttl, held=held)
+        self._history.add(call)
+
+
+class RecordedBackend(RedisBackend):
+    def __init__(self, url: str, history: HistoryWriter) -> None:
+        super().__init__(url, ttl=60)
+        self.leases = RecordedLeases(self.leases, history)
+
+
+async def script(request: GenerationRequest) -> AsyncIterator[str]:
+    for word in expected_answer(request.messages[0].content).split(" "):
+        await asyncio.sleep(random.uniform(0, SLOWEST_GENERATION_SECONDS / 6))
+        yield word if word == "the" else f" {word}"
+
+
+async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, until: float) -> None:
+    while (called := time.monotonic()) < until:
+        question = f"{random.randrange(QUESTIONS)} of round {called // ROUND_SECONDS:.0f}"
+        request = GenerationRequest(messages=(Message(role="user", content=question),))
+        outcome, text = "failed", None
+        try:
+            answer = await caching.submit(request)
+            outcome = answer.outcome
+            text = (await answer.completion()).choices[0].text
+        except ServiceError:
+            pass
+        returned = time.monotonic()
+        history.add(
+            Asked(worker=worker, question=question, called=called, returned=returned, outcome=outcome, text=text)
+        )
+        await asyncio.sleep(random.uniform(0, 0.02))
+
+
+async def main(url: str, worker: int, path: Path, seconds: float) -> None:
+    history = HistoryWriter(path)
+    settings = Settings(home=Path("unused"), max_concurrency=2, request_timeout_seconds=5.0)
+    caching = CachingExecutor(
+        ScriptedExecutor(script, concurrency=2), RecordedBackend(url, history), settings, lease_seconds=LEASE_SECONDS
+    )
+    until = time.monotonic() + seconds
+    await asyncio.gather(*(client(caching, worker, history, until) for _ in range(CLIENTS)))
+    await caching.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])))
