@@ -6,12 +6,13 @@ VENV ?= .venv
 ARGS ?=
 MODEL ?=
 PORT ?=
+FUZZ_SECONDS ?= 120
 
 PYTEST = "$(VENV)/bin/python" -m pytest
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
 	and not exhaustive
 
-.PHONY: help setup run test coverage test-fast test-models test-simulation check bench
+.PHONY: help setup run test coverage test-fast test-models test-simulation test-history test-mutation fuzz check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
@@ -21,6 +22,9 @@ help:
 	@echo "make coverage         run all tests and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
+	@echo "make test-history     check what servers on one Redis recorded under 90 seconds of faults"
+	@echo "make test-mutation    change the caches and the scheduler in small ways, and list what no test notices"
+	@echo "make fuzz             feed every decoder for FUZZ_SECONDS (120) with inputs guided by coverage"
 	@echo "make check            check format, lint, types, imports, and the bounds on size and prose"
 	@echo "make bench            run the benchmarks"
 
@@ -48,6 +52,23 @@ test-models: setup
 # A failing seed is printed; ANYCLAUDE_SEED=N tries it alone.
 test-simulation: setup
 	ANYCLAUDE_SEEDS=10000 $(PYTEST) -n 2 tests/simulation $(ARGS)
+
+# ANYCLAUDE_SEED=N chooses other faults.
+test-history: setup
+	$(PYTEST) tests/history $(ARGS)
+
+# ARGS are names of mutants, as in ARGS='service.response_cache.key*'. A full run takes hours.
+test-mutation:
+	@VENV="$(VENV)" EXTRAS=test,bench,mutation scripts/setup-vllm-mlx-venv.sh
+	ANYCLAUDE_SEEDS=50 "$(VENV)/bin/mutmut" run --max-children 1 $(ARGS)
+	"$(VENV)/bin/mutmut" results
+
+# A failing input is written to the corpus, where `make test` finds it from then on.
+fuzz:
+	@VENV="$(VENV)" EXTRAS=test,bench,fuzz scripts/setup-vllm-mlx-venv.sh
+	@for target in $$(ls tests/fuzz/corpus); do \
+		echo "== $$target"; "$(VENV)/bin/python" -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
 
 check: setup
 	"$(VENV)/bin/ruff" format --check .

@@ -28,7 +28,7 @@ async def test_what_was_never_set_is_none(backend: CacheBackend) -> None:
     assert await backend.clear() == 0
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{len(value)} bytes {value[:3]!r}")
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{len(value)} bytes {value[:3].hex()}")
 async def test_a_value_comes_back_as_it_was_set(backend: CacheBackend, value: bytes) -> None:
     await backend.set("k", value)
     found = await value_of(backend, "k")
