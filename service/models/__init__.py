@@ -1,6 +1,7 @@
 """Models as files, before they are loaded.
 
-`location.py` finds the folder that the operator named: `demo.py` (the embedded default, by `wheel.py` and `gguf.py`) or
+`location.py` finds the folder of a name (`names.py`): `demo.py` (the embedded default, by `wheel.py` and `gguf.py`) or
 `hub.py` (Hugging Face). `folder.py` checks it, `profile.py` reads its properties, `fingerprint.py` digests it.
-`inventory.py` lists installed models, `recommended.py` suggests some. `blas.py` loads OpenBLAS.
+`inventory.py` lists installed models, `recommended.py` suggests some. `progress.py` reports to people; `blas.py` loads
+OpenBLAS.
 """
