@@ -47,6 +47,7 @@ FORBIDDEN = [
     ("service/device", ("service.executor", "service.models", "service.cli", *HTTP, *MLX)),
     ("service/storage.py", ("service", *MLX)),
     ("service/models", ("service.dialects", "service.executor", "service.response_cache", *HTTP)),
+    ("service/model_registry", ("service.dialects", *HTTP, *MLX)),
     ("service/recording", ("service.dialects", *HTTP, *MLX)),
     ("service/telemetry", ("service.dialects", *LIBRARIES, *RESPONSE_CACHE_INSIDE, *EVERY_KIND)),
     ("service/dashboard", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
