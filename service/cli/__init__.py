@@ -4,7 +4,8 @@
 - `first_start`: without a configured model, the launcher asks for one
 - `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
-- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `doctor` with `checks/`, `config`, `trust`, `cache`, `warm`
+- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `config`, `trust`, `cache`, `warm`
+- `doctor` with `checks/` and `report`; `bench` with `measurement`
 - `client`: HTTP requests to a server; `configuration`: the settings for commands
 - `options`: options generated from `Settings`; `exits`: exit codes
 
@@ -35,6 +36,7 @@ COMMANDS = (
     "config",
     "trust",
     "doctor",
+    "bench",
     "cache",
     "warm",
 )
@@ -54,6 +56,7 @@ OTHER_NAMES = {
     "status": "stats",
     "dashboard": "stats",
     "check": "doctor",
+    "benchmark": "bench",
     "settings": "config",
     "help": "--help",
     "version": "--version",

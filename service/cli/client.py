@@ -62,6 +62,7 @@ class _Models(msgspec.Struct, frozen=True):
 
 class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
+    reasoning_content: str | None = None
 
 
 class _Choice(msgspec.Struct, frozen=True):
@@ -139,9 +140,9 @@ class ServerClient:
         except urllib.error.HTTPError as exc:
             raise Refused(_error_message(exc.read())) from None
 
-    def chat(self, messages: list[dict[str, str]]) -> Iterator[ChatChunk]:
-        """`last_outcome` is the response cache's outcome afterwards. Raises like `post`."""
-        body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    def chat(self, messages: list[dict[str, str]], **fields: float) -> Iterator[ChatChunk]:
+        """`fields` are the request's. `last_outcome` is the response cache's outcome afterwards. Raises like `post`."""
+        body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **fields}
         headers = {**self._authorization(), "Content-Type": "application/json"}
         request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url
             f"{self._root}/v1/chat/completions", msgspec.json.encode(body), headers

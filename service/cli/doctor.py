@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from service.cli.checks import Result, device, failed, machine, setup
+from service.cli.configuration import read_configuration
 from service.cli.exits import Exit
 from service.cli.options import config_option
 from service.config import ConfigError, load_configuration
@@ -20,10 +21,14 @@ MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("fa
 
 @click.command("doctor", short_help="Check what is needed, and say what to do about what is missing.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, writable=True), help="Measure, and write a file for an issue."
+)
 @config_option
-def command(as_json: bool, config: str | None) -> None:
+def command(as_json: bool, report: str | None, config: str | None) -> None:
     """Check Python, MLX and its device, BLAS, Claude Code, configuration, model, memory, response cache, port and disk
-    space.
+    space. --report also measures the model for two minutes ('anyclaude bench') and writes figures and versions, but
+    no content, path or address.
 
     Exits with 1 if a check failed; a warning is not a failure.
     """
@@ -34,8 +39,19 @@ def command(as_json: bool, config: str | None) -> None:
             _print(result)
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(result) for result in results], indent=2))
+    if report is not None:
+        _write_report(Path(report), config, results)
     if any(result.status == "failed" for result in results):
         sys.exit(Exit.FAILED)
+
+
+def _write_report(file: Path, config: str | None, results: list[Result]) -> None:
+    from service.cli.report import make_report
+
+    settings = read_configuration({"config": config}).settings
+    made = make_report(settings, results, lambda step: click.echo(f"{step} ...", err=True))
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
+    click.echo(f"{file} is written. Look through it before you attach it.", err=True)
 
 
 def run_checks(config: str | None) -> Iterator[Result]:

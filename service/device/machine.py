@@ -20,6 +20,7 @@ def read_machine() -> DeviceFigures:
         total=total_bytes(),
         free=free_bytes(),
         own=own_bytes(),
+        wired=wired_bytes(),
     )
 
 
@@ -49,6 +50,14 @@ def free_bytes() -> int | None:
     free = _field(Path("/proc/meminfo"), "MemAvailable:")
     left = container_left_bytes(CGROUP)
     return None if free is None else min(free * 1024, free * 1024 if left is None else left)
+
+
+def wired_bytes() -> int | None:
+    if sys.platform != "darwin":
+        return None
+    import psutil
+
+    return int(psutil.virtual_memory().wired)
 
 
 def own_bytes() -> int:

@@ -69,10 +69,11 @@ def memory(settings: Settings, figures: DeviceFigures) -> Result:
         if client.health().model_loaded:
             offered = f"the running server offers a context of {client.model().context_length:,} tokens"
             return ok("Memory", f"{memory_in_words(figures)}; {offered}")
-    return device.memory(figures, _needs(settings))
+    return device.memory(figures, needs_of(settings))
 
 
-def _needs(settings: Settings) -> device.ModelNeeds | None:
+def needs_of(settings: Settings) -> device.ModelNeeds | None:
+    """Returns None if the configured model is not here, or cannot be read."""
     folder = find_local_model(settings.model, settings.home)
     if folder is None or settings.executor == "scripted":
         return None

@@ -1,0 +1,107 @@
+"""`anyclaude doctor --report`: a file for an issue. It has figures and versions, but no content, path or address."""
+
+import os
+import platform
+import resource
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from service.cli.checks import Result, device, machine, setup
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.exits import Failure
+from service.cli.launch import on_server
+from service.cli.measurement import Measurement, measure
+from service.config import server_address
+from service.config.keys import SETTING_KEYS
+from service.device.figures import DeviceFigures
+from service.keep_awake import kept_awake
+from service.models.location import find_local_model
+from service.settings import Settings
+
+PACKAGES = ("anyclaude", "mlx", "mlx-metal", "mlx-cpu", "mlx-lm", "transformers", "tokenizers", "numpy", "starlette")
+SHOWN_VARIABLES = ("MLX_MAX_OPS_PER_BUFFER", "MLX_MAX_MB_PER_BUFFER", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SHOWN_SETTINGS = (
+    "cache_policy",
+    "context_length",
+    "dequantize_on_cpu",
+    "max_concurrency",
+    "parallel",
+    "prefill_chunk_tokens",
+    "prefix_disk_bytes",
+    "prefix_memory_bytes",
+    "prompt_lookup",
+    "thinking",
+    "wired_memory_bytes",
+)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`settings` are those in force, and `unset` what the server chose in place of null. `missing` is the reason if
+    there is no measurement."""
+
+    system: str
+    python: str
+    versions: dict[str, str]
+    figures: DeviceFigures | None
+    mac: device.MacFacts | None
+    metal_limit_mib: int | None
+    open_files: tuple[int, int]
+    variables: dict[str, str]
+    checks: dict[str, str]
+    model: device.ModelNeeds | None
+    settings: dict[str, Any] = {}
+    unset: dict[str, Any] = {}
+    drafts: dict[str, int] = {}
+    measurement: Measurement | None = None
+    missing: str = ""
+
+
+def make_report(settings: Settings, results: Iterable[Result], progress: Callable[[str], None]) -> Report:
+    report = Report(
+        system=platform.platform(),
+        python=platform.python_version(),
+        versions=_versions(),
+        figures=machine.mlx()[1],
+        mac=device.read_mac(),
+        metal_limit_mib=device.metal_limit_mib(),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
+        variables={name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ},
+        checks={result.name: result.status for result in results},
+        model=setup.needs_of(settings),
+    )
+    return _measured(report, settings, progress)
+
+
+def _measured(report: Report, settings: Settings, progress: Callable[[str], None]) -> Report:
+    if settings.executor == "mlx" and find_local_model(settings.model, settings.home) is None:
+        return msgspec.structs.replace(report, missing="the model is not on this machine yet")
+    address = server_address(settings)
+    client = ServerClient(address, settings.api_key)
+    try:
+        with on_server(settings, address, client), kept_awake(settings):
+            measurement, stats = measure(client, progress), client.stats()
+    except Failure as exc:
+        return msgspec.structs.replace(report, missing=f"the server did not start (exit code {exc.exit_code})")
+    except (NotThere, NoAnswer, NotOurs, Refused) as exc:
+        return msgspec.structs.replace(report, missing=f"the server did not answer ({type(exc).__name__})")
+    shown = [key.dotted for key in SETTING_KEYS if key.field in SHOWN_SETTINGS]
+    return msgspec.structs.replace(
+        report,
+        settings={name: stats.settings[name] for name in shown if name in stats.settings},
+        unset={name: stats.unset[name] for name in shown if name in stats.unset},
+        drafts=msgspec.to_builtins(stats.engine.drafts),
+        measurement=measurement,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,55 @@
+import json
+
+from tests.cli.terminal import Terminal, until
+
+
+def test_bench_measures_the_running_server(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        done = terminal.run("bench", "--json")
+        shown = terminal.run("bench")
+    measured = json.loads(done.stdout)
+    assert 3_500 < measured["prompt_tokens"] < 4_500
+    assert measured["read_rate"] > 0
+    assert measured["write_rate_four_at_once"] > 0
+    assert 0 < measured["hit_seconds"] < measured["cold_seconds"] + 1
+    assert [line.split("  ")[0] for line in shown.stdout.splitlines()] == [
+        "prompt, cold",
+        "the same, warm",
+        "answer, alone",
+        "four at once",
+        "hit",
+        "context",
+        "memory of MLX",
+    ]
+
+
+def test_bench_starts_a_server_and_stops_it(terminal: Terminal) -> None:
+    done = terminal.run("bench", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["prompt_tokens"] > 0
+    assert terminal.health() is None
+
+
+def test_a_report_has_figures_and_nothing_that_leads_to_its_author(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", apiKey="do-not-show", host="127.0.0.1", maxConcurrency=3)
+    file = terminal.cwd / "report.json"
+    done = terminal.run("doctor", "--report", str(file))
+    assert "report.json is written" in done.stderr, done.stderr
+    text = file.read_text()
+    report = json.loads(text)
+    assert report["measurement"]["prompt_tokens"] > 0
+    assert report["figures"]["total"] > report["figures"]["free"]
+    assert report["settings"]["backends.vllm-mlx.maxConcurrency"] == 3
+    assert report["checks"]["Python"] == "ok"
+    for private in ("do-not-show", str(terminal.home), str(terminal.cwd), "127.0.0.1", f":{terminal.port}", "amber"):
+        assert private not in text
+    assert terminal.health() is None
+
+
+def test_a_report_without_a_model_names_the_reason(terminal: Terminal) -> None:
+    terminal.configure(executor="mlx", model="nobody/nothing")
+    file = terminal.cwd / "report.json"
+    terminal.run("doctor", "--report", str(file))
+    report = json.loads(file.read_text())
+    assert (report["measurement"], report["missing"]) == (None, "the model is not on this machine yet")
