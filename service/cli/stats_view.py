@@ -48,7 +48,7 @@ def view(stats: Stats, root: str, *, recent: int, width: int) -> RenderableType:
     for name, value in _rows(stats, root, width - NAME_WIDTH - 2):
         rows.add_row(name, value)
     shown = stats.recent[:recent]
-    return Group(rows, "", _recent(shown, width)) if shown else rows
+    return Group(rows, "", _recent(shown, width), *_rereads(shown)) if shown else rows
 
 
 def _rows(stats: Stats, root: str, width: int) -> list[tuple[str, Text]]:
@@ -123,9 +123,25 @@ def _recent(requests: list[RecentRequest], width: int) -> Table:
     return table
 
 
+def _rereads(requests: list[RecentRequest]) -> list[Text]:
+    return [
+        Text(
+            f"{_time(request)}  {count(request.cached_tokens)} tokens reused, "
+            f"{count((request.prompt_tokens or 0) - (request.cached_tokens or 0))} read: {request.reread}",
+            style="yellow",
+        )
+        for request in requests
+        if request.reread
+    ]
+
+
+def _time(request: RecentRequest) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(request.came))
+
+
 def _cells(request: RecentRequest) -> dict[str, Text]:
     return {
-        "Time": Text(time.strftime("%H:%M:%S", time.localtime(request.came))),
+        "Time": Text(_time(request)),
         "Outcome": _outcome(request),
         "Total": Text(duration(request.total_seconds)),
         "First": Text(duration(request.first_event_seconds)),

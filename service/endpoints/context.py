@@ -6,6 +6,7 @@ from service.model_registry.registry import ModelRegistry
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity
+from service.telemetry.prompt_history import PromptHistory
 from service.telemetry.request_log import Observer, RequestRecord
 
 
@@ -17,6 +18,7 @@ class ServiceContext:
     models: ModelRegistry
     bodies: BodyReader
     activity: Activity
+    prompts: PromptHistory = dataclasses.field(default_factory=PromptHistory)
     observers: tuple[Observer, ...] = ()
     stopping: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 

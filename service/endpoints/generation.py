@@ -48,6 +48,7 @@ class GenerationEndpoint:
             record.status, record.error_code = 500, "internal_error"
             raise
         finally:
+            record.settle()
             record.total_seconds = time.perf_counter() - record.started
             self._context.observe(record)
 
@@ -101,6 +102,8 @@ class GenerationEndpoint:
         answer = await executor.submit(request, directives, patience=self._patience(asked))
         # The response cache has just counted it. Nothing is awaited in between, so the two always agree.
         record.outcome, record.status = answer.outcome, 200
+        if answer.outcome in ("miss", "bypass") and request.messages:
+            record.comparison = self._context.prompts.add(request)
         self._context.activity.accept(record, answer)
         return answer
 

@@ -2,6 +2,7 @@
 
 - `request_log`: a record and a log line for each generation request
 - `activity`, `timeline`, `speed`: the last minutes
+- `prompt_history`: why a prompt is read again
 - `stats`: the body of `/stats`, for the dashboard and `anyclaude stats`
 - `metrics/`: counts since the start, for Prometheus
 - `readiness`: the terminal's line when the model is loaded

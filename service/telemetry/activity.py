@@ -33,7 +33,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`came` is in Unix seconds. Holds no content."""
+    """`came` is in Unix seconds. `reread`: why the prompt was read again. Holds no content."""
 
     request_id: str
     came: float
@@ -47,6 +47,7 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None
     first_event_seconds: float | None
     total_seconds: float
+    reread: str = ""
 
 
 class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +180,7 @@ def _recent_request(record: RequestRecord, epoch: float) -> RecentRequest:
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
+        reread=record.reread,
         first_event_seconds=record.first_event_seconds,
         total_seconds=record.total_seconds,
     )

@@ -11,6 +11,7 @@ import msgspec
 from service.events import ChoiceFinished, Done, Event
 from service.generation import Completion, FinishReason, Usage
 from service.response_cache.base import CacheOutcome
+from service.telemetry.prompt_history import Comparison
 
 logger = logging.getLogger("anyclaude.request")
 
@@ -33,11 +34,21 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     accepted: float | None = None
     request_bytes: int = 0
     unread_media: int = 0
+    comparison: Comparison | None = None
+    reread: str = ""
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     first_event_seconds: float | None = None
     total_seconds: float = 0.0
     error_code: str = ""
+
+    def settle(self) -> None:
+        """Sets `reread` at the end of the request."""
+        if self.comparison is None or self.usage is None:
+            return
+        self.comparison.outline.prompt_tokens = self.usage.prompt_tokens
+        self.reread = self.comparison.reason(self.usage)
+        self.comparison = None
 
     def see(self, event: Event) -> None:
         if self.first_event_seconds is None:
@@ -94,7 +105,7 @@ def _log(record: RequestRecord) -> None:
         " ".join(filter(None, (record.outcome, record.error_code))),
         " stream" if record.stream else "",
         record.total_seconds * 1e3,
-        "" if usage is None else _tokens(usage),
+        "" if usage is None else _tokens(usage, record.reread),
         extra={
             "request_id": record.request_id,
             "dialect": record.dialect,
@@ -106,6 +117,7 @@ def _log(record: RequestRecord) -> None:
             "prompt_tokens": usage.prompt_tokens if usage else None,
             "completion_tokens": usage.completion_tokens if usage else None,
             "cached_tokens": usage.cached_tokens if usage else None,
+            "reread": record.reread or None,
             "finish_reason": record.finish_reason,
             "first_event_ms": _milliseconds(record.first_event_seconds),
             "total_ms": _milliseconds(record.total_seconds),
@@ -113,9 +125,13 @@ def _log(record: RequestRecord) -> None:
     )
 
 
-def _tokens(usage: Usage) -> str:
+def _tokens(usage: Usage, reread: str) -> str:
+    answer = f"{usage.completion_tokens} in the answer"
+    if reread:
+        read = usage.prompt_tokens - usage.cached_tokens
+        return f", {usage.cached_tokens:,} tokens reused, {read:,} read ({reread}), {answer}"
     reused = f" ({usage.cached_tokens} reused)" if usage.cached_tokens else ""
-    return f", {usage.prompt_tokens} prompt tokens{reused}, {usage.completion_tokens} in the answer"
+    return f", {usage.prompt_tokens} prompt tokens{reused}, {answer}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

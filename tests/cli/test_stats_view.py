@@ -96,3 +96,12 @@ async def test_a_narrow_screen_cuts_no_figure(tmp_path: Path, width: int, header
         assert ("4.78 ms" in line) is ("First" in header)
         assert width < 80 or "Anthropic" in line
     assert "miss, client le" in lines[11]
+
+
+async def test_prompts_that_were_read_again_have_a_line(tmp_path: Path) -> None:
+    reread = msgspec.structs.replace(
+        LEFT, prompt_tokens=41_510, cached_tokens=41_200, reread="first difference: system changed"
+    )
+    stats = msgspec.structs.replace(await stats_of(tmp_path, ScriptedExecutor()), recent=[LEFT, reread])
+    lines = [line for line in shown(stats, 100) if "first difference" in line]
+    assert [line[10:] for line in lines] == ["41,200 tokens reused, 310 read: first difference: system changed"]

@@ -163,3 +163,16 @@ def test_hits_beyond_twenty_a_second_share_a_line(caplog: pytest.LogCaptureFixtu
     lines = [" ".join(record.getMessage().split()[:2]) for record in caplog.records]
     hits = [f"hit {number}" for number in range(HITS_A_SECOND)]
     assert lines == [*hits, "missed d", "5 more", *hits, "missed d", "1 more"]
+
+
+async def test_the_first_difference_to_the_last_prompt_is_named(tmp_path: Path) -> None:
+    def asked(*names: str) -> RawRequest:
+        tools = [{"name": name, "description": CANARY, "input_schema": {"type": "object"}} for name in names]
+        turns = [{"role": "user", "content": CANARY}]
+        return RawRequest(MESSAGES, json.dumps({"messages": turns, "tools": tools, "max_tokens": 5}).encode())
+
+    lines = await logged(tmp_path, [asked("Read"), asked("Read", "mcp__x"), asked("Read", "mcp__x")], 0, "text")
+    first, second, hit = (line for line in lines if " anthropic_messages 200 " in line)
+    assert "difference" not in first + hit
+    assert re.search(r", 0 tokens reused, \d+ read \(first difference: tools\[1\] `mcp__x` is new\), ", second)
+    assert CANARY not in "".join(lines)
