@@ -83,8 +83,6 @@ class Leases(Protocol):
 
 @runtime_checkable
 class ExtendedBackend(CacheBackend, Protocol):
-    """The optional part of the interface."""
-
     @property
     def leases(self) -> Leases | None:
         """None if servers that share the store cannot share generations."""

@@ -42,7 +42,7 @@ MODE_RAW = 1
 
 
 class RefusedRow(Exception):
-    """This store never writes such a row."""
+    pass
 
 
 class DamagedDatabase(Exception):

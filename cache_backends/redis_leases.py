@@ -1,5 +1,3 @@
-"""Leases on a Redis or Valkey server: one key each, which expires unless its holder keeps it."""
-
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 

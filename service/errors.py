@@ -40,8 +40,6 @@ class MissingParameter(BadRequest):
 
 
 class UnsupportedValue(BadRequest):
-    """The API allows the value, but no model or engine here supports it."""
-
     code = "unsupported_value"
 
 
@@ -94,8 +92,6 @@ class ModelNotFound(ServiceError):
 
 
 class ResponseGone(ServiceError):
-    """The response was never stored, was deleted, or was evicted."""
-
     status = 404
     code = "response_not_found"
 
@@ -104,8 +100,6 @@ class ResponseGone(ServiceError):
 
 
 class AnswerGone(ServiceError):
-    """The response cache has no such answer."""
-
     status = 404
     code = "answer_not_found"
 
@@ -146,8 +140,6 @@ class InternalError(ServiceError):
 
 
 class EngineFailed(ServiceError):
-    """The same request may succeed later."""
-
     status = 500
     code = "engine_failed"
 

@@ -42,8 +42,6 @@ class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="call"):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, array_like=True, tag="arguments"):
-    """More JSON text of the arguments of this choice's last call."""
-
     choice: int
     arguments: str
 
@@ -62,7 +60,7 @@ class ChoiceFinished(msgspec.Struct, frozen=True, array_like=True, tag="finished
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
-    """The last event of a successful generation. Every choice has finished."""
+    """Every choice has finished."""
 
     usage: Usage
 
@@ -71,7 +69,6 @@ Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallA
 
 
 def replay(completion: Completion) -> Iterator[Event]:
-    """Yields one delta a part, one choice after another."""
     for index, choice in enumerate(completion.choices):
         logprobs = choice.logprobs
         if logprobs is not None and not any(isinstance(part, Text) for part in choice.parts):
@@ -91,8 +88,6 @@ def replay(completion: Completion) -> Iterator[Event]:
 
 
 class CompletionBuilder:
-    """Feed it the events of one generation in order."""
-
     def __init__(self) -> None:
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._usage: Usage | None = None

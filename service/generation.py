@@ -176,7 +176,5 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished answer, as the response cache stores it."""
-
     choices: tuple[Choice, ...]
     usage: Usage

@@ -62,8 +62,6 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line, with the caller's `extra` and the traceback."""
-
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "time": _time(record).replace(" ", "T") + "Z",

@@ -112,7 +112,7 @@ def canonical_tools(tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
 
 
 def _sorted(value: Any) -> Any:
-    """Sorts dictionary keys at any depth, because templates print them."""
+    """Sorts keys at any depth, because templates print them."""
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value
@@ -136,7 +136,6 @@ class _CallNames:
         return places
 
     def answer(self, call_id: str) -> int:
-        """Returns the position of the call that a result answers, or a new one if there is none."""
         waiting = self._waiting.get(call_id)
         if waiting is None:
             waiting = self._waiting[call_id] = deque((self._next(),))
@@ -148,7 +147,7 @@ class _CallNames:
 
 
 def _name(place: int) -> str:
-    """Every chat template accepts this id. Mistral's require nine letters and digits."""
+    """Mistral's templates require nine letters and digits."""
     return f"call{place:05d}"
 
 

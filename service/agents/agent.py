@@ -22,8 +22,8 @@ SMALLEST_OUTPUT_TOKENS = 1_024
 
 
 class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
-    """The server for an agent. `root` is its URL without `/v1`. `context_length` is in tokens. `patience_seconds` is
-    the longest time of an answer, waiting included. `tiers` maps some of Claude's tiers (`haiku`) to models."""
+    """`root` is the URL without `/v1`. `context_length` is in tokens. `patience_seconds` is the longest time of an
+    answer, waiting included. `tiers` maps some of Claude's tiers (`haiku`) to models."""
 
     root: str
     api_key: str
@@ -38,7 +38,6 @@ class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def output_tokens(self) -> int:
-        """An eighth of the context. The rest is for the conversation."""
         return min(max(self.context_length // 8, SMALLEST_OUTPUT_TOKENS), LARGEST_OUTPUT_TOKENS)
 
 

@@ -16,8 +16,6 @@ OWN_PROMPT_TOKENS = 12_000
 """Claude Code's own prompt and tools: 12,093 tokens of SmolLM2 with 2.1.332."""
 
 FIRST_TURN_NEEDS_TOKENS = 16_000
-"""Its own prompt, a question and an answer."""
-
 COMPACTION_NEEDS_TOKENS = 40_000
 """Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact or give up at
 every turn, so the server's error decides there."""
@@ -54,8 +52,6 @@ MODEL_VARIABLES = {
     "CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL": "sonnet",
 }
 TIER_NAMES = {"opus": "claude-opus-4-8", "sonnet": "claude-sonnet-4-6", "haiku": "claude-haiku-4-5"}
-"""The names that Claude Code itself uses."""
-
 PERMISSION_OPTIONS = ("--permission-mode", "--dangerously-skip-permissions", "--allow-dangerously-skip-permissions")
 SETTINGS_FILES = (".claude/settings.local.json", ".claude/settings.json")
 

@@ -4,7 +4,8 @@
 - `first_start`: without a configured model, the launcher asks for one
 - `connect`: prints an agent's settings instead
 - `serve`: the server in the foreground; `distributed`: one rank of several
-- `run` (a chat), `models`, `ps`, `stop`, `logs`, `stats`, `config`, `trust`, `cache`, `warm`
+- `run` (a chat), `models`, `ps`, `stop`, `logs`, `config`, `trust`, `warm`
+- `stats` with `stats_view` and `figures`; `cache` with `held_answers`, `stores` and `explanation`
 - `doctor` with `checks/` and `report`; `bench` with `measurement`
 - `client`: HTTP requests to a server; `configuration`: the settings for commands
 - `options`: options generated from `Settings`; `exits`: exit codes

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class NotThere(Exception):
-    """No server listens at the address."""
+    pass
 
 
 class NoAnswer(Exception):
@@ -109,7 +109,6 @@ class ServerClient:
         return self._decode("/stats", self._get("/stats", self._authorization()), Stats)
 
     def model(self) -> Model:
-        """Returns the first model. Raises like `health`."""
         body = self._get("/v1/models", self._authorization())
         models = self._decode("/v1/models", body, _Models).data
         if not models:

@@ -41,7 +41,7 @@ def command(config: str | None, as_json: bool) -> None:
 
 
 def _print_table(rows: list[tuple[Key, Any]], origins: Origins) -> None:
-    """Cuts no column, because users copy keys and values from here."""
+    """Users copy keys and values from here, so no column is cut."""
     shown = [(key.dotted, show(value), origins[key.field]) for key, value in rows]
     key_width = max(len(dotted) for dotted, _, _ in shown)
     value_width = max(len(value) for _, value, _ in shown)

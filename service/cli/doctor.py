@@ -87,7 +87,7 @@ def _print(result: Result) -> None:
 
 
 def _indented(text: str, indent: str) -> str:
-    """Wraps text below a first line that begins with `indent`. Wraps only in a terminal."""
+    """Wraps only in a terminal."""
     if not sys.stdout.isatty():
         return text
     width = shutil.get_terminal_size().columns

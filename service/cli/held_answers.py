@@ -61,7 +61,7 @@ class ServerAnswers:
 
 
 class StoreAnswers:
-    """Answers of stores that several processes can open. Every method raises `Failure`."""
+    """Every method raises `Failure`."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._urls = urls

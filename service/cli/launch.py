@@ -43,7 +43,6 @@ def command(mode: str, arguments: tuple[str, ...]) -> None:
 
 
 def agent_command(name: str) -> click.Command:
-    """Makes `anyclaude NAME`. All further words are for the agent."""
     agent = AGENTS[name]
     arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
     return click.Command(
@@ -155,7 +154,7 @@ def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> N
 def on_server(
     settings: Settings, address: Address, client: ServerClient, arguments: tuple[str, ...] = ()
 ) -> Iterator[None]:
-    """The server is healthy inside the block. `arguments` are for `serve` if it is started here."""
+    """`arguments` are for `serve` if the server is started here."""
     startup = Startup(settings, address, client, Console(stderr=True))
     with _ended_by_signals(), _state_in(settings.home):
         if address.local:

@@ -65,8 +65,7 @@ def run(found: Configuration, *, distributed: bool = False) -> None:
 
 
 def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
-    """Returns the service and a description of what it serves. Fetches a missing model outside of the event loop, where
-    Ctrl-C works."""
+    """Fetches a missing model outside of the event loop, where Ctrl-C works."""
     from service.app import create_app
     from service.recording.archive import ArchiveError
 
@@ -100,7 +99,6 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _who_is_there(settings: Settings) -> str:
-    """Returns a sentence about our own server at the address, or ""."""
     from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
 
     address = parse_base_url(base_url(settings.host, settings.port))
@@ -175,7 +173,7 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
 
 
 def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "EngineSpec":
-    """Describes the engine of `settings.model`, named `name` if given. Fetches what is missing."""
+    """Fetches what is missing."""
     from rich.console import Console
 
     from service.executor.mlx_executor import open_mlx_executor

@@ -78,7 +78,7 @@ class BackgroundServer:
         fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def leave(self) -> None:
-        """Stops the server if a launcher started it and no other uses it."""
+        """Stops the server unless another launcher uses it."""
         with self.order():
             use, self._use = self._use, None
             if use is None:
@@ -149,7 +149,6 @@ class BackgroundServer:
 
 
 def background_servers(settings: Settings) -> list[tuple[int, BackgroundServer]]:
-    """Returns the running background servers with their ports."""
     files = sorted((settings.home / "run").glob("*.server"))
     ports = [int(file.stem) for file in files if file.stem.isdigit()]
     found = [(port, BackgroundServer(msgspec.structs.replace(settings, port=port))) for port in ports]

@@ -142,7 +142,6 @@ class Startup:
 
 
 def phase(health: Health | None, server: BackgroundServer | None) -> str:
-    """Returns the server's own description of its state, else the last line of its log."""
     if health is not None and health.model:
         return health.detail or f"{health.status} {health.model}"
     lines = server.log_tail(1) if server else []

@@ -4,7 +4,7 @@ trusted, overrides the home folder's key by key. `--config FILE` replaces both.
 - `keys`: the file's keys, derived from `Settings`; `values`: reads and shows a value
 - `layers`: file, environment and options as values with origins; `ConfigError`
 - `trust`: rules and approvals for the working folder's file
-- `address`: the server's address; `redaction`: values without secrets
+- `address`: the server's address; `redaction`: values without secrets; `edit`: writes a file
 - `schema`, `reference`: the JSON Schema and the docs' table
 """
 

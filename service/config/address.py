@@ -5,7 +5,7 @@ import msgspec
 
 
 class Address(msgspec.Struct, frozen=True):
-    """The clients' address. `root` is the URL without `/v1` and final slash."""
+    """`root` is the URL without `/v1` and final slash."""
 
     root: str
     host: str

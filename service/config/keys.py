@@ -117,7 +117,6 @@ KEY_TREE = _tree(FILE_KEYS + SETTING_KEYS)
 
 
 def did_you_mean(name: str, known: Iterator[str] | list[str]) -> str:
-    """Suggests the nearest known name, else all known names."""
     known = sorted(known)
     plain = {re.sub(r"[^a-z0-9]", "", candidate.lower()): candidate for candidate in known}
     near = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=1, cutoff=0.6)

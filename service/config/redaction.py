@@ -27,12 +27,10 @@ def shown_url(url: str) -> str:
 
 
 def shown_value(key: Key, settings: Settings) -> Any:
-    """Returns the value in the file's notation."""
     return _shown(key, attrgetter(key.field)(settings))
 
 
 def shown_given(key: Key, given: Given) -> Any:
-    """Like `shown_value`, for a value that is not in force."""
     return _shown(key, given.value)
 
 

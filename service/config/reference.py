@@ -27,7 +27,6 @@ def _default(key: Key) -> str:
 
 
 def shown_default(key: Key) -> str:
-    """Returns the default in the file's notation."""
     default = key.default
     if key.is_size and default is not None:
         default = show_size(default)

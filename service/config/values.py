@@ -46,7 +46,7 @@ def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
 
 
 def _check_items(value: object, kind: Any) -> None:
-    """Raises BadValue for the first bad item of an object whose names the user chose."""
+    """Raises BadValue."""
     info = inspect.type_info(kind)
     info = info.type if isinstance(info, inspect.Metadata) else info
     if not isinstance(info, inspect.DictType) or not isinstance(value, dict):
@@ -73,7 +73,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def show_size(size: int | str) -> str:
-    """Uses the largest binary unit that divides `size`: 2147483648 is `2GiB`. A word stays."""
+    """2147483648 is `2GiB`."""
     if isinstance(size, str):
         return size
     for power, prefix in reversed(list(enumerate("KMGT", start=1))):

@@ -1,5 +1,3 @@
-"""Reads request bodies within a size and a deadline, which ASGI servers do not bound."""
-
 from starlette.types import Receive
 
 from service.deadlines import Deadline
@@ -31,7 +29,8 @@ def _is_json(content_type: bytes) -> bool:
 
 
 class BodyReader:
-    """All bodies that arrive at the same time are bounded by `LARGEST_AT_ONCE` times `max_body_bytes`."""
+    """All bodies that arrive together are bounded by `LARGEST_AT_ONCE` times `max_body_bytes`, which ASGI servers do
+    not bound."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes

@@ -56,7 +56,6 @@ class _Watching:
         return self._working.uncancel() == 0
 
     async def end(self) -> bool:
-        """True if the client has disconnected."""
         self._ended = True
         self._start.cancel()
         if self._task is None:

@@ -1,5 +1,3 @@
-"""The checks of every request before it is routed."""
-
 import re
 from collections.abc import Iterable
 from random import Random

@@ -8,7 +8,7 @@ from service.errors import SHOWN_CHARS, InvalidApiKey
 from service.settings import Settings
 
 RequestHeaders = Mapping[bytes, bytes]
-"""Names are in lower case, as in ASGI."""
+"""Names are in lower case."""
 
 
 def read_headers(scope: Scope) -> RequestHeaders:

@@ -57,7 +57,6 @@ async def handle_service_error(request: Request, error: Exception) -> Response:
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Renders Starlette's 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for this class alone)
     method, path = request.method, request.url.path[:SHOWN_CHARS]
     told: ServiceError

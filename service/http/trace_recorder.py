@@ -1,5 +1,3 @@
-"""Copies exchanges for the trace writer, at debug level 2 only."""
-
 import time
 from collections.abc import Mapping
 

@@ -61,7 +61,6 @@ class TraceWriter:
             )
 
     def close(self) -> None:
-        """Blocks until everything is written."""
         self._waiting.put(None)
         self._thread.join()
 

@@ -13,7 +13,7 @@ from service.response_cache.stored import stored_answers
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """`read` counts the file's unexpired answers, `stored` those that the store contains afterwards."""
+    """`stored` counts those that the store contains afterwards."""
 
     read: int
     stored: int

@@ -39,7 +39,7 @@ class CachedAnswer(Answer, Protocol):
 
     @property
     def written(self) -> int:
-        """Counts events, read or not: about one a token."""
+        """Events so far, about one a token."""
         ...
 
     async def completion(self) -> Completion:

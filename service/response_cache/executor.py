@@ -87,7 +87,7 @@ class CachingExecutor:
         await self.open()
 
     async def open(self) -> None:
-        """Opens the backend, so a damaged one is rebuilt before the first request."""
+        """A damaged backend is rebuilt now, before the first request."""
         await self._store.count_items()
 
     async def submit(

@@ -247,8 +247,6 @@ class FlightAnswer:
 
 
 class Flights:
-    """All flights, and those that others may join by key."""
-
     def __init__(self) -> None:
         self._joinable: dict[str, Flight] = {}
         self._tasks: dict[asyncio.Task[None], Flight] = {}

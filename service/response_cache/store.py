@@ -24,8 +24,6 @@ log = getLogger(__name__)
 
 
 class Write:
-    """A completion that is being written to the backend."""
-
     def __init__(self, task: asyncio.Task[bool], *, expected: bool) -> None:
         self._task = task
         self._expected = expected
@@ -109,7 +107,6 @@ class ResponseStore:
         return await self.get(key) is not None
 
     async def settle(self, key: str | None = None) -> None:
-        """Waits for running writes of the key, or of all keys."""
         writers = {writer for written, writer in self._writers.items() if key in (None, written)}
         if writers:
             await asyncio.wait(writers)

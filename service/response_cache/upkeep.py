@@ -32,7 +32,7 @@ class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    """`answers` are newest first. `complete` is false if the store has more."""
+    """Newest first. `complete` is false if the store has more."""
 
     store: BackendStats
     answers: list[ListedAnswer]

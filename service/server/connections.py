@@ -1,5 +1,3 @@
-"""Accepts connections and closes idle and slow ones."""
-
 import asyncio
 import logging
 import sys

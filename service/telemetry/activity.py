@@ -119,7 +119,6 @@ class Activity:
         )
 
     def running(self) -> list[RunningRequest]:
-        """Oldest first."""
         epoch = time.time() - self._clock()
         return [_running_request(record, answer, epoch) for record, answer in self._running.values()]
 

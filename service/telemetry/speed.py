@@ -49,5 +49,4 @@ class SpeedMeter:
 
 
 def _growth(before: int, after: int) -> int:
-    """A smaller count means that a new engine began at zero."""
     return after - before if after >= before else after

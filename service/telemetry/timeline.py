@@ -43,7 +43,6 @@ class TimelineSlots:
         self._slot(at).counts[kind] += 1
 
     def uncount(self, kind: Kind, at: float) -> None:
-        """Does nothing if the slot of that time is gone."""
         slot = self._slot(at)
         if slot.number == _number(at):
             slot.counts[kind] -= 1

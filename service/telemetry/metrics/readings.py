@@ -10,8 +10,6 @@ from service.response_cache.statistics import CacheNumbers
 
 
 class Readings(Collector):
-    """Shows the numbers last given to `take`."""
-
     def __init__(self) -> None:
         self._taken: tuple[str, ExecutorStatus, CacheNumbers] | None = None
 
