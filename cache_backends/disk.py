@@ -162,8 +162,8 @@ class _Shelf:
         with self._lock, locked_folder(self.folder, self._lock_seconds):
             try:
                 database = open_database(self.folder, self._lock_seconds)
-            except (DamagedDatabase, sqlite3.DatabaseError) as exc:
-                if isinstance(exc, sqlite3.Error) and not is_damage(exc):
+            except (DamagedDatabase, sqlite3.DatabaseError, UnicodeDecodeError) as exc:
+                if not is_damage(exc):
                     raise
                 self.age += 1
                 self._replace(exc)
@@ -221,12 +221,12 @@ class _Worker:
         try:
             try:
                 return work(self._database())
-            except sqlite3.DatabaseError as exc:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
                 if not is_damage(exc) or self._opened is None:
                     raise
                 self._shelf.replace(self._opened, exc)
                 return work(self._database())
-        except (diskcache.Timeout, sqlite3.Error, OSError, DamagedDatabase) as exc:
+        except (diskcache.Timeout, sqlite3.Error, OSError, DamagedDatabase, UnicodeDecodeError) as exc:
             error = without_timeout(exc)
             if is_locked(error):
                 raise CacheUnavailable(f"{self._shelf.folder} is locked by another process") from exc

@@ -178,11 +178,14 @@ def set_aside(folder: Path) -> Path:
     return target
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
+    # The schema of a damaged database, and an error message that quotes it, may be no text.
+    if isinstance(error, DamagedDatabase | UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True
-    return re.search(r"no such (table|column)|malformed|not a database", str(error)) is not None
+    return re.search(r"no such (table|column)|malformed|not a database|decode to UTF-8", str(error)) is not None
 
 
 def is_locked(error: BaseException) -> bool:

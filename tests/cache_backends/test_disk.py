@@ -192,6 +192,8 @@ DAMAGES = {
     "truncated": lambda path: os.truncate(path, 5000),
     "another database": lambda path: path.write_bytes(other_database(path.parent)),
     "zeroed pages": lambda path: overwrite(path, 4096, b"\xff" * (path.stat().st_size - 4096)),
+    "a setting that is no text": lambda path: replace(path, b"sqlite_synchronous", b"sqlite_syn\xff\xffronous"),
+    "a schema that is no text": lambda path: replace(path, b"CREATE TABLE Cache", b"CREATE T\xff\xffLE Cache"),
     "a setting that would replace a method": lambda path: tamper(
         path.parent, "INSERT INTO Settings VALUES ('get', 'gone')"
     ),
@@ -202,6 +204,12 @@ def overwrite(path: Path, offset: int, content: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(content)
+
+
+def replace(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
 
 
 def other_database(folder: Path) -> bytes:
@@ -496,45 +504,67 @@ async def test_killed_while_writing(tmp_path: Path) -> None:
 
 
 class DiskMachine(RuleBasedStateMachine):
-    """Against a dictionary; the process may also end and begin again."""
+    """Against a dictionary, with two backends on one folder, as two processes have them. They may also begin again, and
+    the database may be damaged while neither has it open. After that a value may be missing, and none may be wrong."""
 
     keys = st.sampled_from(["a", "b", "c"])
+    which = st.integers(0, 1)
 
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.backend = DiskBackend(Path(self.folder.name))
+        self.backends = [DiskBackend(Path(self.folder.name)) for _ in range(2)]
         self.model: dict[str, bytes] = {}
+        self.damaged = False
 
-    @rule(key=keys, value=st.binary(max_size=50), ttl=st.sampled_from([None, 3600.0, 0.0]))
-    def set(self, key: str, value: bytes, ttl: float | None) -> None:
-        self.loop.run_until_complete(self.backend.set(key, value, ttl=ttl))
+    def close(self) -> None:
+        for backend in self.backends:
+            self.loop.run_until_complete(backend.aclose())
+
+    @rule(which=which, key=keys, value=st.binary(max_size=50), ttl=st.sampled_from([None, 3600.0, 0.0]))
+    def set(self, which: int, key: str, value: bytes, ttl: float | None) -> None:
+        self.loop.run_until_complete(self.backends[which].set(key, value, ttl=ttl))
         self.model.pop(key, None)
         if ttl != 0:
             self.model[key] = value
 
-    @rule(key=keys)
-    def get(self, key: str) -> None:
-        assert self.loop.run_until_complete(value_of(self.backend, key)) == self.model.get(key)
+    @rule(which=which, key=keys)
+    def get(self, which: int, key: str) -> None:
+        found = self.loop.run_until_complete(value_of(self.backends[which], key))
+        if found is None and self.damaged:
+            self.model.pop(key, None)
+        assert found == self.model.get(key)
 
-    @rule(key=keys)
-    def delete(self, key: str) -> None:
-        assert self.loop.run_until_complete(self.backend.delete(key)) is (self.model.pop(key, None) is not None)
+    @rule(which=which, key=keys)
+    def delete(self, which: int, key: str) -> None:
+        existed = self.loop.run_until_complete(self.backends[which].delete(key))
+        expected = self.model.pop(key, None) is not None
+        assert existed is expected or (self.damaged and expected)
 
-    @rule()
-    def clear(self) -> None:
-        assert self.loop.run_until_complete(self.backend.clear()) == len(self.model)
+    @rule(which=which)
+    def clear(self, which: int) -> None:
+        count = self.loop.run_until_complete(self.backends[which].clear())
+        assert count == len(self.model) or (self.damaged and count < len(self.model))
         self.model.clear()
 
     @rule()
     def begin_again(self) -> None:
-        self.loop.run_until_complete(self.backend.aclose())
-        self.backend = DiskBackend(Path(self.folder.name))
+        self.close()
+        self.backends = [DiskBackend(Path(self.folder.name)) for _ in range(2)]
+
+    @rule(share=st.floats(0, 0.99), garbage=st.binary(min_size=1, max_size=2000))
+    def damage(self, share: float, garbage: bytes) -> None:
+        self.close()
+        database = Path(self.folder.name, "cache.db")
+        if database.exists():
+            overwrite(database, int(share * database.stat().st_size), garbage)
+            self.damaged = True
+        self.backends = [DiskBackend(Path(self.folder.name)) for _ in range(2)]
 
     def teardown(self) -> None:
-        if hasattr(self, "backend"):
-            self.loop.run_until_complete(self.backend.aclose())
+        if hasattr(self, "backends"):
+            self.close()
             self.loop.close()
             self.folder.cleanup()
 

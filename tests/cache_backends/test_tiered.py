@@ -1,8 +1,13 @@
 """Several stores as one."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cache_backends import BackendStats, CacheBackend, CacheUnavailable
 from cache_backends.base import Found, ValueTooLarge
@@ -10,12 +15,14 @@ from cache_backends.memory import MemoryBackend
 from cache_backends.tiered import MAX_FILLS, TieredBackend
 from tests.cache_backends.conftest import Clock, until, value_of
 
+T = TypeVar("T")
+
 
 class GatedBackend(MemoryBackend):
     """Gives way at every call until its gate is open, and refuses while it is down."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        super().__init__(clock=clock or Clock())
+    def __init__(self, clock: Clock | None = None, *, max_items: int | None = None) -> None:
+        super().__init__(clock=clock or Clock(), max_items=max_items)
         self.gate = asyncio.Event()
         self.gate.set()
         self.down = False
@@ -251,3 +258,108 @@ async def test_a_value_too_large_for_one_tier_is_in_the_other() -> None:
     assert (await backend.stats()).errors == 0
     with pytest.raises(ValueTooLarge):
         await TieredBackend([MemoryBackend(max_bytes=10)]).set("k", b"v" * 20)
+
+
+class TieredMachine(RuleBasedStateMachine):
+    """Against a dictionary, while tiers come and go. The first tier is too small for all keys.
+
+    A tier that missed a change may still have an older value of that key. Such a key is in `missed` until all tiers
+    take part in its next change.
+    """
+
+    keys = st.sampled_from(["a", "b", "c"])
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock = Clock()
+        self.tiers = [GatedBackend(self.clock, max_items=2), GatedBackend(self.clock), GatedBackend(self.clock)]
+        self.backend = TieredBackend(self.tiers)
+        self.newest: dict[str, tuple[bytes, float | None]] = {}
+        self.ever: dict[tuple[str, bytes], float | None] = {}
+        self.missed: set[str] = set()
+        self.count = 0
+
+    @property
+    def away(self) -> list[bool]:
+        return [tier.down for tier in self.tiers]
+
+    def run(self, work: Coroutine[None, None, T]) -> T:
+        async def with_fills() -> T:
+            try:
+                return await work
+            finally:
+                while self.backend._fills:  # noqa: ASYNC110 -- nothing announces it
+                    await asyncio.sleep(0)
+
+        return self.loop.run_until_complete(with_fills())
+
+    def change(self, *keys: str) -> None:
+        for key in keys:
+            self.newest.pop(key, None)
+            (self.missed.add if any(self.away) else self.missed.discard)(key)
+
+    @rule(tier=st.integers(0, 2), down=st.booleans())
+    def come_or_go(self, tier: int, down: bool) -> None:
+        self.tiers[tier].down = down
+
+    @rule(seconds=st.floats(0, 6))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule(key=keys, ttl=st.sampled_from([None, 5.0]))
+    def set(self, key: str, ttl: float | None) -> None:
+        self.count += 1
+        value = f"{key}{self.count}".encode()
+        if all(self.away):
+            with pytest.raises(CacheUnavailable):
+                self.run(self.backend.set(key, value, ttl=ttl))
+            return
+        self.run(self.backend.set(key, value, ttl=ttl))
+        self.change(key)
+        self.newest[key] = value, None if ttl is None else self.clock.now + ttl
+        self.ever[key, value] = self.newest[key][1]
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        if any(self.away):
+            with pytest.raises(CacheUnavailable):
+                self.run(self.backend.delete(key))
+        else:
+            self.run(self.backend.delete(key))
+        self.change(key)
+
+    @rule()
+    def clear(self) -> None:
+        if any(self.away):
+            with pytest.raises(CacheUnavailable):
+                self.run(self.backend.clear())
+        else:
+            self.run(self.backend.clear())
+        self.change("a", "b", "c")
+
+    @rule(key=keys)
+    def get(self, key: str) -> None:
+        if all(self.away):
+            with pytest.raises(CacheUnavailable):
+                self.run(self.backend.get(key))
+            return
+        found = self.run(self.backend.get(key))
+        newest = self.newest.get(key)
+        if newest is not None and newest[1] is not None and newest[1] <= self.clock.now:
+            newest = None
+        if found is not None:
+            expires_at = self.ever[key, found.value]
+            assert (expires_at is None) == (found.ttl is None)
+            assert expires_at is None or found.ttl == pytest.approx(expires_at - self.clock.now)
+            assert key in self.missed or found.value == (newest and newest[0])
+        elif key not in self.missed and not any(self.away):
+            assert newest is None
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.loop.close()
+
+
+TestTieredMachine = TieredMachine.TestCase
+TestTieredMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
