@@ -21,7 +21,7 @@ MEMORY_SHARE = 0.25
 FALLBACK_BYTES = 8 * 1024**3
 
 # Version of the states in files. Raise it with every change of their content.
-FORMAT = 2
+FORMAT = 3
 
 
 def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:

@@ -16,8 +16,8 @@ AS_NUMPY = {mx.bfloat16: mx.uint16}
 
 
 class State(msgspec.Struct, frozen=True):
-    """`arrays` are evaluated and never written to. `layouts` has one entry per leaf, in which `{"array": INDEX}` refers
-    to an array."""
+    """`arrays` are evaluated and never written to. `layouts` has one entry per leaf, in which `{"array": INDEX, "row":
+    ROW}` refers to a row of an array, or to a whole one without `row`."""
 
     arrays: tuple[mx.array, ...]
     layouts: tuple[Any, ...]
@@ -25,6 +25,12 @@ class State(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         return sum(int(array.nbytes) for array in self.arrays)
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """Stands for an array in a layout that is not placed yet."""
+
+    index: int
 
 
 class PromptCaches:
@@ -41,10 +47,11 @@ class PromptCaches:
     def capture(self, caches: list[Any], start: int, end: int) -> State:
         """Copies the part of the tokens `[start, end)`. Raises ValueError unless `caches` have read `end` tokens, or
         more if they can be cut."""
-        arrays: list[mx.array] = []
-        layouts = [_capture(leaf, start, end, arrays) for leaf in leaves(caches)]
+        parts: list[mx.array] = []
+        layouts = [_capture(leaf, start, end, parts) for leaf in leaves(caches)]
+        arrays, places = _stacked(parts)
         mx.eval(arrays)
-        return State(tuple(arrays), tuple(layouts))
+        return State(tuple(arrays), tuple(_placed(layout, places) for layout in layouts))
 
     def restore(self, parts: list[tuple[State, int]]) -> list[Any]:
         """Each part is a span's state and the number of its tokens to use."""
@@ -70,17 +77,17 @@ class PromptCaches:
         return State(tuple(_array(buffer) for buffer in buffers), layouts)
 
 
-def _capture(leaf: Any, start: int, end: int, arrays: list[mx.array]) -> Any:
+def _capture(leaf: Any, start: int, end: int, parts: list[mx.array]) -> Any:
     if type(leaf) is KVCache:
         if leaf.keys is None or leaf.offset < end:
             raise ValueError(f"Expected a prompt cache of {end} tokens or more, found {leaf.offset}.")
         both: list[Any] = [leaf.keys, leaf.values]
-        return _taken([rows[..., start:end, :] for rows in both], arrays)
+        return _taken([rows[..., start:end, :] for rows in both], parts)
     if isinstance(leaf, RotatingKVCache | ChunkedKVCache):
         if leaf.offset != end:
             raise ValueError(f"Expected a prompt cache of {end} tokens, found {leaf.offset}.")
-        return _taken(_window(leaf) if isinstance(leaf, RotatingKVCache) else _chunk(leaf), arrays)
-    return _taken(leaf.state, arrays)
+        return _taken(_window(leaf) if isinstance(leaf, RotatingKVCache) else _chunk(leaf), parts)
+    return _taken(leaf.state, parts)
 
 
 def _window(leaf: RotatingKVCache) -> tuple[Any, ...]:
@@ -104,24 +111,52 @@ def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
     return keys[..., : offset - start, :], values[..., : offset - start, :], offset, size, start
 
 
-def _taken(tree: Any, arrays: list[mx.array]) -> Any:
-    """Returns the tree with indices into `arrays`."""
+def _taken(tree: Any, parts: list[mx.array]) -> Any:
+    """Returns the tree with indices into `parts`."""
     if isinstance(tree, mx.array):
-        arrays.append(mx.contiguous(tree))
-        return {"array": len(arrays) - 1}
+        parts.append(tree)
+        return _Part(len(parts) - 1)
     if isinstance(tree, list | tuple):
-        return [_taken(item, arrays) for item in tree]
+        return [_taken(item, parts) for item in tree]
     return tree
+
+
+def _stacked(parts: list[mx.array]) -> tuple[list[mx.array], list[dict[str, int]]]:
+    """Copies the parts, those of one shape into one array. Returns the arrays, and the place of each part."""
+    # Two arrays a layer would be buffers, copies and evaluations of their own. Metal allows 499,000 buffers.
+    groups: dict[Any, list[int]] = {}
+    for index, part in enumerate(parts):
+        stacks = part.ndim > 1 and part.shape[0] == 1
+        groups.setdefault((part.shape, part.dtype) if stacks else index, []).append(index)
+    places: list[dict[str, int]] = [{}] * len(parts)
+    arrays: list[mx.array] = []
+    for group in groups.values():
+        for row, index in enumerate(group):
+            places[index] = {"array": len(arrays)} | ({"row": row} if len(group) > 1 else {})
+        chosen = [parts[index] for index in group]
+        arrays.append(mx.concatenate(chosen) if len(chosen) > 1 else mx.contiguous(chosen[0]))
+    return arrays, places
+
+
+def _placed(layout: Any, places: list[dict[str, int]]) -> Any:
+    if isinstance(layout, _Part):
+        return places[layout.index]
+    return [_placed(item, places) for item in layout] if isinstance(layout, list) else layout
+
+
+def _part(place: dict[str, int], arrays: tuple[mx.array, ...]) -> mx.array:
+    array, row = arrays[place["array"]], place.get("row")
+    return array[...] if row is None else array[row : row + 1]
 
 
 def _filled(layout: Any, arrays: tuple[mx.array, ...]) -> Any:
     if isinstance(layout, dict):
-        return arrays[layout["array"]][...]  # a new object, because prompt caches write into theirs
+        return _part(layout, arrays)  # a new object, because prompt caches write into theirs
     return [_filled(item, arrays) for item in layout] if isinstance(layout, list) else layout
 
 
 def _joined(parts: list[tuple[State, int]], leaf: int, place: int) -> mx.array:
-    rows = [state.arrays[state.layouts[leaf][place]["array"]][..., :tokens, :] for state, tokens in parts]
+    rows = [_part(state.layouts[leaf][place], state.arrays)[..., :tokens, :] for state, tokens in parts]
     return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=2)
 
 

@@ -339,6 +339,14 @@ def test_who_waits_for_another_goes_on_when_that_one_leaves(model: Any) -> None:
     assert run.tokens == Harness(model, NoPrefixCache()).run(SYSTEM + OTHER).tokens
 
 
+@pytest.mark.parametrize(("kind", "arrays"), [("llama", 1), ("gemma3_text", 2), ("mamba2", 2), ("falcon_h1", 3)])
+def test_the_layers_of_a_state_share_their_arrays(kind: str, arrays: int) -> None:
+    model = make_model(kind, num_hidden_layers=8)
+    caches, cache = PromptCaches(model), make_prompt_cache(model)
+    model(mx.array([OTHER]), cache=cache)
+    assert len(caches.capture(cache, 0, len(OTHER)).arrays) == arrays
+
+
 def test_states_hold_only_what_is_used(transformer: Any) -> None:
     """mlx-lm makes room for 256 tokens at a time."""
     harness = with_cache(transformer)
