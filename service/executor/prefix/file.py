@@ -130,7 +130,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
     try:
         header = msgspec.json.decode(encoded, type=SpanHeader)
         size = file.tell() + header.nbytes
-    except (msgspec.DecodeError, KeyError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as exc:
         raise DamagedFile(f"its header is of another kind: {exc}") from exc
     if header.key.name != path.name:
         raise DamagedFile(f"expected the name {header.key.name}")
