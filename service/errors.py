@@ -55,6 +55,12 @@ class NotRecorded(BadRequest):
     code = "not_recorded"
 
 
+class Unrunnable(BadRequest):
+    """The request ends the process that runs it."""
+
+    code = "unrunnable_request"
+
+
 class ContextLengthExceeded(BadRequest):
     """Counts are in tokens. `estimated`: the prompt was too long to count."""
 

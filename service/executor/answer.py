@@ -21,6 +21,7 @@ class RunningAnswer:
         self._abort = abort
         self._queue = AnswerQueue(self._left)
         self._begun = asyncio.Event()
+        self._on_start: Callable[[], None] = lambda: None
         self._limit: tuple[float, ServiceError] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._completion_tokens = 0
@@ -38,6 +39,12 @@ class RunningAnswer:
                 await self._begun.wait()
         if (refusal := self._queue.refusal) is not None:
             raise refusal
+
+    def watch_start(self, on_start: Callable[[], None]) -> None:
+        """Calls it once a sequence has started, perhaps at once."""
+        self._on_start = on_start
+        if self._begun.is_set():
+            on_start()
 
     def take(self, delivery: Delivery) -> None:
         match delivery:
@@ -65,7 +72,9 @@ class RunningAnswer:
         self._queue.close()
 
     def _start(self) -> None:
-        self._begun.set()
+        if not self._begun.is_set():
+            self._begun.set()
+            self._on_start()
         if self._limit is not None:
             seconds, error = self._limit
             self._limit = None

@@ -60,10 +60,6 @@ class Child(asyncio.Protocol):
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def connected(self) -> bool:
-        return self._transport is not None
-
     async def connect(self) -> None:
         await self._loop.connect_read_pipe(lambda: self._stderr, self._process.stdout)
         await self._loop.create_connection(lambda: self, sock=self._socket)

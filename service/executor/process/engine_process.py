@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from service.errors import BadRequest, BodyTooLarge, EngineFailed, NotReady, ServiceError, ShuttingDown
+from service.errors import BadRequest, BodyTooLarge, EngineFailed, NotReady, ServiceError, ShuttingDown, Unrunnable
 from service.events import Done
 from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
 from service.executor.process.child import Child
@@ -19,6 +19,7 @@ from service.executor.process.messages import (
     CallEvents,
     CallFailed,
     CallFound,
+    CallStarted,
     CloseEngine,
     CountCall,
     EngineSpec,
@@ -30,6 +31,7 @@ from service.executor.process.messages import (
     to_error,
 )
 from service.executor.process.pending_call import CallReply, PendingCall, RemoteAnswer
+from service.executor.process.quarantine import Quarantine, sendable
 from service.generation import GenerationRequest
 from service.queries import Finding, Query
 
@@ -72,6 +74,9 @@ class EngineProcess:
         self._settled = asyncio.Event()
         self._silence_logged = False
         self._deaths: deque[float] = deque()
+        self._quarantine = Quarantine()
+        # Whether another request was answered since one was found guilty.
+        self._works = False
         # Counts of ended processes.
         self._past = ExecutorStatus(state="unhealthy")
         self._last_end = ""
@@ -120,6 +125,7 @@ class EngineProcess:
             return
         self._failure, self._last_end = "", ""
         self._deaths.clear()
+        self._quarantine.clear()
         self._reported = ExecutorStatus(state="loading")
         self._settled.clear()
         self.used_at = asyncio.get_running_loop().time()
@@ -180,8 +186,9 @@ class EngineProcess:
             raise ShuttingDown
         if self._failure:
             raise NotReady(self._failure)
+        self._quarantine.check(call)
         self._calls[call.message.call] = call
-        self._send(call)
+        self._send_next()
         try:
             return await call.accepted
         except asyncio.CancelledError:
@@ -196,19 +203,24 @@ class EngineProcess:
         finally:
             self._wanting -= 1
 
-    def _send(self, call: PendingCall) -> None:
-        # Without a connected process, the call waits in `_calls`.
-        if self._child is None or not self._child.connected:
-            return
+    def _send_next(self) -> None:
+        """Calls wait here until the process has loaded the model."""
+        if self._child is not None and self._was_ready and not self._ending:
+            for call in sendable(self._calls.values()):
+                if not call.inside:  # the end of one that cannot be sent has sent the others
+                    self._send(self._child, call)
+
+    def _send(self, child: Child, call: PendingCall) -> None:
+        call.inside = True
         try:
-            self._child.send(call.message)
+            child.send(call.message)
         except FrameTooLarge as exc:
             self._end(call, BodyTooLarge(f"The request is too large for the engine: {exc}."))
         except (RecursionError, UnicodeError) as exc:
             self._end(call, BadRequest(f"The request cannot be passed to the engine: {exc}."))
 
     def _abort(self, call: PendingCall) -> None:
-        if self._remove(call) and self._child is not None:
+        if self._remove(call) and call.inside and self._child is not None:
             self._child.send(AbortCall(call.message.call))
 
     def _end(self, call: PendingCall, error: ServiceError) -> None:
@@ -217,7 +229,9 @@ class EngineProcess:
 
     def _remove(self, call: PendingCall) -> bool:
         self.used_at = asyncio.get_running_loop().time()
-        return self._calls.pop(call.message.call, None) is not None
+        found = self._calls.pop(call.message.call, None) is not None
+        self._send_next()
+        return found
 
     def _fail_all(self, error: Callable[[PendingCall], ServiceError]) -> None:
         # One error each: an exception collects the traceback of every place that raises it.
@@ -231,16 +245,20 @@ class EngineProcess:
                 self._was_ready |= message.status.state == "healthy"
                 if self._was_ready:
                     self._settled.set()
+                    self._send_next()
                 self.loaded_bytes = max(self.loaded_bytes, message.status.memory_bytes or 0)
             elif (call := self._calls.get(message.call)) is not None:
                 self._pass_on(call, message)
 
     def _pass_on(self, call: PendingCall, message: CallReply) -> None:
         match message:
+            case CallStarted():
+                call.started = True
             case CallEvents(_, events):
-                call.sent = True
+                call.events += len(events)
                 last = isinstance(events[-1], Done)
                 if last:
+                    self._works |= not call.suspected
                     self._remove(call)
                 call.queue.put(events, last=last)
             case CallAccepted(_, tokens):
@@ -250,6 +268,10 @@ class EngineProcess:
                 call.accept(found)
             case CallFailed():
                 self._end(call, to_error(message))
+        ended = message.call not in self._calls
+        if call.alone_until is not None and (ended or call.events > call.alone_until):
+            self._quarantine.acquit(call)
+            self._send_next()
 
     # The processes
 
@@ -271,8 +293,6 @@ class EngineProcess:
     def _opened(self) -> None:
         if self._child is not None:
             self._child.send(StartEngine(self.spec))
-        for call in list(self._calls.values()):
-            self._send(call)
 
     async def _watch(self, child: Child) -> None:
         limit = self._settings.stall_seconds
@@ -315,15 +335,16 @@ class EngineProcess:
             self._give_up(end)
             return
         log.error("%s", end)
+        for call, error in self._quarantine.blame(self._calls.values(), end):
+            self._end(call, error)
+            if isinstance(error, Unrunnable) and self._works:
+                self._deaths.clear()
+                self._works = False
         if not self._may_restart():
             self._give_up(f"{end}. It has ended {len(self._deaths)} times within {DEATH_WINDOW_SECONDS:g} s.")
             return
         self._past = msgspec.structs.replace(self._past, engine_restarts=self._past.engine_restarts + 1)
         self._last_end = end
-        for call in list(self._calls.values()):
-            if call.sent or call.retried:
-                self._end(call, EngineFailed(f"{end}. Try again."))
-            call.retried = True
 
     def _keep_counts(self) -> ExecutorStatus:
         self._past = self.status()

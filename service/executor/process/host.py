@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 
 from service.errors import EngineFailed, InternalError, NotReady, ServiceError
 from service.events import Event
+from service.executor.answer import RunningAnswer
 from service.executor.base import Executor
 from service.executor.process.frames import BadFrame, FrameReader, encode_frame
 from service.executor.process.log_lines import write_marked_lines
@@ -17,6 +18,7 @@ from service.executor.process.messages import (
     CallCounted,
     CallEvents,
     CallFound,
+    CallStarted,
     CloseEngine,
     CountCall,
     EngineSpec,
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 A = TypeVar("A", GenerationRequest, Query)
 
 TICK_SECONDS = 0.25
+LOADING_TICK_SECONDS = 0.02  # calls wait in the server for the first report after the load
 ALIVE_SECONDS = 1.0
 LEAVE_SECONDS = 2.0
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -135,6 +138,8 @@ class Host(asyncio.Protocol):
     async def _answer(self, call: int, request: GenerationRequest) -> None:
         answer = await self._executor.submit(request)
         self._send(CallAccepted(call, answer.prompt_tokens))
+        if isinstance(answer, RunningAnswer):
+            answer.watch_start(lambda: self._send(CallStarted(call)))
         try:
             async for event in answer.events():
                 self._send_event(call, event)
@@ -176,7 +181,9 @@ class Host(asyncio.Protocol):
     def _tick(self) -> None:
         if self._closing is None:
             self._flush()
-        self._loop.call_later(min(TICK_SECONDS, self._alive_seconds), self._tick)
+        loading = self._status is not None and self._status.status.state == "loading"
+        seconds = LOADING_TICK_SECONDS if loading else TICK_SECONDS
+        self._loop.call_later(min(seconds, self._alive_seconds), self._tick)
 
     def _send_event(self, call: int, event: Event) -> None:
         last = self._outbox[-1] if self._outbox else None

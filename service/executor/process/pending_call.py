@@ -1,16 +1,22 @@
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from service.errors import ServiceError
 from service.events import Event
 from service.executor.answer_queue import AnswerQueue
+from service.executor.process.frames import FrameTooLarge, encode_frame
 from service.executor.process.messages import (
     CallAccepted,
     CallCounted,
     CallEvents,
     CallFailed,
     CallFound,
+    CallStarted,
     CountCall,
     QueryCall,
     SubmitCall,
@@ -18,21 +24,48 @@ from service.executor.process.messages import (
 from service.queries import Finding
 
 CallMessage = SubmitCall | CountCall | QueryCall
-CallReply = CallAccepted | CallCounted | CallFound | CallEvents | CallFailed
+CallReply = CallAccepted | CallCounted | CallFound | CallStarted | CallEvents | CallFailed
 
 
 class PendingCall:
-    """A request in an engine process, until its last message. `sequences` is its share of the queue."""
+    """A request for the engine process, until its last message. `sequences` is its share of the queue.
 
-    __slots__ = ("accepted", "message", "queue", "retried", "sent", "sequences")
+    `inside`: the present process has it. `started`: it works on it. `events` counts what has come back, `deaths` the
+    processes that died with it. A call with `alone_until` runs alone until it has more events than that, or ends.
+    """
+
+    __slots__ = (
+        "accepted",
+        "alone_until",
+        "deaths",
+        "events",
+        "inside",
+        "message",
+        "queue",
+        "sequences",
+        "started",
+    )
 
     def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
         self.message = message
         self.sequences = sequences
         self.accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.queue = AnswerQueue(lambda: left(self))
-        self.sent = False
-        self.retried = False
+        self.inside = False
+        self.started = False
+        self.events = 0
+        self.deaths = 0
+        self.alone_until: int | None = None
+
+    @property
+    def suspected(self) -> bool:
+        return self.alone_until is not None
+
+    def digest(self) -> bytes:
+        """The same for every call with this request. Empty if it cannot be encoded, and therefore is never inside."""
+        with suppress(FrameTooLarge, RecursionError, UnicodeError):
+            return hashlib.sha256(encode_frame((msgspec.structs.replace(self.message, call=0),))).digest()
+        return b""
 
     def accept(self, found: int | Finding) -> None:
         if not self.accepted.done():

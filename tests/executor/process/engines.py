@@ -19,6 +19,7 @@ from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
 from service.executor.process.messages import EngineSpec
 from service.executor.prompt.preparation import JobLimits
 from service.executor.runtime import Runtime
+from service.executor.scheduling.messages import Prompt
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
@@ -50,7 +51,7 @@ async def obedient(request: GenerationRequest) -> AsyncIterator[str | Event]:
 
 def counting(spec: EngineSpec) -> Executor:
     """Counts to `max_tokens`. It ends at the stage `at` in the way `how`: only the first process does, which makes the
-    file `once`. Stage `decoding` is after the second token."""
+    file `once`, and only at a request with `word` in its text. Stage `decoding` is after the second token."""
     fault = Fault(spec.options)
     fault.strike("making")
     engine = FaultyEngine(fault, float(spec.options.get("step_seconds", 0)))
@@ -62,8 +63,7 @@ def counting(spec: EngineSpec) -> Executor:
         fault.strike("loading")
         if fault.at == "idle":
             threading.Timer(0.05, fault.strike, ["idle"]).start()
-        renderer = WordRenderer(lambda: fault.strike("rendering"))
-        return Runtime(engine=engine, renderer=renderer, open_writer=NumberWriter, logits=100)
+        return Runtime(engine=engine, renderer=FaultyRenderer(fault), open_writer=NumberWriter, logits=100)
 
     limits = JobLimits(seconds=spec.options.get("render_seconds", 30.0), max_bytes=256 * 2**20)
     return MlxExecutor(Path("counting"), spec.profile, spec.settings, load=load, limits=limits)
@@ -74,12 +74,25 @@ class Fault:
         self.at = options.get("at", "")
         self._how = options.get("how", "")
         self._once = options.get("once")
+        self._word = options.get("word", "")
 
-    def strike(self, stage: str) -> None:
+    def strike(self, stage: str, request: GenerationRequest | None = None) -> None:
+        if request is not None and self._word not in request.messages[-1].content:
+            return
         if stage == self.at and not (self._once and Path(self._once).exists()):
             if self._once:
                 Path(self._once).touch()
             end(self._how)
+
+
+class FaultyRenderer(WordRenderer):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        self._fault.strike("rendering", request)
+        return super().render(request)
 
 
 class FaultyEngine(CountingEngine):
@@ -90,10 +103,11 @@ class FaultyEngine(CountingEngine):
 
     def step(self) -> list[Any]:
         time.sleep(self._step_seconds)
-        if any(unread > 0 for unread in self._unread.values()):
-            self._fault.strike("reading")
-        if any(count >= 2 for count in self._counters.values()):
-            self._fault.strike("decoding")
+        for sequence in self.held.values():
+            if self._unread[sequence.id] > 0:
+                self._fault.strike("reading", sequence.request)
+            if self._counters[sequence.id] >= 2:
+                self._fault.strike("decoding", sequence.request)
         return super().step()
 
     def close(self) -> None:
