@@ -119,11 +119,20 @@ async def watched_service(scratch: Path, *arguments: str, **configured: Any) -> 
 @asynccontextmanager
 async def module_server(scratch: Path, module: str, *arguments: str, ready: str = "/health") -> AsyncIterator[int]:
     """Yields the port of `python -m MODULE PORT ARGUMENTS` once it answers `ready`."""
+    async with watched_module_server(scratch, module, *arguments, ready=ready) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def watched_module_server(
+    scratch: Path, module: str, *arguments: str, ready: str = "/health"
+) -> AsyncIterator[tuple[int, int]]:
+    """Yields port and process id."""
     port = free_port()
     log = scratch / f"{module}-{port}.log"
     async with process([sys.executable, "-m", module, str(port), *arguments], log) as started:
         await until_ready(started, log, port, ready, lambda _: True)
-        yield port
+        yield port, started.pid
 
 
 async def until_ready(

@@ -8,11 +8,14 @@ import msgspec
 
 from benchmarks.case import Case, Measure, Run
 from benchmarks.http_client import Connection, Response, UnexpectedResponse, fetch, post_json
-from benchmarks.processes import module_server, service
+from benchmarks.processes import module_server, watched_service
+from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import agent_messages, small_chat
 
 CONNECTIONS = 16
 ROUND_REQUESTS = 100
+# The system counts processor time in steps of 10 ms: 1,000 hits take about 300 ms.
+PROCESSOR_ROUNDS = 10
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -34,12 +37,13 @@ SMALL = LOADS[0]
 
 
 async def run(run: Run) -> dict[str, float]:
-    async with service(run.scratch, "--executor", "scripted") as port:
+    async with watched_service(run.scratch, "--executor", "scripted") as (port, pid):
         lengths = [f"{load.name}={len((await _stored(port, load.request)).body)}" for load in LOADS]
         async with module_server(run.scratch, "benchmarks.floor", *lengths) as floor_port:
             values: dict[str, float] = {}
             for load in LOADS:
                 values |= await _latency(load, port, floor_port, rounds=run.pick(20, 3))
+                values[f"{load.name}: hit, processor time"] = await _processor_ms(load, port, pid)
             return values | await _rate(port, floor_port, rounds=run.pick(6, 2))
 
 
@@ -67,6 +71,15 @@ async def _latency(load: Load, port: int, floor_port: int, *, rounds: int) -> di
         f"{load.name}: hit, p50": hit_ms,
         f"{load.name}: floor, p50": floor_ms,
     }
+
+
+async def _processor_ms(load: Load, port: int, pid: int) -> float:
+    async with Connection(port) as connection:
+        await _time_requests(connection, load.request)
+        before = processor_seconds(pid)
+        for _ in range(PROCESSOR_ROUNDS):
+            await _time_requests(connection, load.request)
+    return (processor_seconds(pid) - before) * 1e3 / (PROCESSOR_ROUNDS * ROUND_REQUESTS)
 
 
 async def _time_requests(connection: Connection, request: bytes) -> list[float]:
@@ -112,6 +125,7 @@ CASE = Case(
         *(Measure(name=f"{load.name}: hit over floor, p50", at_most=load.at_most) for load in LOADS),
         Measure(name=f"small: hits/s over the floor's, {CONNECTIONS} connections", at_least=0.75),
         *(Measure(name=f"{load.name}: {what}, p50", unit="ms") for load in LOADS for what in ("hit", "floor")),
+        *(Measure(name=f"{load.name}: hit, processor time", unit="ms") for load in LOADS),
         *(Measure(name=f"small: {what}, {CONNECTIONS} connections", unit="requests/s") for what in ("hits", "floor")),
     ),
     run=run,

@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.case import Case, Measure, Run
 from benchmarks.http_client import fetch, post_json, stream
 from benchmarks.model_folders import demo_model
-from benchmarks.processes import service
+from benchmarks.processes import service, watched_service
+from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import prose, story
 
 PREFIX_WORDS = 1_000
@@ -22,21 +23,27 @@ NO_RESPONSE_CACHE = {"cachePolicy": "off"}
 async def run(run: Run) -> dict[str, float]:
     model = str(demo_model())
     systems = [prose(random.Random(seed), run.pick(PREFIX_WORDS, 200)) for seed in range(run.pick(3, 1))]  # noqa: S311
-    async with service(run.scratch, model, **NO_RESPONSE_CACHE) as port:
+    async with watched_service(run.scratch, model, **NO_RESPONSE_CACHE) as (port, pid):
         await fetch(port, post_json(CHAT, story(0, tokens=4)))
+        used = [processor_seconds(pid)]
         cold = [await _first_token_seconds(port, system, "What is the capital of France?") for system in systems]
+        used.append(processor_seconds(pid))
         warm = [await _first_token_seconds(port, system, "How many days has a week?") for system in systems]
+        used.append(processor_seconds(pid))
         read_again, read, grown = await _converse(port, run.pick(TURNS, 3))
     async with service(run.scratch, model, **NO_RESPONSE_CACHE) as port:
         await fetch(port, post_json(CHAT, story(0, tokens=4)))
         restarted = [await _first_token_seconds(port, system, "Which colour has the sky?") for system in systems]
     cold_ms = statistics.median(cold) * 1e3
+    cold_used, warm_used = ((after - before) * 1e3 / len(systems) for before, after in itertools.pairwise(used))
     return {
         "first token, warm over cold": statistics.median(warm) * 1e3 / cold_ms,
         "first token, after a restart over cold": statistics.median(restarted) * 1e3 / cold_ms,
         "conversation: tokens read again, worst turn": read_again,
         "first token, cold": cold_ms,
         "first token, warm": statistics.median(warm) * 1e3,
+        "answer, cold, processor time": cold_used,
+        "answer, warm, processor time": warm_used,
         "first token, after a restart": statistics.median(restarted) * 1e3,
         "conversation: prompt tokens read": read,
         "conversation: prompt tokens": grown,
@@ -75,6 +82,7 @@ CASE = Case(
         Measure(name="first token, after a restart over cold", at_most=0.08),
         Measure(name="conversation: tokens read again, worst turn", unit="tokens", at_most=0),
         *(Measure(name=f"first token, {when}", unit="ms") for when in ("cold", "warm", "after a restart")),
+        *(Measure(name=f"answer, {when}, processor time", unit="ms") for when in ("cold", "warm")),
         Measure(name="conversation: prompt tokens read", unit="tokens"),
         Measure(name="conversation: prompt tokens", unit="tokens"),
     ),

@@ -12,7 +12,8 @@ import msgspec
 from benchmarks.case import Case, Measure, Run
 from benchmarks.http_client import fetch, post_json
 from benchmarks.model_folders import dense_demo, tiny_model
-from benchmarks.processes import module_server, service
+from benchmarks.processes import watched_module_server, watched_service
+from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import story
 
 MAX_CONCURRENCY = 8
@@ -31,6 +32,20 @@ class Load(msgspec.Struct, frozen=True):
 
 
 LOADS = (Load("demo", tokens=32, requests=1, rounds=5), Load("tiny", tokens=64, requests=4, rounds=5))
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Tokens a second, and processor milliseconds a token."""
+
+    rate: float
+    processor: float
+
+
+class Side(msgspec.Struct, frozen=True):
+    port: int
+    pid: int
+
+
 QUICK_LOADS = tuple(msgspec.structs.replace(load, tokens=8, requests=1, rounds=1) for load in LOADS)
 
 
@@ -48,30 +63,40 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
     numbers = itertools.count(1000)
     peer_arguments = (str(model), str(MAX_CONCURRENCY))
     async with (
-        service(scratch, str(model), maxConcurrency=MAX_CONCURRENCY, **NO_PREFIX_CACHE) as port,
-        module_server(scratch, "benchmarks.peers.mlx_lm_server", *peer_arguments) as peer_port,
+        watched_service(scratch, str(model), maxConcurrency=MAX_CONCURRENCY, **NO_PREFIX_CACHE) as our,
+        watched_module_server(scratch, "benchmarks.peers.mlx_lm_server", *peer_arguments) as their,
     ):
-        for warmed in (port, peer_port):
+        ours, theirs = Side(*our), Side(*their)
+        for warmed in (ours, theirs):
             await _generate(warmed, numbers, MAX_CONCURRENCY, load, stream=False)
         for stream, concurrency in itertools.product((False, True), CONCURRENCIES):
-            ours, theirs = [], []
+            paces: list[tuple[Pace, Pace]] = []
             for number in range(load.rounds):
-                sides = ((port, ours), (peer_port, theirs))
-                for side, rates in sides if number % 2 else reversed(sides):
-                    rates.append(await _generate(side, numbers, concurrency, load, stream=stream))
+                in_turn = (ours, theirs) if number % 2 else (theirs, ours)
+                measured = {
+                    side.pid: await _generate(side, numbers, concurrency, load, stream=stream) for side in in_turn
+                }
+                paces.append((measured[ours.pid], measured[theirs.pid]))
             name = _name(load.model, concurrency, stream=stream)
-            ratio = statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
-            values |= {f"{name}, over mlx_lm.server": ratio, name: statistics.median(ours)}
+            values |= {
+                f"{name}, over mlx_lm.server": statistics.median(our.rate / their.rate for our, their in paces),
+                f"{name}, processor time over mlx_lm.server": statistics.median(
+                    our.processor / their.processor for our, their in paces
+                ),
+                name: statistics.median(our.rate for our, _ in paces),
+                f"{name}, processor time a token": statistics.median(our.processor for our, _ in paces),
+            }
     return values
 
 
-async def _generate(port: int, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> float:
-    """Returns tokens per second, from the start to the last answer."""
+async def _generate(side: Side, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> Pace:
+    """Measures from the start to the last answer."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
-    started = time.perf_counter()
-    tokens = await asyncio.gather(*(_ask_in_turn(port, requests, stream=stream) for _ in range(concurrency)))
-    return sum(tokens) / (time.perf_counter() - started)
+    started, used = time.perf_counter(), processor_seconds(side.pid)
+    tokens = await asyncio.gather(*(_ask_in_turn(side.port, requests, stream=stream) for _ in range(concurrency)))
+    seconds, used = time.perf_counter() - started, processor_seconds(side.pid) - used
+    return Pace(sum(tokens) / seconds, used / sum(tokens) * 1e3)
 
 
 async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
@@ -98,7 +123,9 @@ CASE = Case(
     title="Tokens per second against mlx_lm.server",
     measures=(
         *(Measure(name=f"{name}, over mlx_lm.server", at_least=0.98) for name in NAMES),
+        *(Measure(name=f"{name}, processor time over mlx_lm.server") for name in NAMES),
         *(Measure(name=name, unit="tokens/s") for name in NAMES),
+        *(Measure(name=f"{name}, processor time a token", unit="ms") for name in NAMES),
     ),
     run=run,
     timeout_seconds=600.0,

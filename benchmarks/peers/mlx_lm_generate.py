@@ -1,7 +1,7 @@
 """Times mlx-lm's own generation in process, from the JSON of a request to the text of its answer.
 
 `python -m benchmarks.peers.mlx_lm_generate MODEL` reads one chat request a line, and writes one line of JSON for
-each: `seconds`, `tokens` and `text`. It keeps nothing between requests.
+each: `seconds`, `processor_seconds`, `tokens` and `text`. It keeps nothing between requests.
 """
 
 import json
@@ -18,9 +18,10 @@ def main(model_path: str) -> None:
 
     model, tokenizer, *_ = mlx_lm.load(model_path)
     for line in sys.stdin:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         answer = _generate(mlx_lm, model, tokenizer, json.loads(line))
-        print(json.dumps(answer | {"seconds": time.perf_counter() - started}), flush=True)
+        times = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
+        print(json.dumps(answer | times), flush=True)
 
 
 def _generate(mlx_lm: Any, model: Any, tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
