@@ -211,7 +211,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     sampling: SamplingDefaults = SamplingDefaults()
     prefill_chunk_tokens: Annotated[
-        Count | None, setting("Prompt tokens read between two decode steps. Null: what suits the device.", Harmless.ANY)
+        Count | None, setting("Prompt tokens read between two decode steps. Null: the measured best.", Harmless.ANY)
     ] = None
     dequantize_on_cpu: Annotated[
         bool, setting("On a CPU, expand quantized weights if memory allows: many times faster.", Harmless.ANY)

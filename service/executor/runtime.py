@@ -65,6 +65,8 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     loaded = _load(path, settings) if team is None else team.load(path, settings)
 
     from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
+    from service.executor.engine.chunks import ChunkSizes
+    from service.executor.loading.attention import read_attention
     from service.executor.loading.batching import Batching, open_batching
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt.boundaries import SegmentingRenderer
@@ -78,13 +80,15 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
     chunk_tokens = settings.prefill_chunk_tokens or default_chunk_tokens()
-    # Ranks must decide alike, but each has its own free memory to draft with.
+    # Ranks must decide alike, but each has its own times and its own free memory to draft with.
+    adapts = settings.prefill_chunk_tokens is None and team is None
+    chunks = ChunkSizes(chunk_tokens, read_attention(loaded.model) if adapts else None)
     drafters = open_drafters(loaded, settings, chunk_tokens=chunk_tokens) if team is None else Drafters(lookup=False)
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
         batching=batching,
-        chunk_tokens=chunk_tokens,
+        chunks=chunks,
         prefixes=prefixes,
         drafters=drafters,
     )

@@ -2,5 +2,5 @@
 
 `batch_engine.py`: the `Engine`. `run.py`: one sequence in it. `batch.py`: batched decoding by mlx-lm. `solo.py`: one
 sequence with guesses. `single.py`: a model that cannot batch. `sampling.py`, `constraint.py`: penalties, sampling and
-grammars. `embedding.py`: embeddings.
+grammars. `chunks.py`: how much of a prompt is read at once. `embedding.py`: embeddings.
 """

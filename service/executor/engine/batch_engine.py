@@ -1,4 +1,5 @@
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.memory import missing_bytes
 from service.executor.engine.batch import Batch
+from service.executor.engine.chunks import ChunkSizes, Surroundings
 from service.executor.engine.embedding import embedding
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
@@ -53,7 +55,7 @@ class BatchEngine:
         end_tokens: set[int],
         *,
         batching: Batching,
-        chunk_tokens: int,
+        chunks: ChunkSizes,
         prefixes: Prefixes | None = None,
         drafters: Drafters | None = None,
         room: Callable[[], int | None] = room_bytes,
@@ -67,7 +69,8 @@ class BatchEngine:
         self._cost = measure_cache_cost(model)
         self._end_tokens = end_tokens
         self._batching = batching
-        self._chunk_tokens = chunk_tokens
+        self._chunks = chunks
+        self._chunk_tokens = chunks.first
         self._start()
 
     def shortfall(self, lengths: list[int]) -> int:
@@ -182,8 +185,13 @@ class BatchEngine:
         return 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens and run.next_stop is None
 
     def _read_chunk(self, run: Run) -> None:
-        end = min(run.read + self._chunk_tokens, run.next_stop or len(run.tokens))
+        around = Surroundings(read=run.read, beside=len(self._runs) > 1, room=self._room())
+        size = self._chunks.choose(around)
+        # The last chunks stay, for the batch.
+        end = min(run.read + size, run.next_stop or len(run.tokens) - 1)
+        started = time.perf_counter()
         self._read(run, end)
+        self._chunks.learn(end - around.read, time.perf_counter() - started)
         released = [other for other in self._runs.values() if other.reader_ahead is run and other.shared <= end]
         if released or end in run.stops:
             self._keep(run)

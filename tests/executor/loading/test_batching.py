@@ -4,6 +4,7 @@ import mlx.core as mx
 import pytest
 
 from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching, open_batching, try_batching
 from service.models.errors import InvalidModel
 from tests.executor.engines import sequence
@@ -66,7 +67,7 @@ def test_a_model_that_cannot_run_says_why_in_one_line() -> None:
 
 def test_one_that_comes_while_another_runs_waits() -> None:
     model = make_tiny("gemma2")
-    engine = BatchEngine(model, set(), batching=try_batching(model, 4), chunk_tokens=16)
+    engine = BatchEngine(model, set(), batching=try_batching(model, 4), chunks=ChunkSizes(16))
     engine.insert(sequence(0, max_tokens=8, prompt=5))
     engine.step()
     engine.insert(sequence(1, max_tokens=2, prompt=5))

@@ -8,6 +8,7 @@ import msgspec
 from mlx_lm.generate import generate_step
 
 from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching, try_batching
 from service.executor.loading.cache_kinds import can_take_back, is_recurrent
 from service.executor.loading.device import measure_cache_cost
@@ -62,7 +63,7 @@ class Engine:
             model,
             set(),
             batching=batching,
-            chunk_tokens=CHUNK,
+            chunks=ChunkSizes(CHUNK),
             prefixes=prefixes,
             drafters=Drafters(lookup=guess),
         )

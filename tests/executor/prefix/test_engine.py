@@ -11,6 +11,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
+from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.loading.device import measure_cache_cost, room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
@@ -94,7 +95,9 @@ class Harness:
 
     def __init__(self, model: Any, prefixes: Prefixes, room: Callable[[], int | None] = room_bytes) -> None:
         self.prefixes = prefixes
-        self.engine = BatchEngine(model, {198}, batching=Batching(4), chunk_tokens=CHUNK, prefixes=prefixes, room=room)
+        self.engine = BatchEngine(
+            model, {198}, batching=Batching(4), chunks=ChunkSizes(CHUNK), prefixes=prefixes, room=room
+        )
         self.read: list[int] = []
         self._ids = iter(range(10_000))
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
 from service.executor.prefix.state import PromptCaches
@@ -26,7 +27,7 @@ class Bench:
         prefixes = PrefixCache(PromptCaches(model), 10**9) if shares else NoPrefixCache()
         self.drafters = drafters
         self.engine = BatchEngine(
-            model, {end}, batching=Batching(4), chunk_tokens=chunk, prefixes=prefixes, drafters=drafters
+            model, {end}, batching=Batching(4), chunks=ChunkSizes(chunk), prefixes=prefixes, drafters=drafters
         )
         self.tokens: dict[int, list[int]] = {}
         self.ends: dict[int, Token] = {}

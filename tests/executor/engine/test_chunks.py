@@ -1,0 +1,78 @@
+import pytest
+
+from service.executor.engine.chunks import LARGEST, SMALLEST, Attention, ChunkSizes, Surroundings, largest_chunk
+
+KEPT = Attention(score_bytes=16 * 4)  # 16 heads of size 256
+GB = 10**9
+
+# Seconds per token, as measured by others for these machines and models, and for the demo model on two CPU cores.
+M4_MAX_30B_A3B, M2_PRO_24B, TWO_CORES = 1 / 1500, 1 / 110, 1 / 150
+
+
+@pytest.mark.parametrize(
+    ("around", "attention", "seconds", "expected"),
+    [
+        pytest.param(Surroundings(read=0), Attention(), None, LARGEST, id="nothing is known"),
+        pytest.param(Surroundings(read=0), Attention(), M4_MAX_30B_A3B, 2048, id="M4 Max alone"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), M4_MAX_30B_A3B, 512, id="M4 Max beside"),
+        pytest.param(Surroundings(read=0), Attention(), M2_PRO_24B, 128, id="M2 Pro alone"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), M2_PRO_24B, 32, id="M2 Pro beside"),
+        pytest.param(Surroundings(read=0), Attention(), TWO_CORES, 256, id="two cores alone"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), TWO_CORES, 64, id="two cores beside"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), 1.0, SMALLEST, id="too slow for any"),
+        pytest.param(Surroundings(read=6_000), KEPT, None, 2048, id="scores fit"),
+        pytest.param(Surroundings(read=30_000), KEPT, None, 512, id="scores of a long prompt"),
+        pytest.param(Surroundings(read=200_000), KEPT, None, 64, id="scores of the longest prompt"),
+        pytest.param(Surroundings(read=30_000, room=GB), KEPT, None, 128, id="little room"),
+        pytest.param(Surroundings(read=30_000, room=0), KEPT, None, SMALLEST, id="no room"),
+        pytest.param(
+            Surroundings(read=200_000, room=GB), Attention(), None, 2048, id="fused attention keeps no scores"
+        ),
+    ],
+)
+def test_limits_of_a_chunk(around: Surroundings, attention: Attention, seconds: float | None, expected: int) -> None:
+    assert largest_chunk(around, attention, seconds) == expected
+
+
+def read(sizes: ChunkSizes, tokens: int, seconds_of: dict[int, float], *, beside: bool = False) -> list[int]:
+    """Reads a prompt on a machine that takes `seconds_of` a chunk of each size."""
+    chosen: list[int] = []
+    while sum(chosen) < tokens:
+        size = sizes.choose(Surroundings(read=sum(chosen), beside=beside))
+        sizes.learn(size, seconds_of[size])
+        chosen.append(size)
+    return chosen
+
+
+def test_a_gpu_that_gains_from_larger_chunks_gets_them() -> None:
+    gpu = {size: 0.05 + size / 3000 for size in (256, 512, 1024, 2048)}
+    chosen = read(ChunkSizes(512, Attention()), 60_000, gpu)
+    assert chosen[0] == 512
+    assert chosen[-1] == 2048
+    assert len(chosen) < 60_000 / 512 / 2
+
+
+def test_a_cpu_that_gains_nothing_stays_where_it_is() -> None:
+    cpu = {16: 0.16, 32: 0.24, 64: 0.4, 128: 0.8, 256: 2.0}
+    chosen = read(ChunkSizes(64, Attention()), 20_000, cpu)
+    assert sum(size for size in chosen if size == 64) > 0.95 * sum(chosen)
+    spent = sum(cpu[size] for size in chosen)
+    assert spent <= 20_000 / 64 * cpu[64] / 0.98
+
+
+def test_a_size_that_became_slow_is_left() -> None:
+    sizes = ChunkSizes(128, Attention())
+    read(sizes, 30_000, {32: 0.4, 64: 0.5, 128: 0.6, 256: 1.4})
+    chosen = read(sizes, 30_000, {32: 0.2, 64: 0.3, 128: 0.9, 256: 2.0})
+    assert chosen[-1] == 64
+
+
+def test_no_larger_chunk_is_tried_beside_an_answer() -> None:
+    gpu = {size: 0.05 + size / 3000 for size in (256, 512, 1024, 2048)}
+    sizes = ChunkSizes(512, Attention())
+    read(sizes, 60_000, gpu)
+    assert set(read(sizes, 20_000, gpu, beside=True)) == {512}
+
+
+def test_a_configured_size_stays() -> None:
+    assert set(read(ChunkSizes(96), 10_000, {96: 9.0})) == {96}
