@@ -1,7 +1,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from cache_backends import CacheBackend, open_backend
 from service.dialects.anthropic_messages import AnthropicMessages
@@ -69,6 +70,22 @@ class Service(Starlette):
         self._context = context
 
     def status(self) -> ExecutorStatus:
+        self._open_requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        self._open_requests += 1
+        self._idle.clear()
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._open_requests -= 1
+            if not self._open_requests:
+                self._idle.set()
         return self._context.executor.status()
 
     async def stop(self) -> None:
@@ -79,7 +96,9 @@ class Service(Starlette):
         loading = self.status().state == "loading"
         awaited = "the model is still loading" if loading else f"answers have {seconds:g} seconds to end"
         logger.info("stopping: %s; a second signal ends the server at once", awaited)
-        await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         await self._context.models.aclose()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from service.app import create_app
@@ -18,7 +19,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.server.server import bind, serve
 from tests.executor.engines import until
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -62,6 +63,29 @@ async def test_a_signal_lets_a_running_answer_end(tmp_path: Path, number: signal
         go_on.set()
         assert (await asking).json()["choices"][0]["message"]["content"] == "done"
     await asyncio.wait_for(serving, PATIENCE_SECONDS)
+
+
+async def test_stop_waits_for_open_requests_only(tmp_path: Path) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        begun.set()
+        await go_on.wait()
+        yield "done"
+
+    configured = settings(tmp_path, shutdown_grace_seconds=10 * PATIENCE_SECONDS)
+    app = create_app(configured, executor=ScriptedExecutor(script))
+    async with asyncio.timeout(PATIENCE_SECONDS), app.router.lifespan_context(app):
+        request = RawRequest("/v1/chat/completions", msgspec.json.encode(HELLO))
+        asking = asyncio.create_task(request.run(app))
+        await begun.wait()
+        stopping = asyncio.create_task(app.stop())
+        await asyncio.wait([stopping], timeout=0.05)
+        assert not stopping.done()
+        go_on.set()
+        await stopping
+        await asking
+    assert b"done" in request.body
 
 
 async def accepts(url: str) -> bool:
