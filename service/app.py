@@ -24,9 +24,11 @@ from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.dashboard import DashboardEvents, DashboardFiles
 from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
+from service.endpoints.logs import LogsEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoadEndpoint
 from service.endpoints.prompts import PromptsEndpoint
+from service.endpoints.recommended import recommended
 from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
@@ -68,8 +70,6 @@ class Service(Starlette):
         super().__init__(**options)
         self.router.redirect_slashes = False
         self._context = context
-
-    def status(self) -> ExecutorStatus:
         self._open_requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,6 +86,8 @@ class Service(Starlette):
             self._open_requests -= 1
             if not self._open_requests:
                 self._idle.set()
+
+    def status(self) -> ExecutorStatus:
         return self._context.executor.status()
 
     async def stop(self) -> None:
@@ -124,7 +126,6 @@ def create_app(
         activity=activity,
         observers=(log.observe, metrics.observe, activity.observe),
     )
-
     traces = TraceWriter(settings.home / "traces", settings.trace_max_bytes) if settings.debug_level >= 2 else None
 
     @asynccontextmanager
@@ -136,7 +137,8 @@ def create_app(
             asyncio.create_task(stay_awake(settings, context.models.busy)),
         ]
         try:
-            yield
+            with context.log_ring.attached():
+                yield
         finally:
             for task in tasks:
                 task.cancel()
@@ -213,6 +215,8 @@ def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]
         Route("/stats", stats, methods=["GET"]),
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),
         Route("/dashboard/connect", ConnectEndpoint(context).read, methods=["GET"]),
+        Route("/dashboard/logs", LogsEndpoint(context.log_ring).read, methods=["GET"]),
+        Route("/dashboard/recommended", recommended, methods=["GET"]),
         OpenRoute("/dashboard", files, methods=["GET"]),
         OpenRoute("/dashboard/{name}", files, methods=["GET"]),
     ]

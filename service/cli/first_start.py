@@ -58,7 +58,7 @@ class _ReadFile(msgspec.Struct, frozen=True):
 
 
 def lacks_model(settings: Settings) -> bool:
-    """True if nothing decides which model a server that is started here would serve."""
+    """True if a server that is started here would serve the demo model."""
     served = settings.model or settings.models or settings.replay
     return not served and settings.executor == "mlx" and server_address(settings).local
 
@@ -96,7 +96,6 @@ def keep_model(name: str, client: ServerClient) -> None:
 
 
 def calls_tool(client: ServerClient) -> bool:
-    """Asks the default model for one tool call. True if the call is the expected one."""
     try:
         body = client.post("/v1/chat/completions", msgspec.json.encode(TRIAL), TRIAL_SECONDS)
         calls = msgspec.json.decode(body, type=_TriedAnswer).choices[0].message.tool_calls or []
@@ -110,7 +109,7 @@ def calls_tool(client: ServerClient) -> bool:
 
 
 def _offer(home: Path) -> list[str]:
-    """Shows the models to choose from. Returns their names, in the order of their numbers."""
+    """Shows numbered models. Returns their names."""
     from service.cli.models import SLOW_WITHOUT_GPU
     from service.models.inventory import installed_models
     from service.models.names import DEMO
@@ -136,7 +135,6 @@ def _offer(home: Path) -> list[str]:
 
 
 def _ask(names: list[str]) -> str:
-    """A number stands for a name; other words are a hub id or a folder."""
     text: str = click.prompt("\nWhich model? A number, a hub id or a folder", default="1" if names else None, err=True)
     text = text.strip()
     return names[int(text) - 1] if text.isdecimal() and 0 < int(text) <= len(names) else text

@@ -7,8 +7,11 @@ import { showModels, startChat } from "./chat.js";
 import { showConnect } from "./connect.js";
 import { follow } from "./connection.js";
 import { at, make, write } from "./dom.js";
-import { api, bytes, clock, count, counted, duration, rate, setting, UNKNOWN, uptime } from "./format.js";
+import { bytes, clock, count, counted, duration, rate, UNKNOWN, uptime } from "./format.js";
+import { forgetLogs, showLogs, startLogs } from "./logs.js";
+import { forgetModels, showRecommended, showServed } from "./models.js";
 import { startPanels } from "./panels.js";
+import { forgetRequests, showRequests } from "./requests.js";
 import { showRunning } from "./running.js";
 
 const KINDS = {
@@ -18,7 +21,6 @@ const KINDS = {
   bypass: "Bypassed",
   failed: "Failed",
 };
-const OUTCOMES = { hit: "hit", collapsed: "joined", miss: "miss", bypass: "bypass" };
 const RESTARTS = ["engine restart", "engine restarts"];
 const TROUBLES = {
   repaired: ["repair of tool calls", "repairs of tool calls"],
@@ -32,7 +34,6 @@ const TROUBLES = {
   over_budget: ["reasoning cut at its budget", "reasonings cut at their budget"],
   unanswered: ["answer of reasoning alone", "answers of reasoning alone"],
 };
-const LEFT = ["client_gone", "cancelled"];
 
 const charts = {
   outcomes: new StackedBars(at("outcomes")),
@@ -53,8 +54,9 @@ function show(stats) {
   showLatency(stats.latency);
   showTokens(stats);
   showRunning(stats);
-  showRecent(stats.recent);
-  showSettings(stats);
+  showRequests(stats.recent);
+  showServed(stats);
+  void showLogs();
   void readOnce();
 }
 
@@ -147,79 +149,29 @@ function showTokens(stats) {
   });
 }
 
-function recentRow(request) {
-  const row = document.createElement("tr");
-  const left = LEFT.includes(request.error);
-  const failed = request.error && !left;
-  const done = failed ? `${request.status} ${request.error}` : OUTCOMES[request.outcome] ?? UNKNOWN;
-  const said = left ? `${done}, client left` : done;
-  const outcome = make("td", "", "");
-  outcome.append(make("span", `outcome ${failed ? "failed" : request.outcome ?? "bypass"}`, said));
-  const cached = request.cached_tokens ? ` (${count(request.cached_tokens)} cached)` : "";
-  const id = make("td", "", "");
-  id.append(make("code", "", request.request_id));
-  row.append(
-    make("td", "", clock(request.came)),
-    outcome,
-    make("td", "number", duration(request.total_seconds)),
-    make("td", "number", duration(request.first_event_seconds)),
-    make("td", "number", count(request.prompt_tokens) + cached),
-    make("td", "number", count(request.completion_tokens)),
-    make("td", "", api(request)),
-    id,
-  );
-  return row;
-}
-
-// These are written anew only when they change: somebody may be selecting text in them.
-const shown = { newest: null, settings: false, once: false };
-
-function showRecent(recent) {
-  const newest = recent.length ? recent[0].request_id : "";
-  if (newest === shown.newest) return;
-  shown.newest = newest;
-  at("recent").replaceChildren(...recent.map(recentRow));
-  at("no-recent").hidden = recent.length > 0;
-}
-
-function settingText(value, unset) {
-  if (value !== null) return setting(value);
-  return unset === undefined || unset === "none" ? "none" : `${setting(unset)} (not set)`;
-}
-
-function showSettings({ model, settings, unset, version }) {
-  if (shown.settings) return;
-  shown.settings = true;
-  const rows = [
-    ["anyclaude", version],
-    ["served model", model.id],
-    ["model fingerprint", model.fingerprint],
-    ["context length", `${count(model.context_length)} tokens`],
-    ...Object.entries(settings).map(([key, value]) => [
-      key.replace("backends.vllm-mlx.", ""),
-      settingText(value, unset[key]),
-    ]),
-  ];
-  at("settings").replaceChildren(...rows.flatMap(([key, value]) => [make("dt", "", key), make("dd", "", value)]));
-}
+let modelsRead = false;
 
 function begin() {
-  Object.assign(shown, { newest: null, settings: false, once: false });
+  modelsRead = false;
+  forgetRequests();
+  forgetModels();
+  forgetLogs();
 }
 
 async function readOnce() {
-  if (shown.once) return;
-  shown.once = true;
+  if (modelsRead) return;
+  modelsRead = true;
   openPanel();
   try {
     const { data } = await requestJson("v1/models");
     showModels(data.map(({ id }) => id));
   } catch {
-    shown.once = false; // The next event tries again.
+    modelsRead = false; // The next event tries again.
   }
 }
 
 startChat();
 startCache();
-const openPanel = startPanels({ cache: showCache, connect: showConnect });
+startLogs();
+const openPanel = startPanels({ cache: showCache, connect: showConnect, logs: showLogs, models: showRecommended });
 follow({ begin, show });

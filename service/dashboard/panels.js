@@ -18,7 +18,10 @@ export function startPanels(opened) {
     }
     if (!at("main").hidden) opened[chosen]?.();
   };
-  addEventListener("hashchange", show);
+  addEventListener("hashchange", () => {
+    show();
+    scrollTo(0, 0);
+  });
   show();
   return show;
 }

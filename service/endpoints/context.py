@@ -6,6 +6,7 @@ from service.model_registry.registry import ModelRegistry
 from service.response_cache.executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity
+from service.telemetry.log_ring import LogRing
 from service.telemetry.prompt_history import PromptHistory
 from service.telemetry.request_log import Observer, RequestRecord
 
@@ -20,6 +21,7 @@ class ServiceContext:
     activity: Activity
     prompts: PromptHistory = dataclasses.field(default_factory=PromptHistory)
     observers: tuple[Observer, ...] = ()
+    log_ring: LogRing = dataclasses.field(default_factory=LogRing)
     stopping: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def observe(self, record: RequestRecord) -> None:

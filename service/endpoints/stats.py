@@ -13,10 +13,11 @@ from service.device.machine import own_bytes, peak_bytes
 from service.endpoints.context import ServiceContext
 from service.executor.base import ExecutorStatus
 from service.http.responses import json_response
+from service.model_registry.registry import ModelRegistry
 from service.profile import ModelProfile
 from service.settings import Settings
 from service.telemetry.activity import BOUNDS
-from service.telemetry.stats import EngineNumbers, Latencies, Memory, ServedModel, Stats
+from service.telemetry.stats import EngineNumbers, Latencies, Memory, ModelNumbers, ServedModel, Stats
 
 
 class StatsEndpoint:
@@ -63,9 +64,28 @@ class StatsEndpoint:
             requests=activity.running(),
             recent=activity.recent(),
             unread_media=activity.unread_media,
+            models=[_numbers(self._context.models, name) for name in self._context.models.models],
             settings=self._settings,
             unset=self._meanings | _from_profile(self._unset, profile),
         )
+
+
+def _numbers(models: ModelRegistry, name: str) -> ModelNumbers:
+    executor = models.models[name]
+    status = executor.status()
+    return ModelNumbers(
+        name=name,
+        status=status.state,
+        detail=status.detail,
+        loaded=status.loaded,
+        idle=status.unloaded,
+        managed=models.managed,
+        running=status.running,
+        waiting=status.waiting,
+        context_length=executor.profile.context_length,
+        weight_bytes=models.weight_bytes(name),
+        memory_bytes=status.memory_bytes,
+    )
 
 
 def shown_settings(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger("anyclaude.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events"})
+POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events", "/dashboard/logs"})
 """Paths that programs poll. They are logged at debug level only."""
 
 

@@ -70,6 +70,15 @@ class ModelRegistry:
         statuses = [executor.status() for executor in self.models.values()]
         return any(status.running or status.waiting for status in statuses)
 
+    @property
+    def managed(self) -> bool:
+        return self._residency is not None
+
+    def weight_bytes(self, name: str) -> int | None:
+        """Returns None without an engine process."""
+        executor = self._executors[name]
+        return executor.spec.weight_bytes if isinstance(executor, EngineProcess) else None
+
     async def start(self) -> None:
         if self._residency is None:
             await self.default.start()

@@ -16,6 +16,23 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+class ModelNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """`idle`: the next request loads it. `managed`: users can load and unload it. `weight_bytes`: the size of its
+    files."""
+
+    name: str
+    status: ModelState
+    detail: str
+    loaded: bool
+    idle: bool
+    managed: bool
+    running: int
+    waiting: int
+    context_length: int
+    weight_bytes: int | None
+    memory_bytes: int | None
+
+
 class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """The tallies count since the model was loaded, `engine_restarts` since the server's start."""
 
@@ -62,5 +79,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[RunningRequest] = []
     recent: list[RecentRequest]
     unread_media: int = 0
+    models: list[ModelNumbers] = []
     settings: dict[str, Any]
     unset: dict[str, Any] = {}

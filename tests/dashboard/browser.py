@@ -64,8 +64,14 @@ class Page:
     ) -> None:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": phone}
+        await self._command("Page.setBypassCSP", {"enabled": False})
         await self._command("Emulation.setEmulatedMedia", media)
         await self._command("Emulation.setDeviceMetricsOverride", metrics)
+
+    async def bypass_policy(self) -> None:
+        """The next page is opened without its content security policy."""
+        await self._command("Page.enable", {})
+        await self._command("Page.setBypassCSP", {"enabled": True})
 
     async def until(self, selector: str, text: str) -> None:
         """Waits until the visible text of an element contains `text`."""

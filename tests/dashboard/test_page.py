@@ -49,6 +49,18 @@ async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None
         assert await page.complaints() == []
 
 
+async def test_the_reason_for_reading_again_and_the_times_are_shown(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#now")
+        await page.until("#no-recent", "None yet")
+        await ask(url)
+        await page.until("#recent", "2 read")
+        await ask(url, messages=[{"role": "system", "content": "other"}, *HELLO["messages"]], stream=True)
+        await page.until("#recent tr:first-child", "first difference: system changed")
+        assert "first token after" in await page.attribute("#recent tr:first-child .course", "aria-label")
+
+
 async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     executor = ScriptedExecutor()
@@ -83,9 +95,9 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
 async def test_settings_are_shown_without_secrets(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path, api_key="do-not-show", max_queue=77)
     async with running(create_app(configured), configured) as url:
-        await page.open(url + "/dashboard#now")
-        await page.until_shown("details")
-        await page.click("summary")
+        await page.open(url + "/dashboard#models")
+        await page.until_shown("#models details")
+        await page.click("#models summary")
         await page.until("#settings", "maxQueue\n77")
         shown = await page.text("#settings")
         assert "contextLength\n200000 (not set)" in shown
@@ -207,8 +219,6 @@ async def test_no_width_needs_sideways_scrolling(page: Page, tmp_path: Path, wid
         await page.emulate(width=width, phone=width < 500)
         await page.open(url + "/dashboard#now")
         await page.until("#recent tr:nth-child(3)", "miss")
-        await page.click("summary")
-        await page.until("#settings", "maxQueue")
         assert await page.script("document.documentElement.scrollWidth <= innerWidth")
 
 

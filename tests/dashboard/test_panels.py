@@ -1,14 +1,22 @@
-"""The panels Cache and Connect in a real browser, against a real server."""
+"""The panels Cache, Models, Logs and Connect in a real browser, against a real server."""
 
+import logging
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from cache_backends import open_backend
 from service.app import create_app
+from service.executor.process.engine_process import EngineProcess
+from service.executor.process.messages import EngineSpec
+from service.logs import configure
+from service.own_python import OWN_FOLDER
+from service.settings import Settings
 from tests.dashboard.browser import Page
+from tests.executor.process.engines import spec
 from tests.serving import PATIENCE_SECONDS, running, settings
 
 
@@ -72,13 +80,68 @@ async def test_a_required_key_is_not_on_the_screen(page: Page, tmp_path: Path) -
         assert "open-sesame" not in await page.script("document.documentElement.outerHTML")
 
 
-@pytest.mark.parametrize("panel", ["cache", "connect"])
+async def test_the_log_is_followed_without_content(page: Page, tmp_path: Path, logging_restored: None) -> None:
+    configured = settings(tmp_path)
+    configure(configured)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#logs")
+        await page.until("#log-lines", "ready after")
+        await ask(url, "zanzibar")
+        await page.until("#log-lines", "openai_chat 200 miss")
+        logging.getLogger("anyclaude.server").warning("<b>trouble</b>")
+        await page.until("#log-lines li:last-child", "<b>trouble</b>")
+        await page.click("#log-trouble")
+        await page.until_shown("#log-lines li:first-child", shown=False)
+        assert "<b>trouble</b>" in await page.text("#log-lines")
+        assert "zanzibar" not in await page.text("body")
+        assert await page.complaints() == []
+
+
+def engine(name: str, configured: Settings) -> EngineSpec:
+    made = spec("scripted", configured)
+    return msgspec.structs.replace(made, profile=msgspec.structs.replace(made.profile, id=name))
+
+
+async def test_models_are_unloaded_and_loaded(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(OWN_FOLDER))  # for the engine processes
+    configured = settings(tmp_path)
+    one, two = (EngineProcess(engine(name, configured)) for name in ("one", "two"))
+    app = create_app(configured, executor=one, others={"two": two})
+    async with running(app, configured) as url:
+        await page.open(url + "/dashboard#models")
+        await page.until("#models-rows tr:first-child", "healthy")
+        await page.until("#models-rows tr:last-child", "idle: the next request loads it")
+        await page.click("#models-rows tr:last-child button")
+        await page.until("#models-status", "two: loaded.")
+        await page.until("#models-rows tr:last-child", "Unload")
+        await page.click("#models-rows tr:last-child button")
+        await page.until("#models-status", "two: unloaded.")
+        await page.until("#recommended", "anyclaude models pull mlx-community/")
+        assert await page.complaints() == []
+
+
+async def test_a_model_without_an_engine_process_has_no_buttons(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#models")
+        await page.until("#models-rows", "healthy")
+        assert await page.script("document.querySelectorAll('#models-rows button').length") == 0
+
+
+@pytest.mark.parametrize(
+    ("panel", "shown"),
+    [("cache", "Delete"), ("connect", "ANTHROPIC_BASE_URL"), ("models", "Settings in force"), ("logs", "log")],
+)
 @pytest.mark.parametrize("width", [320, 390, 768, 1200])
-async def test_no_width_needs_sideways_scrolling(page: Page, tmp_path: Path, panel: str, width: int) -> None:
+async def test_no_width_needs_sideways_scrolling(
+    page: Page, tmp_path: Path, panel: str, shown: str, width: int
+) -> None:
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
         await ask(url, "one", "two")
         await page.emulate(width=width, phone=width < 500)
         await page.open(f"{url}/dashboard#{panel}")
-        await page.until(f"#{panel}", "Delete" if panel == "cache" else "ANTHROPIC_BASE_URL")
+        await page.until(f"#{panel}", shown)
+        if panel == "models":
+            await page.click("#models summary")
         assert await page.script("document.documentElement.scrollWidth <= innerWidth")
