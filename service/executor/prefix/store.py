@@ -33,6 +33,9 @@ PAUSE_SECONDS = 60.0
 # A draft file this old will not be finished.
 DRAFT_SECONDS = 600.0
 
+# How often the files of other processes with the same model are counted. They share the limit.
+RECOUNT_SECONDS = 30.0
+
 # Files of other models are deleted after this long without use.
 FORGOTTEN_SECONDS = 30 * 24 * 3600.0
 
@@ -64,7 +67,14 @@ class PrefixStore:
     state depends on. The engine's thread owns it. A failing disk loses states, never an answer."""
 
     def __init__(
-        self, folder: Path, model: str, max_bytes: int, states: StateBytes, *, quiet_seconds: float = QUIET_SECONDS
+        self,
+        folder: Path,
+        model: str,
+        max_bytes: int,
+        states: StateBytes,
+        *,
+        quiet_seconds: float = QUIET_SECONDS,
+        recount_seconds: float = RECOUNT_SECONDS,
     ) -> None:
         self._model = model
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
@@ -74,6 +84,8 @@ class PrefixStore:
         self._files: OrderedDict[Path, _File] = OrderedDict()
         self._nbytes = 0
         self._not_before = 0.0
+        self._recount_seconds = recount_seconds
+        self._recount_at = time.monotonic() + recount_seconds
         self._max_backlog_bytes = MAX_BACKLOG_BYTES
         for part in (folder, self._folder):
             private_folder(part).chmod(FOLDER_MODE)
@@ -139,8 +151,8 @@ class PrefixStore:
                 unwritten.node.file = ""
                 lost.append(unwritten.node)
             else:
-                self._nbytes += file_bytes
-                self._files[self._folder / name] = _File(file_bytes, unwritten.node)
+                self._add(self._folder / name, _File(file_bytes, unwritten.node))
+                self._recount()
         lost += self._shrink()
         return [node for node in lost if node.state is None and not node.removed]
 
@@ -185,6 +197,23 @@ class PrefixStore:
             return unwritten.job.layouts, unwritten.job.buffers
         header, buffers = read_span(self._folder / name)
         return header.layouts, buffers
+
+    def _recount(self) -> None:
+        """Takes in what another process has written or deleted: an engine that still ends, or another server's."""
+        if time.monotonic() < self._recount_at:
+            return
+        self._recount_at = time.monotonic() + self._recount_seconds
+        sizes = {path: status.st_size for path, status in files_under(self._folder) if path.suffix == SUFFIX}
+        for path in [path for path in self._files if path not in sizes]:
+            self._nbytes -= self._files.pop(path).file_bytes
+        for path, size in sizes.items():
+            if path not in self._files:
+                self._add(path, _File(size, None))
+
+    def _add(self, path: Path, file: _File) -> None:
+        before = self._files.pop(path, None)  # another process may have written the same span
+        self._nbytes += file.file_bytes - (before.file_bytes if before else 0)
+        self._files[path] = file
 
     def _shrink(self) -> list[Node]:
         """Returns the nodes that lost their file."""

@@ -45,6 +45,25 @@ def read(cache: PrefixCache, tokens: list[int], caller: str = "", stops: tuple[i
     return reuse.length
 
 
+def on_disk_of_both(folder: Path, disk: int, prompts: list[list[int]]) -> int:
+    """Two processes with the same model read the prompts in turn. Returns the bytes of their files."""
+    caches = TokenCaches(cuts_anywhere=True)
+    stores = [PrefixStore(folder, "m", disk, caches, quiet_seconds=0.0, recount_seconds=0.0) for _ in range(2)]
+    both = [PrefixCache(caches, 0, store) for store in stores]
+    for number, tokens in enumerate(prompts):
+        read(both[number % 2], tokens)
+    for cache in both:
+        cache.close()
+    return on_disk(folder)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), max_size=16), st.sampled_from([2000, A_LOT]))
+def test_two_processes_share_a_folder_and_its_limit(prompts: list[list[int]], disk: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert on_disk_of_both(Path(folder), disk, prompts) <= disk
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["", "alice", "bob"]), st.lists(st.integers(0, 2), min_size=1, max_size=9), st.booleans()
