@@ -76,6 +76,9 @@ class ArchiveWriter:
             status = os.fstat(self._descriptor)
             if status.st_size and (found := read_header(path)) != header:
                 raise ArchiveError(_other_header(path, header, found))
+            if status.st_size and (end := _end_of_last_line(path)) < status.st_size:
+                # A power failure cut the last line. The next one must not continue it.
+                os.ftruncate(self._descriptor, end)
             if status.st_mode & 0o777 != FILE_MODE:
                 os.fchmod(self._descriptor, FILE_MODE)
             if not status.st_size:
@@ -113,6 +116,11 @@ class ArchiveWriter:
             if written := len(line) - len(rest):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
             raise
+
+
+def _end_of_last_line(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -177,6 +177,17 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         list(read_entries(path))
 
 
+def test_a_recording_that_was_cut_short_is_continued_behind_its_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with ArchiveWriter(path, new_header(None)) as writer:
+        writer.add(ANSWER)
+        writer.add(ANSWER)
+    path.write_bytes(path.read_bytes()[:-10])
+    with ArchiveWriter(path, new_header(None)) as writer:
+        writer.add(ANSWER)
+    assert list(read_entries(path)) == [ANSWER, ANSWER]
+
+
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="cannot be read: No such file"):
         read_header(tmp_path / "nothing")
