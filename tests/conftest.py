@@ -41,6 +41,7 @@ MARKED_PLACES = {
     "tests/cli/test_quick_start_scripts.py": "process",
     "tests/cli/test_working_folder.py": "process",
     "tests/clients/": "client",
+    "tests/crash/": "process",
     "tests/dashboard/test_page.py": "browser",
     "tests/deployment/": "deployment",
     "tests/executor/engine/test_solo.py": "model",

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import random
 import resource
 import sqlite3
 import stat
@@ -501,6 +502,43 @@ async def test_killed_while_writing(tmp_path: Path) -> None:
         await backend.aclose()
         start = last + 1
     assert not set_aside_in(tmp_path)
+
+
+def test_a_power_failure_that_loses_what_was_not_synced_leaves_right_values(tmp_path: Path) -> None:
+    """The journal is not synced at each write, so its end, or any page of it, may never have reached the disk."""
+
+    async def write(folder: Path) -> None:
+        backend = DiskBackend(folder)
+        for number in range(12):
+            await backend.set(f"k{number}", written_value(f"k{number}"))
+        for name in ("cache.db", "cache.db-wal"):
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+        await backend.aclose()
+
+    async def values(folder: Path) -> list[bytes | None]:
+        backend = DiskBackend(folder)
+        found = [await value_of(backend, f"k{number}") for number in range(12)]
+        assert (await backend.stats()).errors == 0
+        await backend.set("after", b"it works")
+        assert await value_of(backend, "after") == b"it works"
+        await backend.aclose()
+        return found
+
+    asyncio.run(write(tmp_path / "live"))
+    right = [written_value(f"k{number}") for number in range(12)]
+    database, journal = ((tmp_path / name).read_bytes() for name in ("cache.db", "cache.db-wal"))
+    draw = random.Random(1)
+    for case in range(30):
+        folder = tmp_path / str(case)
+        folder.mkdir(mode=0o700)
+        at = draw.randrange(len(journal))
+        lost = journal[:at] if case % 2 else journal[:at] + bytes(4096) + journal[at + 4096 :]
+        (folder / "cache.db").write_bytes(database)
+        (folder / "cache.db-wal").write_bytes(lost)
+        assert all(
+            found in (expected, None) for found, expected in zip(asyncio.run(values(folder)), right, strict=True)
+        )
+        assert not set_aside_in(folder)
 
 
 class DiskMachine(RuleBasedStateMachine):

@@ -1,0 +1,6 @@
+"""Every work that writes files, ended at each of its fault points.
+
+`works` has the works and what must hold after each end. `points` runs a work in forked processes and ends it at the
+first, second, third ... time that it opens, renames, removes or creates something: killed, or with a disk that is full
+or read-only from then on. `test_crash` checks what is left, and that the same work succeeds afterwards.
+"""
