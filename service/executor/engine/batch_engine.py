@@ -14,6 +14,7 @@ from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
 from service.executor.loading.batching import Batching
+from service.executor.loading.cache_kinds import growing_once
 from service.executor.loading.device import held_bytes, measure_cache_cost, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
@@ -201,7 +202,8 @@ class BatchEngine:
     def _read(self, run: Run, end: int) -> None:
         if run.cache is None:
             run.cache = make_prompt_cache(self._model)
-        self._model(mx.array([run.tokens[run.read : end]]), cache=run.cache)
+        with growing_once(run.cache, run.unread):
+            self._model(mx.array([run.tokens[run.read : end]]), cache=run.cache)
         mx.eval([layer.state for layer in run.cache])
         mx.clear_cache()
         self.prompt_tokens_read += end - run.read
