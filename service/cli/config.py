@@ -11,15 +11,21 @@ from service.cli.options import config_option
 from service.config import ConfigError, Origins, load_configuration
 from service.config.keys import SETTING_KEYS, Key
 from service.config.redaction import shown_given, shown_value
+from service.config.schema import build_example, build_schema
 from service.config.values import show
 
 
 @click.command("config", short_help="Print what is configured, and where each value came from.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(config: str | None, as_json: bool) -> None:
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of .anyclauderc.json, for editors.")
+@click.option("--example", is_flag=True, help="Print a .anyclauderc.json with every key at its default.")
+def command(config: str | None, as_json: bool, schema: bool, example: bool) -> None:
     """Print every setting by its key in .anyclauderc.json, its value, and where the value came from: an option, a
     variable, a file or the defaults. API keys are hidden. Values of a file that is not approved come last."""
+    if schema or example:
+        click.echo(json.dumps(build_schema() if schema else build_example(), indent=2))
+        return
     try:
         found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())
     except ConfigError as exc:

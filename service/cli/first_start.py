@@ -111,11 +111,12 @@ def calls_tool(client: ServerClient) -> bool:
 def _offer(home: Path) -> list[str]:
     """Shows numbered models. Returns their names."""
     from service.cli.models import SLOW_WITHOUT_GPU
+    from service.device.machine import total_bytes
     from service.models.inventory import installed_models
     from service.models.names import DEMO
-    from service.models.recommended import fitting, machine_memory_bytes, usable_bytes
+    from service.models.recommended import fitting, usable_bytes
 
-    memory = machine_memory_bytes()
+    memory = total_bytes()
     usable = usable_bytes(memory)
     click.echo("No model is configured yet.", err=True)
     click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use {usable / 1e9:.0f} GB.", err=True)

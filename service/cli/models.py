@@ -127,9 +127,10 @@ def _tell_server(name: str, action: str, flags: dict[str, object]) -> None:
 @command.command("recommend")
 def recommend() -> None:
     """List models for coding agents, and mark the largest one that fits this machine."""
-    from service.models.recommended import RECOMMENDED, USABLE_MEMORY, fitting, machine_memory_bytes, usable_bytes
+    from service.device.machine import total_bytes
+    from service.models.recommended import RECOMMENDED, USABLE_MEMORY, fitting, usable_bytes
 
-    memory = machine_memory_bytes()
+    memory = total_bytes()
     best = next(iter(fitting(usable_bytes(memory))), None)
     click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use about {USABLE_MEMORY:.0%} of it.\n")
     click.echo(f"  {'MODEL':46}  {'DOWNLOAD':>8}  {'MEMORY':>7}  {'CONTEXT':>7}  GOOD FOR")

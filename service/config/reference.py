@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from service.config.keys import BACKEND, FILE_KEYS, SETTING_KEYS, Key
 from service.config.values import show, show_size
@@ -26,13 +27,15 @@ def _default(key: Key) -> str:
     return "" if key in FILE_KEYS and key.default is None else f"`{shown_default(key)}`"
 
 
-def shown_default(key: Key) -> str:
+def default_in_file(key: Key) -> Any:
     default = key.default
     if key.is_size and default is not None:
-        default = show_size(default)
-    elif isinstance(default, float) and default.is_integer():
-        default = int(default)
-    return show(default)
+        return show_size(default)
+    return int(default) if isinstance(default, float) and default.is_integer() else default
+
+
+def shown_default(key: Key) -> str:
+    return show(default_in_file(key))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from service.config.keys import FILE_KEYS, KEY_TREE, Key, Tree
-from service.config.values import SIZE_PATTERN, show_size
+from service.config.reference import default_in_file
+from service.config.values import SIZE_PATTERN
 
 
 def build_schema() -> dict[str, Any]:
@@ -20,6 +21,16 @@ def build_schema() -> dict[str, Any]:
 
 def render_schema() -> str:
     return json.dumps(build_schema(), indent=2) + "\n"
+
+
+def build_example() -> dict[str, Any]:
+    """Returns a file with every key at its default."""
+    return _example(KEY_TREE)
+
+
+def _example(tree: Tree) -> dict[str, Any]:
+    keys = {name: item for name, item in tree.items() if not name.startswith("$")}
+    return {name: default_in_file(item) if isinstance(item, Key) else _example(item) for name, item in keys.items()}
 
 
 def _object(tree: Tree) -> dict[str, Any]:
@@ -35,7 +46,7 @@ def _value(key: Key) -> dict[str, Any]:
         schema["anyOf"] = [*schema.pop("anyOf", [_without_help(schema)]), written]
         schema = {name: schema[name] for name in ("description", "anyOf") if name in schema}
     if key.default is not None:
-        schema["default"] = show_size(key.default) if key.is_size else key.default
+        schema["default"] = default_in_file(key) if key.is_size else key.default
     elif key in FILE_KEYS:
         return schema
     else:

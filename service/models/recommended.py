@@ -1,6 +1,5 @@
 """Models for coding agents, chosen from published figures in November 2026."""
 
-import os
 from difflib import get_close_matches
 
 import msgspec
@@ -86,10 +85,6 @@ def nearest_ids(name: str) -> list[str]:
     """Returns at most three hub ids that a name such as `qwen3:0.6b` may mean."""
     known = {_plain(model.id.rpartition("/")[2]): model.id for model in RECOMMENDED}
     return [known[found] for found in get_close_matches(_plain(name.rpartition("/")[2]), known, n=3, cutoff=0.45)]
-
-
-def machine_memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_bytes(memory_bytes: int) -> int:

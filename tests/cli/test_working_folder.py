@@ -91,9 +91,13 @@ def test_the_server_of_proxy_only_runs_nothing_of_the_folder(user: Installed) ->
 def test_a_served_answer_runs_nothing_of_the_folder(user: Installed) -> None:
     with user.start("serve"):
         until(user.health, "the server")
-        answered = httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False)
+        answers = [httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False) for _ in range(2)]
+        pages = [httpx.get(f"{user.url}/dashboard{name}", trust_env=False).status_code for name in ("", "/app.js")]
         stats = user.run("stats", "--json")
-    assert (answered.status_code, json.loads(stats.stdout)["status"]) == (200, "healthy")
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert "hit" in answers[1].headers["cache-status"]
+    assert pages == [200, 200]
+    assert json.loads(stats.stdout)["status"] == "healthy"
     assert user.files_that_ran == []
 
 
@@ -122,7 +126,17 @@ def test_fetching_the_demo_model_runs_nothing_of_the_folder(user: Installed) -> 
     assert user.files_that_ran == []
 
 
-@pytest.mark.parametrize("arguments", [["config"], ["--version"], ["serve", "--help"], ["cache", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["config"],
+        ["config", "--schema"],
+        ["config", "--example"],
+        ["--version"],
+        ["serve", "--help"],
+        ["cache", "--help"],
+    ],
+)
 def test_small_commands_run_nothing_of_the_folder(user: Installed, arguments: list[str]) -> None:
     assert user.run(*arguments).returncode == 0
     assert user.files_that_ran == []

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from service.config import ConfigError
 from service.config.layers import file_layer
-from service.config.schema import build_schema, render_schema
+from service.config.schema import build_example, build_schema, render_schema
 from tests.config.test_config import FILE_VALUES, WRONG_FILES
 
 PROJECT = Path(__file__).parents[2]
@@ -44,3 +44,10 @@ def test_what_the_reader_refuses_is_invalid(document: Any, tmp_path: Path) -> No
     with pytest.raises(ConfigError):
         file_layer(path, path.read_bytes())
     assert not Draft202012Validator(build_schema()).is_valid(document)
+
+
+def test_the_file_of_defaults_is_valid_and_changes_nothing() -> None:
+    example = json.loads(json.dumps(build_example()))
+    Draft202012Validator(build_schema()).validate(example)
+    assert example["backends"]["vllm-mlx"]["prefixCache"] == {"memory": None, "disk": "20GiB"}
+    assert example["backends"]["vllm-mlx"]["wiredMemory"] == "weights"
