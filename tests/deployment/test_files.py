@@ -118,3 +118,12 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 rules found" in done.stdout
+
+
+def test_the_homebrew_formula_is_ruby_and_needs_no_published_release() -> None:
+    formula = PROJECT / "deploy" / "homebrew" / "anyclaude.rb"
+    subprocess.run([require("ruby"), "-wc", str(formula)], check=True, capture_output=True)
+    text = formula.read_text()
+    assert "https://" not in text
+    assert (PROJECT / "constraints.txt").exists()
+    assert '"--constraint", "constraints.txt"' in text
