@@ -110,15 +110,21 @@ class CallAttempt:
             self._muted = False
 
     def offered(self, name: str) -> str:
-        """Returns the tool's own name. Some models put OpenAI's namespace before it."""
+        """Returns the tool's own name. Some models put OpenAI's namespace before it, or write `bash` for `Bash`."""
         plain = name.removeprefix(NAMESPACE)
-        return plain if name not in self.tools and plain in self.tools else name
+        exact = next((each for each in (name, plain) if each in self.tools), None)
+        if exact is not None:
+            return exact
+        alike = [tool for tool in self.tools if _loosely(tool) == _loosely(plain)]
+        return alike[0] if len(alike) == 1 else name
 
     def start(self, name: str) -> None:
         """Raises `Malformed` for an empty name."""
-        name = self.offered(name)
+        written, name = name, self.offered(name)
         if not name:
             raise Malformed
+        if name not in (written, written.removeprefix(NAMESPACE)):
+            self.repaired()
         self.settled = True
         self._muted = name not in self.tools
         if self._muted:
@@ -169,6 +175,10 @@ class CallAttempt:
         if self._open:
             self._calls.events.abandon()
             self._open = False
+
+
+def _loosely(name: str) -> str:
+    return name.strip().lower().replace("-", "_")
 
 
 class EventQueue:
