@@ -73,7 +73,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
 
     model: Annotated[Name, Meta(description="A folder, a hub id or 'demo'.")]
     adapter: Annotated[Name | None, Meta(description="The folder of a LoRA adapter of mlx-lm's.")] = None
-    draft_model: Annotated[Name | None, Meta(description="A small model that guesses for greedy answers.")] = None
+    draft_model: Annotated[Name | None, Meta(description="A small model that guesses the next tokens.")] = None
     context_length: Annotated[Count | None, Meta(description="The longest context to offer, in tokens.")] = None
     sampling: Annotated[SamplingDefaults, Meta(description="Applies where a request is silent.")] = SamplingDefaults()
     thinking: Annotated[ThinkingDefault | None, Meta(description="Applies where a request is silent.")] = None
@@ -218,12 +218,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = True
     prompt_lookup: Annotated[
         bool | None,
-        setting("Guess that a greedy answer repeats text that it has seen. Null: only on CPUs.", Harmless.ANY),
+        setting("Guess that an answer repeats text that it has seen. Null: only on CPUs.", Harmless.ANY),
     ] = None
     draft_model: Annotated[
         Name | None,
         setting(
-            "A small model of the same vocabulary that guesses for greedy answers: a folder or a hub id.",
+            "A small model of the same vocabulary that guesses the next tokens: a folder or a hub id.",
             Harmless.ON_THIS_MACHINE,
         ),
     ] = None

@@ -39,6 +39,7 @@ class Batch:
             logits_processors=[run.processors for run in runs],
         )
         for run, uid in zip(runs, uids, strict=True):
+            run.draw_next_at(len(run.tokens))
             run.uid, run.cache = uid, None
             self._runs[uid] = run
 

@@ -48,7 +48,7 @@ def default_chunk_tokens() -> int:
 
 class BatchEngine:
     """`end_tokens` are end-of-text ids; `room` returns the bytes that can still be allocated. With `drafters`, a lone
-    greedy sequence runs in a `Solo`."""
+    sequence runs in a `Solo`."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class BatchEngine:
             self._release_waiting(run)
 
     def _can_be_solo(self, run: Run) -> bool:
-        return len(self._runs) == 1 and run.is_greedy and self._drafters.active
+        return len(self._runs) == 1 and run.may_be_guessed and self._drafters.active
 
     def _begin_solo(self, run: Run) -> None:
         if run.unread > READ_AND_DRAWN:

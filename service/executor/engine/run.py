@@ -1,10 +1,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import mlx.core as mx
 import msgspec
 
 from service.executor.engine.constraint import Constraint
-from service.executor.engine.sampling import greedy, make_logits_processors, make_sampler
+from service.executor.engine.sampling import Draw, make_logits_processors, make_sampler
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.messages import Sequence
@@ -75,9 +76,18 @@ class Run:
         return self.reader_ahead is not None
 
     @property
-    def is_greedy(self) -> bool:
+    def may_be_guessed(self) -> bool:
         plain = all(processor is self.constraint for processor in self.processors)
-        return plain and self.sampler is greedy and self.sequence.request.logprobs is None
+        return plain and self.sequence.request.logprobs is None
+
+    def draw(self, logprobs: mx.array, index: int) -> mx.array:
+        """Draws the token at `index` of `tokens`, and one more for each further row."""
+        self.draw_next_at(index)
+        return self.sampler(logprobs)
+
+    def draw_next_at(self, index: int) -> None:
+        if isinstance(self.sampler, Draw):
+            self.sampler.position = index - len(self.sequence.prompt.tokens)
 
     def extend(self, tokens: list[int]) -> None:
         self.tokens += tokens

@@ -1,6 +1,7 @@
 """The order for one token: repetition penalty, presence and frequency penalty, logit bias, log-softmax (which
 `logprobs` reports), then top_p, min_p and top_k at temperature 1 as in mlx-lm, temperature, draw."""
 
+import hashlib
 import math
 import secrets
 from collections.abc import Callable
@@ -27,7 +28,7 @@ def greedy(logprobs: mx.array) -> mx.array:
 def make_sampler(params: SamplingParams) -> Sampler:
     if params.temperature < GREEDY_BELOW or params.top_k == 1:
         return greedy
-    return _Draw(params)
+    return Draw(params)
 
 
 def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[LogitsProcessor]:
@@ -41,18 +42,25 @@ def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[L
     return processors
 
 
-class _Draw:
-    """Random numbers do not depend on other sequences in the batch."""
+class Draw:
+    """A token's random number depends on the seed and on its `position` in the answer only. So the tokens are the same
+    in any batch, and if several are drawn at once to check a guess, one a row."""
 
     def __init__(self, params: SamplingParams) -> None:
-        seed = secrets.randbits(64) if params.seed is None else params.seed
-        self._key = mx.random.key(seed % 2**64)
+        self.position = 0
+        self._seed = secrets.randbits(64) if params.seed is None else params.seed
         self._params = params
 
     def __call__(self, logprobs: mx.array) -> mx.array:
-        self._key, key = mx.random.split(self._key)
-        candidates = keep_likely(logprobs, self._params)
-        return mx.random.categorical(candidates * (1.0 / self._params.temperature), key=key)
+        candidates = keep_likely(logprobs, self._params) * (1.0 / self._params.temperature)
+        rows = range(candidates.shape[0])
+        drawn = [mx.random.categorical(candidates[row : row + 1], key=self._key(self.position + row)) for row in rows]
+        self.position += len(drawn)
+        return mx.concatenate(drawn) if len(drawn) > 1 else drawn[0]
+
+    def _key(self, position: int) -> mx.array:
+        digest = hashlib.blake2b(f"{self._seed} {position}".encode(), digest_size=8).digest()
+        return mx.random.key(int.from_bytes(digest, "big"))
 
 
 def keep_likely(logprobs: mx.array, params: SamplingParams) -> mx.array:

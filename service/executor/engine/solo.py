@@ -5,7 +5,6 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from service.executor.engine.run import Drawn, Run
-from service.executor.engine.sampling import greedy
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
 from service.executor.speculation.drafter import Drafter, Pace
@@ -18,8 +17,8 @@ STEPS_BETWEEN_CLEARING = 512
 
 
 class Solo:
-    """Decodes a greedy `run` alone. It accepts the tokens of a draft that the model would have drawn itself, so
-    `drafters` never change the output."""
+    """Decodes a `run` alone. It draws a token at each place of a draft and keeps those up to the first that differs
+    from the draft, so `drafters` never change the output or its distribution."""
 
     def __init__(
         self, model: Any, run: Run, drafters: list[Drafter], *, end_tokens: set[int], tally: DraftTally
@@ -87,7 +86,7 @@ class Solo:
         self.run.read += inputs.size
         if self.run.constraint is not None:
             logits = self.run.constraint.look_ahead(inputs[-rows:], logits, read=self.run.read)
-        return greedy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        return self.run.draw(logits - mx.logsumexp(logits, axis=-1, keepdims=True), self.run.read - rows + 1)
 
     def _until_end(self, tokens: list[int]) -> list[Drawn]:
         drawn = []

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import mlx.core as mx
@@ -57,6 +58,28 @@ def test_a_seed_gives_the_same_draws_whatever_else_is_drawn(seed: int) -> None:
     draws(SamplingParams(temperature=1.0, seed=12))
     assert draws(SamplingParams(temperature=1.0, seed=seed)) == alone
     assert len(set(alone)) > 1
+
+
+def test_several_rows_draw_what_single_rows_draw() -> None:
+    one, many = (make_sampler(SamplingParams(temperature=1.0, seed=3)) for _ in range(2))
+    row = logprobs(0.25, 0.25, 0.25, 0.25)
+    assert many(mx.repeat(row, 40, axis=0)).tolist() == [int(one(row).item()) for _ in range(40)]
+
+
+def test_draws_at_all_places_follow_the_probabilities() -> None:
+    probabilities, count = (0.5, 0.3, 0.15, 0.05), 4000
+    sampler = make_sampler(SamplingParams(temperature=1.0, seed=17))
+    drawn: list[int] = sampler(mx.repeat(logprobs(*probabilities), count, axis=0)).tolist()
+    # Chi-squared with 3 and 15 degrees of freedom: larger in one of 1,000 good generators.
+    assert _chi_squared(drawn, probabilities) < 16.3
+    pairs = [4 * first + second for first, second in itertools.pairwise(drawn)]
+    both = tuple(first * second for first in probabilities for second in probabilities)
+    assert _chi_squared(pairs[::2], both) < 37.7
+
+
+def _chi_squared(drawn: list[int], probabilities: tuple[float, ...]) -> float:
+    expected = [len(drawn) * share for share in probabilities]
+    return sum((drawn.count(i) - wanted) ** 2 / wanted for i, wanted in enumerate(expected))
 
 
 def test_without_a_seed_draws_differ() -> None:

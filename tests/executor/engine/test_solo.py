@@ -209,7 +209,6 @@ def test_what_was_read_is_in_the_prefix_cache(model: Any, drafters: Drafters) ->
 
 
 OTHERS = {
-    "drawn": {"sampling": SamplingParams(temperature=1.0, seed=5)},
     "penalised": {"sampling": SamplingParams(repetition_penalty=1.3)},
     "biased": {"sampling": SamplingParams(logit_bias=((7, 3.0),))},
     "with logprobs": {"request": sequence(0, logprobs=2).request},
@@ -217,11 +216,39 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("fields", OTHERS.values(), ids=OTHERS)
-def test_nothing_is_guessed_for_what_is_not_simply_greedy(model: Any, stranger: Any, fields: dict[str, Any]) -> None:
+def test_nothing_is_guessed_where_logits_are_changed_or_shown(
+    model: Any, stranger: Any, fields: dict[str, Any]
+) -> None:
     drafters = of("model", model, stranger)
     tokens = Bench(model, drafters).run(PROMPTS["a loop"], **fields)
     assert drafters.tally.drafted == 0
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], **fields)
+
+
+DRAWN = {
+    "nearly greedy": SamplingParams(temperature=0.1, seed=1),
+    "usual": SamplingParams(temperature=0.7, top_p=0.9, seed=2),
+    "few candidates": SamplingParams(temperature=1.0, top_k=3, seed=3),
+    "hot": SamplingParams(temperature=2.0, seed=4),
+}
+
+
+@pytest.mark.parametrize("sampling", DRAWN.values(), ids=DRAWN)
+def test_a_seed_draws_the_same_tokens_with_guesses(model: Any, drafters: Drafters, sampling: SamplingParams) -> None:
+    guessing, plain = Bench(model, drafters), Bench(model, NO_DRAFTS)
+    for prompt in PROMPTS.values():
+        assert guessing.run(prompt, sampling=sampling) == plain.run(prompt, sampling=sampling)
+    assert drafters.tally.drafted > 0
+
+
+def test_a_seed_draws_the_same_tokens_when_another_comes_and_goes(model: Any, stranger: Any) -> None:
+    sampling = SamplingParams(temperature=0.9, seed=6)
+    alone = Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], sampling=sampling)
+    bench = Bench(model, of("model", model, stranger))
+    first = bench.start(PROMPTS["a loop"], sampling=sampling)
+    bench.step_until(first, 5)
+    bench.run(PROMPTS["two tokens"], max_tokens=8)
+    assert bench.finish(first) == [alone]
 
 
 def test_top_k_of_one_is_greedy(model: Any, stranger: Any, plain: dict[str, list[int]]) -> None:
