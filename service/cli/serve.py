@@ -212,5 +212,5 @@ def _greet(settings: Settings, described: str) -> None:
     root = settings.base_url.removesuffix("/v1")
     is_default = settings.port == Settings(home=settings.home).port
     command = "anyclaude" if is_default else f"VLLM_MLX_URL={settings.base_url} anyclaude"
-    click.echo(f"Serving {described}\nat {root} when the log reports that it is ready.")
-    click.echo(f"Claude Code on it, in another terminal: {command}")
+    click.echo(f"Serving {described}\nat {root}. Next:")
+    click.echo(f"  Claude Code, in another terminal, also while the model loads:  {command}")

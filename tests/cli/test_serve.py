@@ -39,7 +39,7 @@ def test_a_free_port_is_found_and_said(terminal: Terminal) -> None:
     with terminal.start("serve", "--port", "0") as server:
         assert server.stdout is not None
         lines = [server.stdout.readline() for _ in range(3)]
-        address = lines[1].removeprefix("at ").split()[0]
+        address = lines[1].removeprefix("at ").split()[0].rstrip(".")
         assert httpx.get(f"{address}/health", trust_env=False).json()["model_loaded"] is True
     assert f"VLLM_MLX_URL={address}/v1 anyclaude" in lines[2]
 
