@@ -74,14 +74,17 @@ class ArchiveWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             status = os.fstat(self._descriptor)
-            if status.st_size and (found := read_header(path)) != header:
+            # A killed process or a power failure may have cut the last line. The next one must not continue it.
+            end = _end_of_last_line(path)
+            if end == 0 and status.st_size and not _encode(header).startswith(path.read_bytes()):
+                end = status.st_size
+            if end and (found := read_header(path)) != header:
                 raise ArchiveError(_other_header(path, header, found))
-            if status.st_size and (end := _end_of_last_line(path)) < status.st_size:
-                # A power failure cut the last line. The next one must not continue it.
+            if end < status.st_size:
                 os.ftruncate(self._descriptor, end)
             if status.st_mode & 0o777 != FILE_MODE:
                 os.fchmod(self._descriptor, FILE_MODE)
-            if not status.st_size:
+            if end == 0:
                 self._write(header)
         except BaseException:
             self.close()
@@ -107,7 +110,7 @@ class ArchiveWriter:
 
     def _write(self, value: Header | Entry) -> None:
         # One write for each entry, so a killed process leaves whole lines.
-        rest = line = msgspec.json.encode(value) + b"\n"
+        rest = line = _encode(value)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -116,6 +119,10 @@ class ArchiveWriter:
             if written := len(line) - len(rest):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
             raise
+
+
+def _encode(value: Header | Entry) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
 
 
 def _end_of_last_line(path: Path) -> int:

@@ -3,10 +3,10 @@ FOLDER/1, and so on. The last folder is of a run that had fewer points."""
 
 import errno
 import os
+import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.crash.works import WORKS, Work
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "sqlite3.connect"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+IN_WRITES = ("kill in a write", "full disk in a write")
 ERRORS = {"full disk": errno.ENOSPC, "read-only": errno.EROFS}
 EXPECTED = (OSError, CacheUnavailable, ArchiveError)
 
@@ -24,8 +25,8 @@ SURVIVED = 1
 DEFECT = 2
 
 
-def install(folder: Path, at: int, fault: str) -> Callable[[], list[str]]:
-    """From the point number `at` on, every point has the fault. The result returns the points so far."""
+def break_points(folder: Path, at: int, fault: str) -> list[str]:
+    """From the point number `at` on, every point has the fault. Returns the points so far, in a list that grows."""
     points: list[str] = []
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -44,22 +45,34 @@ def install(folder: Path, at: int, fault: str) -> Callable[[], list[str]]:
         raise OSError(ERRORS[fault], os.strerror(ERRORS[fault]), str(arguments[0]))
 
     sys.addaudithook(hook)
-    return lambda: points
+    return points
+
+
+def break_writes(at: int, fault: str) -> None:
+    """No file grows beyond a size, which rises with `at`: the write that crosses it is cut short."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 * (at - 1) ** 5,) * 2)
+    # Python ignores the signal, so the next write fails with EFBIG.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL if fault == "kill in a write" else signal.SIG_IGN)
 
 
 def attempt(work: Work, folder: Path, at: int, fault: str) -> None:
     """In a forked process, which it ends."""
-    points = install(folder, at, fault)
+    points: list[str] = []
+    if fault in IN_WRITES:
+        break_writes(at, fault)
+    else:
+        points = break_points(folder, at, fault)
     status = ENDED
     try:
         work.run(folder)
+        if len(points) < at:
+            status = SURVIVED
     except EXPECTED:
         pass
     except BaseException:
         traceback.print_exc()
         status = DEFECT
-    if len(points()) < at and status == ENDED:
-        status = SURVIVED
     os._exit(status)
 
 

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.points import IN_WRITES
 from tests.crash.works import WORKS
 
 
-@pytest.mark.parametrize("fault", ["kill", "full disk", "read-only"])
+@pytest.mark.parametrize("fault", ["kill", "full disk", "read-only", *IN_WRITES])
 @pytest.mark.parametrize("name", WORKS)
 def test_an_end_at_any_point_leaves_nothing_wrong(name: str, fault: str, tmp_path: Path) -> None:
     work = WORKS[name]
     command = [sys.executable, "-m", "tests.crash.points", name, fault, str(tmp_path)]
-    subprocess.run(command, check=True, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
     left = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))[:-1]
     assert left
     for folder in left:
