@@ -3,17 +3,16 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from benchmarks.tiny_model import LAYERS, WIDTH, write_tiny_model
+from benchmarks.tiny_model import LAYERS, write_tiny_model
 from service.own_python import own_environment, own_python
 from tests.server_process import ServerProcess, serving, until
 
@@ -25,6 +24,30 @@ ADAPTER_CONFIG = {
     "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.o_proj"]},
 }
 
+TRAINING = """
+import json, pathlib, sys
+import mlx.core as mx, mlx.nn as nn, mlx.optimizers as optim
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.trainer import default_loss
+from mlx_lm.tuner.utils import linear_to_lora_layers
+from mlx_lm.utils import load_model
+model, _ = load_model(pathlib.Path(sys.argv[1]))
+folder = pathlib.Path(sys.argv[2])
+config = json.loads((folder / "adapter_config.json").read_text())
+model.freeze()
+linear_to_lora_layers(model, config["num_layers"], config["lora_parameters"])
+batch, lengths = mx.arange(100, 164)[None], mx.array([[0, 64]])
+optimizer, gradient = optim.Adam(learning_rate=0.02), nn.value_and_grad(model, default_loss)
+losses = []
+for _ in range(20):
+    (loss, _), gradients = gradient(model, batch, lengths)
+    optimizer.update(model, gradients)
+    mx.eval(model.parameters(), optimizer.state)
+    losses.append(loss.item())
+assert losses[-1] < losses[0] - 0.3, losses
+mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
+"""
+
 
 @contextmanager
 def serving_models(folder: Path, models: dict[str, Any], **configured: Any) -> Iterator[ServerProcess]:
@@ -34,18 +57,11 @@ def serving_models(folder: Path, models: dict[str, Any], **configured: Any) -> I
         yield server
 
 
-def write_adapter(folder: Path, seed: int = 1) -> Path:
-    """Random LoRA weights, as training would leave them."""
+def train_adapter(model_folder: Path, folder: Path) -> Path:
+    """Trains a LoRA adapter for the model to repeat a row of tokens."""
     folder.mkdir()
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for layer in range(LAYERS):
-        for key in ADAPTER_CONFIG["lora_parameters"]["keys"]:  # type: ignore[index]
-            name = f"model.layers.{layer}.{key}"
-            tensors[f"{name}.lora_a"] = random.standard_normal((WIDTH, 2)).astype(np.float32)
-            tensors[f"{name}.lora_b"] = random.standard_normal((2, WIDTH)).astype(np.float32)
-    save_file(tensors, folder / "adapters.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(ADAPTER_CONFIG))
+    subprocess.run([sys.executable, "-P", "-c", TRAINING, str(model_folder), str(folder)], check=True)
     return folder
 
 
@@ -155,7 +171,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(
 
 
 def test_an_adapter_changes_the_answer_and_the_cache_key(tiny_model: Path, tmp_path: Path) -> None:
-    adapter = write_adapter(tmp_path / "adapter")
+    adapter = train_adapter(tiny_model, tmp_path / "adapter")
     models = {"plain": {"model": str(tiny_model)}, "tuned": {"model": str(tiny_model), "adapter": str(adapter)}}
     with serving_models(tmp_path, models) as server:
         plain, tuned = ask(server, "plain", max_tokens=16), ask(server, "tuned", max_tokens=16)

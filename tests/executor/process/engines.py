@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from service.errors import ContextLengthExceeded
 from service.events import Event
 from service.executor.base import Executor
@@ -18,8 +20,9 @@ from service.executor.mlx_executor import MlxExecutor
 from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
 from service.executor.process.messages import EngineSpec
 from service.executor.prompt.preparation import JobLimits
-from service.executor.runtime import Runtime
+from service.executor.runtime import Runtime, load_runtime
 from service.executor.scheduling.messages import Prompt
+from service.executor.scheduling.protocols import Engine, Token
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
@@ -67,6 +70,46 @@ def counting(spec: EngineSpec) -> Executor:
 
     limits = JobLimits(seconds=spec.options.get("render_seconds", 30.0), max_bytes=256 * 2**20)
     return MlxExecutor(Path("counting"), spec.profile, spec.settings, load=load, limits=limits)
+
+
+def model(spec: EngineSpec) -> Executor:
+    """Serves the folder of the spec, with the faults of `counting` except those of `rendering`."""
+    fault = Fault(spec.options)
+
+    def load(*arguments: Any) -> Runtime:
+        runtime = load_runtime(*arguments)
+        fault.strike("loading")
+        if fault.at == "idle":
+            threading.Timer(0.05, fault.strike, ["idle"]).start()
+        return msgspec.structs.replace(runtime, engine=FaultyModel(runtime.engine, fault))
+
+    return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings, load=load)
+
+
+class FaultyModel:
+    """An `Engine` around another."""
+
+    def __init__(self, engine: Engine, fault: "Fault") -> None:
+        self._engine = engine
+        self._fault = fault
+        self._tokens = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def step(self) -> list[Token]:
+        read = self._engine.prompt_tokens_read
+        tokens = self._engine.step()
+        self._tokens += len(tokens)
+        if self._engine.prompt_tokens_read > read:
+            self._fault.strike("reading")
+        if self._tokens > 2:
+            self._fault.strike("decoding")
+        return tokens
+
+    def close(self) -> None:
+        self._fault.strike("closing")
+        self._engine.close()
 
 
 class Fault:
