@@ -8,6 +8,7 @@ import pytest
 
 from service.events import ReasoningDelta, TextDelta
 from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.loading.cache_kinds import can_take_back
 from service.executor.output.choice_writer import ChoiceWriter, Watches
@@ -56,7 +57,7 @@ class Bench:
             model,
             {end},
             batching=batching,
-            chunk_tokens=CHUNK,
+            chunks=ChunkSizes(CHUNK),
             prefixes=PrefixCache(PromptCaches(model), 10**9) if keeps else NoPrefixCache(),
             drafters=Drafters(lookup=drafts and can_take_back(model)),
         )
