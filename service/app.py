@@ -25,6 +25,7 @@ from service.endpoints.dashboard import DashboardEvents, DashboardFiles
 from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.logs import LogsEndpoint
+from service.endpoints.messages import MessagesEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoadEndpoint
 from service.endpoints.prompts import PromptsEndpoint
@@ -178,11 +179,11 @@ def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | N
 
 
 def _api_routes(context: ServiceContext) -> list[Route]:
-    messages, responses = AnthropicMessages(), OpenAIResponses()
+    messages, responses = AnthropicMessages(searches=bool(context.settings.web_search_url)), OpenAIResponses()
     stored = StoredResponsesEndpoint(responses)
     return [
         # Routes are tried in their order: agents use the first three.
-        Route("/v1/messages", GenerationEndpoint(context, messages), methods=["POST"]),
+        Route("/v1/messages", MessagesEndpoint(context, messages), methods=["POST"]),
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
         Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),

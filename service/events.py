@@ -15,6 +15,7 @@ from service.generation import (
     TokenLogprob,
     ToolCall,
     Usage,
+    WebSearch,
 )
 
 
@@ -53,6 +54,13 @@ class ToolCallAbandoned(msgspec.Struct, frozen=True, array_like=True, tag="aband
     choice: int
 
 
+class WebSearched(msgspec.Struct, frozen=True, array_like=True, tag="searched"):
+    """The server ran a search. No executor sends it."""
+
+    choice: int
+    search: WebSearch
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
     choice: int
     reason: FinishReason
@@ -65,7 +73,10 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     usage: Usage
 
 
-Event = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | ChoiceFinished | Done
+ChoiceEvent = (
+    TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | WebSearched | ChoiceFinished
+)
+Event = ChoiceEvent | Done
 
 
 def replay(completion: Completion) -> Iterator[Event]:
@@ -80,6 +91,8 @@ def replay(completion: Completion) -> Iterator[Event]:
                     logprobs = None if logprobs is None else ()
                 case Reasoning(text):
                     yield ReasoningDelta(index, text)
+                case WebSearch():
+                    yield WebSearched(index, part)
                 case ToolCall(call_id, name, arguments):
                     yield ToolCallStarted(index, call_id, name)
                     yield ToolCallDelta(index, arguments)
@@ -123,9 +136,7 @@ class _ChoiceBuilder:
         self._logprobs: list[TokenLogprob] | None = None
         self._finish: ChoiceFinished | None = None
 
-    def feed(
-        self, event: TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | ChoiceFinished
-    ) -> None:
+    def feed(self, event: ChoiceEvent) -> None:
         match event:
             case TextDelta(_, text, logprobs):
                 if logprobs is not None:
@@ -144,6 +155,9 @@ class _ChoiceBuilder:
             case ToolCallAbandoned():
                 self._open.clear()
                 self._opened = None
+            case WebSearched(_, search):
+                self._close()
+                self._parts.append(search)
             case ChoiceFinished():
                 self._close()
                 self._finish = event

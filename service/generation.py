@@ -4,6 +4,7 @@ Every field of `GenerationRequest` is part of the response-cache key. Fields tha
 user, metadata, request ids) belong to `dialects.base.ClientRequest`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -132,11 +133,30 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
     text: str
 
 
+class SearchResult(msgspec.Struct, frozen=True):
+    """`published` is the search engine's own wording."""
+
+    url: str
+    title: str
+    snippet: str = ""
+    published: str | None = None
+
+
+SearchError = Literal["invalid_tool_input", "max_uses_exceeded", "query_too_long", "too_many_requests", "unavailable"]
+
+
+class WebSearch(ToolCall, frozen=True, tag="web_search"):
+    """A call that this server ran itself."""
+
+    results: tuple[SearchResult, ...] = ()
+    error: SearchError | None = None
+
+
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
     text: str
 
 
-Part = Text | Reasoning | ToolCall
+Part = Text | Reasoning | ToolCall | WebSearch
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +193,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: Tokens = 0
     prefix_stored_tokens: Tokens = 0
     reasoning_tokens: Tokens = 0
+
+
+def total_usage(usages: Sequence[Usage]) -> Usage:
+    fields = Usage.__struct_fields__
+    return Usage(**{field: sum(getattr(usage, field) for usage in usages) for field in fields})
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):

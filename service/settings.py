@@ -178,6 +178,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refuse_media: Annotated[
         bool, setting("Refuse images, documents and audio instead of naming them in the prompt.", Harmless.ANY)
     ] = False
+    web_search_url: Annotated[
+        str, setting("A SearXNG server that searches the web for agents. Empty: no search.", Harmless.LOOPBACK)
+    ] = ""
     http2: Annotated[bool, setting("Serve HTTP/2 without TLS to clients that ask for it.", Harmless.ANY)] = False
 
     cache: Annotated[

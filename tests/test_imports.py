@@ -51,6 +51,10 @@ FORBIDDEN = [
     ("service/recording", ("service.dialects", *HTTP, *MLX)),
     ("service/telemetry", ("service.dialects", *LIBRARIES, *RESPONSE_CACHE_INSIDE, *EVERY_KIND)),
     ("service/dashboard", ("service.dialects", *LIBRARIES, *EVERY_KIND)),
+    (
+        "service/web_search",
+        ("service.endpoints", "service.app", "service.server", "starlette", *RESPONSE_CACHE_INSIDE, *EVERY_KIND),
+    ),
     ("service/agents", ("service.cli", "service.executor", "service.dialects", *HTTP, *MLX)),
     ("service/endpoints", ("service.cli", *EVERY_KIND)),
     ("service/http", ("service.endpoints", "service.app", *RESPONSE_CACHE_INSIDE, *EVERY_KIND)),
@@ -97,8 +101,12 @@ def test_every_place_of_the_architecture_that_must_not_know_something_has_a_rule
 
 @pytest.mark.parametrize(
     ("libraries", "allowed"),
-    [(MLX, ("service/executor/", "service/models/")), (("hypercorn", "h11", "h2"), ("service/server/",))],
-    ids=["mlx", "hypercorn"],
+    [
+        (MLX, ("service/executor/", "service/models/")),
+        (("hypercorn", "h2"), ("service/server/",)),
+        (("h11",), ("service/server/", "service/web_search/")),
+    ],
+    ids=["mlx", "hypercorn", "h11"],
 )
 def test_a_library_is_imported_in_its_folders_only(libraries: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     found = {

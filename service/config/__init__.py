@@ -92,6 +92,7 @@ def load_configuration(
     settings = _build(given, cwd, home)
     _check_exposure(settings, given)
     _check_aliases(settings, given)
+    _check_web_search(settings, given)
     return Configuration(
         settings=settings,
         origins={key.field: given[key.field].origin for key in SETTING_KEYS},
@@ -212,6 +213,17 @@ def _check_aliases(settings: Settings, given: Layer) -> None:
             origin = given["aliases"].origin
             problem = f'expected "{pattern}" to lead to a name in models ({known}), found "{name}".'
             raise ConfigError(origin.where, origin.key, problem)
+
+
+def _check_web_search(settings: Settings, given: Layer) -> None:
+    if not settings.web_search_url:
+        return
+    try:
+        parse_base_url(settings.web_search_url)
+    except ValueError:
+        origin, found = given["web_search_url"].origin, settings.web_search_url
+        problem = f'expected the address of a SearXNG server, such as "http://127.0.0.1:8888", found "{found}".'
+        raise ConfigError(origin.where, origin.key, problem) from None
 
 
 def _expand_user(text: str, home: Path) -> str:

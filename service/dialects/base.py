@@ -9,6 +9,15 @@ from service.events import Event
 from service.generation import Completion, GenerationRequest, SamplingParams
 
 
+class WebSearchTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of the request that this server runs. A domain includes its subdomains, and may have a path."""
+
+    name: str
+    max_uses: int | None = None
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+
+
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`. `unknown_fields` are
     paths without indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces."""
@@ -20,6 +29,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     style: object = ""
     unknown_fields: tuple[str, ...] = ()
     unread_media: tuple[str, ...] = ()
+    web_search: WebSearchTool | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """One class for each path: an ASGI app that reads headers and caller from the scope's state.
 
 - `generation`: the `POST` of every dialect, from bytes to an answer and back
-- `responses`: the same with stored responses; `prompts`: with several prompts (`joined_answer`)
+- `messages`: the same with web searches; `responses`: with stored responses;
+  `prompts`: with several prompts (`joined_answer`)
 - `count_tokens`, `tokens`, `models`, `health`: the rest of the API
 - `stats`, `metrics`, `dashboard`, `connect`, `cache`: for people and monitors
 - `context`: objects that all endpoints share

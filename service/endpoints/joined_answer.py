@@ -5,7 +5,7 @@ import msgspec
 
 from service.events import Done, Event
 from service.executor.base import collect
-from service.generation import Completion, Usage
+from service.generation import Completion, Usage, total_usage
 from service.response_cache.base import CachedAnswer, CacheOutcome
 
 _BEST_FIRST: tuple[CacheOutcome, ...] = ("hit", "collapsed", "miss", "bypass")
@@ -68,7 +68,7 @@ class JoinedAnswer:
             for reader in readers:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
-        yield Done(_sum(usages))
+        yield Done(total_usage(usages))
 
     async def _read(self, answer: CachedAnswer, first: int, arrived: asyncio.Queue[Event | BaseException]) -> None:
         try:
@@ -78,8 +78,3 @@ class JoinedAnswer:
                 arrived.put_nowait(event)
         except Exception as exc:
             arrived.put_nowait(exc)
-
-
-def _sum(usages: Sequence[Usage]) -> Usage:
-    fields = Usage.__struct_fields__
-    return Usage(**{field: sum(getattr(usage, field) for usage in usages) for field in fields})

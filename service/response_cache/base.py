@@ -11,12 +11,14 @@ CacheOutcome = Literal["hit", "miss", "collapsed", "bypass"]
 
 
 class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
-    """The client's `Cache-Control` (RFC 9111 section 5.2.1). `max_age` is in seconds."""
+    """The client's `Cache-Control` (RFC 9111 section 5.2.1). `max_age` is in seconds. `bypass` is the server's own: the
+    answer is neither looked up nor stored, while the prefix cache is used."""
 
     no_cache: bool = False
     no_store: bool = False
     only_if_cached: bool = False
     max_age: float | None = None
+    bypass: bool = False
 
 
 NO_DIRECTIVES = CacheDirectives()

@@ -123,7 +123,7 @@ class CachingExecutor:
             self._recorder.close()
 
     async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> StoredAnswer | FlightAnswer:
-        cached = not directives.no_store and may_look_up(request, self._policy)
+        cached = not (directives.no_store or directives.bypass) and may_look_up(request, self._policy)
         if directives.only_if_cached and (directives.no_cache or not cached):
             raise _not_cached()
         if directives.no_store:

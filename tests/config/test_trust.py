@@ -55,6 +55,7 @@ ATTACKS: list[tuple[dict[str, Any], set[str]]] = [
     ({"baseUrl": "https://thief.example/v1"}, {"base_url"}),
     ({"baseUrl": "https://thief.example/v1", "apiKey": "theirs"}, {"base_url", "api_key"}),
     ({"baseUrl": "http://127.0.0.1.thief.example/v1"}, {"base_url"}),
+    ({"webSearchUrl": "https://thief.example"}, {"web_search_url"}),
     ({"host": "0.0.0.0", "requireApiKey": True, "apiKey": "theirs"}, {"host"}),
     ({"record": "/home/me/.ssh/authorized_keys"}, {"record"}),
     ({"replay": "./answers.jsonl"}, {"replay"}),
@@ -91,6 +92,7 @@ def test_another_home_folder_is_left_out(computer: Computer) -> None:
 
 
 HARMLESS: list[dict[str, Any]] = [
+    {"webSearchUrl": "http://127.0.0.1:8888"},
     {"enabled": True, "baseUrl": "http://localhost:8081/v1", "apiKey": "vllm-mlx", "model": "/path/to/model"},
     {"baseUrl": "http://[::1]:9000/v1", "apiKey": "mine"},
     {"port": 9000, "apiKey": "mine"},

@@ -4,6 +4,8 @@
 finished answer, a count and an error; `stream.py` encodes a stream.
 """
 
+from functools import partial
+
 from service.dialects.anthropic_messages.answer import encode_count, encode_error, encode_message, error_status
 from service.dialects.anthropic_messages.request import read_count_request, read_request
 from service.dialects.anthropic_messages.stream import MessageStream
@@ -17,13 +19,14 @@ __all__ = ["AnthropicMessages"]
 
 
 class AnthropicMessages:
-    """Requests with the same tools share them, so schemas must never be changed in place."""
+    """Requests with the same tools share them, so schemas must never be changed in place. `searches`: this server can
+    search the web."""
 
     name = "anthropic_messages"
     request_id_header = "request-id"
 
-    def __init__(self) -> None:
-        self._read_tools = ToolReader(read_tools)
+    def __init__(self, *, searches: bool = False) -> None:
+        self._read_tools = ToolReader(partial(read_tools, searches=searches))
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         return read_request(body, defaults, self._read_tools)

@@ -14,7 +14,7 @@ from service.errors import (
     ShuttingDown,
     ThreadUnsupported,
 )
-from service.generation import Completion, FinishReason, Part, Reasoning, Text, ToolCall, Usage
+from service.generation import Completion, FinishReason, Part, Reasoning, Text, ToolCall, Usage, WebSearch
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -57,6 +57,37 @@ class WireToolUse(WireBlock, tag="tool_use", frozen=True):
     input: msgspec.Raw
 
 
+class WireServerToolUse(WireBlock, tag="server_tool_use", frozen=True):
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+class WireSearchResult(msgspec.Struct, tag_field="type", tag="web_search_result", frozen=True):
+    """`encrypted_content` is plain text here: Anthropic's protocol has no other field for it."""
+
+    url: str
+    title: str
+    encrypted_content: str
+    page_age: str | None
+
+
+class WireSearchError(msgspec.Struct, tag_field="type", tag="web_search_tool_result_error", frozen=True):
+    error_code: str
+
+
+class WireSearch(WireBlock, tag="web_search_tool_result", frozen=True):
+    tool_use_id: str
+    content: list[WireSearchResult] | WireSearchError
+
+
+AnyWireBlock = WireText | WireThinking | WireToolUse | WireServerToolUse | WireSearch
+
+
+class ServerToolUse(msgspec.Struct):
+    web_search_requests: int
+
+
 class OutputTokensDetails(msgspec.Struct):
     thinking_tokens: int
 
@@ -69,13 +100,14 @@ class WireUsage(msgspec.Struct):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputTokensDetails | UnsetType = UNSET
+    server_tool_use: ServerToolUse | UnsetType = UNSET
 
 
 class WireMessage(msgspec.Struct, tag_field="type", tag="message", kw_only=True):
     id: str
     role: str = "assistant"
     model: str
-    content: list[WireText | WireThinking | WireToolUse]
+    content: list[AnyWireBlock]
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: WireUsage
@@ -112,10 +144,10 @@ def encode_message(completion: Completion, reply: Reply) -> bytes:
     message = WireMessage(
         id=message_id(reply),
         model=reply.model,
-        content=[_block(part) for part in choice.parts],
+        content=[block for part in choice.parts for block in _blocks(part)],
         stop_reason=stop_reason(choice.finish_reason, choice.stop_sequence),
         stop_sequence=choice.stop_sequence,
-        usage=wire_usage(completion.usage),
+        usage=wire_usage(completion.usage, sum(map(is_answered_search, choice.parts))),
     )
     return _ENCODER.encode(message)
 
@@ -149,7 +181,11 @@ def stop_reason(reason: FinishReason, stop_sequence: str | None) -> StopReason:
     return "stop_sequence" if reason == "stop" and stop_sequence is not None else _STOP_REASONS[reason]
 
 
-def wire_usage(usage: Usage) -> WireUsage:
+def is_answered_search(part: Part) -> bool:
+    return isinstance(part, WebSearch) and part.error is None
+
+
+def wire_usage(usage: Usage, searches: int = 0) -> WireUsage:
     # At least one token of the prompt counts as new, because it is read again. Claude Code takes 0 for "unknown" and
     # would count a fully cached prompt twice.
     reusable = max(0, usage.prompt_tokens - 1)
@@ -161,17 +197,35 @@ def wire_usage(usage: Usage) -> WireUsage:
         cache_read_input_tokens=read,
         output_tokens=usage.completion_tokens,
         output_tokens_details=OutputTokensDetails(usage.reasoning_tokens) if usage.reasoning_tokens else UNSET,
+        server_tool_use=ServerToolUse(searches) if searches else UNSET,
     )
 
 
-def _block(part: Part) -> WireText | WireThinking | WireToolUse:
+def search_call(search: WebSearch, given: msgspec.Raw) -> WireServerToolUse:
+    return WireServerToolUse(_search_id(search), search.name, given)
+
+
+def search_results(search: WebSearch) -> WireSearch:
+    if search.error is not None:
+        return WireSearch(_search_id(search), WireSearchError(search.error))
+    results = [WireSearchResult(r.url, r.title, r.snippet, r.published) for r in search.results]
+    return WireSearch(_search_id(search), results)
+
+
+def _search_id(search: WebSearch) -> str:
+    return f"srvtoolu_{search.id}"
+
+
+def _blocks(part: Part) -> tuple[AnyWireBlock, ...]:
     match part:
         case Text(text):
-            return WireText(text)
+            return (WireText(text),)
         case Reasoning(text):
-            return WireThinking(text, SIGNATURE)
+            return (WireThinking(text, SIGNATURE),)
+        case WebSearch():
+            return search_call(part, _input(part.arguments)), search_results(part)
         case ToolCall(call_id, name, arguments):
-            return WireToolUse(call_id, name, _input(arguments))
+            return (WireToolUse(call_id, name, _input(arguments)),)
 
 
 def _input(arguments: str) -> msgspec.Raw:

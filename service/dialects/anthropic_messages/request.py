@@ -143,6 +143,7 @@ def _client_request(
         include_usage=True,
         unknown_fields=others.unknown,
         unread_media=unread_media(asked.messages),
+        web_search=read.web_search,
     )
 
 

@@ -14,7 +14,10 @@ from service.dialects.anthropic_messages.answer import (
     WireThinking,
     WireToolUse,
     WireUsage,
+    is_answered_search,
     message_id,
+    search_call,
+    search_results,
     stop_reason,
     wire_error,
     wire_usage,
@@ -30,6 +33,7 @@ from service.events import (
     ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
+    WebSearched,
 )
 from service.generation import Usage
 
@@ -107,6 +111,7 @@ class MessageStream:
         self._index = 0
         self._block: WireBlock | None = None
         self._ending = Ending("end_turn", None)
+        self._searches = 0
 
     def start(self) -> bytes:
         # The whole prompt counts as new: its cached share is known only at the end.
@@ -122,7 +127,8 @@ class MessageStream:
 
     def feed(self, event: Event) -> bytes:
         if isinstance(event, Done):
-            return self._close() + _frame(MessageDelta(self._ending, wire_usage(event.usage))) + _frame(MessageStop())
+            usage = wire_usage(event.usage, self._searches)
+            return self._close() + _frame(MessageDelta(self._ending, usage)) + _frame(MessageStop())
         if event.choice != 0:
             return b""
         match event:
@@ -136,6 +142,10 @@ class MessageStream:
                 return self._delta(WireInputDelta(arguments))
             case ToolCallAbandoned():
                 return self._close()
+            case WebSearched(_, search):
+                self._searches += is_answered_search(search)
+                call = self._enter(search_call(search, NO_INPUT)) + self._delta(WireInputDelta(search.arguments))
+                return call + self._enter(search_results(search)) + self._close()
             case ChoiceFinished(_, reason, stop_sequence):
                 self._ending = Ending(stop_reason(reason, stop_sequence), stop_sequence)
                 return self._close()

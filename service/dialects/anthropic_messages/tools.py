@@ -1,7 +1,8 @@
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from service.dialects.base import WebSearchTool
 from service.dialects.json_body import decode, show
 from service.dialects.tool_definitions import ToolName, argument_schema
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
@@ -26,8 +27,11 @@ _MEMORY = {
     },
     "required": ["command"],
 }
+_SEARCH = {"type": "object", "properties": {"query": _TEXT}, "required": ["query"]}
+_SEARCH_DESCRIPTION = "Searches the web and returns titles, addresses and excerpts of pages."
+_WEB_SEARCH = "web_search"
 # Anthropic's servers run these tools. They are omitted, and the system prompt mentions it.
-_LEFT_OUT = ("web_search", "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
+_LEFT_OUT = (_WEB_SEARCH, "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
 _TOOL_SEARCH = "tool_search_tool"
 # The versions of the text editor that changed its parameters, as dates.
 _NO_MORE_UNDO = "20250429"
@@ -43,13 +47,17 @@ class ToolDefinition(msgspec.Struct):
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
     defer_loading: bool | None = None
+    max_uses: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    allowed_domains: tuple[str, ...] | None = None
+    blocked_domains: tuple[str, ...] | None = None
 
 
 class ReadTools(msgspec.Struct, frozen=True):
-    """`absent` are the names of omitted tools."""
+    """`absent` are the names of omitted tools. `web_search` is one of the `tools`."""
 
     tools: tuple[Tool, ...] = ()
     absent: tuple[str, ...] = ()
+    web_search: WebSearchTool | None = None
 
     @property
     def notice(self) -> str:
@@ -84,24 +92,31 @@ AnyToolChoice = AutoChoice | AnyChoice | NoneChoice | NamedChoice
 _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
-def read_tools(raw: bytes) -> ReadTools:
+def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
+    """`searches`: this server can search the web."""
     definitions = decode(_TOOLS, raw, at="tools") or []
     tools: list[Tool] = []
     absent: list[str] = []
+    web_search: WebSearchTool | None = None
     first: dict[str, int] = {}
     # If Anthropic's servers search for tools, no one here could load a deferred tool.
     searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition in definitions)
     for i, definition in enumerate(definitions):
         at = f"tools[{i}]"
-        if definition.input_schema is None and _family(definition) in _LEFT_OUT:
-            absent.append(definition.name or _family(definition))
+        family = _family(definition) if definition.input_schema is None else ""
+        if family == _WEB_SEARCH and searches:
+            web_search = _web_search(definition, at)
+            tool = Tool(name=web_search.name, description=_SEARCH_DESCRIPTION, parameters=_SEARCH)
+        elif family in _LEFT_OUT:
+            absent.append(definition.name or family)
             continue
-        tool = _tool(definition, at, deferred=searched and bool(definition.defer_loading))
+        else:
+            tool = _tool(definition, at, deferred=searched and bool(definition.defer_loading))
         if first.setdefault(tool.name, i) != i:
             here, there = f"{at}.name", f"tools[{first[tool.name]}].name"
             raise BadRequest(f"Invalid '{here}': '{there}' is {show(tool.name)} already.", param=here)
         tools.append(tool)
-    return ReadTools(tuple(tools), tuple(absent))
+    return ReadTools(tuple(tools), tuple(absent), web_search)
 
 
 def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoice:
@@ -136,6 +151,22 @@ def _family(definition: ToolDefinition) -> str:
     """Returns the type without its version, which is a date."""
     family, _, version = (definition.type or "custom").rpartition("_")
     return family if version.isdigit() else definition.type or "custom"
+
+
+def _web_search(definition: ToolDefinition, at: str) -> WebSearchTool:
+    allowed, blocked = definition.allowed_domains or (), definition.blocked_domains or ()
+    if allowed and blocked:
+        param = f"{at}.blocked_domains"
+        raise BadRequest(
+            f"Invalid '{param}': expected 'allowed_domains' or 'blocked_domains', found both. Leave one out.",
+            param=param,
+        )
+    return WebSearchTool(
+        name=definition.name or _WEB_SEARCH,
+        max_uses=definition.max_uses,
+        allowed_domains=allowed,
+        blocked_domains=blocked,
+    )
 
 
 def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:

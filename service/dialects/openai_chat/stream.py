@@ -19,17 +19,15 @@ from service.dialects.openai_chat.request import FUNCTIONS_STYLE
 from service.dialects.openai_error import encode_error
 from service.errors import ServiceError
 from service.events import (
+    ChoiceEvent,
     ChoiceFinished,
     Done,
     Event,
     ReasoningDelta,
     TextDelta,
-    ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
 )
-
-ChoiceEvent = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | ToolCallAbandoned | ChoiceFinished
 
 _DONE = sse.frame(b"[DONE]")
 _ENCODER = msgspec.json.Encoder()
