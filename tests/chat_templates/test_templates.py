@@ -16,6 +16,7 @@ from service.tool_calling import FAMILIES, parse
 from tests.chat_templates.expectations import FAMILY, NAMES, REASONING, REFUSED
 from tests.chat_templates.material import write_folder
 from tests.chat_templates.requests import REQUESTS, TOOLS, expected
+from tests.chat_templates.table import PAGE, render_table
 
 each_template = pytest.mark.parametrize("name", NAMES)
 
@@ -27,6 +28,10 @@ def renderer(name: str, templates: Path, demo_model: Path, folder: Path) -> Prom
 
 def test_the_list_is_the_collection(templates: Path) -> None:
     assert sorted(path.stem for path in templates.glob("*.jinja")) == sorted(NAMES)
+
+
+def test_the_table_of_the_docs_is_what_the_tests_expect() -> None:
+    assert render_table() in PAGE.read_text(), "write it anew: python -m tests.chat_templates.table"
 
 
 @each_template
