@@ -1,4 +1,4 @@
-"""Measures how far hits and generations disturb each other, and how soon the server answers after its start."""
+"""Measures how hits and generations disturb each other, the start, and unloading."""
 
 import asyncio
 import statistics
@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
+import psutil
+
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post_json
+from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post, post_json
 from benchmarks.model_folders import demo_model
 from benchmarks.processes import free_port, process, until_ready
 from benchmarks.request_bodies import small_chat, story
@@ -28,7 +30,9 @@ async def run(run: Run) -> dict[str, float]:
     model = str(await asyncio.to_thread(demo_model))
     async with _served(run, model):
         pass  # Python's caches and the model's digests are there from now on.
-    async with _served(run, model) as (port, seconds_to_health):
+    async with _served(run, model) as (server, port, _):
+        returned = await _returned(server, port, run.pick(3, 1))
+    async with _served(run, model) as (_, port, seconds_to_health):
         await fetch(port, HIT)
         rounds = run.pick(4, 1)
         idle = [each for _ in range(rounds) for each in await _hits(port)]
@@ -47,12 +51,13 @@ async def run(run: Run) -> dict[str, float]:
         "tokens/s beside 500 hits/s over beside none": beside_hits / alone,
         "tokens beside 500 hits/s": beside_hits / rounds,
         "tokens beside no hits": alone / rounds,
+        "memory returned after unload": returned,
     }
 
 
 @asynccontextmanager
-async def _served(run: Run, model: str) -> AsyncIterator[tuple[int, float]]:
-    """Yields the port of a healthy server, and the seconds from its start to its first answer."""
+async def _served(run: Run, model: str) -> AsyncIterator[tuple[int, int, float]]:
+    """Yields process id, port, and seconds from the start to the first answer."""
     port = free_port()
     log = run.scratch / f"service-{port}.log"
     command = [sys.executable, "-P", "-m", "service.cli", "serve", model, "--host", HOST, "--port", str(port)]
@@ -66,7 +71,28 @@ async def _served(run: Run, model: str) -> AsyncIterator[tuple[int, float]]:
                 await asyncio.sleep(POLL_SECONDS)
         seconds = time.perf_counter() - started
         await until_ready(server, log, port, "/health", lambda response: response.json()["status"] == "healthy")
-        yield port, seconds
+        yield server.pid, port, seconds
+
+
+async def _returned(server: int, port: int, rounds: int) -> float:
+    """Returns the median share of a load's memory that the unload gave back."""
+    name = (await fetch(port, get("/v1/models"))).json()["data"][0]["id"]
+    shares: list[float] = []
+    await fetch(port, post(f"/v1/models/{name}/unload", b""))
+    for _ in range(rounds):
+        before = _tree_bytes(server)
+        await fetch(port, post(f"/v1/models/{name}/load", b""))
+        await fetch(port, post_json(CHAT, story(0, tokens=8, stream=False)))
+        loaded = _tree_bytes(server)
+        await fetch(port, post(f"/v1/models/{name}/unload", b""))
+        shares.append((loaded - _tree_bytes(server)) / (loaded - before))
+    return statistics.median(shares)
+
+
+def _tree_bytes(server: int) -> int:
+    """Returns the bytes that no other process shares."""
+    process = psutil.Process(server)
+    return sum(each.memory_full_info().uss for each in (process, *process.children(recursive=True)))
 
 
 async def _hits(port: int) -> list[float]:
@@ -137,6 +163,7 @@ CASE = Case(
         Measure(name="tokens/s beside 500 hits/s over beside none"),
         Measure(name="tokens beside 500 hits/s", unit="tokens/s"),
         Measure(name="tokens beside no hits", unit="tokens/s"),
+        Measure(name="memory returned after unload", at_least=0.95),
     ),
     run=run,
     timeout_seconds=300.0,
