@@ -1,6 +1,6 @@
-"""Every setting of a server. A field's name contains its unit. The key in `.anyclauderc.json`, the option of `anyclaude
-serve`, the JSON Schema, the docs' table and the error messages are generated from its type, default and
-`setting(...)`."""
+"""Every setting of a server. The key in `.anyclauderc.json`, the option of `anyclaude serve`, the JSON Schema, the
+table of the docs and the error messages are generated from a field's type, default and `setting(...)`. A name with a
+unit is in that unit; others are counts."""
 
 from enum import Enum
 from pathlib import Path

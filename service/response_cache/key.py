@@ -1,4 +1,4 @@
-"""The response-cache key: requests share a key if and only if they have the same answer."""
+"""The response-cache key. Requests that differ only without meaning share a key; all others have keys of their own."""
 
 import hashlib
 from collections import OrderedDict

@@ -15,9 +15,9 @@ Place = Literal["anywhere", "start", "line", "fence"]
 class Opening(msgspec.Struct, frozen=True):
     """`read` starts after the marker if `consumed`, else at it, and raises `NotACall` for other text.
 
-    At the place `start` a reader is tried at the beginning of the answer, without a marker. In a line or fenced block a
-    marker may be ordinary text: such calls count only if no text precedes them, or none follows. Elsewhere (`anywhere`)
-    a marker always means a call.
+    At the place `start` a reader is tried at the beginning of the answer, without a marker. At `line` and `fence`
+    a marker may be ordinary text: a call counts only if the answer begins or ends with it. At `anywhere` a marker
+    always means a call.
     """
 
     markers: tuple[str, ...]

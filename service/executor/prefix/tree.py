@@ -74,8 +74,8 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class PrefixTree:
-    """Holds each span once, and at most `max_bytes` in memory. The least recently used go first, a span before those it
-    needs. Without `cuts_anywhere` a state is useful only at its node's end."""
+    """Holds each span once, and at most `max_bytes` in memory. Evicts the least recently used, and a child before its
+    parent. If `cuts_anywhere` is false, a state can be reused only whole."""
 
     def __init__(self, max_bytes: int, *, cuts_anywhere: bool) -> None:
         self.max_bytes = max_bytes
