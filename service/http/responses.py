@@ -15,11 +15,6 @@ from service.errors import SHOWN_CHARS, BadRequest, InternalError, MethodNotAllo
 
 logger = logging.getLogger("anyclaude.error")
 
-_ENDPOINTS = (
-    "Ask at POST /v1/chat/completions, /v1/responses, /v1/messages or /v1/completions, and for models at GET "
-    "/v1/models."
-)
-
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     body = msgspec.json.encode(content)
@@ -62,7 +57,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     told: ServiceError
     match error.status_code:
         case 404:
-            told = UnknownPath(f"There is no {method} {path} here. {_ENDPOINTS}")
+            told = UnknownPath(f"There is no {method} {path} here. {_endpoints(request)}")
         case 405:
             allowed = (error.headers or {}).get("Allow", "")
             told = MethodNotAllowed(f"{path} does not take {method}. Allowed: {allowed}.")
@@ -71,6 +66,15 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     response = error_response(request.scope, told)
     response.headers.update(error.headers or {})
     return response
+
+
+def _endpoints(request: Request) -> str:
+    paths = [
+        route.path
+        for route in request.app.routes
+        if route.path.startswith("/v1/") and "{" not in route.path and "POST" in route.methods
+    ]
+    return f"Ask at POST {', '.join(paths)}, and for models at GET /v1/models."
 
 
 async def handle_defect(request: Request, error: Exception) -> Response:

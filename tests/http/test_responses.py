@@ -61,11 +61,13 @@ async def test_clients_are_told_what_is_not_worth_repeating(
 
 
 @pytest.mark.parametrize("path", ["/v1/message", "/v1/messages/count", "/v1/edits"])
-async def test_a_path_that_there_is_not_names_those_of_both_protocols(tmp_path: Path, path: str) -> None:
+async def test_a_path_that_there_is_not_names_those_of_all_protocols(tmp_path: Path, path: str) -> None:
     request = RawRequest(path)
     await request.run(create_app(settings(tmp_path)))
     assert request.status == 404
-    assert all(endpoint in request.body for endpoint in (b"/v1/messages or", b"/v1/chat/completions"))
+    for endpoint in ("messages", "chat/completions", "responses", "completions", "embeddings"):
+        assert f" /v1/{endpoint}," in request.body.decode()
+    assert b"{id}" not in request.body
 
 
 async def test_a_browser_is_led_to_the_dashboard_and_a_program_gets_links(tmp_path: Path) -> None:
