@@ -38,6 +38,9 @@ class CountingEngine:
     def shortfall(self, lengths: list[int]) -> int:
         return sum(lengths) - self.memory
 
+    def longest(self) -> int:
+        return max(0, self.memory)
+
     def reserve(self, lengths: Mapping[int, int]) -> None:
         self.reserved = dict(lengths)
 

@@ -178,6 +178,9 @@ class FaultyEngine:
     def shortfall(self, lengths: list[int]) -> int:
         return self._engine.shortfall(lengths)
 
+    def longest(self) -> int:
+        return self._engine.longest()
+
     def reserve(self, lengths: Mapping[int, int]) -> None:
         self._engine.reserve(lengths)
 

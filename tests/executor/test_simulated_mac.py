@@ -36,6 +36,9 @@ class SimulatedEngine(CountingEngine):
     def shortfall(self, lengths: list[int]) -> int:
         return missing_bytes(CODER_30B.bytes_for(lengths), usable_bytes(self.figures), held=0)
 
+    def longest(self) -> int:
+        return CODER_30B.longest(usable_bytes(self.figures), held=0)
+
     def insert(self, sequence: Sequence) -> None:
         super().insert(sequence)
         self._unread[sequence.id] = 2

@@ -40,13 +40,17 @@ class Weigh(msgspec.Struct, frozen=True, tag="weigh"):
     lengths: list[int]
 
 
+class Measure(msgspec.Struct, frozen=True, tag="measure"):
+    """Asks for the longest sequence that fits alone."""
+
+
 class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
     """`lengths` are by sequence."""
 
     lengths: dict[int, int]
 
 
-Call = Terms | Insert | Remove | Step | Weigh | Reserve
+Call = Terms | Insert | Remove | Step | Weigh | Measure | Reserve
 
 _DECODER = msgspec.json.Decoder(Call)
 

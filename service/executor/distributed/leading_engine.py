@@ -5,7 +5,18 @@ from collections.abc import Mapping
 import msgspec
 
 from service.errors import UnsupportedValue
-from service.executor.distributed.calls import Call, History, Insert, Remove, Reserve, Step, Weigh, encode, insert
+from service.executor.distributed.calls import (
+    Call,
+    History,
+    Insert,
+    Measure,
+    Remove,
+    Reserve,
+    Step,
+    Weigh,
+    encode,
+    insert,
+)
 from service.executor.distributed.ranks import RankLost, Ranks
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Engine, EngineLost, Token
@@ -40,6 +51,14 @@ class LeadingEngine:
         self._tell(Weigh(lengths))
         try:
             return self._ranks.largest(self._engine.shortfall(lengths))
+        except Exception as exc:
+            raise self._break(exc) from exc
+
+    def longest(self) -> int:
+        """Returns the smallest of all ranks."""
+        self._tell(Measure())
+        try:
+            return -self._ranks.largest(-self._engine.longest())
         except Exception as exc:
             raise self._break(exc) from exc
 

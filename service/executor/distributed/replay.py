@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.executor.distributed.calls import Call, History, Insert, Remove, Reserve, Step, Weigh, decode
+from service.executor.distributed.calls import Call, History, Insert, Measure, Remove, Reserve, Step, Weigh, decode
 from service.executor.distributed.ranks import Ranks
 from service.executor.scheduling.messages import Grammar, Sequence
 from service.executor.scheduling.protocols import Engine
@@ -44,6 +44,8 @@ def _make(call: Call, engine: Engine, ranks: Ranks, history: History, compile_gr
             history.removed(sequence_id, engine.remove(sequence_id))
         case Weigh(lengths):
             ranks.largest(engine.shortfall(lengths))
+        case Measure():
+            ranks.largest(-engine.longest())
         case Reserve(by_sequence):
             engine.reserve(by_sequence)
         case _:

@@ -75,8 +75,10 @@ class BatchEngine:
         self._start()
 
     def shortfall(self, lengths: list[int]) -> int:
-        reclaimable = self._prefixes.nbytes + self._drafters.nbytes
-        return self._missing(lengths, reclaimable)
+        return self._missing(lengths, self._reclaimable)
+
+    def longest(self) -> int:
+        return self._cost.longest(self._room(), self._kv_bytes() + self._reclaimable)
 
     def reserve(self, lengths: Mapping[int, int]) -> None:
         self._reserved = lengths
@@ -144,6 +146,10 @@ class BatchEngine:
         )
 
     # Memory
+
+    @property
+    def _reclaimable(self) -> int:
+        return self._prefixes.nbytes + self._drafters.nbytes
 
     def _length(self, run: Run) -> int:
         whole = len(run.sequence.prompt.tokens) + run.sequence.max_tokens

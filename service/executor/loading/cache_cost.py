@@ -1,6 +1,13 @@
+from bisect import bisect_right
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
+
+from service.device.memory import missing_bytes
+
+# The longest sequence where memory sets no limit. No model has a longer context.
+MOST_TOKENS = 2**24
 
 # mlx-lm grows KV state by this many tokens at a time.
 GROWTH_TOKENS = 256
@@ -25,3 +32,8 @@ class CacheCost(msgspec.Struct, frozen=True):
             layer.fixed + layer.per_token * (longest if layer.window is None else min(longest, layer.window))
             for layer in self.layers
         )
+
+    def longest(self, usable: int | None, held: int) -> int:
+        """Returns the tokens that fit into `usable` bytes and the `held` ones, which are in use and count as free."""
+        missing = partial(missing_bytes, usable=usable, held=held)
+        return max(0, bisect_right(range(MOST_TOKENS + 1), 0, key=lambda n: missing(self.bytes_for([n]))) - 1)

@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Returns the bytes missing to run sequences of these lengths, in tokens, side by side."""
         ...
 
+    def longest(self) -> int:
+        """Returns the tokens of the longest sequence that fits alone."""
+        ...
+
     def reserve(self, lengths: Mapping[int, int]) -> None:
         """Keeps memory for sequences of these lengths by id, running or about to be inserted. What only saves time
         gives way, such as the prefix cache."""

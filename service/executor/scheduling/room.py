@@ -1,4 +1,3 @@
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
 from service.errors import ContextLengthExceeded, Overloaded
@@ -12,9 +11,6 @@ PORTION_TOKENS = 1024
 # The next portion is reserved this many tokens before the present one ends, since a step may draw several tokens.
 MARGIN_TOKENS = 64
 
-# `longest` where memory sets no limit. No model has a longer context.
-MOST_TOKENS = 2**24
-
 # A sequence waits this long for memory that other programs hold.
 PATIENCE_SECONDS = 30.0
 
@@ -27,7 +23,7 @@ class Room:
         self._engine = engine
         self._clock = clock
         self._short_since: float | None = None
-        self.longest = self._measure()
+        self.longest = engine.longest()
 
     @property
     def short(self) -> bool:
@@ -83,7 +79,7 @@ class Room:
             return
         self._short_since = None
         # Only now: other programs may need memory for a moment, and a client that shortens its prompt loses context.
-        self.longest = self._measure()
+        self.longest = self._engine.longest()
         if self.longest > 0:
             raise ContextLengthExceeded(prompt, self.longest)
         raise Overloaded(
@@ -92,7 +88,4 @@ class Room:
         )
 
     def _extend(self) -> None:
-        self.longest = max(self.longest, self._measure())
-
-    def _measure(self) -> int:
-        return max(0, bisect_right(range(MOST_TOKENS + 1), 0, key=lambda tokens: self._engine.shortfall([tokens])) - 1)
+        self.longest = max(self.longest, self._engine.longest())

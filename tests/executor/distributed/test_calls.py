@@ -12,6 +12,7 @@ from service.executor.distributed.calls import (
     Call,
     History,
     Insert,
+    Measure,
     Remove,
     Reserve,
     Step,
@@ -72,6 +73,7 @@ calls: st.SearchStrategy[Call] = st.one_of(
     st.builds(Remove, st.integers(0, 2**40)),
     st.builds(Step, st.integers(0, 2**32 - 1)),
     st.builds(Weigh, st.lists(st.integers(0, 10**6), max_size=5)),
+    st.builds(Measure),
     st.builds(Reserve, st.dictionaries(st.integers(0, 10**6), st.integers(0, 10**6), max_size=5)),
     st.builds(
         Terms,
