@@ -217,6 +217,15 @@ async def test_all_tiers_down_is_unavailable() -> None:
         await backend.clear()
 
 
+async def test_stats_add_up() -> None:
+    backend = TieredBackend([MemoryBackend(max_items=1), MemoryBackend(max_items=2)])
+    for key in ("a", "b", "c"):
+        await backend.set(key, b"v")
+    stats = await backend.stats()
+    assert (stats.backend, stats.items, stats.bytes, stats.evictions, stats.errors) == ("tiered", 2, 6, 1, 0)
+    assert [tier.evictions for tier in stats.tiers] == [2, 1]
+
+
 def test_no_tiers() -> None:
     with pytest.raises(ValueError, match="at least one tier"):
         TieredBackend([])

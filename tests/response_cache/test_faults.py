@@ -12,7 +12,7 @@ from cache_backends.memory import MemoryBackend
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest
 from service.response_cache.executor import CachingExecutor
-from service.response_cache.record import RECORD_VERSION
+from service.response_cache.record import RECORD_VERSION, Record, encode_record
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import ResponseStore
 from tests.response_cache.answers import Numbered, ask, settings, text
@@ -253,3 +253,14 @@ async def test_closing_waits_for_a_write_that_goes_on() -> None:
     gate.set()
     await closing
     assert len(kept) == 1
+
+
+async def test_what_was_written_waits_no_more() -> None:
+    size = len(encode_record(Record("k", 0.0, text())))
+    counters = CacheCounters()
+    store = ResponseStore(MemoryBackend(), counters, max_unwritten_bytes=size + size // 2)
+    for _ in range(5):
+        assert store.put("k", text()) is not None
+        assert await store.written("k")
+    assert counters.shed == 0
+    assert counters.stored == 5
