@@ -46,12 +46,14 @@ class SearchEngine:
     def __init__(self) -> None:
         self.url = ""
         self.queries: list[str] = []
+        self.was_asked = asyncio.Event()
 
     def see(self, target: str) -> None:
         parts = urlsplit(target)
         asked = parse_qs(parts.query)
         assert (parts.path, asked["format"]) == ("/searx/search", ["json"])
         self.queries += asked["q"]
+        self.was_asked.set()
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """Web searches in Anthropic's messages, whole and streamed, read by Anthropic's own client."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +15,8 @@ from service.app import create_app
 from service.events import Event, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import running, settings
-from tests.web_search.stand_in import Respond, SearchEngine, search_engine, sends
+from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.web_search.stand_in import Respond, SearchEngine, hangs, search_engine, sends
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 CLOCK = {"name": "clock", "input_schema": {"type": "object"}}
@@ -196,6 +198,18 @@ async def test_a_failed_search_is_an_error_block(tmp_path: Path, arguments: str,
     assert blocks(message)[1]["content"] == {"type": "web_search_tool_result_error", "error_code": code}
     assert message.usage.server_tool_use is None
     assert it.executor.submitted[-1].messages[-1].is_error
+
+
+async def test_a_client_that_leaves_ends_the_search(tmp_path: Path) -> None:
+    executor = ScriptedExecutor(Steps(call()))
+    async with search_engine(hangs) as engine:
+        app = create_app(settings(tmp_path, web_search_url=engine.url), executor=executor)
+        request = RawRequest("/v1/messages", json.dumps(ASKED).encode())
+        running_request = asyncio.create_task(request.run(app))
+        await asyncio.wait_for(engine.was_asked.wait(), PATIENCE_SECONDS)
+        request.disconnect()
+        await asyncio.wait_for(running_request, PATIENCE_SECONDS)
+    assert (request.sent, len(executor.submitted), executor.running) == ([], 1, 0)
 
 
 async def test_max_tokens_counts_all_steps(tmp_path: Path) -> None:
