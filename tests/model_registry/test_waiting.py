@@ -44,7 +44,7 @@ async def test_all_who_wait_for_a_load_are_kept_alive_and_share_it(tmp_path: Pat
         tasks = [asyncio.create_task(request.run(models.app)) for request in [*streams, whole]]
         for request in streams:
             await request.until(KEEP_ALIVE)
-        await until(lambda: models.second.status().state == "loading")
+        await until(lambda: models.second.pid is not None)
         pid = models.second.pid
         assert (models.second.status().waiting, whole.sent) == (5, [])
         models.gate.touch()
