@@ -5,9 +5,10 @@ from service.generation import SamplingParams, Thinking
 
 class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
     """The served model according to its files. `aliases` are the operator's other names for `id`. `fingerprint`
-    identifies weights, config, tokenizer, template and adapter. `context_length` is in tokens, `created` in Unix
-    seconds. `sampling` is resolved (settings over generation_config.json over greedy). `thinks`: the template supports
-    reasoning; `thinking` is its default. `thinking_budgets` are the tokens of each effort."""
+    identifies weights, config, tokenizer, template and adapter; it is empty until they are read. `context_length` is in
+    tokens, `created` in Unix seconds. `sampling` is resolved (settings over generation_config.json over greedy).
+    `thinks`: the template supports reasoning; `thinking` is its default. `thinking_budgets` are the tokens of each
+    effort."""
 
     id: str
     fingerprint: str

@@ -149,7 +149,7 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     if settings.model is None and settings.models:
         name, model = next(iter(settings.models.items()))
         settings = settings_of(settings, model)
-    spec = _spec(settings, name, with_draft=leader is None)
+    spec = _spec(settings, name, distributed=leader is not None)
     described = spec.profile.id
     if settings.model is None:
         described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
@@ -172,7 +172,7 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
     return {name: EngineProcess(_spec(settings_of(settings, model), name)) for name, model in models}
 
 
-def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "EngineSpec":
+def _spec(settings: Settings, name: str | None, *, distributed: bool = False) -> "EngineSpec":
     """Fetches what is missing."""
     from rich.console import Console
 
@@ -181,16 +181,18 @@ def _spec(settings: Settings, name: str | None, *, with_draft: bool = True) -> "
     from service.models.errors import ModelError
     from service.models.folder import stat_weights
     from service.models.location import resolve_model
-    from service.models.profile import read_profile
+    from service.models.profile import read_profile, read_properties
     from service.models.progress import ConsoleProgress
 
     progress = ConsoleProgress(Console(stderr=True))
     try:
         path = resolve_model(settings.model, settings.home, progress)
         progress.finish()
-        profile = read_profile(path, settings, home=settings.home)
+        # An engine process reads the fingerprint itself, after the server listens.
+        at_once = distributed or settings.record is not None
+        profile = (read_profile if at_once else read_properties)(path, settings, home=settings.home)
         weight_bytes = sum(status.st_size for status in stat_weights(path))
-        if settings.draft_model is not None and with_draft:
+        if settings.draft_model is not None and not distributed:
             draft = resolve_model(settings.draft_model, settings.home, progress)
             progress.finish()
             settings = msgspec.structs.replace(settings, draft_model=str(draft))

@@ -73,6 +73,10 @@ class Executor(Protocol):
         """Returns at once; `status` shows when the model is ready."""
         ...
 
+    async def identify(self) -> None:
+        """Returns once `profile` has its fingerprint. Raises `ServiceError`."""
+        ...
+
     async def submit(self, request: GenerationRequest) -> Answer:
         """Returns once the request is accepted. Raises `ServiceError`."""
         ...

@@ -111,6 +111,9 @@ class MlxExecutor:
         self._preparation = Preparation(self._lose, self._limits)
         self._supervisor.start()
 
+    async def identify(self) -> None:
+        """Its profile is complete."""
+
     async def submit(self, request: GenerationRequest) -> Answer:
         generated = request
         if request.max_tokens == 0:

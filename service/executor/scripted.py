@@ -99,6 +99,9 @@ class ScriptedExecutor:
     async def start(self) -> None:
         return None
 
+    async def identify(self) -> None:
+        """Its profile is complete."""
+
     async def submit(self, request: GenerationRequest) -> Answer:
         prompt_tokens = await self.count_tokens(request)
         if prompt_tokens >= self.profile.context_length:

@@ -39,11 +39,20 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_profile(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
     """Reads all weights the first time, for the fingerprint. Raises `ModelError`."""
+    adapter = None if settings.adapter is None else Path(settings.adapter)
+    profile = read_properties(path, settings, home=home)
+    return msgspec.structs.replace(profile, fingerprint=fingerprint(path, home, adapter))
+
+
+def read_properties(path: Path, settings: Settings, *, home: Path) -> ModelProfile:
+    """Returns at once, without a fingerprint. Raises `ModelError`."""
+    if settings.adapter is not None:
+        require_adapter(settings.adapter)
     tokenizer_config = read_json(path / "tokenizer_config.json")
     of_files = context_length(read_config(path), tokenizer_config)
     return ModelProfile(
         id=model_id(path, home),
-        fingerprint=fingerprint(path, home, None if settings.adapter is None else require_adapter(settings.adapter)),
+        fingerprint="",
         context_length=min(of_files, settings.context_length or of_files),
         sampling=resolve_sampling(_sampling_defaults(settings, path), read_generation_config(path)),
         created=int(max(status.st_mtime for status in stat_weights(path))),

@@ -54,6 +54,9 @@ class ReplayExecutor:
     async def start(self) -> None:
         return None
 
+    async def identify(self) -> None:
+        """Its profile is complete."""
+
     async def submit(self, request: GenerationRequest) -> Answer:
         key = self._key(request)
         record = self._recording.answers.get(key)

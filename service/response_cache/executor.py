@@ -1,10 +1,14 @@
+import asyncio
+from collections.abc import AsyncGenerator
 from copy import copy
+from functools import partial
 
 import msgspec
 
 from cache_backends import CacheBackend
 from cache_backends.base import leases_of
 from service.errors import NotCached
+from service.events import Event
 from service.executor.base import Executor, ExecutorStatus
 from service.generation import GenerationRequest
 from service.normalize import normalize
@@ -99,9 +103,16 @@ class CachingExecutor:
     ) -> CachedAnswer:
         """Returns after `patience` seconds although the request is not accepted yet, as while its model is loaded. The
         answer then raises what refuses the request."""
-        answer = await self._submit(normalize(request), directives)
-        if isinstance(answer, FlightAnswer):
-            await answer.until_accepted(patience)
+        request = normalize(request)
+        answer: StoredAnswer | FlightAnswer
+        if await self._has_key(directives, patience):
+            answer = await self._submit(request, directives)
+            if isinstance(answer, FlightAnswer):
+                await answer.until_accepted(patience)
+        else:
+            # Its stream opens before anyone knows whether it is a hit. It counts as a miss.
+            identified = partial(self._identified, request, directives)
+            answer = self._lead(request, "miss", None, identified, stores=False)
         self.counters.count(answer.outcome)
         return answer
 
@@ -121,6 +132,32 @@ class CachingExecutor:
         await self._store.aclose()
         if self._recorder is not None:
             self._recorder.close()
+
+    async def _has_key(self, directives: CacheDirectives, patience: float | None) -> bool:
+        """Waits at most `patience` seconds for the model's fingerprint, which is part of every key."""
+        if self.profile.fingerprint or directives.no_store:
+            return True
+        try:
+            async with asyncio.timeout(patience):
+                await self._inner.identify()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _identified(
+        self, request: GenerationRequest, directives: CacheDirectives, flight: Flight
+    ) -> AsyncGenerator[Event, None]:
+        """The `Source` of a request that waits for its model's fingerprint."""
+        await self._inner.identify()
+        answer = await self._submit(request, directives)
+        try:
+            if isinstance(answer, FlightAnswer):
+                await answer.until_accepted(None)
+            flight.accept(answer.prompt_tokens)
+            async for event in answer.events():
+                yield event
+        finally:
+            await answer.aclose()
 
     async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> StoredAnswer | FlightAnswer:
         cached = not (directives.no_store or directives.bypass) and may_look_up(request, self._policy)

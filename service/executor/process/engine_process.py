@@ -12,6 +12,7 @@ from service.events import Done
 from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
 from service.executor.process.child import Child
 from service.executor.process.frames import FrameTooLarge
+from service.executor.process.identification import Identify, SharedTask, with_fingerprint
 from service.executor.process.messages import (
     AbortCall,
     CallAccepted,
@@ -33,6 +34,7 @@ from service.executor.process.messages import (
 from service.executor.process.pending_call import CallReply, PendingCall, RemoteAnswer
 from service.executor.process.quarantine import Quarantine, sendable
 from service.generation import GenerationRequest
+from service.models.errors import InvalidModel
 from service.queries import Finding, Query
 
 log = logging.getLogger(__name__)
@@ -53,15 +55,20 @@ class EngineProcess:
     once; the others end in `EngineFailed`. After more than `deaths_at_most` deaths in ten minutes, or if the model
     cannot be loaded, none replaces it.
 
+    A `spec` without a fingerprint gets it before its model is loaded.
+
     After `unload` there is no process, and the next call awaits `wanted`, which has to call `load` (the default).
     """
 
-    def __init__(self, spec: EngineSpec, *, deaths_at_most: int = DEATHS_AT_MOST) -> None:
+    def __init__(
+        self, spec: EngineSpec, *, deaths_at_most: int = DEATHS_AT_MOST, identify: Identify = with_fingerprint
+    ) -> None:
         self.profile = spec.profile
         self.spec = spec
         self.wanted: Callable[[], Awaitable[None]] = self.load
         self.used_at = 0.0
         self.loaded_bytes = 0
+        self._with_fingerprint = identify
         self._settings = spec.settings
         self._deaths_at_most = deaths_at_most
         self._ids = itertools.count()
@@ -69,6 +76,7 @@ class EngineProcess:
         self._wanting = 0
         self._child: Child | None = None
         self._running: asyncio.Task[None] | None = None
+        self._identifying = SharedTask(self._identify)
         self._reported = ExecutorStatus(state="loading")
         self._was_ready = False
         self._settled = asyncio.Event()
@@ -141,6 +149,19 @@ class EngineProcess:
             self._settled.set()
             self._keep_counts()
 
+    async def identify(self) -> None:
+        """Reads the files although the model may not be loaded."""
+        if self.profile.fingerprint:
+            return
+        refuse_when_full(self._in_flight() + self._wanting, self._settings)
+        self._wanting += 1
+        try:
+            await self._until_identified()
+        finally:
+            self._wanting -= 1
+        if not self.profile.fingerprint:
+            raise ShuttingDown if self._closing else NotReady(self._failure or f"{self.profile.id} was unloaded.")
+
     async def submit(self, request: GenerationRequest) -> RemoteAnswer:
         refuse_when_full(self._in_flight() + self._wanting, self._settings)
         call = PendingCall(SubmitCall(next(self._ids), request), request.n, self._abort)
@@ -162,6 +183,7 @@ class EngineProcess:
     async def _end_process(self, error: Callable[[], ServiceError]) -> None:
         self._ending = True
         self._fail_all(lambda _: error())
+        self._identifying.cancel()
         child = self._child
         if child is not None:
             if self._reported.state == "loading":
@@ -275,7 +297,19 @@ class EngineProcess:
 
     # The processes
 
+    async def _until_identified(self) -> None:
+        if not (self.profile.fingerprint or self._failure or self._closing):
+            await self._identifying.wait()
+
+    async def _identify(self) -> None:
+        try:
+            self.spec = await self._with_fingerprint(self.spec)
+            self.profile = self.spec.profile
+        except InvalidModel as exc:
+            self._give_up(str(exc))
+
     async def _run(self) -> None:
+        await self._until_identified()
         while not self._ending and not self._failure:
             try:
                 child = self._child = Child(self._opened, self._receive)
