@@ -189,7 +189,17 @@ def test_what_is_wrong_is_said_without_a_traceback(
 def test_every_setting_has_an_option_or_is_none_of_serves(terminal: Terminal) -> None:
     shown = terminal.run("serve", "--help").stdout
     missing = {key.field for key in SETTING_KEYS if key.option is None}
-    assert missing == {"aliases", "api_key", "base_url", "model", "models", "proxy_only", "startup_timeout_seconds"}
+    own = {
+        "aliases",
+        "api_key",
+        "base_url",
+        "model",
+        "models",
+        "proxy_only",
+        "startup_timeout_seconds",
+        "thinking_budgets",
+    }
+    assert missing == own
     assert all(f"{key.option} " in shown for key in SETTING_KEYS if key.option)
     assert "The port to listen on; 0 takes a free one. [default: 8081]" in " ".join(shown.split())
 
