@@ -17,7 +17,7 @@ FAST = not endurance and not model and not models and not client and not browser
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
 	@echo "make setup            install everything for development in $(VENV)"
-	@echo "make test-fast        run the tests that need no model and start no process, in under a minute"
+	@echo "make test-fast        run the tests that need no model and no server, in under two minutes"
 	@echo "make test             run all tests but the long ones, which the targets below run"
 	@echo "make coverage         do the same and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
