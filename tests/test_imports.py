@@ -103,10 +103,9 @@ def test_every_place_of_the_architecture_that_must_not_know_something_has_a_rule
     ("libraries", "allowed"),
     [
         (MLX, ("service/executor/", "service/models/")),
-        (("hypercorn", "h2"), ("service/server/",)),
-        (("h11",), ("service/server/", "service/web_search/")),
+        (("hypercorn", "h11", "h2"), ("service/server/",)),
     ],
-    ids=["mlx", "hypercorn", "h11"],
+    ids=["mlx", "http"],
 )
 def test_a_library_is_imported_in_its_folders_only(libraries: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     found = {

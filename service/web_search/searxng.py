@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import ssl
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-import h11
+import httpx2
 import msgspec
 
 from service.config.address import parse_base_url
@@ -22,7 +22,7 @@ MAX_RESULTS = 10
 MAX_URL_CHARS = 2000
 MAX_TITLE_CHARS = 300
 MAX_SNIPPET_CHARS = 1000
-_READ_BYTES = 65_536
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "anyclaude"}
 
 
 class SearchFailed(Exception):
@@ -57,41 +57,28 @@ class SearxngServer:
             async with asyncio.timeout(self._deadline_seconds):
                 body = await self._get(urlencode({"q": restricted(query, tool), "format": "json"}))
             found = msgspec.json.decode(body, type=SearchPage).results
-        except (OSError, h11.ProtocolError, msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        except (OSError, httpx2.HTTPError, msgspec.DecodeError, UnicodeError, RecursionError) as exc:
             logger.warning("the web search at %s failed: %s", self._address.root, exc or "no answer in time")
             raise SearchFailed("unavailable") from exc
         wanted = (page for page in found if len(page.url) <= MAX_URL_CHARS and is_wanted(page.url, tool))
         return tuple(_result(page) for page, _ in zip(wanted, range(MAX_RESULTS), strict=False))
 
     async def _get(self, query: str) -> bytes:
-        root = urlsplit(self._address.root)
-        tls = ssl.create_default_context() if root.scheme == "https" else None
-        reader, writer = await asyncio.open_connection(self._address.host, self._address.port, ssl=tls)
-        try:
-            connection = h11.Connection(h11.CLIENT)
-            headers = [("host", root.netloc), ("accept", "application/json"), ("connection", "close")]
-            request = h11.Request(method="GET", target=f"{root.path}/search?{query}", headers=headers)
-            writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
-            return await self._read(connection, reader)
-        finally:
-            writer.close()
-
-    async def _read(self, connection: h11.Connection, reader: asyncio.StreamReader) -> bytes:
-        body = bytearray()
-        while True:
-            match connection.next_event():
-                case h11.Response(status_code=status) if status != 200:
-                    self._refused(status)
-                case h11.Data(data=data):
-                    body += data
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise h11.RemoteProtocolError(f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
-                case h11.EndOfMessage():
-                    return bytes(body)
-                case h11.NEED_DATA:
-                    connection.receive_data(await reader.read(_READ_BYTES))
-                case h11.PAUSED | h11.ConnectionClosed():
-                    raise h11.RemoteProtocolError("the server left HTTP")
+        """Raises httpx2.HTTPError."""
+        secure = self._address.root.startswith("https:")
+        client = httpx2.AsyncClient(
+            trust_env=False, timeout=None, verify=ssl.create_default_context() if secure else False
+        )
+        url = f"{self._address.root}/search?{query}"
+        async with client, client.stream("GET", url, headers=_HEADERS) as response:
+            if response.status_code != httpx2.codes.OK:
+                self._refused(response.status_code)
+            body = bytearray()
+            async for data in response.aiter_raw():
+                body += data
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise httpx2.ReadError(f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
+            return bytes(body)
 
     def _refused(self, status: int) -> None:
         hint = ". Add 'json' to search.formats in SearXNG's settings.yml" if status == 403 else ""

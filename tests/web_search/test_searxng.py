@@ -29,6 +29,13 @@ async def test_the_engine_is_asked_for_the_allowed_domains() -> None:
     assert [page.title for page in found] == ["Bern"]
 
 
+async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with search_engine(sends()) as engine:
+        assert await SearxngServer(engine.url).search("towns", ANY)
+
+
 BAD: dict[str, tuple[Respond, str]] = {
     "forbidden": (sends(status="403 Forbidden"), "unavailable"),
     "too many": (sends(status="429 Too Many Requests"), "too_many_requests"),
