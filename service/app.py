@@ -115,7 +115,7 @@ def create_app(
     """`executor` defaults to `ScriptedExecutor`, `cache` to the settings' store. `others` are the executors of
     `settings.models`. The app starts and closes them all. Raises ArchiveError and OSError for the file in
     `settings.record`."""
-    generating = executor or ScriptedExecutor(concurrency=settings.max_concurrency)
+    generating = executor or ScriptedExecutor(concurrency=settings.most_running)
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
     caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
     metrics, activity = Metrics(generating, caching.statistics), Activity()

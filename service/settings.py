@@ -17,6 +17,7 @@ Parallel = Literal["tensor", "pipeline"]
 ThinkingDefault = Literal["on", "off"]
 Effort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 WiredMemory = Literal["weights", "off"]
+MOST_WITH_AUTO = 16
 THINKING_BUDGETS: dict[Effort, int] = {"minimal": 512, "low": 2048, "medium": 8192, "high": 24_576}
 Seconds = Annotated[float, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
@@ -140,7 +141,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         setting("Web pages that may call the API from a browser, such as http://localhost:3000.", Harmless.NONE),
     ] = ()
 
-    max_concurrency: Annotated[Count, setting("Sequences that generate at the same time.", Harmless.ANY)] = 2
+    max_concurrency: Annotated[
+        Literal["auto"] | Count,
+        setting(
+            "Sequences that generate at the same time. 'auto': as many as are measured to pay, at most 16.",
+            Harmless.ANY,
+        ),
+    ] = 2
     max_queue: Annotated[int, setting("Requests that may wait for a place.", Harmless.ANY, ge=0)] = 64
     queue_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may wait.", Harmless.ANY)] = 600.0
     request_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may generate.", Harmless.ANY)] = (
@@ -257,3 +264,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trace_max_bytes: Annotated[Bytes, setting("Size of all traces; the oldest are removed.", Harmless.ANY)] = (
         256 * 1024**2
     )
+
+    @property
+    def most_running(self) -> int:
+        """The most sequences that may ever generate at the same time."""
+        return MOST_WITH_AUTO if self.max_concurrency == "auto" else self.max_concurrency

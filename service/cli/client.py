@@ -45,6 +45,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     cache: dict[str, Any]
     running: int = 0
     waiting: int = 0
+    max_concurrency: int | None = None
     detail: str = ""
     models: tuple[ModelHealth, ...] = ()
 

@@ -11,7 +11,7 @@ from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClien
 from service.cli.configuration import in_terminal
 from service.cli.exits import Exit, Failure
 from service.config import FILE_NAME, server_address
-from service.config.edit import write_model
+from service.config.edit import write_first_choice
 from service.settings import Settings
 
 SHOWN_FITS = 3
@@ -91,7 +91,7 @@ def keep_model(name: str, client: ServerClient) -> None:
         click.echo("It loads, but it did not call a tool when it was asked to. Agents need that.", err=True)
         click.confirm("Use it all the same?", abort=True, err=True)
     file = Path.home() / FILE_NAME
-    write_model(file, name)
+    write_first_choice(file, name)
     click.echo(f"{file} now names it. Another model: change it there, or set VLLM_MLX_MODEL.", err=True)
 
 

@@ -122,9 +122,7 @@ def _open_cache(settings: Settings) -> "CacheBackend":
 def _scripted(settings: Settings) -> "tuple[Executor, str]":
     from service.executor.scripted import ScriptedExecutor
 
-    return ScriptedExecutor(
-        concurrency=settings.max_concurrency
-    ), "the scripted executor, which repeats what it is told"
+    return ScriptedExecutor(concurrency=settings.most_running), "the scripted executor, which repeats what it is told"
 
 
 def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str]":

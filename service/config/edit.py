@@ -10,9 +10,9 @@ from service.config.keys import BACKEND
 from service.storage import write_file
 
 
-def write_model(file: Path, model: str) -> None:
-    """Sets the model in `file` and leaves everything else. The file may be missing; if it exists, it has been read
-    without an error."""
+def write_first_choice(file: Path, model: str) -> None:
+    """Sets the model in `file`, and `maxConcurrency` to `auto` unless it is set. Leaves everything else. The file may
+    be missing; if it exists, it has been read without an error."""
     try:
         document: dict[str, Any] = msgspec.json.decode(file.read_bytes().removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError:
@@ -21,4 +21,5 @@ def write_model(file: Path, model: str) -> None:
     for name in BACKEND:
         keys = keys.setdefault(name, {})
     keys["model"] = model
+    keys.setdefault("maxConcurrency", "auto")
     write_file(file.resolve(), msgspec.json.format(msgspec.json.encode(document)) + b"\n")

@@ -23,6 +23,7 @@ class HealthEndpoint:
             "cache": {name: getattr(numbers, name) for name in CacheStatistics.__struct_fields__},
             "running": status.running,
             "waiting": status.waiting,
+            "max_concurrency": status.max_concurrency or self._context.settings.most_running,
             "detail": status.detail,
             "models": [self._state_of(name, executor) for name, executor in self._context.models.models.items()],
         }

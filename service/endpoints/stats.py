@@ -51,7 +51,7 @@ class StatsEndpoint:
             engine=EngineNumbers(
                 running=status.running,
                 waiting=status.waiting,
-                max_concurrency=settings.max_concurrency,
+                max_concurrency=status.max_concurrency or settings.most_running,
                 max_queue=settings.max_queue,
                 engine_restarts=status.engine_restarts,
                 tool_calls=status.tool_calls,

@@ -20,8 +20,8 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`running` and `waiting` count sequences; `detail` is for people. `permanent` (with `unhealthy`): a new process
     would fail too. `unloaded` (with `healthy`): the next request loads the model.
 
-    `memory_bytes` includes `prefix_cache_bytes`, and `context_tokens` fit into memory beside the weights; None is
-    unknown. Counts start with the executor, tallies with each load.
+    `memory_bytes` includes `prefix_cache_bytes`, `context_tokens` fit into memory beside the weights, and at present
+    `max_concurrency` sequences may run; None is unknown. Counts start with the executor, tallies with each load.
     """
 
     state: ModelState
@@ -33,6 +33,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     context_tokens: int | None = None
+    max_concurrency: int | None = None
     engine_restarts: int = 0
     generated_tokens: int = 0
     read_tokens: int = 0
@@ -115,7 +116,7 @@ class GeneratedAnswer:
 
 def refuse_when_full(sequences: int, settings: Settings) -> None:
     """`sequences` are those in the executor. Raises `Overloaded`."""
-    if sequences >= settings.max_concurrency + settings.max_queue:
+    if sequences >= settings.most_running + settings.max_queue:
         raise Overloaded(
             f"The queue of {settings.max_queue} is full. Try again later, or raise maxQueue.",
             retry_after=RETRY_AFTER_SECONDS,

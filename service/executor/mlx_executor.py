@@ -98,6 +98,7 @@ class MlxExecutor:
             memory_bytes=pulse.memory_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
             context_tokens=pulse.longest_tokens,
+            max_concurrency=pulse.max_concurrency,
             engine_restarts=pulse.restarts,
             generated_tokens=pulse.generated_tokens,
             read_tokens=pulse.read_tokens,

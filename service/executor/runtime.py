@@ -75,7 +75,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.speculation.drafters import Drafters, open_drafters
 
     # Ranks run only families that are known to batch, and could only try in step.
-    size = settings.max_concurrency
+    size = settings.most_running
     batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)

@@ -62,7 +62,7 @@ class Supervisor:
         return self.model.device if self.state == "healthy" else self._no_progress(self._silence())
 
     def start(self) -> None:
-        self._worker = Worker(self._load, self._inbox, self, self.pulse, max_concurrency=self._settings.max_concurrency)
+        self._worker = Worker(self._load, self._inbox, self, self.pulse, settings=self._settings)
 
     async def aclose(self) -> None:
         """Leaves the thread behind if it does not end within the grace period."""

@@ -11,10 +11,12 @@ import msgspec
 
 from service.executor.runtime import Runtime, release_thread
 from service.executor.scheduling.messages import Command, Delivery, Shutdown
+from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
 from service.queries import Finding, Query
+from service.settings import Settings
 from service.tallies import CallTally, DraftTally
 
 log = logging.getLogger(__name__)
@@ -51,13 +53,13 @@ class Worker:
         owner: Owner,
         pulse: Pulse,
         *,
-        max_concurrency: int,
+        settings: Settings,
     ) -> None:
         self._load = load
         self._inbox = inbox
         self._owner = owner
         self._pulse = pulse
-        self._max_concurrency = max_concurrency
+        self._settings = settings
         self._release: Callable[[], None] = release_thread  # also frees a partly loaded model
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
@@ -88,13 +90,13 @@ class Worker:
                 self._post(self._owner.ended, reason)
 
     def _serve(self, runtime: Runtime) -> None:
-        self._release = runtime.release
+        self._release, settings = runtime.release, self._settings
         scheduler = Scheduler(
             runtime.engine,
             self._inbox,
             lambda deliveries: self._post(self._owner.receive, deliveries),
             runtime.open_writer,
-            max_concurrency=runtime.max_concurrency or self._max_concurrency,
+            places=Places(runtime.max_concurrency or settings.most_running, adapts=settings.max_concurrency == "auto"),
             pulse=self._pulse,
         )
         model = ServedModel(

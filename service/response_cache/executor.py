@@ -61,7 +61,7 @@ class CachingExecutor:
         leases = leases_of(backend)
         if leases is not None:
             limits = ReplicaLimits(
-                places=settings.max_concurrency,
+                places=settings.most_running,
                 wait_seconds=settings.request_timeout_seconds,
                 lease_seconds=lease_seconds,
             )

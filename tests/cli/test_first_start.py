@@ -13,7 +13,7 @@ from service.app import create_app
 from service.cli.client import ServerClient
 from service.cli.first_start import calls_tool
 from service.config import parse_base_url
-from service.config.edit import write_model
+from service.config.edit import write_first_choice
 from service.events import Event, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
@@ -60,7 +60,7 @@ def test_a_model_is_fetched_tried_kept_and_used(user: Terminal, tiny_model: Path
         screen.type("y")
         assert screen.end() == 0, screen.shown
     assert user.claude()["health"]["model"] == NAME
-    assert configured(user) == {"port": user.port, "model": NAME}
+    assert configured(user) == {"port": user.port, "model": NAME, "maxConcurrency": "auto"}
     assert f"{user.configuration} now names it." in screen.shown
     assert user.health() is None
 
@@ -90,11 +90,11 @@ def test_a_name_that_is_no_model_ends_with_the_nearest(user: Terminal) -> None:
 def test_the_model_is_written_beside_what_a_file_says(tmp_path: Path) -> None:
     file, link = tmp_path / "dotfiles.json", tmp_path / ".anyclauderc.json"
     link.symlink_to(file)
-    write_model(link, "org/one")
-    assert json.loads(file.read_text()) == {"backends": {"vllm-mlx": {"model": "org/one"}}}
-    file.write_text('\ufeff{"debug": {"level": 1}, "backends": {"vllm-mlx": {"port": 9000, "model": "org/one"}}}')
-    write_model(link, "org/two")
-    keys = {"port": 9000, "model": "org/two"}
+    write_first_choice(link, "org/one")
+    assert json.loads(file.read_text()) == {"backends": {"vllm-mlx": {"model": "org/one", "maxConcurrency": "auto"}}}
+    file.write_text('\ufeff{"debug": {"level": 1}, "backends": {"vllm-mlx": {"port": 9000, "maxConcurrency": 3}}}')
+    write_first_choice(link, "org/two")
+    keys = {"port": 9000, "maxConcurrency": 3, "model": "org/two"}
     assert json.loads(file.read_text()) == {"debug": {"level": 1}, "backends": {"vllm-mlx": keys}}
     assert link.is_symlink()
 

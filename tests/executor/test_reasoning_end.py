@@ -26,6 +26,7 @@ from service.executor.scheduling.messages import (
     Sequence,
     Submit,
 )
+from service.executor.scheduling.places import Places
 from service.executor.scheduling.scheduler import Scheduler
 from service.executor.speculation.drafters import Drafters
 from service.generation import SamplingParams
@@ -66,7 +67,7 @@ class Bench:
             self.inbox,
             self.delivered.extend,
             self.open_writer,
-            max_concurrency=batching.size,
+            places=Places(batching.size),
             clock=lambda: 0.0,
         )
 

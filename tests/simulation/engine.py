@@ -12,6 +12,7 @@ from service.events import Event, TextDelta
 from service.executor.answer import RunningAnswer
 from service.executor.base import Answer, ExecutorStatus
 from service.executor.scheduling.messages import Abort, Command, Delivery, Progress, Prompt, Sequence, Started, Submit
+from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EngineLost, Token
 from service.executor.scheduling.scheduler import Scheduler
 from service.generation import GenerationRequest
@@ -146,7 +147,7 @@ class SimulatedExecutor:
             self._inbox,
             self._deliver,
             EchoWriter,
-            max_concurrency=places,
+            places=Places(places),
             clock=lambda: asyncio.get_running_loop().time(),
         )
 

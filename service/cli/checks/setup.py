@@ -66,8 +66,11 @@ def memory(settings: Settings, figures: DeviceFigures) -> Result:
     """Asks the running server for its context, or estimates that of the configured model."""
     client = ServerClient(server_address(settings), settings.api_key)
     with suppress(NoAnswer, NotOurs, NotThere, Refused):
-        if client.health().model_loaded:
+        health = client.health()
+        if health.model_loaded:
             offered = f"the running server offers a context of {client.model().context_length:,} tokens"
+            if health.max_concurrency is not None:
+                offered += f", and runs up to {health.max_concurrency} sequences at a time"
             return ok("Memory", f"{memory_in_words(figures)}; {offered}")
     return device.memory(figures, needs_of(settings))
 

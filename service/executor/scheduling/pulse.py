@@ -6,6 +6,7 @@ class Pulse:
         "generated_tokens",
         "heartbeat",
         "longest_tokens",
+        "max_concurrency",
         "memory_bytes",
         "prefix_cache_bytes",
         "progress_at",
@@ -22,6 +23,7 @@ class Pulse:
         self.generated_tokens = 0
         self.read_tokens = 0
         self.longest_tokens: int | None = None
+        self.max_concurrency: int | None = None
         self.memory_bytes: int | None = None
         self.prefix_cache_bytes: int | None = None
 

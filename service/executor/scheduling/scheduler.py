@@ -23,6 +23,7 @@ from service.executor.scheduling.messages import (
     Started,
     Submit,
 )
+from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import Engine, EngineLost, Token, Writer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.room import MARGIN_TOKENS, Room
@@ -42,7 +43,7 @@ SHORT_SECONDS = 0.25
 
 
 class Scheduler:
-    """At most `max_concurrency` sequences run, fewer if memory is short. If the engine fails, sequences that have sent
+    """At most `places.number` sequences run, fewer if memory is short. If the engine fails, sequences that have sent
     nothing run again once."""
 
     def __init__(
@@ -52,7 +53,7 @@ class Scheduler:
         deliver: Callable[[list[Delivery]], None],
         open_writer: Callable[[Sequence], Writer],
         *,
-        max_concurrency: int,
+        places: Places,
         pulse: Pulse | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,7 +62,7 @@ class Scheduler:
         self._inbox = inbox
         self._send = deliver
         self._open_writer = open_writer
-        self._max_concurrency = max_concurrency
+        self._places = places
         self._clock = clock
         self._waiting: OrderedDict[int, Sequence] = OrderedDict()
         self._running: dict[int, Running] = {}
@@ -71,6 +72,7 @@ class Scheduler:
         self._outbox: list[Delivery] = []
         self._room = Room(engine, clock)
         self.pulse.longest_tokens = self._room.longest
+        self.pulse.max_concurrency = places.number
         self._engine_broken = False
         self._stopping = False
 
@@ -168,7 +170,7 @@ class Scheduler:
     def _admit(self) -> None:
         if self._engine_broken and self._waiting:
             self._rebuild()
-        while self._waiting and len(self._running) < (1 if self._trials.open else self._max_concurrency):
+        while self._waiting and len(self._running) < (1 if self._trials.open else self._places.number):
             sequence = self._waiting[self._whose_turn()]
             try:
                 reserved = self._room.admit(sequence, self._lengths())
@@ -216,7 +218,7 @@ class Scheduler:
     def _decode(self) -> None:
         if not self._running:
             return
-        read = self._engine.prompt_tokens_read
+        read, count, started = self._engine.prompt_tokens_read, len(self._running), self._clock()
         try:
             self._grow()
             tokens = self._engine.step()
@@ -229,6 +231,9 @@ class Scheduler:
         if tokens or read:
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
+        if tokens and not read:
+            self._places.learn(count, len(tokens), self._clock() - started)
+            self.pulse.max_concurrency = self._places.number
         uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}
         continued: set[int] = set()
         for token in tokens:

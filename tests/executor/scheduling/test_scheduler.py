@@ -21,6 +21,7 @@ from service.executor.scheduling.messages import (
     Started,
     Submit,
 )
+from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EngineLost, Token, Writer
 from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
@@ -30,7 +31,9 @@ from tests.executor.engines import CountingEngine, NumberWriter, failing_at, fai
 class Bench:
     """A scheduler, stepped by hand, and all that it delivered."""
 
-    def __init__(self, engine: CountingEngine | None = None, *, max_concurrency: int = 2) -> None:
+    def __init__(
+        self, engine: CountingEngine | None = None, *, max_concurrency: int = 2, places: Places | None = None
+    ) -> None:
         self.engine = engine or CountingEngine()
         self.now = 0.0
         self.batches: list[list[Delivery]] = []
@@ -40,7 +43,7 @@ class Bench:
             self.inbox,
             self.deliver,
             self.open_writer,
-            max_concurrency=max_concurrency,
+            places=places or Places(max_concurrency),
             clock=lambda: self.now,
         )
 
@@ -323,6 +326,19 @@ def test_one_that_does_not_fit_beside_the_others_waits_and_is_not_overtaken() ->
     bench.step(60)
     ended = [d.sequence for batch in bench.batches for d in batch if isinstance(d, Finished)]
     assert ended == [1, 3, 2]
+
+
+@pytest.mark.parametrize(("seconds_for_each", "memory", "most"), [(0.0, 10_000, 16), (0.1, 10_000, 4), (0.0, 620, 6)])
+def test_places_adapt_to_measured_steps_and_to_memory(seconds_for_each: float, memory: int, most: int) -> None:
+    def decode(step: int) -> None:
+        bench.now += 0.05 + max(0, len(engine.held) - 3) * seconds_for_each
+
+    engine = CountingEngine(decode, memory=memory)
+    bench = Bench(engine, places=Places(16, adapts=True))
+    bench.submit(*(sequence(i, prompt=2, max_tokens=100) for i in range(40)))
+    bench.step(200)
+    assert len(engine.held) == most
+    assert (bench.scheduler.pulse.max_concurrency or 0) >= most
 
 
 def test_a_prompt_that_never_fits_is_refused_at_once_with_the_longest_that_does() -> None:
