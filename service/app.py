@@ -48,7 +48,7 @@ from service.keep_awake import stay_awake
 from service.model_registry.registry import ModelRegistry
 from service.model_registry.residency import Residency
 from service.recording.recorder import FileRecorder
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity, keep_sampling
 from service.telemetry.metrics.registry import Metrics

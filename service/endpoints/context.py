@@ -3,7 +3,7 @@ import dataclasses
 
 from service.http.body import BodyReader
 from service.model_registry.registry import ModelRegistry
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from service.telemetry.activity import Activity
 from service.telemetry.log_ring import LogRing

@@ -15,7 +15,7 @@ from service.http.client_watch import ClientGone, ClientWatch
 from service.http.streaming import StreamWriter, replay_stream
 from service.profile import ModelProfile
 from service.response_cache.base import CachedAnswer, CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 

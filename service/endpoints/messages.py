@@ -6,7 +6,7 @@ from service.endpoints.context import ServiceContext
 from service.endpoints.generation import GenerationEndpoint
 from service.generation import GenerationRequest
 from service.response_cache.base import CachedAnswer, CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 from service.web_search.answer import SearchingAnswer
 from service.web_search.searxng import SearxngServer

@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
 from service.http.responses import json_response
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 
 
 class ModelListEndpoint:

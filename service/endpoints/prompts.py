@@ -11,7 +11,7 @@ from service.endpoints.joined_answer import JoinedAnswer
 from service.generation import GenerationRequest
 from service.queries import Detokenize, TextFound
 from service.response_cache.base import CachedAnswer, CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 
 

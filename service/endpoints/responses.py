@@ -17,7 +17,7 @@ from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
 from service.http.responses import json_response
 from service.response_cache.base import CachedAnswer, CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.telemetry.request_log import RequestRecord
 
 MAX_PAGE = 100

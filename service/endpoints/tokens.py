@@ -13,7 +13,7 @@ from service.http.body import check_content
 from service.http.client_watch import ClientGone, ClientWatch
 from service.http.responses import json_response
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 
 
 class TokenizeRequest(msgspec.Struct):

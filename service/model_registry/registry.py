@@ -8,7 +8,7 @@ from service.executor.base import Executor
 from service.executor.process.engine_process import EngineProcess
 from service.model_registry.residency import Residency
 from service.models.names import SERVED_ALIASES
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 
 # Names of Anthropic's and OpenAI's models. Clients ask for one by default.
 CLOUD_MODELS = ("claude-", "gpt-", "chatgpt-", "text-embedding-")

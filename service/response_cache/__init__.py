@@ -1,6 +1,6 @@
 """The response cache: answers come from a store or from the generation in flight.
 
-- `executor`: the path of a request; `base`: the interface to the rest of the service
+- `caching_executor`: the path of a request; `base`: the interface to the rest of the service
 - `key`: makes the key; `policy`: decides which answers are looked up and stored
 - `record`: the format of an answer; `store`: reads and writes it
 - `single_flight`: shares a generation in this process; `replicas`: between servers

@@ -12,7 +12,7 @@ from cache_backends.redis_leases import RedisLeases
 from service.errors import ServiceError
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest, Message
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.history.promises import expected_answer
 from tests.history.records import Asked, HistoryWriter, LeaseCall

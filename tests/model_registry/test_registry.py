@@ -10,7 +10,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import SamplingParams
 from service.model_registry.registry import ModelRegistry
 from service.profile import ModelProfile
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 
 MAIN = ModelProfile(id="org/Some-Model", fingerprint="1", context_length=100, aliases=("~/models/some",))

@@ -11,7 +11,7 @@ from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.record import RECORD_VERSION, Record, encode_record
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import ResponseStore

@@ -21,7 +21,7 @@ from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
 from service.response_cache.base import CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.key import RequestKeys
 from service.response_cache.replicas import EngineLoad, Lease
 from tests.cache_backends.redis_server import RedisServer

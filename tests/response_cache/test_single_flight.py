@@ -16,7 +16,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest, Usage
 from service.profile import ModelProfile
 from service.response_cache.base import CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.single_flight import Flight, FlightAnswer, Flights
 from tests.response_cache.answers import ask, settings
 

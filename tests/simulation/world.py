@@ -15,7 +15,7 @@ from service.errors import ServiceError
 from service.executor.base import collect
 from service.generation import Completion, GenerationRequest, Message, Text
 from service.response_cache.base import NO_DIRECTIVES, CacheDirectives
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.simulation.engine import SimulatedExecutor
 from tests.simulation.loop import SimulatedLoop

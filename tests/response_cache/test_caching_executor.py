@@ -14,7 +14,7 @@ from service.events import CompletionBuilder, Event, TextDelta
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
-from service.response_cache.executor import CachingExecutor
+from service.response_cache.caching_executor import CachingExecutor
 from tests.response_cache.answers import Numbered, ask, settings
 
 NO_CACHE = CacheDirectives(no_cache=True)
