@@ -13,8 +13,8 @@ from typing import Any
 
 from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
+from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
-from service.executor.process.messages import EngineSpec
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.protocols import Engine, Token
 from service.models.profile import read_profile

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.app import Service
     from service.executor.base import Executor
     from service.executor.distributed.leader import Leader
-    from service.executor.process.messages import EngineSpec
+    from service.executor.process.call_messages import EngineSpec
 
 
 @click.command("serve", short_help="Serve a model in the foreground.")
@@ -175,7 +175,7 @@ def _spec(settings: Settings, name: str | None, *, distributed: bool = False) ->
     from rich.console import Console
 
     from service.executor.mlx_executor import open_mlx_executor
-    from service.executor.process.messages import EngineSpec
+    from service.executor.process.call_messages import EngineSpec
     from service.models.errors import ModelError
     from service.models.folder import stat_weights
     from service.models.location import resolve_model

@@ -21,7 +21,7 @@ from service.executor.base import (
     ModelState,
     refuse_when_full,
 )
-from service.executor.process.messages import EngineSpec
+from service.executor.process.call_messages import EngineSpec
 from service.executor.prompt.preparation import JobLimits, Preparation
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence

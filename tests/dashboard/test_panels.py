@@ -10,8 +10,8 @@ from selenium.webdriver.common.keys import Keys
 
 from cache_backends import open_backend
 from service.app import create_app
+from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
-from service.executor.process.messages import EngineSpec
 from service.logs import configure
 from service.own_python import OWN_FOLDER
 from service.settings import Settings

@@ -16,8 +16,8 @@ from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
 from service.errors import BadRequest, ServiceError
 from service.executor.prefix.file import LENGTH_BYTES, MAGIC, DamagedFile, SpanHeader, read_header, read_span
+from service.executor.process.call_messages import SubmitCall, ToEngine, ToServer
 from service.executor.process.frames import HEADER, BadFrame, FrameReader, encode_frame
-from service.executor.process.messages import SubmitCall, ToEngine, ToServer
 from service.generation import SamplingParams
 from service.http.cache_headers import read_cache_control
 from service.normalize import normalize

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from service.app import create_app
+from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
-from service.executor.process.messages import EngineSpec
 from service.models.errors import InvalidModel
 from tests.executor.engines import until
 from tests.model_registry.test_residency import engine

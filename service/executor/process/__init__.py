@@ -3,6 +3,6 @@
 - `engine_process`: the server's `Executor`; `pending_call`: one request; `child`: one process
 - `identification`: the fingerprint of the model's files, read while the server listens already
 - `quarantine`: which requests a process gets, so that a deadly one spares the others
-- `host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
-- `messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
+- `engine_host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
+- `call_messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
 """

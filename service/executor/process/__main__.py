@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from service.executor.process.host import Host, exit_now
+from service.executor.process.engine_host import EngineHost, exit_now
 
 PR_SET_PDEATHSIG = 1
 MORE_LIKELY_KILLED = "500"
@@ -33,7 +33,7 @@ def main(descriptor: int) -> None:
 async def serve(connection: socket.socket) -> None:
     connection.set_inheritable(False)
     loop = asyncio.get_running_loop()
-    await loop.create_connection(Host, sock=connection)
+    await loop.create_connection(EngineHost, sock=connection)
     await loop.create_future()  # the host ends the process
 
 

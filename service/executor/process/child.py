@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from service.executor.process.call_messages import ToEngine, ToServer
 from service.executor.process.frames import BadFrame, FrameReader, encode_frame
 from service.executor.process.log_lines import LineSplitter, read_marked_line
-from service.executor.process.messages import ToEngine, ToServer
 from service.own_python import own_environment, own_python
 
 log = logging.getLogger("anyclaude.engine")

@@ -10,10 +10,7 @@ import msgspec
 from service.errors import BadRequest, BodyTooLarge, EngineFailed, NotReady, ServiceError, ShuttingDown, Unrunnable
 from service.events import Done
 from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
-from service.executor.process.child import Child
-from service.executor.process.frames import FrameTooLarge
-from service.executor.process.identification import Identify, SharedTask, with_fingerprint
-from service.executor.process.messages import (
+from service.executor.process.call_messages import (
     AbortCall,
     CallAccepted,
     CallCounted,
@@ -31,6 +28,9 @@ from service.executor.process.messages import (
     ToServer,
     to_error,
 )
+from service.executor.process.child import Child
+from service.executor.process.frames import FrameTooLarge
+from service.executor.process.identification import Identify, SharedTask, with_fingerprint
 from service.executor.process.pending_call import CallReply, PendingCall, RemoteAnswer
 from service.executor.process.quarantine import Quarantine, sendable
 from service.generation import GenerationRequest

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from service.executor.process.messages import ToEngine, ToServer
+from service.executor.process.call_messages import ToEngine, ToServer
 
 M = TypeVar("M")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from service.executor.process.messages import EngineSpec
+from service.executor.process.call_messages import EngineSpec
 from service.models.errors import InvalidModel
 from service.models.fingerprint import fingerprint
 

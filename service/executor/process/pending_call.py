@@ -9,8 +9,7 @@ import msgspec
 from service.errors import ServiceError
 from service.events import Event
 from service.executor.answer_queue import AnswerQueue
-from service.executor.process.frames import FrameTooLarge, encode_frame
-from service.executor.process.messages import (
+from service.executor.process.call_messages import (
     CallAccepted,
     CallCounted,
     CallEvents,
@@ -21,6 +20,7 @@ from service.executor.process.messages import (
     QueryCall,
     SubmitCall,
 )
+from service.executor.process.frames import FrameTooLarge, encode_frame
 from service.queries import Finding
 
 CallMessage = SubmitCall | CountCall | QueryCall

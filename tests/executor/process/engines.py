@@ -17,8 +17,8 @@ from service.errors import ContextLengthExceeded
 from service.events import Event
 from service.executor.base import Executor
 from service.executor.mlx_executor import MlxExecutor
+from service.executor.process.call_messages import EngineSpec
 from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
-from service.executor.process.messages import EngineSpec
 from service.executor.prompt.preparation import JobLimits
 from service.executor.runtime import Runtime, load_runtime
 from service.executor.scheduling.messages import Prompt

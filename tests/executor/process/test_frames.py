@@ -25,8 +25,7 @@ from service.events import (
     ToolCallStarted,
 )
 from service.executor.base import ExecutorStatus
-from service.executor.process.frames import HEADER, MAX_FRAME_BYTES, BadFrame, FrameReader, FrameTooLarge, encode_frame
-from service.executor.process.messages import (
+from service.executor.process.call_messages import (
     AbortCall,
     CallAccepted,
     CallCounted,
@@ -42,6 +41,7 @@ from service.executor.process.messages import (
     failed,
     to_error,
 )
+from service.executor.process.frames import HEADER, MAX_FRAME_BYTES, BadFrame, FrameReader, FrameTooLarge, encode_frame
 from service.generation import (
     GenerationRequest,
     Message,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.errors import EngineFailed
+from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
-from service.executor.process.messages import EngineSpec
 from service.generation import SamplingParams
 from service.models.profile import read_profile
 from service.settings import Settings

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.errors import EngineFailed, Unrunnable
-from service.executor.process.messages import SubmitCall
+from service.executor.process.call_messages import SubmitCall
 from service.executor.process.pending_call import PendingCall
 from service.executor.process.quarantine import Quarantine, sendable
 from tests.executor.engines import question, until

@@ -10,9 +10,7 @@ from service.errors import EngineFailed, InternalError, NotReady, ServiceError
 from service.events import Event
 from service.executor.answer import RunningAnswer
 from service.executor.base import Executor
-from service.executor.process.frames import BadFrame, FrameReader, encode_frame
-from service.executor.process.log_lines import write_marked_lines
-from service.executor.process.messages import (
+from service.executor.process.call_messages import (
     AbortCall,
     CallAccepted,
     CallCounted,
@@ -30,6 +28,8 @@ from service.executor.process.messages import (
     ToServer,
     failed,
 )
+from service.executor.process.frames import BadFrame, FrameReader, encode_frame
+from service.executor.process.log_lines import write_marked_lines
 from service.generation import GenerationRequest
 from service.queries import Query
 
@@ -44,7 +44,7 @@ LEAVE_SECONDS = 2.0
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
-class Host(asyncio.Protocol):
+class EngineHost(asyncio.Protocol):
     """Runs any `Executor`. All messages of one turn of the event loop leave in one frame, so a step of the engine wakes
     the server once.
 
