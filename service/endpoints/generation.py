@@ -48,7 +48,7 @@ class GenerationEndpoint:
             record.status, record.error_code = 500, "internal_error"
             raise
         finally:
-            record.settle()
+            record.explain_reread()
             record.total_seconds = time.perf_counter() - record.started
             self._context.observe(record)
 

@@ -89,14 +89,14 @@ class RunningAnswer:
             self._queue.put(finished.events)
         else:
             self._queue.put([*finished.events, self._done()], last=True)
-            self._settle()
+            self._stop_waiting()
 
     def _left(self) -> None:
-        self._settle()
+        self._stop_waiting()
         if self._open:
             self._abort(sorted(self._open))
 
-    def _settle(self) -> None:
+    def _stop_waiting(self) -> None:
         self._begun.set()
         if self._deadline is not None:
             self._deadline.cancel()

@@ -26,7 +26,7 @@ from service.executor.prompt.preparation import JobLimits, Preparation
 from service.executor.runtime import Loader, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.supervisor import Supervisor
-from service.executor.worker import ServedModel
+from service.executor.worker import WorkerModel
 from service.generation import GenerationRequest, SamplingParams
 from service.profile import ModelProfile
 from service.queries import Finding, Query
@@ -172,7 +172,7 @@ class MlxExecutor:
         finally:
             self._arriving -= sequences
 
-    async def _ready(self) -> ServedModel:
+    async def _ready(self) -> WorkerModel:
         supervisor = self._supervisor
         try:
             async with asyncio.timeout(self._settings.queue_timeout_seconds):
@@ -185,7 +185,7 @@ class MlxExecutor:
             raise NotReady(supervisor.detail)
         return supervisor.model
 
-    async def _render(self, model: ServedModel, request: GenerationRequest) -> Prompt:
+    async def _render(self, model: WorkerModel, request: GenerationRequest) -> Prompt:
         # Starting requests together costs each less than joining later.
         self._rendering += 1
         self._all_rendered.clear()

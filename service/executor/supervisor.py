@@ -9,7 +9,7 @@ from service.executor.base import ModelState
 from service.executor.runtime import Runtime
 from service.executor.scheduling.messages import Abort, Command, Delivery, Progress, Sequence, Shutdown, Started, Submit
 from service.executor.scheduling.pulse import Pulse
-from service.executor.worker import ServedModel, Worker
+from service.executor.worker import Worker, WorkerModel
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Supervisor:
 
     def __init__(self, model_id: str, load: Callable[[], Runtime], settings: Settings) -> None:
         self.pulse = Pulse()
-        self.model: ServedModel | None = None
+        self.model: WorkerModel | None = None
         self.settled = asyncio.Event()
         self._model_id = model_id
         self._load = load
@@ -101,7 +101,7 @@ class Supervisor:
 
     # Reports of the worker
 
-    def loaded(self, model: ServedModel) -> None:
+    def loaded(self, model: WorkerModel) -> None:
         if self._closing or self._failure:
             return
         self.model = model

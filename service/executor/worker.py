@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a loaded model for the event loop."""
 
     renderer: Renderer
@@ -35,10 +35,10 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     drafts: DraftTally
 
 
-class Owner(Protocol):
+class WorkerListener(Protocol):
     """Receives the worker's reports on the event loop. `ended` is the last."""
 
-    def loaded(self, model: ServedModel) -> None: ...
+    def loaded(self, model: WorkerModel) -> None: ...
     def receive(self, deliveries: list[Delivery]) -> None: ...
     def ended(self, reason: str) -> None: ...
 
@@ -50,14 +50,14 @@ class Worker:
         self,
         load: Callable[[], Runtime],
         inbox: SimpleQueue[Command],
-        owner: Owner,
+        listener: WorkerListener,
         pulse: Pulse,
         *,
         settings: Settings,
     ) -> None:
         self._load = load
         self._inbox = inbox
-        self._owner = owner
+        self._listener = listener
         self._pulse = pulse
         self._settings = settings
         self._release: Callable[[], None] = release_thread  # also frees a partly loaded model
@@ -87,19 +87,19 @@ class Worker:
             try:
                 self._release()
             finally:
-                self._post(self._owner.ended, reason)
+                self._post(self._listener.ended, reason)
 
     def _serve(self, runtime: Runtime) -> None:
         self._release, settings = runtime.release, self._settings
         scheduler = Scheduler(
             runtime.engine,
             self._inbox,
-            lambda deliveries: self._post(self._owner.receive, deliveries),
+            lambda deliveries: self._post(self._listener.receive, deliveries),
             runtime.open_writer,
             places=Places(runtime.max_concurrency or settings.most_running, adapts=settings.max_concurrency == "auto"),
             pulse=self._pulse,
         )
-        model = ServedModel(
+        model = WorkerModel(
             renderer=runtime.renderer,
             answer_query=runtime.answer_query,
             logits=runtime.logits,
@@ -107,7 +107,7 @@ class Worker:
             tally=runtime.tally,
             drafts=runtime.drafts,
         )
-        self._post(self._owner.loaded, model)
+        self._post(self._listener.loaded, model)
         try:
             scheduler.run()
         finally:

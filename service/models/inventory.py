@@ -11,7 +11,7 @@ from service.models.folder import require_mlx_model
 from service.models.names import DEMO
 from service.storage import folder_bytes
 
-Source = Literal["anyclaude", "Hugging Face", "LM Studio"]
+ModelSource = Literal["anyclaude", "Hugging Face", "LM Studio"]
 LM_STUDIO = (".lmstudio/models", ".cache/lm-studio/models")
 
 
@@ -19,7 +19,7 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     path: Path
     size_bytes: int
-    source: Source
+    source: ModelSource
 
 
 def installed_models(home: Path, user_home: Path) -> Iterator[InstalledModel]:
@@ -53,7 +53,7 @@ def _parents(place: Path, pattern: str) -> Iterator[Path]:
     return ((place / found).parent for found in glob(pattern, root_dir=place))
 
 
-def _installed(name: str, folder: Path, source: Source) -> Iterator[InstalledModel]:
+def _installed(name: str, folder: Path, source: ModelSource) -> Iterator[InstalledModel]:
     try:
         require_mlx_model(folder)
     except ModelError:  # a model of another kind, or one in removal

@@ -25,9 +25,9 @@ from service.response_cache.base import (
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
-from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Source, generate
+from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Producer, generate
 from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
-from service.response_cache.store import CLOSE_SECONDS, ResponseStore, Write
+from service.response_cache.store import CLOSE_SECONDS, PendingWrite, ResponseStore
 from service.response_cache.upkeep import Upkeep
 from service.settings import Settings
 
@@ -147,7 +147,7 @@ class CachingExecutor:
     async def _identified(
         self, request: GenerationRequest, directives: CacheDirectives, flight: Flight
     ) -> AsyncGenerator[Event, None]:
-        """The `Source` of a request that waits for its model's fingerprint."""
+        """The `Producer` of a request that waits for its model's fingerprint."""
         await self._inner.identify()
         answer = await self._submit(request, directives)
         try:
@@ -200,13 +200,13 @@ class CachingExecutor:
         request: GenerationRequest,
         outcome: CacheOutcome,
         key: str | None,
-        source: Source | None = None,
+        producer: Producer | None = None,
         *,
         stores: bool = True,
     ) -> FlightAnswer:
         """Others may join only if `stores`. Only then the flight lingers without readers."""
 
-        def keep(flight: Flight) -> Write | None:
+        def keep(flight: Flight) -> PendingWrite | None:
             if key is None or flight.completion is None:
                 return None
             if self._recorder is not None:
@@ -216,7 +216,7 @@ class CachingExecutor:
             return None
 
         flight = Flight(
-            source or (lambda flight: generate(self._inner, request, flight)),
+            producer or (lambda flight: generate(self._inner, request, flight)),
             keep,
             will_store=stores and self._store.writes,
             linger_seconds=self._linger_seconds if stores else 0,

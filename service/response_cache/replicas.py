@@ -86,7 +86,7 @@ class Replicas:
         return Replicas(inner, self._store, self._leases, self._limits)
 
     async def generate(self, key: str, request: GenerationRequest, flight: Flight) -> AsyncGenerator[Event, None]:
-        """The `Source` of a flight that other servers know.
+        """The `Producer` of a flight that other servers know.
 
         Polls the store at growing intervals. The request is accepted once another server's engine has accepted it,
         which lets the stream open. Raises `GenerationTimeout` and the errors of `submit`.

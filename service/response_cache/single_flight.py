@@ -10,24 +10,24 @@ from service.events import CompletionBuilder, Done, Event
 from service.executor.base import Executor
 from service.generation import Completion, GenerationRequest
 from service.response_cache.base import CacheOutcome
-from service.response_cache.store import Write
+from service.response_cache.store import PendingWrite
 
 # A finished answer waits this long for the store, to report whether it was stored.
-SETTLE_SECONDS = 0.02
+WRITE_WAIT_SECONDS = 0.02
 
 log = getLogger(__name__)
 
 # Calls `accept` of the flight, then yields its events. Raises the error that refused the request.
-Source = Callable[["Flight"], AsyncGenerator[Event, None]]
+Producer = Callable[["Flight"], AsyncGenerator[Event, None]]
 
 # Called with a complete flight before its readers see the end. None: the answer is not stored.
-Keep = Callable[["Flight"], Write | None]
+Keep = Callable[["Flight"], PendingWrite | None]
 
 
 async def generate(
     executor: Executor, request: GenerationRequest, flight: "Flight", accepted: Callable[[int], None] | None = None
 ) -> AsyncGenerator[Event, None]:
-    """The `Source` that submits to an executor. `accepted` gets the prompt's length in tokens."""
+    """The `Producer` that submits to an executor. `accepted` gets the prompt's length in tokens."""
     answer = await executor.submit(request)
     try:
         if accepted is not None:
@@ -46,7 +46,7 @@ class Flight:
     `keep`. Only the flight changes its attributes.
     """
 
-    def __init__(self, source: Source, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
+    def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
         self.events: list[Event] = []
         self.completion: Completion | None = None
         self.error: BaseException | None = None
@@ -54,8 +54,8 @@ class Flight:
         self.accepted = False
         self.elsewhere = False
         self.found = False
-        self.write: Write | None = None
-        self._source = source
+        self.write: PendingWrite | None = None
+        self._producer = producer
         self._keep = keep
         self._will_store = will_store
         self._linger_seconds = linger_seconds
@@ -77,13 +77,13 @@ class Flight:
         return self.found or (self.write is not None and self.write.stored)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
-        """`ended` is called before any reader sees the end. The task ends when the source has cleaned up."""
+        """`ended` is called before any reader sees the end. The task ends when the producer has cleaned up."""
         self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
     def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
-        """Called by the source. `elsewhere`: another server generates; `found`: the answer came from the store. Later
+        """Called by the producer. `elsewhere`: another server generates; `found`: the answer came from the store. Later
         calls only change `found`."""
         self.found = found
         if not self.accepted:
@@ -133,7 +133,7 @@ class Flight:
 
     async def _run(self) -> None:
         try:
-            async with aclosing(self._source(self)) as events:
+            async with aclosing(self._producer(self)) as events:
                 async for event in events:
                     self._feed(event)
             if not self.over:
@@ -230,7 +230,7 @@ class FlightAnswer:
                 await flight.changed()
             flight.raise_error()
             if flight.write is not None:
-                await flight.write.settle(SETTLE_SECONDS)
+                await flight.write.wait(WRITE_WAIT_SECONDS)
         finally:
             self._leave()
         if flight.completion is None:
@@ -263,7 +263,7 @@ class Flights:
             self._joinable.setdefault(key, flight)
 
     async def aclose(self, seconds: float) -> None:
-        """Aborts all flights. Waits at most `seconds` for their sources, because a store may hang."""
+        """Aborts all flights. Waits at most `seconds` for their producers, because a store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
             flight.abort(ShuttingDown())

@@ -23,7 +23,7 @@ COUNT_SECONDS = 0.005
 log = getLogger(__name__)
 
 
-class Write:
+class PendingWrite:
     def __init__(self, task: asyncio.Task[bool], *, expected: bool) -> None:
         self._task = task
         self._expected = expected
@@ -35,7 +35,7 @@ class Write:
             return self._expected
         return not self._task.cancelled() and self._task.result()
 
-    async def settle(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         await asyncio.wait({self._task}, timeout=seconds)
 
 
@@ -86,7 +86,7 @@ class ResponseStore:
         """In seconds; 0 if the record's server has a clock that is ahead."""
         return max(0.0, self._now() - record.stored_at)
 
-    def put(self, key: str, completion: Completion) -> "Write | None":
+    def put(self, key: str, completion: Completion) -> "PendingWrite | None":
         data = encode_record(Record(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")
@@ -96,7 +96,7 @@ class ResponseStore:
         writer = self._writers.get(key)
         if writer is None:
             writer = self._writers[key] = asyncio.get_running_loop().create_task(self._write(key))
-        return Write(writer, expected=self.writes)
+        return PendingWrite(writer, expected=self.writes)
 
     async def written(self, key: str) -> bool:
         """Waits for the last write of the key. True if the backend has its value."""
@@ -106,7 +106,7 @@ class ResponseStore:
             return not writer.cancelled() and writer.result()
         return await self.get(key) is not None
 
-    async def settle(self, key: str | None = None) -> None:
+    async def wait_for_writes(self, key: str | None = None) -> None:
         writers = {writer for written, writer in self._writers.items() if key in (None, written)}
         if writers:
             await asyncio.wait(writers)

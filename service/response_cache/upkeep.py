@@ -52,7 +52,7 @@ class Upkeep:
         if not isinstance(self._backend, ExtendedBackend):
             raise StoreUnavailable(f"The store cannot list its answers: {self._backend!r}.")
         async with _asking():
-            await self._store.settle()
+            await self._store.wait_for_writes()
             # Ordered stores list the most recently used last.
             keys: deque[str] = deque(maxlen=most)
             count = 0
@@ -72,7 +72,7 @@ class Upkeep:
     async def get(self, key: str) -> Record:
         """Raises `AnswerGone`."""
         async with _asking():
-            await self._store.settle(key)
+            await self._store.wait_for_writes(key)
             stored = await read_answer(self._backend, key)
         if stored is None:
             raise AnswerGone(f"Under the key {key[:SHOWN_CHARS]!r} no answer of this version is stored.")
@@ -81,7 +81,7 @@ class Upkeep:
     async def remove(self, key: str) -> None:
         """Raises `AnswerGone`."""
         async with _asking():
-            await self._store.settle(key)
+            await self._store.wait_for_writes(key)
             existed = await self._backend.delete(key)
         self._hits.forget(key)
         if not existed:
@@ -90,7 +90,7 @@ class Upkeep:
     async def clear(self) -> int:
         """Returns the number of removed answers. A running generation is still stored when it ends."""
         async with _asking():
-            await self._store.settle()
+            await self._store.wait_for_writes()
             count = await self._backend.clear()
         self._hits.clear()
         return count

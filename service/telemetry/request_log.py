@@ -42,7 +42,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     total_seconds: float = 0.0
     error_code: str = ""
 
-    def settle(self) -> None:
+    def explain_reread(self) -> None:
         """Sets `reread` at the end of the request."""
         if self.comparison is None or self.usage is None:
             return

@@ -138,7 +138,7 @@ async def test_what_is_written_anew_meanwhile_is_written_last() -> None:
     gate.set()
     for write in writes:
         assert write is not None
-        await write.settle(5)
+        await write.wait(5)
         assert write.stored
     assert await stored_text(store, "k") == text("last")
     assert (await backend.stats()).items == 1

@@ -147,11 +147,11 @@ class PrefixCache:
 
     def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
         if not self._caches.cuts_anywhere:
-            self._settle()
+            self._finish_writes()
             self._forget(self._tree.drop_between(caller, tokens, _wanted(stops)))
 
     def allow(self, more: int) -> None:
-        self._settle()
+        self._finish_writes()
         if self._store is not None:
             self._store.allow(more)
         self._tree.max_bytes = max(0, min(self._memory_bytes, self._tree.nbytes + more))
@@ -166,7 +166,7 @@ class PrefixCache:
             self._store.close()
 
     def _find(self, caller: str, tokens: list[int]) -> Reuse:
-        self._settle()
+        self._finish_writes()
         match, path = self._loaded(caller, tokens)
         self._log_divergence(match, len(tokens))
         if match.length == 0:
@@ -179,7 +179,7 @@ class PrefixCache:
         return reuse
 
     def _keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
-        self._settle()
+        self._finish_writes()
         match = self._tree.find(caller, tokens, len(tokens))
         self._use(match.node)
         if match.length == len(tokens):
@@ -238,9 +238,9 @@ class PrefixCache:
     def _shrink(self) -> None:
         self._forget(self._tree.shrink())
 
-    def _settle(self) -> None:
+    def _finish_writes(self) -> None:
         if self._store is not None:
-            for node in self._store.settle():
+            for node in self._store.finish_writes():
                 self._forget(self._tree.remove(node))
 
     def _forget(self, removed: list[Node]) -> None:

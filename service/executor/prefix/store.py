@@ -135,7 +135,7 @@ class PrefixStore:
                 with contextlib.suppress(OSError):
                     os.utime(file, (now, now))
 
-    def settle(self) -> list[Node]:
+    def finish_writes(self) -> list[Node]:
         """Takes in finished writes. Returns the nodes that have no state left."""
         lost: list[Node] = []
         for job, file_bytes in self._writer.written():
@@ -172,7 +172,7 @@ class PrefixStore:
 
     def close(self) -> None:
         self._writer.close()
-        self.settle()
+        self.finish_writes()
 
     def _submit(self, node: Node) -> None:
         parent = node.parent

@@ -86,14 +86,14 @@ class Preparation:
                 error = exc
             self._current = None
             with suppress(RuntimeError):  # the loop is closed and no caller is left
-                self._loop.call_soon_threadsafe(_settle, job, result, error)
+                self._loop.call_soon_threadsafe(_complete, job, result, error)
 
     def _watch(self) -> None:
         self._timer = None
         job = self._current
         why = "" if job is None else self._excess(job)
         if job is not None and why:
-            _settle(job, None, GenerationTimeout(f"The request was stopped: {why}. {ADVICE}"))
+            _complete(job, None, GenerationTimeout(f"The request was stopped: {why}. {ADVICE}"))
             self._overrun(why)
         elif job is not None or self._pending:
             self._timer = self._loop.call_later(WATCH_SECONDS, self._watch)
@@ -107,7 +107,7 @@ class Preparation:
         return ""
 
 
-def _settle(job: _Job, result: Any, error: BaseException | None) -> None:
+def _complete(job: _Job, result: Any, error: BaseException | None) -> None:
     if job.result.done():
         return
     if error is not None:
