@@ -5,21 +5,17 @@ from typing import Annotated
 import msgspec
 
 from service.dialects.json_body import show
-from service.dialects.sampling import temperature_and_top_p
+from service.dialects.sampling import Probability, StopString, temperature_and_top_p
 from service.errors import BadRequest
 from service.generation import SamplingParams
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 # It divides logits, which overflow near 0.
 RepetitionPenalty = Annotated[float, msgspec.Meta(ge=0.01, le=100)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
-# OpenAI requires at least 1. 0 only reads the prompt into the prefix cache.
-TokenCount = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-StopString = Annotated[str, msgspec.Meta(min_length=1)]
 Stop = StopString | Annotated[list[StopString], msgspec.Meta(max_length=16)]
 
 MAX_BIASES = 10_000

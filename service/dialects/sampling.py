@@ -1,4 +1,15 @@
+"""Sampling fields of both vendors' bodies."""
+
+from typing import Annotated
+
+import msgspec
+
 from service.generation import SamplingParams
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# The vendors require at least 1. 0 only reads the prompt into the prefix cache.
+TokenCount = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+StopString = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 def temperature_and_top_p(

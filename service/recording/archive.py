@@ -16,7 +16,7 @@ from service.storage import FILE_MODE
 
 FORMAT_VERSION = 1
 
-Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+CacheKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ArchiveError(Exception):
@@ -35,14 +35,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class AnswerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
     """An answer without `expires_at` never expires."""
 
-    key: Key
+    key: CacheKey
     stored_at: UnixSeconds
     expires_at: UnixSeconds | None = None
     completion: Completion
 
 
 class CountEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
-    key: Key
+    key: CacheKey
     prompt_tokens: Tokens
 
 

@@ -23,7 +23,7 @@ from typing_extensions import is_typeddict
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.anthropic_messages.blocks import AnyBlock, BlockInResult
-from service.dialects.anthropic_messages.messages import WireMessage
+from service.dialects.anthropic_messages.messages import SentMessage
 from service.dialects.anthropic_messages.request import CountRequest, MessagesRequest
 from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_chat.messages import ChatMessage
@@ -86,7 +86,7 @@ WALK = {
         fields(count_params.MessageCountTokensParams, beta_count_params.MessageCountTokensParams),
         CountRequest,
     ),
-    "messages of messages": (fields(*members(MessageParam), *members(BetaMessageParam)), WireMessage),
+    "messages of messages": (fields(*members(MessageParam), *members(BetaMessageParam)), SentMessage),
 }
 
 

@@ -17,16 +17,3 @@ FRAGMENTS = 0
 
 # Follow the source.
 PROTOCOLS = 26
-
-# Names of several classes or types, and of how many. The list may only get shorter.
-SHARED_NAMES = {
-    "Count": 2,
-    "Key": 2,
-    "Probability": 2,
-    "ServedModel": 2,
-    "Source": 3,
-    "StopString": 2,
-    "ToolReader": 2,
-    "WireMessage": 3,
-    "Write": 2,
-}

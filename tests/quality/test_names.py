@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.quality.bounds import SHARED_NAMES
 from tests.quality.source import PRODUCT, SourceFile, source_files
 
 
@@ -30,9 +29,8 @@ def test_one_name_stands_for_one_class_or_type() -> None:
     for file in source_files(*PRODUCT):
         for name in names(file):
             places[name].append((dialect_of(file), file.place))
-    shared = {
+    assert not {
         name: [place for _, place in found]
         for name, found in places.items()
         if len(found) > 1 and ("" in dict(found) or len(dict(found)) < len(found))
     }
-    assert not {name: found for name, found in shared.items() if len(found) > SHARED_NAMES.get(name, 1)}

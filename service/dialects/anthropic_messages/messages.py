@@ -41,7 +41,7 @@ class TurnConfig(msgspec.Struct):
     effort: str | None = None
 
 
-class WireMessage(msgspec.Struct, forbid_unknown_fields=True):
+class SentMessage(msgspec.Struct, forbid_unknown_fields=True):
     """Claude Code sends messages with the role `system` in the middle of a conversation; they stay in their place."""
 
     role: Literal["user", "assistant", "system"]
@@ -65,7 +65,7 @@ _INPUT = msgspec.json.Decoder(dict[str, Any])
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
 
-def read_messages(system: str, messages: list[WireMessage], tools: Sequence[Tool]) -> tuple[Message, ...]:
+def read_messages(system: str, messages: list[SentMessage], tools: Sequence[Tool]) -> tuple[Message, ...]:
     """The system prompt is the first message. Messages may refer to `tools` by name."""
     read = [Message(role="system", content=system)] if system else []
     reader = _Reader(tools)
@@ -84,7 +84,7 @@ class _Reader:
         self._tools = tools
         self._called: set[str] = set()
 
-    def read(self, message: WireMessage, at: str) -> list[Message]:
+    def read(self, message: SentMessage, at: str) -> list[Message]:
         content = message.content
         if isinstance(content, str):
             return [Message(role=message.role, content=content)]
@@ -187,7 +187,7 @@ class _Reader:
         return f"<functions>\n<function>{_SORTED.encode(shown).decode()}</function>\n</functions>"
 
 
-def unread_media(messages: list[WireMessage]) -> tuple[str, ...]:
+def unread_media(messages: list[SentMessage]) -> tuple[str, ...]:
     """Returns the paths of blocks that were replaced by text."""
     found: list[str] = []
     for i, message in enumerate(messages):

@@ -1,28 +1,22 @@
 """Decodes a request for a message. Null means absent."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
 from service.dialects.anthropic_messages.blocks import TextBlock
-from service.dialects.anthropic_messages.messages import WireMessage, read_messages, unread_media
+from service.dialects.anthropic_messages.messages import SentMessage, read_messages, unread_media
 from service.dialects.anthropic_messages.tools import AnyToolChoice, ReadTools, read_tool_choice
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, join_texts
-from service.dialects.sampling import temperature_and_top_p
+from service.dialects.sampling import Probability, StopString, TokenCount, temperature_and_top_p
+from service.dialects.tool_definitions import ToolReader
 from service.errors import ThreadUnsupported, UnsupportedValue
 from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking
 
-ToolReader = Callable[[bytes], ReadTools]
-
 # The efforts that chat templates know. Others are accepted, because newer clients may send them unasked.
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
-
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-StopString = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class ThinkingSwitch(msgspec.Struct, tag_field="type"):
@@ -54,14 +48,14 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All fields that shape the prompt or the answer except `max_tokens`. `output_format` is the older name of
     `output_config.format`."""
 
-    messages: Annotated[list[WireMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[SentMessage], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[TextBlock] | None = None
     model: str | None = None
     stream: bool | None = None
 
     temperature: Probability | None = None
     top_p: Probability | None = None
-    top_k: Count | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     stop_sequences: Annotated[list[StopString], msgspec.Meta(max_length=64)] | None = None
 
     tools: msgspec.Raw = msgspec.Raw(b"null")
@@ -96,28 +90,32 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class MessagesRequest(CountRequest, kw_only=True, forbid_unknown_fields=True):
     """`max_tokens` 0 reads the prompt into the prefix cache and generates nothing."""
 
-    max_tokens: Count
+    max_tokens: TokenCount
 
 
 # Anthropic's servers shorten the conversation by these rules. Here the model reads all of it.
 _KEYED = ("context_management", "compaction")
-_ITEMS: dict[str, type[msgspec.Struct]] = {"messages": WireMessage}
+_ITEMS: dict[str, type[msgspec.Struct]] = {"messages": SentMessage}
 _COUNT = FieldReader(CountRequest, keyed=_KEYED, items=_ITEMS)
 _MESSAGES = FieldReader(MessagesRequest, keyed=_KEYED, items=_ITEMS)
 
 
-def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader) -> ClientRequest:
+def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader[ReadTools]) -> ClientRequest:
     """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked, others = _MESSAGES.read(body)
     return _client_request(asked, others, asked.max_tokens, defaults, read_tools)
 
 
-def read_count_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader) -> ClientRequest:
+def read_count_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader[ReadTools]) -> ClientRequest:
     return _client_request(*_COUNT.read(body), None, defaults, read_tools)
 
 
 def _client_request(
-    asked: CountRequest, others: OtherFields, max_tokens: int | None, defaults: SamplingParams, read_tools: ToolReader
+    asked: CountRequest,
+    others: OtherFields,
+    max_tokens: int | None,
+    defaults: SamplingParams,
+    read_tools: ToolReader[ReadTools],
 ) -> ClientRequest:
     _refuse(asked)
     read = read_tools(bytes(asked.tools))

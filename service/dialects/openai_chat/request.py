@@ -18,7 +18,8 @@ from service.dialects.openai_chat.tools import (
     read_functions,
     read_tool_choice,
 )
-from service.dialects.openai_sampling import Stop, TokenCount, read_sampling, read_stop
+from service.dialects.openai_sampling import Stop, read_sampling, read_stop
+from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import GenerationRequest, SamplingParams, Thinking, Tool, ToolChoice
 

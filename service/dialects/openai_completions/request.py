@@ -7,8 +7,9 @@ import msgspec
 from service.dialects.answer_form import FormFields, read_form
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, Unread
-from service.dialects.openai_sampling import Stop, TokenCount, read_sampling, read_stop
+from service.dialects.openai_sampling import Stop, read_sampling, read_stop
 from service.dialects.prompts import GivenPrompts, read_prompts
+from service.dialects.sampling import TokenCount
 from service.errors import UnsupportedValue
 from service.generation import GenerationRequest, RawPrompt, SamplingParams
 

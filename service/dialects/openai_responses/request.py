@@ -11,7 +11,8 @@ from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
 from service.dialects.openai_responses.items import ReadItems, read_items
 from service.dialects.openai_responses.kept import CallersResponses
 from service.dialects.openai_responses.tools import ReadTools, ToolChoiceObject, WireName, read_tool_choice
-from service.dialects.openai_sampling import SamplingFields, TokenCount, read_sampling
+from service.dialects.openai_sampling import SamplingFields, read_sampling
+from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, MissingParameter, PreviousResponseGone, UnsupportedValue
 from service.generation import GenerationRequest, Message, ResponseFormat, SamplingParams
 
