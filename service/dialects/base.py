@@ -19,14 +19,14 @@ class WebSearchTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`style` is the dialect's own note on the wording of the answer, passed on to the `Reply`. `unknown_fields` are
-    paths without indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces."""
+    """`dialect_state` is what only the dialect reads; the `Reply` returns it to it. `unknown_fields` are paths without
+    indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces."""
 
     request: GenerationRequest
     model: str | None = None
     stream: bool = False
     include_usage: bool = False
-    style: object = ""
+    dialect_state: object = ""
     unknown_fields: tuple[str, ...] = ()
     unread_media: tuple[str, ...] = ()
     web_search: WebSearchTool | None = None
@@ -41,7 +41,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     prompt_tokens: int = 0
     fingerprint: str = ""
-    style: object = ""
+    dialect_state: object = ""
 
 
 class StreamEncoder(Protocol):

@@ -157,7 +157,7 @@ class GenerationEndpoint:
             include_usage=asked.include_usage,
             prompt_tokens=answer.prompt_tokens,
             fingerprint=profile.fingerprint,
-            style=asked.style,
+            dialect_state=asked.dialect_state,
         )
 
     def _headers(self, answer: CachedAnswer, content_type: bytes, record: RequestRecord) -> list[tuple[bytes, bytes]]:

@@ -24,11 +24,11 @@ class PromptsEndpoint(GenerationEndpoint):
         directives: CacheDirectives,
         record: RequestRecord,
     ) -> CachedAnswer:
-        style = asked.style
-        assert isinstance(style, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
-        if isinstance(style, AskedTexts):
-            await self._find_echoes(executor, style)
-        requests = [with_defaults(each, executor.profile, request.caller) for each in style.requests]
+        prompts = asked.dialect_state
+        assert isinstance(prompts, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
+        if isinstance(prompts, AskedTexts):
+            await self._find_echoes(executor, prompts)
+        requests = [with_defaults(each, executor.profile, request.caller) for each in prompts.requests]
         submitting = [
             asyncio.ensure_future(super(PromptsEndpoint, self)._submit(executor, asked, each, directives, record))
             for each in requests

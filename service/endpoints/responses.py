@@ -85,7 +85,7 @@ class StoredResponsesEndpoint:
 
 
 def _may_shorten(asked: ClientRequest) -> bool:
-    return isinstance(asked.style, Asked) and asked.style.body.truncation == "auto"
+    return isinstance(asked.dialect_state, Asked) and asked.dialect_state.body.truncation == "auto"
 
 
 def _shortened(

@@ -40,7 +40,9 @@ def decode(dialect: Any = None, **fields: Any) -> Any:
 
 
 def reply(decoded: Any, **fields: Any) -> Reply:
-    return Reply(**{"id": "0a", "model": "m", "created": 1_700_000_000, "style": decoded.style, **fields})
+    return Reply(
+        **{"id": "0a", "model": "m", "created": 1_700_000_000, "dialect_state": decoded.dialect_state, **fields}
+    )
 
 
 PROMPTS: list[tuple[Any, list[RawPrompt]]] = [
@@ -54,9 +56,9 @@ PROMPTS: list[tuple[Any, list[RawPrompt]]] = [
 
 @pytest.mark.parametrize(("prompt", "expected"), PROMPTS, ids=str)
 def test_prompts(prompt: Any, expected: list[RawPrompt]) -> None:
-    requests = decode(prompt=prompt).style.requests
+    requests = decode(prompt=prompt).dialect_state.requests
     assert [request.raw_prompt for request in requests] == expected
-    inputs = decode(OpenAIEmbeddings(), input=prompt).style.requests
+    inputs = decode(OpenAIEmbeddings(), input=prompt).dialect_state.requests
     assert [request.raw_prompt for request in inputs] == [msgspec.structs.replace(p, embeds=True) for p in expected]
 
 

@@ -42,7 +42,7 @@ def completion(*parts: Part, **fields: Any) -> Completion:
 
 
 def encode(answer: Completion, style: str = "") -> dict[str, Any]:
-    body = OpenAIChat().encode(answer, Reply(id="0a1b", model="m", created=1, style=style))
+    body = OpenAIChat().encode(answer, Reply(id="0a1b", model="m", created=1, dialect_state=style))
     ChatCompletion.model_validate_json(body, strict=True)
     return json.loads(body)
 
@@ -98,7 +98,7 @@ def test_finish_reasons(reason: str) -> None:
 
 def test_the_deprecated_functions_style() -> None:
     body = b'{"messages": [{"role": "user", "content": ""}], "functions": [{"name": "weather"}]}'
-    style = OpenAIChat().decode(body, SamplingParams()).style
+    style = OpenAIChat().decode(body, SamplingParams()).dialect_state
     [choice] = encode(completion(BERN, finish_reason="tool_calls"), style)["choices"]
     assert choice["finish_reason"] == "function_call"
     assert choice["message"] == {

@@ -217,7 +217,7 @@ def test_unknown_fields_are_named_once() -> None:
 
 
 def test_functions_ask_for_their_own_style() -> None:
-    assert decode({"functions": [{"name": "f"}]}).style != decode({"tools": [CLOCK_TOOL]}).style == ""
+    assert decode({"functions": [{"name": "f"}]}).dialect_state != decode({"tools": [CLOCK_TOOL]}).dialect_state == ""
 
 
 DEEP: Any = 1

@@ -137,14 +137,14 @@ DELTAS: list[tuple[str, list[Event], list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("style", "events", "deltas"), DELTAS)
 def test_deltas(style: str, events: list[Event], deltas: list[dict[str, Any]]) -> None:
-    sent = chunks(stream([*events, DONE], reply(style=style)))
+    sent = chunks(stream([*events, DONE], reply(dialect_state=style)))
     assert [chunk["choices"][0]["delta"] for chunk in sent] == [{"role": "assistant", "content": ""}, *deltas]
 
 
 def test_a_function_call_finishes_in_its_own_style() -> None:
     events: list[Event] = [ChoiceFinished(0, "tool_calls"), DONE]
     assert chunks(stream(events, reply()))[-1]["choices"][0]["finish_reason"] == "tool_calls"
-    styled = chunks(stream(events, reply(style=FUNCTIONS_STYLE)))
+    styled = chunks(stream(events, reply(dialect_state=FUNCTIONS_STYLE)))
     assert styled[-1]["choices"][0]["finish_reason"] == "function_call"
 
 

@@ -39,7 +39,7 @@ TOOLS = [
 def asked(**fields: Any) -> tuple[OpenAIResponses, Reply]:
     dialect = OpenAIResponses()
     decoded = dialect.decode(json.dumps({"input": "hi", "tools": TOOLS, **fields}).encode(), SamplingParams())
-    return dialect, Reply(id="0a", model="m", created=1_700_000_000, style=decoded.style)
+    return dialect, Reply(id="0a", model="m", created=1_700_000_000, dialect_state=decoded.dialect_state)
 
 
 def parsed(sent: bytes) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def encode_completion(completion: Completion, reply: Reply) -> bytes:
             id=response_id(reply),
             created=reply.created,
             model=reply.model,
-            choices=[_choice(i, choice, reply.style) for i, choice in enumerate(completion.choices)],
+            choices=[_choice(i, choice, reply.dialect_state) for i, choice in enumerate(completion.choices)],
             usage=wire_usage(completion.usage),
             system_fingerprint=system_fingerprint(reply),
         )

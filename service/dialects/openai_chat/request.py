@@ -23,7 +23,7 @@ from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import GenerationRequest, SamplingParams, Thinking, Tool, ToolChoice
 
-# The `style` of a request with the deprecated `functions`: a call is answered as `function_call`.
+# The `dialect_state` of a request with the deprecated `functions`: a call is answered as `function_call`.
 FUNCTIONS_STYLE = "functions"
 
 _EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
@@ -124,7 +124,7 @@ def read_request(
         model=asked.model,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        style=calling.style,
+        dialect_state=calling.style,
         unknown_fields=others.unknown,
         unread_media=unread_media(asked.messages),
     )

@@ -107,13 +107,13 @@ class ChatStream:
             case ToolCallDelta(index, arguments) if arguments:
                 return ChunkChoice(index, self._call(index, FunctionDelta(arguments)))
             case ChoiceFinished(index, reason):
-                return ChunkChoice(index, Delta(), finish_reason=wire_finish_reason(reason, self._reply.style))
+                return ChunkChoice(index, Delta(), finish_reason=wire_finish_reason(reason, self._reply.dialect_state))
         return None
 
     def _call(self, choice: int, function: FunctionDelta, call_id: str | UnsetType = UNSET) -> Delta:
         # The first chunk of a call has its id.
         index = self._calls[choice] - 1
-        if self._reply.style == FUNCTIONS_STYLE:
+        if self._reply.dialect_state == FUNCTIONS_STYLE:
             if index == 0:
                 return Delta(function_call=function)
             index -= 1

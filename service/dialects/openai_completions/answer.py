@@ -59,8 +59,8 @@ def text_completion(reply: Reply, choices: list[TextChoice], usage: TextUsage | 
 
 
 def asked_of(reply: Reply) -> AskedTexts:
-    assert isinstance(reply.style, AskedTexts)  # noqa: S101  (this dialect put it there)
-    return reply.style
+    assert isinstance(reply.dialect_state, AskedTexts)  # noqa: S101  (this dialect put it there)
+    return reply.dialect_state
 
 
 def text_usage(usage: Usage) -> TextUsage:

@@ -41,7 +41,7 @@ class CompletionRequest(FormFields, kw_only=True, forbid_unknown_fields=True):
 
 
 class AskedTexts(msgspec.Struct):
-    """The `style` of a completion. Each prompt is a request; `echoes` are the texts before their answers."""
+    """The `dialect_state` of a completion. Each prompt is a request; `echoes` are the texts before their answers."""
 
     requests: tuple[GenerationRequest, ...]
     echoes: list[str]
@@ -82,7 +82,7 @@ def read_request(body: bytes, defaults: SamplingParams) -> ClientRequest:
         model=asked.model,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream_options and asked.stream_options.include_usage),
-        style=AskedTexts(requests, [prompt.text for prompt in prompts] if asked.echo else []),
+        dialect_state=AskedTexts(requests, [prompt.text for prompt in prompts] if asked.echo else []),
         unknown_fields=others.unknown,
     )
 

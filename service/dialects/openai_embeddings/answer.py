@@ -34,7 +34,7 @@ _ENCODER = msgspec.json.Encoder()
 
 def encode_embeddings(completion: Completion, reply: Reply) -> bytes:
     """Raises `BadRequest` if the model's vectors have fewer dimensions than the request asks for."""
-    asked = reply.style
+    asked = reply.dialect_state
     assert isinstance(asked, AskedVectors)  # noqa: S101  (this dialect put it there)
     vectors = [_shortened(b64decode(choice.text), asked.dimensions) for choice in completion.choices]
     tokens = completion.usage.prompt_tokens

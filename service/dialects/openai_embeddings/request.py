@@ -20,7 +20,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 class AskedVectors(msgspec.Struct):
-    """The `style` of embeddings. Each input is a request for the whole vector."""
+    """The `dialect_state` of embeddings. Each input is a request for the whole vector."""
 
     requests: tuple[GenerationRequest, ...]
     base64: bool = False
@@ -46,6 +46,6 @@ def read_request(body: bytes) -> ClientRequest:
     return ClientRequest(
         request=requests[0],
         model=asked.model,
-        style=AskedVectors(requests, asked.encoding_format == "base64", asked.dimensions),
+        dialect_state=AskedVectors(requests, asked.encoding_format == "base64", asked.dimensions),
         unknown_fields=others.unknown,
     )

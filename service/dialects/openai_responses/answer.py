@@ -199,8 +199,8 @@ def response_usage(usage: Usage) -> ResponseUsage:
 
 
 def asked_of(reply: Reply) -> Asked:
-    assert isinstance(reply.style, Asked)  # noqa: S101  (this dialect put it there)
-    return reply.style
+    assert isinstance(reply.dialect_state, Asked)  # noqa: S101  (this dialect put it there)
+    return reply.dialect_state
 
 
 def response_id(reply: Reply) -> str:

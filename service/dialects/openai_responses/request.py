@@ -87,7 +87,7 @@ class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The `style` of a response: repeated fields of its request, and the names of tools. `items` are its input."""
+    """The `dialect_state` of a response: fields that it repeats, and the names of tools. `items` are its input."""
 
     body: ResponsesRequest
     names: dict[str, WireName]
@@ -138,7 +138,7 @@ def read_request(
         request=request,
         model=asked.model,
         stream=bool(asked.stream),
-        style=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
+        dialect_state=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
         unknown_fields=(*others.unknown, *items.others.unknown),
         unread_media=items.unread_media,
     )
