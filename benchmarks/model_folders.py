@@ -17,7 +17,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config
 
 
 def demo_model() -> Path:
-    """Raises `Unavailable` if the embedded model can be neither found nor fetched."""
+    """Raises `Unavailable` if the demo model can be neither found nor fetched."""
     home = Path(os.environ.get("ANYCLAUDE_HOME") or Path.home() / ".anyclaude")
     try:
         return ensure_demo(home, Silent())

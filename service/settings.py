@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Annotated[Path, setting("Folder of models, caches, traces and logs.", Harmless.NONE)]
     model: Annotated[
         Name | None,
-        setting("A folder, a hub id or 'demo'. Null: the embedded demo model.", Harmless.ON_THIS_MACHINE, option=False),
+        setting("A folder, a hub id or 'demo'. Null: the demo model.", Harmless.ON_THIS_MACHINE, option=False),
     ] = None
     adapter: Annotated[
         Name | None,

@@ -55,7 +55,7 @@ MARKED_PLACES = {
     "tests/models/test_location.py": "process",
     "tests/tool_calling/test_outputs.py": "exhaustive",
 }
-MARKED_FIXTURES = {"demo_model": "model", "embedded": "process", "terminal": "process"}
+MARKED_FIXTURES = {"demo_model": "model", "tiny_demo": "process", "terminal": "process"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
-    """The embedded default model, kept between runs where the service itself keeps it."""
+    """The demo model, kept between runs where the service itself keeps it."""
     home = os.environ.get("ANYCLAUDE_HOME")
     return ensure_demo(Path(home) if home else Path.home() / ".anyclaude", Silent())
 

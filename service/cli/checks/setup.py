@@ -51,7 +51,7 @@ def draft_model(settings: Settings) -> Result:
 
 
 def _model(check: str, name: str | None, home: Path, advice: str) -> Result:
-    shown, folder = name or "the embedded demo model", find_local_model(name, home)
+    shown, folder = name or "the demo model", find_local_model(name, home)
     if folder is None:
         fetched = "It is fetched at the first start. To do that now: anyclaude serve"
         return warning(check, f"{shown} is not on this machine yet", fetched)
