@@ -20,6 +20,16 @@ from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
 from service.telemetry.unknown_fields import UnknownFieldLog
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """`request` is that of `asked` with the model's defaults. An endpoint may submit others in its place."""
+
+    executor: CachingExecutor
+    asked: ClientRequest
+    request: GenerationRequest
+    directives: CacheDirectives
+    record: RequestRecord
+
+
 class GenerationEndpoint:
     """The `POST` of one dialect, streamed or not. Errors rise to the exception handlers."""
 
@@ -70,15 +80,16 @@ class GenerationEndpoint:
         request = with_defaults(asked.request, executor.profile, caller)
         record.stream = asked.stream
 
+        submission = Submission(executor, asked, request, directives, record)
         watch = ClientWatch(receive)
-        answer = await watch.run(self._submit(executor, asked, request, directives, record))
+        answer = await watch.run(self._submit(submission))
         try:
             if asked.stream:
-                encoder = dialect.encode_stream(self._reply(executor, answer, asked, record))
-                await self._stream(executor, answer, encoder, watch, send, record)
+                encoder = dialect.encode_stream(self._reply(submission, answer))
+                await self._stream(submission, answer, encoder, watch, send)
             else:
                 completion = await self._completion(answer, watch, record)
-                body = dialect.encode(completion, self._reply(executor, answer, asked, record))
+                body = dialect.encode(completion, self._reply(submission, answer))
                 await _send_whole(send, self._headers(answer, b"application/json", record), body)
         finally:
             await answer.aclose()
@@ -91,15 +102,10 @@ class GenerationEndpoint:
     def _dialect_of(self, caller: str) -> Dialect:
         return self._dialect
 
-    async def _submit(
-        self,
-        executor: CachingExecutor,
-        asked: ClientRequest,
-        request: GenerationRequest,
-        directives: CacheDirectives,
-        record: RequestRecord,
-    ) -> CachedAnswer:
-        answer = await executor.submit(request, directives, patience=self._patience(asked))
+    async def _submit(self, submission: Submission) -> CachedAnswer:
+        record, request = submission.record, submission.request
+        patience = self._patience(submission.asked)
+        answer = await submission.executor.submit(request, submission.directives, patience=patience)
         # The response cache has just counted it. Nothing is awaited in between, so the two always agree.
         record.outcome, record.status = answer.outcome, 200
         if answer.outcome in ("miss", "bypass") and request.messages:
@@ -121,14 +127,9 @@ class GenerationEndpoint:
         return completion
 
     async def _stream(
-        self,
-        executor: CachingExecutor,
-        answer: CachedAnswer,
-        encoder: StreamEncoder,
-        watch: ClientWatch,
-        send: Send,
-        record: RequestRecord,
+        self, submission: Submission, answer: CachedAnswer, encoder: StreamEncoder, watch: ClientWatch, send: Send
     ) -> None:
+        executor, record = submission.executor, submission.record
         headers = self._headers(answer, CONTENT_TYPE.encode(), record)
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         if answer.outcome == "hit":
@@ -146,12 +147,10 @@ class GenerationEndpoint:
         if error is not None:
             record.error_code = error.code
 
-    def _reply(
-        self, executor: CachingExecutor, answer: CachedAnswer, asked: ClientRequest, record: RequestRecord
-    ) -> Reply:
-        profile = executor.profile
+    def _reply(self, submission: Submission, answer: CachedAnswer) -> Reply:
+        asked, profile = submission.asked, submission.executor.profile
         return Reply(
-            id=record.request_id.removeprefix(REQUEST_ID_PREFIX),
+            id=submission.record.request_id.removeprefix(REQUEST_ID_PREFIX),
             model=asked.model or profile.id,
             created=int(time.time()),
             include_usage=asked.include_usage,

@@ -3,43 +3,34 @@
 import asyncio
 from collections.abc import Sequence
 
-from service.dialects.base import ClientRequest
+import msgspec
+
 from service.dialects.openai_completions.request import AskedTexts
 from service.dialects.openai_embeddings.request import AskedVectors
-from service.endpoints.generation import GenerationEndpoint, with_defaults
+from service.endpoints.generation import GenerationEndpoint, Submission, with_defaults
 from service.endpoints.joined_answer import JoinedAnswer
-from service.generation import GenerationRequest
 from service.queries import Detokenize, TextFound
-from service.response_cache.base import CachedAnswer, CacheDirectives
+from service.response_cache.base import CachedAnswer
 from service.response_cache.caching_executor import CachingExecutor
-from service.telemetry.request_log import RequestRecord
 
 
 class PromptsEndpoint(GenerationEndpoint):
-    async def _submit(
-        self,
-        executor: CachingExecutor,
-        asked: ClientRequest,
-        request: GenerationRequest,
-        directives: CacheDirectives,
-        record: RequestRecord,
-    ) -> CachedAnswer:
-        prompts = asked.dialect_state
+    async def _submit(self, submission: Submission) -> CachedAnswer:
+        executor, request = submission.executor, submission.request
+        prompts = submission.asked.dialect_state
         assert isinstance(prompts, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
         if isinstance(prompts, AskedTexts):
             await self._find_echoes(executor, prompts)
         requests = [with_defaults(each, executor.profile, request.caller) for each in prompts.requests]
-        submitting = [
-            asyncio.ensure_future(super(PromptsEndpoint, self)._submit(executor, asked, each, directives, record))
-            for each in requests
-        ]
+        submissions = [msgspec.structs.replace(submission, request=each) for each in requests]
+        submitting = [asyncio.ensure_future(super(PromptsEndpoint, self)._submit(each)) for each in submissions]
         try:
             answers = await asyncio.gather(*submitting)
         except BaseException:
             await _give_up(submitting)
             raise
         joined = JoinedAnswer(answers, request.n)
-        record.outcome = joined.outcome
+        submission.record.outcome = joined.outcome
         return joined
 
     async def _find_echoes(self, executor: CachingExecutor, asked: AskedTexts) -> None:

@@ -12,13 +12,11 @@ from service.dialects.openai_responses.kept import CallersResponses
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.truncation import without_oldest_turns
 from service.endpoints.context import ServiceContext
-from service.endpoints.generation import GenerationEndpoint
+from service.endpoints.generation import GenerationEndpoint, Submission
 from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
 from service.http.responses import json_response
-from service.response_cache.base import CachedAnswer, CacheDirectives
-from service.response_cache.caching_executor import CachingExecutor
-from service.telemetry.request_log import RequestRecord
+from service.response_cache.base import CachedAnswer
 
 MAX_PAGE = 100
 # Leaves room for errors in the estimate that shortens a conversation.
@@ -33,22 +31,15 @@ class ResponsesEndpoint(GenerationEndpoint):
     def _dialect_of(self, caller: str) -> Dialect:
         return self._responses.of_caller(caller)
 
-    async def _submit(
-        self,
-        executor: CachingExecutor,
-        asked: ClientRequest,
-        request: GenerationRequest,
-        directives: CacheDirectives,
-        record: RequestRecord,
-    ) -> CachedAnswer:
+    async def _submit(self, submission: Submission) -> CachedAnswer:
         while True:
             try:
-                return await super()._submit(executor, asked, request, directives, record)
+                return await super()._submit(submission)
             except ContextLengthExceeded as exceeded:
-                shorter = _shortened(asked, request, exceeded)
+                shorter = _shortened(submission.asked, submission.request, exceeded)
                 if shorter is None:
                     raise
-                request = shorter
+                submission = msgspec.structs.replace(submission, request=shorter)
 
     def _patience(self, asked: ClientRequest) -> float | None:
         # Once the stream is open, the conversation cannot be shortened.
