@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncGenerator
 from copy import copy
 from functools import partial
 
@@ -8,7 +7,6 @@ import msgspec
 from cache_backends import CacheBackend
 from cache_backends.base import leases_of
 from service.errors import NotCached
-from service.events import Event
 from service.executor.base import Executor, ExecutorStatus
 from service.generation import GenerationRequest
 from service.normalize import normalize
@@ -25,7 +23,7 @@ from service.response_cache.base import (
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
-from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Producer, generate
+from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Producer, produce
 from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
 from service.response_cache.store import CLOSE_SECONDS, PendingWrite, ResponseStore
 from service.response_cache.upkeep import Upkeep
@@ -106,13 +104,11 @@ class CachingExecutor:
         request = normalize(request)
         answer: StoredAnswer | FlightAnswer
         if await self._has_key(directives, patience):
-            answer = await self._submit(request, directives)
-            if isinstance(answer, FlightAnswer):
-                await answer.until_accepted(patience)
+            answer = await self._accepted(request, directives, patience)
         else:
             # Its stream opens before anyone knows whether it is a hit. It counts as a miss.
-            identified = partial(self._identified, request, directives)
-            answer = self._lead(request, "miss", None, identified, stores=False)
+            producer = partial(produce, partial(self._identify_and_submit, request, directives))
+            answer = self._lead(request, "miss", None, producer, stores=False)
         self.counters.count(answer.outcome)
         return answer
 
@@ -144,20 +140,19 @@ class CachingExecutor:
             return False
         return True
 
-    async def _identified(
-        self, request: GenerationRequest, directives: CacheDirectives, flight: Flight
-    ) -> AsyncGenerator[Event, None]:
-        """The `Producer` of a request that waits for its model's fingerprint."""
+    async def _identify_and_submit(
+        self, request: GenerationRequest, directives: CacheDirectives
+    ) -> StoredAnswer | FlightAnswer:
         await self._inner.identify()
+        return await self._accepted(request, directives, None)
+
+    async def _accepted(
+        self, request: GenerationRequest, directives: CacheDirectives, patience: float | None
+    ) -> StoredAnswer | FlightAnswer:
         answer = await self._submit(request, directives)
-        try:
-            if isinstance(answer, FlightAnswer):
-                await answer.until_accepted(None)
-            flight.accept(answer.prompt_tokens)
-            async for event in answer.events():
-                yield event
-        finally:
-            await answer.aclose()
+        if isinstance(answer, FlightAnswer):
+            await answer.until_accepted(patience)
+        return answer
 
     async def _submit(self, request: GenerationRequest, directives: CacheDirectives) -> StoredAnswer | FlightAnswer:
         cached = not (directives.no_store or directives.bypass) and may_look_up(request, self._policy)
@@ -193,7 +188,7 @@ class CachingExecutor:
         if replicas is None or directives.max_age is not None:
             return self._lead(request, "miss", key)
         # This server's readers may all turn out to follow another server's generation.
-        return self._lead(request, "miss", key, lambda flight: replicas.generate(key, request, flight))
+        return self._lead(request, "miss", key, partial(replicas.generate, key, request))
 
     def _lead(
         self,
@@ -216,7 +211,7 @@ class CachingExecutor:
             return None
 
         flight = Flight(
-            producer or (lambda flight: generate(self._inner, request, flight)),
+            producer or partial(produce, partial(self._inner.submit, request)),
             keep,
             will_store=stores and self._store.writes,
             linger_seconds=self._linger_seconds if stores else 0,

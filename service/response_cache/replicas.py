@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, suppress
+from functools import partial
 from logging import getLogger
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from service.events import Done, Event
 from service.executor.base import Executor, replayed
 from service.generation import GenerationRequest
 from service.response_cache.record import Record
-from service.response_cache.single_flight import Flight, generate
+from service.response_cache.single_flight import Flight, produce
 from service.response_cache.store import ResponseStore
 
 LEASE_SECONDS = 3.0
@@ -104,7 +105,7 @@ class Replicas:
                     events = self._generate_under(lease, request, flight)
                     break
                 case Alone():
-                    events = generate(self._inner, request, flight)
+                    events = produce(partial(self._inner.submit, request), flight)
                     break
                 case Note(prompt_tokens=int(prompt_tokens)):
                     flight.accept(prompt_tokens, elsewhere=True)
@@ -151,7 +152,7 @@ class Replicas:
         finished = failed = False
         lease.start_keeping(self._load)
         try:
-            async with aclosing(generate(self._inner, request, flight, lease.accepted)) as events:
+            async with aclosing(produce(partial(self._inner.submit, request), flight, lease.accepted)) as events:
                 async for event in events:
                     lease.begun()
                     finished = isinstance(event, Done)

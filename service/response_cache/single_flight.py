@@ -1,14 +1,14 @@
 """One generation for all simultaneous requests with the same key."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from logging import getLogger
 
 from service.errors import EngineFailed, ServiceError, ShuttingDown
 from service.events import CompletionBuilder, Done, Event
-from service.executor.base import Executor
-from service.generation import Completion, GenerationRequest
+from service.executor.base import Answer
+from service.generation import Completion
 from service.response_cache.base import CacheOutcome
 from service.response_cache.store import PendingWrite
 
@@ -24,11 +24,11 @@ Producer = Callable[["Flight"], AsyncGenerator[Event, None]]
 Keep = Callable[["Flight"], PendingWrite | None]
 
 
-async def generate(
-    executor: Executor, request: GenerationRequest, flight: "Flight", accepted: Callable[[int], None] | None = None
+async def produce(
+    submit: Callable[[], Awaitable[Answer]], flight: "Flight", accepted: Callable[[int], None] | None = None
 ) -> AsyncGenerator[Event, None]:
-    """The `Producer` that submits to an executor. `accepted` gets the prompt's length in tokens."""
-    answer = await executor.submit(request)
+    """Submits, and passes the answer's events on. `accepted` gets the prompt's length in tokens."""
+    answer = await submit()
     try:
         if accepted is not None:
             accepted(answer.prompt_tokens)
