@@ -22,8 +22,8 @@ SMALLEST_OUTPUT_TOKENS = 1_024
 
 
 class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
-    """`root` is the URL without `/v1`. `context_length` is in tokens. `patience_seconds` is the longest time of an
-    answer, waiting included. `tiers` maps some of Claude's tiers (`haiku`) to models."""
+    """`root` is the URL without `/v1`. `context_length` is in tokens. `patience_seconds` covers waiting and the answer.
+    `tiers` maps Claude's tiers (`haiku`) to models."""
 
     root: str
     api_key: str
@@ -42,7 +42,7 @@ class AgentServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of an agent. `folder` is private and temporary. `environ` and `arguments` are the user's."""
+    """`folder` is private and temporary. `environ` and `arguments` are the user's."""
 
     server: AgentServer
     folder: Path
@@ -51,8 +51,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """`arguments` precede the user's own. `files` are written to the launch's folder, by name. `removed` lists
-    variables that the agent must not see."""
+    """`arguments` precede the user's own. `files` go to the launch's folder, by name. The agent does not see `removed`
+    variables."""
 
     variables: dict[str, str] = {}
     arguments: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Environment and arguments of Claude Code. Tried with 2.1.197 and 2.1.332."""
+"""Claude Code's environment and arguments. Tried with 2.1.197 and 2.1.332."""
 
 import os
 import re
@@ -10,18 +10,17 @@ import msgspec
 from service.agents.agent import AgentServer, Launch, Setup
 
 LONGEST_IDLE_MS = 1_800_000
-"""Claude Code's own maximum for a silent stream."""
+"""The longest that Claude Code accepts."""
 
 OWN_PROMPT_TOKENS = 12_000
-"""Claude Code's own prompt and tools: 12,093 tokens of SmolLM2 with 2.1.332."""
+"""Claude Code's own prompt and tools, in SmolLM2's tokens."""
 
 FIRST_TURN_NEEDS_TOKENS = 16_000
 COMPACTION_NEEDS_TOKENS = 40_000
-"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact or give up at
-every turn, so the server's error decides there."""
+"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact at every turn."""
 
 SMALLEST_WINDOW_TOKENS = 100_000
-"""Claude Code 2.1.332 ignores a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW, with a warning."""
+"""Claude Code ignores a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW."""
 
 OTHER_ACCOUNTS = (
     "ANTHROPIC_API_KEY",
@@ -36,7 +35,7 @@ OTHER_ACCOUNTS = (
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 )
-"""These lead Claude Code to another provider, or send the user's own key to this server."""
+"""They lead Claude Code to another provider, or send it the user's own key."""
 
 MODEL_VARIABLES = {
     "ANTHROPIC_MODEL": "opus",
@@ -65,8 +64,7 @@ class _ClaudeSettings(msgspec.Struct, frozen=True):
 
 
 def prompt_too_long(server: AgentServer, arguments: tuple[str, ...]) -> str | None:
-    """Returns a note if Claude Code's own prompt does not fit into the model and `arguments` do not shorten it. Claude
-    Code's own error does not explain this."""
+    """Returns a note if Claude Code's own prompt does not fit. Claude Code's error does not explain this."""
     if server.context_length >= FIRST_TURN_NEEDS_TOKENS or any(a.startswith("--system-prompt") for a in arguments):
         return None
     return (
@@ -114,8 +112,8 @@ def _limits(server: AgentServer) -> dict[str, str]:
 
 
 def _permission_mode(launch: Launch) -> Iterator[str]:
-    """The default, auto mode, needs Anthropic's servers for its safety check. A mode that the user chose and
-    subcommands such as `mcp` stay."""
+    """The default mode checks safety on Anthropic's servers. The user's own mode stays; subcommands such as `mcp` get
+    none."""
     arguments = launch.arguments
     chosen = any(argument.partition("=")[0] in PERMISSION_OPTIONS for argument in arguments)
     subcommand = bool(arguments) and re.fullmatch(r"[a-z][a-z-]*", arguments[0]) is not None
@@ -124,7 +122,7 @@ def _permission_mode(launch: Launch) -> Iterator[str]:
 
 
 def _configured_mode(environ: Mapping[str, str]) -> str:
-    """Returns the mode of Claude Code's own settings, the working folder's first, or ""."""
+    """Returns Claude Code's own setting, the working folder's first, or ""."""
     for folder in (Path.cwd(), Path(environ.get("HOME") or os.path.expanduser("~"))):
         for name in SETTINGS_FILES:
             try:

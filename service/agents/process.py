@@ -7,8 +7,7 @@ from types import FrameType
 
 
 def run_agent(command: list[str], environ: Mapping[str, str]) -> int:
-    """Runs in the foreground. Returns the agent's exit code, or 128 plus the number of the signal that ended it, like a
-    shell."""
+    """Runs in the foreground. Returns the exit code, or 128 plus a signal's number."""
     child = subprocess.Popen(command, env=dict(environ))  # noqa: S603 - what the user asked to run
     with _signals_to(child):
         while True:
@@ -26,8 +25,8 @@ def run_agent(command: list[str], environ: Mapping[str, str]) -> int:
 
 @contextmanager
 def _signals_to(child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Forwards SIGTERM and SIGHUP. A terminal sends SIGINT and SIGQUIT to the whole foreground group, so they are
-    forwarded only without a terminal."""
+    """Forwards SIGTERM and SIGHUP, and without a terminal SIGINT and SIGQUIT. A terminal sends these to the whole
+    foreground group."""
 
     def forward(number: int, _: FrameType | None) -> None:
         with suppress(ProcessLookupError):

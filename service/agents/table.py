@@ -69,7 +69,7 @@ def _qwen(launch: Launch) -> Setup:
 
 
 def _pi(launch: Launch) -> Setup:
-    """An extension adds the provider and leaves pi's own folder alone."""
+    """An extension adds the provider to pi's own settings."""
     server = launch.server
     model = {
         "id": server.model,
@@ -113,7 +113,7 @@ def _aider(launch: Launch) -> Setup:
 
 
 def _cline(launch: Launch) -> Setup:
-    """Cline's background process keeps its first settings, so each run has its own state folder."""
+    """Cline's background process keeps its first settings, so each run has its own."""
     server = launch.server
     settings = {"provider": "openai-compatible", "apiKey": server.api_key, "model": server.model}
     chosen = {"settings": settings | {"baseUrl": server.base_url}, "tokenSource": "manual"}

@@ -52,8 +52,7 @@ Origins = dict[str, Origin]
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """`files` are those that were read, the strongest first. `unapproved` are values that are not in force because the
-    user has not approved the working folder's file."""
+    """`files` were read, the strongest first. `unapproved` values of the working folder's file are not in force."""
 
     settings: Settings
     origins: Origins
@@ -65,8 +64,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 def load_configuration(
     flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path, home: Path, ask: Ask = decline
 ) -> Configuration:
-    """`flags` are by field of `Settings`, plus the path `config`. `home` is the user's home folder. `ask` decides on
-    values that need approval; a yes is remembered. Raises ConfigError."""
+    """`flags` are by field of `Settings`, plus the path `config`. `ask` decides on values that need approval, once.
+    Raises ConfigError."""
     flags = dict(flags)
     chosen = flags.pop("config", None)
     trusted, untrusted = (Path(str(chosen)), None) if chosen is not None else _usual_files(cwd, home)
@@ -123,12 +122,11 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 def server_address(settings: Settings) -> Address:
-    """Returns the clients' address of a configuration that `load_configuration` has checked."""
     return parse_base_url(settings.base_url)
 
 
 def _merge(layers: list[Layer]) -> Layer:
-    """Later layers win. A local `base_url` sets host and port, which a stronger layer's host or port replaces."""
+    """Later layers win. A stronger layer's host or port replaces that of a local `base_url`."""
     merged: Layer = {}
     for layer in layers:
         layer = dict(layer)
@@ -167,8 +165,8 @@ def _is_local_url(given: Given | None) -> bool:
 
 
 def _implied_by_url(layer: Layer, weaker: Layer) -> Layer:
-    """Returns the host and port of a layer's local URL. A weaker layer's host stays, because a server on every address
-    is reached by a loopback URL too."""
+    """Returns the host and port of a layer's local URL. A weaker layer's host stays if it is every address, which
+    includes loopback."""
     given = layer["base_url"]
     if not given.value:
         return {}
@@ -231,7 +229,7 @@ def _expand_user(text: str, home: Path) -> str:
 
 
 def _check_exposure(settings: Settings, given: Layer) -> None:
-    """A server that others can reach must require a key other than the public default."""
+    """A server that others can reach must require a key that is not public."""
     if is_loopback(settings.host):
         return
     origin = given["host"].origin

@@ -1,4 +1,4 @@
-"""Writes to a configuration file, for commands that the user answers."""
+"""Writes a configuration file when the user has answered."""
 
 import codecs
 from pathlib import Path
@@ -11,8 +11,8 @@ from service.storage import write_file
 
 
 def write_first_choice(file: Path, model: str) -> None:
-    """Sets the model in `file`, and `maxConcurrency` to `auto` unless it is set. Leaves everything else. The file may
-    be missing; if it exists, it has been read without an error."""
+    """Sets the model in `file`, and `maxConcurrency` to `auto` unless it is set. The file may be missing, but not
+    wrong."""
     try:
         document: dict[str, Any] = msgspec.json.decode(file.read_bytes().removeprefix(codecs.BOM_UTF8))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The keys of `.anyclauderc.json`. A size loses its unit, because its value is written as "2GiB"."""
+"""The keys of `.anyclauderc.json`."""
 
 import difflib
 import re
@@ -27,7 +27,7 @@ HOME = "~/.anyclaude"
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """`path` leads to the value in the file, `field` to the one in `Settings` (`sampling.top_p`). An empty `field` sets
-    nothing. `kind` is the value's type with msgspec's bounds."""
+    nothing. `kind` is its type with msgspec's bounds."""
 
     path: tuple[str, ...]
     field: str = ""

@@ -1,4 +1,4 @@
-"""The layers of the configuration. Each value has its origin."""
+"""Values with their origins: file, environment and options."""
 
 import codecs
 import re
@@ -27,7 +27,7 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 
 
 class ConfigError(Exception):
-    """The message is for the user. `where` is the file, variable or option. `key` may be empty."""
+    """`where` is the file, variable or option. `key` may be empty."""
 
     def __init__(self, where: str, key: str, problem: str) -> None:
         super().__init__(": ".join(part for part in (where, key, problem) if part))
@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """`where` is the file, variable or option. `key` is the key in a file."""
+    """`where` is the file, variable or option. `key` is one of a file."""
 
     kind: Literal["default", "file", "environment", "flag"]
     where: str = ""

@@ -1,5 +1,5 @@
-"""The working folder's `.anyclauderc.json` may come with a cloned repository. Its values that no rule
-(`service.settings.Harmless`) allows need the user's approval of exactly this content."""
+"""The working folder's `.anyclauderc.json` may come with a cloned repository. The user approves its content if no rule
+(`service.settings.Harmless`) allows its values."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ RULES = {key.field: key.harmless for key in SETTING_KEYS}
 
 
 class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of the file at `path` that need approval, and all values in force without that file, by field."""
+    """The values of the file at `path` that need approval, and all values in force without it, by field."""
 
     path: Path
     content: bytes
@@ -66,8 +66,8 @@ class Approvals:
 
 
 def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path) -> Layer:
-    """Returns the values that change something and are not harmless. `merge` gives the values in force with a layer in
-    this one's place. `home` is anyclaude's trusted home folder."""
+    """Returns values that change something and are not harmless. `merge` gives the values in force with another layer.
+    `home` is anyclaude's."""
     without, full = merge({}), merge(layer)
     changed = {field: given for field, given in layer.items() if full[field].value != without[field].value}
     asked = {

@@ -11,11 +11,11 @@ logger = logging.getLogger("anyclaude.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events", "/dashboard/logs"})
-"""Paths that programs poll. They are logged at debug level only."""
+"""Programs poll these. They are logged at debug level only."""
 
 
 class AccessLog:
-    """Logs the route's path, because the request's path contains text of the client."""
+    """Logs the route's path, because the request's contains text of the client."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[Route]) -> None:
         self._app = app

@@ -10,8 +10,8 @@ LARGEST_AT_ONCE = 8
 
 
 def check_content(headers: RequestHeaders) -> None:
-    """Refuses a body that is compressed or not declared as JSON. A web page can post forms to other origins, but JSON
-    only after a preflight request."""
+    """Requires uncompressed JSON. A web page can post forms to other origins, but JSON only after a preflight
+    request."""
     content_type = headers.get(b"content-type", b"")
     if content_type != b"application/json" and not _is_json(content_type):
         found = f"'{shown(content_type)}'" if content_type else "no Content-Type"
@@ -29,8 +29,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 class BodyReader:
-    """All bodies that arrive together are bounded by `LARGEST_AT_ONCE` times `max_body_bytes`, which ASGI servers do
-    not bound."""
+    """Bounds all bodies that arrive together by `LARGEST_AT_ONCE` times `max_body_bytes`."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_body_bytes

@@ -27,7 +27,7 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
 
 
 def _seconds(text: str) -> float:
-    """Parses delta-seconds (RFC 9111 section 1.2.2). Digits beyond the twelfth are ignored."""
+    """Parses delta-seconds (RFC 9111 section 1.2.2), of at most twelve digits."""
     if not text.isascii() or not text.isdigit():
         found = text[:SHOWN_CHARS]
         raise BadRequest(f"Expected a whole number of seconds in 'Cache-Control: max-age', found '{found}'.")

@@ -12,14 +12,14 @@ class ClientGone(Exception):
 
 
 class ClientWatch:
-    """Reads `receive` until the disconnect. The request's body must have been read before."""
+    """Reads `receive` until the disconnect, so read the request's body before."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gone = False
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs `work` in the current task. Raises `ClientGone` after `work` was cancelled and has ended."""
+        """Runs `work` in the current task. Raises `ClientGone` once the cancelled `work` has ended."""
         if self._gone:
             work.close()
             raise ClientGone

@@ -24,8 +24,8 @@ class OpenRoute(Route):
 
 
 class Gate:
-    """Sets `request_id`, `headers` and `caller` in the scope's `state`. A request without a key passes only if all
-    routes that fit its path are open. Unknown paths are closed."""
+    """Sets `request_id`, `headers` and `caller` in the scope's `state`. A path needs a key unless all routes that fit
+    it are open."""
 
     def __init__(self, app: ASGIApp, settings: Settings, routes: Iterable[Route]) -> None:
         self._app = app

@@ -22,7 +22,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def dialect_of(scope: Scope) -> Dialect:
-    """Anthropic's for its paths and for clients that send its version, else OpenAI's."""
+    """Anthropic's for its paths and clients that send its version, else OpenAI's."""
     if scope["path"].startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope):
         return AnthropicMessages()
     return OpenAIChat()

@@ -14,7 +14,7 @@ logger = logging.getLogger("anyclaude.stream")
 
 
 async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callable[[Event], None]) -> bytes:
-    """Returns all frames. Sent with their length, they need no chunked encoding and one write less."""
+    """Returns all frames. Sent with their length, they need no chunked encoding."""
     frames = [encoder.start()]
     async for event in answer.events():
         observe(event)
@@ -23,8 +23,7 @@ async def replay_stream(answer: Answer, encoder: StreamEncoder, observe: Callabl
 
 
 class StreamWriter:
-    """Sends whole frames, and a keep-alive frame after each `interval` seconds of silence while `alive` is true.
-    `observe` gets each event before it is sent."""
+    """Sends whole frames, and a keep-alive frame after each `interval` seconds of silence while `alive` is true."""
 
     def __init__(
         self,

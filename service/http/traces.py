@@ -1,4 +1,4 @@
-"""Exchanges in files that only their owner can read. API keys are removed."""
+"""Exchanges in files that only their owner can read, without API keys."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger("anyclaude.traces")
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"})
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 12
-"""A shorter credential is a placeholder that may be an ordinary word of a body."""
+"""A shorter credential may be an ordinary word of a body."""
 MAX_WAITING = 64
 
 
@@ -40,8 +40,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceWriter:
-    """Writes files in its own thread and removes the oldest beyond `max_bytes`. A slow or full disk loses traces and
-    delays no answer."""
+    """Writes files in its own thread, so a slow disk delays no answer. Removes the oldest beyond `max_bytes`."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -100,7 +99,7 @@ class TraceWriter:
 
 
 def file_name(exchange: Exchange) -> str:
-    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder, and names sort by time."""
+    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder."""
     time = datetime.fromtimestamp(exchange.started, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     return f"{time}-{re.sub(r'[^A-Za-z0-9_-]', '_', exchange.request_id)[:64]}.json"
 
@@ -131,7 +130,7 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """A body may repeat these: an agent that prints its environment sends them."""
+    """An agent that prints its environment also sends credentials in a body."""
     values = [value for name, value in headers.items() if name.lower() in SECRET_HEADERS]
     credentials = [value.removeprefix("Bearer ").strip() for value in values]
     return [credential for credential in credentials if len(credential) >= SHORTEST_SECRET]

@@ -11,8 +11,8 @@ CacheOutcome = Literal["hit", "miss", "collapsed", "bypass"]
 
 
 class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
-    """The client's `Cache-Control` (RFC 9111 section 5.2.1). `max_age` is in seconds. `bypass` is the server's own: the
-    answer is neither looked up nor stored, while the prefix cache is used."""
+    """The client's `Cache-Control` (RFC 9111). `max_age` is in seconds. `bypass` is the server's own: no lookup and no
+    storing, but the prefix cache is used."""
 
     no_cache: bool = False
     no_store: bool = False
@@ -25,14 +25,12 @@ NO_DIRECTIVES = CacheDirectives()
 
 
 class CachedAnswer(Answer, Protocol):
-    """Read it once with `events` or `completion`, or close it. A generation without readers is aborted."""
+    """Read it once with `events` or `completion`, or close it."""
 
     @property
     def outcome(self) -> CacheOutcome: ...
     @property
-    def stored(self) -> bool:
-        """True if the response cache has this answer or will probably get it."""
-        ...
+    def stored(self) -> bool: ...
 
     @property
     def age(self) -> float | None:
@@ -76,7 +74,7 @@ class StoredAnswer:
 
 
 class Recorder(Protocol):
-    """Records answers by response-cache key. Its methods raise nothing."""
+    """Its methods raise nothing."""
 
     def record_answer(self, key: str, completion: Completion) -> None: ...
     def record_count(self, key: str, prompt_tokens: int) -> None: ...

@@ -31,10 +31,8 @@ from service.settings import Settings
 
 
 class CachingExecutor:
-    """Answers from `backend`, a generation in flight, or `inner`, in this order. Closes all of them.
-
-    Requests are normalized here. `recorder` gets every complete answer, except for `no-store`.
-    """
+    """Answers from `backend`, a generation in flight, or `inner`, in this order. Closes all of them. Normalizes
+    requests. `recorder` gets every complete answer, except for `no-store`."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class CachingExecutor:
         return self.counters.read(await self._store.count_items())
 
     def around(self, inner: Executor) -> "CachingExecutor":
-        """Shares this response cache with another executor. Only the original is started and closed."""
+        """Shares this response cache with another executor. Start and close only the original."""
         other = copy(self)
         other._inner = inner  # noqa: SLF001 - of the same class
         if self._replicas is not None:
@@ -99,8 +97,8 @@ class CachingExecutor:
         *,
         patience: float | None = None,
     ) -> CachedAnswer:
-        """Returns after `patience` seconds although the request is not accepted yet, as while its model is loaded. The
-        answer then raises what refuses the request."""
+        """Returns after `patience` seconds at the latest. An answer that is not accepted by then raises what refuses
+        the request."""
         request = normalize(request)
         answer: StoredAnswer | FlightAnswer
         if await self._has_key(directives, patience):
@@ -130,7 +128,7 @@ class CachingExecutor:
             self._recorder.close()
 
     async def _has_key(self, directives: CacheDirectives, patience: float | None) -> bool:
-        """Waits at most `patience` seconds for the model's fingerprint, which is part of every key."""
+        """Waits at most `patience` seconds for the model's fingerprint, a part of every key."""
         if self.profile.fingerprint or directives.no_store:
             return True
         try:
@@ -199,7 +197,7 @@ class CachingExecutor:
         *,
         stores: bool = True,
     ) -> FlightAnswer:
-        """Others may join only if `stores`. Only then the flight lingers without readers."""
+        """Others may join only with `stores`, and only then the flight lingers without readers."""
 
         def keep(flight: Flight) -> PendingWrite | None:
             if key is None or flight.completion is None:

@@ -1,4 +1,4 @@
-"""The response-cache key. Requests that differ only without meaning share a key; all others have keys of their own."""
+"""The response-cache key. Requests that differ only without meaning share one."""
 
 import hashlib
 from collections import OrderedDict
@@ -23,7 +23,7 @@ _AS_GIVEN_LONG = msgspec.json.Encoder()
 
 
 class ToolSet(msgspec.Struct, frozen=True):
-    """Digests with dictionary keys sorted, and in the client's order."""
+    """Digests with sorted dictionary keys, and with the client's order."""
 
     # Keeps the tools alive, so that no other object gets their identity.
     tools: tuple[Tool, ...]
@@ -33,8 +33,7 @@ class ToolSet(msgspec.Struct, frozen=True):
 
 
 class RequestKeys:
-    """Remembers sets of tools by identity, because hashing them would dominate a hit's time. Tools must be
-    immutable."""
+    """Remembers sets of tools by identity, because hashing them would dominate a hit's time. They must be immutable."""
 
     def __init__(self) -> None:
         self._tool_sets: OrderedDict[int, ToolSet] = OrderedDict()

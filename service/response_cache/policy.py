@@ -24,8 +24,8 @@ def is_deterministic(sampling: SamplingParams) -> bool:
 
 
 def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
-    """True if every choice is complete, not empty, and valid JSON where JSON is required. Only `events` show a call
-    that broke off."""
+    """True if every choice is complete, not empty, and JSON where JSON is required. Only `events` show a broken
+    call."""
     return (
         len(completion.choices) == request.n
         and all(_is_whole(choice, request) for choice in completion.choices)
@@ -46,7 +46,7 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
 
 
 def _lacked_room(request: GenerationRequest, completion: Completion) -> bool:
-    """True if an answer was cut before `max_tokens`. Memory or the context was full; there may be more next time."""
+    """True if memory or the context ended an answer before `max_tokens`."""
     cut = sum(choice.finish_reason == "length" for choice in completion.choices)
     return cut > 0 and (request.max_tokens is None or completion.usage.completion_tokens < cut * request.max_tokens)
 

@@ -1,4 +1,4 @@
-"""A stored answer: one byte of version, the CRC-32 of the rest (4 bytes, big-endian), and msgpack of `Record`."""
+"""A stored answer: a version byte, the CRC-32 of the rest (big-endian), and msgpack of `Record`."""
 
 import struct
 import zlib
@@ -34,7 +34,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes, key: str) -> Record | None:
-    """None unless the data is an intact record of this version and this key."""
+    """None unless the data is an intact record of this version and key."""
     if len(data) < _HEADER.size:
         return None
     version, checksum = _HEADER.unpack_from(data)

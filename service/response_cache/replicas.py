@@ -1,6 +1,5 @@
-"""Single flight between servers that share a store. One generates under a lease; the others poll for its entry and
-lease, so they wait for a dead server only until its lease ends. If the store fails or will not get the answer, every
-server generates alone."""
+"""Single flight between servers that share a store. One generates under a lease; the others poll for its entry, and
+take over when a dead server's lease expires. If the store fails, every server generates alone."""
 
 import asyncio
 import secrets
@@ -34,8 +33,8 @@ T = TypeVar("T")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """The lease holder's note. `prompt_tokens` is set when its engine has accepted the request; `queued`: the request
-    waits for a place there; `gave_up`: there will be no entry."""
+    """The lease holder's note. `prompt_tokens`: its engine has accepted the request; `queued`: it waits for a place
+    there; `gave_up`: there will be no entry."""
 
     prompt_tokens: int | None = None
     queued: bool = False
@@ -47,8 +46,7 @@ class Alone(msgspec.Struct, frozen=True):
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`places` is the number of sequences that generate here together. `wait_seconds` is the timeout of a
-    generation."""
+    """`places`: sequences that generate here together."""
 
     places: int
     wait_seconds: float
@@ -73,8 +71,7 @@ class EngineLoad:
 
 
 class Replicas:
-    """Generates with `inner` unless another server generates the same. A request is generated here if the holder's is
-    queued and a place is free, so waiting costs no time."""
+    """Generates with `inner` unless another server generates the same, without waiting for a place there."""
 
     def __init__(self, inner: Executor, store: ResponseStore, leases: Leases, limits: ReplicaLimits) -> None:
         self._inner = inner
@@ -87,11 +84,8 @@ class Replicas:
         return Replicas(inner, self._store, self._leases, self._limits)
 
     async def generate(self, key: str, request: GenerationRequest, flight: Flight) -> AsyncGenerator[Event, None]:
-        """The `Producer` of a flight that other servers know.
-
-        Polls the store at growing intervals. The request is accepted once another server's engine has accepted it,
-        which lets the stream open. Raises `GenerationTimeout` and the errors of `submit`.
-        """
+        """A `Producer`. Polls at growing intervals. Accepts the request once another server's engine has. Raises
+        `GenerationTimeout` and the errors of `submit`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.wait_seconds
         pause = FIRST_PAUSE_SECONDS
@@ -121,7 +115,7 @@ class Replicas:
                 yield event
 
     async def _look(self, key: str) -> "Record | Lease | Note | Alone":
-        """Returns the finished record, a lease to generate under, the holder's note to wait for, or `Alone`."""
+        """Returns the finished record, a lease to generate under, or the holder's note to wait for."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)
@@ -148,7 +142,6 @@ class Replicas:
     async def _generate_under(
         self, lease: "Lease", request: GenerationRequest, flight: Flight
     ) -> AsyncGenerator[Event, None]:
-        """Ends the lease when the entry is written, or when there will be none."""
         finished = failed = False
         lease.start_keeping(self._load)
         try:
@@ -196,7 +189,7 @@ class Lease:
             self._told.set()
 
     async def end(self, *, gave_up: bool = False) -> None:
-        """Releases the lease. With `gave_up` it stays until it expires; its note stops others from waiting."""
+        """With `gave_up`, the lease expires, and its note stops others from waiting."""
         self._over = True
         if self._keeping is not None:
             self._keeping.cancel()

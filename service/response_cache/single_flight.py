@@ -27,7 +27,7 @@ Keep = Callable[["Flight"], PendingWrite | None]
 async def produce(
     submit: Callable[[], Awaitable[Answer]], flight: "Flight", accepted: Callable[[int], None] | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Submits, and passes the answer's events on. `accepted` gets the prompt's length in tokens."""
+    """`accepted` gets the prompt's length in tokens."""
     answer = await submit()
     try:
         if accepted is not None:
@@ -40,10 +40,9 @@ async def produce(
 
 
 class Flight:
-    """A generation in its own task, and its events so far. Every reader reads them from the start at its own pace.
+    """A generation in its own task. Every reader reads its events from the start.
 
-    After the last reader has left, the generation is aborted in `linger_seconds`. `will_store` predicts the result of
-    `keep`. Only the flight changes its attributes.
+    The generation is aborted `linger_seconds` after the last reader left. `will_store` predicts the result of `keep`.
     """
 
     def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
@@ -77,14 +76,14 @@ class Flight:
         return self.found or (self.write is not None and self.write.stored)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
-        """`ended` is called before any reader sees the end. The task ends when the producer has cleaned up."""
+        """Calls `ended` before any reader sees the end. The task ends when the producer has cleaned up."""
         self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
     def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
-        """Called by the producer. `elsewhere`: another server generates; `found`: the answer came from the store. Later
-        calls only change `found`."""
+        """`elsewhere`: another server generates; `found`: the answer came from the store. Later calls only change
+        `found`."""
         self.found = found
         if not self.accepted:
             self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
@@ -184,7 +183,7 @@ class FlightAnswer:
         self._left = False
 
     async def until_accepted(self, patience: float | None) -> None:
-        """Waits at most `patience` seconds. Raises the error that refused the request, after leaving."""
+        """Waits at most `patience` seconds. Leaves if it raises the error that refused the request."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
@@ -255,7 +254,7 @@ class Flights:
         return self._joinable.get(key)
 
     def start(self, flight: Flight, key: str | None) -> None:
-        """Others may join under the key until the flight ends, unless the key already has a flight."""
+        """Others may join under the key until the flight ends. A key keeps its first flight."""
         task = flight.start(lambda flight: self._forget(flight, key))
         self._tasks[task] = flight
         task.add_done_callback(self._tasks.pop)
@@ -263,7 +262,7 @@ class Flights:
             self._joinable.setdefault(key, flight)
 
     async def aclose(self, seconds: float) -> None:
-        """Aborts all flights. Waits at most `seconds` for their producers, because a store may hang."""
+        """Aborts all flights. Waits at most `seconds` for them, because a store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
             flight.abort(ShuttingDown())

@@ -9,8 +9,8 @@ REMEMBERED_KEYS = 10_000
 
 
 class CacheStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts in `/health`: `hits + misses = total_requests`. They include accepted requests that were looked up; a
-    joined generation is a hit. `cached_items` is the store's last count."""
+    """The counts in `/health`: `hits + misses = total_requests`, without requests that were not looked up. A joined
+    generation is a hit."""
 
     hits: int
     misses: int
@@ -28,8 +28,8 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """Counts since the start. `collapsed` is a part of `hits`. `shed` counts answers too large for the store or its
-    queue, `store_failures` calls of the store that raised or hung."""
+    """Since the start. `hits` include `collapsed`. `shed` counts answers too large for the store or its queue,
+    `store_failures` calls that raised or hung."""
 
     def __init__(self) -> None:
         self.hits = 0

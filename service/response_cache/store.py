@@ -40,8 +40,8 @@ class PendingWrite:
 
 
 class ResponseStore:
-    """Records in a `CacheBackend` whose failures never reach a request. Writes happen in the background and can be read
-    at once. A lookup longer than `lookup_seconds` is a miss. `now` is in Unix seconds."""
+    """A `CacheBackend` whose failures never reach a request. Values can be read at once and are written in the
+    background. A lookup longer than `lookup_seconds` is a miss. `now` is in Unix seconds."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class ResponseStore:
         return PendingWrite(writer, expected=self.writes)
 
     async def written(self, key: str) -> bool:
-        """Waits for the last write of the key. True if the backend has its value."""
+        """Waits for the key's last write. True if the backend has its value."""
         writer = self._writers.get(key)
         if writer is not None:
             await asyncio.wait({writer})
@@ -112,14 +112,14 @@ class ResponseStore:
             await asyncio.wait(writers)
 
     async def count_items(self) -> int:
-        """Returns the last count if the backend does not answer within a few milliseconds."""
+        """Returns the last count if the backend does not answer within milliseconds."""
         if self._counting is None or self._counting.done():
             self._counting = asyncio.get_running_loop().create_task(self._count())
         await asyncio.wait({self._counting}, timeout=COUNT_SECONDS)
         return self._items
 
     async def aclose(self) -> None:
-        """Drains the queue and closes the backend, without waiting for one that hangs. Raises nothing."""
+        """Drains the queue and closes the backend, but waits for none that hangs."""
         late: set[asyncio.Task[Any]] = set()
         if self._writers:
             _, late = await asyncio.wait(set(self._writers.values()), timeout=DRAIN_SECONDS)

@@ -20,8 +20,8 @@ MOST_LISTED = 100_000
 
 
 class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` the remaining seconds, None for ever. `hits`
-    count since this server's start. There is no content."""
+    """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` in seconds, None for ever. `hits` count
+    since this server's start."""
 
     key: str
     stored_at: float
@@ -32,7 +32,7 @@ class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first. `complete` is false if the store has more."""
+    """Newest first."""
 
     store: BackendStats
     answers: list[ListedAnswer]
@@ -40,8 +40,7 @@ class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upkeep:
-    """Lists and empties a running server's store. Every method raises `StoreUnavailable` if the store fails or lacks
-    the operation."""
+    """Lists and empties a running server's store. Raises `StoreUnavailable` if the store fails or cannot do it."""
 
     def __init__(self, backend: CacheBackend, store: ResponseStore, hits: KeyHits) -> None:
         self._backend = backend
@@ -70,7 +69,6 @@ class Upkeep:
         return ListedAnswers(store=store, answers=answers, complete=count <= most)
 
     async def get(self, key: str) -> Record:
-        """Raises `AnswerGone`."""
         async with _asking():
             await self._store.wait_for_writes(key)
             stored = await read_answer(self._backend, key)
@@ -88,7 +86,7 @@ class Upkeep:
             raise AnswerGone(f"Under the key {key[:SHOWN_CHARS]!r} nothing is stored.")
 
     async def clear(self) -> int:
-        """Returns the number of removed answers. A running generation is still stored when it ends."""
+        """Returns the number of removed answers. A running generation is still stored."""
         async with _asking():
             await self._store.wait_for_writes()
             count = await self._backend.clear()

@@ -23,8 +23,8 @@ UNSENT_BYTES = 64 * 1024
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`head_seconds` counts from a request head's first byte. `grace_seconds` count from the stop. Beyond
-    `connections`, the oldest idle ones are closed."""
+    """`head_seconds` count from a request head's first byte, `grace_seconds` from the stop. Beyond `connections`, the
+    oldest idle ones are closed."""
 
     idle_seconds: float = 75.0
     head_seconds: float = 10.0
@@ -34,7 +34,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: socket, stop: asyncio.Event) -> None:
-    """Serves until `stop`, then closes idle connections at once and the others after the grace period."""
+    """Serves until `stop`. Idle connections are then closed at once, the others after the grace period."""
     config, context = _config(limits), WorkerContext(None)
     idle = IdleConnections(limits)
     wrapped = ASGIWrapper(cast(ASGIFramework, app))
@@ -108,7 +108,7 @@ class IdleConnections:
 
 
 class Connection(TCPServer):
-    """Awaiting it serves one client's connection to its end."""
+    """Serves one client's connection to its end."""
 
     def __init__(
         self,

@@ -47,8 +47,6 @@ class RequestReader(h11.Connection):
 
 
 class Http1(H11Protocol):
-    """Replaces the protocol that `wrapper` created."""
-
     def __init__(self, wrapper: ProtocolWrapper, on_partial_head: Callable[[], None]) -> None:
         super().__init__(
             wrapper.app,

@@ -21,12 +21,12 @@ from service.telemetry.readiness import announce_ready
 logger = logging.getLogger("anyclaude.server")
 
 MOST_FILES = 10_240
-"""OPEN_MAX of macOS, which enforces it even if the limit is "unlimited"."""
+"""OPEN_MAX of macOS, which also bounds the limit "unlimited"."""
 OTHER_FILES = 64
-"""File descriptors reserved for everything but connections."""
+"""For everything but connections."""
 ACCEPT_FAILURE_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
-"""Time to send the last frames after running answers have failed."""
+"""Time to send the last frames after answers have failed."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -59,11 +59,8 @@ def bind(settings: Settings) -> socket.socket:
 async def serve(
     app: Service, settings: Settings, listener: socket.socket | None = None, stop: asyncio.Event | None = None
 ) -> None:
-    """Serves until `stop` is set. Without `stop`, serves until SIGINT, SIGTERM or SIGHUP; a second signal exits at
-    once.
-
-    Running answers then have `shutdown_grace_seconds` to end. The rest fail with `ShuttingDown`.
-    """
+    """Serves until `stop` is set; without it, until SIGINT, SIGTERM or SIGHUP. A second signal exits at once. Answers
+    that run `shutdown_grace_seconds` longer fail with `ShuttingDown`."""
     listening, stopping = listener or bind(settings), stop or asyncio.Event()
     with _signals(stopping) if stop is None else nullcontext(), _loop_errors():
         async with app.router.lifespan_context(app):
@@ -115,8 +112,7 @@ def allow_many_files() -> None:
 
 
 class _LoopErrors:
-    """Drops asyncio's reports of connections cut at shutdown (Python 3.11), and keeps one in ten seconds of failed
-    accepts, which come once for each place of the backlog."""
+    """Drops asyncio's reports of connections cut at shutdown (Python 3.11), and repeated ones of failed accepts."""
 
     def __init__(self) -> None:
         self._accept_failure_logged = -math.inf

@@ -1,5 +1,5 @@
-"""Discards the part of a request's body that the app leaves unread. Hypercorn's queue of pieces also holds the end of
-the exchange."""
+"""Discards the part of a request's body that the app leaves unread, because Hypercorn's queue also holds the exchange's
+end."""
 
 import asyncio
 
