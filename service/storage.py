@@ -3,12 +3,15 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+# The audit event after each sync, with the path. Tests of a power failure keep what was synced.
+SYNCED = "service.storage.synced"
 
 
 def private_folder(path: Path) -> Path:
@@ -41,12 +44,12 @@ def publish_folder(built: Path, target: Path) -> None:
     caller holds a lock."""
     for path in (*built.rglob("*"), built):
         path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
-        _sync(path)
+        sync(path)
     private_folder(target.parent)
     if target.exists():
         shutil.rmtree(target)
     built.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def files_under(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -63,24 +66,31 @@ def folder_bytes(folder: Path) -> int:
 
 
 def write_file(path: Path, content: bytes) -> None:
+    """Replaces the file. It has its old or its new content, also after a power failure."""
     private_folder(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
-        with open(descriptor, "wb") as file:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(content)
-            file.flush()
-            # Without it, a power failure after the rename may leave an empty file in place of the old one.
-            os.fsync(descriptor)
-        fresh.replace(path)
+        publish_file(fresh, path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
+def publish_file(written: Path, target: Path) -> None:
+    """Syncs the file and moves it to `target`, replacing an older one, in the same folder."""
+    # Without it, a power failure after the rename may leave an empty file in place of the old one.
+    sync(written)
+    written.replace(target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Returns when the file, or the names in the folder, would outlive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    sys.audit(SYNCED, path)

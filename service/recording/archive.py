@@ -74,9 +74,10 @@ class ArchiveWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             status = os.fstat(self._descriptor)
-            # A killed process or a power failure may have cut the last line. The next one must not continue it.
+            # A killed process may have cut the last line, and a power failure may have left zeros in its place. The
+            # next one must not continue it.
             end = _end_of_last_line(path)
-            if end == 0 and status.st_size and not _encode(header).startswith(path.read_bytes()):
+            if end == 0 and status.st_size and not _encode(header).startswith(path.read_bytes().rstrip(b"\0")):
                 end = status.st_size
             if end and (found := read_header(path)) != header:
                 raise ArchiveError(_other_header(path, header, found))

@@ -10,6 +10,7 @@ from cache_backends.base import ValueTooLarge
 from service.recording.archive import AnswerEntry, ArchiveWriter, new_header, read_entries
 from service.response_cache.record import Record, encode_record
 from service.response_cache.stored import stored_answers
+from service.storage import publish_file
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ async def export_answers(store: CacheBackend, path: Path) -> int:
                     )
                 )
                 count += 1
-        fresh.replace(path)
+        publish_file(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
     return count

@@ -25,17 +25,21 @@ SURVIVED = 1
 DEFECT = 2
 
 
+def is_change(event: str, arguments: tuple[object, ...], folder: Path) -> bool:
+    """True if the audit event announces that something in `folder` is created, opened for writing or removed."""
+    if event == "open" and isinstance(arguments[2], int):
+        changes = bool(arguments[2] & WRITING)
+    else:
+        changes = event in CHANGES
+    return changes and str(arguments[0]).startswith(str(folder))
+
+
 def break_points(folder: Path, at: int, fault: str) -> list[str]:
     """From the point number `at` on, every point has the fault. Returns the points so far, in a list that grows."""
     points: list[str] = []
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open":
-            if not isinstance(arguments[2], int) or not arguments[2] & WRITING:
-                return
-        elif event not in CHANGES:
-            return
-        if not str(arguments[0]).startswith(str(folder)):
+        if not is_change(event, arguments, folder):
             return
         points.append(f"{event} {Path(str(arguments[0])).name}")
         if len(points) < at:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.points import IN_WRITES
-from tests.crash.works import WORKS
+from tests.crash.works import DATABASES, WORKS
 
 
 @pytest.mark.parametrize("fault", ["kill", "full disk", "read-only", *IN_WRITES])
@@ -17,6 +17,20 @@ def test_an_end_at_any_point_leaves_nothing_wrong(name: str, fault: str, tmp_pat
     assert ended.returncode == 0, ended.stderr
     left = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))[:-1]
     assert left
+    for folder in left:
+        work.check(folder, whole=False)
+        work.run(folder)
+        work.check(folder, whole=True)
+
+
+@pytest.mark.parametrize("name", sorted(WORKS.keys() - DATABASES))
+def test_a_power_failure_at_any_point_leaves_nothing_wrong(name: str, tmp_path: Path) -> None:
+    work = WORKS[name]
+    command = [sys.executable, "-m", "tests.crash.power", name, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    left = list((tmp_path / "states").iterdir())
+    assert len(left) > 4
     for folder in left:
         work.check(folder, whole=False)
         work.run(folder)
