@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -122,8 +123,8 @@ class Database(diskcache.Cache):  # type: ignore[misc]
 @contextmanager
 def locked_folder(folder: Path, lock_seconds: float) -> Iterator[None]:
     """Creates a private folder and locks it against other processes. Raises OSError, and CacheUnavailable if it is
-    locked or holds other files."""
-    _refuse_folder_of_others(folder)
+    locked, shared or holds other files."""
+    _refuse_unfit(folder)
     _make_private_folder(folder)
     deadline = time.monotonic() + lock_seconds
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -218,22 +219,26 @@ def _probe(path: Path, lock_seconds: float) -> None:
         connection.close()
 
 
-def _refuse_folder_of_others(folder: Path) -> None:
-    # The folder gets mode 0700, which would lock others out of a home folder or /tmp.
-    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+def _refuse_unfit(folder: Path) -> None:
+    # A folder that exists may be shared, so its mode stays. Others cannot read the files in it, and must not be able to
+    # replace them.
+    if not folder.is_dir():
+        return
+    found = sorted(path.name for path in folder.iterdir())
+    mode = stat.S_IMODE(folder.stat().st_mode)
     if found and not any(name.startswith((DATABASE, SET_ASIDE)) for name in found):
-        raise CacheUnavailable(
-            f"{folder} holds other files ({found[0]}): expected an empty folder, or one of this store's. "
-            f"Choose one below it, such as {folder / 'anyclaude'}"
-        )
+        unfit = f"holds other files ({found[0]}): expected an empty folder, or one of this store's"
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        unfit = f"has mode {mode:04o}: expected a folder that only its owner can write to"
+    else:
+        return
+    raise CacheUnavailable(f"{folder} {unfit}. Choose one below it, such as {folder / 'anyclaude'}")
 
 
 def _make_private_folder(folder: Path) -> None:
     for missing in [path for path in (*reversed(folder.parents), folder) if not path.exists()]:
         missing.mkdir(mode=0o700, exist_ok=True)
         missing.chmod(0o700)
-    if folder.stat().st_mode & 0o777 != 0o700:
-        folder.chmod(0o700)
 
 
 def _make_private_file(path: Path) -> None:

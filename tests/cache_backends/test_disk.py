@@ -50,15 +50,38 @@ async def test_nobody_else_can_read(tmp_path: Path, umask: int) -> None:
     assert set(found.values()) == {0o600}
 
 
-async def test_modes_that_were_too_wide_are_corrected(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    folder.mkdir(mode=0o755)
-    (folder / "cache.db").touch(mode=0o644)
-    backend = DiskBackend(folder)
+async def test_a_database_with_too_wide_a_mode_is_corrected(tmp_path: Path) -> None:
+    (tmp_path / "cache.db").touch(mode=0o644)
+    backend = DiskBackend(tmp_path)
     await backend.set("k", b"v")
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert set(modes(folder).values()) == {0o600}
+    assert set(modes(tmp_path).values()) == {0o600}
     await backend.aclose()
+
+
+async def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(0o755)
+    for value in (b"first", b"second"):
+        backend = DiskBackend(folder)
+        await backend.set("k", value)
+        assert await value_of(backend, "k") == value
+        await backend.aclose()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert set(modes(folder).values()) == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o777, 0o1777])
+async def test_a_folder_that_others_can_write_to_is_refused_and_unchanged(mode: int, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    backend = DiskBackend(folder)
+    with pytest.raises(CacheUnavailable, match=rf"has mode {mode:04o}: .* Choose one below it, such as .*/anyclaude"):
+        await backend.set("key", b"v")
+    await backend.aclose()
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert not list(folder.iterdir())
 
 
 async def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
