@@ -3,27 +3,44 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import msgspec
 
 from tests.cache_backends.redis_server import RedisServer
 from tests.history.proxy import Proxy
+from tests.history.records import LeaseCall, read_history
 
 LONGEST_FAULT_SECONDS = 0.8
 LONGEST_REST_SECONDS = 0.3
-FAULTS = ("stop worker", "kill worker", "pause redis", "block", "delay", "drop")
+POLL_SECONDS = 0.01
+READ_BYTES = 64 * 1024
+FAULTS = ("stop worker", "stop holder", "kill worker", "pause redis", "block", "delay", "drop")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """With `stealing`, the workers' leases are broken."""
+
+    seed: int
+    seconds: float
+    faults: Sequence[str] = FAULTS
+    stealing: bool = False
 
 
 class World:
-    """Four workers, Redis behind a proxy, and a seed that chooses the faults. `stops` holds worker, begin and end."""
+    """Workers, Redis behind a proxy, and a seed that chooses the faults. `stops` holds worker, begin and end."""
 
-    def __init__(self, redis: RedisServer, proxy: Proxy, folder: Path, seed: int, seconds: float) -> None:
+    def __init__(self, redis: RedisServer, proxy: Proxy, folder: Path, plan: Plan) -> None:
         self.stops: list[tuple[int, float, float]] = []
-        self.counts = dict.fromkeys(FAULTS, 0)
+        self.counts = dict.fromkeys(plan.faults, 0)
         self._redis = redis
         self._proxy = proxy
         self._folder = folder
-        self._draw = random.Random(seed)
-        self._until = time.monotonic() + seconds
+        self._draw = random.Random(plan.seed)
+        self._until = time.monotonic() + plan.seconds
+        self._stealing = plan.stealing
         self._workers: dict[int, asyncio.subprocess.Process] = {}
 
     @property
@@ -35,7 +52,7 @@ class World:
             await self._start(number)
         try:
             # In turn after a first draw, so that a short run has every kind.
-            order = self._draw.sample(FAULTS, len(FAULTS))
+            order = self._draw.sample(list(self.counts), len(self.counts))
             while time.monotonic() < self._until - LONGEST_FAULT_SECONDS:
                 await asyncio.sleep(self._draw.uniform(0, LONGEST_REST_SECONDS))
                 await self._break(order[sum(self.counts.values()) % len(order)])
@@ -57,6 +74,7 @@ class World:
             str(number),
             str(self._folder / f"{number}.history"),
             str(max(0.1, self._until - time.monotonic())),
+            *(["stealing"] if self._stealing else []),
         )
 
     async def _break(self, fault: str) -> None:
@@ -66,11 +84,10 @@ class World:
         worker = self._workers[number]
         match fault:
             case "stop worker":
-                worker.send_signal(signal.SIGSTOP)
-                begin = time.monotonic()
-                await asyncio.sleep(seconds)
-                worker.send_signal(signal.SIGCONT)
-                self.stops.append((number, begin, time.monotonic()))
+                with self._stopped(number):
+                    await asyncio.sleep(seconds)
+            case "stop holder":
+                await self._stop_holder()
             case "kill worker":
                 worker.kill()
                 await worker.wait()
@@ -89,3 +106,37 @@ class World:
                 self._proxy.delay = 0.0
             case "drop":
                 self._proxy.drop()
+
+    async def _stop_holder(self) -> None:
+        """Until another worker has the lease: the holder then believes that it still has it."""
+        began = time.monotonic()
+        until = began + LONGEST_FAULT_SECONDS
+        while (held := self._acquired(began)) is None and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        if held is None:
+            return
+        number, key = held
+        with self._stopped(number):
+            stopped = time.monotonic()
+            while self._acquired(stopped, key) is None and time.monotonic() < until:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _acquired(self, since: float, key: str | None = None) -> tuple[int, str] | None:
+        """Returns worker and key of a lease that was acquired after `since`."""
+        for path in self.histories:
+            for one in read_history(path, READ_BYTES):
+                acquired = isinstance(one, LeaseCall) and one.what == "acquire" and one.held and one.called > since
+                if acquired and key in (None, one.key):
+                    return int(path.stem), one.key
+        return None
+
+    @contextmanager
+    def _stopped(self, number: int) -> Iterator[None]:
+        worker = self._workers[number]
+        worker.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            worker.send_signal(signal.SIGCONT)
+            self.stops.append((number, begin, time.monotonic()))

@@ -41,5 +41,10 @@ class HistoryWriter:
         os.write(self._descriptor, msgspec.json.encode(record) + b"\n")
 
 
-def read_history(path: Path) -> list[Recorded]:
-    return [msgspec.json.decode(line, type=Recorded) for line in path.read_bytes().splitlines()]
+def read_history(path: Path, last_bytes: int | None = None) -> list[Recorded]:
+    """Returns all records, or those that lie wholly in the last bytes."""
+    with path.open("rb") as file:
+        if last_bytes is not None and path.stat().st_size > last_bytes:
+            file.seek(-last_bytes, os.SEEK_END)
+            file.readline()
+        return [msgspec.json.decode(line, type=Recorded) for line in file]

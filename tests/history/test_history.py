@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cache_backends.redis_server import RedisServer
-from tests.history.faults import LONGEST_FAULT_SECONDS, World
+from tests.history.faults import LONGEST_FAULT_SECONDS, Plan, World
 from tests.history.promises import double_holders, expected_answer, late_answers, wrong_answers
 from tests.history.proxy import Proxy
 from tests.history.records import Asked, LeaseCall, read_history
@@ -22,7 +22,7 @@ EVICTING = ("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-random")
 FILL = "for i = 1, 3000 do redis.call('SET', 'other' .. i, string.rep('x', 1000)) end"
 
 
-async def record(folder: Path, seed: int, seconds: float, *options: str) -> tuple[World, list[LeaseCall], list[Asked]]:
+async def record(folder: Path, plan: Plan, *options: str) -> tuple[World, list[LeaseCall], list[Asked]]:
     redis = RedisServer(folder)
     redis.start(*options)
     if options == EVICTING:
@@ -30,7 +30,7 @@ async def record(folder: Path, seed: int, seconds: float, *options: str) -> tupl
     proxy = Proxy(redis.port)
     try:
         await proxy.start()
-        world = World(redis, proxy, folder, seed, seconds)
+        world = World(redis, proxy, folder, plan)
         await world.run(WORKERS)
     finally:
         await proxy.aclose()
@@ -45,12 +45,12 @@ async def record(folder: Path, seed: int, seconds: float, *options: str) -> tupl
 @pytest.mark.parametrize(
     ("seed", "seconds"),
     [
-        pytest.param(11, 5.0, id="short"),
+        pytest.param(11, 7.0, id="short"),
         pytest.param(int(os.environ.get("ANYCLAUDE_SEED", "1")), 90.0, id="long", marks=pytest.mark.endurance),
     ],
 )
 async def test_servers_keep_their_promises_under_faults(tmp_path: Path, seed: int, seconds: float) -> None:
-    world, calls, asked = await record(tmp_path, seed, seconds)
+    world, calls, asked = await record(tmp_path, Plan(seed=seed, seconds=seconds))
     assert min(world.counts.values()) > 0, world.counts
     assert {one.outcome for one in asked} >= {"hit", "miss", "collapsed"}
     assert not double_holders(calls)
@@ -59,9 +59,14 @@ async def test_servers_keep_their_promises_under_faults(tmp_path: Path, seed: in
     assert not [one for one in asked if one.text is None]
 
 
+async def test_a_keep_that_steals_leases_is_found(tmp_path: Path) -> None:
+    _, calls, _ = await record(tmp_path, Plan(seed=13, seconds=4.0, faults=["stop holder"], stealing=True))
+    assert double_holders(calls)
+
+
 async def test_a_server_that_evicts_costs_generations_and_no_answer(tmp_path: Path) -> None:
     """Leases may be evicted too, so two servers may generate the same."""
-    world, _, asked = await record(tmp_path, 12, 3.0, *EVICTING)
+    world, _, asked = await record(tmp_path, Plan(seed=12, seconds=3.0), *EVICTING)
     assert not wrong_answers(asked)
     assert not late_answers(asked, world.stops, MOST_SECONDS)
     assert not [one for one in asked if one.text is None]

@@ -1,4 +1,5 @@
-"""`python -m tests.history.worker URL NUMBER HISTORY SECONDS`: clients that all workers' clients ask alike."""
+"""`python -m tests.history.worker URL NUMBER HISTORY SECONDS [stealing]`: clients that ask as those of other workers.
+With `stealing`, the worker's leases are broken."""
 
 import asyncio
 import random
@@ -52,10 +53,19 @@ class RecordedLeases:
         self._history.add(call)
 
 
+class StealingLeases(RedisLeases):
+    """Its `keep` takes the lease from another holder, which the check of a history must find."""
+
+    async def keep(self, key: str, holder: str, note: str, *, ttl: float) -> bool:
+        await self._run("redis.call('UNLINK', KEYS[1])", key)
+        return await super().keep(key, holder, note, ttl=ttl)
+
+
 class RecordedBackend(RedisBackend):
-    def __init__(self, url: str, history: HistoryWriter) -> None:
+    def __init__(self, url: str, history: HistoryWriter, *, stealing: bool) -> None:
         super().__init__(url, ttl=60)
-        self.leases = RecordedLeases(self.leases, history)
+        leases = StealingLeases(self.leases._prefix, self.leases._call) if stealing else self.leases
+        self.leases = RecordedLeases(leases, history)
 
 
 async def script(request: GenerationRequest) -> AsyncIterator[str]:
@@ -82,16 +92,16 @@ async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, 
         await asyncio.sleep(random.uniform(0, 0.02))
 
 
-async def main(url: str, worker: int, path: Path, seconds: float) -> None:
+async def main(url: str, worker: int, path: Path, seconds: float, *, stealing: bool) -> None:
     history = HistoryWriter(path)
+    backend = RecordedBackend(url, history, stealing=stealing)
     settings = Settings(home=Path("unused"), max_concurrency=2, request_timeout_seconds=5.0)
-    caching = CachingExecutor(
-        ScriptedExecutor(script, concurrency=2), RecordedBackend(url, history), settings, lease_seconds=LEASE_SECONDS
-    )
+    caching = CachingExecutor(ScriptedExecutor(script, concurrency=2), backend, settings, lease_seconds=LEASE_SECONDS)
     until = time.monotonic() + seconds
     await asyncio.gather(*(client(caching, worker, history, until) for _ in range(CLIENTS)))
     await caching.aclose()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])))
+    url, number, path, seconds, *broken = sys.argv[1:]
+    asyncio.run(main(url, int(number), Path(path), float(seconds), stealing=bool(broken)))
