@@ -29,6 +29,8 @@ from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, NumberWriter, WordRenderer
 
+# At most 2 GB in all.
+SWELLING = "{% for i in range(99999) %}{{ messages[0].content * 100 ~ i }}{% endfor %}"
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
@@ -176,6 +178,10 @@ def end(how: str) -> None:
             held = b"".join(bytes(2**20) for _ in range(512))
             time.sleep(60)
             del held
+        case "a swelling template":
+            from transformers.utils.chat_template_utils import render_jinja_template  # slow to import
+
+            render_jinja_template([[{"role": "user", "content": "a" * 200}]], chat_template=SWELLING)
         case "garbage":
             send(HEADER.pack(5) + b"\xc1\xc1\xc1\xc1\xc1")
         case "another type":

@@ -229,7 +229,9 @@ async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: 
         assert (engine.status().state, engine.status().engine_restarts) == ("healthy", 1)
 
 
-@pytest.mark.parametrize(("way", "why"), [("spin", "within 0.5 seconds"), ("swell", "of memory")])
+@pytest.mark.parametrize(
+    ("way", "why"), [("spin", "within 0.5 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
+)
 async def test_a_prompt_that_is_never_ready_fails_alone(way: str, why: str, tmp_path: Path) -> None:
     once = str(tmp_path / "once")
     async with running(at="rendering", how=way, once=once, render_seconds=0.5 if way == "spin" else 30.0) as engine:
