@@ -27,11 +27,8 @@ DEFECT = 2
 
 def is_change(event: str, arguments: tuple[object, ...], folder: Path) -> bool:
     """True if the audit event announces that something in `folder` is created, opened for writing or removed."""
-    if event == "open" and isinstance(arguments[2], int):
-        changes = bool(arguments[2] & WRITING)
-    else:
-        changes = event in CHANGES
-    return changes and str(arguments[0]).startswith(str(folder))
+    opens_to_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
+    return bool(opens_to_write or event in CHANGES) and str(arguments[0]).startswith(str(folder))
 
 
 def break_points(folder: Path, at: int, fault: str) -> list[str]:
