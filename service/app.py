@@ -25,12 +25,13 @@ from service.endpoints.dashboard import DashboardEvents, DashboardFiles
 from service.endpoints.generation import GenerationEndpoint
 from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.logs import LogsEndpoint
-from service.endpoints.messages import MessagesEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoadEndpoint
 from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.recommended import recommended
+from service.endpoints.response_archive import KEPT_SECONDS, ResponseArchive
 from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
+from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
 from service.errors import ServiceError
@@ -49,6 +50,7 @@ from service.model_registry.registry import ModelRegistry
 from service.model_registry.residency import Residency
 from service.recording.recorder import FileRecorder
 from service.response_cache.caching_executor import CachingExecutor
+from service.response_cache.documents import DocumentStore
 from service.settings import Settings
 from service.telemetry.activity import Activity, keep_sampling
 from service.telemetry.metrics.registry import Metrics
@@ -117,13 +119,15 @@ def create_app(
     `settings.record`."""
     generating = executor or ScriptedExecutor(concurrency=settings.most_running)
     recorder = None if settings.record is None else FileRecorder(Path(settings.record), generating.profile)
-    caching = CachingExecutor(generating, cache or open_backend(settings.cache), settings, recorder=recorder)
+    store = cache or open_backend(settings.cache)
+    caching = CachingExecutor(generating, store, settings, recorder=recorder)
     metrics, activity = Metrics(generating, caching.statistics), Activity()
     log = RequestLog(None if settings.debug_level else HITS_A_SECOND)
     context = ServiceContext(
         settings=settings,
         models=_models(settings, generating, others or {}, caching),
         bodies=BodyReader(settings),
+        documents=DocumentStore(store, ttl_seconds=KEPT_SECONDS),
         activity=activity,
         observers=(log.observe, metrics.observe, activity.observe),
     )
@@ -148,12 +152,9 @@ def create_app(
                 await asyncio.to_thread(traces.close)
 
     routes = [*_api_routes(context), *_monitoring_routes(context, metrics)]
+    middleware = _middleware(settings, routes, traces)
     return Service(
-        context,
-        routes=routes,
-        lifespan=lifespan,
-        middleware=_middleware(settings, routes, traces),
-        exception_handlers=EXCEPTION_HANDLERS,
+        context, routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS
     )
 
 
@@ -179,19 +180,25 @@ def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | N
 
 
 def _api_routes(context: ServiceContext) -> list[Route]:
-    messages, responses = AnthropicMessages(searches=bool(context.settings.web_search_url)), OpenAIResponses()
-    stored = StoredResponsesEndpoint(responses)
+    searches = bool(context.settings.web_search_url)
+    messages, responses = AnthropicMessages(searches=searches), OpenAIResponses(searches=searches)
+    archive = ResponseArchive(responses.kept, context.documents)
+    stored = StoredResponsesEndpoint(responses.kept, archive)
     return [
         # Routes are tried in their order: agents use the first three.
-        Route("/v1/messages", MessagesEndpoint(context, messages), methods=["POST"]),
+        Route("/v1/messages", SearchingEndpoint(context, messages), methods=["POST"]),
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
-        Route("/v1/responses", ResponsesEndpoint(context, responses), methods=["POST"]),
+        Route("/v1/responses", ResponsesEndpoint(context, responses, archive), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
         Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
         Route("/tokenize", TokenizeEndpoint(context), methods=["POST"]),
         Route("/detokenize", DetokenizeEndpoint(context), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
-        Route("/v1/responses/compact", ResponsesEndpoint(context, ResponseCompaction(responses)), methods=["POST"]),
+        Route(
+            "/v1/responses/compact",
+            ResponsesEndpoint(context, ResponseCompaction(responses), archive),
+            methods=["POST"],
+        ),
         Route("/v1/responses/{id}", stored.get, methods=["GET"]),
         Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),

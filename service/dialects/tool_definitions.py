@@ -5,12 +5,16 @@ import msgspec
 
 from service.dialects.json_body import check_free_form, show
 from service.errors import BadRequest
+from service.generation import Tool
 
 R = TypeVar("R")
 
 REMEMBERED_TOOL_SETS = 8
 MAX_REMEMBERED_BYTES = 256 * 1024
 MAX_BYTES = 4 * 1024 * 1024
+
+_SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+_SEARCH_DESCRIPTION = "Searches the web and returns titles, addresses and excerpts of pages."
 
 ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
@@ -40,6 +44,11 @@ class ToolReader(Generic[R]):
             remembered.insert(0, (raw, tools))
             del remembered[REMEMBERED_TOOL_SETS:]
         return tools
+
+
+def search_tool(name: str) -> Tool:
+    """Returns the tool that the model sees where this server searches the web."""
+    return Tool(name=name, description=_SEARCH_DESCRIPTION, parameters=_SEARCH)
 
 
 def argument_schema(schema: dict[str, Any] | None, param: str) -> dict[str, Any]:

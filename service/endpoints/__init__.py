@@ -1,7 +1,7 @@
 """One class for each path: an ASGI app that reads headers and caller from the scope's state.
 
 - `generation`: the `POST` of every dialect, from bytes to an answer and back
-- `messages`: the same with web searches; `responses`: with stored responses;
+- `searching`: the same with web searches; `responses`: with stored responses too (`response_archive`);
   `prompts`: with several prompts (`joined_answer`)
 - `count_tokens`, `tokens`, `models`, `health`: the rest of the API
 - `stats`, `metrics`, `dashboard`, `connect`, `cache`: for people and monitors

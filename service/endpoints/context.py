@@ -4,6 +4,7 @@ import dataclasses
 from service.http.body import BodyReader
 from service.model_registry.registry import ModelRegistry
 from service.response_cache.caching_executor import CachingExecutor
+from service.response_cache.documents import DocumentStore
 from service.settings import Settings
 from service.telemetry.activity import Activity
 from service.telemetry.log_ring import LogRing
@@ -18,6 +19,7 @@ class ServiceContext:
     settings: Settings
     models: ModelRegistry
     bodies: BodyReader
+    documents: DocumentStore
     activity: Activity
     prompts: PromptHistory = dataclasses.field(default_factory=PromptHistory)
     observers: tuple[Observer, ...] = ()

@@ -69,7 +69,7 @@ class GenerationEndpoint:
         body = await self._context.bodies.read(receive, headers)
         record.request_bytes = len(body)
 
-        dialect = self._dialect_of(caller)
+        dialect = await self._dialect_for(caller, body)
         models = self._context.models
         asked = dialect.decode(body, models.find_for(body).profile.sampling)
         if asked.unknown_fields:
@@ -99,7 +99,7 @@ class GenerationEndpoint:
             raise UnsupportedValue(f"Invalid '{paths[0]}': this model reads text only.", param=paths[0])
         record.unread_media = len(paths)
 
-    def _dialect_of(self, caller: str) -> Dialect:
+    async def _dialect_for(self, caller: str, body: bytes) -> Dialect:
         return self._dialect
 
     async def _submit(self, submission: Submission) -> CachedAnswer:

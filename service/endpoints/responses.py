@@ -5,14 +5,17 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.dialects.base import ClientRequest, Dialect
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
-from service.dialects.openai_responses.kept import CallersResponses
+from service.dialects.openai_responses.kept import KeptResponse, KeptResponses, named_responses
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.truncation import without_oldest_turns
 from service.endpoints.context import ServiceContext
-from service.endpoints.generation import GenerationEndpoint, Submission
+from service.endpoints.generation import Submission
+from service.endpoints.response_archive import ResponseArchive
+from service.endpoints.searching import SearchingEndpoint
 from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
 from service.http.responses import json_response
@@ -23,12 +26,20 @@ MAX_PAGE = 100
 SPARE = 0.95
 
 
-class ResponsesEndpoint(GenerationEndpoint):
-    def __init__(self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction) -> None:
+class ResponsesEndpoint(SearchingEndpoint):
+    def __init__(
+        self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction, archive: ResponseArchive
+    ) -> None:
         super().__init__(context, dialect)
         self._responses = dialect
+        self._archive = archive
 
-    def _dialect_of(self, caller: str) -> Dialect:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        await self._archive.save()
+
+    async def _dialect_for(self, caller: str, body: bytes) -> Dialect:
+        await self._archive.load(caller, named_responses(body))
         return self._responses.of_caller(caller)
 
     async def _submit(self, submission: Submission) -> CachedAnswer:
@@ -47,32 +58,36 @@ class ResponsesEndpoint(GenerationEndpoint):
 
 
 class StoredResponsesEndpoint:
-    def __init__(self, dialect: OpenAIResponses) -> None:
-        self._kept = dialect.kept
+    def __init__(self, kept: KeptResponses, archive: ResponseArchive) -> None:
+        self._kept = kept
+        self._archive = archive
 
     async def get(self, request: Request) -> Response:
         if request.query_params.get("stream") == "true":
             raise BadRequest("A stored response is not streamed again. Leave 'stream' out.", param="stream")
-        kept = self._of_caller(request).get(request.path_params["id"])
+        kept = await self._find(request)
         return Response(kept.encoded, media_type="application/json")
 
     async def delete(self, request: Request) -> Response:
         response_id = request.path_params["id"]
-        self._of_caller(request).remove(response_id)
+        await self._archive.remove(request.scope["state"]["caller"], response_id)
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request) -> Response:
         response_id = request.path_params["id"]
-        kept = self._of_caller(request).get(response_id)
+        kept = await self._find(request)
         items = [_identified(item, response_id, i) for i, item in enumerate(kept.items)]
         return json_response(_page(items, request))
 
     async def cancel(self, request: Request) -> Response:
-        self._of_caller(request).get(request.path_params["id"])
+        await self._find(request)
         raise BadRequest("Only background responses can be cancelled, and there are none here.")
 
-    def _of_caller(self, request: Request) -> CallersResponses:
-        return self._kept.of(request.scope["state"]["caller"])
+    async def _find(self, request: Request) -> KeptResponse:
+        """Raises `ResponseGone`."""
+        caller, response_id = request.scope["state"]["caller"], request.path_params["id"]
+        await self._archive.load(caller, [response_id])
+        return self._kept.of(caller).get(response_id)
 
 
 def _may_shorten(asked: ClientRequest) -> bool:

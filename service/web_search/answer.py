@@ -66,7 +66,7 @@ class SearchingAnswer:
         self._tool = tool
         self._server = server
         self._written = 0
-        self._searches_left = min(tool.max_uses or MAX_SEARCHES, MAX_SEARCHES)
+        self._searches_left = MAX_SEARCHES if tool.max_uses is None else min(tool.max_uses, MAX_SEARCHES)
         self._events = self._generate()
 
     @property

@@ -292,11 +292,11 @@ def test_tools_that_come_in_the_conversation_are_defined_there() -> None:
 
 
 def kept_dialect() -> OpenAIResponses:
-    """A dialect that remembers the response `resp_1` to "hi", with a call of `f`."""
+    """A dialect that remembers the response `resp_1` to "hi", with a call of `f`, the item `fc_100`."""
     kept = KeptResponses()
     asked = msgspec.Raw(json.dumps({"role": "user", "content": "hi"}).encode())
-    answer = json.dumps({"id": "resp_1", "output": [{**CALL, "type": "function_call"}]}).encode()
-    kept.add("", "resp_1", KeptResponse((asked,), answer))
+    answer = json.dumps({"id": "resp_1", "output": [{**CALL, "id": "fc_100"}]}).encode()
+    kept.add("", "resp_1", KeptResponse((asked,), msgspec.Raw(answer)))
     return OpenAIResponses(kept)
 
 
@@ -311,9 +311,9 @@ def test_a_response_continues_an_earlier_one() -> None:
 
 
 def test_an_item_stands_for_itself() -> None:
-    items = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": "fc_1"}, RESULT]
+    items = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": "fc_100"}, RESULT]
     assert decode({"input": items}, kept_dialect()).request.messages[1] == CALLED
-    assert decode({"input": [items[0], {"id": "fc_1"}]}, kept_dialect()).request.messages[1] == CALLED
+    assert decode({"input": [items[0], {"id": "fc_100"}]}, kept_dialect()).request.messages[1] == CALLED
 
 
 def test_responses_of_another_caller_are_not_there() -> None:
@@ -324,14 +324,15 @@ def test_responses_of_another_caller_are_not_there() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     kept = KeptResponses(max_responses=2, max_bytes=1000)
-    answer = json.dumps({"output": [{"id": "i"}]}).encode()
+    answer = msgspec.Raw(b'{"output":[{"id":"msg_200"}]}')
     for i in range(3):
-        kept.add("", f"r{i}", KeptResponse((), answer))
-    assert [kept.get("", f"r{i}") is not None for i in range(3)] == [False, True, True]
+        kept.add("", f"resp_{i}", KeptResponse((), answer))
+    assert [kept.get("", f"resp_{i}") is not None for i in range(3)] == [False, True, True]
+    assert kept.find("", "msg_200") is not None
     kept.add("", "large", KeptResponse((msgspec.Raw(b'"' + b"x" * 990 + b'"'),), answer))
     assert len(kept) == 0
     assert kept.size == 0
-    assert kept.find("", "i") is None
+    assert kept.find("", "msg_200") is None
 
 
 @pytest.mark.parametrize("content", ["gAAAA", "anyclaude-1.!", "anyclaude-1./w==", ""])

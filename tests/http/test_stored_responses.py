@@ -27,8 +27,10 @@ async def say_all(request: GenerationRequest) -> AsyncIterator[str | Event]:
 
 
 @asynccontextmanager
-async def served(tmp_path: Path, executor: ScriptedExecutor | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    configured = settings(tmp_path)
+async def served(
+    tmp_path: Path, executor: ScriptedExecutor | None = None, *, cache: str = "memory://"
+) -> AsyncIterator[httpx.AsyncClient]:
+    configured = settings(tmp_path, cache=(cache,))
     app = create_app(configured, executor=executor or ScriptedExecutor(say_all))
     async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         yield client
@@ -89,6 +91,26 @@ async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "response_not_found")
         refused = await client.post(RESPONSES, json={"input": "x", "previous_response_id": second["id"]})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
+    disk = f"disk://{tmp_path}/answers"
+    async with served(tmp_path, cache=disk) as client:
+        first = (await client.post(RESPONSES, json={"input": "one"})).json()
+        second = (await client.post(RESPONSES, json={"input": "two"})).json()
+        assert (await client.delete(f"{RESPONSES}/{second['id']}")).status_code == 200
+    async with served(tmp_path, cache=disk) as client:
+        further = await client.post(RESPONSES, json={"input": "two", "previous_response_id": first["id"]})
+        referred = [{"id": first["output"][0]["id"]}, {"role": "user", "content": "two"}]
+        assert said(further) == "one | one | two"
+        assert said(await client.post(RESPONSES, json={"input": referred})) == "one | two"
+        assert (await client.get(f"{RESPONSES}/{first['id']}")).json() == first
+        assert (await client.get(f"{RESPONSES}/{second['id']}")).status_code == 404
+        assert len((await client.get("/cache")).json()["answers"]) == 4
+        await client.delete("/cache")
+    async with served(tmp_path, cache=disk) as client:
+        gone = await client.post(RESPONSES, json={"input": "two", "previous_response_id": first["id"]})
+        assert (gone.status_code, gone.json()["error"]["code"]) == (400, "previous_response_not_found")
 
 
 async def test_what_shall_not_be_stored_is_not(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import msgspec
 
 from service.dialects.base import WebSearchTool
 from service.dialects.json_body import decode, show
-from service.dialects.tool_definitions import ToolName, argument_schema
+from service.dialects.tool_definitions import ToolName, argument_schema, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -27,8 +27,6 @@ _MEMORY = {
     },
     "required": ["command"],
 }
-_SEARCH = {"type": "object", "properties": {"query": _TEXT}, "required": ["query"]}
-_SEARCH_DESCRIPTION = "Searches the web and returns titles, addresses and excerpts of pages."
 _WEB_SEARCH = "web_search"
 # Anthropic's servers run these tools. They are omitted, and the system prompt mentions it.
 _LEFT_OUT = (_WEB_SEARCH, "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
@@ -106,7 +104,7 @@ def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
         family = _family(definition) if definition.input_schema is None else ""
         if family == _WEB_SEARCH and searches:
             web_search = _web_search(definition, at)
-            tool = Tool(name=web_search.name, description=_SEARCH_DESCRIPTION, parameters=_SEARCH)
+            tool = search_tool(web_search.name)
         elif family in _LEFT_OUT:
             absent.append(definition.name or family)
             continue

@@ -10,7 +10,7 @@ from service.dialects.openai_responses.items import seal
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.tools import INPUT, WireName
 from service.errors import ServiceError
-from service.generation import Choice, Completion, Part, Reasoning, Text, ToolCall, Usage
+from service.generation import Choice, Completion, Part, Reasoning, Text, ToolCall, Usage, WebSearch
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 NULL = msgspec.Raw(b"null")
@@ -66,8 +66,33 @@ class ToolSearchCall(OutputItem, tag="tool_search_call", kw_only=True):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class SearchSource(msgspec.Struct, tag_field="type", tag="url"):
+    url: str
+
+
+class SearchAction(msgspec.Struct, tag_field="type", tag="search"):
+    query: str
+    queries: list[str]
+    sources: list[SearchSource]
+
+
+class ShownPage(msgspec.Struct):
+    url: str
+    title: str
+    snippet: str
+
+
+class WebSearchCall(OutputItem, tag="web_search_call", kw_only=True):
+    """`results` are ours. Clients return them with the item, so the model sees them in later turns."""
+
+    action: SearchAction
+    results: list[ShownPage] = []
+
+
 AnyCall = FunctionCall | CustomCall | ToolSearchCall
-AnyItem = OutputMessage | OutputReasoning | FunctionCall | CustomCall | ToolSearchCall
+# The items that a stream opens and closes with events in between.
+OpenItem = OutputMessage | OutputReasoning | FunctionCall | CustomCall | ToolSearchCall
+AnyItem = OpenItem | WebSearchCall
 
 
 class InputTokensDetails(msgspec.Struct):
@@ -135,6 +160,10 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 class CustomInput(msgspec.Struct):
     input: str
+
+
+class SearchInput(msgspec.Struct):
+    query: str
 
 
 def encode_response(completion: Completion, reply: Reply) -> bytes:
@@ -217,6 +246,8 @@ def output_item(part: Part, index: int, choice: Choice, reply: Reply) -> AnyItem
             return OutputMessage(id=item_id("msg", index, reply), status="completed", content=[OutputText(text=text)])
         case Reasoning(text):
             return finished_reasoning(item_id("rs", index, reply), text, asked_of(reply))
+        case WebSearch():
+            return web_search_call(part, item_id("ws", index, reply))
         case ToolCall(call_id, name, arguments):
             return finished_call(opened_call(call_id, name, index, reply), arguments)
 
@@ -265,6 +296,19 @@ def custom_input(arguments: str) -> str:
         return msgspec.json.decode(arguments, type=CustomInput).input
     except (msgspec.DecodeError, RecursionError):
         return arguments
+
+
+def web_search_call(search: WebSearch, identity: str) -> WebSearchCall:
+    try:
+        query = msgspec.json.decode(search.arguments, type=SearchInput).query
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        query = search.arguments
+    return WebSearchCall(
+        id=identity,
+        status="completed" if search.error is None else "failed",
+        action=SearchAction(query, [query], [SearchSource(page.url) for page in search.results]),
+        results=[ShownPage(page.url, page.title, page.snippet) for page in search.results],
+    )
 
 
 def _object(arguments: str) -> msgspec.Raw:

@@ -1,4 +1,5 @@
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import msgspec
 
@@ -9,10 +10,14 @@ MAX_BYTES = 128 * 1024 * 1024
 
 
 class KeptResponse(msgspec.Struct, frozen=True):
-    """`items` are the response's whole input, `encoded` is its JSON."""
+    """`items` are the response's whole input, `response` is its JSON."""
 
     items: tuple[msgspec.Raw, ...]
-    encoded: bytes
+    response: msgspec.Raw
+
+    @property
+    def encoded(self) -> bytes:
+        return bytes(self.response)
 
     @property
     def output(self) -> tuple[msgspec.Raw, ...]:
@@ -27,12 +32,53 @@ class _Response(msgspec.Struct):
     output: tuple[msgspec.Raw, ...]
 
 
-class _Identified(msgspec.Struct):
-    id: str = ""
+class _Item(msgspec.Struct):
+    type: str | None = None
+    id: str | None = None
 
 
+class _Names(msgspec.Struct):
+    previous_response_id: str | None = None
+    input: list[_Item] | str | None = None
+
+
+_ENCODER = msgspec.json.Encoder()
+_KEPT = msgspec.json.Decoder(KeptResponse)
 _RESPONSE = msgspec.json.Decoder(_Response)
-_ITEM = msgspec.json.Decoder(_Identified)
+_ITEM = msgspec.json.Decoder(_Item)
+_NAMES = msgspec.json.Decoder(_Names)
+
+
+def encode_kept(kept: KeptResponse) -> bytes:
+    return _ENCODER.encode(kept)
+
+
+def decode_kept(data: bytes) -> KeptResponse | None:
+    """None if the data is damaged."""
+    try:
+        kept = _KEPT.decode(data)
+        _RESPONSE.decode(kept.encoded)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return kept
+
+
+def named_responses(body: bytes) -> Iterator[str]:
+    """Yields the ids of earlier responses that the request needs. A malformed request needs none."""
+    try:
+        names = _NAMES.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return
+    if names.previous_response_id:
+        yield names.previous_response_id
+    for item in names.input if isinstance(names.input, list) else ():
+        if item.id and item.type in (None, "item_reference"):
+            yield _response_of(item.id)
+
+
+def _response_of(item_id: str) -> str:
+    """An item's id has the response's id and an index of two digits."""
+    return f"resp_{item_id.partition('_')[2][:-2]}"
 
 
 class KeptResponses:
@@ -44,7 +90,7 @@ class KeptResponses:
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._responses: OrderedDict[tuple[str, str], KeptResponse] = OrderedDict()
-        self._places: dict[tuple[str, str], str] = {}  # the response that wrote each item
+        self._new: dict[tuple[str, str], KeptResponse] = {}
 
     def __len__(self) -> int:
         return len(self._responses)
@@ -53,13 +99,21 @@ class KeptResponses:
         return CallersResponses(self, caller)
 
     def add(self, caller: str, response_id: str, kept: KeptResponse) -> None:
+        self.restore(caller, response_id, kept)
+        self._new[caller, response_id] = kept
+
+    def restore(self, caller: str, response_id: str, kept: KeptResponse) -> None:
+        """Adds a response that is stored already."""
         self.remove(caller, response_id)
         self._responses[caller, response_id] = kept
         self.size += kept.size
-        for item in kept.output:
-            self._places[caller, _ITEM.decode(item).id] = response_id
         while len(self._responses) > self._max_responses or self.size > self._max_bytes:
             self.remove(*next(iter(self._responses)))
+
+    def take_new(self) -> dict[tuple[str, str], KeptResponse]:
+        """Returns the responses by caller and id that were added since the last call."""
+        taken, self._new = self._new, {}
+        return taken
 
     def get(self, caller: str, response_id: str) -> KeptResponse | None:
         kept = self._responses.get((caller, response_id))
@@ -68,18 +122,17 @@ class KeptResponses:
         return kept
 
     def find(self, caller: str, item_id: str) -> msgspec.Raw | None:
-        kept = self.get(caller, self._places.get((caller, item_id), ""))
+        kept = self.get(caller, _response_of(item_id))
         if kept is None:
             return None
         return next((item for item in kept.output if _ITEM.decode(item).id == item_id), None)
 
     def remove(self, caller: str, response_id: str) -> bool:
+        self._new.pop((caller, response_id), None)
         kept = self._responses.pop((caller, response_id), None)
         if kept is None:
             return False
         self.size -= kept.size
-        for item in kept.output:
-            self._places.pop((caller, _ITEM.decode(item).id), None)
         return True
 
 
@@ -91,7 +144,7 @@ class CallersResponses:
     def add(self, response_id: str, items: tuple[msgspec.Raw, ...], encoded: bytes) -> None:
         # The items are copied: they are parts of a body, which would live as long as they do.
         copies = tuple(msgspec.Raw(bytes(item)) for item in items)
-        self._kept.add(self._caller, response_id, KeptResponse(copies, encoded))
+        self._kept.add(self._caller, response_id, KeptResponse(copies, msgspec.Raw(encoded)))
 
     def get(self, response_id: str) -> KeptResponse:
         """Raises `ResponseGone`."""
@@ -99,11 +152,6 @@ class CallersResponses:
         if kept is None:
             raise ResponseGone(response_id)
         return kept
-
-    def remove(self, response_id: str) -> None:
-        """Raises `ResponseGone`."""
-        if not self._kept.remove(self._caller, response_id):
-            raise ResponseGone(response_id)
 
     def conversation(self, response_id: str) -> tuple[msgspec.Raw, ...] | None:
         kept = self._kept.get(self._caller, response_id)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from service.dialects.base import ClientRequest
+from service.dialects.base import ClientRequest, WebSearchTool
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
 from service.dialects.openai_responses.items import ReadItems, read_items
@@ -63,6 +63,7 @@ class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True)
     tools: msgspec.Raw = msgspec.Raw(b"null")
     tool_choice: str | ToolChoiceObject | None = None
     parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     background: bool | None = None
     conversation: Any = None
@@ -75,7 +76,6 @@ class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True)
     access_programs: Unread = UNREAD
     background_options: Unread = UNREAD
     client_metadata: Unread = UNREAD
-    max_tool_calls: Unread = UNREAD
     moderation: Unread = UNREAD
     prompt_cache_key: Unread = UNREAD
     prompt_cache_options: Unread = UNREAD
@@ -141,6 +141,7 @@ def read_request(
         dialect_state=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
         unknown_fields=(*others.unknown, *items.others.unknown),
         unread_media=items.unread_media,
+        web_search=_web_search(asked, read),
     )
 
 
@@ -169,12 +170,19 @@ def _earlier(asked: ResponsesRequest, kept: CallersResponses) -> Sequence[msgspe
     return conversation
 
 
+def _web_search(asked: ResponsesRequest, read: ReadTools) -> WebSearchTool | None:
+    """The client's own calls do not count in `max_tool_calls`."""
+    if read.web_search is None:
+        return None
+    return msgspec.structs.replace(read.web_search, max_uses=asked.max_tool_calls)
+
+
 def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
     """Returns the tools of the request, then those that arrived in mid-conversation."""
     if not added.tools:
         return read
     new = tuple(tool for tool in added.tools if tool.name not in read.names)
-    return ReadTools(read.tools + new, {**added.names, **read.names}, read.absent)
+    return msgspec.structs.replace(read, tools=read.tools + new, names={**added.names, **read.names})
 
 
 def _messages(asked: ResponsesRequest, read: ReadTools, items: ReadItems) -> tuple[Message, ...]:

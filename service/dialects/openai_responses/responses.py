@@ -1,3 +1,5 @@
+from functools import partial
+
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_error import encode_error
 from service.dialects.openai_responses.answer import asked_of, encode_response, response_id
@@ -16,10 +18,11 @@ class OpenAIResponses:
     name = "openai_responses"
     request_id_header = "x-request-id"
 
-    def __init__(self, kept: KeptResponses | None = None) -> None:
+    def __init__(self, kept: KeptResponses | None = None, *, searches: bool = False) -> None:
+        """`searches`: this server can search the web."""
         self.kept = KeptResponses() if kept is None else kept
         self.caller = ""
-        self._read_tools = ToolReader(read_tools)
+        self._read_tools = ToolReader(partial(read_tools, searches=searches))
 
     def of_caller(self, caller: str) -> "OpenAIResponses":
         """Returns the dialect for one caller. Both share the tools and the remembered responses."""

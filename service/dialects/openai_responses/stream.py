@@ -13,6 +13,7 @@ from service.dialects.openai_responses.answer import (
     AnyItem,
     CustomCall,
     FunctionCall,
+    OpenItem,
     OutputMessage,
     OutputReasoning,
     OutputText,
@@ -26,6 +27,7 @@ from service.dialects.openai_responses.answer import (
     item_id,
     opened_call,
     response,
+    web_search_call,
 )
 from service.errors import ServiceError
 from service.events import (
@@ -37,8 +39,9 @@ from service.events import (
     ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
+    WebSearched,
 )
-from service.generation import TokenLogprob, Usage
+from service.generation import TokenLogprob, Usage, WebSearch
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -71,7 +74,7 @@ class ResponseStream:
         self._sequence = 0
         self._index = 0
         self._items: list[AnyItem] = []
-        self._open: AnyItem | None = None
+        self._open: OpenItem | None = None
         self._text: list[str] = []
         self._logprobs: list[LogprobOfToken] = []
         self._status: Status = "completed"
@@ -96,6 +99,8 @@ class ResponseStream:
                 return self._arguments(arguments)
             case ToolCallAbandoned():
                 return self._abandon()
+            case WebSearched(_, search):
+                return self._searched(search)
             case ChoiceFinished(_, reason):
                 self._status = "incomplete" if reason == "length" else "completed"
                 return self._close(self._status)
@@ -148,7 +153,20 @@ class ResponseStream:
             return self._of_item("response.function_call_arguments.delta", delta=arguments)
         return b""
 
-    def _enter(self, item: AnyItem) -> bytes:
+    def _searched(self, search: WebSearch) -> bytes:
+        """The search has ended before its first event: the model's call itself is not shown."""
+        frames = self._close()
+        item = web_search_call(search, item_id("ws", self._index, self._reply))
+        begun = msgspec.structs.replace(item, status="in_progress", results=[])
+        frames += self._frame("response.output_item.added", output_index=self._index, item=begun)
+        for stage in ("in_progress", "searching", "completed"):
+            frames += self._frame(f"response.web_search_call.{stage}", output_index=self._index, item_id=item.id)
+        frames += self._frame("response.output_item.done", output_index=self._index, item=item)
+        self._items.append(item)
+        self._index += 1
+        return frames
+
+    def _enter(self, item: OpenItem) -> bytes:
         self._open = item
         return self._frame("response.output_item.added", output_index=self._index, item=item)
 

@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from service.dialects.base import WebSearchTool
 from service.dialects.json_body import choose, decode, show
-from service.dialects.tool_definitions import ToolName, argument_schema
+from service.dialects.tool_definitions import ToolName, argument_schema, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -15,10 +16,11 @@ ToolKind = Literal["function", "custom", "tool_search"]
 # The one argument of a custom tool, whose input is text.
 INPUT = "input"
 TOOL_SEARCH = "tool_search"
+WEB_SEARCH = "web_search"
 
 _MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 # OpenAI's servers run these tools. They are omitted, and the system prompt mentions it.
-_LEFT_OUT = ("web_search", "image_generation")
+_LEFT_OUT = (WEB_SEARCH, "image_generation")
 
 
 class InputFormat(msgspec.Struct):
@@ -27,8 +29,14 @@ class InputFormat(msgspec.Struct):
     definition: str | None = None
 
 
+class SearchFilters(msgspec.Struct):
+    allowed_domains: tuple[str, ...] | None = None
+    blocked_domains: tuple[str, ...] | None = None
+
+
 class ToolDefinition(msgspec.Struct):
-    """`execution` belongs to `tool_search`; `tools` belongs to `namespace`."""
+    """`execution` belongs to `tool_search`, `tools` to `namespace`, `filters` and `external_web_access` to
+    `web_search`."""
 
     type: str
     name: ToolName | None = None
@@ -39,6 +47,8 @@ class ToolDefinition(msgspec.Struct):
     format: InputFormat | None = None
     execution: str | None = None
     tools: list["ToolDefinition"] | None = None
+    filters: SearchFilters | None = None
+    external_web_access: bool | None = None
 
 
 class ToolReference(msgspec.Struct):
@@ -63,11 +73,13 @@ class WireName(msgspec.Struct, frozen=True):
 
 
 class ReadTools(msgspec.Struct, frozen=True):
-    """`names` has the tools by the name that the model reads. `absent` are omitted tools."""
+    """`names` has the client's tools by the name that the model reads. `absent` are omitted tools. `web_search` is one
+    of the `tools`."""
 
     tools: tuple[Tool, ...] = ()
     names: Mapping[str, WireName] = {}
     absent: tuple[str, ...] = ()
+    web_search: WebSearchTool | None = None
 
     @property
     def notice(self) -> str:
@@ -80,21 +92,27 @@ class ReadTools(msgspec.Struct, frozen=True):
 _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
-def read_tools(raw: bytes) -> ReadTools:
-    return read_definitions(decode(_TOOLS, raw, at="tools") or [], "tools")
+def read_tools(raw: bytes, *, searches: bool) -> ReadTools:
+    """`searches`: this server can search the web."""
+    return read_definitions(decode_definitions(raw, "tools"), "tools", searches=searches)
 
 
 def decode_definitions(raw: bytes, at: str) -> list[ToolDefinition]:
     return decode(_TOOLS, raw, at=at) or []
 
 
-def read_definitions(definitions: list[ToolDefinition], at: str) -> ReadTools:
+def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bool = False) -> ReadTools:
     tools: dict[str, Tool] = {}
     names: dict[str, WireName] = {}
     absent: list[str] = []
+    web_search: WebSearchTool | None = None
     # If OpenAI's servers search for tools, no one here could load a deferred tool.
     searched = not any(tool.type == TOOL_SEARCH and _runs_elsewhere(tool) for tool in definitions)
     for path, namespace, definition in _flat(definitions, at):
+        if searches and _searches_web(definition):
+            web_search = _web_search(definition.filters or SearchFilters())
+            tools[WEB_SEARCH] = search_tool(WEB_SEARCH)
+            continue
         if _runs_elsewhere(definition):
             absent.append(definition.type)
             continue
@@ -105,7 +123,7 @@ def read_definitions(definitions: list[ToolDefinition], at: str) -> ReadTools:
         deferred = searched and bool(definition.defer_loading)
         tools[name] = _tool(name, definition, path, deferred=deferred)
         names[name] = wire
-    return ReadTools(tuple(tools.values()), names, tuple(absent))
+    return ReadTools(tuple(tools.values()), names, tuple(absent), web_search)
 
 
 def model_name(namespace: str, name: str) -> str:
@@ -135,7 +153,11 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
                 for i, reference in enumerate(choice.tools or ())
                 if reference.name is not None
             }
+            if read.web_search is not None and any(_is_search(tool.type) for tool in choice.tools or ()):
+                allowed.add(WEB_SEARCH)
             tools = tuple(tool for tool in tools if tool.name in allowed)
+        case ToolChoiceObject(type=kind) if read.web_search is not None and _is_search(kind):
+            return ToolChoice("required", WEB_SEARCH), tools
         case ToolChoiceObject(type=kind) if kind.startswith(_LEFT_OUT):
             raise UnsupportedValue(
                 f"Invalid 'tool_choice.type': {show(kind)} runs on OpenAI's servers only. Leave out 'tool_choice', or "
@@ -153,6 +175,21 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
     if mode == "required" and not read.absent:
         raise BadRequest("Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice")
     return ToolChoice(), tools
+
+
+def _is_search(kind: str) -> bool:
+    """The type has a version, as in `web_search_2025_08_26`."""
+    return kind.startswith(WEB_SEARCH)
+
+
+def _searches_web(definition: ToolDefinition) -> bool:
+    return _is_search(definition.type) and definition.external_web_access is not False
+
+
+def _web_search(filters: SearchFilters) -> WebSearchTool:
+    return WebSearchTool(
+        name=WEB_SEARCH, allowed_domains=filters.allowed_domains or (), blocked_domains=filters.blocked_domains or ()
+    )
 
 
 def _runs_elsewhere(definition: ToolDefinition) -> bool:

@@ -1,6 +1,6 @@
 import msgspec
 
-from service.dialects.anthropic_messages import AnthropicMessages
+from service.dialects.base import Dialect
 from service.endpoints.context import ServiceContext
 from service.endpoints.generation import GenerationEndpoint, Submission
 from service.generation import GenerationRequest
@@ -9,8 +9,10 @@ from service.web_search.answer import SearchingAnswer
 from service.web_search.searxng import SearxngServer
 
 
-class MessagesEndpoint(GenerationEndpoint):
-    def __init__(self, context: ServiceContext, dialect: AnthropicMessages) -> None:
+class SearchingEndpoint(GenerationEndpoint):
+    """Runs the web searches of an answer, if a search server is configured."""
+
+    def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
         super().__init__(context, dialect)
         url = context.settings.web_search_url
         self._search = SearxngServer(url) if url else None

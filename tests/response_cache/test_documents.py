@@ -1,0 +1,49 @@
+"""Documents in the store of the response cache, whatever the store does."""
+
+from cache_backends import CacheUnavailable, Found
+from cache_backends.memory import MemoryBackend
+from service.response_cache.documents import DocumentStore
+from service.response_cache.record import decode_record
+
+
+class BrokenBackend(MemoryBackend):
+    async def get(self, key: str) -> Found | None:
+        raise CacheUnavailable("the disk is gone")
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        raise CacheUnavailable("the disk is gone")
+
+    async def delete(self, key: str) -> bool:
+        raise CacheUnavailable("the disk is gone")
+
+
+async def test_a_document_is_found_by_its_name_until_it_is_removed() -> None:
+    backend = MemoryBackend()
+    documents = DocumentStore(backend, ttl_seconds=60)
+    await documents.put("one", b"first")
+    await documents.put("two", b"")
+
+    assert [await documents.get(name) for name in ("one", "two", "three")] == [b"first", b"", None]
+    assert [await documents.remove("one"), await documents.remove("one")] == [True, False]
+    assert await documents.get("one") is None
+
+
+async def test_a_damaged_document_is_missing_and_none_is_taken_for_an_answer() -> None:
+    backend = MemoryBackend()
+    documents = DocumentStore(backend, ttl_seconds=60)
+    await documents.put("one", b"first")
+    (key,) = [key async for key in backend.list_keys()]
+    found = await backend.get(key)
+    assert found is not None
+    assert found.ttl is not None
+    assert decode_record(found.value, key) is None
+    for damaged in (found.value[:-1], b"", found.value[1:], bytes([*found.value[:-1], 0])):
+        await backend.set(key, damaged)
+        assert await documents.get("one") is None
+
+
+async def test_a_failing_store_fails_no_request() -> None:
+    documents = DocumentStore(BrokenBackend(), ttl_seconds=60)
+    await documents.put("one", b"first")
+    assert await documents.get("one") is None
+    assert await documents.remove("one") is False
