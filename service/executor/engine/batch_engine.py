@@ -1,7 +1,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
@@ -95,6 +95,7 @@ class BatchEngine:
         return self._prefixes.nbytes
 
     def insert(self, sequence: Sequence) -> None:
+        self._keep_prompts(answering=False)  # this one may begin alike
         run = Run(sequence, self._prefixes, padded=self._batching.padded)
         if self._prefixes.shares:
             run.wait_for_reader(self._runs.values(), self._chunk_tokens)
@@ -117,6 +118,7 @@ class BatchEngine:
         return embedding(self._model, tokens, self._chunk_tokens)
 
     def step(self) -> list[Token]:
+        self._keep_prompts(answering=True)
         self._read_prompts()
         drawn = self._batch.step() if self._solo is None else self._solo.step()
         tokens = [self._token(each) for each in drawn]
@@ -136,6 +138,7 @@ class BatchEngine:
     def _start(self) -> None:
         self._turns = Turns()
         self._runs: dict[int, Run] = {}
+        self._unkept: dict[int, _ReadPrompt] = {}
         self._solo: Solo | Single | None = None
         self._steps_alone = 0
         self._batch = Batch(
@@ -196,24 +199,27 @@ class BatchEngine:
         size = self._chunks.choose(around)
         # The last chunks stay, for the batch.
         end = min(run.read + size, run.next_stop or len(run.tokens) - 1)
-        started = time.perf_counter()
-        self._read(run, end)
-        self._chunks.learn(end - around.read, time.perf_counter() - started)
+        self._chunks.learn(end - around.read, self._read(run, end))
         released = [other for other in self._runs.values() if other.reader_ahead is run and other.shared <= end]
         if released or end in run.stops:
             self._keep(run)
         for other in released:
             other.stop_waiting(self._prefixes)
 
-    def _read(self, run: Run, end: int) -> None:
+    def _read(self, run: Run, end: int) -> float:
+        """Returns the seconds that it took."""
+        started = time.perf_counter()
         if run.cache is None:
             run.cache = make_prompt_cache(self._model)
         with growing_once(run.cache, run.unread):
             self._model(mx.array([run.tokens[run.read : end]]), cache=run.cache)
         mx.eval([layer.state for layer in run.cache])
         mx.clear_cache()
+        seconds = time.perf_counter() - started
+        self._prefixes.learn_reading(end - run.read, seconds)
         self.prompt_tokens_read += end - run.read
         run.read = end
+        return seconds
 
     def _release_waiting(self, ahead: Run) -> None:
         for run in self._runs.values():
@@ -224,7 +230,7 @@ class BatchEngine:
 
     def _join(self, runs: list[Run]) -> None:
         for run in runs:
-            self._keep(run)
+            self._keep_after_first_token(run)
         unread = sum(run.unread for run in runs)
         alone = self._end_solo()
         self._batch.insert(runs if alone is None else [alone, *runs])
@@ -238,7 +244,7 @@ class BatchEngine:
     def _begin_solo(self, run: Run) -> None:
         if run.unread > READ_AND_DRAWN:
             self._read(run, len(run.tokens) - 1)
-        self._keep(run)
+        self._keep_after_first_token(run)
         self.prompt_tokens_read += run.unread
         self._go_solo(run)
 
@@ -286,6 +292,7 @@ class BatchEngine:
     def _end(self, run: Run) -> PromptUse:
         if self._solo is not None and self._solo.run is run:
             self._solo = None
+        self._unkept.pop(run.sequence.id, None)
         if not self._runs:
             self._prefixes.rest(True)
         return PromptUse(run.reused, run.stored)
@@ -302,11 +309,43 @@ class BatchEngine:
         else:
             self._keep(run)
 
+    def _keep_after_first_token(self, run: Run) -> None:
+        if run.cache is not None and self._can_wait(run):
+            self._unkept[run.sequence.id] = _ReadPrompt(run, run.tokens[: run.read], run.cache)
+        else:
+            self._keep(run)
+
+    def _can_wait(self, run: Run) -> bool:
+        # A state that cannot be cut would be a later one. The batch copies the state, so it would exist twice.
+        awaited = any(other.reader_ahead is run for other in self._runs.values())
+        if self._prefixes.needs_boundaries or awaited:
+            return False
+        twice = sum(int(layer.nbytes) for layer in run.cache or ())
+        return self._missing([self._length(other) for other in self._runs.values()], 0, twice) <= 0
+
+    def _keep_prompts(self, *, answering: bool) -> None:
+        """With `answering`, only those whose first token is delivered."""
+        for number in [number for number, each in self._unkept.items() if each.run.answering or not answering]:
+            unkept = self._unkept.pop(number)
+            self._keep_state(unkept.run, unkept.tokens, unkept.caches)
+
     def _keep(self, run: Run) -> None:
+        if run.cache is not None:
+            self._keep_state(run, run.tokens[: run.read], run.cache)
+
+    def _keep_state(self, run: Run, tokens: list[int], caches: list[Any]) -> None:
         # The running sequences come first. An ended run is not among them, though it still holds its memory.
-        if run.cache is None or run.read <= run.reused or run.sequence.request.no_store:
+        if len(tokens) <= run.reused or run.sequence.request.no_store:
             return
         self._prefixes.allow(-self._missing([self._length(other) for other in self._runs.values()], 0))
-        new = self._prefixes.keep(run.sequence.request.caller, run.tokens[: run.read], run.cache)
-        answered = max(0, run.read - len(run.sequence.prompt.tokens))
+        new = self._prefixes.keep(run.sequence.request.caller, tokens, caches)
+        answered = max(0, len(tokens) - len(run.sequence.prompt.tokens))
         run.stored += max(0, new - answered)
+
+
+class _ReadPrompt(NamedTuple):
+    """The state of `tokens`, which the prefix cache gets once the first token is delivered."""
+
+    run: Run
+    tokens: list[int]
+    caches: list[Any]

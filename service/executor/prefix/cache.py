@@ -70,6 +70,10 @@ class Prefixes(Protocol):
         """Limits memory to `more` bytes above the present use, or below it."""
         ...
 
+    def learn_reading(self, tokens: int, seconds: float) -> None:
+        """Takes in the time in which the model read tokens of a prompt."""
+        ...
+
     def rest(self, resting: bool) -> None: ...
 
     def close(self) -> None: ...
@@ -93,6 +97,9 @@ class NoPrefixCache:
         return None
 
     def allow(self, more: int) -> None:
+        return None
+
+    def learn_reading(self, tokens: int, seconds: float) -> None:
         return None
 
     def rest(self, resting: bool) -> None:
@@ -156,6 +163,10 @@ class PrefixCache:
             self._store.allow(more)
         self._tree.max_bytes = max(0, min(self._memory_bytes, self._tree.nbytes + more))
         self._shrink()
+
+    def learn_reading(self, tokens: int, seconds: float) -> None:
+        if self._store is not None:
+            self._store.learn_reading(tokens, seconds)
 
     def rest(self, resting: bool) -> None:
         if self._store is not None:

@@ -9,6 +9,7 @@ from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
+from service.executor.prefix.worth import MeasuredPrices
 from service.profile import ModelProfile
 from service.settings import Settings
 
@@ -53,7 +54,10 @@ def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, setting
     if settings.prefix_disk_bytes == 0:
         return None
     try:
-        return PrefixStore(settings.home / "prefix", _identity(model, profile), settings.prefix_disk_bytes, caches)
+        identity = _identity(model, profile)
+        return PrefixStore(
+            settings.home / "prefix", identity, settings.prefix_disk_bytes, caches, prices=MeasuredPrices()
+        )
     except OSError as exc:
         log.warning("The prefix cache is not kept on disk: %s", exc)
         return None

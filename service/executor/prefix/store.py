@@ -19,6 +19,7 @@ from service.executor.prefix.file import (
     read_span,
 )
 from service.executor.prefix.tree import Node
+from service.executor.prefix.worth import MeasuredPrices, is_worth_a_file
 from service.executor.prefix.writer import PATIENCE_SECONDS, QUIET_SECONDS, Job, PrefixWriter
 from service.storage import FOLDER_MODE, files_under, private_folder
 
@@ -64,7 +65,8 @@ class _File(msgspec.Struct):
 
 class PrefixStore:
     """Keeps at most `max_bytes` of one model; the least recently used go first. `model` identifies everything that a
-    state depends on. The engine's thread owns it. A failing disk loses states, never an answer."""
+    state depends on. The engine's thread owns it. A failing disk loses states, never an answer. With `prices`, states
+    that are read again as quickly get no file."""
 
     def __init__(
         self,
@@ -75,7 +77,9 @@ class PrefixStore:
         *,
         quiet_seconds: float = QUIET_SECONDS,
         recount_seconds: float = RECOUNT_SECONDS,
+        prices: MeasuredPrices | None = None,
     ) -> None:
+        self._prices = prices
         self._model = model
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
         self._max_bytes = max_bytes
@@ -115,12 +119,21 @@ class PrefixStore:
         """Deletes the file if it cannot be used."""
         if not node.file:
             return None
+        started, on_disk = time.monotonic(), node.file not in self._unwritten
         try:
-            return self._states.from_buffers(*self._read(node.file))
+            state = self._states.from_buffers(*self._read(node.file))
         except (DamagedFile, OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
             log.warning("The prefix file %s cannot be used and is deleted: %s", node.file, exc)
             self.discard([node])
             return None
+        if self._prices is not None and on_disk:
+            self._prices.learn_load(state.nbytes, time.monotonic() - started)
+        return state
+
+    def learn_reading(self, tokens: int, seconds: float) -> None:
+        """Takes in the time in which the model read tokens."""
+        if self._prices is not None:
+            self._prices.learn_token(tokens, seconds)
 
     def save(self, path: list[Node]) -> None:
         """Queues the states of nodes, each the parent of the next, and marks their files as used."""
@@ -138,7 +151,9 @@ class PrefixStore:
     def finish_writes(self) -> list[Node]:
         """Takes in finished writes. Returns the nodes that have no state left."""
         lost: list[Node] = []
-        for job, file_bytes in self._writer.written():
+        for job, file_bytes, seconds in self._writer.written():
+            if self._prices is not None and file_bytes:
+                self._prices.learn_write(file_bytes, seconds)
             name = job.key.name
             unwritten = self._unwritten.get(name)
             if unwritten is None or unwritten.job is not job:  # dropped, but perhaps written
@@ -175,6 +190,14 @@ class PrefixStore:
         self.finish_writes()
 
     def _submit(self, node: Node) -> None:
+        """Queues the node, and those before it that were not worth a file without it, if all together are."""
+        nodes = [each for each in node.path() if not each.file]
+        tokens, nbytes = sum(len(each.tokens) for each in nodes), sum(each.nbytes for each in nodes)
+        if self._prices is None or is_worth_a_file(tokens, nbytes, self._prices.prices):
+            for each in nodes:
+                self._queue(each)
+
+    def _queue(self, node: Node) -> None:
         parent = node.parent
         if parent is None or not (parent.file or parent.parent is None) or node.state is None:
             return

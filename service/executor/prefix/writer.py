@@ -41,6 +41,7 @@ class Job(msgspec.Struct, kw_only=True):
 class Written(NamedTuple):
     job: Job
     file_bytes: int | None
+    seconds: float
 
 
 class PrefixWriter:
@@ -100,13 +101,14 @@ class PrefixWriter:
     def _run(self) -> None:
         while (job := self._next()) is not None:
             size: int | None = 0
+            started = time.monotonic()
             try:
                 if job.wanted:
                     size = write_span(job.folder, job.key, job.layouts, job.buffers)
             except OSError as exc:
                 log.warning("A prefix file could not be written: %s", exc)
                 size = None
-            self._done.append(Written(job, size))
+            self._done.append(Written(job, size, time.monotonic() - started))
 
     def _next(self) -> Job | None:
         """Waits until a job may be written or skipped. Returns None at the end."""

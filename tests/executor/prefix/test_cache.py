@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache
 from service.executor.prefix.file import DamagedFile, read_span
 from service.executor.prefix.store import PrefixStore
+from service.executor.prefix.worth import MeasuredPrices
 from service.executor.scheduling.messages import Prompt
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
 
@@ -211,6 +212,20 @@ def test_a_restart_keeps_what_is_known(tmp_path: Path) -> None:
         assert read(cache, [*prompt[:700], *prompt[:8], 7, 7, 7], "alice") == 708
     with opened(tmp_path, model="another") as cache:
         assert read(cache, prompt, "alice") == 0
+
+
+def test_a_short_state_gets_a_file_once_what_follows_makes_it_worth_one(tmp_path: Path) -> None:
+    caches = TokenCaches()
+    prices = MeasuredPrices()
+    prices.learn_token(1000, 1.0)
+    store = PrefixStore(tmp_path, "m", A_LOT, caches, quiet_seconds=0.0, prices=prices)
+    cache = PrefixCache(caches, A_LOT, store)
+    read(cache, list(range(8)))
+    assert cache._tree.find("", list(range(8)), 8).node.file == ""
+    assert read(cache, list(range(100))) == 8
+    cache.close()
+    with opened(tmp_path) as again:
+        assert read(again, list(range(100))) == 99
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCach
 from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
+from service.executor.scheduling.protocols import Token
+from service.executor.speculation.drafters import Drafters
 from tests.executor.engines import sequence
 
 A_LOT = 10**9
@@ -93,10 +95,22 @@ class Run(msgspec.Struct, frozen=True):
 class Harness:
     """An engine that runs what it is given to its end."""
 
-    def __init__(self, model: Any, prefixes: Prefixes, room: Callable[[], int | None] = room_bytes) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prefixes: Prefixes,
+        room: Callable[[], int | None] = room_bytes,
+        drafters: Drafters | None = None,
+    ) -> None:
         self.prefixes = prefixes
         self.engine = BatchEngine(
-            model, {198}, batching=Batching(4), chunks=ChunkSizes(CHUNK), prefixes=prefixes, room=room
+            model,
+            {198},
+            batching=Batching(4),
+            chunks=ChunkSizes(CHUNK),
+            prefixes=prefixes,
+            drafters=drafters,
+            room=room,
         )
         self.read: list[int] = []
         self._ids = iter(range(10_000))
@@ -185,6 +199,43 @@ def test_the_same_tokens_in_a_batch(model: Any) -> None:
         started = [harness.start(prompt) for prompt in prompts[:4]]
         assert [run.tokens for run in harness.finish(*started)] == alone[:4]
         assert harness.run(prompts[4]).tokens == alone[4]
+
+
+class WatchedPrefixes(PrefixCache):
+    """Notes the lengths of the states that it gets."""
+
+    def __init__(self, caches: PromptCaches) -> None:
+        super().__init__(caches, A_LOT)
+        self.kept: list[int] = []
+
+    def keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
+        self.kept.append(len(tokens))
+        return super().keep(caller, tokens, caches)
+
+
+@pytest.mark.parametrize("lookup", [False, True])
+def test_a_prompt_is_kept_after_its_first_token_is_delivered(transformer: Any, lookup: bool) -> None:
+    prefixes = WatchedPrefixes(PromptCaches(transformer))
+    harness = Harness(transformer, prefixes, drafters=Drafters(lookup=lookup))
+    harness.start(SYSTEM + QUESTION)
+    tokens: list[Token] = []
+    while not tokens:
+        tokens = harness.engine.step()
+    assert prefixes.kept == []
+    harness.engine.step()
+    assert len(prefixes.kept) == 1
+
+
+def test_a_prompt_is_kept_at_once_for_another_that_begins_alike(transformer: Any) -> None:
+    prefixes = WatchedPrefixes(PromptCaches(transformer))
+    harness = Harness(transformer, prefixes)
+    first = harness.start(SYSTEM + QUESTION)
+    while harness.engine.prompt_tokens_read < len(SYSTEM + QUESTION):
+        harness.engine.step()
+    second = harness.start(SYSTEM + QUESTION)
+    one, other = harness.finish(first, second)
+    assert one.tokens == other.tokens
+    assert harness.engine.prompt_tokens_read < len(SYSTEM + QUESTION) + LAST_CHUNKS * CHUNK + 2
 
 
 def test_a_restart_keeps_what_is_known(model: Any, tmp_path: Path) -> None:
