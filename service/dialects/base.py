@@ -20,7 +20,8 @@ class WebSearchTool(msgspec.Struct, frozen=True, kw_only=True):
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`dialect_state` is what only the dialect reads; the `Reply` returns it to it. `unknown_fields` are paths without
-    indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces."""
+    indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces. `absent_tools` are names of
+    tools that are left out, because nobody here can run them."""
 
     request: GenerationRequest
     model: str | None = None
@@ -29,6 +30,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     dialect_state: object = ""
     unknown_fields: tuple[str, ...] = ()
     unread_media: tuple[str, ...] = ()
+    absent_tools: tuple[str, ...] = ()
     web_search: WebSearchTool | None = None
 
 

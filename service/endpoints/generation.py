@@ -16,8 +16,8 @@ from service.http.streaming import StreamWriter, replay_stream
 from service.profile import ModelProfile
 from service.response_cache.base import CachedAnswer, CacheDirectives
 from service.response_cache.caching_executor import CachingExecutor
+from service.telemetry.omissions import OmissionLog
 from service.telemetry.request_log import REQUEST_ID_PREFIX, RequestRecord
-from service.telemetry.unknown_fields import UnknownFieldLog
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class GenerationEndpoint:
     def __init__(self, context: ServiceContext, dialect: Dialect) -> None:
         self._context = context
         self._dialect = dialect
-        self._unknown_fields = UnknownFieldLog()
+        self._omissions = OmissionLog(dialect.name)
         self._request_id_header = dialect.request_id_header.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,8 +72,8 @@ class GenerationEndpoint:
         dialect = await self._dialect_for(caller, body)
         models = self._context.models
         asked = dialect.decode(body, models.find_for(body).profile.sampling)
-        if asked.unknown_fields:
-            self._unknown_fields.see(self._dialect.name, asked.unknown_fields)
+        if asked.unknown_fields or asked.absent_tools:
+            self._omissions.see(asked.unknown_fields, asked.absent_tools)
         if asked.unread_media:
             self._count_media(asked.unread_media, record)
         executor = models.find(asked.model)

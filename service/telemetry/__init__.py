@@ -6,5 +6,5 @@
 - `stats`: the body of `/stats`, for the dashboard and `anyclaude stats`
 - `metrics/`: counts since the start, for Prometheus
 - `readiness`: the terminal's line when the model is loaded
-- `unknown_fields`: a log line for each request field that is not read
+- `omissions`: a log line for each request field that is not read, and each tool that is left out
 """

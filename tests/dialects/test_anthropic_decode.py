@@ -251,6 +251,12 @@ FIELDS = {
     "web search alone": (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "any"}},
         {"messages": (Message(role="system", content=NO_SEARCH), USER)}),
+    "tools that Anthropic defined and nobody here can run": (
+        {"tools": [F, {"type": "code_execution_20250825", "name": "run"}, {"type": "of_tomorrow_20270101"},
+                   {"type": "computer_20251124", "name": "computer", "display_width_px": 1, "display_height_px": 1}]},
+        {"tools": (TOOL,),
+         "messages": (Message(role="system", content=NO_SEARCH.replace("web_search", "run, of_tomorrow, computer")),
+                      USER)}),
     "deferred tools": ({"tools": [{**F, "defer_loading": True}]},
                        {"tools": (msgspec.structs.replace(TOOL, deferred=True),)}),
     "tools that Anthropic's search would load": (
@@ -350,8 +356,6 @@ BAD = [
     ({"tools": [F, F]}, BadRequest, "tools[1].name", "'tools[0].name' is \"f\" already"),
     ({"tools": [{**F, "input_schema": {"type": "array"}}]}, BadRequest, "tools[0].input_schema", '"array"'),
     ({"tools": [{**F, "input_schema": DEEP}]}, BadRequest, "tools[0].input_schema", "too deep"),
-    ({"tools": [F, {"type": "computer_20251124", "name": "computer"}]},
-     UnsupportedValue, "tools[1].type", 'that the client runs, found "computer_20251124"'),
     ({"thread": {"type": "create"}}, ThreadUnsupported, "thread", "Send the whole conversation"),
     ({"container": "c"}, UnsupportedValue, "container", "no containers"),
     ({"mcp_servers": [{}]}, UnsupportedValue, "mcp_servers", "calls no MCP servers"),
@@ -368,7 +372,10 @@ BAD = [
     ({"tools": [F], "tool_choice": {"type": "tool", "name": "g"}}, BadRequest, "tool_choice.name", 'no tool "g"'),
     ({"tool_choice": {"type": "tool"}}, MissingParameter, "tool_choice.name", "Missing"),
     ({"tools": [{"type": "web_search_20250305", "name": "seek"}], "tool_choice": {"type": "tool", "name": "seek"}},
-     UnsupportedValue, "tool_choice.name", "servers only"),
+     UnsupportedValue, "tool_choice.name", "does not work here"),
+    ({"tools": [F, {"type": "code_execution_20250825", "name": "run"}], "tool_choice": {"type": "tool", "name": "run"}},
+     UnsupportedValue, "tool_choice.name", "does not work here"),
+    ({"tools": [{"type": "function", "name": "f"}]}, UnsupportedValue, "tools[0].type", 'found "function"'),
     ({"tool_choice": {"type": "some"}}, BadRequest, "tool_choice.type", '"some"'),
     ({"tool_choice": "auto"}, InvalidType, "tool_choice", "found string"),
     ({"thinking": {"type": "maybe"}}, BadRequest, "thinking.type", '"maybe"'),

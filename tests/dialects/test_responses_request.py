@@ -250,6 +250,18 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"tools": [F, {"type": "web_search", "external_web_access": False}], "instructions": "s"},
         {"tools": (TOOL,), "messages": (Message(role="system", content=f"s\n\n{NO_SEARCH}"), USER)},
     ),
+    "tools that nobody here can run": (
+        {"tools": [F, {"type": "computer_use_preview"}, {"type": "mcp", "server_label": "m"}, {"type": "local_shell"}]},
+        {
+            "tools": (TOOL,),
+            "messages": (
+                Message(
+                    role="system", content=NO_SEARCH.replace("web_search", "computer_use_preview, mcp, local_shell")
+                ),
+                USER,
+            ),
+        },
+    ),
     "deferred tools and a search that the client runs": (
         {
             "tools": [
@@ -375,7 +387,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"reasoning": {"effort": "huge"}}, "reasoning.effort", "invalid_value"),
     ({"tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
     ({"tools": [F, F]}, "tools[1].name", "invalid_value"),
-    ({"tools": [{"type": "file_search", "vector_store_ids": []}]}, "tools[0].type", "unsupported_value"),
+    ({"tools": [{"type": "teleport"}]}, "tools[0].type", "unsupported_value"),
     ({"tools": [{"type": "namespace", "tools": [F]}]}, "tools[0].name", "missing_required_parameter"),
     (
         {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "x"}]}]},

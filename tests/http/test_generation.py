@@ -282,6 +282,21 @@ async def test_a_field_that_nobody_knows_keeps_answers_apart_and_is_named_once(
     assert "is not known here" in line
 
 
+async def test_a_tool_that_nobody_can_run_is_left_out_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    configured = settings(tmp_path)
+    body = {**BODY, "tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}
+    async with (
+        running(create_app(configured), configured) as url,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
+        statuses = [(await client.post(MESSAGES, json={**body, "top_k": k})).status_code for k in (1, 2)]
+    assert statuses == [200, 200]
+    (line,) = [record.getMessage() for record in caplog.records if "code_execution" in record.getMessage()]
+    assert "left out" in line
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
 

@@ -141,6 +141,7 @@ def _client_request(
         include_usage=True,
         unknown_fields=others.unknown,
         unread_media=unread_media(asked.messages),
+        absent_tools=read.absent,
         web_search=read.web_search,
     )
 

@@ -27,10 +27,12 @@ _MEMORY = {
     },
     "required": ["command"],
 }
+_CUSTOM = "custom"
 _WEB_SEARCH = "web_search"
-# Anthropic's servers run these tools. They are omitted, and the system prompt mentions it.
-_LEFT_OUT = (_WEB_SEARCH, "web_fetch", "tool_search_tool_regex", "tool_search_tool_bm25")
 _TOOL_SEARCH = "tool_search_tool"
+# Anthropic's servers run these tools, or its models know them from images. They are omitted like all tools that have a
+# version but no schema here, and the system prompt mentions it.
+_LEFT_OUT = (_WEB_SEARCH, "web_fetch", "code_execution", "computer", _TOOL_SEARCH)
 # The versions of the text editor that changed its parameters, as dates.
 _NO_MORE_UNDO = "20250429"
 _INSERT_TEXT = "20250728"
@@ -101,15 +103,18 @@ def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
     searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition in definitions)
     for i, definition in enumerate(definitions):
         at = f"tools[{i}]"
-        family = _family(definition) if definition.input_schema is None else ""
-        if family == _WEB_SEARCH and searches:
+        family, version = _family_and_version(definition)
+        schema = _known_schema(family, version) if definition.input_schema is None else definition.input_schema
+        if schema is not None:
+            tool = _tool(definition, schema, at, deferred=searched and bool(definition.defer_loading))
+        elif family == _WEB_SEARCH and searches:
             web_search = _web_search(definition, at)
             tool = search_tool(web_search.name)
-        elif family in _LEFT_OUT:
+        elif version or family.startswith(_LEFT_OUT):
             absent.append(definition.name or family)
             continue
         else:
-            tool = _tool(definition, at, deferred=searched and bool(definition.defer_loading))
+            raise _without_schema(definition, at)
         if first.setdefault(tool.name, i) != i:
             here, there = f"{at}.name", f"tools[{first[tool.name]}].name"
             raise BadRequest(f"Invalid '{here}': '{there}' is {show(tool.name)} already.", param=here)
@@ -122,8 +127,8 @@ def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoic
     match choice:
         case NamedChoice(name=name) if name in read.absent:
             raise UnsupportedValue(
-                f"Invalid 'tool_choice.name': {show(name)} runs on Anthropic's servers only. Leave out 'tool_choice', "
-                "or choose a tool that the client runs.",
+                f"Invalid 'tool_choice.name': {show(name)} does not work here. Leave out 'tool_choice', or choose a "
+                "tool with an 'input_schema' that the client runs.",
                 param="tool_choice.name",
             )
         case AnyChoice() if read.absent and not tools:
@@ -145,10 +150,11 @@ def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoic
             return ToolChoice()
 
 
-def _family(definition: ToolDefinition) -> str:
-    """Returns the type without its version, which is a date."""
-    family, _, version = (definition.type or "custom").rpartition("_")
-    return family if version.isdigit() else definition.type or "custom"
+def _family_and_version(definition: ToolDefinition) -> tuple[str, str]:
+    """The version is a date at the end of the type, or empty."""
+    kind = definition.type or _CUSTOM
+    family, _, version = kind.rpartition("_")
+    return (family, version) if version.isdigit() else (kind, "")
 
 
 def _web_search(definition: ToolDefinition, at: str) -> WebSearchTool:
@@ -167,10 +173,7 @@ def _web_search(definition: ToolDefinition, at: str) -> WebSearchTool:
     )
 
 
-def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
-    schema = definition.input_schema
-    if schema is None:
-        schema = _known_schema(definition, at)
+def _tool(definition: ToolDefinition, schema: dict[str, Any], at: str, *, deferred: bool) -> Tool:
     if definition.name is None:
         raise MissingParameter(f"Missing required parameter: '{at}.name'.", param=f"{at}.name")
     return Tool(
@@ -182,20 +185,24 @@ def _tool(definition: ToolDefinition, at: str, *, deferred: bool) -> Tool:
     )
 
 
-def _known_schema(definition: ToolDefinition, at: str) -> dict[str, Any]:
+def _known_schema(family: str, version: str) -> dict[str, Any] | None:
     """Returns the schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text
     editor and memory tools). Tools that need images or Anthropic's servers have none."""
-    kind = definition.type or "custom"
-    match _family(definition):
+    match family:
         case "bash":
             return _BASH
         case "memory":
             return _MEMORY
         case "text_editor":
-            return _editor_schema(kind.rpartition("_")[2])
-        case "custom":
-            raise MissingParameter(f"Missing required parameter: '{at}.input_schema'.", param=f"{at}.input_schema")
-    raise UnsupportedValue(
+            return _editor_schema(version)
+    return None
+
+
+def _without_schema(definition: ToolDefinition, at: str) -> BadRequest:
+    kind = definition.type or _CUSTOM
+    if kind == _CUSTOM:
+        return MissingParameter(f"Missing required parameter: '{at}.input_schema'.", param=f"{at}.input_schema")
+    return UnsupportedValue(
         f"Invalid '{at}.type': expected a tool that the client runs, found {show(kind)}. Leave it out, or give it an "
         "'input_schema' and run it yourself.",
         param=f"{at}.type",

@@ -141,6 +141,7 @@ def read_request(
         dialect_state=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
         unknown_fields=(*others.unknown, *items.others.unknown),
         unread_media=items.unread_media,
+        absent_tools=read.absent,
         web_search=_web_search(asked, read),
     )
 

@@ -19,8 +19,19 @@ TOOL_SEARCH = "tool_search"
 WEB_SEARCH = "web_search"
 
 _MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
-# OpenAI's servers run these tools. They are omitted, and the system prompt mentions it.
-_LEFT_OUT = (WEB_SEARCH, "image_generation")
+# OpenAI's servers run these tools, or its models know them without a schema. They are omitted, and the system prompt
+# mentions it.
+_LEFT_OUT = (
+    WEB_SEARCH,
+    "image_generation",
+    "file_search",
+    "code_interpreter",
+    "computer",
+    "mcp",
+    "local_shell",
+    "shell",
+    "apply_patch",
+)
 
 
 class InputFormat(msgspec.Struct):
@@ -160,8 +171,8 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
             return ToolChoice("required", WEB_SEARCH), tools
         case ToolChoiceObject(type=kind) if kind.startswith(_LEFT_OUT):
             raise UnsupportedValue(
-                f"Invalid 'tool_choice.type': {show(kind)} runs on OpenAI's servers only. Leave out 'tool_choice', or "
-                "choose a tool that the client runs.",
+                f"Invalid 'tool_choice.type': {show(kind)} does not work here. Leave out 'tool_choice', or choose a "
+                "function that the client runs.",
                 param="tool_choice.type",
             )
         case _:
