@@ -13,13 +13,13 @@ FUNCTION, PARAMETER = "<function=", "<parameter="
 _NAME = re.compile(r"[^<>\n]*")
 
 
-def _tags(block_end: str) -> Tags:
+def _tags(block_end: str, *, own_line: bool) -> Tags:
     return Tags(
         call=FUNCTION,
         call_end="</function>",
         argument=PARAMETER,
         argument_end="</parameter>",
-        own_line=True,
+        own_line=own_line,
         block_end=block_end,
     )
 
@@ -44,9 +44,9 @@ def _reader(tags: Tags) -> Reader:
     return read
 
 
-def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, line: str) -> Family:
-    """`line` separates a value from its tags."""
-    tags = _tags(f"</{wrapper}>")
+def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, own_line: bool) -> Family:
+    tags = _tags(f"</{wrapper}>", own_line=own_line)
+    line = "\n" if own_line else ""
     form = CallForm(
         before=f"<{wrapper}>\n{tags.call}{{name}}>\n",
         argument=ArgumentForm(before=f"{tags.argument}{{name}}>{line}", after=f"{line}{tags.argument_end}\n"),
@@ -70,7 +70,7 @@ QWEN3_CODER = _family(
     "qwen3_coder",
     "tool_call",
     lambda template: _knows_tags(template) and "<seed:tool_call>" not in template,
-    line="\n",
+    own_line=True,
 )
-SEED_OSS = _family("seed_oss", "seed:tool_call", lambda template: "<seed:tool_call>" in template, line="")
+SEED_OSS = _family("seed_oss", "seed:tool_call", lambda template: "<seed:tool_call>" in template, own_line=False)
 FAMILIES = (QWEN3_CODER, SEED_OSS)
