@@ -31,7 +31,7 @@ def instructions(
     if not tools or choice.mode == "none":
         return ""
     example = form.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
-    results = f"The result comes back in {RESULT} and {RESULT_END}. " if form is hermes.FORM else ""
+    results = f"The result comes back in {RESULT} and {RESULT_END}. " if form.trigger == hermes.FORM.trigger else ""
     number = "one or more blocks" if parallel else "one block"
     return (
         "# Tools\n\n"

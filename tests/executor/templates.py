@@ -15,6 +15,7 @@ class TokenizerParts:
         self.has_chat_template = template is not None
         self.has_thinking = thinking
         self.think_start, self.think_end = "<think>", "</think>"
+        self.added_tokens_decoder = tokenizer.added_tokens_decoder
 
     def get_chat_template(self) -> str | None:
         return self.chat_template

@@ -160,7 +160,8 @@ class PromptRenderer:
         # The template cannot end inside the last message, so the text follows the beginning of an answer.
         prompt = self._question(template, messages[:-1], arguments)
         closing = f"\n{self.reasoning.end}\n\n" if prompt.in_reasoning and self.reasoning else ""
-        tokens = [*prompt.tokens, *self._encode(closing), *self._encode_plainly(content)]
+        control = template.control_tokens
+        tokens = [*prompt.tokens, *self._encode(closing), *control.encode(control.mark(content))]
         return Prompt(tokens, prefill=content)
 
     def _encode(self, text: str, **options: bool) -> list[int]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.call_style import PROBE, find_call_style
+from service.executor.prompt.control_tokens import ControlTokens
 from service.executor.prompt.hf_messages import CallStyle, HfMessage, join, to_hf_tool, user, with_tools
 from service.generation import Message, Tool, ToolCall
 from service.tool_calling import FAMILIES, detect_family
@@ -34,6 +35,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._text = text
         self._arguments = dict(arguments)
+        self.control_tokens = ControlTokens(tokenizer, text or "")
         if not self._shows([user(PROBE)]) and self._shows([user(PROBE)], tools=[]):
             self._arguments = {"tools": [], **self._arguments}  # some templates loop over tools without a check
         self.knows_tools = "tools" in text if text is not None else bool(tokenizer.has_chat_template)
@@ -54,7 +56,7 @@ class ChatTemplate:
 
     @property
     def form(self) -> CallForm:
-        return FAMILIES[self.family or FAMILY].forms[0]
+        return self.control_tokens.own(FAMILIES[self.family or FAMILY].forms[0])
 
     @property
     def reasoning(self) -> ReasoningMarkers | None:
@@ -64,9 +66,10 @@ class ChatTemplate:
         return next((pair for pair in REASONING if pair.end in known[0] or pair.end in known[1:]), None)
 
     def apply(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> list[int]:
-        if self._text is not None:
-            arguments = {**arguments, "sanitize_control_tokens": True}
-        return list(self._tokenizer.apply_chat_template(messages, **{**self._arguments, **arguments}))
+        mark = self.control_tokens.mark
+        arguments = mark({**self._arguments, **arguments})
+        text = self._tokenizer.apply_chat_template(mark(messages), tokenize=False, **arguments)
+        return self.control_tokens.encode(text)
 
     def fit(self, messages: list[HfMessage]) -> list[HfMessage]:
         if self._refuses_empty:
