@@ -21,6 +21,17 @@ class CallTally(msgspec.Struct):
     unanswered: int = 0
 
 
+class StateTally(msgspec.Struct):
+    """Bytes of state that `turns` of conversations left in the prefix cache, before any was evicted."""
+
+    turns: int = 0
+    kept_bytes: int = 0
+
+    @property
+    def bytes_per_turn(self) -> int | None:
+        return self.kept_bytes // self.turns if self.turns else None
+
+
 class DraftTally(msgspec.Struct):
     """Tokens drafted by speculative decoding, and those accepted by the model."""
 

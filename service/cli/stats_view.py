@@ -94,7 +94,9 @@ def _memory(stats: Stats) -> str:
         "engine": memory.engine_bytes,
         "prefix cache": memory.prefix_cache_bytes,
     }
-    return ", ".join(f"{name} {size(value)}" for name, value in parts.items() if value is not None)
+    shown = [f"{name} {size(value)}" for name, value in parts.items() if value is not None]
+    per_turn = stats.engine.states.bytes_per_turn
+    return ", ".join(shown if per_turn is None else [*shown, f"{size(per_turn)} a turn"])
 
 
 def _bars(stats: Stats, width: int) -> Text:

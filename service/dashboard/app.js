@@ -92,7 +92,9 @@ function showTiles({ cache, engine, latency, memory, speed }) {
   write("speed-note", `generated now, and ${rate(speed.read)} prompt tokens/s read`);
 
   write("memory", bytes(memory.engine_bytes ?? memory.process_bytes ?? memory.peak_bytes));
-  const prefix = memory.prefix_cache_bytes === null ? "" : `, prefix cache ${bytes(memory.prefix_cache_bytes)}`;
+  const { turns, kept_bytes: turnBytes } = engine.states;
+  const perTurn = turns ? `, ${bytes(turnBytes / turns)} a turn` : "";
+  const prefix = memory.prefix_cache_bytes === null ? "" : `, prefix cache ${bytes(memory.prefix_cache_bytes)}${perTurn}`;
   const now = memory.engine_bytes === null ? `peak ${bytes(memory.peak_bytes)}` : `process ${bytes(memory.process_bytes)}`;
   write("memory-note", now + prefix);
 }

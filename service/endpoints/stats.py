@@ -56,6 +56,7 @@ class StatsEndpoint:
                 engine_restarts=status.engine_restarts,
                 tool_calls=status.tool_calls,
                 drafts=status.drafts,
+                states=status.states,
             ),
             memory=_memory(status),
             speed=activity.speed(),

@@ -9,7 +9,7 @@ from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
 from service.queries import Finding, Query
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 
 RETRY_AFTER_SECONDS = 5.0
 
@@ -39,6 +39,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     read_tokens: int = 0
     tool_calls: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
+    states: StateTally = msgspec.field(default_factory=StateTally)
 
     @property
     def loaded(self) -> bool:

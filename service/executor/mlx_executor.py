@@ -31,7 +31,7 @@ from service.generation import GenerationRequest, SamplingParams
 from service.profile import ModelProfile
 from service.queries import Finding, Query
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 
 # An answer is held back this long in case the engine refuses it: a refusal has its own HTTP status only before the
 # stream begins. An answer that starts does not wait.
@@ -104,6 +104,7 @@ class MlxExecutor:
             read_tokens=pulse.read_tokens,
             tool_calls=copy(model.tally) if model else CallTally(),
             drafts=copy(model.drafts) if model else DraftTally(),
+            states=copy(model.states) if model else StateTally(),
         )
 
     async def start(self) -> None:

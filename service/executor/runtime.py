@@ -13,7 +13,7 @@ from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.profile import ModelProfile
 from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 
 if TYPE_CHECKING:
     from service.executor.loading.model import LoadedModel
@@ -38,6 +38,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int | None = None
     tally: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
+    states: StateTally = msgspec.field(default_factory=StateTally)
     release: Callable[[], None] = lambda: None
 
 
@@ -107,6 +108,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         max_concurrency=batching.size,
         tally=tally,
         drafts=drafters.tally,
+        states=prefixes.tally,
         release=release_thread,
     )
 

@@ -17,7 +17,7 @@ from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
 from service.queries import Finding, Query
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     tally: CallTally
     drafts: DraftTally
+    states: StateTally
 
 
 class WorkerListener(Protocol):
@@ -106,6 +107,7 @@ class Worker:
             device=runtime.device,
             tally=runtime.tally,
             drafts=runtime.drafts,
+            states=runtime.states,
         )
         self._post(self._listener.loaded, model)
         try:

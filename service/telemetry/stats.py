@@ -4,7 +4,7 @@ import msgspec
 
 from service.executor.base import ModelState
 from service.response_cache.statistics import CacheNumbers
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 from service.telemetry.activity import Latency, RecentRequest, RunningRequest
 from service.telemetry.speed import Speed
 from service.telemetry.timeline import Timeline
@@ -43,6 +43,7 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
     engine_restarts: int
     tool_calls: CallTally
     drafts: DraftTally
+    states: StateTally = msgspec.field(default_factory=StateTally)
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

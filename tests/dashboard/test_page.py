@@ -14,7 +14,7 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
-from service.tallies import CallTally
+from service.tallies import CallTally, StateTally
 from tests.dashboard.browser import Page
 from tests.serving import PATIENCE_SECONDS, running, settings
 
@@ -73,13 +73,14 @@ async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> Non
             tool_calls=CallTally(repaired=2),
             memory_bytes=3 * 2**30,
             prefix_cache_bytes=2**29,
+            states=StateTally(turns=4, kept_bytes=2**28),
         )
         executor.running, executor.waiting = 2, 7
         await page.until("#status", "degraded")
         assert await page.text("#running") == "2 of 2"
         assert await page.text("#waiting") == "7 waiting, of at most 64; 1 engine restart; 2 repairs of tool calls"
         assert await page.text("#memory") == "3.0 GiB"
-        assert "prefix cache 512 MiB" in await page.text("#memory-note")
+        assert "prefix cache 512 MiB, 64.0 MiB a turn" in await page.text("#memory-note")
         executor.state = ExecutorStatus(
             state="healthy", tool_calls=CallTally(cut=1, broken=2, unknown=1, mismatched=1500)
         )

@@ -16,7 +16,7 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from service.tallies import CallTally, DraftTally
+from service.tallies import CallTally, DraftTally, StateTally
 from tests.serving import RawRequest, settings
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
@@ -151,6 +151,7 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         engine_restarts=2,
         tool_calls=CallTally(repaired=3, mismatched=4),
         drafts=DraftTally(drafted=20, accepted=15),
+        states=StateTally(turns=2, kept_bytes=100),
     )
     executor.running, executor.waiting = 2, 5
     after = await scrape(app)
@@ -161,6 +162,8 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         "anyclaude_prefix_cache_bytes": 7,
         "anyclaude_engine_restarts_total": 2,
         "anyclaude_tool_call_repairs_total": 3,
+        "anyclaude_prefix_cache_turns_total": 2,
+        "anyclaude_prefix_cache_kept_bytes_total": 100,
         "anyclaude_drafted_tokens_total": 20,
         "anyclaude_accepted_draft_tokens_total": 15,
     }

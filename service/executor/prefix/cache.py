@@ -7,6 +7,7 @@ from service.executor.prefix.file import SpanKey
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.tree import Match, Node, PrefixTree
 from service.executor.scheduling.messages import Prompt
+from service.tallies import StateTally
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ class Reuse(msgspec.Struct, frozen=True):
 
 class Prefixes(Protocol):
     """The engine's thread calls it. No method raises: a failure costs time, not an answer."""
+
+    @property
+    def tally(self) -> StateTally: ...
 
     @property
     def shares(self) -> bool: ...
@@ -84,6 +88,9 @@ class NoPrefixCache:
     needs_boundaries = False
     nbytes = 0
 
+    def __init__(self) -> None:
+        self.tally = StateTally()
+
     def stops(self, prompt: Prompt) -> list[int]:
         return []
 
@@ -115,6 +122,7 @@ class PrefixCache:
     shares = True
 
     def __init__(self, caches: Caches, memory_bytes: int, store: PrefixStore | None = None) -> None:
+        self.tally = StateTally()
         self._caches = caches
         self._memory_bytes = memory_bytes
         self._tree = PrefixTree(memory_bytes, cuts_anywhere=caches.cuts_anywhere)
@@ -153,9 +161,12 @@ class PrefixCache:
             return 0
 
     def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
+        self.tally.turns += 1
         if not self._caches.cuts_anywhere:
             self._finish_writes()
+            before = self._tree.nbytes
             self._forget(self._tree.drop_between(caller, tokens, _wanted(stops)))
+            self.tally.kept_bytes -= before - self._tree.nbytes
 
     def allow(self, more: int) -> None:
         self._finish_writes()
@@ -208,6 +219,7 @@ class PrefixCache:
     def _add(self, parent: Node, start: int, tokens: list[int], caches: list[Any]) -> Node:
         state = self._caches.capture(caches, start, len(tokens))
         node = self._tree.add(parent, start, tuple(tokens[start:]), state, state.nbytes)
+        self.tally.kept_bytes += state.nbytes
         self._save([node])
         self._shrink()  # after each span, so that a long prompt's state is never held twice
         return node

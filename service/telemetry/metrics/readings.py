@@ -42,7 +42,7 @@ def _engine(status: ExecutorStatus) -> Iterator[Metric]:
 
 
 def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
-    calls, drafts = status.tool_calls, status.drafts
+    calls, drafts, states = status.tool_calls, status.drafts, status.states
     yield _counter("anyclaude_generated_tokens", "Tokens generated, counted at once.", status.generated_tokens)
     yield _counter("anyclaude_read_tokens", "Prompt tokens read, counted at once.", status.read_tokens)
     yield _counter(
@@ -63,6 +63,8 @@ def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
     for reason in ("over_budget", "unanswered"):
         closed.add_metric([reason], getattr(calls, reason))
     yield closed
+    yield _counter("anyclaude_prefix_cache_turns", "Turns whose state went into the prefix cache.", states.turns)
+    yield _counter("anyclaude_prefix_cache_kept_bytes", "Bytes of state that these turns left.", states.kept_bytes)
     yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
     yield _counter(
         "anyclaude_accepted_draft_tokens",

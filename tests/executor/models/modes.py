@@ -17,6 +17,7 @@ from service.executor.prefix.state import PromptCaches
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.speculation.drafters import Drafters
+from service.tallies import StateTally
 from tests.executor.engines import sequence
 
 CHUNK = 16
@@ -183,5 +184,6 @@ class Modes:
             (number,) = engine.run(prompt)
             prompt = prompt + engine.tokens[number]
             held.append(engine.prefixes.nbytes)
+        assert engine.prefixes.tally == StateTally(turns=5, kept_bytes=engine.prefixes.nbytes)
         kind = "recurrent" if is_recurrent(self.model) else "tokens" if caches.cuts_anywhere else "windows"
         return KeptState(kind, per_token, held[-1] - held[-2], len(prompt))
