@@ -12,12 +12,15 @@ PYTEST = "$(VENV)/bin/python" -m pytest
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
 	and not exhaustive
 
+# Without bytecode, each process that a test starts would compile the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup run test coverage test-fast test-models test-simulation test-history test-mutation fuzz check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
 	@echo "make setup            install everything for development in $(VENV)"
-	@echo "make test-fast        run the tests that need no model and no server, in under two minutes"
+	@echo "make test-fast        run the tests that need no model and no server, in under a minute"
 	@echo "make test             run all tests but the long ones, which the targets below run"
 	@echo "make coverage         do the same and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,6 @@ MARKED_PLACES = {
     "tests/cli/test_working_folder.py": "process",
     "tests/clients/": "client",
     "tests/crash/": "process",
-    "tests/dashboard/test_page.py": "browser",
     "tests/deployment/": "deployment",
     "tests/executor/engine/test_solo.py": "model",
     "tests/executor/loading/test_batching.py": "model",
@@ -51,11 +51,25 @@ MARKED_PLACES = {
     "tests/executor/speculation/test_forced.py": "model",
     "tests/executor/process/test_engine_process.py": "process",
     "tests/executor/process/test_kills.py": "process",
+    "tests/executor/process/test_quarantine.py": "process",
+    "tests/executor/test_reasoning_end.py": "model",
     "tests/history/": "process",
+    "tests/model_registry/test_identification.py": "process",
+    "tests/model_registry/test_residency.py": "process",
+    "tests/model_registry/test_waiting.py": "process",
+    "tests/models/test_demo.py": "process",
     "tests/models/test_location.py": "process",
+    "tests/models/test_wheel.py": "process",
     "tests/tool_calling/test_outputs.py": "exhaustive",
 }
-MARKED_FIXTURES = {"demo_model": "model", "tiny_demo": "process", "terminal": "process"}
+MARKED_FIXTURES = {"chrome": "browser", "demo_model": "model", "tiny_demo": "process", "terminal": "process"}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Does not import the tests of a place that the run leaves out."""
+    place = collection_path.relative_to(config.rootpath).as_posix()
+    unwanted = re.findall(r"\bnot (\w+)", config.option.markexpr)
+    return True if MARKED_PLACES.get(place, MARKED_PLACES.get(f"{place}/")) in unwanted else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

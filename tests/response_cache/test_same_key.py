@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
@@ -17,6 +17,7 @@ from service.generation import GenerationRequest, SamplingParams
 from service.normalize import normalize
 from service.response_cache.key import RequestKeys, follows_schemas
 from service.tool_calling.grammar import answer_grammar, is_constrained
+from tests.examples import examples
 from tests.response_cache.prompts import byte_renderer
 
 DIALECTS = (OpenAIChat(), AnthropicMessages())
@@ -140,7 +141,7 @@ def grammar(request: GenerationRequest) -> str | None:
         return f"refused: {exc}"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(pairs())
 def test_one_key_is_one_prompt_and_one_grammar(pair: tuple[GenerationRequest, GenerationRequest]) -> None:
     keys = [RequestKeys().key("m", request) for request in pair]
@@ -150,7 +151,7 @@ def test_one_key_is_one_prompt_and_one_grammar(pair: tuple[GenerationRequest, Ge
         assert grammar(pair[0]) == grammar(pair[1])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(pairs())
 def test_the_order_of_schemas_is_kept_if_there_is_a_grammar(pair: tuple[GenerationRequest, GenerationRequest]) -> None:
     for request in pair:

@@ -6,12 +6,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.generation import Tool, ToolCall
 from service.tool_calling.arguments import mismatches
 from service.tool_calling.schema import TYPES
+from tests.examples import examples
 
 
 def tool(schema: dict[str, Any]) -> Tool:
@@ -106,7 +107,7 @@ schemas = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(schema=schemas, value=st.dictionaries(st.sampled_from("ab"), values, max_size=2))
 @example(schema={"type": "array", "allOf": [{"type": "object"}]}, value={})
 @example(schema={"properties": {"a": {"type": "number", "allOf": [{"type": "integer"}]}}}, value={"a": 1})

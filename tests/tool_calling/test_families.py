@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.generation import Tool, ToolCall
 from service.tool_calling import FAMILIES, detect_family, parse
 from service.tool_calling.ending import EndFilter
 from service.tool_calling.families import deepseek
+from tests.examples import examples
 from tests.tool_calling.outputs import choice_of, events, without_ids
 
 TAGGED = (
@@ -102,7 +103,7 @@ def unambiguous(made: list[tuple[str, dict[str, Any]]]) -> bool:
 
 
 @each_form
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(made=calls_made, data=st.data())
 def test_random_arguments_come_back(
     family: str,
@@ -128,7 +129,7 @@ def test_random_arguments_come_back(
 
 
 @each_form
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(inner=calls_made)
 def test_a_whole_other_call_as_an_argument_comes_back(
     family: str, render: Callable[[Sequence[ToolCall]], str], inner: list[tuple[str, dict[str, Any]]]
@@ -144,7 +145,7 @@ def test_a_whole_other_call_as_an_argument_comes_back(
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == outer
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     text=st.lists(st.text(max_size=5) | st.sampled_from((*MARKUP, "{", '"name": "f"', "f(", "[f(a=")), max_size=12).map(
         "".join

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.tool_calling.json_reader import MAX_DEPTH, repair
 from service.tool_calling.python_reader import PythonReader
+from tests.examples import examples
 
 VALID = [
     "0", "-0", "1.50", "1E+5", "123456789012345678901234567890", "true", "false", "null", '""', r'"\u00e9\ud83d\/\n"',
@@ -64,14 +65,14 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(value=json_values, indent=st.sampled_from([None, 2]), ascii_only=st.booleans())
 def test_every_json_text_passes_untouched(value: Any, indent: int | None, ascii_only: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     assert repair(text) == text
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(text=st.text("{}[]()\"':,\\ntrue1.e-\n ", max_size=30))
 def test_what_comes_out_is_json(text: str) -> None:
     found = repair(text)
@@ -128,7 +129,7 @@ def test_what_is_no_literal_is_refused(text: str) -> None:
     assert repair(text, PythonReader) is None
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(value=json_values)
 def test_every_python_literal_is_read(value: Any) -> None:
     found = repair(f"[{value!r}]", PythonReader)

@@ -171,6 +171,7 @@ def steps(pieces: Iterable[str]) -> int:
     return count
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("size", [1_000_000, 1])
 def test_twice_the_text_is_twice_the_work(kind: str, size: int) -> None:

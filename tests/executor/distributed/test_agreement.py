@@ -6,13 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.local_ranks import local_ranks
 from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
+from tests.examples import examples
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches, TokenState
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ prompts = st.lists(st.integers(0, 2), min_size=3, max_size=12)
 operations = st.lists(st.tuples(st.sampled_from(["keep", "find", "give back"]), prompts), max_size=15)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(operations, st.lists(st.integers(1, 4), min_size=2, max_size=3), st.booleans())
 def test_all_ranks_know_the_same(
     operations: list[tuple[str, list[int]]], layers: list[int], cuts_anywhere: bool

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache
@@ -19,6 +19,7 @@ from service.executor.prefix.file import DamagedFile, read_span
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.worth import MeasuredPrices
 from service.executor.scheduling.messages import Prompt
+from tests.examples import examples
 from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
 
 A_LOT = 10**9
@@ -58,7 +59,7 @@ def on_disk_of_both(folder: Path, disk: int, prompts: list[list[int]]) -> int:
     return on_disk(folder)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), max_size=16), st.sampled_from([2000, A_LOT]))
 def test_two_processes_share_a_folder_and_its_limit(prompts: list[list[int]], disk: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +74,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(steps, st.booleans(), st.sampled_from([0, 20, A_LOT]), st.sampled_from([0, 2000, A_LOT]))
 def test_only_ever_gives_a_prompt_its_own_beginning(
     asked: list[tuple[str, list[int], bool]], cuts: bool, memory: int, disk: int
@@ -92,7 +93,7 @@ def test_only_ever_gives_a_prompt_its_own_beginning(
             assert on_disk(Path(folder)) <= disk
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(
         st.tuples(
