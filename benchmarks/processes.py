@@ -135,6 +135,18 @@ async def watched_module_server(
         yield port, started.pid
 
 
+@asynccontextmanager
+async def command_server(
+    scratch: Path, name: str, command: list[str], *, ready: str = "/v1/models"
+) -> AsyncIterator[int]:
+    """Yields the port, for which `{port}` stands in `command`, once it answers `ready`."""
+    port = free_port()
+    log = scratch / f"{name}-{port}.log"
+    async with process([part.replace("{port}", str(port)) for part in command], log) as started:
+        await until_ready(started, log, port, ready, lambda _: True)
+        yield port
+
+
 async def until_ready(
     started: asyncio.subprocess.Process, log: Path, port: int, path: str, is_ready: Callable[[Response], bool]
 ) -> None:
