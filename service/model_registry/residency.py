@@ -14,7 +14,8 @@ CHECKS_PER_IDLE_TIME = 4
 
 class Residency:
     """The least recently used engine is unloaded for one that does not fit, unless it has calls or is `pinned`.
-    `free_bytes` is the system's free memory; if unknown (None), everything fits."""
+    Loads run side by side if all of them fit. `free_bytes` is the system's free memory; if unknown (None), everything
+    fits."""
 
     def __init__(
         self,
@@ -28,8 +29,8 @@ class Residency:
         self._pinned = pinned
         self._idle_seconds = idle_seconds
         self._free_bytes = free_bytes
-        # One load or unload at a time, because each changes the memory that the next one finds.
-        self._changing = asyncio.Lock()
+        # One decision at a time, because each changes the memory that the next one finds.
+        self._deciding = asyncio.Lock()
         self._loading: dict[EngineProcess, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         for engine in engines:
@@ -49,7 +50,9 @@ class Residency:
 
     async def unload(self, engine: EngineProcess) -> None:
         """Pinned engines are unloaded too. Raises `NotReady` while the engine has calls."""
-        async with self._changing:
+        if engine in self._loading:
+            await asyncio.wait({self._loading[engine]})
+        async with self._deciding:
             if engine.busy:
                 raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
             await engine.unload()
@@ -73,18 +76,23 @@ class Residency:
             task.exception()  # callers of `load` raise it; at the start there are none
 
     async def _load_alone(self, engine: EngineProcess) -> None:
-        async with self._changing:
+        async with self._deciding:
             if not engine.loaded:
                 await self._make_room(engine)
                 await engine.load()
-            await engine.until_settled()
+        await engine.settled.wait()
 
     async def _make_room(self, engine: EngineProcess) -> None:
-        needed = max(engine.spec.weight_bytes, engine.loaded_bytes)
-        while (free := self._free_bytes()) is not None and needed > free:
+        needed = _needed_bytes(engine)
+        while (free := self._free_bytes()) is not None:
             others = [other for other in self._engines if other is not engine and other.resident]
-            if not others:
+            unsettled = [other for other in others if other in self._loading and not other.settled.is_set()]
+            # A part of what they need is no longer free. If this counts too much, the figure afterwards is exact.
+            if needed + sum(map(_needed_bytes, unsettled)) <= free or not others:
                 return  # loading itself knows better whether a lone engine fits
+            if unsettled:
+                await unsettled[0].settled.wait()
+                continue
             idle = [other for other in others if not other.busy and other not in self._pinned]
             if not idle:
                 raise NotReady(
@@ -101,8 +109,13 @@ class Residency:
         while True:
             await asyncio.sleep(idle_seconds / CHECKS_PER_IDLE_TIME)
             for engine in self._engines:
-                async with self._changing:
+                async with self._deciding:
                     idle = loop.time() - engine.used_at >= idle_seconds
-                    if engine.resident and idle and not engine.busy and engine not in self._pinned:
+                    kept = engine.busy or engine in self._pinned or engine in self._loading
+                    if engine.resident and idle and not kept:
                         log.info("%s is unloaded: it was not used for %g s", engine.profile.id, idle_seconds)
                         await engine.unload()
+
+
+def _needed_bytes(engine: EngineProcess) -> int:
+    return max(engine.spec.weight_bytes, engine.loaded_bytes)

@@ -151,7 +151,7 @@ async def test_a_server_stops_while_the_files_are_read(tmp_path: Path) -> None:
 async def test_a_folder_that_is_gone_fails_as_a_load(tmp_path: Path) -> None:
     lost = EngineProcess(replace(unidentified(), model_path=str(tmp_path / "gone")))
     await lost.load()
-    await lost.until_settled()
+    await lost.settled.wait()
     assert lost.status().state == "unhealthy"
     assert "A file of the model cannot be read" in lost.status().detail
     await lost.aclose()

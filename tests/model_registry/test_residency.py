@@ -155,3 +155,43 @@ async def test_a_client_that_leaves_does_not_end_a_load_that_others_wait_for() -
         answer = await staying
         assert answer.prompt_tokens == 1
         await answer.aclose()
+
+
+async def test_a_load_does_not_wait_for_another_that_fits_beside_it(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first, slow, quick = engine("first"), engine("slow", load_after=str(gate)), engine("quick")
+    async with residing(first, slow, quick):
+        waiting = asyncio.ensure_future(ask(slow))
+        await until(lambda: slow.resident)
+        assert await ask(quick) == "1 2 3 "
+        assert not waiting.done()
+        gate.touch()
+        assert await waiting == "1 2 3 "
+
+
+async def test_a_load_without_room_beside_another_waits_for_its_end(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first, slow, third = engine("first"), engine("slow", load_after=str(gate)), engine("third")
+    async with residing(first, slow, third, gib=2.5):
+        assert await ask(first) == "1 2 3 "
+        asking = [asyncio.ensure_future(ask(slow))]
+        await until(lambda: slow.resident)
+        asking.append(asyncio.ensure_future(ask(third)))
+        await until(lambda: third.busy)
+        assert (first.resident, third.resident) == (True, False)
+        gate.touch()
+        assert await asyncio.gather(*asking) == ["1 2 3 "] * 2
+        assert (first.resident, slow.resident, third.resident) == (False, True, True)
+
+
+async def test_unloading_waits_for_the_load(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first, slow = engine("first"), engine("slow", load_after=str(gate))
+    async with residing(first, slow) as residency:
+        loading = asyncio.create_task(residency.load(slow))
+        await until(lambda: slow.resident)
+        unloading = asyncio.create_task(residency.unload(slow))
+        gate.touch()
+        await asyncio.gather(loading, unloading)
+        assert not slow.resident
+        assert slow.status().engine_restarts == 0

@@ -68,6 +68,7 @@ class EngineProcess:
         self.wanted: Callable[[], Awaitable[None]] = self.load
         self.used_at = 0.0
         self.loaded_bytes = 0
+        self.settled = asyncio.Event()  # a load has succeeded or failed
         self._with_fingerprint = identify
         self._settings = spec.settings
         self._deaths_at_most = deaths_at_most
@@ -79,7 +80,6 @@ class EngineProcess:
         self._identifying = SharedTask(self._identify)
         self._reported = ExecutorStatus(state="loading")
         self._was_ready = False
-        self._settled = asyncio.Event()
         self._silence_logged = False
         self._deaths: deque[float] = deque()
         self._quarantine = Quarantine()
@@ -135,18 +135,15 @@ class EngineProcess:
         self._deaths.clear()
         self._quarantine.clear()
         self._reported = ExecutorStatus(state="loading")
-        self._settled.clear()
+        self.settled.clear()
         self.used_at = asyncio.get_running_loop().time()
         self._running = asyncio.get_running_loop().create_task(self._run())
-
-    async def until_settled(self) -> None:
-        await self._settled.wait()
 
     async def unload(self) -> None:
         if self._running is not None:
             await self._end_process(lambda: NotReady(f"The model {self.profile.id} was unloaded. Try again."))
             self._running = None
-            self._settled.set()
+            self.settled.set()
             self._keep_counts()
 
     async def identify(self) -> None:
@@ -266,7 +263,7 @@ class EngineProcess:
                 self._reported = message.status
                 self._was_ready |= message.status.state == "healthy"
                 if self._was_ready:
-                    self._settled.set()
+                    self.settled.set()
                     self._send_next()
                 self.loaded_bytes = max(self.loaded_bytes, message.status.memory_bytes or 0)
             elif (call := self._calls.get(message.call)) is not None:
@@ -396,5 +393,5 @@ class EngineProcess:
     def _give_up(self, failure: str) -> None:
         log.critical("%s", failure)
         self._failure = failure
-        self._settled.set()
+        self.settled.set()
         self._fail_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))
