@@ -10,12 +10,14 @@ import msgspec
 from service.errors import UnsupportedValue
 from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
+from service.executor.scheduling.time_slices import TimeSlices, open_time_slices
 from service.profile import ModelProfile
 from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally, StateTally
 
 if TYPE_CHECKING:
+    from service.executor.engine.chunks import ChunkSizes
     from service.executor.loading.model import LoadedModel
     from service.executor.prefix.cache import Prefixes
     from service.executor.prompt.renderer import PromptRenderer
@@ -36,6 +38,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     answer_query: Callable[[Query], Finding] = no_answer
     device: str = ""
     max_concurrency: int | None = None
+    slices: TimeSlices | None = None
     tally: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
     states: StateTally = msgspec.field(default_factory=StateTally)
@@ -65,9 +68,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     """Runs on the engine's thread, which imports MLX while the server answers."""
     loaded = _load(path, settings) if team is None else team.load(path, settings)
 
-    from service.executor.engine.batch_engine import BatchEngine, default_chunk_tokens
-    from service.executor.engine.chunks import ChunkSizes
-    from service.executor.loading.attention import read_attention
+    from service.executor.engine.batch_engine import BatchEngine
     from service.executor.loading.batching import Batching, open_batching
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt.boundaries import SegmentingRenderer
@@ -75,16 +76,16 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
 
+    # Ranks compute in step: one that waits for another engine's turn would wait for the others of its own.
+    slices = open_time_slices(settings.home) if team is None else None
     # Ranks run only families that are known to batch, and could only try in step.
     size = settings.most_running
     batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
     open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
-    chunk_tokens = settings.prefill_chunk_tokens or default_chunk_tokens()
     # Ranks must decide alike, but each has its own times and its own free memory to draft with.
-    adapts = settings.prefill_chunk_tokens is None and team is None
-    chunks = ChunkSizes(chunk_tokens, read_attention(loaded.model) if adapts else None)
-    drafters = open_drafters(loaded, settings, chunk_tokens=chunk_tokens) if team is None else Drafters(lookup=False)
+    chunks = _chunk_sizes(loaded, settings, slices, adapt=team is None)
+    drafters = open_drafters(loaded, settings, chunk_tokens=chunks.first) if team is None else Drafters(lookup=False)
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
@@ -106,6 +107,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         logits=loaded.logits,
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
         max_concurrency=batching.size,
+        slices=slices,
         tally=tally,
         drafts=drafters.tally,
         states=prefixes.tally,
@@ -122,6 +124,17 @@ def _load(path: Path, settings: Settings) -> "LoadedModel":
         adapter=settings.adapter,
         wired=settings.wired_memory_bytes,
     )
+
+
+def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices | None, *, adapt: bool) -> "ChunkSizes":
+    from service.executor.engine.batch_engine import default_chunk_tokens
+    from service.executor.engine.chunks import ChunkSizes
+    from service.executor.loading.attention import read_attention
+
+    if settings.prefill_chunk_tokens is not None:
+        return ChunkSizes(settings.prefill_chunk_tokens)
+    attention = read_attention(loaded.model) if adapt else None
+    return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended)
 
 
 def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[Query], Finding]:

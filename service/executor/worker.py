@@ -111,7 +111,7 @@ class Worker:
         )
         self._post(self._listener.loaded, model)
         try:
-            scheduler.run()
+            scheduler.run(runtime.slices)
         finally:
             runtime.engine.close()
 

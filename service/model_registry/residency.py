@@ -14,8 +14,7 @@ CHECKS_PER_IDLE_TIME = 4
 
 class Residency:
     """The least recently used engine is unloaded for one that does not fit, unless it has calls or is `pinned`.
-    Loads run side by side if all of them fit. `free_bytes` is the system's free memory; if unknown (None), everything
-    fits."""
+    Loads that all fit run side by side. `free_bytes` is the system's free memory; None if unknown: everything fits."""
 
     def __init__(
         self,

@@ -4,9 +4,10 @@ A larger chunk uses a GPU better; a smaller one lets other answers go on, and ne
 Which size reads fastest depends on machine and model, so it is measured while prompts are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 SMALLEST, LARGEST = 32, 2048
 
@@ -66,11 +67,14 @@ def fastest(speeds: Mapping[int, float], present: int) -> int:
 
 
 class ChunkSizes:
-    """Begins with `first`. Without `attention`, every chunk has this size."""
+    """Begins with `first`. Without `attention`, every chunk has this size. `contended`: other processes have work."""
 
-    def __init__(self, first: int, attention: Attention | None = None) -> None:
+    def __init__(
+        self, first: int, attention: Attention | None = None, contended: Callable[[], bool] = lambda: False
+    ) -> None:
         self.first = self._size = first
         self._attention = attention
+        self._contended = contended
         self._speeds: dict[int, float] = {}
         self._until_trial = TRY_SOON
         self._tries_larger = True
@@ -82,6 +86,8 @@ class ChunkSizes:
     def choose(self, around: Surroundings) -> int:
         if self._attention is None:
             return self.first
+        if self._contended():
+            around = replace(around, beside=True)
         most = largest_chunk(around, self._attention, self._speeds.get(self._size))
         if around.beside:
             return min(self._size, self.first, most)

@@ -28,6 +28,7 @@ from service.executor.scheduling.protocols import Engine, EngineLost, Token, Wri
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.room import MARGIN_TOKENS, Room
 from service.executor.scheduling.running import Running
+from service.executor.scheduling.time_slices import TimeSlices
 from service.executor.scheduling.trials import PROBE, Trials, make_probe
 from service.executor.scheduling.turns import Turns
 
@@ -87,12 +88,16 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def run(self) -> None:
+    def run(self, slices: TimeSlices | None = None) -> None:
         """Steps until `Shutdown`. After `EngineLost`, open sequences have no terminal message."""
         while not self._stopping:
             try:
                 if not self._running and (not self._waiting or self._room.short):
+                    if slices is not None:
+                        slices.end()
                     self._idle()
+                if slices is not None and (self._running or self._waiting):
+                    slices.begin()
                 self.step()
             except EngineLost:
                 raise

@@ -74,5 +74,10 @@ def test_no_larger_chunk_is_tried_beside_an_answer() -> None:
     assert set(read(sizes, 20_000, gpu, beside=True)) == {512}
 
 
+def test_no_larger_chunk_is_read_while_another_process_waits() -> None:
+    gpu = {size: 0.01 + size / 10_000 for size in (256, 512, 1024, 2048)}
+    assert max(read(ChunkSizes(512, Attention(), lambda: True), 60_000, gpu)) == 512
+
+
 def test_a_configured_size_stays() -> None:
     assert set(read(ChunkSizes(96), 10_000, {96: 9.0})) == {96}

@@ -23,6 +23,7 @@ from service.executor.prompt.preparation import JobLimits
 from service.executor.runtime import Runtime, load_runtime
 from service.executor.scheduling.messages import Prompt
 from service.executor.scheduling.protocols import Engine, Token
+from service.executor.scheduling.time_slices import open_time_slices
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
@@ -88,6 +89,38 @@ def model(spec: EngineSpec) -> Executor:
     return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings, load=load)
 
 
+def paced(spec: EngineSpec) -> Executor:
+    """Takes turns with other engines of the same home. A step takes `read_seconds` or `step_seconds`, and adds a line
+    with its begin and end to the file `steps`."""
+    engine = PacedEngine(spec.options)
+
+    def load(*_: Any) -> Runtime:
+        return Runtime(
+            engine=engine,
+            renderer=WordRenderer(),
+            open_writer=NumberWriter,
+            logits=100,
+            slices=open_time_slices(spec.settings.home),
+        )
+
+    return MlxExecutor(Path("paced"), spec.profile, spec.settings, load=load)
+
+
+class PacedEngine(CountingEngine):
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self._options = options
+
+    def step(self) -> list[Token]:
+        began = time.monotonic()
+        reads = any(self._unread[number] > 0 for number in self.held)
+        time.sleep(self._options["read_seconds" if reads else "step_seconds"])
+        tokens = super().step()
+        with Path(self._options["steps"]).open("a") as steps:
+            steps.write(f"{began} {time.monotonic()}\n")
+        return tokens
+
+
 class FaultyModel:
     """An `Engine` around another."""
 
@@ -122,7 +155,7 @@ class Fault:
         self._word = options.get("word", "")
 
     def strike(self, stage: str, request: GenerationRequest | None = None) -> None:
-        if request is not None and self._word not in request.messages[-1].content:
+        if request is not None and self._word and self._word not in request.messages[-1].content:
             return
         if stage == self.at and not (self._once and Path(self._once).exists()):
             if self._once:
