@@ -150,6 +150,10 @@ class EngineFailed(ServiceError):
     code = "engine_failed"
 
 
+class AnswerLost(EngineFailed):
+    """The engine failed within the answer. Another run may succeed."""
+
+
 class Overloaded(ServiceError):
     status = 503
     code = "overloaded"

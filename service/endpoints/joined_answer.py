@@ -6,7 +6,7 @@ import msgspec
 from service.events import Done, Event
 from service.executor.base import collect
 from service.generation import Completion, Usage, total_usage
-from service.response_cache.base import CachedAnswer, CacheOutcome
+from service.response_cache.base import CachedAnswer, CacheOutcome, completed
 
 _BEST_FIRST: tuple[CacheOutcome, ...] = ("hit", "collapsed", "miss", "bypass")
 
@@ -19,6 +19,7 @@ class JoinedAnswer:
         self._answers = answers
         self._n = n
         self._events = self._merge()
+        self._whole = False
         self.outcome: CacheOutcome = max((answer.outcome for answer in answers), key=_BEST_FIRST.index)
 
     @property
@@ -42,6 +43,7 @@ class JoinedAnswer:
         return self._events
 
     async def completion(self) -> Completion:
+        self._whole = True
         return await collect(self._events)
 
     async def aclose(self) -> None:
@@ -72,7 +74,7 @@ class JoinedAnswer:
 
     async def _read(self, answer: CachedAnswer, first: int, arrived: asyncio.Queue[Event | BaseException]) -> None:
         try:
-            async for event in answer.events():
+            async for event in completed(answer) if self._whole else answer.events():
                 if not isinstance(event, Done):
                     event = msgspec.structs.replace(event, choice=first + event.choice)
                 arrived.put_nowait(event)

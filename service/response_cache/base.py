@@ -1,9 +1,9 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal, Protocol
 
 import msgspec
 
-from service.events import Event
+from service.events import Event, replay
 from service.executor.base import Answer, replayed
 from service.generation import Completion
 
@@ -45,6 +45,12 @@ class CachedAnswer(Answer, Protocol):
     async def completion(self) -> Completion:
         """Raises `ServiceError` if the generation fails."""
         ...
+
+
+async def completed(answer: CachedAnswer) -> AsyncGenerator[Event, None]:
+    """Its events, none before all are there."""
+    for event in replay(await answer.completion()):
+        yield event
 
 
 class StoredAnswer:

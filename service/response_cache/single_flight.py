@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from logging import getLogger
 
-from service.errors import EngineFailed, ServiceError, ShuttingDown
+from service.errors import AnswerLost, EngineFailed, ServiceError, ShuttingDown
 from service.events import CompletionBuilder, Done, Event
 from service.executor.base import Answer
 from service.generation import Completion
@@ -42,13 +42,15 @@ async def produce(
 class Flight:
     """A generation in its own task. Every reader reads its events from the start.
 
-    The generation is aborted `linger_seconds` after the last reader left. `will_store` predicts the result of `keep`.
+    The generation is aborted `linger_seconds` after the last reader left. A lost answer is generated again once, into
+    new `events`, for readers that have taken none; the others get `loss`. `will_store` predicts the result of `keep`.
     """
 
     def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
         self.events: list[Event] = []
         self.completion: Completion | None = None
         self.error: BaseException | None = None
+        self.loss: AnswerLost | None = None
         self.prompt_tokens = 0
         self.accepted = False
         self.elsewhere = False
@@ -60,6 +62,7 @@ class Flight:
         self._linger_seconds = linger_seconds
         self._builder = CompletionBuilder()
         self._readers = 0
+        self._begun_readers = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._lingering: asyncio.TimerHandle | None = None
         self._ended: Callable[[Flight], None] = lambda _: None
@@ -103,9 +106,14 @@ class Flight:
         if not self.accepted:
             self.raise_error()
 
-    def leave(self) -> None:
+    def begin(self) -> None:
+        """Each reader calls it with its first event."""
+        self._begun_readers += 1
+
+    def leave(self, *, begun: bool) -> None:
         """Each reader calls it once."""
         self._readers -= 1
+        self._begun_readers -= begun
         if self._readers or self.over:
             return
         if self._linger_seconds > 0:
@@ -132,9 +140,15 @@ class Flight:
 
     async def _run(self) -> None:
         try:
-            async with aclosing(self._producer(self)) as events:
-                async for event in events:
-                    self._feed(event)
+            try:
+                await self._generate()
+            except AnswerLost as loss:
+                if self._begun_readers == self._readers:
+                    raise
+                log.warning("An answer is generated again: %s", loss)
+                self.loss, self.events, self._builder = loss, [], CompletionBuilder()
+                self._wake()
+                await self._generate()
             if not self.over:
                 raise EngineFailed("The generation stopped before its end.")
         except asyncio.CancelledError:
@@ -143,6 +157,11 @@ class Flight:
             if self.over:
                 log.exception("a generation did not close")
             self._end(error=exc)
+
+    async def _generate(self) -> None:
+        async with aclosing(self._producer(self)) as events:
+            async for event in events:
+                self._feed(event)
 
     def _feed(self, event: Event) -> None:
         self._builder.feed(event)
@@ -180,6 +199,7 @@ class FlightAnswer:
     def __init__(self, flight: Flight, outcome: CacheOutcome) -> None:
         self.outcome: CacheOutcome = outcome
         self._flight = flight
+        self._begun = False
         self._left = False
 
     async def until_accepted(self, patience: float | None) -> None:
@@ -209,16 +229,22 @@ class FlightAnswer:
 
     async def events(self) -> AsyncIterator[Event]:
         flight = self._flight
-        position = 0
+        events, position = flight.events, 0
         try:
             while True:
-                while position < len(flight.events):
-                    yield flight.events[position]
+                while position < len(events):
+                    self._begin()
+                    yield events[position]
                     position += 1
-                if flight.over:
+                if events is not flight.events:
+                    if self._begun and flight.loss is not None:
+                        raise flight.loss.with_traceback(None)
+                    events = flight.events
+                elif flight.over:
                     flight.raise_error()
                     return
-                await flight.changed()
+                else:
+                    await flight.changed()
         finally:
             self._leave()
 
@@ -239,10 +265,15 @@ class FlightAnswer:
     async def aclose(self) -> None:
         self._leave()
 
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._flight.begin()
+
     def _leave(self) -> None:
         if not self._left:
             self._left = True
-            self._flight.leave()
+            self._flight.leave(begun=self._begun)
 
 
 class Flights:

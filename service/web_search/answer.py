@@ -27,7 +27,7 @@ from service.generation import (
     WebSearch,
     total_usage,
 )
-from service.response_cache.base import CachedAnswer, CacheOutcome
+from service.response_cache.base import CachedAnswer, CacheOutcome, completed
 from service.web_search.searxng import SearchFailed, SearxngServer
 
 MAX_SEARCHES = 10
@@ -68,6 +68,7 @@ class SearchingAnswer:
         self._written = 0
         self._searches_left = MAX_SEARCHES if tool.max_uses is None else min(tool.max_uses, MAX_SEARCHES)
         self._events = self._generate()
+        self._whole = False
 
     @property
     def written(self) -> int:
@@ -77,6 +78,7 @@ class SearchingAnswer:
         return self._events
 
     async def completion(self) -> Completion:
+        self._whole = True
         return await collect(self._events)
 
     async def aclose(self) -> None:
@@ -88,7 +90,7 @@ class SearchingAnswer:
         while True:
             offered = any(tool.name == self._tool.name for tool in self._request.tools)
             builder, shown = CompletionBuilder(), _ShownEvents(self._tool.name if offered else "")
-            async for event in self._answer.events():
+            async for event in completed(self._answer) if self._whole else self._answer.events():
                 builder.feed(event)
                 for passed in shown.feed(event):
                     yield passed

@@ -9,7 +9,7 @@ import pytest
 
 from cache_backends import CacheUnavailable
 from cache_backends.memory import MemoryBackend
-from service.errors import ContextLengthExceeded, EngineFailed, ServiceError, ShuttingDown
+from service.errors import AnswerLost, ContextLengthExceeded, EngineFailed, ServiceError, ShuttingDown
 from service.events import ChoiceFinished, Done, Event, TextDelta
 from service.executor.base import Answer
 from service.executor.scripted import ScriptedExecutor
@@ -22,19 +22,19 @@ from tests.response_cache.answers import ask, settings
 
 
 class Stage:
-    """A script that says each word when it is told to."""
+    """A script that says each word when it is told to. It raises each of `errors` once."""
 
     def __init__(self, words: int = 3) -> None:
         self.gates = [asyncio.Event() for _ in range(words)]
         self.begun = asyncio.Event()
-        self.error: Exception | None = None
+        self.errors: list[Exception] = []
 
     async def script(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
         self.begun.set()
         for index, gate in enumerate(self.gates):
             await gate.wait()
-            if self.error is not None:
-                raise self.error
+            if self.errors:
+                raise self.errors.pop()
             yield f"word{index} "
 
     def open(self, count: int | None = None) -> None:
@@ -231,7 +231,7 @@ async def test_a_failure_is_delivered_to_all_and_not_stored() -> None:
     stage.open(1)
     events = answers[0].events()
     assert await read_one(events) == "word0 "
-    stage.error = EngineFailed("It broke.")
+    stage.errors = [EngineFailed("It broke.")]
     stage.open()
     with pytest.raises(EngineFailed, match="It broke"):
         await anext(events)
@@ -240,10 +240,55 @@ async def test_a_failure_is_delivered_to_all_and_not_stored() -> None:
     with pytest.raises(EngineFailed, match="It broke"):
         await answers[2].completion()
     assert [answer.stored for answer in answers] == [False] * 3
-    stage.error = None
     again = await executor.submit(ask())
     assert again.outcome == "miss"
     assert await read(again) == WHOLE
+    assert len(inner.submitted) == 2
+    await executor.aclose()
+
+
+async def test_a_lost_answer_is_generated_again_for_readers_that_have_seen_nothing_of_it() -> None:
+    stage = Stage()
+    executor, inner = stage.executor()
+    begun, whole, later = [await executor.submit(ask()) for _ in range(3)]
+    completing = asyncio.ensure_future(whole.completion())
+    stage.open(1)
+    events = begun.events()
+    assert await read_one(events) == "word0 "
+    stage.errors = [AnswerLost("It died.")]
+    stage.open()
+    with pytest.raises(AnswerLost, match="It died"):
+        await anext(events)
+    assert (await completing).choices[0].text == WHOLE
+    assert await read(later) == WHOLE
+    assert (whole.stored, len(inner.submitted)) == (True, 2)
+    assert (await executor.submit(ask())).outcome == "hit"
+    await executor.aclose()
+
+
+async def test_a_lost_answer_that_all_readers_have_begun_is_not_generated_again() -> None:
+    stage = Stage()
+    executor, inner = stage.executor()
+    begun, left = [await executor.submit(ask()) for _ in range(2)]
+    stage.open(1)
+    events = begun.events()
+    assert await read_one(events) == "word0 "
+    await left.aclose()
+    stage.errors = [AnswerLost("It died.")]
+    stage.open()
+    with pytest.raises(AnswerLost, match="It died"):
+        await anext(events)
+    assert len(inner.submitted) == 1
+    await executor.aclose()
+
+
+async def test_an_answer_is_generated_again_once() -> None:
+    stage = Stage()
+    executor, inner = stage.executor()
+    stage.errors = [AnswerLost("It died."), AnswerLost("It died.")]
+    stage.open()
+    with pytest.raises(AnswerLost, match="It died"):
+        await (await executor.submit(ask())).completion()
     assert len(inner.submitted) == 2
     await executor.aclose()
 

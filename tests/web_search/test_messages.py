@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from anthropic import AsyncAnthropic
 from anthropic.types import Message
 
 from service.app import create_app
+from service.errors import AnswerLost, ServiceError
 from service.events import Event, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
@@ -33,13 +34,15 @@ def call(name: str = "web_search", arguments: str = '{"query":"towns"}', call_id
 
 
 class Steps:
-    """A script that plays one list after another; the last for all further requests."""
+    """A script that plays one list after another; the last for all further requests. It raises errors in them."""
 
-    def __init__(self, *steps: list[str | Event]) -> None:
+    def __init__(self, *steps: Sequence[str | Event | ServiceError]) -> None:
         self._steps = list(steps)
 
     async def __call__(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
         for item in self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]:
+            if isinstance(item, ServiceError):
+                raise item
             yield item
 
 
@@ -61,7 +64,7 @@ class Searching:
 
 @asynccontextmanager
 async def searching(
-    tmp_path: Path, *steps: list[str | Event], respond: Respond | None = None
+    tmp_path: Path, *steps: Sequence[str | Event | ServiceError], respond: Respond | None = None
 ) -> AsyncIterator[Searching]:
     executor = ScriptedExecutor(Steps(*steps))
     async with search_engine(respond or sends()) as engine:
@@ -119,6 +122,12 @@ async def test_the_server_searches_and_the_model_goes_on(tmp_path: Path, stream:
         "Bern\nhttps://www.bern.example/old-town\nThe capital.\n\nZurich\nhttps://zurich.example/"
     )
     assert request.max_tokens == 50 - len(first)
+
+
+async def test_a_step_that_the_engine_loses_is_generated_again(tmp_path: Path) -> None:
+    lost: list[str | Event | ServiceError] = ["Bern ", AnswerLost("It died.")]
+    async with searching(tmp_path, lost, call(), lost, ["Bern ", "it is."]) as it:
+        assert blocks(await it.ask())[-1]["text"] == "Bern it is."
 
 
 async def test_the_stream_has_whole_blocks_in_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from service.errors import EngineFailed, ServiceError, Unrunnable
+from service.errors import AnswerLost, ServiceError, Unrunnable
 from service.executor.process.pending_call import PendingCall
 
 V = TypeVar("V")
@@ -57,7 +57,7 @@ class Quarantine:
                 call.alone_until = call.events
                 _remember(self._suspects, call.digest(), call.events)
             if call.events:
-                failing.append((call, EngineFailed(f"{end}. Try again.")))
+                failing.append((call, AnswerLost(f"{end}. Try again.")))
         return failing
 
 

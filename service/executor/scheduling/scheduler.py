@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from service.errors import EngineFailed, Overloaded, ServiceError, ShuttingDown
+from service.errors import AnswerLost, EngineFailed, Overloaded, ServiceError, ShuttingDown
 from service.events import ChoiceFinished, Event, TextDelta
 from service.executor.base import RETRY_AFTER_SECONDS
 from service.executor.scheduling.messages import (
@@ -35,6 +35,8 @@ from service.executor.scheduling.turns import Turns
 log = logging.getLogger(__name__)
 
 PROBE_STEPS = 4
+
+LOST = "The engine failed while it generated. Try again."
 
 # An idle engine measures its memory this often.
 IDLE_SECONDS = 10.0
@@ -285,7 +287,7 @@ class Scheduler:
         running.use = running.use or use
         try:
             if self._engine_broken:
-                raise EngineFailed("The engine failed while it generated. Try again.")
+                raise AnswerLost(LOST)
             self._engine.insert(running.continuation())
         except Exception as exc:
             self._fail(number, exc if isinstance(exc, ServiceError) else _not_started(running.sequence))
@@ -323,8 +325,10 @@ class Scheduler:
         self._engine_broken = True
         for running in reversed(lost):
             sequence = running.sequence
-            if running.sent or self._trials.is_retried(sequence):
-                self._fail(sequence.id, EngineFailed("The engine failed while it generated. Try again."))
+            if running.sent:
+                self._fail(sequence.id, AnswerLost(LOST))
+            elif self._trials.is_retried(sequence):
+                self._fail(sequence.id, EngineFailed(LOST))
             else:
                 self._trials.retry(sequence)
                 self._waiting[sequence.id] = sequence

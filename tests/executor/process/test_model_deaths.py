@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import EngineFailed
+from service.errors import AnswerLost
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
 from service.generation import SamplingParams
@@ -60,7 +60,7 @@ async def test_the_next_process_answers_alike(tiny_model: Path, tmp_path: Path, 
         right = await ask(engine, **FIELDS)
         failed = [answer for answer in answers if answer != right]
         if stage == "decoding":  # the first had sent something, the others waited for its place
-            assert [type(answer) for answer in failed] == [EngineFailed]
+            assert [type(answer) for answer in failed] == [AnswerLost]
         else:
             assert failed == []
         assert engine.status().engine_restarts == (0 if stage == "closing" else 1)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.errors import EngineFailed, Unrunnable
+from service.errors import AnswerLost, Unrunnable
 from service.executor.process.call_messages import SubmitCall
 from service.executor.process.pending_call import PendingCall
 from service.executor.process.quarantine import Quarantine, sendable
@@ -34,7 +34,7 @@ async def test_neighbours_of_a_request_that_ends_processes_are_answered(stage: s
 async def test_a_client_that_repeats_a_deadly_request_ends_two_processes() -> None:
     async with running(at="decoding", how="SIGKILL", word="poison", step_seconds=0.02) as engine:
         answers = [await outcome(engine, "poison", max_tokens=9) for _ in range(4)]
-        assert [type(answer) for answer in answers] == [EngineFailed, Unrunnable, Unrunnable, Unrunnable]
+        assert [type(answer) for answer in answers] == [AnswerLost, Unrunnable, Unrunnable, Unrunnable]
         assert engine.status().engine_restarts == 2
 
 
@@ -43,8 +43,8 @@ async def test_neighbours_that_have_begun_fail_once_only() -> None:
         await until_state(engine, "healthy")
         neighbour = asyncio.ensure_future(outcome(engine, "neighbour", max_tokens=50))
         await until(lambda: engine.status().generated_tokens > 0)
-        assert isinstance(await outcome(engine, "poison", max_tokens=50), EngineFailed)
-        assert isinstance(await neighbour, EngineFailed)
+        assert isinstance(await outcome(engine, "poison", max_tokens=50), AnswerLost)
+        assert isinstance(await neighbour, AnswerLost)
         repeated = await asyncio.gather(*[outcome(engine, text, max_tokens=50) for text in ("poison", "neighbour")])
         assert isinstance(repeated[0], Unrunnable)
         assert str(repeated[1]).endswith("49 50 ")
@@ -74,7 +74,7 @@ def call(text: str, *, inside: bool = True, started: bool = False, events: int =
 async def test_only_calls_at_work_become_suspects() -> None:
     waiting, reading, writing = call("a"), call("b", started=True), call("c", started=True, events=3)
     failing = Quarantine().blame([waiting, reading, writing], "It died")
-    assert [(each, type(error)) for each, error in failing] == [(writing, EngineFailed)]
+    assert [(each, type(error)) for each, error in failing] == [(writing, AnswerLost)]
     assert (waiting.suspected, reading.alone_until, writing.alone_until) == (False, 0, 3)
 
 
