@@ -27,6 +27,7 @@ from service.endpoints.health import HealthEndpoint, RootEndpoint
 from service.endpoints.logs import LogsEndpoint
 from service.endpoints.metrics import MetricsEndpoint
 from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoadEndpoint
+from service.endpoints.prefix_cache import PrefixCacheEndpoint
 from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.recommended import recommended
 from service.endpoints.response_archive import KEPT_SECONDS, ResponseArchive
@@ -219,6 +220,7 @@ def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]
         Route("/cache", cache.clear, methods=["DELETE"]),
         Route("/cache/{key}", cache.get, methods=["GET"]),
         Route("/cache/{key}", cache.remove, methods=["DELETE"]),
+        Route("/prefix-cache", PrefixCacheEndpoint(context).read, methods=["GET"]),
         Route("/metrics", MetricsEndpoint(metrics), methods=["GET"]),
         Route("/stats", stats, methods=["GET"]),
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),

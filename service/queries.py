@@ -12,6 +12,10 @@ class Detokenize(msgspec.Struct, frozen=True, array_like=True, tag="detokenize")
     tokens: tuple[int, ...]
 
 
+class ListPrefixes(msgspec.Struct, frozen=True, array_like=True, tag="prefixes"):
+    pass
+
+
 class TokensFound(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
     """`pieces` are the bytes of each token."""
 
@@ -23,5 +27,24 @@ class TextFound(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     text: str
 
 
-Query = Tokenize | Detokenize
-Finding = TokensFound | TextFound
+class PrefixBranch(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens `[start, end)` that `prompts` known prompts have in common, behind those of the last branch before
+    with a smaller `depth`, inside whose span it may begin. A token can be in memory and on disk."""
+
+    depth: int
+    start: int
+    end: int
+    prompts: int = 1
+    memory_tokens: int
+    memory_bytes: int
+    disk_tokens: int
+    disk_bytes: int
+
+
+class PrefixesFound(msgspec.Struct, frozen=True, array_like=True, tag="branches"):
+    branches: list[PrefixBranch]
+
+
+TextQuery = Tokenize | Detokenize
+Query = TextQuery | ListPrefixes
+Finding = TokensFound | TextFound | PrefixesFound

@@ -3,7 +3,8 @@
 - `page.html`, `style.css`: the page; light, dark and narrow
 - `app.js`: from a reading of `/stats` to texts and charts
 - `chat.js`, `answer.js`, `turns.js`, `markdown.js`: the chat
-- `running.js`, `requests.js`, `cache.js`, `models.js`, `logs.js`, `connect.js`: one panel, or part of one, each
+- `running.js`, `requests.js`, `cache.js`, `prefixes.js`, `models.js`, `logs.js`, `connect.js`: one panel, or part of
+  one, each
 - `charts.js`, `format.js`, `dom.js`, `panels.js`: drawing, numbers, elements, panels
 - `api.js`, `connection.js`: requests with the key; events and a lost server
 """
@@ -28,6 +29,7 @@ ASSETS = {
     "markdown.js": "text/javascript",
     "models.js": "text/javascript",
     "panels.js": "text/javascript",
+    "prefixes.js": "text/javascript",
     "requests.js": "text/javascript",
     "running.js": "text/javascript",
     "turns.js": "text/javascript",

@@ -11,6 +11,7 @@ import { bytes, clock, count, counted, duration, rate, UNKNOWN, uptime } from ".
 import { forgetLogs, showLogs, startLogs } from "./logs.js";
 import { forgetModels, showRecommended, showServed } from "./models.js";
 import { startPanels } from "./panels.js";
+import { showPrefixes } from "./prefixes.js";
 import { forgetRequests, showRequests } from "./requests.js";
 import { showRunning } from "./running.js";
 
@@ -175,5 +176,11 @@ async function readOnce() {
 startChat();
 startCache();
 startLogs();
-const openPanel = startPanels({ cache: showCache, connect: showConnect, logs: showLogs, models: showRecommended });
+at("prefix-refresh").addEventListener("click", () => showPrefixes());
+const openPanel = startPanels({
+  cache: () => Promise.all([showCache(), showPrefixes()]),
+  connect: showConnect,
+  logs: showLogs,
+  models: showRecommended,
+});
 follow({ begin, show });

@@ -1,4 +1,4 @@
-// The requests that wait or run, with the speed of each between two readings of the statistics.
+// The requests that wait or run, with the progress of each and its speed between two readings of the statistics.
 
 import { at, make } from "./dom.js";
 import { api, count, counted, duration, rate } from "./format.js";
@@ -14,20 +14,31 @@ function speedOf(request, now) {
   return (request.written - earlier) / (now - before.now);
 }
 
-// Until the first token the server does not see which of the requests are read, only how many wait.
-function stepOf({ prompt_tokens: prompt, written }, waiting) {
-  if (written) return `writing, ${counted(written, "token", "tokens")} so far`;
-  return `${waiting ? "waiting or reading" : "reading"} ${count(prompt)} tokens`;
+const isUnknown = ({ read_tokens: read, written }) => read === null && !written;
+
+function stepOf(request, { engine, requests }) {
+  const { prompt_tokens: prompt, read_tokens: read, written } = request;
+  if (written) return [`writing, ${counted(written, "token", "tokens")} so far`];
+  if (isUnknown(request)) {
+    const allWait = engine.waiting >= requests.filter(isUnknown).length;
+    const step = allWait ? "waiting to read" : engine.waiting ? "waiting or reading" : "reading";
+    return [`${step} ${count(prompt)} tokens`];
+  }
+  const bar = make("progress");
+  bar.max = prompt;
+  bar.value = read;
+  bar.setAttribute("aria-label", "Prompt read");
+  return [`reading, ${count(read)} of ${count(prompt)} tokens`, bar];
 }
 
-function row(request, { now, engine }) {
+function row(request, stats) {
   const outcome = make("span", `outcome ${request.outcome}`, OUTCOMES[request.outcome]);
-  const speed = speedOf(request, now);
+  const speed = speedOf(request, stats.now);
   return make(
     "tr", "",
     make("td", "", outcome),
-    make("td", "step", stepOf(request, engine.waiting)),
-    make("td", "number", duration(Math.max(0, now - request.came))),
+    make("td", "step", ...stepOf(request, stats)),
+    make("td", "number", duration(Math.max(0, stats.now - request.came))),
     make("td", "number", speed === null ? "" : rate(speed)),
     make("td", "number", count(request.prompt_tokens)),
     make("td", "", api(request)),

@@ -36,6 +36,11 @@ class JoinedAnswer:
         return sum(answer.prompt_tokens for answer in self._answers)
 
     @property
+    def read_tokens(self) -> int | None:
+        read = [tokens for answer in self._answers if (tokens := answer.read_tokens) is not None]
+        return sum(read) if read else None
+
+    @property
     def written(self) -> int:
         return sum(answer.written for answer in self._answers)
 

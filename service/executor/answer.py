@@ -8,7 +8,16 @@ from service.errors import ServiceError
 from service.events import ChoiceFinished, Done, Event, TextDelta
 from service.executor.answer_queue import AnswerQueue
 from service.executor.base import collect
-from service.executor.scheduling.messages import Aborted, Delivery, Failed, Finished, Progress, PromptUse, Started
+from service.executor.scheduling.messages import (
+    Aborted,
+    Delivery,
+    Failed,
+    Finished,
+    Progress,
+    PromptRead,
+    PromptUse,
+    Started,
+)
 from service.generation import GenerationRequest, Usage
 
 
@@ -17,11 +26,12 @@ class RunningAnswer:
 
     def __init__(self, sequences: list[int], prompt_tokens: int, *, abort: Callable[[list[int]], None]) -> None:
         self.prompt_tokens = prompt_tokens
+        self.read_tokens: int | None = None
         self._open = set(sequences)
         self._abort = abort
         self._queue = AnswerQueue(self._left)
         self._begun = asyncio.Event()
-        self._on_start: Callable[[], None] = lambda: None
+        self._on_read: Callable[[int], None] = lambda _: None
         self._limit: tuple[float, ServiceError] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._completion_tokens = 0
@@ -40,16 +50,18 @@ class RunningAnswer:
         if (refusal := self._queue.refusal) is not None:
             raise refusal
 
-    def watch_start(self, on_start: Callable[[], None]) -> None:
-        """Calls it once a sequence has started, perhaps at once."""
-        self._on_start = on_start
-        if self._begun.is_set():
-            on_start()
+    def watch_reading(self, on_read: Callable[[int], None]) -> None:
+        """Calls it with `read_tokens` when a sequence starts, perhaps at once, and after every chunk."""
+        self._on_read = on_read
+        if self.read_tokens is not None:
+            on_read(self.read_tokens)
 
     def take(self, delivery: Delivery) -> None:
         match delivery:
             case Started():
                 self._start()
+            case PromptRead(_, tokens):
+                self._read(tokens)
             case Progress(_, events):
                 self._queue.put(events)
             case Finished():
@@ -74,11 +86,17 @@ class RunningAnswer:
     def _start(self) -> None:
         if not self._begun.is_set():
             self._begun.set()
-            self._on_start()
+            self._read(0)
         if self._limit is not None:
             seconds, error = self._limit
             self._limit = None
             self._deadline = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+
+    def _read(self, tokens: int) -> None:
+        # The choices read the same prompt.
+        if self.read_tokens is None or tokens > self.read_tokens:
+            self.read_tokens = tokens
+            self._on_read(tokens)
 
     def _finish(self, finished: Finished) -> None:
         self._open.discard(finished.sequence)

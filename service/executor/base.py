@@ -57,6 +57,12 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(Protocol):
     @property
     def prompt_tokens(self) -> int: ...
+
+    @property
+    def read_tokens(self) -> int | None:
+        """Tokens of the prompt that are read. None while the request waits, or if the executor does not know."""
+        ...
+
     def events(self) -> AsyncIterator[Event]:
         """Can be read once. Raises `ServiceError`. Leaving early aborts the generation."""
         ...
@@ -105,6 +111,10 @@ class GeneratedAnswer:
         self.prompt_tokens = prompt_tokens
         self._events = events
         self._source = source
+
+    @property
+    def read_tokens(self) -> int | None:
+        return None if self._source is None else self._source.read_tokens
 
     def events(self) -> AsyncIterator[Event]:
         return self._events

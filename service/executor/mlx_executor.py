@@ -29,7 +29,7 @@ from service.executor.supervisor import Supervisor
 from service.executor.worker import WorkerModel
 from service.generation import GenerationRequest, SamplingParams
 from service.profile import ModelProfile
-from service.queries import Finding, Query
+from service.queries import Finding, ListPrefixes, PrefixesFound, Query
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally, StateTally
 
@@ -144,6 +144,8 @@ class MlxExecutor:
     async def ask(self, query: Query) -> Finding:
         with self._arrival(1):
             model = await self._ready()
+            if isinstance(query, ListPrefixes):
+                return PrefixesFound(await self._supervisor.prefixes())
             return await self._prepare(lambda: model.answer_query(query))
 
     async def aclose(self) -> None:

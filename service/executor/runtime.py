@@ -12,7 +12,7 @@ from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.executor.scheduling.time_slices import TimeSlices, open_time_slices
 from service.profile import ModelProfile
-from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
+from service.queries import Detokenize, Finding, TextFound, TextQuery, Tokenize, TokensFound
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally, StateTally
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from service.executor.prompt.renderer import PromptRenderer
 
 
-def no_answer(query: Query) -> Finding:
+def no_answer(query: TextQuery) -> Finding:
     raise UnsupportedValue("This model has no tokenizer.")
 
 
@@ -35,7 +35,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     renderer: Renderer
     open_writer: Callable[[Sequence], Writer]
     logits: int
-    answer_query: Callable[[Query], Finding] = no_answer
+    answer_query: Callable[[TextQuery], Finding] = no_answer
     device: str = ""
     max_concurrency: int | None = None
     slices: TimeSlices | None = None
@@ -137,12 +137,12 @@ def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices |
     return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended)
 
 
-def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[Query], Finding]:
+def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[TextQuery], Finding]:
     from service.executor.output.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(loaded.tokenizer)
 
-    def answer(query: Query) -> Finding:
+    def answer(query: TextQuery) -> Finding:
         match query:
             case Tokenize(text, special):
                 tokens = tuple(prompts.tokenize(text, special=special))

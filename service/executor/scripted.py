@@ -27,7 +27,17 @@ from service.executor.output.held_logprobs import HeldLogprobs
 from service.executor.output.string_finder import StringFinder
 from service.generation import GenerationRequest, RawPrompt, TokenLogprob, TopLogprob, Usage
 from service.profile import ModelProfile
-from service.queries import Detokenize, Finding, Query, TextFound, Tokenize, TokensFound
+from service.queries import (
+    Detokenize,
+    Finding,
+    ListPrefixes,
+    PrefixBranch,
+    PrefixesFound,
+    Query,
+    TextFound,
+    Tokenize,
+    TokensFound,
+)
 
 Script = Callable[[GenerationRequest], AsyncIterator[str | Event]]
 
@@ -83,6 +93,7 @@ class ScriptedExecutor:
         self.waiting = 0
         self.generated_tokens = 0
         self.read_tokens = 0
+        self.prefixes: list[PrefixBranch] = []
         self.state: ExecutorStatus = ExecutorStatus(state="healthy")
         self._script = script
         self._places = asyncio.Semaphore(concurrency)
@@ -118,6 +129,8 @@ class ScriptedExecutor:
                 return TokensFound(tuple(map(ord, text)), tuple(character.encode() for character in text))
             case Detokenize(tokens):
                 return TextFound(raw_text(RawPrompt(tokens=tokens)))
+            case ListPrefixes():
+                return PrefixesFound(self.prefixes)
 
     async def aclose(self) -> None:
         return None

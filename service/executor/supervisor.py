@@ -5,11 +5,24 @@ from queue import SimpleQueue
 
 from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.answer import RunningAnswer
-from service.executor.base import ModelState
+from service.executor.base import RETRY_AFTER_SECONDS, ModelState
 from service.executor.runtime import Runtime
-from service.executor.scheduling.messages import Abort, Command, Delivery, Progress, Sequence, Shutdown, Started, Submit
+from service.executor.scheduling.messages import (
+    Abort,
+    Command,
+    Delivery,
+    Inspect,
+    Inspected,
+    Progress,
+    PromptRead,
+    Sequence,
+    Shutdown,
+    Started,
+    Submit,
+)
 from service.executor.scheduling.pulse import Pulse
 from service.executor.worker import Worker, WorkerModel
+from service.queries import PrefixBranch
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +46,7 @@ class Supervisor:
         self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._worker: Worker | None = None
         self._in_flight: dict[int, RunningAnswer] = {}
+        self._inspections: list[asyncio.Future[list[PrefixBranch]]] = []
         self.permanent = False
         self._failure = ""
         self._closing = False
@@ -89,6 +103,19 @@ class Supervisor:
         for sequence in sequences:
             self._inbox.put(Abort(sequence))
 
+    async def prefixes(self) -> list[PrefixBranch]:
+        """Raises `NotReady` after a failure, or if the engine is busy for too long."""
+        if self._failure:
+            raise NotReady(self._failure)
+        found: asyncio.Future[list[PrefixBranch]] = asyncio.get_running_loop().create_future()
+        self._inspections.append(found)
+        self._inbox.put(Inspect())
+        try:
+            async with asyncio.timeout(self._settings.stall_seconds):
+                return await found
+        except TimeoutError:
+            raise NotReady("The engine is busy. Try again later.", retry_after=RETRY_AFTER_SECONDS) from None
+
     def fail(self, reason: str) -> None:
         if self._closing or self._failure:
             return
@@ -110,7 +137,10 @@ class Supervisor:
 
     def receive(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            if isinstance(delivery, Started | Progress):
+            if isinstance(delivery, Inspected):
+                self._resolve_inspections(delivery.branches)
+                continue
+            if isinstance(delivery, Started | PromptRead | Progress):
                 answer = self._in_flight.get(delivery.sequence)
             else:
                 answer = self._in_flight.pop(delivery.sequence, None)
@@ -131,6 +161,16 @@ class Supervisor:
         for answer in set(self._in_flight.values()):
             answer.fail(error())
         self._in_flight.clear()
+        for found in self._inspections:
+            if not found.done():
+                found.set_exception(error())
+        self._inspections.clear()
+
+    def _resolve_inspections(self, branches: list[PrefixBranch]) -> None:
+        for found in self._inspections:
+            if not found.done():
+                found.set_result(branches)
+        self._inspections.clear()
 
     # Progress
 

@@ -15,7 +15,7 @@ from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
-from service.queries import Finding, Query
+from service.queries import Finding, TextQuery
 from service.settings import Settings
 from service.tallies import CallTally, DraftTally, StateTally
 
@@ -28,7 +28,7 @@ class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a loaded model for the event loop."""
 
     renderer: Renderer
-    answer_query: Callable[[Query], Finding]
+    answer_query: Callable[[TextQuery], Finding]
     logits: int
     device: str
     tally: CallTally

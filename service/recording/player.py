@@ -9,7 +9,7 @@ from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer, repla
 from service.generation import GenerationRequest
 from service.normalize import normalize
 from service.profile import ModelProfile
-from service.queries import Finding, Query
+from service.queries import Finding, ListPrefixes, PrefixesFound, Query
 from service.recording.archive import AnswerEntry, ArchiveError, CountEntry, read_entries, read_header
 from service.response_cache.key import RequestKeys
 from service.response_cache.record import Record, encode_record
@@ -72,6 +72,8 @@ class ReplayExecutor:
         return count
 
     async def ask(self, query: Query) -> Finding:
+        if isinstance(query, ListPrefixes):
+            return PrefixesFound([])
         raise NotRecorded(f"The recording {self._recording.path.name} has no tokenizer.")
 
     async def aclose(self) -> None:

@@ -66,6 +66,10 @@ class StoredAnswer:
         return self._completion.usage.prompt_tokens
 
     @property
+    def read_tokens(self) -> int | None:
+        return None
+
+    @property
     def written(self) -> int:
         return self._completion.usage.completion_tokens
 

@@ -33,6 +33,7 @@ async def produce(
         if accepted is not None:
             accepted(answer.prompt_tokens)
         flight.accept(answer.prompt_tokens)
+        flight.generation = answer
         async for event in answer.events():
             yield event
     finally:
@@ -44,6 +45,7 @@ class Flight:
 
     The generation is aborted `linger_seconds` after the last reader left. A lost answer is generated again once, into
     new `events`, for readers that have taken none; the others get `loss`. `will_store` predicts the result of `keep`.
+    `generation` is the answer that a producer of this server reads.
     """
 
     def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
@@ -55,6 +57,7 @@ class Flight:
         self.accepted = False
         self.elsewhere = False
         self.found = False
+        self.generation: Answer | None = None
         self.write: PendingWrite | None = None
         self._producer = producer
         self._keep = keep
@@ -222,6 +225,11 @@ class FlightAnswer:
     def prompt_tokens(self) -> int:
         """0 until the request is accepted."""
         return self._flight.prompt_tokens
+
+    @property
+    def read_tokens(self) -> int | None:
+        generation = self._flight.generation
+        return None if generation is None else generation.read_tokens
 
     @property
     def written(self) -> int:

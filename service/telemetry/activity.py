@@ -51,8 +51,8 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`came` is in Unix seconds. `written` is about the number of answer tokens; at 0 the request waits or its prompt
-    is being read. Holds no content."""
+    """`came` is in Unix seconds. `read_tokens` of the prompt are read, None while the request waits or if the executor
+    does not know. `written` is about the number of answer tokens. Holds no content."""
 
     request_id: str
     came: float
@@ -60,6 +60,7 @@ class RunningRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     outcome: CacheOutcome
     prompt_tokens: int
+    read_tokens: int | None = None
     written: int
 
 
@@ -162,6 +163,7 @@ def _running_request(record: RequestRecord, answer: CachedAnswer, epoch: float) 
         stream=record.stream,
         outcome=record.outcome,
         prompt_tokens=answer.prompt_tokens,
+        read_tokens=answer.read_tokens,
         written=answer.written,
     )
 

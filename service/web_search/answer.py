@@ -71,6 +71,10 @@ class SearchingAnswer:
         self._whole = False
 
     @property
+    def read_tokens(self) -> int | None:
+        return self._answer.read_tokens
+
+    @property
     def written(self) -> int:
         return self._written + self._answer.written
 

@@ -12,10 +12,13 @@ from selenium.webdriver.common.keys import Keys
 from service.app import create_app
 from service.events import Event
 from service.executor.base import ExecutorStatus
+from service.executor.process.engine_process import EngineProcess
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
+from service.own_python import OWN_FOLDER
 from service.tallies import CallTally, StateTally
 from tests.dashboard.browser import Page
+from tests.executor.process.engines import spec
 from tests.serving import PATIENCE_SECONDS, running, settings
 
 CHAT = "/v1/chat/completions"
@@ -122,7 +125,7 @@ async def test_what_runs_is_shown_while_it_runs(page: Page, tmp_path: Path) -> N
         await page.open(url + "/dashboard#now")
         await page.until("#no-running", "No request runs.")
         asking.create_task(ask(url))
-        await page.until("#running-rows", "reading 2 tokens")
+        await page.until("#running-rows .step", "reading 2 tokens")
         asking.create_task(ask(url, seed=1))
         await page.until("#running-rows tr:nth-child(2)", "waiting or reading 2 tokens")
         write.set()
@@ -132,6 +135,25 @@ async def test_what_runs_is_shown_while_it_runs(page: Page, tmp_path: Path) -> N
         end.set()
         await page.until("#no-running", "No request runs.")
         await page.until("#recent tr:nth-child(2)", "miss")
+
+
+async def test_the_reading_of_a_long_prompt_is_shown(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(OWN_FOLDER))  # for the engine process
+    configured = settings(tmp_path, max_concurrency=1)
+    engine = EngineProcess(spec("counting", configured, step_seconds=0.05))
+    async with running(create_app(configured, executor=engine), configured) as url, asyncio.TaskGroup() as asking:
+        await page.open(url + "/dashboard#now")
+        await page.until("#status", "healthy")
+        long = [{"role": "user", "content": "word " * 400}]
+        left = [asking.create_task(ask(url, messages=long, max_tokens=1, seed=seed)) for seed in range(2)]
+        await page.until("#running-rows tr:nth-child(2)", "waiting to read 400 tokens")
+        await page.until("#running-rows tr:first-child .step", " of 400 tokens")
+        assert 0 < await page.script("document.querySelector('#running-rows progress').position") < 1
+        assert await page.complaints() == []
+        for task in left:
+            task.cancel()
 
 
 async def test_what_others_say_is_text(page: Page, tmp_path: Path) -> None:

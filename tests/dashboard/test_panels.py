@@ -12,8 +12,10 @@ from cache_backends import open_backend
 from service.app import create_app
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.engine_process import EngineProcess
+from service.executor.scripted import ScriptedExecutor
 from service.logs import configure
 from service.own_python import OWN_FOLDER
+from service.queries import PrefixBranch
 from service.settings import Settings
 from tests.dashboard.browser import Page
 from tests.executor.process.engines import spec
@@ -53,6 +55,43 @@ async def test_stored_answers_are_listed_deleted_and_cleared(page: Page, tmp_pat
         await page.until("#cache-status", "2 answers removed.")
         await page.until("#cache-empty", "Nothing is stored.")
         assert await ask(url, "zanzibar") == ["fwd=uri-miss; stored"]
+        assert await page.complaints() == []
+
+
+def branch(depth: int, start: int, end: int, prompts: int, *, on_disk: bool = False) -> PrefixBranch:
+    tokens = end - start
+    held, stored = (0, tokens) if on_disk else (tokens, 0)
+    return PrefixBranch(
+        depth=depth,
+        start=start,
+        end=end,
+        prompts=prompts,
+        memory_tokens=held,
+        memory_bytes=held * 1024,
+        disk_tokens=stored,
+        disk_bytes=stored * 1024,
+    )
+
+
+async def test_the_prefix_cache_is_a_tree(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    executor = ScriptedExecutor()
+    async with running(create_app(configured, executor=executor), configured) as url:
+        await page.open(url + "/dashboard#cache")
+        await page.until("#prefix-models", "Nothing is kept yet.")
+        executor.prefixes = [
+            branch(0, 0, 1000, 3),
+            branch(1, 1000, 1500, 1, on_disk=True),
+            branch(1, 1000, 1400, 2),
+            branch(2, 1200, 1400, 1),
+            branch(0, 0, 7, 1),
+        ]
+        await page.click("#prefix-refresh")
+        await page.until(".tree > li:first-child > p", "1,000 tokens from 0 shared by 3 prompts; in memory, 1000 KiB")
+        deeper = ".tree > li:first-child > ul > li"
+        assert await page.text(f"{deeper}:first-child > p") == "500 tokens from 1,000 on disk, 500 KiB"
+        assert await page.text(f"{deeper}:last-child > ul > li > p") == "200 tokens from 1,200 in memory, 200 KiB"
+        assert await page.script("document.querySelectorAll('.tree > li').length") == 2
         assert await page.complaints() == []
 
 

@@ -11,6 +11,7 @@ from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EndReason, Token
 from service.generation import GenerationRequest, Message, SamplingParams
 from service.profile import ModelProfile
+from service.queries import PrefixBranch
 from service.settings import Settings
 
 
@@ -50,6 +51,9 @@ class CountingEngine:
     def prefix_cache_bytes(self) -> int:
         return 0
 
+    def prefixes(self) -> list[PrefixBranch]:
+        return []
+
     def insert(self, sequence: Sequence) -> None:
         assert sequence.id not in self.held
         self.held[sequence.id] = sequence
@@ -62,6 +66,9 @@ class CountingEngine:
 
     def remove(self, sequence: int) -> None:
         self.held.pop(sequence, None)
+
+    def reading(self) -> dict[int, int]:
+        return {i: len(s.prompt.tokens) - self._unread[i] for i, s in self.held.items() if self._unread[i] > 0}
 
     def step(self) -> list[Token]:
         self.steps += 1

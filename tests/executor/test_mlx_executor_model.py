@@ -20,6 +20,7 @@ from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Token
 from service.generation import Completion, SamplingParams
 from service.profile import ModelProfile
+from service.queries import PrefixBranch
 from service.settings import Settings
 from tests.executor.engines import failing_at, question, until
 
@@ -190,11 +191,17 @@ class FaultyEngine:
     def memory_bytes(self) -> int:
         return self._engine.memory_bytes()
 
+    def prefixes(self) -> list[PrefixBranch]:
+        return self._engine.prefixes()
+
     def insert(self, sequence: Sequence) -> None:
         self._engine.insert(sequence)
 
     def remove(self, sequence: int) -> None:
         self._engine.remove(sequence)
+
+    def reading(self) -> dict[int, int]:
+        return self._engine.reading()
 
     def step(self) -> list[Token]:
         self._steps += 1

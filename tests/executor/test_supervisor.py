@@ -16,9 +16,11 @@ from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.generation import Completion
 from service.profile import ModelProfile
+from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_from, question, until
 
+PATIENCE_SECONDS = 60.0
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
@@ -88,6 +90,26 @@ async def test_a_failure_at_every_step_ends_in_errors_not_in_silence() -> None:
         for _ in range(4):
             with pytest.raises(ServiceError):
                 await ask(executor)
+
+
+async def test_who_asks_for_the_prefixes_hears_that_the_engine_is_stuck_or_gone() -> None:
+    stuck = threading.Event()
+
+    class Stuck(CountingEngine):
+        def prefixes(self) -> list[PrefixBranch]:
+            stuck.wait(PATIENCE_SECONDS)
+            return super().prefixes()
+
+    async with running(counting_loader(Stuck()), stall_seconds=0.2) as executor:
+        with pytest.raises(NotReady, match="engine is busy"):
+            await executor.ask(ListPrefixes())
+        stuck.set()
+        assert await executor.ask(ListPrefixes()) == PrefixesFound([])
+    async with running(counting_loader(CountingEngine(dying_at(1)))) as executor:
+        with pytest.raises((EngineFailed, NotReady)):
+            await ask(executor)
+        with pytest.raises(NotReady, match="killed at step 1"):
+            await executor.ask(ListPrefixes())
 
 
 class Losing:

@@ -20,6 +20,7 @@ from service.executor.distributed.calls import (
 from service.executor.distributed.ranks import RankLost, Ranks
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Engine, EngineLost, Token
+from service.queries import PrefixBranch
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ class LeadingEngine:
 
     def prefix_cache_bytes(self) -> int:
         return self._engine.prefix_cache_bytes()
+
+    def prefixes(self) -> list[PrefixBranch]:
+        return self._engine.prefixes()
 
     def shortfall(self, lengths: list[int]) -> int:
         """Returns the largest of all ranks."""
@@ -90,6 +94,9 @@ class LeadingEngine:
             raise self._break(exc) from exc
         self._history.removed(sequence, use)
         return use
+
+    def reading(self) -> dict[int, int]:
+        return self._engine.reading()
 
     def step(self) -> list[Token]:
         self._tell(Step(self._history.checksum))

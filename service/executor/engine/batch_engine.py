@@ -21,6 +21,7 @@ from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.scheduling.turns import Turns
 from service.executor.speculation.drafters import Drafters
+from service.queries import PrefixBranch
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,9 @@ class BatchEngine:
     def prefix_cache_bytes(self) -> int:
         return self._prefixes.nbytes
 
+    def prefixes(self) -> list[PrefixBranch]:
+        return self._prefixes.outline()
+
     def insert(self, sequence: Sequence) -> None:
         self._keep_prompts(answering=False)  # this one may begin alike
         run = Run(sequence, self._prefixes, padded=self._batching.padded)
@@ -116,6 +120,9 @@ class BatchEngine:
 
     def embed(self, tokens: list[int]) -> bytes:
         return embedding(self._model, tokens, self._chunk_tokens)
+
+    def reading(self) -> dict[int, int]:
+        return {number: run.read for number, run in self._runs.items() if run.unread and not run.answering}
 
     def step(self) -> list[Token]:
         self._keep_prompts(answering=True)

@@ -4,9 +4,11 @@ from typing import Any, Protocol
 import msgspec
 
 from service.executor.prefix.file import SpanKey
+from service.executor.prefix.outline import outline
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.tree import Match, Node, PrefixTree
 from service.executor.scheduling.messages import Prompt
+from service.queries import PrefixBranch
 from service.tallies import StateTally
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class Prefixes(Protocol):
         """Takes in the time in which the model read tokens of a prompt."""
         ...
 
+    def outline(self) -> list[PrefixBranch]: ...
+
     def rest(self, resting: bool) -> None: ...
 
     def close(self) -> None: ...
@@ -108,6 +112,9 @@ class NoPrefixCache:
 
     def learn_reading(self, tokens: int, seconds: float) -> None:
         return None
+
+    def outline(self) -> list[PrefixBranch]:
+        return []
 
     def rest(self, resting: bool) -> None:
         return None
@@ -178,6 +185,13 @@ class PrefixCache:
     def learn_reading(self, tokens: int, seconds: float) -> None:
         if self._store is not None:
             self._store.learn_reading(tokens, seconds)
+
+    def outline(self) -> list[PrefixBranch]:
+        try:
+            return outline(self._tree.roots(), self._store.file_bytes if self._store is not None else lambda _: 0)
+        except Exception:
+            log.exception("The prefix cache cannot be outlined")
+            return []
 
     def rest(self, resting: bool) -> None:
         if self._store is not None:

@@ -101,6 +101,11 @@ class PrefixStore:
     def nbytes(self) -> int:
         return self._nbytes
 
+    def file_bytes(self, name: str) -> int:
+        """Returns 0 for a file that is not written yet."""
+        file = self._files.get(self._folder / name)
+        return 0 if file is None else file.file_bytes
+
     def stored(self) -> list[StoredSpan]:
         """Returns each file after its parent."""
         return sorted(self._spans, key=lambda span: span.key.start)

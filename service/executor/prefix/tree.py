@@ -93,6 +93,9 @@ class PrefixTree:
                 if node.parent is not None:
                     yield node
 
+    def roots(self) -> list[Node]:
+        return list(self._roots.values())
+
     def root(self, caller: str) -> Node:
         root = self._roots.get(caller)
         if root is None:

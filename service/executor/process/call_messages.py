@@ -1,6 +1,6 @@
-"""The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted`, perhaps `CallStarted`, and
-`CallEvents` up to a `Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends any
-of them instead. Nothing follows an `AbortCall`."""
+"""The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted`, any number of `CallReading`,
+and `CallEvents` up to a `Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends
+any of them instead. Nothing follows an `AbortCall`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -70,10 +70,11 @@ class CallAccepted(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     prompt_tokens: int
 
 
-class CallStarted(msgspec.Struct, frozen=True, array_like=True, tag="b"):
-    """It waits no longer."""
+class CallReading(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+    """It waits no longer: `tokens` of its prompt are read."""
 
     call: int
+    tokens: int
 
 
 class CallEvents(msgspec.Struct, frozen=True, array_like=True, tag="e"):
@@ -100,7 +101,7 @@ class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     fields: dict[str, Any]
 
 
-ToServer = StatusReport | CallAccepted | CallStarted | CallEvents | CallCounted | CallFound | CallFailed
+ToServer = StatusReport | CallAccepted | CallReading | CallEvents | CallCounted | CallFound | CallFailed
 
 
 def failed(call: int, error: ServiceError) -> CallFailed:

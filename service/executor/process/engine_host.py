@@ -16,7 +16,7 @@ from service.executor.process.call_messages import (
     CallCounted,
     CallEvents,
     CallFound,
-    CallStarted,
+    CallReading,
     CloseEngine,
     CountCall,
     EngineSpec,
@@ -139,7 +139,7 @@ class EngineHost(asyncio.Protocol):
         answer = await self._executor.submit(request)
         self._send(CallAccepted(call, answer.prompt_tokens))
         if isinstance(answer, RunningAnswer):
-            answer.watch_start(lambda: self._send(CallStarted(call)))
+            answer.watch_reading(lambda tokens: self._send(CallReading(call, tokens)))
         try:
             async for event in answer.events():
                 self._send_event(call, event)

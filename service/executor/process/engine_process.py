@@ -17,7 +17,7 @@ from service.executor.process.call_messages import (
     CallEvents,
     CallFailed,
     CallFound,
-    CallStarted,
+    CallReading,
     CloseEngine,
     CountCall,
     EngineSpec,
@@ -162,7 +162,7 @@ class EngineProcess:
     async def submit(self, request: GenerationRequest) -> RemoteAnswer:
         refuse_when_full(self._in_flight() + self._wanting, self._settings)
         call = PendingCall(SubmitCall(next(self._ids), request), request.n, self._abort)
-        return RemoteAnswer(await self._accepted(call), call.queue)
+        return RemoteAnswer(await self._accepted(call), call)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         count: int = await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._abort))
@@ -271,8 +271,8 @@ class EngineProcess:
 
     def _pass_on(self, call: PendingCall, message: CallReply) -> None:
         match message:
-            case CallStarted():
-                call.started = True
+            case CallReading(_, tokens):
+                call.read_tokens = tokens
             case CallEvents(_, events):
                 call.events += len(events)
                 last = isinstance(events[-1], Done)

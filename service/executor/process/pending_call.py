@@ -15,7 +15,7 @@ from service.executor.process.call_messages import (
     CallEvents,
     CallFailed,
     CallFound,
-    CallStarted,
+    CallReading,
     CountCall,
     QueryCall,
     SubmitCall,
@@ -24,14 +24,15 @@ from service.executor.process.frames import FrameTooLarge, encode_frame
 from service.queries import Finding
 
 CallMessage = SubmitCall | CountCall | QueryCall
-CallReply = CallAccepted | CallCounted | CallFound | CallStarted | CallEvents | CallFailed
+CallReply = CallAccepted | CallCounted | CallFound | CallReading | CallEvents | CallFailed
 
 
 class PendingCall:
     """A request for the engine process, until its last message. `sequences` is its share of the queue.
 
-    `inside`: the present process has it. `started`: it works on it. `events` counts what has come back, `deaths` the
-    processes that died with it. A call with `alone_until` runs alone until it has more events than that, or ends.
+    `inside`: the present process has it. `read_tokens`: None until it works on it. `events` counts what has come back,
+    `deaths` the processes that died with it. A call with `alone_until` runs alone until it has more events than that,
+    or ends.
     """
 
     __slots__ = (
@@ -42,8 +43,8 @@ class PendingCall:
         "inside",
         "message",
         "queue",
+        "read_tokens",
         "sequences",
-        "started",
     )
 
     def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
@@ -52,10 +53,14 @@ class PendingCall:
         self.accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.queue = AnswerQueue(lambda: left(self))
         self.inside = False
-        self.started = False
+        self.read_tokens: int | None = None
         self.events = 0
         self.deaths = 0
         self.alone_until: int | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.read_tokens is not None
 
     @property
     def suspected(self) -> bool:
@@ -78,12 +83,16 @@ class PendingCall:
 
 
 class RemoteAnswer:
-    def __init__(self, prompt_tokens: int, queue: AnswerQueue) -> None:
+    def __init__(self, prompt_tokens: int, call: PendingCall) -> None:
         self.prompt_tokens = prompt_tokens
-        self._queue = queue
+        self._call = call
+
+    @property
+    def read_tokens(self) -> int | None:
+        return self._call.read_tokens
 
     def events(self) -> AsyncIterator[Event]:
-        return self._queue.events()
+        return self._call.queue.events()
 
     async def aclose(self) -> None:
-        self._queue.close()
+        self._call.queue.close()

@@ -47,7 +47,7 @@ class Quarantine:
         at_work = [call for call in inside if call.started or call.events] or inside
         failing: list[tuple[PendingCall, ServiceError]] = []
         for call in inside:
-            call.inside = call.started = False
+            call.inside, call.read_tokens = False, None
             call.deaths += 1
             if call.suspected:
                 _remember(self._guilty, call.digest(), end)

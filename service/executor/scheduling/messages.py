@@ -1,5 +1,5 @@
-"""Each `Submit` is answered by any number of `Started` and `Progress` and exactly one `Finished`, `Failed` or
-`Aborted`."""
+"""Each `Submit` is answered by any number of `Started`, `PromptRead` and `Progress` and exactly one `Finished`,
+`Failed` or `Aborted`, each `Inspect` by one `Inspected`."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import msgspec
 from service.errors import ServiceError
 from service.events import Event
 from service.generation import GenerationRequest, SamplingParams
+from service.queries import PrefixBranch
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -65,17 +66,28 @@ class Abort(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Inspect(msgspec.Struct, frozen=True):
+    """Asks what the prefix cache holds."""
+
+
 class Shutdown(msgspec.Struct, frozen=True):
     pass
 
 
-Command = Submit | Abort | Shutdown
+Command = Submit | Abort | Inspect | Shutdown
 
 
 class Started(msgspec.Struct, frozen=True):
     """Sent again if the sequence runs again."""
 
     sequence: int
+
+
+class PromptRead(msgspec.Struct, frozen=True):
+    """The engine has read `tokens` of the prompt, reused ones included."""
+
+    sequence: int
+    tokens: int
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -104,4 +116,8 @@ class Aborted(msgspec.Struct, frozen=True):
     sequence: int
 
 
-Delivery = Started | Progress | Finished | Failed | Aborted
+class Inspected(msgspec.Struct, frozen=True):
+    branches: list[PrefixBranch]
+
+
+Delivery = Started | PromptRead | Progress | Finished | Failed | Aborted | Inspected

@@ -6,6 +6,7 @@ import msgspec
 from service.events import Event
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
 from service.generation import GenerationRequest
+from service.queries import PrefixBranch
 
 EndReason = Literal["stop", "length"]
 
@@ -64,6 +65,7 @@ class Engine(Protocol):
 
     def memory_bytes(self) -> int: ...
     def prefix_cache_bytes(self) -> int: ...
+    def prefixes(self) -> list[PrefixBranch]: ...
 
     def insert(self, sequence: Sequence) -> None:
         """Raises if this sequence alone is faulty."""
@@ -75,6 +77,10 @@ class Engine(Protocol):
         ...
 
     def remove(self, sequence: int) -> PromptUse | None: ...
+
+    def reading(self) -> dict[int, int]:
+        """Returns the tokens read so far, by sequence, of the prompts that are read in chunks."""
+        ...
 
     def step(self) -> list[Token]:
         """Reads at most one chunk of prompts and decodes one or more tokens of each sequence."""

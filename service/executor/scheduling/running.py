@@ -10,15 +10,17 @@ log = logging.getLogger(__name__)
 
 
 class Running:
-    """`tokens` counts those `drawn` and end tokens. `use` is set if the answer was continued."""
+    """`read` counts tokens of the prompt, `tokens` those `drawn` and end tokens. `use` is set if the answer was
+    continued."""
 
-    __slots__ = ("drawn", "reserved", "sent", "sequence", "tokens", "use", "writer")
+    __slots__ = ("drawn", "read", "reserved", "sent", "sequence", "tokens", "use", "writer")
 
     def __init__(self, sequence: Sequence, writer: Writer, reserved: int) -> None:
         self.sequence = sequence
         self.writer = writer
         self.reserved = reserved
         self.sent = False
+        self.read = 0
         self.tokens = 0
         self.drawn: list[int] = []
         self.use: PromptUse | None = None

@@ -16,7 +16,10 @@ from service.executor.scheduling.messages import (
     Delivery,
     Failed,
     Finished,
+    Inspect,
+    Inspected,
     Progress,
+    PromptRead,
     PromptUse,
     Sequence,
     Shutdown,
@@ -152,6 +155,8 @@ class Scheduler:
                 self._waiting[sequence.id] = sequence
             case Abort(sequence_id):
                 self._abort(sequence_id)
+            case Inspect():
+                self._outbox.append(Inspected(self._engine.prefixes()))
             case Shutdown():
                 self._stopping = True
                 self._fail_all(_shutting_down)
@@ -238,7 +243,9 @@ class Scheduler:
         if tokens or read:
             self.pulse.heartbeat += 1
             self.pulse.progress_at = self._clock()
-        if tokens and not read:
+        if read:
+            self._report_reading()
+        elif tokens:
             self._places.learn(count, len(tokens), self._clock() - started)
             self.pulse.max_concurrency = self._places.number
         uses = {token.sequence: token.prompt_use for token in tokens if token.end is not None}
@@ -249,6 +256,13 @@ class Scheduler:
                 continue
             if self._write(running, token, uses.get(token.sequence)):
                 continued.add(token.sequence)
+
+    def _report_reading(self) -> None:
+        for number, tokens in self._engine.reading().items():
+            running = self._running.get(number)
+            if running is not None and tokens > running.read:
+                running.read = tokens
+                self._outbox.append(PromptRead(number, tokens))
 
     def _write(self, running: Running, token: Token, prompt_use: PromptUse | None) -> bool:
         """Returns True if an interjection replaces the later tokens of this step."""

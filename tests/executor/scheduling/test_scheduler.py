@@ -15,6 +15,7 @@ from service.executor.scheduling.messages import (
     Failed,
     Finished,
     Progress,
+    PromptRead,
     PromptUse,
     Sequence,
     Shutdown,
@@ -62,9 +63,9 @@ class Bench:
             self.scheduler.step()
 
     def of(self, sequence_id: int) -> list[Delivery]:
-        """All but that it has started."""
+        """All but that it has started and reads."""
         deliveries = [delivery for batch in self.batches for delivery in batch if delivery.sequence == sequence_id]
-        return [delivery for delivery in deliveries if not isinstance(delivery, Started)]
+        return [delivery for delivery in deliveries if not isinstance(delivery, Started | PromptRead)]
 
     def text(self, sequence_id: int) -> str:
         deliveries = [d for d in self.of(sequence_id) if isinstance(d, Progress | Finished)]
@@ -85,6 +86,15 @@ def test_a_sequence_is_delivered_token_by_token_and_ends_once() -> None:
     assert bench.text(1) == "1 2 3 "
     assert bench.of(1)[-1].completion_tokens == 3
     assert (bench.scheduler.running, bench.scheduler.waiting) == (0, 0)
+
+
+def test_each_chunk_of_a_prompt_is_reported() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, prompt=6, max_tokens=1))
+    bench.step(4)
+    deliveries = [delivery for batch in bench.batches for delivery in batch]
+    assert deliveries[:3] == [Started(1), PromptRead(1, 2), PromptRead(1, 4)]
+    assert isinstance(deliveries[3], Finished)
 
 
 def test_one_delivery_a_step_whatever_happens_in_it() -> None:
