@@ -35,6 +35,7 @@ from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoi
 from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
+from service.endpoints.traces import TracesEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
 from service.executor.process.engine_process import EngineProcess
@@ -226,6 +227,7 @@ def _monitoring_routes(context: ServiceContext, metrics: Metrics) -> list[Route]
         Route("/dashboard/events", DashboardEvents(context, stats), methods=["GET"]),
         Route("/dashboard/connect", ConnectEndpoint(context).read, methods=["GET"]),
         Route("/dashboard/logs", LogsEndpoint(context.log_ring).read, methods=["GET"]),
+        Route("/dashboard/traces/{id}", TracesEndpoint(context).read, methods=["GET"]),
         Route("/dashboard/recommended", recommended, methods=["GET"]),
         OpenRoute("/dashboard", files, methods=["GET"]),
         OpenRoute("/dashboard/{name}", files, methods=["GET"]),

@@ -110,6 +110,11 @@ class AnswerGone(ServiceError):
     code = "answer_not_found"
 
 
+class TraceGone(ServiceError):
+    status = 404
+    code = "trace_not_found"
+
+
 class PreviousResponseGone(BadRequest):
     code = "previous_response_not_found"
 

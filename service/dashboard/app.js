@@ -55,7 +55,7 @@ function show(stats) {
   showLatency(stats.latency);
   showTokens(stats);
   showRunning(stats);
-  showRequests(stats.recent);
+  showRequests(stats);
   showServed(stats);
   void showLogs();
   void readOnce();

@@ -1,6 +1,7 @@
-// The requests that have ended: outcome, tokens reused and read, and a bar of their times.
+// The requests that have ended: outcome, tokens reused and read, and a bar of their times. With traces, their content.
 
-import { at, make } from "./dom.js";
+import { requestJson } from "./api.js";
+import { at, button, make, write } from "./dom.js";
 import { api, clock, count, duration, UNKNOWN } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -45,17 +46,37 @@ function prompt({ outcome: by, prompt_tokens: tokens, cached_tokens: reused }) {
   return reused ? `${count(reused)} reused, ${count(tokens - reused)} read` : `${count(tokens)} read`;
 }
 
-function row(request, slowest) {
+async function showTrace(id) {
+  write("trace-title", id);
+  write("trace-text", "");
+  at("trace-dialog").showModal();
+  try {
+    const { request, response } = await requestJson(`dashboard/traces/${encodeURIComponent(id)}`);
+    write("trace-text", JSON.stringify({ request: request.body, response: response.body }, null, 2));
+  } catch (error) {
+    write("trace-text", error instanceof TypeError ? "The server does not answer." : error.message);
+  }
+}
+
+function name(id, traced) {
+  if (!traced) return make("code", "", id);
+  const opener = button("plain small", id, () => showTrace(id));
+  opener.setAttribute("aria-label", `Show the content of ${id}`);
+  return opener;
+}
+
+function row(request, slowest, traced) {
+  const retry = request.retry ? [make("div", "quiet", `the client's retry ${request.retry}`)] : [];
   return make(
     "tr", "",
     make("td", "", clock(request.came)),
-    make("td", "", outcome(request)),
+    make("td", "", outcome(request), ...retry),
     make("td", "number", duration(request.total_seconds)),
     make("td", "", course(request, slowest)),
     make("td", "number", prompt(request), ...(request.reread ? [make("div", "quiet", request.reread)] : [])),
     make("td", "number", count(request.completion_tokens)),
     make("td", "", api(request)),
-    make("td", "", make("code", "", request.request_id)),
+    make("td", "", name(request.request_id, traced)),
   );
 }
 
@@ -64,11 +85,12 @@ export function forgetRequests() {
 }
 
 // Written anew only after a change: somebody may be selecting text.
-export function showRequests(recent) {
+export function showRequests({ recent, settings }) {
+  const traced = settings["debug.level"] >= 2;
   const latest = recent.length ? recent[0].request_id : "";
   if (latest === newest) return;
   newest = latest;
   const slowest = Math.max(1e-6, ...recent.map((request) => request.total_seconds));
-  at("recent").replaceChildren(...recent.map((request) => row(request, slowest)));
+  at("recent").replaceChildren(...recent.map((request) => row(request, slowest, traced)));
   at("no-recent").hidden = recent.length > 0;
 }

@@ -4,7 +4,7 @@
 - `searching`: the same with web searches; `responses`: with stored responses too (`response_archive`);
   `prompts`: with several prompts (`joined_answer`)
 - `count_tokens`, `tokens`, `models`, `health`: the rest of the API
-- `stats`, `metrics`, `dashboard`, `connect`, `cache`, `prefix_cache`: for people and monitors
+- `stats`, `metrics`, `dashboard`, `connect`, `cache`, `prefix_cache`, `traces`: for people and monitors
 - `context`: objects that all endpoints share
 
 `service.app` lists the routes. `OpenRoute` marks those that need no key.

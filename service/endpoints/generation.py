@@ -12,6 +12,7 @@ from service.generation import Completion, GenerationRequest
 from service.http.body import check_content
 from service.http.cache_headers import cache_headers, read_cache_control
 from service.http.client_watch import ClientGone, ClientWatch
+from service.http.request_headers import read_retry
 from service.http.streaming import StreamWriter, replay_stream
 from service.profile import ModelProfile
 from service.response_cache.base import CachedAnswer, CacheDirectives
@@ -65,6 +66,7 @@ class GenerationEndpoint:
     async def _handle(self, scope: Scope, receive: Receive, send: Send, record: RequestRecord) -> None:
         headers, caller = scope["state"]["headers"], scope["state"]["caller"]
         check_content(headers)
+        record.retry = read_retry(headers)
         directives = read_cache_control(headers)
         body = await self._context.bodies.read(receive, headers)
         record.request_bytes = len(body)

@@ -19,6 +19,12 @@ def read_headers(scope: Scope) -> RequestHeaders:
     return headers
 
 
+def read_retry(headers: RequestHeaders) -> int:
+    """Returns the count that OpenAI's and Anthropic's clients send with each try."""
+    sent = headers.get(b"x-stainless-retry-count", b"")
+    return int(sent) if sent.isdigit() and len(sent) < 4 else 0
+
+
 def shown(value: bytes) -> str:
     return value[:SHOWN_CHARS].decode("latin-1")
 

@@ -8,6 +8,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,22 @@ class TraceWriter:
 
 
 def file_name(exchange: Exchange) -> str:
-    """`20250131T120000.123456Z-REQUESTID.json`. A request id cannot lead out of the folder."""
+    """`20250131T120000.123456Z-REQUESTID.json`. Names sort by time."""
     time = datetime.fromtimestamp(exchange.started, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    return f"{time}-{re.sub(r'[^A-Za-z0-9_-]', '_', exchange.request_id)[:64]}.json"
+    return f"{time}-{_safe(exchange.request_id)}.json"
+
+
+def find_trace(folder: Path, request_id: str) -> bytes | None:
+    """Returns the newest trace of this id."""
+    for path in sorted(folder.glob(f"*Z-{_safe(request_id)}.json"), reverse=True):
+        with suppress(OSError):  # the oldest are removed at any time
+            return path.read_bytes()
+    return None
+
+
+def _safe(request_id: str) -> str:
+    """Returns a part of a file name that cannot lead out of the folder."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", request_id)[:64]
 
 
 def render(exchange: Exchange) -> bytes:

@@ -33,7 +33,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`came` is in Unix seconds. `reread`: why the prompt was read again. Holds no content."""
+    """`came` is in Unix seconds. `retry` counts the client's tries before this one. `reread`: why the prompt was read
+    again. Holds no content."""
 
     request_id: str
     came: float
@@ -42,6 +43,7 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     outcome: str | None
     error: str
+    retry: int = 0
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
@@ -178,6 +180,7 @@ def _recent_request(record: RequestRecord, epoch: float) -> RecentRequest:
         stream=record.stream,
         outcome=record.outcome,
         error=record.error_code,
+        retry=record.retry,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,

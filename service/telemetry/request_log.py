@@ -23,7 +23,7 @@ REQUEST_ID_PREFIX = "req_"
 
 class RequestRecord(msgspec.Struct, kw_only=True):
     """Filled while the request is handled. `started` and `accepted` are times of `time.perf_counter`. Other times are
-    seconds since `started`."""
+    seconds since `started`. `retry` counts the client's tries before this one."""
 
     request_id: str
     dialect: str
@@ -33,6 +33,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     outcome: CacheOutcome | None = None
     accepted: float | None = None
     request_bytes: int = 0
+    retry: int = 0
     unread_media: int = 0
     comparison: Comparison | None = None
     reread: str = ""

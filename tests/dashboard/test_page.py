@@ -64,6 +64,32 @@ async def test_the_reason_for_reading_again_and_the_times_are_shown(page: Page, 
         assert "first token after" in await page.attribute("#recent tr:first-child .course", "aria-label")
 
 
+async def test_a_clients_retry_is_shown(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    async with running(create_app(configured), configured) as url:
+        await page.open(url + "/dashboard#now")
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+            for sent in ("0", "2", "many"):
+                await client.post(CHAT, json=HELLO, headers={"x-stainless-retry-count": sent})
+        await page.until("#recent tr:nth-child(3)", "miss")
+        assert "the client's retry 2" in await page.text("#recent tr:nth-child(2)")
+        assert (await page.text("#recent")).count("retry") == 1
+
+
+async def test_content_is_shown_with_traces_only(page: Page, tmp_path: Path) -> None:
+    configured = settings(tmp_path, debug_level=2)
+    async with running(create_app(configured), configured) as url:
+        await ask(url)
+        await page.open(url + "/dashboard#now")
+        await page.until("#recent", "miss")
+        assert "quokka" not in await page.text("body")
+        await page.click("#recent tr:first-child button")
+        await page.until("#trace-text", '"content": "zanzibar quokka"')
+        await page.script("document.activeElement.click()")  # closing has the focus
+        await page.until_shown("#trace-dialog", shown=False)
+        assert await page.complaints() == []
+
+
 async def test_trouble_of_the_engine_is_shown(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     executor = ScriptedExecutor()

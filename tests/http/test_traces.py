@@ -30,6 +30,32 @@ async def test_an_exchange_is_written_whole(tmp_path: Path, path: str) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
+async def read(app: Starlette, name: str) -> RawRequest:
+    request = RawRequest(f"/dashboard/traces/{name}", method="GET")
+    await request.run(app)
+    return request
+
+
+async def test_a_trace_is_found_by_its_request(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path, debug_level=2))
+    asked = await ask(app, "/v1/chat/completions")
+    found = await read(app, asked.headers["x-request-id"])
+    assert json.loads(found.body)["request"]["body"] == json.loads(BODY)
+    assert found.headers["cache-control"] == "no-store"
+    for name in ("req_of_another", "*", "..%2F..%2Fx"):
+        gone = await read(app, name)
+        assert (gone.status, json.loads(gone.body)["error"]["code"]) == (404, "trace_not_found")
+
+
+async def test_no_trace_is_shown_below_level_2_or_without_the_key(tmp_path: Path) -> None:
+    asked = await ask(create_app(settings(tmp_path, debug_level=2)), "/v1/chat/completions")
+    name = asked.headers["x-request-id"]
+    below = await read(create_app(settings(tmp_path, debug_level=1)), name)
+    assert (below.status, "debug level 2" in below.body.decode()) == (404, True)
+    foreign = await read(create_app(settings(tmp_path, debug_level=2, require_api_key=True)), name)
+    assert foreign.status == 401
+
+
 async def test_nothing_is_written_below_level_2(tmp_path: Path) -> None:
     await ask(create_app(settings(tmp_path, debug_level=1)), "/v1/chat/completions")
     assert not (tmp_path / "traces").exists()
