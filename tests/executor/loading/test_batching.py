@@ -5,7 +5,7 @@ import pytest
 
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
-from service.executor.loading.batching import Batching, open_batching, try_batching
+from service.executor.loading.batching import LONG, SHORT, UNREAD_LONG, Batching, open_batching, try_batching
 from service.models.errors import InvalidModel
 from tests.executor.engines import sequence
 from tests.executor.models.tiny import make_tiny, tiny_config
@@ -41,6 +41,26 @@ def test_the_noise_of_half_precision_is_no_fault(dtype: mx.Dtype) -> None:
     model = make_tiny("qwen3")
     model.set_dtype(dtype)
     assert try_batching(model, 4) == Batching(4)
+
+
+def test_the_trial_takes_five_short_passes() -> None:
+    """On a CPU each takes about 0.1 seconds with the demo model."""
+    model = Counted(make_tiny("llama"))
+    assert try_batching(model, 4) == Batching(4)
+    assert model.shapes == [(1, SHORT), (1, LONG - UNREAD_LONG), (2, SHORT), (2, 1), (2, 1)]
+
+
+class Counted:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, tokens: mx.array, **options: Any) -> Any:
+        self.shapes.append(tokens.shape)
+        return self._model(tokens, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 def test_sparse_attention_that_reaches_too_far_is_not_tried() -> None:
