@@ -383,6 +383,19 @@ async def test_the_rest_is_the_inner_executors() -> None:
     await executor.aclose()
 
 
+async def test_two_models_share_a_store_and_no_answer() -> None:
+    executor = numbered()
+    inner = ScriptedExecutor(profile=msgspec.structs.replace(executor.profile, fingerprint="other"))
+    beside = executor.around(inner)
+    assert beside.profile is inner.profile
+    for outcome in ("miss", "hit"):
+        assert await outcome_and_text(executor) == (outcome, "answer 1")
+        assert await outcome_and_text(beside) == (outcome, "one two three")
+    assert (await beside.statistics()).cached_items == 2
+    assert beside.counters.hits == executor.counters.hits == 2
+    await executor.aclose()
+
+
 async def test_an_answer_may_be_closed_unread() -> None:
     executor = numbered()
     answers: list[CachedAnswer] = [await executor.submit(ask())]

@@ -214,6 +214,18 @@ async def test_what_one_refuses_each_refuses_for_itself(start: Start) -> None:
         assert isinstance(refusal, ContextLengthExceeded)
 
 
+async def test_a_model_beside_waits_for_other_servers_of_its_own(start: Start) -> None:
+    other = ModelProfile(id="other", fingerprint="other", context_length=PROFILE.context_length)
+    first, second = start(), start(profile=other)
+    beside = first.caching.around(ScriptedExecutor(profile=other))
+    client = await generating(second)
+    waiting = await beside.submit(ask())
+    second.gate.set()
+    assert (await waiting.completion()).choices[0].text == "by 2"
+    assert await client == ("miss", "by 2")
+    await waiting.aclose()
+
+
 async def test_nobody_waits_for_a_queue_where_there_is_a_place(start: Start) -> None:
     first, second = start(), start()
     second.gate.set()

@@ -1,3 +1,4 @@
+from base64 import b64encode
 from queue import SimpleQueue
 
 import msgspec
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadRequest, ContextLengthExceeded, EngineFailed, Overloaded, ShuttingDown
-from service.events import ChoiceFinished, TextDelta
+from service.events import ChoiceFinished, Event, TextDelta
 from service.executor.scheduling.messages import (
     Abort,
     Aborted,
@@ -23,9 +24,10 @@ from service.executor.scheduling.messages import (
     Submit,
 )
 from service.executor.scheduling.places import Places
-from service.executor.scheduling.protocols import EngineLost, Token, Writer
+from service.executor.scheduling.protocols import EndReason, EngineLost, Token, Writer
 from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
+from service.generation import RawPrompt
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
@@ -617,3 +619,100 @@ def test_a_sequence_that_cannot_go_on_fails_alone(max_tokens: int) -> None:
     assert bench.text(2) == "1 2 3 4 5 "
     assert not bench.engine.held
     assert (bench.scheduler.running, bench.engine.resets) == (0, 0)
+
+
+class Interjecting(NumberWriter):
+    """Puts two tokens behind the second one, or behind the end."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        super().__init__(sequence)
+        self.rooms: list[int] = []
+        self._fed = 0
+
+    def feed(self, token: Token) -> list[Event]:
+        self._fed += 1
+        return super().feed(token)
+
+    def interjection(self, end: EndReason | None, room: int) -> tuple[int, ...]:
+        self.rooms.append(room)
+        return (90, 91) if self._fed == 2 else ()
+
+
+class InterjectingBench(Bench):
+    def open_writer(self, sequence: Sequence) -> Writer:
+        self.writer = Interjecting(sequence)
+        return self.writer
+
+
+class Storing(CountingEngine):
+    """Its prefix cache stores what is removed."""
+
+    def remove(self, sequence: int) -> PromptUse | None:
+        super().remove(sequence)
+        return PromptUse(0, 5)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_answer_goes_on_behind_an_interjection(at_once: int) -> None:
+    bench = InterjectingBench(Storing(at_once=at_once))
+    bench.submit(sequence(1, max_tokens=7, prompt=2))
+    while not bench.engine.held or bench.engine.held[1].answered == 0:
+        bench.step()
+    continued = bench.engine.held[1]
+    assert continued.prompt.tokens == [7, 7, 1, 2, 90, 91]
+    assert (continued.max_tokens, continued.answered) == (3, 4)
+    bench.step(10)
+    assert bench.text(1) == "1 2 90 91 1 2 3 "
+    finished = bench.of(1)[-1]
+    assert isinstance(finished, Finished)
+    assert (finished.completion_tokens, finished.prompt_use) == (7, PromptUse(0, 5))
+    assert sum(isinstance(d, Started) for batch in bench.batches for d in batch) == 1
+    assert bench.writer.rooms == [6, 5, 2, 1, 0]
+    assert (bench.scheduler.running, len(bench.engine.held)) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), BadRequest("no such bias")])
+def test_an_answer_that_cannot_go_on_fails_alone(error: Exception) -> None:
+    class Picky(CountingEngine):
+        def insert(self, sequence: Sequence) -> None:
+            if sequence.answered:
+                raise error
+            super().insert(sequence)
+
+    bench = InterjectingBench(Picky())
+    bench.submit(sequence(1, max_tokens=7))
+    bench.step(9)
+    assert isinstance(bench.error(1), EngineFailed if isinstance(error, RuntimeError) else BadRequest)
+    assert (bench.scheduler.running, bench.engine.resets) == (0, 0)
+
+
+def test_an_answer_does_not_go_on_in_an_engine_that_fails_to_let_it_go() -> None:
+    class Failing(CountingEngine):
+        def remove(self, sequence: int) -> None:
+            raise RuntimeError("injected")
+
+    bench = InterjectingBench(Failing())
+    bench.submit(sequence(1, max_tokens=7))
+    bench.step(9)
+    assert isinstance(bench.error(1), EngineFailed)
+    assert "Try again" in str(bench.error(1))
+
+
+def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
+    bench = Bench(max_concurrency=1)
+    embeds = sequence(1, prompt=4, raw_prompt=RawPrompt(text="", embeds=True))
+    bench.now = 5.0
+    bench.submit(embeds, sequence(2, prompt=9))
+    bench.step()
+    assert bench.batches[0] == [
+        Started(1),
+        Finished(
+            sequence=1,
+            events=[TextDelta(0, b64encode(bytes([7] * 4)).decode()), ChoiceFinished(0, "stop")],
+            completion_tokens=0,
+        ),
+        Started(2),
+    ]
+    pulse = bench.scheduler.pulse
+    assert (pulse.read_tokens, pulse.heartbeat, pulse.progress_at) == (6, 2, 5.0)
+    assert bench.engine.most == 1
