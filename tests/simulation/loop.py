@@ -106,3 +106,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.unhandled.append(context)
+
+
+def simulate(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a test on a loop of its own, which must report nothing."""
+    loop = SimulatedLoop()
+    loop.run(main)
+    assert not loop.unhandled
+
+
+def now() -> float:
+    """Simulated seconds."""
+    return asyncio.get_running_loop().time()
