@@ -10,7 +10,7 @@ def settings_of(settings: Settings, model: ModelSettings) -> Settings:
         model=model.model,
         adapter=model.adapter,
         draft_model=model.draft_model,
-        context_length=model.context_length,
+        context_length=model.context_length or settings.context_length,
         sampling=msgspec.structs.replace(settings.sampling, **own_sampling),
         thinking=model.thinking or settings.thinking,
         models={},
