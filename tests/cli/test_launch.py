@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -67,6 +68,18 @@ def test_the_environment_of_claude_code(user: Terminal) -> None:
     assert environment["KEPT"] == "yes"
     assert "the user's own" not in environment.values()
     assert "CLAUDE_CODE_USE_BEDROCK" not in environment
+
+
+@pytest.mark.model
+def test_claude_codes_models_follow_the_aliases(user: Terminal, tiny_model: Path) -> None:
+    of_model = {"model": str(tiny_model)}
+    models = {"middle": of_model, "big": of_model, "small": {**of_model, "contextLength": 500}}
+    user.configure(models=models, aliases={"*haiku*": "small", "*opus*": "big", "*": "middle"})
+    user.run()
+    report = user.claude()
+    names = ("ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL")
+    assert [report["environment"][name] for name in names] == ["big", "small", "middle"]
+    assert [model["name"] for model in report["health"]["models"] if model["model_loaded"]] == ["middle"]
 
 
 def test_a_server_that_runs_is_used_and_left_running(user: Terminal) -> None:

@@ -43,6 +43,15 @@ async def test_every_route_is_closed_unless_it_is_declared_open(tmp_path: Path) 
             assert await status(app, method, path, KEY) != 401, (method, path)
 
 
+@pytest.mark.parametrize("action", ["load", "unload"])
+async def test_loading_and_unloading_by_hand_need_the_key(tmp_path: Path, action: str) -> None:
+    app = service(tmp_path)
+    path = f"/v1/models/default/{action}"
+    assert await status(app, "POST", path, {}) == 401
+    assert await status(app, "POST", path, {"x-api-key": "wrong"}) == 401
+    assert await status(app, "POST", path, KEY) == 400  # this model has no process
+
+
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/v1/messages/nothing", "/dashboard/a/b", "//health", "/health/", "/dashboard/events/"]
 )

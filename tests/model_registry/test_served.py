@@ -48,6 +48,10 @@ assert losses[-1] < losses[0] - 0.3, losses
 mx.save_safetensors(str(folder / "adapters.safetensors"), dict(tree_flatten(model.trainable_parameters())))
 """
 
+THINKING_TEMPLATE = """{% for message in messages %}{{ message.content }}
+{% endfor %}{% if enable_thinking %}<think>
+{% endif %}"""
+
 
 @contextmanager
 def serving_models(folder: Path, models: dict[str, Any], **configured: Any) -> Iterator[ServerProcess]:
@@ -180,13 +184,19 @@ def test_an_adapter_changes_the_answer_and_the_cache_key(tiny_model: Path, tmp_p
         assert cache_status(ask(server, "tuned", max_tokens=16)) == "anyclaude; hit"
 
 
-def test_sampling_and_thinking_are_each_models_own(tiny_model: Path, tmp_path: Path) -> None:
+def test_sampling_thinking_and_guesses_are_each_models_own(tiny_model: Path, tmp_path: Path) -> None:
+    thinking = shutil.copytree(tiny_model, tmp_path / "thinking")
+    (thinking / "chat_template.jinja").write_text(THINKING_TEMPLATE)
     models = {
-        "cold": {"model": str(tiny_model)},
-        "warm": {"model": str(tiny_model), "sampling": {"temperature": 2, "topK": 50}},
+        "pensive": {"model": str(thinking), "thinking": "on", "draftModel": str(tiny_model)},
+        "cold": {"model": str(thinking)},
+        "warm": {"model": str(thinking), "sampling": {"temperature": 2, "topK": 50}},
     }
-    with serving_models(tmp_path, models, cachePolicy="off") as server:
+    with serving_models(tmp_path, models, cachePolicy="off", promptLookup=False) as server:
         cold = {text_of(ask(server, "cold")) for _ in range(3)}
         warm = {text_of(ask(server, "warm")) for _ in range(3)}
         assert len(cold) == 1
         assert len(warm) > 1
+        lengths = {name: ask(server, name).json()["usage"]["prompt_tokens"] for name in models}
+        assert lengths["pensive"] > lengths["cold"] == lengths["warm"]
+        assert httpx.get(f"{server.url}/stats").json()["engine"]["drafts"]["drafted"] > 0

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,25 @@ async def test_all_who_wait_for_a_load_are_kept_alive_and_share_it(tmp_path: Pat
         assert all(b'"content":"3 "' in request.body and b"[DONE]" in request.body for request in streams)
         assert json.loads(whole.body)["choices"][0]["message"]["content"] == "1 2 3 "
         assert (models.second.pid, models.second.status().engine_restarts) == (pid, 0)
+
+
+async def test_health_gives_the_reason_of_a_death_while_the_model_is_loaded_again(tmp_path: Path) -> None:
+    models = TwoModels(tmp_path)
+    models.gate.touch()
+    async with models.app.router.lifespan_context(models.app):
+        await models.answer(ask("one"))
+        models.gate.unlink()
+        assert models.second.pid is not None
+        os.kill(models.second.pid, signal.SIGKILL)
+        await until(lambda: models.second.status().engine_restarts == 1)
+        health = json.loads((await models.answer(RawRequest("/health", method="GET"))).body)
+        second = next(model for model in health["models"] if model["name"] == "second")
+        assert (second["status"], second["model_loaded"]) == ("loading", False)
+        assert second["detail"] == "loading second again. The engine process has ended: it was killed by SIGKILL"
+        models.gate.touch()
+        await models.answer(ask("two"))
+        health = json.loads((await models.answer(RawRequest("/health", method="GET"))).body)
+        assert [model["status"] for model in health["models"]] == ["healthy", "healthy"]
 
 
 async def test_hits_are_served_while_the_model_is_away_and_while_it_loads(tmp_path: Path) -> None:

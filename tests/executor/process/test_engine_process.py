@@ -203,6 +203,19 @@ async def test_an_engine_that_dies_or_hangs_when_it_is_closed_is_gone(way: str) 
         assert await ask(engine) == "1 2 3 "
 
 
+@pytest.mark.parametrize("way", ["SIGKILL", "exit", "raise", "SIGSTOP"])
+async def test_an_engine_that_dies_or_hangs_when_it_is_unloaded_is_gone_and_loaded_again(way: str) -> None:
+    async with running(at="closing", how=way, settings={"shutdown_grace_seconds": 1.0}) as engine:
+        assert await ask(engine) == "1 2 3 "
+        pid = engine.pid
+        assert pid is not None
+        await engine.unload()
+        assert not is_there(pid)
+        assert (engine.status().unloaded, engine.status().state) == (True, "healthy")
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 0
+
+
 async def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
     async with running(at="reading", how="SIGABRT", deaths_at_most=2) as engine:
         answers = [await outcome(engine, text) for text in ("a", "b", "c")]

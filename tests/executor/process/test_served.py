@@ -117,6 +117,21 @@ def test_an_engine_that_is_killed_costs_no_request_that_is_not_streamed(tiny_mod
         assert any("it was killed by SIGKILL" in message for message in server.messages())
 
 
+def test_the_prefix_cache_is_found_again_after_an_unload_and_after_a_death(demo_model: Path, tmp_path: Path) -> None:
+    def usage() -> tuple[int, int]:
+        found = ask(server, text=" ".join(f"word{number}" for number in range(150)), max_tokens=1).json()["usage"]
+        return found["prompt_tokens"], found["prompt_tokens_details"]["cached_tokens"]
+
+    with serving(tmp_path / "home", str(demo_model), "--cache-policy", "off") as server:
+        prompt, cached = usage()
+        assert cached == 0
+        assert httpx.post(f"{server.url}/v1/models/default/unload", timeout=120).json()["loaded"] is False
+        assert usage() == (prompt, prompt - 1)
+        os.kill(engine_pids(server)[-1], signal.SIGKILL)
+        assert usage() == (prompt, prompt - 1)
+        assert len(engine_pids(server)) == 3
+
+
 def test_hits_are_served_while_the_engine_is_away(tiny_model: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "home", str(tiny_model)) as server:
         assert ask(server).status_code == 200
