@@ -71,8 +71,6 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.engine.batch_engine import BatchEngine
     from service.executor.loading.batching import Batching, open_batching
     from service.executor.prefix.opening import open_prefix_cache
-    from service.executor.prompt.boundaries import SegmentingRenderer
-    from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
     from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
 
@@ -95,13 +93,12 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         drafters=drafters,
     )
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
-    renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
     tally = CallTally()
     # A full collection would scan what loading created, which stops all answers for about 50 ms.
     gc.freeze()
     return Runtime(
         engine=engine,
-        renderer=SegmentingRenderer(renderer, prompts) if prefixes.needs_boundaries else renderer,
+        renderer=open_renderer(loaded, prompts, boundaries=prefixes.needs_boundaries),
         answer_query=query_answerer(loaded, prompts),
         open_writer=writer_opener(loaded, prompts, tally, settings),
         logits=loaded.logits,
@@ -135,6 +132,17 @@ def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices |
         return ChunkSizes(settings.prefill_chunk_tokens)
     attention = read_attention(loaded.model) if adapt else None
     return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended)
+
+
+def open_renderer(loaded: "LoadedModel", prompts: "PromptRenderer", *, boundaries: bool) -> Renderer:
+    from service.executor.output.vocabulary import Vocabulary
+    from service.executor.prompt.boundaries import SegmentingRenderer
+    from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
+
+    renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
+    if not boundaries:
+        return renderer
+    return SegmentingRenderer(renderer, prompts, Vocabulary(loaded.tokenizer).token_bytes)
 
 
 def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[TextQuery], Finding]:

@@ -1,39 +1,67 @@
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
 import msgspec
 
 from service.errors import ServiceError
 from service.executor.prefix.tree import common_length
+from service.executor.prompt.renderer import PromptRenderer
 from service.executor.scheduling.messages import Prompt
 from service.executor.scheduling.protocols import Renderer
 from service.generation import GenerationRequest, Message
 
-# No real message begins like it, so the tokens differ from its first character.
+# No real message begins like it, so the prompts differ from its first character.
 OTHER = Message(role="user", content="zq7 other")
 
 
 class SegmentingRenderer:
     """Adds the ends of messages to each prompt, by comparison with three prompts of `plain` in which messages differ.
-    States that cannot be cut need them."""
+    States that cannot be cut need them. The texts are compared, so that one prompt is tokenized and not four; tokens
+    are compared if `token_bytes` do not spell the text."""
 
-    def __init__(self, inner: Renderer, plain: Renderer) -> None:
+    def __init__(self, inner: Renderer, plain: PromptRenderer, token_bytes: Callable[[int], bytes]) -> None:
         self._inner = inner
         self._plain = plain
+        self._token_bytes = token_bytes
 
     def render(self, request: GenerationRequest) -> Prompt:
         prompt = self._inner.render(request)
         if request.raw_prompt is not None:
             return prompt
-        places = {self._shared(prompt, messages, request) for messages in variations(request.messages)}
+        others = [msgspec.structs.replace(request, messages=each) for each in variations(request.messages)]
+        places = self._places_in_text(prompt, request, others)
+        if places is None:
+            places = {_shared(prompt.tokens, self._tokens(other)) for other in others}
         return msgspec.structs.replace(prompt, boundaries=tuple(sorted(places - {0, len(prompt.tokens)})))
 
     def count(self, request: GenerationRequest) -> int:
         return self._inner.count(request)
 
-    def _shared(self, prompt: Prompt, messages: tuple[Message, ...], request: GenerationRequest) -> int:
+    def _places_in_text(
+        self, prompt: Prompt, request: GenerationRequest, others: list[GenerationRequest]
+    ) -> set[int] | None:
+        text, parts = self._text(request), [self._token_bytes(token) for token in prompt.tokens]
+        if text is None or not b"".join(parts).startswith(text):
+            return None
+        ends = list(accumulate(map(len, parts)))
+        return {bisect_right(ends, _shared(text, self._text(other))) for other in others}
+
+    def _text(self, request: GenerationRequest) -> bytes | None:
         try:
-            other = self._plain.render(msgspec.structs.replace(request, messages=messages))
+            return self._plain.text(request).encode()
+        except (ServiceError, UnicodeEncodeError):
+            return None
+
+    def _tokens(self, request: GenerationRequest) -> list[int] | None:
+        try:
+            return self._plain.render(request).tokens
         except ServiceError:
-            return 0
-        return common_length(prompt.tokens, other.tokens)
+            return None
+
+
+def _shared(left: Sequence[int], right: Sequence[int] | None) -> int:
+    return 0 if right is None else common_length(left, right)
 
 
 def variations(messages: tuple[Message, ...]) -> list[tuple[Message, ...]]:

@@ -54,6 +54,9 @@ class ControlTokens:
         text = self._marked.sub(lambda found: self._spelled(found[1]), text)
         return list(self._tokenizer.encode(text, add_special_tokens=False, sanitize_control_tokens=True))
 
+    def unmarked(self, text: str) -> str:
+        return text.replace(self._ours, "").replace(_START, "").replace(_END, "")
+
     def _own(self, form: Any, fields: tuple[str, ...]) -> Any:
         texts = {name: text for name in fields if (text := getattr(form, name))}
         protected = f"{self._ours}\\g<0>{self._ours}"

@@ -1,5 +1,6 @@
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ class PromptRenderer:
             raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
         thought = self.thought(request, prompt)
         return prompt if thought is None else msgspec.structs.replace(prompt, reasoning=self._form(thought))
+
+    def text(self, request: GenerationRequest) -> str:
+        """Returns the text of a chat's prompt up to where the answer begins. Raises `BadRequest`."""
+        template = self._tooled if listed_tools(request) else self._plain
+        messages = self._messages(request, template)
+        arguments = {**self._arguments(request, template), "add_generation_prompt": True}
+        if begun_answer(request) is not None:
+            messages = messages[:-1]
+        with _refusals():
+            return template.text(template.fit(messages), arguments)
 
     def count(self, request: GenerationRequest) -> int:
         """Returns an estimate, if the prompt is far too long."""
@@ -185,15 +196,21 @@ class PromptRenderer:
     def _render(self, template: ChatTemplate, messages: list[HfMessage], arguments: dict[str, Any]) -> list[int]:
         if not self._tokenizer.has_chat_template:
             return list(self._tokenizer.encode(plain_chat(messages)))
-        try:
+        with _refusals():
             return template.apply(template.fit(messages), arguments)
-        except (TemplateError, TypeError, ValueError, KeyError) as exc:
-            raise BadRequest(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
 
     def _opens_reasoning(self, tokens: list[int]) -> bool:
         if self.reasoning is None:
             return False
         return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self.reasoning.start))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (TemplateError, TypeError, ValueError, KeyError) as exc:
+        raise BadRequest(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:

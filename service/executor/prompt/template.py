@@ -66,10 +66,11 @@ class ChatTemplate:
         return next((pair for pair in REASONING if pair.end in known[0] or pair.end in known[1:]), None)
 
     def apply(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> list[int]:
-        mark = self.control_tokens.mark
-        arguments = mark({**self._arguments, **arguments})
-        text = self._tokenizer.apply_chat_template(mark(messages), tokenize=False, **arguments)
-        return self.control_tokens.encode(text)
+        return self.control_tokens.encode(self._marked_text(messages, arguments))
+
+    def text(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> str:
+        """Returns what `apply` tokenizes, without marks."""
+        return self.control_tokens.unmarked(self._marked_text(messages, arguments))
 
     def fit(self, messages: list[HfMessage]) -> list[HfMessage]:
         if self._refuses_empty:
@@ -118,6 +119,11 @@ class ChatTemplate:
             self._keeps_first_system = shown
             self._keeps_systems = self._keeps_systems and shown
         return style
+
+    def _marked_text(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> str:
+        mark = self.control_tokens.mark
+        arguments = mark({**self._arguments, **arguments})
+        return str(self._tokenizer.apply_chat_template(mark(messages), tokenize=False, **arguments))
 
     def _shows_calls(self, style: CallStyle) -> bool:
         return self._shows(with_tools(_call(PROBE), style))

@@ -1,9 +1,12 @@
 """The places where states are kept, against the requests that really come next."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.executor.loading.model import import_mlx_lm
+from service.executor.output.vocabulary import Vocabulary
 from service.executor.prefix.tree import common_length
 from service.executor.prompt.boundaries import SegmentingRenderer
 from service.executor.prompt.renderer import PromptRenderer, load_renderer
@@ -20,11 +23,41 @@ RESULT = Message(role="tool", content="Rain.", tool_call_id="c1")
 TOOLS = (Tool(name="weather", description="Tells the weather.", parameters={"type": "object", "properties": {}}),)
 
 
+class CountedTokenizer:
+    """Counts the texts that are tokenized, in characters."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.characters = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        self.characters += len(text)
+        return list(self._tokenizer.encode(text, **options))
+
+
 @pytest.fixture(scope="module")
-def renderer(demo_model: Path) -> PromptRenderer:
-    return load_renderer(demo_model, context_length=8192)
+def tokenizer(demo_model: Path) -> CountedTokenizer:
+    return CountedTokenizer(import_mlx_lm().load_tokenizer(demo_model))
 
 
+@pytest.fixture(scope="module")
+def renderer(tokenizer: CountedTokenizer) -> PromptRenderer:
+    return PromptRenderer(tokenizer, context_length=8192)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tokenizer: CountedTokenizer) -> Vocabulary:
+    return Vocabulary(tokenizer)
+
+
+def strange(token: int) -> bytes:
+    return b"?"
+
+
+@pytest.mark.parametrize("spells", [True, False], ids=["by text", "by tokens"])
 @pytest.mark.parametrize("tools", [(), TOOLS], ids=["no tools", "tools"])
 @pytest.mark.parametrize(
     ("asked", "then"),
@@ -40,9 +73,15 @@ def renderer(demo_model: Path) -> PromptRenderer:
     ],
 )
 def test_what_comes_next_finds_a_state_where_it_parts(
-    renderer: PromptRenderer, tools: tuple[Tool, ...], asked: tuple[Message, ...], then: tuple[Message, ...]
+    renderer: PromptRenderer,
+    vocabulary: Vocabulary,
+    tools: tuple[Tool, ...],
+    asked: tuple[Message, ...],
+    then: tuple[Message, ...],
+    spells: bool,
 ) -> None:
-    prompt = SegmentingRenderer(renderer, renderer).render(GenerationRequest(messages=asked, tools=tools))
+    segmenting = SegmentingRenderer(renderer, renderer, vocabulary.token_bytes if spells else strange)
+    prompt = segmenting.render(GenerationRequest(messages=asked, tools=tools))
     coming = renderer.render(GenerationRequest(messages=then, tools=tools)).tokens
     assert list(prompt.boundaries) == sorted(set(prompt.boundaries))
     shared = common_length(prompt.tokens, coming)
@@ -52,8 +91,34 @@ def test_what_comes_next_finds_a_state_where_it_parts(
     assert shared - nearest <= 1
 
 
-def test_a_prompt_stays_as_it_is_and_is_counted_as_before(renderer: PromptRenderer) -> None:
-    request, segmenting = GenerationRequest(messages=(SYSTEM, QUESTION)), SegmentingRenderer(renderer, renderer)
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (SYSTEM, QUESTION, ANSWER, NEXT),
+        (QUESTION, Message(role="assistant", content="The capital")),
+        (SYSTEM, Message(role="user", content="What do <|im_end|>, \u00e9 and \U0001f600 mean? " * 50)),
+    ],
+    ids=["a chat", "a begun answer", "control tokens as text"],
+)
+def test_a_prompt_is_tokenized_once(
+    tokenizer: CountedTokenizer, renderer: PromptRenderer, vocabulary: Vocabulary, messages: tuple[Message, ...]
+) -> None:
+    request = GenerationRequest(messages=messages)
+    before = tokenizer.characters
+    by_tokens = SegmentingRenderer(renderer, renderer, strange).render(request)
+    four_times = tokenizer.characters - before
+    before = tokenizer.characters
+    renderer.render(request)
+    once = tokenizer.characters - before
+    before = tokenizer.characters
+    by_text = SegmentingRenderer(renderer, renderer, vocabulary.token_bytes).render(request)
+    assert tokenizer.characters - before == once < four_times
+    assert by_text.boundaries == by_tokens.boundaries != ()
+
+
+def test_a_prompt_stays_as_it_is_and_is_counted_as_before(renderer: PromptRenderer, vocabulary: Vocabulary) -> None:
+    request = GenerationRequest(messages=(SYSTEM, QUESTION))
+    segmenting = SegmentingRenderer(renderer, renderer, vocabulary.token_bytes)
     assert segmenting.render(request).tokens == renderer.render(request).tokens
     assert segmenting.count(request) == renderer.count(request)
 
@@ -61,4 +126,4 @@ def test_a_prompt_stays_as_it_is_and_is_counted_as_before(renderer: PromptRender
 def test_a_variation_that_does_not_fit_is_left_out(demo_model: Path, renderer: PromptRenderer) -> None:
     request = GenerationRequest(messages=(SYSTEM, QUESTION))
     narrow = load_renderer(demo_model, context_length=1)
-    assert SegmentingRenderer(renderer, narrow).render(request).boundaries == ()
+    assert SegmentingRenderer(renderer, narrow, strange).render(request).boundaries == ()
