@@ -140,6 +140,10 @@ class Connection(TCPServer):
                 await self.writer.drain()  # waits if the client reads too slowly
             except (ConnectionError, RuntimeError):
                 await self.protocol.handle(Closed())
+        else:
+            # The end of an HTTP/1.1 message of known length has no bytes. The client need not wait for the loop's next
+            # turn.
+            self._send()
 
     async def _read_data(self) -> None:
         # `run` has just made Hypercorn's own HTTP/1.1, which has seen no byte yet.

@@ -64,6 +64,24 @@ async def test_head_and_body_of_an_answer_leave_together(tmp_path: Path) -> None
         writer.close()
 
 
+async def test_a_whole_answer_has_left_when_the_app_has_sent_it() -> None:
+    client = socket.socket()
+    client.setblocking(False)
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(scope, receive, send)
+        # The loop has had no turn since, so nothing else can have sent it.
+        arrived.put_nowait(client.recv(4096))
+
+    async with _serving(answer) as port, asyncio.timeout(PATIENCE_SECONDS):
+        with client:
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, HEALTH)
+            assert (await arrived.get()).startswith(b"HTTP/1.1 200")
+
+
 async def test_a_client_that_reads_slowly_is_waited_for() -> None:
     """What it has not taken is not all held in memory."""
     sent = received = lead = 0
