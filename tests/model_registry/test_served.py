@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from benchmarks.tiny_model import LAYERS, write_tiny_model
@@ -118,6 +119,7 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
         listed = httpx.get(f"{server.url}/v1/models").json()["data"]
         assert [(model["id"], model["loaded"]) for model in listed] == [("big", True), ("small", True)]
         assert listed[1]["context_length"] == 500
+        assert listed[1]["capabilities"] == {"tools": True, "json_schema": True, "thinking": False}
         assert httpx.get(f"{server.url}/v1/models/claude-haiku-9").json()["id"] == "small"
         refused = ask(server, "gpt-5")
         assert refused.status_code == 404
@@ -152,6 +154,7 @@ def test_idle_models_give_their_memory_back(tiny_model: Path, tmp_path: Path) ->
     with serving_models(tmp_path, {}, model=str(tiny_model), idleUnloadSeconds=1) as server:
         right = text_of(ask(server, None, "one"))
         until(lambda: not server.health()["model_loaded"], "the model to be unloaded")
+        assert psutil.Process(server.pid).children() == []
         health = server.health()
         assert (health["status"], "next request loads it" in health["detail"]) == ("healthy", True)
         again = ask(server, None, "one", seed=3)

@@ -14,7 +14,7 @@ from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
 from cache_backends.redis import RedisBackend
 from cache_backends.tiered import TieredBackend
-from service.errors import ContextLengthExceeded, EngineFailed, GenerationTimeout, ServiceError
+from service.errors import AnswerLost, ContextLengthExceeded, EngineFailed, GenerationTimeout, ServiceError
 from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
@@ -33,7 +33,7 @@ SOON_SECONDS = 5.0
 
 
 class Replica:
-    """A server: what it was asked to generate is in `inner`, and waits until `gate` is open."""
+    """A server: what it was asked to generate is in `inner`, and waits until `gate` is open. It fails once."""
 
     def __init__(
         self, number: int, backend: RedisBackend | TieredBackend, profile: ModelProfile, lease_seconds: float
@@ -70,7 +70,8 @@ class Replica:
     async def _script(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
         await self.gate.wait()
         if self.failure is not None:
-            raise self.failure
+            failure, self.failure = self.failure, None
+            raise failure
         if self.text:
             yield self.text
 
@@ -205,6 +206,15 @@ async def test_what_will_not_be_stored_is_generated_by_everybody_at_once(
         replica.gate.set()
     assert [text for _, text in await asyncio.gather(*clients)] == ["by 2", "by 3"]
     assert isinstance((await asyncio.gather(client, return_exceptions=True))[0], EngineFailed if failure else tuple)
+
+
+async def test_an_answer_that_the_engine_loses_is_generated_again_and_stored(start: Start) -> None:
+    first, second = start(), start()
+    client = await generating(first)
+    first.failure = AnswerLost("It died.")
+    first.gate.set()
+    assert (await client)[1] == "by 1"
+    assert (await second.ask(), first.generations, second.generations) == (("hit", "by 1"), 2, 0)
 
 
 async def test_what_one_refuses_each_refuses_for_itself(start: Start) -> None:

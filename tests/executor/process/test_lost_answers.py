@@ -1,4 +1,4 @@
-"""An engine process dies within an answer. A client that has seen nothing of the answer notices nothing."""
+"""An engine fails within an answer. A client that has seen nothing of the answer notices nothing."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,10 +25,10 @@ BODIES = [
 
 
 @asynccontextmanager
-async def dying(tmp_path: Path, **changes: Any) -> AsyncIterator[Any]:
-    configured = settings(tmp_path, **changes)
+async def dying(tmp_path: Path, how: str = "SIGKILL") -> AsyncIterator[Any]:
+    configured = settings(tmp_path)
     # At this pace its first tokens have arrived when it dies.
-    fault = {"at": "decoding", "how": "SIGKILL", "once": str(tmp_path / "once"), "step_seconds": 0.05}
+    fault = {"at": "decoding", "how": how, "once": str(tmp_path / "once"), "step_seconds": 0.05}
     engine = EngineProcess(spec("counting", configured, **fault))
     app = create_app(configured, executor=engine)
     async with app.router.lifespan_context(app):
@@ -48,10 +48,11 @@ def texts(found: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(("path", "body"), BODIES, ids=[path for path, _ in BODIES])
+@pytest.mark.parametrize("how", ["SIGKILL", "raise"])
 async def test_an_answer_that_is_not_streamed_is_generated_again(
-    path: str, body: dict[str, Any], tmp_path: Path
+    how: str, path: str, body: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with dying(tmp_path) as app:
+    async with dying(tmp_path, how) as app:
         request = RawRequest(path, json.dumps(body).encode())
         await request.run(app)
         assert request.status == 200, request.body
