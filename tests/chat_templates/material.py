@@ -76,16 +76,17 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def write_folder(template: str, demo_model: Path, folder: Path) -> Path:
-    """A model folder without weights: the demo model's tokenizer with the template and its special tokens."""
+    """A model folder without weights: the demo model's special tokens and those of the template. All other tokens are
+    single bytes, with which a tokenizer loads at once."""
     shutil.copy(demo_model / "config.json", folder)
     document = json.loads((demo_model / "tokenizer.json").read_text())
-    known = {token["content"] for token in document["added_tokens"]}
-    size = len(document["model"]["vocab"])
-    for token in sorted(set(_SPECIAL.findall(template)) - known - document["model"]["vocab"].keys()):
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        document["added_tokens"].append({"id": size, "content": token, **flags})
-        document["model"]["vocab"][token] = size
-        size += 1
+    special = [token["content"] for token in document["added_tokens"]]
+    single = [token for token in document["model"]["vocab"] if len(token) == 1]
+    own = sorted(set(_SPECIAL.findall(template)) - {*special, *single})
+    vocabulary = {token: number for number, token in enumerate((*special, *single, *own))}
+    document["model"] |= {"vocab": vocabulary, "merges": []}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    document["added_tokens"] += [{"id": vocabulary[token], "content": token, **flags} for token in own]
     (folder / "tokenizer.json").write_text(json.dumps(document))
     config = json.loads((demo_model / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)
