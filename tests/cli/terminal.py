@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from tests.server_process import health_of
+
 PATIENCE_SECONDS = 30.0
 
 FAKE_CLAUDE = f"""#!{sys.executable}
@@ -131,7 +133,7 @@ class Terminal:
     def health(self) -> Any:
         """What the server at the configured port says; None when there is none."""
         try:
-            return httpx.get(f"{self.url}/health", timeout=5, trust_env=False).json()
+            return health_of(self.url, 5)
         except httpx.TransportError:
             return None
 

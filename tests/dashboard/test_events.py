@@ -5,14 +5,13 @@ import json
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 
 from service.app import create_app
 from service.dashboard import ASSETS, read_asset
 from service.endpoints.dashboard import MAX_LISTENERS
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
 
 EVENTS = "/dashboard/events"
 CHAT = "/v1/chat/completions"
@@ -72,7 +71,7 @@ async def test_a_head_request_ends(tmp_path: Path) -> None:
 async def test_a_listener_does_not_hold_up_the_shutdown(tmp_path: Path) -> None:
     configured = settings(tmp_path, shutdown_grace_seconds=600.0)
     app = create_app(configured)
-    async with asyncio.timeout(PATIENCE_SECONDS), httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+    async with asyncio.timeout(PATIENCE_SECONDS), client_of() as client:
         async with running(app, configured) as url:
             stream = client.stream("GET", url + EVENTS)
             response = await stream.__aenter__()

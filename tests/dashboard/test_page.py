@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -19,14 +18,14 @@ from service.own_python import OWN_FOLDER
 from service.tallies import CallTally, StateTally
 from tests.dashboard.browser import Page
 from tests.executor.process.engines import spec
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "zanzibar quokka"}]}
 
 
 async def ask(url: str, times: int = 1, *, status: int = 200, **changes: object) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with client_of(url) as client:
         for _ in range(times):
             assert (await client.post(CHAT, json={**HELLO, **changes})).status_code == status
 
@@ -68,7 +67,7 @@ async def test_a_clients_retry_is_shown(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     async with running(create_app(configured), configured) as url:
         await page.open(url + "/dashboard#now")
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        async with client_of(url) as client:
             for sent in ("0", "2", "many"):
                 await client.post(CHAT, json=HELLO, headers={"x-stainless-retry-count": sent})
         await page.until("#recent tr:nth-child(3)", "miss")

@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -19,11 +18,11 @@ from service.queries import PrefixBranch
 from service.settings import Settings
 from tests.dashboard.browser import Page
 from tests.executor.process.engines import spec
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import client_of, running, settings
 
 
 async def ask(url: str, *texts: str) -> list[str]:
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with client_of(url) as client:
         bodies = [{"messages": [{"role": "user", "content": text}]} for text in texts]
         answers = [await client.post("/v1/chat/completions", json=body) for body in bodies]
     return [answer.headers["cache-status"].removeprefix("anyclaude; ") for answer in answers]

@@ -17,7 +17,7 @@ from service.executor.scheduling.messages import Sequence
 from service.profile import ModelProfile
 from tests.device.machines import MACHINES
 from tests.executor.engines import CountingEngine, counting_loader
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import client_of, running, settings
 
 CODER_30B = CacheCost((LayerCost(per_token=2048),) * 48)
 WEIGHT_BYTES = 17_200_000_000
@@ -51,7 +51,7 @@ async def serving(tmp_path: Path, engine: SimulatedEngine) -> AsyncIterator[http
     app = create_app(configured, executor=executor)
     async with (
         running(app, configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         await client.post("/v1/messages", json=message("hello", max_tokens=1))
         yield client

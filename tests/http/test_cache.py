@@ -11,7 +11,7 @@ import pytest
 from cache_backends import CacheBackend, CacheUnavailable, open_backend
 from cache_backends.memory import MemoryBackend
 from service.app import create_app
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import RawRequest, client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 
@@ -28,7 +28,7 @@ class BrokenBackend(MemoryBackend):
 async def served(tmp_path: Path, cache: CacheBackend | None = None) -> AsyncIterator[httpx.AsyncClient]:
     configured = settings(tmp_path)
     app = create_app(configured, cache=cache)
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         yield client
 
 

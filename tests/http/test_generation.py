@@ -14,7 +14,7 @@ from service.errors import EngineFailed
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import RawRequest, client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -54,7 +54,7 @@ async def test_first_miss_then_hit(tmp_path: Path, path: str) -> None:
     configured = settings(tmp_path)
     async with (
         running(create_app(configured), configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         first = await client.post(path, json=BODY)
         second = await client.post(path, json=BODY)
@@ -222,7 +222,7 @@ async def test_stop_fails_what_runs_in_its_protocol_and_frees_the_port(tmp_path:
     configured = settings(tmp_path, shutdown_grace_seconds=0.2)
     script = Gated()
     app = create_app(configured, executor=ScriptedExecutor(script))
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with client_of() as client:
         async with running(app, configured) as url:
             reading = asyncio.create_task(client.post(url + CHAT, json={**BODY, "stream": True}))
             await script.started.wait()
@@ -256,7 +256,7 @@ async def test_conversations_that_are_not_kept_share_no_answer(tmp_path: Path) -
     configured = settings(tmp_path)
     async with (
         running(create_app(configured), configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         for message_id in ("msg_A", "msg_B"):
             thread = {"type": "continue", "previous_message_id": message_id}
@@ -272,7 +272,7 @@ async def test_a_field_that_nobody_knows_keeps_answers_apart_and_is_named_once(
     configured = settings(tmp_path)
     async with (
         running(create_app(configured), configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         statuses = [
             (await client.post(path, json={**BODY, "novel": value})).headers["cache-status"] for value in (1, 2, 1)
@@ -289,7 +289,7 @@ async def test_a_tool_that_nobody_can_run_is_left_out_and_named_once(
     body = {**BODY, "tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}
     async with (
         running(create_app(configured), configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         statuses = [(await client.post(MESSAGES, json={**body, "top_k": k})).status_code for k in (1, 2)]
     assert statuses == [200, 200]
@@ -317,7 +317,7 @@ async def test_media_are_named_in_the_prompt_or_refused(
     asked = {**BODY, "messages": [{"role": "user", "content": [{"type": "text", "text": "See:"}, part]}]}
     async with (
         running(app, configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client,
+        client_of(url) as client,
     ):
         statuses = [(await client.post(path, json=asked)).status_code for _ in range(2)]
         counted = (await client.get("/stats")).json()["unread_media"]

@@ -18,7 +18,7 @@ from service.executor.scripted import PROFILE
 from service.own_python import OWN_FOLDER
 from tests.executor.engines import CountingEngine, counting_loader
 from tests.executor.process.engines import spec
-from tests.serving import running, settings
+from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
@@ -41,7 +41,7 @@ class Gate:
 async def serving(tmp_path: Path, load: Loader) -> AsyncIterator[httpx.AsyncClient]:
     configured = settings(tmp_path, stall_seconds=STALL_SECONDS)
     app = create_app(configured, executor=MlxExecutor(tmp_path, PROFILE, configured, load=load))
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         yield client
 
 
@@ -78,7 +78,7 @@ async def test_a_process_that_died_is_loading_until_the_model_is_there_again(
     configured, once = settings(tmp_path), str(tmp_path / "once")
     engine = EngineProcess(spec("counting", configured, at="reading", how="SIGKILL", once=once, load_seconds=0.3))
     app = create_app(configured, executor=engine)
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         await until_health(client, "healthy")
         asking = asyncio.create_task(client.post(CHAT, json=BODY))
         code, health = await until_health(client, "loading")

@@ -13,7 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.executor.scripted import PROFILE, ScriptedExecutor
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -26,7 +26,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     configured = settings(tmp_path, max_body_bytes=100_000, body_timeout_seconds=0.3)
     async with (
         running(create_app(configured), configured) as url,
-        httpx.AsyncClient(base_url=url, timeout=20) as client,
+        client_of(url) as client,
     ):
         yield client
 
@@ -276,7 +276,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_before_its_stream_ope
     small = msgspec.structs.replace(PROFILE, context_length=10)
     app = create_app(configured, executor=ScriptedExecutor(profile=small))
     long = {"messages": [{"role": "user", "content": "word " * 20}], "max_tokens": 5, "stream": True}
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         chat = await client.post(CHAT, json=long)
         messages = await client.post(MESSAGES, json=long)
     assert (chat.status_code, chat.json()["error"]["code"]) == (400, "context_length_exceeded")

@@ -3,14 +3,13 @@
 import asyncio
 from pathlib import Path
 
-import httpx
 import pytest
 
 from service.app import create_app
 from service.errors import EngineFailed
 from service.executor.scripted import ScriptedExecutor
 from tests.http.test_generation import gated_app, raw
-from tests.serving import running, settings
+from tests.serving import client_of, running, settings
 
 COMPLETIONS, EMBEDDINGS = "/v1/completions", "/v1/embeddings"
 MISS, HIT = "anyclaude; fwd=uri-miss; stored", "anyclaude; hit"
@@ -18,7 +17,7 @@ MISS, HIT = "anyclaude; fwd=uri-miss; stored", "anyclaude; hit"
 
 async def test_each_prompt_has_its_own_entry(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(create_app(configured), configured) as url, client_of(url) as client:
         both = await client.post(COMPLETIONS, json={"prompt": ["one two", "three"]})
         one = await client.post(COMPLETIONS, json={"prompt": "three"})
         again = await client.post(COMPLETIONS, json={"prompt": ["three", "one two"], "stream": True})
@@ -32,7 +31,7 @@ async def test_each_prompt_has_its_own_entry(tmp_path: Path) -> None:
 
 async def test_an_echo_of_tokens_is_their_text(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(create_app(configured), configured) as url, client_of(url) as client:
         answer = await client.post(COMPLETIONS, json={"prompt": [[104, 105], [33]], "echo": True})
         suffix = await client.post(COMPLETIONS, json={"prompt": "a", "suffix": "b"})
     assert [choice["text"] for choice in answer.json()["choices"]] == ["hihi", "!!"]
@@ -41,7 +40,7 @@ async def test_an_echo_of_tokens_is_their_text(tmp_path: Path) -> None:
 
 async def test_embeddings_are_cached_whatever_their_form(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(create_app(configured), configured) as url, client_of(url) as client:
         first = await client.post(EMBEDDINGS, json={"input": ["abba", "cab"], "model": "text-embedding-3-small"})
         again = await client.post(EMBEDDINGS, json={"input": "cab", "encoding_format": "base64", "dimensions": 2})
         refused = await client.post(EMBEDDINGS, json={"input": "cab", "dimensions": 9})
@@ -61,7 +60,7 @@ async def test_one_prompt_that_fails_fails_all(tmp_path: Path) -> None:
 
     configured = settings(tmp_path)
     app = create_app(configured, executor=ScriptedExecutor(script))
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         failed = await client.post(COMPLETIONS, json={"prompt": ["good", "bad"]})
         streamed = await client.post(COMPLETIONS, json={"prompt": ["bad", "good"], "stream": True})
     assert (failed.status_code, failed.json()["error"]["message"]) == (500, "It broke.")
@@ -81,7 +80,7 @@ async def test_a_client_that_leaves_frees_every_prompt(tmp_path: Path, stream: b
 
 async def test_tokens(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(create_app(configured), configured) as url, client_of(url) as client:
         llama = (await client.post("/tokenize", json={"content": "hi", "with_pieces": True})).json()
         vllm = (await client.post("/tokenize", json={"prompt": "hi", "model": "default"})).json()
         chat = (await client.post("/tokenize", json={"messages": [{"role": "user", "content": "one two"}]})).json()

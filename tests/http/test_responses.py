@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anthropic
-import httpx
 import openai
 import pytest
 
@@ -14,7 +13,7 @@ from service.errors import EngineFailed, GenerationTimeout, ServiceError
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import RawRequest, client_of, running, settings
 
 ASKED = {"model": "default", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 ONLY_IF_CACHED = {"cache-control": "only-if-cached"}
@@ -39,7 +38,7 @@ async def test_the_official_clients_ask_once_for_what_is_not_cached(tmp_path: Pa
         async with anthropic.AsyncAnthropic(base_url=url, api_key="any") as client:
             with pytest.raises(anthropic.InternalServerError, match="only-if-cached"):
                 await client.messages.create(**ASKED, extra_headers=ONLY_IF_CACHED)
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        async with client_of(url) as client:
             stats = (await client.get("/stats")).json()
     assert [(request["dialect"], request["error"]) for request in stats["recent"]] == [
         ("anthropic_messages", "not_cached"),
@@ -55,7 +54,7 @@ async def test_clients_are_told_what_is_not_worth_repeating(
 ) -> None:
     configured = settings(tmp_path)
     app = create_app(configured, executor=Failing(error))
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         response = await client.post("/v1/chat/completions", json=ASKED)
     assert (response.status_code, response.headers.get("x-should-retry")) == (error.status, said)
 

@@ -15,7 +15,7 @@ from service.events import Event
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.http.test_generation import gated_app
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import RawRequest, client_of, running, settings
 
 RESPONSES = "/v1/responses"
 MISS, HIT = "anyclaude; fwd=uri-miss; stored", "anyclaude; hit"
@@ -32,7 +32,7 @@ async def served(
 ) -> AsyncIterator[httpx.AsyncClient]:
     configured = settings(tmp_path, cache=(cache,))
     app = create_app(configured, executor=executor or ScriptedExecutor(say_all))
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         yield client
 
 

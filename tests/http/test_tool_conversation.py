@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jsonschema
 import pytest
 from anthropic import AsyncAnthropic
@@ -16,7 +15,7 @@ from openai import AsyncOpenAI
 from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
 from service.profile import ModelProfile
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import client_of, running, settings
 
 SCHEMA = {
     "type": "object",
@@ -132,7 +131,7 @@ async def test_a_schema_that_cannot_be_enforced_is_refused_before_the_stream_ope
 ) -> None:
     wanted = {"name": "x", "schema": {"type": "array", "uniqueItems": True}}
     body = {"messages": [QUESTION], "stream": True, "response_format": {"type": "json_schema", "json_schema": wanted}}
-    async with served(tiny_model, tmp_path) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with served(tiny_model, tmp_path) as url, client_of(url) as client:
         refused = await client.post("/v1/chat/completions", json=body)
     assert refused.status_code == 400
     error = refused.json()["error"]

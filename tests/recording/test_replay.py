@@ -12,7 +12,7 @@ from service.app import create_app
 from service.executor.scripted import ScriptedExecutor
 from service.recording.archive import ArchiveError, ArchiveWriter, new_header, read_entries
 from service.recording.player import RecordedAnswers, ReplayExecutor, read_recording
-from tests.serving import running, settings
+from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -32,7 +32,7 @@ def replaying_app(tmp_path: Path) -> Starlette:
 
 
 async def record(tmp_path: Path, *asked: tuple[str, dict[str, Any]]) -> list[httpx.Response]:
-    async with running(recording_app(tmp_path), settings(tmp_path)) as url, httpx.AsyncClient() as client:
+    async with running(recording_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         return [await client.post(url + path, json=content) for path, content in asked]
 
 
@@ -43,7 +43,7 @@ async def test_what_was_recorded_is_answered_without_a_model_in_every_form(tmp_p
         (MESSAGES, body("streamed", stream=True)),
         (CHAT, body("n", n=2, logprobs=True)),
     )
-    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, httpx.AsyncClient() as client:
+    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         for path, content in [
             (CHAT, body("plain")),
             (CHAT, body("plain", stream=True)),
@@ -65,7 +65,7 @@ async def test_what_was_recorded_is_answered_without_a_model_in_every_form(tmp_p
 @pytest.mark.parametrize(("path", "kind"), [(CHAT, "invalid_request_error"), (MESSAGES, "invalid_request_error")])
 async def test_a_miss_is_an_error_that_names_the_key(tmp_path: Path, path: str, kind: str, stream: bool) -> None:
     await record(tmp_path, (CHAT, body("this")))
-    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, httpx.AsyncClient() as client:
+    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         response = await client.post(url + path, json=body("that", stream=stream))
     assert response.status_code == 400
     assert response.json()["error"]["type"] == kind
@@ -77,7 +77,7 @@ async def test_counts_of_tokens_are_recorded_too(tmp_path: Path) -> None:
     del counted["max_tokens"]
     path = f"{MESSAGES}/count_tokens"
     (response,) = await record(tmp_path, (path, counted))
-    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, httpx.AsyncClient() as client:
+    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         assert (await client.post(url + path, json=counted)).json() == response.json()
         missing = await client.post(url + path, json=counted | {"system": "else"})
     assert "has no count of this request's tokens" in missing.json()["error"]["message"]
@@ -98,7 +98,7 @@ async def test_a_recording_can_be_read_and_edited(tmp_path: Path) -> None:
     await record(tmp_path, (CHAT, body("before")))
     file = tmp_path / "file"
     file.write_text(file.read_text().replace("before", "after"))
-    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, httpx.AsyncClient() as client:
+    async with running(replaying_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         response = await client.post(url + CHAT, json=body("before"))
     assert response.json()["choices"][0]["message"]["content"] == "after"
     assert [json.loads(line) for line in file.read_text().splitlines()]

@@ -19,7 +19,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.server.server import bind, serve
 from tests.executor.engines import until
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -90,7 +90,7 @@ async def test_stop_waits_for_open_requests_only(tmp_path: Path) -> None:
 
 async def accepts(url: str) -> bool:
     """Whether a new connection is served."""
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+    async with client_of() as client:
         try:
             return (await client.get(f"{url}/health")).status_code == 200
         except httpx.TransportError:
@@ -104,7 +104,7 @@ async def test_the_ready_line_names_api_and_dashboard(tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO, "anyclaude.server"):
         async with (
             running(create_app(configured, executor=executor), configured) as url,
-            httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client,
+            client_of() as client,
         ):
             assert (await client.get(url + "/health")).json()["status"] == "loading"
             assert not [record for record in caplog.records if "ready" in record.getMessage()]

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, until
+from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, health_of, until
 
 SERVE = [sys.executable, "-m", "service.cli", "serve", "--distributed", "--port", "0"]
 LAUNCH = str(Path(sys.executable).with_name("mlx.launch"))
@@ -49,8 +49,7 @@ class Ranks:
         until(healthy, f"the ranks to be healthy; what they say is in {self._folder}")
 
     def health(self) -> dict[str, Any]:
-        health: dict[str, Any] = httpx.get(f"{self.url}/health", timeout=PATIENCE_SECONDS, trust_env=False).json()
-        return health
+        return health_of(self.url)
 
     def process_id(self, rank: int) -> int:
         return int(re.findall(rf"Rank {rank} of \d+ \(process (\d+)\)", self.log)[0])

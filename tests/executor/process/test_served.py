@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server_process import END_SECONDS, ServerProcess, environment, serving, until
+from tests.server_process import END_SECONDS, ServerProcess, environment, health_of, serving, until
 
 pytestmark = pytest.mark.model
 
@@ -78,9 +78,9 @@ def test_the_server_imports_no_model_library_and_is_healthy_soon(tiny_model: Pat
         assert process.stdout is not None
         lines = iter(process.stdout.readline, b"")
         address = next(match[1] for line in lines if (match := re.search(rb"^at (http://\S+?)\. Next", line))).decode()
-        assert httpx.get(f"{address}/health").json()["status"] in ("loading", "healthy")
+        assert health_of(address)["status"] in ("loading", "healthy")
         seconds = time.monotonic() - began
-        until(lambda: httpx.get(f"{address}/health").json()["status"] == "healthy", "the model")
+        until(lambda: health_of(address)["status"] == "healthy", "the model")
         assert httpx.post(f"{address}/v1/chat/completions", json=chat(), timeout=120).status_code == 200
         process.send_signal(signal.SIGUSR2)
         modules = until(lambda: (tmp_path / "second/modules").exists(), "its modules")
@@ -160,8 +160,8 @@ def test_a_folder_with_modules_of_our_names_is_not_imported_from(tiny_model: Pat
         assert process.stdout is not None
         lines = iter(process.stdout.readline, b"")
         address = next(match[1] for line in lines if (match := re.search(rb"^at (http://\S+?)\. Next", line))).decode()
-        until(lambda: httpx.get(f"{address}/health").json()["status"] != "loading", "the model")
-        assert httpx.get(f"{address}/health").json()["status"] == "healthy"
+        until(lambda: health_of(address)["status"] != "loading", "the model")
+        assert health_of(address)["status"] == "healthy"
     finally:
         process.terminate()
         process.communicate(timeout=END_SECONDS)
