@@ -9,6 +9,7 @@ PORT ?=
 FUZZ_SECONDS ?= 120
 
 PYTEST = "$(VENV)/bin/python" -m pytest
+SHARED = -n 2 --dist loadfile --no-loadscope-reorder
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
 	and not exhaustive
 
@@ -38,16 +39,17 @@ run:
 	@VENV="$(VENV)" scripts/setup-vllm-mlx-venv.sh
 	"$(VENV)/bin/anyclaude" serve $(if $(MODEL),"$(MODEL)") $(if $(PORT),--port "$(PORT)") $(ARGS)
 
-# Two processes share the test files; the tests of one file run in order in one process.
+# Two processes share the test files; the tests of one file run in order in one process. In their alphabetical order
+# small files are last, so that neither process waits long for the other.
 test: setup
-	$(PYTEST) -n 2 --dist loadfile -m "not models and not endurance" --durations=10 $(ARGS)
+	$(PYTEST) $(SHARED) -m "not models and not endurance" --durations=10 $(ARGS)
 
 # Coverage slows the tests down, so it is a target of its own.
 coverage:
 	$(MAKE) test ARGS="$(ARGS) --cov"
 
 test-fast: setup
-	$(PYTEST) -n 2 --dist loadfile -m "$(FAST)" --hypothesis-profile=fast $(ARGS)
+	$(PYTEST) $(SHARED) -m "$(FAST)" --hypothesis-profile=fast $(ARGS)
 
 test-models: setup
 	$(PYTEST) -m models tests/executor/models $(ARGS)
