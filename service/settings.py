@@ -227,9 +227,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool, setting("On a CPU, expand quantized weights if memory allows: many times faster.", Harmless.ANY)
     ] = True
     prompt_lookup: Annotated[
-        bool | None,
-        setting("Guess that an answer repeats text that it has seen. Null: only on CPUs.", Harmless.ANY),
-    ] = None
+        bool,
+        setting("Guess that an answer repeats text that it has seen, where that is measured to pay.", Harmless.ANY),
+    ] = True
     draft_model: Annotated[
         Name | None,
         setting(

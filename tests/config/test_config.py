@@ -71,7 +71,7 @@ FILE_VALUES = [
     (backend(maxBody="1.5 KiB"), "max_body_bytes", 1536),
     (backend(queueTimeoutSeconds=3), "queue_timeout_seconds", 3.0),
     (backend(dequantizeOnCpu=False), "dequantize_on_cpu", False),
-    (backend(promptLookup=True), "prompt_lookup", True),
+    (backend(promptLookup=False), "prompt_lookup", False),
     (backend(draftModel="org/small"), "draft_model", "org/small"),
 ]
 

@@ -67,6 +67,6 @@ class Leader:
 
 def without_drafts(settings: Settings) -> Settings:
     # Drafting depends on each machine's memory and changes what is computed.
-    if settings.prompt_lookup or settings.draft_model is not None:
-        log.warning("Speculation is off with several ranks: promptLookup and draftModel are ignored")
+    if settings.draft_model is not None:
+        log.warning("Speculation is off with several ranks: draftModel is ignored")
     return msgspec.structs.replace(settings, prompt_lookup=False, draft_model=None)

@@ -263,7 +263,14 @@ class BatchEngine:
         fits = self._missing([length], 0, self._drafters.bytes_for(length)) <= 0
         forced = run.constraint.forced if run.constraint is not None else None
         drafters = self._drafters.choose(run.sequence.request.caller, run.tokens, forced, with_model=fits)
-        self._solo = Solo(self._model, run, drafters, end_tokens=self._end_tokens, tally=self._drafters.tally)
+        self._solo = Solo(
+            self._model,
+            run,
+            drafters,
+            end_tokens=self._end_tokens,
+            tally=self._drafters.tally,
+            times=self._drafters.times,
+        )
 
     def _end_solo(self) -> Run | None:
         solo, self._solo = self._solo, None

@@ -1,4 +1,5 @@
 import logging
+import time
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ from service.executor.engine.run import Drawn, Run
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
 from service.executor.speculation.drafter import Drafter, Pace
+from service.executor.speculation.step_times import StepTimes
 from service.tallies import DraftTally
 
 log = logging.getLogger(__name__)
@@ -15,20 +17,32 @@ log = logging.getLogger(__name__)
 # Growing KV state leaves freed buffers behind. mlx-lm's batch clears them as often.
 STEPS_BETWEEN_CLEARING = 512
 
+# The first step reads the end of the prompt, and the prompt's state is kept before the second.
+STEPS_NOT_TIMED = 2
+
 
 class Solo:
     """Decodes a `run` alone. It draws a token at each place of a draft and keeps those up to the first that differs
     from the draft, so `drafters` never change the output or its distribution."""
 
     def __init__(
-        self, model: Any, run: Run, drafters: list[Drafter], *, end_tokens: set[int], tally: DraftTally
+        self,
+        model: Any,
+        run: Run,
+        drafters: list[Drafter],
+        *,
+        end_tokens: set[int],
+        tally: DraftTally,
+        times: StepTimes,
     ) -> None:
         self.run = run
         self._model = model
         self._cache: list[Any] = run.cache or make_prompt_cache(model)
-        self._drafters = [_PacedDrafter(drafter) for drafter in drafters]
+        self._drafters = [_PacedDrafter(drafter, times) for drafter in drafters]
         self._end_tokens = end_tokens
         self._tally = tally
+        self._times = times
+        self._stepped_at = 0.0
         self._ahead: mx.array | None = None  # the next token, being computed
         self._steps = 0
         run.tokens, run.cache = list(run.tokens), self._cache
@@ -36,7 +50,7 @@ class Solo:
         self._take_back()
 
     def step(self) -> list[Drawn]:
-        drafter = self._ready_drafter()
+        drafter, was_ahead = self._ready_drafter(), self._ahead is not None
         guess = drafter.draft(self.run.left - 1) if drafter is not None and self._ahead is None else []
         draft = self.run.permitted(guess)
         # Without a drafter the next token is computed while this one is delivered. The first token is the exception: on
@@ -51,6 +65,7 @@ class Solo:
             each.learn(new, guess if each is drafter else [])
         self._tally.drafted += len(draft)
         self._tally.accepted += common_length(draft, new)
+        self._learn_time(drafter, len(draft), was_ahead=was_ahead)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_CLEARING == 0:
             mx.clear_cache()
@@ -59,6 +74,16 @@ class Solo:
     def leave(self) -> None:
         """May follow any step. Leaves `run` with all but its last token read."""
         self._take_back()
+
+    def _learn_time(self, drafter: "_PacedDrafter | None", guessed: int, *, was_ahead: bool) -> None:
+        # From step to step, so that what the scheduler does in between counts as it delays the answer.
+        before, self._stepped_at = self._stepped_at, time.perf_counter()
+        if self._steps < STEPS_NOT_TIMED:
+            return
+        if drafter is None and was_ahead:
+            self._times.learn_plain(self._stepped_at - before)
+        elif drafter is not None and guessed > 0:
+            self._times.learn_guess(drafter.kind, guessed, self._stepped_at - before)
 
     def _ready_drafter(self) -> "_PacedDrafter | None":
         if self.run.left <= 1:  # the last token takes one step in any case
@@ -106,8 +131,10 @@ class Solo:
 
 
 class _PacedDrafter:
-    def __init__(self, drafter: Drafter) -> None:
+    def __init__(self, drafter: Drafter, times: StepTimes) -> None:
+        self.kind = type(drafter).__name__
         self._drafter: Drafter | None = drafter
+        self._times = times
         self._pace = Pace()
 
     @property
@@ -117,8 +144,12 @@ class _PacedDrafter:
     def draft(self, at_most: int) -> list[int]:
         if self._drafter is None:
             return []
+        length = self._times.useful_guess(self.kind, min(at_most, self._pace.length), self._pace.right)
+        if length == 0:
+            self._pace.give_up()
+            return []
         try:
-            return self._drafter.draft(min(at_most, self._pace.length))
+            return self._drafter.draft(length)
         except Exception:
             log.exception("A drafter failed; this answer continues without it")
             self._drafter = None

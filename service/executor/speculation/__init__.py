@@ -3,6 +3,6 @@ several guesses in about the time of one token. A guess is a single token, so ac
 of it means to draw a token and to compare.
 
 `drafter.py`: the `Drafter` Protocol and its `Pace`. `drafters.py`: which ones a sequence gets. `forced.py`,
-`lookup.py`, `draft_model.py`: guesses by the grammar, the text so far, a small model. `engine/solo.py` checks the
-guesses.
+`lookup.py`, `draft_model.py`: guesses by the grammar, the text so far, a small model. `step_times.py`: how many tokens
+are worth guessing. `engine/solo.py` checks the guesses.
 """

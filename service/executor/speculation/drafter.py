@@ -9,6 +9,10 @@ FIRST_DRAFTED = 3
 SHORTEST_REST = 8
 LONGEST_REST = 128
 
+# A sequence's guesses count as right in this share at first, as if so many had been judged. Older ones count less.
+FIRST_RIGHT, FIRST_JUDGED = 0.75, 4.0
+OLDER = 0.9
+
 
 class Drafter(Protocol):
     def can_draft(self) -> bool: ...
@@ -26,6 +30,8 @@ class Pace:
         self._length = FIRST_DRAFTED
         self._rest = 0
         self._next_rest = SHORTEST_REST
+        self._right = FIRST_RIGHT * FIRST_JUDGED
+        self._judged = FIRST_JUDGED
 
     def __repr__(self) -> str:
         return f"<Pace {self.length}, rests for {self._rest}>"
@@ -34,7 +40,14 @@ class Pace:
     def length(self) -> int:
         return 0 if self._rest > 0 else self._length
 
+    @property
+    def right(self) -> float:
+        """The share of guessed tokens that were right, up to the first wrong one of each guess."""
+        return self._right / self._judged
+
     def learn(self, drafted: int, accepted: int) -> None:
+        self._right = OLDER * self._right + accepted
+        self._judged = OLDER * self._judged + accepted + (accepted < drafted)
         if accepted > 0:
             self._next_rest = SHORTEST_REST
             self._length = min(MOST_DRAFTED, max(self._length, 2 * drafted) if accepted == drafted else accepted + 1)
@@ -44,6 +57,11 @@ class Pace:
             self._length = 1
             self._rest = self._next_rest
             self._next_rest = min(LONGEST_REST, 2 * self._next_rest)
+
+    def give_up(self) -> None:
+        """Rests as long as possible: guesses take more time than they save."""
+        self._rest = LONGEST_REST
+        self._length = FIRST_DRAFTED
 
     def pass_over(self, tokens: int) -> None:
         self._rest = max(0, self._rest - tokens)

@@ -1,0 +1,64 @@
+"""How many tokens are guessed, by measured times."""
+
+import pytest
+
+from service.executor.speculation.step_times import MEASURED_STEPS, StepTimes, useful_guess
+
+# Seconds of a step by the number of guessed tokens. The CPU is the one of the benchmarks; the others follow from the
+# machine's memory bandwidth, which reading a few tokens more does not change, and were not measured.
+CPU = {0: 0.065, 1: 0.075, 2: 0.08, 4: 0.09, 8: 0.105, 16: 0.13}
+MAC_DENSE = {0: 0.02, 1: 0.021, 2: 0.021, 4: 0.022, 8: 0.024, 16: 0.045}
+MAC_EXPERTS = {0: 0.015, 1: 0.022, 2: 0.028, 4: 0.038, 8: 0.055, 16: 0.085}
+CARD = {0: 0.008, 1: 0.009, 2: 0.009, 4: 0.009, 8: 0.0095, 16: 0.01}
+SLOW_ROWS = {0: 0.01, 1: 0.02, 2: 0.03, 4: 0.05, 8: 0.09, 16: 0.17}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "right", "guessed"),
+    [
+        (CPU, 0.95, 16),
+        (CPU, 0.7, 4),
+        (CPU, 0.3, 2),
+        (CPU, 0.1, 0),
+        (MAC_DENSE, 0.95, 8),
+        (MAC_DENSE, 0.5, 4),
+        (MAC_DENSE, 0.02, 0),
+        (MAC_EXPERTS, 0.95, 16),
+        (MAC_EXPERTS, 0.7, 2),
+        (MAC_EXPERTS, 0.4, 0),
+        (CARD, 0.95, 16),
+        (CARD, 0.2, 4),
+        (SLOW_ROWS, 0.99, 0),
+    ],
+)
+def test_as_many_are_guessed_as_pay(seconds: dict[int, float], right: float, guessed: int) -> None:
+    assert useful_guess(seconds, 16, right) == guessed
+    best = max([0, 1, 2, 4, 8, 16], key=lambda size: sum(right**place for place in range(size + 1)) / seconds[size])
+    assert guessed in (0, best)
+
+
+def test_what_was_not_measured_is_tried() -> None:
+    assert useful_guess({}, 5, 0.1) == 5
+    assert useful_guess({0: 0.01, 1: 0.011}, 16, 0.9) == 16
+    assert useful_guess({0: 0.01, 1: 0.011}, 3, 0.9) == 3
+
+
+def test_times_count_once_there_are_enough() -> None:
+    times = StepTimes()
+    for _ in range(MEASURED_STEPS - 1):
+        times.learn_plain(0.01)
+        times.learn_guess("lookup", 16, 1.0)
+    assert times.useful_guess("lookup", 16, 0.9) == 16
+    times.learn_plain(0.01)
+    times.learn_guess("lookup", 16, 1.0)
+    assert times.useful_guess("lookup", 16, 0.9) < 16
+    assert times.useful_guess("another", 16, 0.9) == 16
+
+
+def test_a_step_that_was_disturbed_hardly_counts() -> None:
+    times = StepTimes()
+    for _ in range(100):
+        times.learn_plain(0.01)
+        times.learn_guess("lookup", 4, 0.012)
+    times.learn_guess("lookup", 4, 60.0)
+    assert times.useful_guess("lookup", 4, 0.7) > 0
