@@ -188,6 +188,7 @@ TEMPLATES = [
     ("deepseek_v4", "{%- set dsml_token = '\uff5cDSML\uff5c' -%}{{- '<' + dsml_token + 'tool_calls>' }}"),
     ("muse", "{{- '<atem:function_calls>\\n<atem:invoke name=\"' }}"),
     ("longcat", "<longcat_tool_call>{{ name }}<longcat_arg_key>"),
+    ("longcat_flash", "<longcat_tool_call>\n{{ call | tojson }}\n</longcat_tool_call>"),
     (
         "hunyuan",
         "{%- set eos_token = '<\uff5chy_eos{}\uff5c>' %}{%- set a = '<arg_key{}>' %}{%- set t = '<tool_call{}>' %}",

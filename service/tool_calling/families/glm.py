@@ -1,6 +1,6 @@
 """Families that write the name, then keys and values as tags: one reader with a table.
 
-GLM 4.5 to 4.7 (4.7 leaves out the line breaks), and others that write as GLM; LongCat; Hunyuan.
+GLM 4.5 to 4.7 (4.7 leaves out the line breaks), and others that write as GLM; LongCat Flash Lite; Hunyuan.
 """
 
 import re
@@ -77,7 +77,7 @@ def _family(name: str, tags: Tags, knows: Callable[[str], bool], *, block: tuple
 
 
 GLM = _family("glm", _tags(), lambda template: "<arg_key>" in template and "<arg_value>" in template)
-LONGCAT = _family("longcat", _tags("longcat_"), lambda template: "<longcat_tool_call>" in template)
+LONGCAT = _family("longcat", _tags("longcat_"), lambda template: "longcat_arg_key" in template)
 _HY = ":opensource"
 HUNYUAN = _family(
     "hunyuan",

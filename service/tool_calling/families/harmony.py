@@ -45,13 +45,25 @@ def _read_message(source: Source, attempt: CallAttempt, header: str) -> Reading[
     recipient = _RECIPIENT.search(header)
     if recipient:
         yield from source.run(SPACE)
-        yield from read_arguments(source, attempt, _name(recipient[1], attempt), *ENDS)
+        yield from _read_arguments(source, attempt, _name(recipient[1], attempt))
         yield from source.run(SPACE)
         if (yield from source.skip(*ENDS)):
             attempt.absorb()
     else:
         attempt.absorb()
         yield from _pass(source, attempt, attempt.reasoning if channel.startswith("analysis") else attempt.text)
+
+
+def _read_arguments(source: Source, attempt: CallAttempt, name: str) -> Reading[None]:
+    """A message that the model ended without a text is a call without arguments."""
+    ended = not source.truncated and not (yield from source.peek())
+    if ended or (yield from source.which(ENDS)):
+        attempt.start(name)
+        attempt.write("{}")
+        attempt.repaired()
+        attempt.end()
+    else:
+        yield from read_arguments(source, attempt, name, *ENDS)
 
 
 def _pass(source: Source, attempt: CallAttempt, write: Callable[[str], None]) -> Reading[None]:

@@ -50,8 +50,8 @@ FAMILIES = (
     ),
     _family(
         "granite",
-        ("<|tool_call|>",),
-        ("<|/tool_call|>",),
+        ("<|tool_call|>", "<tool_call>"),
+        ("<|/tool_call|>", "</tool_call>"),
         lambda template: "<|tool_call|>" in template,
         _list_form("<|tool_call|>[", "]"),
     ),
@@ -89,6 +89,13 @@ FAMILIES = (
         ("</tool_calls>",),
         lambda template: "<tool_calls>" in template and "<tool_calls>[" not in template,
         _list_form("<tool_calls>\n", "\n</tool_calls>", separator="\n"),
+    ),
+    _family(
+        "longcat_flash",
+        ("<longcat_tool_call>",),
+        ("</longcat_tool_call>",),
+        lambda template: "<longcat_tool_call>" in template and "longcat_arg_key" not in template,
+        CallForm(before=f"<longcat_tool_call>\n{CALL}", after="}\n</longcat_tool_call>", trigger="<longcat_tool_call>"),
     ),
     _family(
         "gigachat",
