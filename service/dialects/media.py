@@ -10,6 +10,7 @@ _KINDS = {
     "input_image": "image",
     "computer_screenshot": "screenshot",
     "input_audio": "audio",
+    "audio_url": "audio",
     "input_file": "file",
     "video_url": "video",
 }

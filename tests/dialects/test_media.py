@@ -37,6 +37,8 @@ def test_the_line_names_type_size_and_name(kind: str, source: Any, expected: str
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+AUDIO = {"type": "audio", "source": {"type": "base64", "media_type": "audio/wav", "data": "AAAA"}}
+FOLDER = {"type": "document", "source": {"type": "content", "content": [IMAGE]}}
 PDF = {
     "type": "document",
     "title": "Paper",
@@ -57,6 +59,23 @@ CASES: list[tuple[Dialect, dict[str, Any], list[str], list[str]]] = [
         {"max_tokens": 1, "messages": [{"role": "user", "content": "x"}, USE, {"role": "user", "content": [SHOT]}]},
         [f"[image (image/png, 3 bytes){END}"],
         ["messages[2].content[0].content[0].type"],
+    ),
+    (
+        AnthropicMessages(),
+        {"max_tokens": 1, "messages": [{"role": "user", "content": [AUDIO, FOLDER]}]},
+        [f"[audio (audio/wav, 3 bytes){END}\n[image (image/png, 3 bytes){END}"],
+        ["messages[0].content[0].type", "messages[0].content[1].source.content[0].type"],
+    ),
+    (
+        OpenAIChat(),
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "audio_url", "audio_url": {"url": "https://example.com/a"}}]},
+                {"role": "assistant", "audio": {"id": "a1"}, "content": "Yes."},
+            ]
+        },
+        [f"[audio (https://example.com/a){END}", f"Yes.\n[audio{END}"],
+        ["messages[0].content[0].type", "messages[1].audio"],
     ),
     (
         OpenAIChat(),

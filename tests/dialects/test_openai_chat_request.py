@@ -348,7 +348,6 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"store": True}, "store", "unsupported_value"),
     ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported_value"),
     ({"web_search_options": {}}, "web_search_options", "unsupported_value"),
-    ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages[0].audio", "unsupported_value"),
     ({"never_heard_of": DEEP}, "never_heard_of", "invalid_value"),
     ({"messages": [{**HI, "mood": DEEP}]}, "messages[0].mood", "invalid_value"),
     ({"modalities": ["text", "image"]}, "modalities", "unsupported_value"),

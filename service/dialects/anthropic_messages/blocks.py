@@ -42,6 +42,10 @@ class ImageBlock(Block, tag="image"):
     source: dict[str, Any] | None = None
 
 
+class AudioBlock(ImageBlock, tag="audio"):
+    """Not in Anthropic's API, but tools return it (MCP)."""
+
+
 class DocumentSource(msgspec.Struct, tag_field="type"):
     pass
 
@@ -85,7 +89,7 @@ class ToolReferenceBlock(Block, tag="tool_reference"):
     tool_name: str
 
 
-BlockInResult = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
+BlockInResult = TextBlock | ImageBlock | AudioBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
 
 
 class ToolResultBlock(Block, tag="tool_result"):
@@ -198,6 +202,7 @@ AnyBlock = (
     | ToolUseBlock
     | ToolResultBlock
     | ImageBlock
+    | AudioBlock
     | DocumentBlock
     | SearchResultBlock
     | ToolReferenceBlock
@@ -249,7 +254,7 @@ def _texts(blocks: Sequence[TextBlock | ImageBlock]) -> str:
 
 
 def image_text(image: ImageBlock) -> str:
-    return placeholder("image", image.source)
+    return placeholder(str(image.__struct_config__.tag), image.source)
 
 
 def is_unread(block: Block) -> bool:

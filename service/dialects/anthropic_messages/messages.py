@@ -12,6 +12,7 @@ import msgspec
 from service.dialects.anthropic_messages.blocks import (
     AnyBlock,
     Block,
+    ContentSource,
     DocumentBlock,
     ForeignBlock,
     ImageBlock,
@@ -204,6 +205,9 @@ def _unread_blocks(blocks: Sequence[Block], at: str) -> Iterator[str]:
             yield f"{at}[{i}].type"
         elif isinstance(block, ToolResultBlock) and isinstance(block.content, list):
             yield from _unread_blocks(block.content, f"{at}[{i}].content")
+        elif isinstance(block, DocumentBlock) and isinstance(block.source, ContentSource):
+            inner = block.source.content
+            yield from _unread_blocks(inner if isinstance(inner, list) else (), f"{at}[{i}].source.content")
 
 
 def _name(tool: ToolChange, at: str) -> str:

@@ -10,7 +10,7 @@ from service.dialects.media import placeholder
 from service.errors import BadRequest, InvalidType, MissingParameter, UnsupportedValue
 from service.generation import Message, ToolCall
 
-_OTHER_MEDIA = ("image_url", "input_audio", "file", "video_url")
+_OTHER_MEDIA = ("image_url", "input_audio", "file", "video_url", "audio_url")
 
 
 class ContentPart(msgspec.Struct):
@@ -21,6 +21,7 @@ class ContentPart(msgspec.Struct):
     input_audio: Any = None
     file: Any = None
     video_url: Any = None
+    audio_url: Any = None
 
 
 class CalledFunction(msgspec.Struct):
@@ -90,11 +91,12 @@ class _Reader:
         if message.function_call is not None:
             calls.append(self._function_call(message.function_call, at))
         self._called.update(call.id for call in calls)
+        content = _text(message.content, f"{at}.content") if message.content else message.refusal or ""
         if message.audio is not None:
-            raise UnsupportedValue(f"Invalid '{at}.audio': this model reads text only.", param=f"{at}.audio")
+            content = join_texts([text for text in (content, placeholder("audio", message.audio)) if text])
         return Message(
             role="assistant",
-            content=_text(message.content, f"{at}.content") if message.content else message.refusal or "",
+            content=content,
             reasoning=message.reasoning_content or message.reasoning or "",
             tool_calls=tuple(calls),
         )
@@ -125,13 +127,14 @@ class _Reader:
 
 def unread_media(messages: list[ChatMessage]) -> tuple[str, ...]:
     """Returns the paths of parts that text replaces."""
-    return tuple(
-        f"messages[{i}].content[{j}].type"
-        for i, message in enumerate(messages)
-        if isinstance(message.content, list)
-        for j, part in enumerate(message.content)
-        if part.type in _OTHER_MEDIA
-    )
+    found: list[str] = []
+    for i, message in enumerate(messages):
+        if isinstance(message.content, list):
+            parts = enumerate(message.content)
+            found += [f"messages[{i}].content[{j}].type" for j, part in parts if part.type in _OTHER_MEDIA]
+        if message.audio is not None:
+            found.append(f"messages[{i}].audio")
+    return tuple(found)
 
 
 def _required_text(message: ChatMessage, at: str) -> str:
