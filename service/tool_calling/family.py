@@ -59,16 +59,17 @@ def skip_marker(_: Source, attempt: CallAttempt) -> Reading[None]:
     yield from ()
 
 
-def pass_thought(*ends: str) -> Reader:
-    """Reads reasoning up to one of the markers `ends`, or to the end."""
-    first = "".join({end[0] for end in ends})
+def pass_thought(*ends: str, before: tuple[str, ...] = ()) -> Reader:
+    """Reads reasoning up to one of the markers `ends`, or to the end. Markers of `before` end it too, but are read
+    again: they begin a call or an answer."""
+    first = "".join({marker[0] for marker in (*ends, *before)})
     plain = re.compile(f"[^{re.escape(first)}]*")
 
     def read(source: Source, attempt: CallAttempt) -> Reading[None]:
         attempt.absorb()
         while (yield from source.peek()):
             attempt.reasoning(source.take_while(plain))
-            if (yield from source.skip(*ends)):
+            if (yield from source.skip(*ends)) or (yield from source.which(before)):
                 attempt.absorb()
                 return
             attempt.reasoning(source.take(1))

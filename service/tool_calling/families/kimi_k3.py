@@ -102,7 +102,7 @@ FAMILY = Family(
     openings=(
         Opening((BLOCK,), read),
         Opening((TAGS.call,), read, consumed=False),
-        Opening((THOUGHT,), pass_thought(THOUGHT_END)),
+        Opening((THOUGHT,), pass_thought(THOUGHT_END, before=(RESPONSE, BLOCK))),
         Opening((RESPONSE, _close("response"), _close("message"), "<|end_of_msg|>", THOUGHT_END), skip_marker),
     ),
     knows=knows,

@@ -14,7 +14,7 @@ from service.tool_calling.source import Malformed, Reading, Source
 
 START, ROLE, MESSAGE, ENDS = "<|start|>", "assistant", "<|message|>", ("<|eom|>", "<|eot|>")
 _RECIPIENT = re.compile(r"[^<\n]*")
-_read_thought = pass_thought(*ENDS)
+_read_thought = pass_thought(*ENDS, before=(START,))
 
 
 def read_turn(source: Source, attempt: CallAttempt) -> Reading[None]:

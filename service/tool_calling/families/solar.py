@@ -45,7 +45,7 @@ FAMILY = Family(
     openings=(
         Opening((BLOCK,), read),
         Opening((CALL,), read, consumed=False),
-        Opening((THOUGHT,), pass_thought(END)),
+        Opening((THOUGHT,), pass_thought(END, before=(TURN, CONTENT, BLOCK))),
         Opening((TURN, CONTENT, END), skip_marker),
     ),
     knows=knows,
