@@ -105,3 +105,35 @@ async def test_repr_tells_how_full_it_is() -> None:
     backend = MemoryBackend()
     await backend.set("k", b"value")
     assert repr(backend) == "<MemoryBackend items=1 bytes=6>"
+
+
+async def test_exactly_what_fits_is_held() -> None:
+    backend = MemoryBackend(max_items=2, max_bytes=6)
+    await backend.set("a", b"12")
+    await backend.set("b", b"12")
+    stats = await backend.stats()
+    assert (stats.backend, stats.items, stats.bytes, stats.evictions) == ("memory", 2, 6, 0)
+    assert (stats.max_items, stats.max_bytes) == (2, 6)
+    await backend.set("a", b"12345")
+    assert (await backend.stats()).items == 1
+    assert await value_of(backend, "a") == b"12345"
+
+
+@pytest.mark.parametrize("end", ["clear", "aclose"])
+async def test_nothing_is_left_at_the_end(end: str) -> None:
+    backend = MemoryBackend()
+    await backend.set("k", b"v")
+    await getattr(backend, end)()
+    stats = await backend.stats()
+    assert (stats.items, stats.bytes, stats.evictions) == (0, 0, 0)
+
+
+async def test_keys_are_listed_until_they_expire() -> None:
+    clock = Clock()
+    backend = MemoryBackend(clock=clock)
+    await backend.set("for ever", b"v")
+    await backend.set("soon", b"v", ttl=5)
+    clock.now += 4
+    assert [key async for key in backend.list_keys()] == ["for ever", "soon"]
+    clock.now += 1
+    assert [key async for key in backend.list_keys()] == ["for ever"]

@@ -269,6 +269,47 @@ async def test_a_value_too_large_for_one_tier_is_in_the_other() -> None:
         await TieredBackend([MemoryBackend(max_bytes=10)]).set("k", b"v" * 20)
 
 
+async def test_a_write_that_no_tier_took_raises_the_failure_that_may_pass() -> None:
+    small, down = MemoryBackend(max_bytes=10), GatedBackend()
+    down.down = True
+    for tiers in ([small, down], [down, small]):
+        with pytest.raises(CacheUnavailable, match="down"):
+            await TieredBackend(tiers).set("k", b"v" * 20)
+
+
+async def test_each_failure_of_a_tier_is_counted() -> None:
+    down = GatedBackend()
+    backend = TieredBackend([down, MemoryBackend()])
+    down.down = True
+    for number in range(3):
+        await backend.set(f"k{number}", b"v")
+        assert await value_of(backend, f"k{number}") == b"v"
+    stats = await backend.stats()
+    assert stats.errors == 6
+    assert stats.tiers[0] == BackendStats(backend=repr(down), errors=1)
+    assert (stats.items, stats.bytes) == (3, 9)
+
+
+async def test_tiers_that_count_nothing_have_no_count() -> None:
+    class Uncounted(MemoryBackend):
+        async def stats(self) -> BackendStats:
+            return BackendStats(backend="uncounted")
+
+    stats = await TieredBackend([Uncounted(), Uncounted()]).stats()
+    assert (stats.items, stats.bytes, len(stats.tiers)) == (None, 0, 2)
+
+
+async def test_a_late_fill_does_not_replace_a_newer_value() -> None:
+    between = GatedBackend()
+    backend = TieredBackend([MemoryBackend(), between, MemoryBackend(), last := MemoryBackend()])
+    await last.set("k", b"old")
+    assert await value_of(backend, "k") == b"old"
+    await backend.set("k", b"new")
+    await asyncio.sleep(0)
+    assert await value_of(between, "k") == b"new"
+    await backend.aclose()
+
+
 class TieredMachine(RuleBasedStateMachine):
     """Against a dictionary, while tiers come and go. The first tier is too small for all keys.
 

@@ -1,5 +1,6 @@
 from base64 import b64encode
 from queue import SimpleQueue
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from service.executor.scheduling.messages import (
     Failed,
     Finished,
     Progress,
+    Prompt,
     PromptRead,
     PromptUse,
     Sequence,
@@ -27,7 +29,8 @@ from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EndReason, EngineLost, Token, Writer
 from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
-from service.generation import RawPrompt
+from service.executor.scheduling.trials import PROBE
+from service.generation import GenerationRequest, Message, RawPrompt, SamplingParams
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
@@ -716,3 +719,49 @@ def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
     pulse = bench.scheduler.pulse
     assert (pulse.read_tokens, pulse.heartbeat, pulse.progress_at) == (6, 2, 5.0)
     assert bench.engine.most == 1
+
+
+def test_the_probe_is_one_token_of_the_prompt_that_is_suspected() -> None:
+    class Keeping(CountingEngine):
+        probes: ClassVar[list[Sequence]] = []
+
+        def insert(self, sequence: Sequence) -> None:
+            super().insert(sequence)
+            if sequence.id == PROBE:
+                self.probes.append(sequence)
+
+    bench = Bench(Keeping(failing_at(1, 2)), max_concurrency=1)
+    bench.submit(sequence(1, prompt=5), sequence(2, prompt=6))
+    bench.step(9)
+    assert isinstance(bench.error(1), EngineFailed)
+    assert bench.text(2) == "1 2 3 "
+    (probe,) = Keeping.probes
+    assert probe == Sequence(
+        id=PROBE,
+        choice=0,
+        request=GenerationRequest(messages=(Message(role="user"),)),
+        prompt=Prompt([7]),
+        sampling=SamplingParams(),
+        max_tokens=1,
+        start_before=1000.0,
+    )
+    assert not bench.engine.held
+    assert (bench.scheduler.pulse.restarts, bench.engine.resets) == (2, 2)
+
+
+def test_the_pulse_begins_with_nothing_but_the_limits() -> None:
+    bench = Bench(max_concurrency=3)
+    pulse = bench.scheduler.pulse
+    assert repr(pulse) == "<Pulse 0 at 0.0 s, 0 running>"
+    assert (pulse.restarts, pulse.generated_tokens, pulse.read_tokens) == (0, 0, 0)
+    assert (pulse.longest_tokens, pulse.max_concurrency) == (1_000_000, 3)
+    assert (pulse.memory_bytes, pulse.prefix_cache_bytes) == (None, None)
+
+
+def test_progress_has_the_time_of_its_step() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=2))
+    for bench.now in (3.0, 4.0, 5.0, 6.0):
+        bench.step()
+    assert bench.scheduler.pulse.progress_at == 5.0
+    assert bench.scheduler.pulse.generated_tokens == 2
