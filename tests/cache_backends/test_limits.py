@@ -1,10 +1,13 @@
 """What a single store does when it is full or a value has expired: the least recently used goes, and never more than
 needed."""
 
+from pathlib import Path
+
 import pytest
 
 from cache_backends import CacheBackend
 from cache_backends.base import ValueTooLarge
+from cache_backends.disk import DiskBackend
 from tests.cache_backends.conftest import until, value_of
 
 MEBIBYTE = 1024**2
@@ -54,3 +57,25 @@ async def test_what_has_expired_cannot_be_deleted(backend: CacheBackend) -> None
 
     await until(is_gone, "the value expires")
     assert await backend.delete("k") is False
+
+
+async def test_no_more_is_evicted_than_has_to_be(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
+    for index in range(60):
+        await backend.set(f"k{index}", b"v" * 20_000)
+    kept = [index for index in range(60) if await value_of(backend, f"k{index}") is not None]
+    assert kept == list(range(kept[0], 60))
+    assert len(kept) >= 35
+    assert (await backend.stats()).evictions == 60 - len(kept)
+    await backend.aclose()
+
+
+async def test_what_has_expired_is_not_counted_as_evicted(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
+    for index in range(4):
+        await backend.set(f"soon{index}", b"v" * 200_000, ttl=0.001)
+    for index in range(4):
+        await backend.set(f"k{index}", b"v" * 200_000)
+    assert (await backend.stats()).evictions == 0
+    assert all([await value_of(backend, f"k{index}") is not None for index in range(4)])
+    await backend.aclose()

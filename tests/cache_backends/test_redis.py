@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cache_backends import CacheUnavailable, open_backend
+from cache_backends import BackendStats, CacheUnavailable, open_backend
 from cache_backends.base import Found
 from cache_backends.redis import DEFAULT_TIMEOUT_SECONDS, RedisBackend
 from tests.cache_backends.conftest import until, value_of
@@ -181,6 +181,26 @@ async def test_more_keys_than_are_quickly_counted(patient: RedisBackend, redis_s
     await patient.set("k", b"v")
     assert (await patient.stats()).items is None
     assert await patient.clear() == 1
+
+
+async def test_keys_are_cleared_counted_and_listed_in_batches(patient: RedisBackend, redis_server: RedisServer) -> None:
+    fill = "for i = 1, 2500 do redis.call('SET', 'anyclaude:' .. i, '') end"
+    redis_server.command("EVAL", fill, "0")
+    assert (await patient.stats()).items == 2500
+    assert sorted([int(key) async for key in patient.list_keys()]) == list(range(1, 2501))
+    assert await patient.clear() == 2500
+    assert (await patient.stats()) == BackendStats(backend="redis", items=0, errors=0)
+
+
+async def test_a_connection_has_the_limits_of_the_url(redis_server: RedisServer) -> None:
+    backend = open_backend(f"{redis_server.url}?timeout=7&max_connections=5")
+    assert isinstance(backend, RedisBackend)
+    pool = backend._client.connection_pool
+    limits = ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+    assert [pool.connection_kwargs[name] for name in limits] == [7, 7, True]
+    assert (pool.timeout, pool.max_connections) == (7, 5)
+    assert pool.connection_kwargs["retry"].get_retries() == 1
+    await backend.aclose()
 
 
 async def test_the_time_limit_of_the_url_holds_where_a_call_gives_none(redis_server: RedisServer) -> None:
