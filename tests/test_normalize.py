@@ -172,8 +172,9 @@ def test_the_id_of_a_commands_output_goes() -> None:
     assert results(*kept) == kept
 
 
-def test_choices_about_absent_tools_go() -> None:
-    idle = GenerationRequest(messages=(USER,), tool_choice=ToolChoice("none"), parallel_tool_calls=False)
+@pytest.mark.parametrize(("mode", "parallel"), [("none", False), ("none", True), ("auto", False)])
+def test_choices_about_absent_tools_go(mode: Any, parallel: bool) -> None:
+    idle = GenerationRequest(messages=(USER,), tool_choice=ToolChoice(mode), parallel_tool_calls=parallel)
     assert normalize(idle) == GenerationRequest(messages=(USER,))
     with_tools = msgspec.structs.replace(idle, tools=(Tool(name="f"),))
     assert normalize(with_tools) is with_tools

@@ -51,6 +51,8 @@ async def test_the_same_again_is_a_hit() -> None:
         "shed": 0,
         "store_failures": 0,
     }
+    listed = (await executor.upkeep.list(9)).answers
+    assert sorted(answer.hits for answer in listed) == [0, 1]
     await executor.aclose()
 
 
