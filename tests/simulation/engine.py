@@ -11,7 +11,17 @@ from service.errors import EngineFailed, Overloaded, ShuttingDown
 from service.events import Event, TextDelta
 from service.executor.answer import RunningAnswer
 from service.executor.base import Answer, ExecutorStatus
-from service.executor.scheduling.messages import Abort, Command, Delivery, Progress, Prompt, Sequence, Started, Submit
+from service.executor.scheduling.messages import (
+    Abort,
+    Command,
+    Delivery,
+    Progress,
+    Prompt,
+    PromptRead,
+    Sequence,
+    Started,
+    Submit,
+)
 from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EngineLost, Token
 from service.executor.scheduling.scheduler import Scheduler
@@ -155,7 +165,7 @@ class SimulatedExecutor:
         for delivery in deliveries:
             if delivery.sequence not in self._answers:
                 continue
-            if isinstance(delivery, Started | Progress):
+            if isinstance(delivery, Started | PromptRead | Progress):
                 self._answers[delivery.sequence][1].take(delivery)
             else:
                 self._end(delivery.sequence).take(delivery)
