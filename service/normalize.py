@@ -1,5 +1,5 @@
 """Removes meaningless differences from a request, before the response-cache key is made and the prompt is built.
-Requests that differ then share the longest prefix. Real clients vary all of these:
+Two turns of a conversation then begin alike, so that the prefix cache is used. Real clients vary all of these:
 
 - Claude Code's attribution line contains a checksum of the prompt; it is removed.
 - Ids of calls are random; calls are named by their position.

@@ -1,6 +1,5 @@
 """Every setting of a server. The key in `.anyclauderc.json`, the option of `anyclaude serve`, the JSON Schema, the
-table of the docs and the error messages are generated from a field's type, default and `setting(...)`. A name with a
-unit is in that unit; others are counts."""
+table of the docs and the error messages are generated from a field's type, default and `setting(...)`."""
 
 from enum import Enum
 from pathlib import Path

@@ -19,9 +19,8 @@ class WebSearchTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`dialect_state` is what only the dialect reads; the `Reply` returns it to it. `unknown_fields` are paths without
-    indexes (`messages[].mood`); `unread_media` are paths of parts that text replaces. `absent_tools` are names of
-    tools that are left out, because nobody here can run them."""
+    """`dialect_state` comes back in the `Reply`. `unknown_fields` are paths without indexes (`messages[].mood`),
+    `unread_media` paths of parts that text replaces. `absent_tools` are left out, because nobody here can run them."""
 
     request: GenerationRequest
     model: str | None = None

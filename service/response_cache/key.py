@@ -1,4 +1,4 @@
-"""The response-cache key. Requests that differ only without meaning share one."""
+"""The response-cache key. Requests with the same meaning have the same key."""
 
 import hashlib
 from collections import OrderedDict

@@ -29,7 +29,7 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 class CacheCounters:
     """Since the start. `hits` include `collapsed`. `shed` counts answers too large for the store or its queue,
-    `store_failures` calls that raised or hung."""
+    `store_failures` calls that raised or hung, `tier_failures` those that another tier made up for."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -39,6 +39,7 @@ class CacheCounters:
         self.stored = 0
         self.shed = 0
         self.store_failures = 0
+        self.tier_failures = 0
 
     def count(self, outcome: CacheOutcome) -> None:
         match outcome:
@@ -64,7 +65,7 @@ class CacheCounters:
             bypassed=self.bypassed,
             stored=self.stored,
             shed=self.shed,
-            store_failures=self.store_failures,
+            store_failures=self.store_failures + self.tier_failures,
         )
 
 

@@ -183,12 +183,14 @@ class ResponseStore:
     async def _count(self) -> None:
         try:
             async with asyncio.timeout(WRITE_SECONDS):
-                items = (await self._backend.stats()).items
+                stats = await self._backend.stats()
         except Exception as exc:
             log.debug("response cache, %r: it does not tell how much it holds: %r", self._backend, exc)
             return
-        if items is not None:
-            self._items = items
+        if stats.items is not None:
+            self._items = stats.items
+        if stats.tiers:
+            self._counters.tier_failures = stats.errors  # the other tiers made up for them
 
     def _shed(self, why: str) -> None:
         self._counters.shed += 1

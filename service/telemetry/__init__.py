@@ -5,6 +5,7 @@
 - `prompt_history`: why a prompt is read again
 - `stats`: the body of `/stats`, for the dashboard and `anyclaude stats`
 - `metrics/`: counts since the start, for Prometheus
+- `log_ring`: the last log lines
 - `readiness`: the terminal's line when the model is loaded
 - `omissions`: a log line for each request field that is not read, and each tool that is left out
 """

@@ -32,8 +32,8 @@ class _Openings:
 
 
 class CallScanner:
-    """Finds where calls open, and skips code, examples and thoughts. Fences and code spans are CommonMark's (0.31.2,
-    sections 4.5 and 6.1), except in `_span_closes`."""
+    """Finds where calls open; skips code, thoughts, and lines and fenced blocks after words like "for example". Fences
+    and code spans are CommonMark's (0.31.2, sections 4.5 and 6.1), except in `_span_closes`."""
 
     def __init__(self, source: Source, calls: Calls, openings: Sequence[Opening]) -> None:
         self._source = source

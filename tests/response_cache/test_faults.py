@@ -9,6 +9,7 @@ import pytest
 from cache_backends import BackendStats, CacheUnavailable
 from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import TieredBackend
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest
 from service.response_cache.caching_executor import CachingExecutor
@@ -90,6 +91,16 @@ async def test_a_failed_write_is_not_said_to_be_stored() -> None:
     assert not second.stored  # what is to be expected after a failure, also before the end
     await second.completion()
     assert executor.counters.store_failures == 2
+    await executor.aclose()
+
+
+async def test_failures_of_one_tier_are_counted_though_the_other_answers() -> None:
+    dead = FaultyBackend("get", 1, CacheUnavailable("down"), lasts=True)
+    executor = CachingExecutor(ScriptedExecutor(), TieredBackend([MemoryBackend(), dead]), settings())
+    for _ in range(2):
+        await (await executor.submit(ask())).completion()
+    statistics = await executor.statistics()
+    assert (statistics.hits, statistics.store_failures) == (1, 1)
     await executor.aclose()
 
 

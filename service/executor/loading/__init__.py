@@ -2,5 +2,5 @@
 
 `model.py`: weights and tokenizer into memory. `failures.py`: reasons for people. `cache_kinds.py`: what a model's state
 allows. `batching.py`: whether it can run in a batch. `cache_cost.py`: bytes of KV state. `device.py`: figures and
-limits of MLX.
+limits of MLX. `attention.py`: sizes for the choice of chunks.
 """

@@ -91,7 +91,7 @@ def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
     )
     yield _counter(
         "anyclaude_response_cache_store_failures",
-        "Calls of the store that raised or hung; none cost an answer.",
+        "Calls of the store, or of one of its tiers, that raised or hung; none cost an answer.",
         cache.store_failures,
     )
 
