@@ -8,10 +8,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-WIDTH = 64
 LAYERS = 2
-HEADS = 4
-KV_HEADS = 2
 INNER_WIDTH = 192
 VOCABULARY = 49_152
 CONTEXT_LENGTH = 8192
@@ -19,11 +16,8 @@ CONTEXT_LENGTH = 8192
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "hidden_size": WIDTH,
     "intermediate_size": INNER_WIDTH,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS,
     "rms_norm_eps": 1e-5,
     "vocab_size": VOCABULARY,
     "max_position_embeddings": CONTEXT_LENGTH,
@@ -35,33 +29,49 @@ CONFIG = {
 }
 
 
-def write_tiny_model(demo: Path, folder: Path, seed: int = 0) -> Path:
+class Shape(msgspec.Struct, frozen=True):
+    width: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+
+
+TINY = Shape()
+
+
+def write_tiny_model(demo: Path, folder: Path, seed: int = 0, shape: Shape = TINY) -> Path:
     """Uses the tokenizer of the demo model in `demo`. The same seed gives the same bytes."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)
-    (folder / "config.json").write_bytes(msgspec.json.encode(CONFIG))
-    save_file(_weights(np.random.default_rng(seed)), folder / "model.safetensors", metadata={"format": "mlx"})
+    config = CONFIG | {
+        "hidden_size": shape.width,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+    }
+    (folder / "config.json").write_bytes(msgspec.json.encode(config))
+    weights = _weights(np.random.default_rng(seed), shape)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "mlx"})
     return folder
 
 
-def _weights(random: np.random.Generator) -> dict[str, np.ndarray]:
-    kv_width = WIDTH // HEADS * KV_HEADS
-    shapes = {"model.embed_tokens": (VOCABULARY, WIDTH), "lm_head": (VOCABULARY, WIDTH)}
+def _weights(random: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
+    width = shape.width
+    kv_width = width // shape.heads * shape.kv_heads
+    shapes = {"model.embed_tokens": (VOCABULARY, width), "lm_head": (VOCABULARY, width)}
     norms = ["model.norm"]
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         norms += [f"{prefix}.input_layernorm", f"{prefix}.post_attention_layernorm"]
         shapes |= {
-            f"{prefix}.self_attn.q_proj": (WIDTH, WIDTH),
-            f"{prefix}.self_attn.k_proj": (kv_width, WIDTH),
-            f"{prefix}.self_attn.v_proj": (kv_width, WIDTH),
-            f"{prefix}.self_attn.o_proj": (WIDTH, WIDTH),
-            f"{prefix}.mlp.gate_proj": (INNER_WIDTH, WIDTH),
-            f"{prefix}.mlp.up_proj": (INNER_WIDTH, WIDTH),
-            f"{prefix}.mlp.down_proj": (WIDTH, INNER_WIDTH),
+            f"{prefix}.self_attn.q_proj": (width, width),
+            f"{prefix}.self_attn.k_proj": (kv_width, width),
+            f"{prefix}.self_attn.v_proj": (kv_width, width),
+            f"{prefix}.self_attn.o_proj": (width, width),
+            f"{prefix}.mlp.gate_proj": (INNER_WIDTH, width),
+            f"{prefix}.mlp.up_proj": (INNER_WIDTH, width),
+            f"{prefix}.mlp.down_proj": (width, INNER_WIDTH),
         }
-    weights = {name: np.ones(WIDTH, dtype=np.float32) for name in norms}
+    weights = {name: np.ones(width, dtype=np.float32) for name in norms}
     for name, (rows, columns) in shapes.items():
         weights[name] = random.standard_normal((rows, columns), dtype=np.float32) / np.float32(np.sqrt(columns))
     return {f"{name}.weight": array for name, array in weights.items()}

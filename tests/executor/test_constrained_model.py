@@ -30,7 +30,7 @@ pytestmark = pytest.mark.model
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 
-CITIES = (*("Paris", "Rome", "Oslo", "Lima", "Cairo", "Tokyo", "Delhi", "Athens", "Zürich", "São Paulo"),)
+CITIES = ("Paris", "Rome", "Oslo", "Zürich", "São Paulo")
 WEATHER = Tool(
     name="get_weather",
     description="The weather in a city.",
@@ -80,7 +80,7 @@ CITY = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MlxExecutor]:
-    async with demo_executor(demo_model, tmp_path_factory.mktemp("home"), max_concurrency=10) as executor:
+    async with demo_executor(demo_model, tmp_path_factory.mktemp("home"), max_concurrency=len(CITIES)) as executor:
         yield executor
 
 
@@ -105,7 +105,7 @@ async def ask_all(executor: MlxExecutor, template: str, **fields: Any) -> list[C
 async def test_calls_that_are_demanded_are_valid(executor: MlxExecutor, choice: ToolChoice) -> None:
     schemas = {tool.name: tool.parameters for tool in TOOLS}
     answers = await ask_all(executor, "How is the weather in {}?", tools=TOOLS, tool_choice=choice)
-    assert len(answers) == 10
+    assert len(answers) == len(CITIES)
     for answer in answers:
         (call,) = answer.tool_calls
         assert (answer.finish_reason, answer.text) == ("tool_calls", "")
@@ -119,7 +119,7 @@ async def test_calls_that_are_demanded_are_valid(executor: MlxExecutor, choice: 
 async def test_documents_are_valid(executor: MlxExecutor) -> None:
     wanted = ResponseFormat(kind="json_schema", schema=CITY)
     answers = await ask_all(executor, "Describe {} as JSON.", response_format=wanted)
-    assert [answer.finish_reason for answer in answers] == ["stop"] * 10
+    assert [answer.finish_reason for answer in answers] == ["stop"] * len(CITIES)
     for answer in answers:
         jsonschema.validate(json.loads(answer.text), CITY)
 
@@ -146,7 +146,7 @@ async def test_neighbours_in_the_batch_are_not_constrained(executor: MlxExecutor
 async def test_a_seed_gives_the_same_document_again(executor: MlxExecutor) -> None:
     request = asked(
         "Describe Rome.",
-        response_format=ResponseFormat(kind="json_schema", schema=WEATHER.parameters),
+        response_format=ResponseFormat(kind="json_schema", schema=TIME.parameters),
         sampling=SamplingParams(temperature=1.0, top_p=0.9, seed=5),
     )
     texts = [(await collect((await executor.submit(request)).events())).choices[0].text for _ in range(2)]

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from benchmarks.tiny_model import Shape, write_tiny_model
 from tests.executor.distributed.processes import ask, launched, started, streamed_text, text
 from tests.server_process import END_SECONDS, serving, until
 
 UNAVAILABLE = 69
 QUESTIONS = ("What is the capital of France?", "Name one colour.", "Say hello.")
-FEW = {"max_tokens": 4}
+FEW = {"max_tokens": 12}
 SEEDS = (2, 3, 4)
 SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
 AS_JSON = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}}}
@@ -42,9 +43,10 @@ def pipeline_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.model
 def test_three_launched_ranks_give_the_same_text_as_one_process(demo_model: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "one", str(demo_model)) as one:
+    model = write_tiny_model(demo_model, tmp_path / "model", shape=Shape(width=48, heads=3, kv_heads=3))
+    with serving(tmp_path / "one", str(model)) as one:
         expected = [text(one.url, question, **FEW) for question in QUESTIONS]
-    with launched(tmp_path / "three", 3, str(demo_model)) as ranks:
+    with launched(tmp_path / "three", 3, str(model)) as ranks:
         ranks.wait_until_healthy()
         assert ranks.health()["detail"].endswith("3 ranks")
         streamed = streamed_text(ranks.url, QUESTIONS[0], **FEW)
