@@ -17,6 +17,7 @@ from service.executor.scheduling.protocols import Engine
 from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, counting_loader, question, until
+from tests.no_home import NO_HOME
 
 PROFILE = ModelProfile(id="faulty", fingerprint="1", context_length=4000)
 
@@ -78,7 +79,7 @@ def faulty(load: Loader, faults: Faults) -> Loader:
 
 
 def executor_of(path: Path, load: Loader) -> MlxExecutor:
-    settings = Settings(home=Path("unused"), prefix_memory_bytes=0, prefix_disk_bytes=0, prefill_chunk_tokens=16)
+    settings = Settings(home=NO_HOME, prefix_memory_bytes=0, prefix_disk_bytes=0, prefill_chunk_tokens=16)
     return MlxExecutor(path, PROFILE, settings, load=load)
 
 
@@ -168,12 +169,12 @@ async def test_leaving_at_random_points_gives_everything_back(tiny_model: Path) 
     await executor.start()
     expected = await ask(executor, "one two three", 8)
     baseline = 0
-    for i in range(80):
+    for i in range(40):
         answers = [await executor.submit(question(f"{i} " * 300, max_tokens=200)) for _ in range(3)]
         await asyncio.sleep(moments.uniform(0, 0.03))
         for answer in answers:
             await answer.aclose()
-        if i == 20:
+        if i == 10:
             baseline = await memory_at_rest(executor)
     grown = await memory_at_rest(executor) - baseline
     assert grown < 1_000_000

@@ -27,6 +27,7 @@ from service.generation import Completion, GenerationRequest, SamplingParams, Us
 from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_at, question, until
+from tests.no_home import NO_HOME
 
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
@@ -35,7 +36,7 @@ PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 async def running(
     load: Loader, together_seconds: float = TOGETHER_SECONDS, **settings: Any
 ) -> AsyncIterator[MlxExecutor]:
-    configured = Settings(home=Path("unused"), shutdown_grace_seconds=5.0, **settings)
+    configured = Settings(home=NO_HOME, shutdown_grace_seconds=5.0, **settings)
     executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load, together_seconds=together_seconds)
     await executor.start()
     try:

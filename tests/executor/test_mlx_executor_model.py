@@ -23,6 +23,7 @@ from service.profile import ModelProfile
 from service.queries import PrefixBranch
 from service.settings import Settings
 from tests.executor.engines import failing_at, question, until
+from tests.no_home import NO_HOME
 
 pytestmark = pytest.mark.model
 
@@ -35,7 +36,7 @@ PARIS = "The capital of France is Paris."
 @asynccontextmanager
 async def serving(path: Path, load: Loader = load_runtime, **settings: Any) -> AsyncIterator[MlxExecutor]:
     profile = ModelProfile(id="demo", fingerprint="demo", context_length=8192)
-    configured = Settings(**{"home": Path("unused"), "prefix_memory_bytes": 0, "prefix_disk_bytes": 0, **settings})
+    configured = Settings(**{"home": NO_HOME, "prefix_memory_bytes": 0, "prefix_disk_bytes": 0, **settings})
     executor = MlxExecutor(path, profile, configured, load=load)
     await executor.start()
     try:

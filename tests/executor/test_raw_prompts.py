@@ -19,17 +19,18 @@ from service.generation import Completion, GenerationRequest, RawPrompt, Respons
 from service.profile import ModelProfile
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
+from tests.no_home import NO_HOME
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
 CHAT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-TEXT = "It was a dark and stormy night; the rain fell in torrents. " * 8
+TEXT = "It was a dark and stormy night; the rain fell in torrents. " * 3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(demo_model: Path) -> AsyncIterator[MlxExecutor]:
     profile = ModelProfile(id="demo", fingerprint="demo", context_length=512)
-    configured = Settings(home=Path("unused"), prefix_memory_bytes=0, prefix_disk_bytes=0, prefill_chunk_tokens=32)
+    configured = Settings(home=NO_HOME, prefix_memory_bytes=0, prefix_disk_bytes=0, prefill_chunk_tokens=32)
     executor = MlxExecutor(demo_model, profile, configured)
     await executor.start()
     try:

@@ -19,6 +19,7 @@ from service.profile import ModelProfile
 from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_from, question, until
+from tests.no_home import NO_HOME
 
 PATIENCE_SECONDS = 60.0
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
@@ -36,7 +37,7 @@ def dying_at(*steps: int) -> Callable[[int], None]:
 
 @asynccontextmanager
 async def running(load: Callable[..., Runtime], **settings: Any) -> AsyncIterator[MlxExecutor]:
-    configured = Settings(home=Path("unused"), shutdown_grace_seconds=5.0, **settings)
+    configured = Settings(home=NO_HOME, shutdown_grace_seconds=5.0, **settings)
     executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load)
     await executor.start()
     try:
@@ -128,7 +129,7 @@ async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() 
         assert rendered.wait(10)
 
     lost = Losing()
-    configured = Settings(home=Path("unused"))
+    configured = Settings(home=NO_HOME)
     load = counting_loader(CountingEngine(), WordRenderer(render))
     executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load, peers=lost)
     await executor.start()

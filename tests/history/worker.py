@@ -17,6 +17,7 @@ from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.history.promises import expected_answer
 from tests.history.records import Asked, HistoryWriter, LeaseCall
+from tests.no_home import NO_HOME
 
 LEASE_SECONDS = 0.3
 ROUND_SECONDS = 0.3
@@ -95,7 +96,7 @@ async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, 
 async def main(url: str, worker: int, path: Path, seconds: float, *, stealing: bool) -> None:
     history = HistoryWriter(path)
     backend = RecordedBackend(url, history, stealing=stealing)
-    settings = Settings(home=Path("unused"), max_concurrency=2, request_timeout_seconds=5.0)
+    settings = Settings(home=NO_HOME, max_concurrency=2, request_timeout_seconds=5.0)
     caching = CachingExecutor(ScriptedExecutor(script, concurrency=2), backend, settings, lease_seconds=LEASE_SECONDS)
     until = time.monotonic() + seconds
     await asyncio.gather(*(client(caching, worker, history, until) for _ in range(CLIENTS)))

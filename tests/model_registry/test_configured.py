@@ -1,12 +1,11 @@
 """A configured model has its own settings, and the server's where it has none."""
 
-from pathlib import Path
-
 from service.model_registry.configured import settings_of
 from service.settings import ModelSettings, SamplingDefaults, Settings
+from tests.no_home import NO_HOME
 
 SERVER = Settings(
-    home=Path("unused"),
+    home=NO_HOME,
     model="main",
     adapter="of main",
     draft_model="of main",

@@ -1,7 +1,5 @@
 """Names that clients may call a model by."""
 
-from pathlib import Path
-
 import pytest
 
 from cache_backends import open_backend
@@ -12,6 +10,7 @@ from service.model_registry.registry import ModelRegistry
 from service.profile import ModelProfile
 from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
+from tests.no_home import NO_HOME
 
 MAIN = ModelProfile(id="org/Some-Model", fingerprint="1", context_length=100, aliases=("~/models/some",))
 SMALL = ModelProfile(id="small", fingerprint="2", context_length=100, aliases=("org/Little",))
@@ -19,7 +18,7 @@ SMALL = ModelProfile(id="small", fingerprint="2", context_length=100, aliases=("
 
 def registry(*profiles: ModelProfile, aliases: dict[str, str] | None = None) -> ModelRegistry:
     models = {profile.id: ScriptedExecutor(profile=profile) for profile in profiles}
-    settings = Settings(home=Path("unused"))
+    settings = Settings(home=NO_HOME)
     cached = CachingExecutor(models[profiles[0].id], open_backend(settings.cache), settings)
     return ModelRegistry(models, cached, aliases=aliases)
 

@@ -16,6 +16,7 @@ from service.settings import Settings
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
 from tests.executor.process.test_engine_process import ask, is_there, outcome
+from tests.no_home import NO_HOME
 
 GIB = 2**30
 
@@ -32,7 +33,7 @@ class Machine:
 
 
 def engine(name: str, gib: float = 1.0, **options: Any) -> EngineProcess:
-    made = spec("counting", Settings(home=Path("unused"), shutdown_grace_seconds=1.0), **options)
+    made = spec("counting", Settings(home=NO_HOME, shutdown_grace_seconds=1.0), **options)
     profile = msgspec.structs.replace(made.profile, id=name)
     return EngineProcess(msgspec.structs.replace(made, profile=profile, weight_bytes=int(gib * GIB)))
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from service.events import Event
 from service.generation import Choice, Completion, GenerationRequest, Message, Text, Usage
 from service.settings import Settings
+from tests.no_home import NO_HOME
 
 
 class Numbered:
@@ -39,4 +39,4 @@ def text(content: str = "an answer") -> Completion:
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings(home=Path("unused"), **changes)
+    return Settings(home=NO_HOME, **changes)

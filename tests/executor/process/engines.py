@@ -29,6 +29,7 @@ from service.generation import GenerationRequest
 from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, NumberWriter, WordRenderer
+from tests.no_home import NO_HOME
 
 # At most 2 GB in all.
 SWELLING = "{% for i in range(99999) %}{{ messages[0].content * 100 ~ i }}{% endfor %}"
@@ -36,7 +37,7 @@ PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
 def spec(factory: str, settings: Settings | None = None, **options: Any) -> EngineSpec:
-    configured = settings or Settings(home=Path("unused"), shutdown_grace_seconds=5.0)
+    configured = settings or Settings(home=NO_HOME, shutdown_grace_seconds=5.0)
     return EngineSpec(factory=f"{__name__}:{factory}", profile=PROFILE, settings=configured, options=options)
 
 

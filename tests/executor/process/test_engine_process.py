@@ -29,6 +29,7 @@ from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
+from tests.no_home import NO_HOME
 
 WAYS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit", "sys.exit", "raise"]
 WAYS_OF_THE_WIRE = ["garbage", "another type", "oversized", "half a frame"]
@@ -43,7 +44,7 @@ async def running(
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[EngineProcess]:
-    configured = Settings(home=Path("unused"), **({"shutdown_grace_seconds": 5.0} | (settings or {})))
+    configured = Settings(home=NO_HOME, **({"shutdown_grace_seconds": 5.0} | (settings or {})))
     engine = EngineProcess(spec(factory, configured, **options), deaths_at_most=deaths_at_most)
     await engine.start()
     pids = set()
