@@ -1,4 +1,6 @@
-import time
+import signal
+import threading
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -34,14 +36,29 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
     if not watch:
         _print(console, _ask(client, address.root), address.root, as_json)
         return
+    stop = _stop_on_ctrl_c()
     try:
         if as_json or not console.is_terminal:
-            while True:
+            while not stop.is_set():
                 _print(console, _ask(client, address.root), address.root, as_json)
-                time.sleep(interval)
-        _watch(console, client, address.root, interval)
+                stop.wait(interval)
+        else:
+            _watch(console, client, address.root, interval, stop)
     except KeyboardInterrupt:
         return
+
+
+def _stop_on_ctrl_c() -> threading.Event:
+    """The event is set besides the KeyboardInterrupt, which Python drops inside a finalizer. A shell starts background
+    jobs with SIGINT ignored; it ends them too."""
+    stop = threading.Event()
+
+    def on_sigint(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_sigint)
+    return stop
 
 
 def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
@@ -53,13 +70,13 @@ def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
         console.print(view(stats, root, recent=RECENT_ONCE, width=console.width))
 
 
-def _watch(console: "Console", client: ServerClient, root: str, interval: float) -> None:
+def _watch(console: "Console", client: ServerClient, root: str, interval: float, stop: threading.Event) -> None:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as live:
-        while True:
+        while not stop.is_set():
             live.update(_view_now(console, client, root), refresh=True)
-            time.sleep(interval)
+            stop.wait(interval)
 
 
 def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":

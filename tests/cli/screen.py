@@ -36,6 +36,10 @@ class Screen:
     def type(self, line: str) -> None:
         os.write(self._descriptor, f"{line}\n".encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        os.write(self._descriptor, b"\x03")
+
     def end(self) -> int:
         """Waits for the end of the command. Returns its exit code."""
         while self._read():

@@ -1,14 +1,10 @@
 """The commands that look after a server: config, stats, cache, doctor."""
 
 import asyncio
-import fcntl
 import json
-import os
-import pty
 import re
-import select
+import signal
 import subprocess
-import termios
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import pytest
 from cache_backends import open_backend
 from service.generation import Choice, Completion, Text, Usage
 from service.response_cache.record import Record, encode_record
+from tests.cli.screen import on_screen
 from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 ANSWER = Completion(
@@ -99,34 +96,45 @@ def test_stats_are_watched_until_told_to_stop(terminal: Terminal) -> None:
             assert [json.loads(watching.stdout.readline())["status"] for _ in range(3)] == ["healthy"] * 3
 
 
-def read_until(terminal: int, text: str) -> None:
-    shown = b""
-    while text.encode() not in shown:
-        assert select.select([terminal], [], [], PATIENCE_SECONDS)[0], shown
-        shown += os.read(terminal, 65536)
+def test_watching_ends_with_sigint_also_as_a_background_job(terminal: Terminal) -> None:
+    with terminal.start("serve"):
+        until(terminal.health, "the server")
+        with subprocess.Popen(
+            terminal.command("stats", "--watch", "--interval", "0.1", "--json"),
+            cwd=terminal.cwd,
+            env=terminal.environment,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        ) as watching:
+            assert watching.stdout is not None
+            watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def test_watching_outlives_its_server_and_ends_while_the_server_hangs(terminal: Terminal) -> None:
+    with on_screen(terminal, "stats", "--watch", "--interval", "0.1") as screen:
+        screen.until("No server answers")
+        with terminal.start("serve") as server:
+            until(terminal.health, "the server")
+            screen.until("0 of 0 requests")
+            server.send_signal(signal.SIGSTOP)
+            screen.until("did not answer in time")
+            screen.interrupt()
+            assert screen.end() == 0
+            server.send_signal(signal.SIGCONT)
 
 
 def test_stats_on_a_terminal_follow_until_ctrl_c(terminal: Terminal) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
+    watch = ("stats", "--watch", "--interval", "0.1")
     with terminal.start("serve"):
         until(terminal.health, "the server")
-        watching = subprocess.Popen(
-            terminal.command("stats", "--watch", "--interval", "0.1"),
-            cwd=terminal.cwd,
-            env={**terminal.environment, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
-        )
-        read_until(ours, "0 of 0 requests")
-        httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
-        read_until(ours, "0 of 1 request,")
-        os.write(ours, b"\x03")
-        assert watching.wait(timeout=30) == 0
-    os.close(ours)
-    os.close(theirs)
+        with on_screen(terminal, *watch, COLUMNS="80", LINES="24") as screen:
+            screen.until("0 of 0 requests")
+            httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+            screen.until("0 of 1 request,")
+            screen.interrupt()
+            assert screen.end() == 0
 
 
 def test_stats_without_a_server(terminal: Terminal) -> None:
