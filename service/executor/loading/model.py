@@ -58,6 +58,7 @@ def load_model(
     """`adapter` is the folder of a LoRA adapter. Fetches nothing and runs no code of the model. Raises
     `InvalidModel`."""
     prepare_libraries()
+    mlx_lm_utils = import_mlx_lm()  # before the first module that imports mlx-lm itself
     import mlx.core as mx
 
     from service.executor.loading.device import read_device, set_memory_limits
@@ -68,7 +69,6 @@ def load_model(
     if refusal is not None:
         raise InvalidModel(f"{path.name} does not fit into memory: {refusal}")
     set_memory_limits(device_figures, wired, weight_bytes)
-    mlx_lm_utils = import_mlx_lm()
     with explained(path):
         model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
         tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))

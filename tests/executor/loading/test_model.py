@@ -10,11 +10,15 @@ import pytest
 from service.executor.loading.model import import_mlx_lm, load_model
 from service.models.errors import InvalidModel
 
-LIMITS_AFTER_IMPORT = """
+LIMITS_AFTER_LOADING = """
 import resource
+from contextlib import suppress
+from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (700, {hard}))
-from service.executor.loading.model import import_mlx_lm
-import_mlx_lm()
+from service.executor.loading.model import load_model
+from service.models.errors import InvalidModel
+with suppress(InvalidModel):
+    load_model(Path("{folder}"))
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
@@ -39,10 +43,12 @@ def test_a_model_that_cannot_be_loaded_says_why_in_one_line(tmp_path: Path, conf
 
 @pytest.mark.process
 @pytest.mark.parametrize("hard", [3000, 9000])
-def test_mlx_lm_does_not_change_the_file_limits(hard: int) -> None:
+def test_mlx_lm_does_not_change_the_file_limits(hard: int, tmp_path: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] not in range(hard, resource.RLIM_INFINITY + 1 or 2**63):
         pytest.skip("the hard limit here is lower")
-    code = LIMITS_AFTER_IMPORT.format(hard=hard)
+    (tmp_path / "config.json").write_text('{"model_type": "who_knows"}')
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    code = LIMITS_AFTER_LOADING.format(hard=hard, folder=tmp_path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == ["700", str(hard)]
 
