@@ -10,7 +10,7 @@ import msgspec
 
 from service.cli.configuration import read_configuration
 from service.cli.figures import ANSWERS, counted
-from service.cli.held_answers import HeldAnswers, StoreAnswers, find_answers, on_stores, shared_stores
+from service.cli.held_answers import HeldAnswers, StoreAnswers, find_answers, on_stores, shared_stores, whole_key
 from service.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def clear(held: HeldAnswers, yes: bool) -> None:
 @click.argument("key")
 @_with_answers
 def delete(key: str, held: HeldAnswers) -> None:
-    """Remove the answer that is stored under KEY."""
-    held.remove(key)
+    """Remove the answer that is stored under KEY, or under the only key that begins so."""
+    held.remove(whole_key(held, key))
     click.echo(f"{counted(1, ANSWERS)} removed.")
 
 
@@ -125,8 +125,8 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
 @click.argument("key")
 @_with_answers
 def get(key: str, held: HeldAnswers) -> None:
-    """Print the answer that is stored under KEY, as JSON."""
-    click.echo(json.dumps(held.get(key), indent=2))
+    """Print the answer that is stored under KEY, or under the only key that begins so, as JSON."""
+    click.echo(json.dumps(held.get(whole_key(held, key)), indent=2))
 
 
 @command.command("explain")

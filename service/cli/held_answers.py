@@ -21,6 +21,9 @@ T = TypeVar("T")
 # Longer than the server's own limit, so that its explanation arrives.
 SECONDS = 60.0
 
+# Of a key in full. The dashboard shows its beginning.
+KEY_CHARS = 64
+
 
 class ServerAnswers:
     """A running server's answers. Only it can read its memory. Every method raises `Failure`."""
@@ -92,6 +95,16 @@ class StoreAnswers:
 
 
 HeldAnswers = ServerAnswers | StoreAnswers
+
+
+def whole_key(held: HeldAnswers, start: str) -> str:
+    """Returns the only key that begins with `start`, or `start` if there is none. Raises `Failure`."""
+    if len(start) >= KEY_CHARS:
+        return start
+    found = [answer.key for answer in held.list() if answer.key.startswith(start)]
+    if start not in found and len(found) > 1:
+        raise Failure(Exit.FAILED, f"{len(found)} keys begin with {start}. Type more of the one that you mean.")
+    return start if start in found or not found else found[0]
 
 
 def find_answers(settings: Settings) -> HeldAnswers:

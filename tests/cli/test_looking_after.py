@@ -171,16 +171,16 @@ def test_what_serves_by_another_file_is_looked_after_by_it(terminal: Terminal, s
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     """A disk store with one answer under `known` and one value that is none under `damaged`."""
-
-    async def fill(url: str) -> None:
-        backend = open_backend(url)
-        await backend.set("known", encode_record(Record("known", 1_700_000_000.0, ANSWER)))
-        await backend.set("damaged", b"nothing of ours")
-        await backend.aclose()
-
     url = f"disk://{tmp_path}/store"
-    asyncio.run(fill(url))
+    asyncio.run(fill(url, known=encode_record(Record("known", 1_700_000_000.0, ANSWER)), damaged=b"nothing of ours"))
     return url
+
+
+async def fill(url: str, **values: bytes) -> None:
+    backend = open_backend(url)
+    for key, value in values.items():
+        await backend.set(key, value)
+    await backend.aclose()
 
 
 def test_cache_stats_and_clear(terminal: Terminal, store: str) -> None:
@@ -211,6 +211,14 @@ def test_cache_get_of_what_is_not_there(terminal: Terminal, store: str, key: str
     assert done.stderr.startswith(f"Error: {key}: {message}")
 
 
+def test_the_beginning_of_two_keys_is_not_enough(terminal: Terminal, tmp_path: Path) -> None:
+    store = f"disk://{tmp_path}/two"
+    asyncio.run(fill(store, **{key: encode_record(Record(key, 1_700_000_000.0, ANSWER)) for key in ("aaa1", "aaa2")}))
+    done = terminal.run("cache", "delete", "aaa", "--cache", store)
+    assert done.stderr == "Error: 2 keys begin with aaa. Type more of the one that you mean.\n"
+    assert terminal.run("cache", "delete", "aaa2", "--cache", store).stdout == "1 answer removed.\n"
+
+
 def test_a_store_in_memory_needs_its_server(terminal: Terminal) -> None:
     done = terminal.run("cache", "stats")
     assert done.returncode == 1
@@ -225,7 +233,8 @@ def test_a_running_server_is_asked_for_its_cache(terminal: Terminal, store: str)
         listed = [json.loads(line) for line in terminal.run("cache", "list", "--json").stdout.splitlines()]
         assert [answer["stored_at"] for answer in listed][1:] == [1_700_000_000.0]
         key = listed[0]["key"]
-        assert json.loads(terminal.run("cache", "get", key).stdout)["completion"]["choices"]
+        for start in (key, key[:12]):
+            assert json.loads(terminal.run("cache", "get", start).stdout)["completion"]["choices"]
         assert terminal.run("cache", "get", "unknown").stderr.startswith("Error: Under the key 'unknown' no answer")
         assert terminal.run("cache", "stats").stdout.startswith("tiered: 3 answers, ")
         assert terminal.run("cache", "delete", "known").stdout == "1 answer removed.\n"
