@@ -25,8 +25,8 @@ def environment(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(environment: Path, extras: str) -> subprocess.CompletedProcess[str]:
-    variables = os.environ | {"VENV": str(environment), "EXTRAS": extras, "PYTHON": ""}
+def run(environment: Path, extras: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    variables = os.environ | {"VENV": str(environment), "EXTRAS": extras, "PYTHON": "", "PATH": path}
     return subprocess.run([SCRIPT], env=variables, capture_output=True, text=True, timeout=60)
 
 
@@ -41,3 +41,30 @@ def test_a_new_extra_is_added_to_those_that_are_there(environment: Path) -> None
     assert "installing anyclaude[test,bench,redis]" in done.stdout
     assert "pip could not install" in done.stderr
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("on_path", [False, True])
+def test_a_new_environment_names_the_way_to_the_path(environment: Path, on_path: bool) -> None:
+    programs = environment / "bin"
+    (programs / "python").write_text("#!/bin/sh\n")
+    (environment / ".anyclaude-setup").unlink()
+    before = f"{programs}{os.pathsep}" if on_path else ""
+    done = run(environment, "", before + os.environ["PATH"])
+    assert f"Start the server with: {programs}/anyclaude serve" in done.stdout
+    assert (f". {programs}/activate" in done.stdout) is not on_path
+    assert (f"ln -s {programs}/anyclaude ~/.local/bin/anyclaude" in done.stdout) is not on_path
+
+
+def test_make_run_installs_no_tools_and_takes_a_model_and_a_port() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "run", "MODEL=org/name", "PORT=9000"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    set_up, serve = done.stdout.splitlines()
+    assert set_up.endswith("scripts/setup-vllm-mlx-venv.sh")
+    assert "EXTRAS" not in set_up
+    assert serve.endswith('anyclaude" serve "org/name" --port "9000" ')
