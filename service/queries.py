@@ -28,8 +28,8 @@ class TextFound(msgspec.Struct, frozen=True, array_like=True, tag="text"):
 
 
 class PrefixBranch(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens `[start, end)` that `prompts` known prompts have in common, behind those of the last branch before
-    with a smaller `depth`, inside whose span it may begin. A token can be in memory and on disk."""
+    """The tokens `[start, end)` that `prompts` prompts share, behind those of the last branch before with a smaller
+    `depth`."""
 
     depth: int
     start: int

@@ -49,8 +49,8 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
 
 
 def _stop_on_ctrl_c() -> threading.Event:
-    """The event is set besides the KeyboardInterrupt, which Python drops inside a finalizer. A shell starts background
-    jobs with SIGINT ignored; it ends them too."""
+    # Python drops a KeyboardInterrupt inside a finalizer, but the event stays set. A shell starts background jobs with
+    # SIGINT ignored; this ends them too.
     stop = threading.Event()
 
     def on_sigint(number: int, frame: FrameType | None) -> None:

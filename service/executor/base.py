@@ -60,7 +60,7 @@ class Answer(Protocol):
 
     @property
     def read_tokens(self) -> int | None:
-        """Tokens of the prompt that are read. None while the request waits, or if the executor does not know."""
+        """None while the request waits, or if the executor does not know."""
         ...
 
     def events(self) -> AsyncIterator[Event]:

@@ -104,7 +104,7 @@ class Supervisor:
             self._inbox.put(Abort(sequence))
 
     async def prefixes(self) -> list[PrefixBranch]:
-        """Raises `NotReady` after a failure, or if the engine is busy for too long."""
+        """Raises `NotReady`."""
         if self._failure:
             raise NotReady(self._failure)
         found: asyncio.Future[list[PrefixBranch]] = asyncio.get_running_loop().create_future()

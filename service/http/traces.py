@@ -114,7 +114,6 @@ def find_trace(folder: Path, request_id: str) -> bytes | None:
 
 
 def _safe(request_id: str) -> str:
-    """Returns a part of a file name that cannot lead out of the folder."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", request_id)[:64]
 
 

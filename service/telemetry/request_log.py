@@ -23,7 +23,7 @@ REQUEST_ID_PREFIX = "req_"
 
 class RequestRecord(msgspec.Struct, kw_only=True):
     """Filled while the request is handled. `started` and `accepted` are times of `time.perf_counter`. Other times are
-    seconds since `started`. `retry` counts the client's tries before this one."""
+    seconds since `started`."""
 
     request_id: str
     dialect: str

@@ -10,7 +10,7 @@ from service.queries import PrefixBranch
 
 
 def outline(roots: Iterable[Node], file_bytes: Callable[[str], int]) -> list[PrefixBranch]:
-    """Returns each branch before those that continue it. `file_bytes` is called with the names of files."""
+    """Returns each branch before those that continue it."""
     branches: list[PrefixBranch] = []
     ends: list[bool] = []
     open_nodes = [(child, 0) for root in roots for child in reversed(_children(root))]

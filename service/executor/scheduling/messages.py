@@ -67,7 +67,7 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class Inspect(msgspec.Struct, frozen=True):
-    """Asks what the prefix cache holds."""
+    pass
 
 
 class Shutdown(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class PromptRead(msgspec.Struct, frozen=True):
-    """The engine has read `tokens` of the prompt, reused ones included."""
+    """`tokens` of the prompt are read or reused."""
 
     sequence: int
     tokens: int
