@@ -31,7 +31,7 @@ from service.endpoints.prefix_cache import PrefixCacheEndpoint
 from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.recommended import recommended
 from service.endpoints.response_archive import KEPT_SECONDS, ResponseArchive
-from service.endpoints.responses import ResponsesEndpoint, StoredResponsesEndpoint
+from service.endpoints.responses import InputTokensEndpoint, ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
@@ -201,6 +201,7 @@ def _api_routes(context: ServiceContext) -> list[Route]:
             ResponsesEndpoint(context, ResponseCompaction(responses), archive),
             methods=["POST"],
         ),
+        Route("/v1/responses/input_tokens", InputTokensEndpoint(context, responses, archive), methods=["POST"]),
         Route("/v1/responses/{id}", stored.get, methods=["GET"]),
         Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),

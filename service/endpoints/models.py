@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 from service.endpoints.context import ServiceContext
 from service.http.responses import json_response
 from service.response_cache.caching_executor import CachingExecutor
+from service.settings import Settings
 
 
 class ModelListEndpoint:
@@ -14,7 +15,7 @@ class ModelListEndpoint:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        models = [describe(executor) for executor in self._context.models.models.values()]
+        models = [describe(executor, self._context.settings) for executor in self._context.models.models.values()]
         first, last = models[0]["id"], models[-1]["id"]
         page = {"object": "list", "data": models, "has_more": False, "first_id": first, "last_id": last}
         await json_response(page)(scope, receive, send)
@@ -26,7 +27,7 @@ class ModelEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         executor = self._context.models.find(scope["path_params"]["id"])
-        await json_response(describe(executor))(scope, receive, send)
+        await json_response(describe(executor, self._context.settings))(scope, receive, send)
 
 
 class ModelLoadEndpoint:
@@ -39,10 +40,10 @@ class ModelLoadEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         models, name = self._context.models, scope["path_params"]["id"]
         await (models.load(name) if self._loads else models.unload(name))
-        await json_response(describe(models.find(name)))(scope, receive, send)
+        await json_response(describe(models.find(name), self._context.settings))(scope, receive, send)
 
 
-def describe(executor: CachingExecutor) -> dict[str, object]:
+def describe(executor: CachingExecutor, settings: Settings) -> dict[str, object]:
     """Merges OpenAI's model object and Anthropic's. `context_length` is in tokens."""
     profile, status = executor.profile, executor.status()
     context_length = status.context_length(profile)
@@ -58,7 +59,23 @@ def describe(executor: CachingExecutor) -> dict[str, object]:
         "context_length": context_length,
         "max_model_len": context_length,
         "max_input_tokens": context_length,
+        "max_tokens": context_length,
+        "lifecycle": "active",
         "loaded": status.loaded,
         "status": status.state,
-        "capabilities": {"tools": True, "json_schema": True, "thinking": profile.thinks},
+        "capabilities": _capabilities(profile.thinks, searches=bool(settings.web_search_url)),
+    }
+
+
+def _capabilities(thinks: bool, *, searches: bool) -> dict[str, object]:
+    """In the form of Anthropic's model object, whose clients read every key."""
+    yes, no = {"supported": True}, {"supported": False}
+    can_think, can_search = {"supported": thinks}, {"supported": searches}
+    kinds = {"adaptive": can_think, "between_tools": yes, "disabled": yes, "enabled": can_think}
+    return {
+        **dict.fromkeys(("batch", "citations", "code_execution", "context_management", "image_input", "pdf_input"), no),
+        "effort": {**can_think, **dict.fromkeys(("low", "medium", "high", "xhigh", "max"), can_think)},
+        "server_tools": {**can_search, "web_search": can_search, "code_execution": no},
+        "structured_outputs": yes,
+        "thinking": {**can_think, "types": kinds},
     }

@@ -1,4 +1,4 @@
-"""`/v1/responses`: generation, and stored responses."""
+"""`/v1/responses`: generation, counts, and stored responses."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from service.dialects.openai_responses.kept import KeptResponse, KeptResponses, 
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.truncation import without_oldest_turns
 from service.endpoints.context import ServiceContext
+from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.generation import Submission
 from service.endpoints.response_archive import ResponseArchive
 from service.endpoints.searching import SearchingEndpoint
@@ -55,6 +56,17 @@ class ResponsesEndpoint(SearchingEndpoint):
     def _patience(self, asked: ClientRequest) -> float | None:
         # Once the stream is open, the conversation cannot be shortened.
         return None if _may_shorten(asked) else super()._patience(asked)
+
+
+class InputTokensEndpoint(CountTokensEndpoint):
+    def __init__(self, context: ServiceContext, dialect: OpenAIResponses, archive: ResponseArchive) -> None:
+        super().__init__(context, dialect)
+        self._responses = dialect
+        self._archive = archive
+
+    async def _dialect_for(self, caller: str, body: bytes) -> OpenAIResponses:
+        await self._archive.load(caller, named_responses(body))
+        return self._responses.of_caller(caller)
 
 
 class StoredResponsesEndpoint:

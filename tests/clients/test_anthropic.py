@@ -140,6 +140,16 @@ def test_errors_have_their_class(
     assert caught.value.request_id == body["request_id"]
 
 
+def test_models_have_every_field_of_a_model(scripted_server: ServerProcess) -> None:
+    with anthropic.Anthropic(base_url=scripted_server.url, api_key="any", _strict_response_validation=True) as strict:
+        (model,) = strict.models.list()
+        assert strict.models.retrieve(model.id) == model
+    assert (model.max_input_tokens, model.lifecycle) == (200_000, "active")
+    assert model.capabilities is not None
+    assert model.capabilities.structured_outputs.supported
+    assert not model.capabilities.thinking.types.enabled.supported
+
+
 def test_a_forced_tool_is_called(scripted: anthropic.Anthropic) -> None:
     message = scripted.messages.create(
         model=MODEL, max_tokens=16, messages=FRANCE, tools=[BASH], tool_choice={"type": "any"}

@@ -83,6 +83,15 @@ def test_a_compacted_conversation_is_input_again(client: openai.OpenAI) -> None:
     assert client.responses.create(model=MODEL, input=[*items, {"role": "user", "content": "on"}]).output_text == "on"
 
 
+def test_tokens_are_counted_as_create_counts_them(client: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "input": "How are you?", "instructions": "Be kind."}
+    response = client.responses.create(**asked)
+    assert response.usage is not None
+    assert client.responses.input_tokens.count(**asked).input_tokens == response.usage.input_tokens == 5
+    further = client.responses.input_tokens.count(model=MODEL, input="On.", previous_response_id=response.id)
+    assert further.input_tokens == 7
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_errors_have_their_class(client: openai.OpenAI, streamed: bool) -> None:
     with pytest.raises(openai.BadRequestError, match="not stored here") as caught:

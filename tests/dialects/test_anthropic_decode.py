@@ -230,6 +230,7 @@ FIELDS = {
     "thinking": ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"thinking": "on", "thinking_budget": 1024}),
     "adaptive": ({"thinking": {"type": "adaptive", "display": "omitted"}}, {}),
     "no thinking": ({"thinking": {"type": "disabled"}}, {"thinking": "off"}),
+    "no thinking but between tools": ({"thinking": {"type": "between_tools"}}, {"thinking": "off"}),
     "effort": ({"output_config": {"effort": "high"}}, {"template_arguments": {"reasoning_effort": "high"}}),
     "an effort of tomorrow": ({"output_config": {"effort": "heroic"}}, {}),
     "schema": ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},

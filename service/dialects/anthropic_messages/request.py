@@ -35,6 +35,10 @@ class ThinkingDisabled(ThinkingSwitch, tag="disabled"):
     pass
 
 
+class ThinkingBetweenTools(ThinkingSwitch, tag="between_tools"):
+    """Off, but for short notes between tool calls."""
+
+
 class OutputFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
     schema: dict[str, Any]
 
@@ -60,7 +64,7 @@ class CountRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     tools: msgspec.Raw = msgspec.Raw(b"null")
     tool_choice: AnyToolChoice | None = None
-    thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
+    thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | ThinkingBetweenTools | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
 
@@ -181,7 +185,7 @@ def _thinking(switch: ThinkingSwitch | None) -> Thinking:
     match switch:
         case ThinkingEnabled():
             return "on"
-        case ThinkingDisabled():
+        case ThinkingDisabled() | ThinkingBetweenTools():
             return "off"
         case _:
             return "default"

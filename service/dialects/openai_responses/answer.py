@@ -227,6 +227,10 @@ def response_usage(usage: Usage) -> ResponseUsage:
     )
 
 
+def encode_count(tokens: int) -> bytes:
+    return _ENCODER.encode({"object": "response.input_tokens", "input_tokens": tokens})
+
+
 def asked_of(reply: Reply) -> Asked:
     assert isinstance(reply.dialect_state, Asked)  # noqa: S101  (this dialect put it there)
     return reply.dialect_state

@@ -2,7 +2,7 @@ from functools import partial
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_error import encode_error
-from service.dialects.openai_responses.answer import asked_of, encode_response, response_id
+from service.dialects.openai_responses.answer import asked_of, encode_count, encode_response, response_id
 from service.dialects.openai_responses.kept import KeptResponses
 from service.dialects.openai_responses.request import read_request
 from service.dialects.openai_responses.stream import ResponseStream
@@ -34,6 +34,12 @@ class OpenAIResponses:
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         return read_request(body, defaults, self._read_tools, self.kept.of(self.caller))
+
+    def decode_count(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
+        return self.decode(body, defaults)
+
+    def encode_count(self, tokens: int) -> bytes:
+        return encode_count(tokens)
 
     def encode(self, completion: Completion, reply: Reply) -> bytes:
         encoded = encode_response(completion, reply)
