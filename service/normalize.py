@@ -5,7 +5,8 @@ Two turns of a conversation then begin alike, so that the prefix cache is used. 
 - Ids of calls are random; calls are named by their position.
 - Claude Code sends tool results as they finish; they are sorted like their calls.
 - Clients re-encode the arguments of calls; they become compact JSON.
-- Codex puts a random id before a command's output; it is removed.
+- Codex puts a random id before a command's output, Qwen Code the number of an ended process behind it; both are
+  removed.
 - Tool choice without tools, the order of stop strings, signs of zero and zero biases are dropped.
 
 White space and dates stay, because Claude Code sends a conversation back unchanged.
@@ -32,6 +33,9 @@ _ATTRIBUTION = re.compile(
 
 # Codex 0.171 begins a command's output with "Chunk ID: 33850b\nWall time: 0.0312 seconds\n". The id is random.
 _CHUNK_ID = re.compile(r"\AChunk ID: [0-9a-f]{6}\n(?=Wall time: [0-9.]+ seconds\n)")
+
+# Qwen Code 0.15 ends the result of a command that has ended with "\nProcess Group PGID: 16833".
+_ENDED_GROUP = re.compile(r"(\nExit Code: -?\d+\nSignal: \S+)\nProcess Group PGID: \d+\Z", re.ASCII)
 
 # Numbers keep their digits. A float would round long ones.
 _ARGUMENTS = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
@@ -164,6 +168,12 @@ def _with_named_calls(message: Message, names: _CallNames) -> Message:
 def _results(run: Iterable[Message], names: _CallNames) -> list[Message]:
     placed = sorted(((names.answer(message.tool_call_id), message) for message in run), key=lambda pair: pair[0])
     return [
-        msgspec.structs.replace(message, tool_call_id=_name(place), content=_CHUNK_ID.sub("", message.content))
+        msgspec.structs.replace(message, tool_call_id=_name(place), content=_without_ids(message.content))
         for place, message in placed
     ]
+
+
+def _without_ids(result: str) -> str:
+    result = _CHUNK_ID.sub("", result)
+    # Most results are neither, and a search through a long one would take time.
+    return _ENDED_GROUP.sub(r"\1", result) if result.startswith("Command: ") else result

@@ -172,6 +172,13 @@ def test_the_id_of_a_commands_output_goes() -> None:
     assert results(*kept) == kept
 
 
+def test_the_number_of_an_ended_process_goes() -> None:
+    begun = "Command: ls\nDirectory: (root)\nOutput: a\nProcess Group PGID: 1\nError: (none)\nExit Code: 0\nSignal: 0"
+    assert results(f"{begun}\nProcess Group PGID: 16833") == (begun,)
+    kept = (f"a {begun}\nProcess Group PGID: 5", "Command: ls\nBackground PIDs: 7\nProcess Group PGID: 16833")
+    assert results(*kept) == kept
+
+
 @pytest.mark.parametrize(("mode", "parallel"), [("none", False), ("none", True), ("auto", False)])
 def test_choices_about_absent_tools_go(mode: Any, parallel: bool) -> None:
     idle = GenerationRequest(messages=(USER,), tool_choice=ToolChoice(mode), parallel_tool_calls=parallel)

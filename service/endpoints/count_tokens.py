@@ -10,7 +10,6 @@ from service.endpoints.generation import with_defaults
 from service.http.body import check_content
 from service.http.client_watch import ClientGone, ClientWatch
 
-
 CountingDialect = AnthropicMessages | OpenAIResponses
 
 
