@@ -16,7 +16,7 @@ FAST = not endurance and not model and not models and not client and not browser
 # Without bytecode, each process that a test starts would compile the package.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test coverage test-fast test-models test-simulation test-history test-mutation fuzz check bench
+.PHONY: help setup run test coverage test-fast test-models test-suites test-simulation test-history test-mutation fuzz check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test             run all tests but the long ones, which the targets below run"
 	@echo "make coverage         do the same and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
+	@echo "make test-suites      run the official SDKs' own tests against this server, and name those that fail"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
 	@echo "make test-history     check what servers on one Redis recorded under 90 seconds of faults"
 	@echo "make test-mutation    change the caches and the scheduler in small ways, and list what no test notices"
@@ -42,7 +43,7 @@ run:
 # Two processes share the test files; the tests of one file run in order in one process. In their alphabetical order
 # small files are last, so that neither process waits long for the other.
 test: setup
-	$(PYTEST) $(SHARED) -m "not models and not endurance" --durations=10 $(ARGS)
+	$(PYTEST) $(SHARED) -m "not models and not suites and not endurance" --durations=10 $(ARGS)
 
 # Coverage slows the tests down, so it is a target of its own.
 coverage:
@@ -53,6 +54,11 @@ test-fast: setup
 
 test-models: setup
 	$(PYTEST) -m models tests/executor/models $(ARGS)
+
+# The suites and what they import are installed into tests/.cache.
+test-suites: setup
+	@tests/clients/suites/install.sh
+	$(PYTEST) -q -s -m suites tests/clients/suites $(ARGS)
 
 # A failing seed is printed; ANYCLAUDE_SEED=N tries it alone.
 test-simulation: setup
