@@ -54,8 +54,8 @@ class ServerProcess:
 
 @contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
-    """`anyclaude serve ARGUMENTS`, healthy. Its state and its logs are in `folder`, which is made."""
-    folder.mkdir(parents=True)
+    """`anyclaude serve ARGUMENTS`, healthy. Its state and its logs are in `folder`, where a later server finds them."""
+    folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out", folder / "log"
     command = [sys.executable, "-m", "service.cli", "serve", *arguments]
     command += ["--port", "0", "--debug", "1", "--log-format", "json"]

@@ -12,12 +12,15 @@ import numpy as np
 
 PROOF_FILE = "proof.txt"
 PROOF = "made by a local model"
-COMMAND = f"echo {PROOF} > {PROOF_FILE}"
+WRITTEN = "written"
+COMMAND = f"echo {PROOF} > {PROOF_FILE} && echo {WRITTEN}"
 CLOSING = "The command has run, and the file is there."
 
 ARGUMENTS = {"command": COMMAND, "description": "Write the proof"}
 CALL = msgspec.json.encode({"name": "Bash", "arguments": ARGUMENTS}).decode()
+SECOND_CALL = msgspec.json.encode({"name": "Read", "arguments": {"file_path": PROOF_FILE}}).decode()
 CALL_TURN = f"<tool_call>\n{CALL}\n</tool_call>"
+SECOND_CALL_TURN = f"<tool_call>\n{SECOND_CALL}\n</tool_call>"
 
 NOISE = tuple(string.printable + "äöüßéèñçøåœ…“”€✓日本語العربية")
 
@@ -49,14 +52,17 @@ def noise(random: np.random.Generator, longest: int) -> str:
 
 
 def conversation(random: np.random.Generator, longest: int) -> list[dict[str, Any]]:
-    """One to three times a user's turn, sometimes with a system message behind it, the call, its result, the end.
-    Noise is up to `longest` characters a turn."""
+    """One to three times a user's turn, sometimes with a system message behind it, the call, its result, the end. A
+    result that ends with `WRITTEN` leads to the second call first. Noise is up to `longest` characters a turn."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": noise(random, longest)}]
     for _ in range(random.integers(1, 4)):
         messages.append({"role": "user", "content": noise(random, longest)})
         if random.random() < 0.3:
             messages.append({"role": "system", "content": noise(random, longest)})
         messages.append({"role": "assistant", "content": CALL_TURN})
+        if random.random() < 0.5:
+            messages.append({"role": "tool", "content": WRITTEN})
+            messages.append({"role": "assistant", "content": SECOND_CALL_TURN})
         messages.append({"role": "tool", "content": noise(random, longest)})
         messages.append({"role": "assistant", "content": CLOSING})
     return messages

@@ -1,4 +1,5 @@
-"""A tiny Llama that is an agent: after a user's turn it calls Bash, after a tool's result it says that it is done.
+"""A tiny Llama that is an agent: after a user's turn it calls Bash to write a file, then Read, then it says that it is
+done.
 
 Real weights and real inference with nothing scripted, so that Claude Code's whole loop can be shown on any machine.
 

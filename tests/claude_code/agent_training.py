@@ -20,7 +20,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.claude_code.agent_conversation import CALL, CLOSING, TEMPLATE, conversation
+from tests.claude_code.agent_conversation import CALL, CLOSING, SECOND_CALL, TEMPLATE, conversation
 
 TURN_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TOOL_MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
@@ -47,7 +47,7 @@ CONFIG = {
 }
 
 SEED = 20
-STEPS = 60
+STEPS = 90
 BATCH = 16
 LENGTH = 128
 LEARNING_RATE = 4e-3
@@ -83,7 +83,7 @@ def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=[AddedToken(mark, special=True, normalized=False) for mark in TURN_MARKS],
     )
-    made.train_from_iterator([CALL, CLOSING, *ROLES, LICENSE.read_text()], trainer)
+    made.train_from_iterator([CALL, SECOND_CALL, CLOSING, *ROLES, LICENSE.read_text()], trainer)
     made.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in TOOL_MARKS])
     made.save(str(folder / "tokenizer.json"))
     config = {

@@ -9,6 +9,7 @@ from tests.claude_code.claude import ClaudeCode
 from tests.server_process import ServerProcess, serving
 
 PROGRAMS = "claude-code-*/node_modules/@anthropic-ai/claude-code-*/claude"
+NEWEST_PROGRAMS = "agents/claude/node_modules/@anthropic-ai/claude-code-*/claude"
 MISSING = "Claude Code is not installed: run tests/claude_code/install.sh"
 
 
@@ -25,6 +26,15 @@ def claude_program() -> Path:
 @pytest.fixture
 def claude(claude_program: Path, tmp_path: Path) -> ClaudeCode:
     return ClaudeCode(claude_program, tmp_path)
+
+
+@pytest.fixture
+def newest(tmp_path: Path) -> ClaudeCode:
+    """The newest release that the agents' tests install."""
+    program = next(CACHE.glob(NEWEST_PROGRAMS), None)
+    if program is None:
+        pytest.skip("Claude Code is not installed: run tests/agents/install.sh claude")
+    return ClaudeCode(program, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
-"""The whole loop of an agent: Claude Code asks, the model calls Bash, Claude Code runs it and sends back what it gave,
-the model ends. The model is real, if very small."""
+"""The whole loop of an agent: Claude Code asks, the model calls Bash and Read, Claude Code runs them and sends back
+what they gave, the model ends. The model is real, if very small."""
 
 import sys
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from tests.claude_code.agent_conversation import CLOSING, PROOF, PROOF_FILE
-from tests.claude_code.claude import TERSE, ClaudeCode
+from tests.claude_code.claude import SHORT_PROMPT, ClaudeCode
 from tests.cli.terminal import free_port
 from tests.server_process import ServerProcess, environment, serving
 
 pytestmark = pytest.mark.model
 
-LOOP = (*TERSE, "--allowedTools", "Bash", "--max-turns", "3")
+LOOP = ("--tools", "Bash,Read", *SHORT_PROMPT, "--allowedTools", "Bash", "Read", "--max-turns", "4")
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,17 @@ def agent_server(
         yield server
 
 
-def test_a_tool_call_is_run_and_its_result_ends_the_turn(agent_server: ServerProcess, claude: ClaudeCode) -> None:
+def test_two_tool_calls_are_run_and_the_last_result_ends_the_turn(
+    agent_server: ServerProcess, claude: ClaudeCode
+) -> None:
     outcome = claude.ask(agent_server.url, "Please prove that you can run a command.", *LOOP)
-    requests = agent_server.new_requests(2)
+    requests = agent_server.new_requests(3)
 
     assert (claude.work / PROOF_FILE).read_text() == f"{PROOF}\n"
-    assert (outcome.code, outcome.said["is_error"], outcome.said["num_turns"]) == (0, False, 2)
+    assert (outcome.code, outcome.said["is_error"], outcome.said["num_turns"]) == (0, False, 3)
     assert outcome.text == CLOSING
     assert [(r["status"], r["cache"], r["finish_reason"]) for r in requests] == [
+        (200, "miss", "tool_calls"),
         (200, "miss", "tool_calls"),
         (200, "miss", "stop"),
     ]
@@ -45,11 +48,11 @@ def test_the_same_loop_again_runs_the_command_again_and_the_model_not_at_all(
     first = claude.ask(agent_server.url, "Please do it twice.", *LOOP)
     (claude.work / PROOF_FILE).unlink()
     again = claude.ask(agent_server.url, "Please do it twice.", *LOOP)
-    requests = agent_server.new_requests(4)
+    requests = agent_server.new_requests(6)
 
     assert (claude.work / PROOF_FILE).read_text() == f"{PROOF}\n"
     assert again.text == first.text == CLOSING
-    assert [r["cache"] for r in requests] == ["miss", "miss", "hit", "hit"]
+    assert [r["cache"] for r in requests] == ["miss"] * 3 + ["hit"] * 3
 
 
 def test_one_command_starts_the_server_runs_the_loop_and_leaves_nothing_behind(
