@@ -1,29 +1,23 @@
-"""Real agents through `anyclaude NAME`, on the scripted executor: it repeats the user's words, so an agent that shows
-them has sent a request and read its answer."""
+"""Real agents through `anyclaude NAME`, on a scripted model that calls two of their tools."""
 
+import asyncio
 import os
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from service.agents.table import AGENTS
-from tests.cli.terminal import Terminal, until
+from service.app import create_app
+from service.executor.scripted import ScriptedExecutor
+from tests.agents.tasks import CLOSING, FILE, OTHER_APIS, TASKS, WORD, Task, model_for
+from tests.cli.terminal import Terminal
+from tests.serving import running, settings
 
 CACHE = Path(__file__).parents[1] / ".cache" / "agents"
-WORDS = "Say mango and nothing else"
-ONE_ANSWER: dict[str, list[str]] = {
-    "claude": ["-p", WORDS],
-    "cline": [WORDS],
-    "cn": ["-p", WORDS],
-    "codex": ["exec", "--skip-git-repo-check", WORDS],
-    "copilot": ["-p", WORDS, "--allow-all-tools"],
-    "opencode": ["run", WORDS],
-    "pi": ["-p", WORDS],
-    "qwen": ["-p", WORDS],
-}
-# Copilot's prompt holds the time in milliseconds and the name of a random folder.
-NEVER_THE_SAME = {"copilot"}
 
 
 @pytest.fixture
@@ -36,20 +30,41 @@ def user(tmp_path: Path) -> Terminal:
     return terminal
 
 
-def misses(user: Terminal) -> int:
-    return int(httpx.get(f"{user.url}/health", trust_env=False).json()["cache"]["misses"])
+@pytest.mark.parametrize(("name", "task"), TASKS.items(), ids=TASKS)
+async def test_an_agent_uses_two_tools_and_then_hits_only(user: Terminal, name: str, task: Task) -> None:
+    async with serving(user, name, task) as client:
+        await assert_done_twice(user, client, task, [*user.command(name), *task.arguments])
 
 
-@pytest.mark.parametrize("name", sorted(ONE_ANSWER))
-def test_an_agent_answers_and_repeats_itself_from_the_cache(user: Terminal, name: str) -> None:
+@pytest.mark.parametrize(("name", "task"), OTHER_APIS.items(), ids=OTHER_APIS)
+async def test_the_printed_settings_serve_an_agents_other_api_too(user: Terminal, name: str, task: Task) -> None:
+    async with serving(user, name, task) as client:
+        script = (await asyncio.to_thread(user.run, "connect", name)).stdout.rstrip()
+        for old, new in task.changes:
+            old, new = old.replace("URL", user.url), new.replace("URL", user.url)
+            assert old in script
+            script = script.replace(old, new)
+        await assert_done_twice(user, client, task, ["sh", "-c", f"{script} {shlex.join(task.arguments)}"])
+
+
+@asynccontextmanager
+async def serving(user: Terminal, name: str, task: Task) -> AsyncIterator[httpx.AsyncClient]:
     if not (CACHE / name).exists():
         pytest.skip(f"{AGENTS[name].title} is not installed: run tests/agents/install.sh {name}")
-    with user.start("serve"):
-        until(user.health, "the server")
-        first = user.run(name, *ONE_ANSWER[name])
-        assert (first.returncode, "mango" in first.stdout) == (0, True), first.stdout + first.stderr
-        before = misses(user)
-        assert before > 0
-        again = user.run(name, *ONE_ANSWER[name])
-        assert (again.returncode, "mango" in again.stdout) == (0, True), again.stdout + again.stderr
-        assert (misses(user) == before) is (name not in NEVER_THE_SAME)
+    configured = settings(user.folder / "server")
+    app = create_app(configured, executor=ScriptedExecutor(model_for(task, user.cwd / FILE)))
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+        user.use_server(url)
+        yield client
+
+
+async def assert_done_twice(user: Terminal, client: httpx.AsyncClient, task: Task, command: list[str]) -> None:
+    saved, misses = user.cwd / FILE, []
+    for _ in range(2):
+        done = await asyncio.to_thread(user.execute, command)
+        assert (done.returncode, CLOSING in done.stdout) == (0, True), done.stdout + done.stderr
+        assert saved.read_text() == f"{WORD}\n"
+        saved.unlink()
+        misses.append((await client.get("/health")).json()["cache"]["misses"])
+    assert misses[0] >= 3
+    assert (misses[0] == misses[1]) is task.repeats

@@ -79,6 +79,10 @@ class Terminal:
         document = {"backends": {"vllm-mlx": {"port": self.port, **keys}}}
         self.configuration.write_text(json.dumps(document))
 
+    def use_server(self, url: str) -> None:
+        self.url, self.port = url, int(url.rpartition(":")[2])
+        self.configure()
+
     def install_claude(self) -> None:
         (self.bin / "claude").write_text(FAKE_CLAUDE)
         (self.bin / "claude").chmod(0o755)
@@ -87,8 +91,11 @@ class Terminal:
         return [sys.executable, "-m", "service.cli", *arguments]
 
     def run(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return self.execute(self.command(*arguments), **variables)
+
+    def execute(self, command: list[str], **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            self.command(*arguments),
+            command,
             cwd=self.cwd,
             env=self.environment | variables,
             stdin=subprocess.DEVNULL,
