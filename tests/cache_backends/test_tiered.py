@@ -112,6 +112,17 @@ async def test_a_reader_does_not_wait_for_the_tiers_between() -> None:
     await backend.aclose()
 
 
+async def test_every_tier_between_gets_the_value_for_its_time() -> None:
+    clock = Clock()
+    tiers = [MemoryBackend(clock=clock) for _ in range(3)]
+    backend = TieredBackend(tiers)
+    for number in range(2 * MAX_FILLS):
+        await tiers[2].set(f"k{number}", b"v", ttl=9)
+        assert await value_of(backend, f"k{number}") == b"v"
+        await eventually(tiers[1], f"k{number}", b"v")
+        assert await tiers[1].get(f"k{number}") == Found(b"v", 9)
+
+
 async def test_a_plain_store_may_be_a_tier() -> None:
     first, plain = MemoryBackend(), PlainBackend()
     backend = TieredBackend([first, plain])
@@ -148,6 +159,7 @@ async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in() -> No
     has_read, gate = asyncio.Event(), asyncio.Event()
     first, slow = MemoryBackend(), LateToAnswer()
     backend = TieredBackend([first, slow])
+    await backend.set("other", b"v")
     await slow.set("k", b"v")
     reading = asyncio.create_task(value_of(backend, "k"))
     await has_read.wait()
@@ -257,7 +269,17 @@ async def test_a_defect_of_a_tier_is_passed_over(caplog: pytest.LogCaptureFixtur
     await backend.set("k", b"v")
     assert await value_of(backend, "k") == b"v"
     assert (await backend.stats()).errors == 1
-    assert "not written" in caplog.text
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info and record.exc_info[0]) == ("ERROR", RuntimeError)
+    assert record.getMessage() == "<MemoryBackend items=0 bytes=0>: not written: RuntimeError('a defect')"
+
+
+async def test_a_tier_that_is_away_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    down = GatedBackend()
+    down.down = True
+    await TieredBackend([MemoryBackend(), down]).set("k", b"v")
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", False)]
 
 
 async def test_a_value_too_large_for_one_tier_is_in_the_other() -> None:

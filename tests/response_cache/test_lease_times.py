@@ -38,6 +38,7 @@ from tests.simulation.loop import now, simulate
 LEASE_SECONDS = 3.0
 EVERY = LEASE_SECONDS / KEEPS_PER_LEASE
 WAIT_SECONDS = 20.0
+TOKEN_SECONDS = 4.5
 KEY = "k"
 
 
@@ -77,7 +78,7 @@ class Leases:
 
 
 class Bench:
-    """A server whose engine takes 5 seconds for each of two tokens."""
+    """A server whose engine takes `TOKEN_SECONDS` for each of two tokens."""
 
     def __init__(self, theirs: Note | None = None) -> None:
         self.leases = Leases(theirs)
@@ -89,11 +90,11 @@ class Bench:
         self.replicas = Replicas(self.inner, self.store, self.leases, limits)
 
     async def script(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
-        await asyncio.sleep(5)
+        await asyncio.sleep(TOKEN_SECONDS)
         if self.failure is not None:
             raise self.failure
         yield "our "
-        await asyncio.sleep(5)
+        await asyncio.sleep(TOKEN_SECONDS)
         yield "answer"
 
     def ask(self) -> FlightAnswer:
@@ -112,11 +113,12 @@ def test_a_generation_keeps_its_lease_and_releases_it_when_it_is_stored() -> Non
         bench = Bench()
         assert await bench.text() == "our answer"
         await asyncio.sleep(1)
-        accepted, begun = Note(prompt_tokens=3), [5 + EVERY * number for number in range(5)]
+        accepted = Note(prompt_tokens=3)
         assert bench.leases.calls[:2] == [("acquire", 0.0, Note()), ("keep", 0.0, accepted)]
-        assert bench.leases.times("keep") == [0.0, *(EVERY * number for number in range(1, 5)), *begun]
+        # The first token keeps it at once.
+        assert bench.leases.times("keep") == [0.0, 1.0, 2.0, 3.0, 4.0, 4.5, 5.5, 6.5, 7.5, 8.5]
         assert {note for what, _, note in bench.leases.calls if what == "keep"} == {accepted}
-        assert bench.leases.times("release") == [10.0]
+        assert bench.leases.times("release") == [2 * TOKEN_SECONDS]
         assert len(bench.leases.holders) == 1
         assert await bench.backend.get(KEY) is not None
 
@@ -132,11 +134,13 @@ def test_a_request_that_waits_for_a_place_has_that_in_its_note() -> None:
         answer = bench.ask()
         await asyncio.sleep(1.5)
         assert bench.leases.calls[-1] == ("keep", EVERY, Note(prompt_tokens=3, queued=True))
+        bench.inner.waiting += 1  # from now on another request waits too
         await reading
         await other.aclose()
+        begins = now() + TOKEN_SECONDS
         await answer.completion()
-        notes = [note for what, when, note in bench.leases.calls if what == "keep" and when >= 10]
-        assert not any(note is None or note.queued for note in notes)
+        queued = {when < begins: note and note.queued for what, when, note in bench.leases.calls if what == "keep"}
+        assert queued == {True: True, False: False}
 
     simulate(main())
 
@@ -186,7 +190,7 @@ def test_a_server_without_leases_generates_alone(how: str) -> None:
         bench = Bench()
         getattr(bench.leases, how).add("acquire")
         assert await bench.text() == "our answer"
-        assert now() == 10 + (CALL_SECONDS if how == "hanging" else 0)
+        assert now() == 2 * TOKEN_SECONDS + (CALL_SECONDS if how == "hanging" else 0)
         assert [what for what, *_ in bench.leases.calls] == ["acquire"]
 
     simulate(main())
@@ -256,7 +260,7 @@ def test_a_server_does_not_wait_where_it_gains_nothing(theirs: Note, busy: bool,
         assert len(bench.inner.submitted) == alone
         assert len(bench.leases.times("acquire")) == 1 or not alone
         await answer.aclose()
-        await asyncio.sleep(0)
+        await asyncio.sleep(1)
 
     simulate(main())
 
@@ -284,7 +288,7 @@ def test_a_generation_that_fails_tells_the_others(failure: ServiceError, last: t
             await bench.ask().completion()
         await asyncio.sleep(1)
         what, when, note = bench.leases.calls[-1]
-        assert (what, note, when) == (*last, 5.0)
+        assert (what, note, when) == (*last, TOKEN_SECONDS)
 
     simulate(main())
 
@@ -299,7 +303,7 @@ def test_an_answer_that_is_not_stored_is_given_up() -> None:
         bench.store._backend = Refusing(clock=now)
         assert await bench.text() == "our answer"
         await asyncio.sleep(0.1)
-        assert bench.leases.calls[-1] == ("keep", 10.0, Note(gave_up=True))
+        assert bench.leases.calls[-1] == ("keep", 2 * TOKEN_SECONDS, Note(gave_up=True))
 
     simulate(main())
 
@@ -310,7 +314,7 @@ def test_a_lease_that_cannot_be_released_delays_nothing_for_long(how: str) -> No
         bench = Bench()
         getattr(bench.leases, how).add("release")
         assert await bench.text() == "our answer"
-        assert now() == 10
+        assert now() == 2 * TOKEN_SECONDS
 
     simulate(main())
 

@@ -150,6 +150,20 @@ def test_bytes_wait_to_be_written_up_to_a_limit() -> None:
     simulate(main())
 
 
+def test_a_store_whose_queue_was_full_writes_again_after_the_next_write() -> None:
+    async def main() -> None:
+        full = store(Hanging(), max_unwritten_bytes=300)
+        assert full.put("k", text("long" * 100)) is None
+        assert not full.writes
+        pending = full.put("k", text())
+        assert pending is not None
+        assert not pending.stored
+        assert await full.written("k")
+        assert full.writes
+
+    simulate(main())
+
+
 def test_what_is_in_the_store_is_written() -> None:
     async def main() -> None:
         backend = Hanging()
