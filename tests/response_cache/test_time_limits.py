@@ -150,10 +150,14 @@ def test_bytes_wait_to_be_written_up_to_a_limit() -> None:
     simulate(main())
 
 
-def test_a_store_whose_queue_was_full_writes_again_after_the_next_write() -> None:
+def test_a_store_whose_queue_was_full_writes_again_after_the_next_write(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        full = store(Hanging(), max_unwritten_bytes=300)
-        assert full.put("k", text("long" * 100)) is None
+        counters = CacheCounters()
+        full = ResponseStore(Hanging(), counters, max_unwritten_bytes=300, now=now)
+        for shed in (1, 2):
+            assert full.put("k", text("long" * 100)) is None
+            assert counters.shed == shed
+        assert "an answer is not stored: 0 bytes wait to be written" in caplog.text
         assert not full.writes
         pending = full.put("k", text())
         assert pending is not None

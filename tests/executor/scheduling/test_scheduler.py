@@ -481,7 +481,9 @@ def test_one_that_cannot_start_fails_alone(error: Exception) -> None:
     bench = Bench(Picky())
     bench.submit(sequence(1), sequence(2))
     bench.step(6)
+    expected = "The generation could not be started. Try again." if isinstance(error, RuntimeError) else "no such bias"
     assert isinstance(bench.error(1), EngineFailed if isinstance(error, RuntimeError) else BadRequest)
+    assert str(bench.error(1)) == expected
     assert bench.text(2) == "1 2 3 "
     assert bench.engine.resets == 0
 
@@ -511,6 +513,33 @@ def test_shutdown_fails_everybody_who_is_there_and_who_comes_with_it() -> None:
     bench.submit(sequence(3))
     bench.scheduler.run()
     assert all(isinstance(bench.error(i), ShuttingDown) for i in (1, 2, 3))
+
+
+def test_shutdown_answers_those_who_wait_in_order() -> None:
+    bench = Bench(max_concurrency=1)
+    bench.submit(*[sequence(i, max_tokens=9) for i in range(4)])
+    bench.step(3)
+    bench.inbox.put(Shutdown())
+    bench.scheduler.run()
+    assert [d.sequence for batch in bench.batches for d in batch if isinstance(d, Failed)] == [0, 1, 2, 3]
+
+
+def test_a_probe_that_gives_no_token_is_removed() -> None:
+    class Silent(CountingEngine):
+        removed: ClassVar[list[int]] = []
+
+        def remove(self, sequence: int) -> None:
+            self.removed.append(sequence)
+            super().remove(sequence)
+
+        def step(self) -> list[Token]:
+            return [token for token in super().step() if token.sequence != PROBE]
+
+    bench = Bench(Silent(failing_at(1, 2)), max_concurrency=1)
+    bench.submit(sequence(1), sequence(2, prompt=2))
+    bench.step(9)
+    assert Silent.removed == [PROBE]
+    assert bench.text(2) == "1 2 3 "
 
 
 def test_run_outlives_a_defect_of_its_own_and_answers_everybody() -> None:
@@ -625,11 +654,12 @@ def test_a_sequence_that_cannot_go_on_fails_alone(max_tokens: int) -> None:
 
 
 class Interjecting(NumberWriter):
-    """Puts two tokens behind the second one, or behind the end."""
+    """Puts two tokens behind the token number `after`."""
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: Sequence, after: int = 2) -> None:
         super().__init__(sequence)
         self.rooms: list[int] = []
+        self._after = after
         self._fed = 0
 
     def feed(self, token: Token) -> list[Event]:
@@ -638,7 +668,7 @@ class Interjecting(NumberWriter):
 
     def interjection(self, end: EndReason | None, room: int) -> tuple[int, ...]:
         self.rooms.append(room)
-        return (90, 91) if self._fed == 2 else ()
+        return (90, 91) if self._fed == self._after else ()
 
 
 class InterjectingBench(Bench):
@@ -689,6 +719,18 @@ def test_an_answer_that_cannot_go_on_fails_alone(error: Exception) -> None:
     assert (bench.scheduler.running, bench.engine.resets) == (0, 0)
 
 
+def test_an_answer_whose_interjection_was_sent_does_not_begin_again() -> None:
+    class EarlyBench(Bench):
+        def open_writer(self, sequence: Sequence) -> Writer:
+            return Interjecting(sequence, after=1)
+
+    bench = EarlyBench(CountingEngine(failing_at(3)))
+    bench.submit(sequence(1, max_tokens=7))
+    bench.step(9)
+    assert bench.text(1) == "1 90 91 "
+    assert isinstance(bench.error(1), EngineFailed)
+
+
 def test_an_answer_does_not_go_on_in_an_engine_that_fails_to_let_it_go() -> None:
     class Failing(CountingEngine):
         def remove(self, sequence: int) -> None:
@@ -719,6 +761,12 @@ def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
     pulse = bench.scheduler.pulse
     assert (pulse.read_tokens, pulse.heartbeat, pulse.progress_at) == (6, 2, 5.0)
     assert bench.engine.most == 1
+    alone = Bench()
+    alone.now = 5.0
+    alone.submit(embeds, msgspec.structs.replace(embeds, id=3))
+    alone.step()
+    pulse = alone.scheduler.pulse
+    assert (pulse.read_tokens, pulse.heartbeat, pulse.progress_at) == (8, 2, 5.0)
 
 
 def test_the_probe_is_one_token_of_the_prompt_that_is_suspected() -> None:
