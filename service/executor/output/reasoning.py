@@ -9,8 +9,8 @@ class ReasoningMarkers(msgspec.Struct, frozen=True):
 
 
 class ReasoningSplitter:
-    """Splits reasoning from the answer and drops white space between them. Markers after the beginning of the answer
-    are text. `inside`: in reasoning now."""
+    """Splits reasoning from the answer and drops white space between them. An end marker before the answer is dropped,
+    because models repeat it. Markers after the beginning of the answer are text. `inside`: in reasoning now."""
 
     def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
         self._markers = markers
@@ -57,11 +57,13 @@ class ReasoningSplitter:
     def _read_head(self, text: str) -> tuple[str, str]:
         head = self._head + text
         body = head.lstrip()
-        if body.startswith(self._markers.start):
-            self._head = ""
-            self.inside = True
-            return "", body[len(self._markers.start) :]
-        if self._markers.start.startswith(body):
+        for marker in (self._markers.start, self._markers.end):
+            if body.startswith(marker):
+                self._head = ""
+                self.inside = marker == self._markers.start
+                self._reasoned = True
+                return "", body[len(marker) :]
+        if self._markers.start.startswith(body) or self._markers.end.startswith(body):
             self._head = head
             return "", ""
         self._head = ""

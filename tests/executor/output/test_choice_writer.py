@@ -131,6 +131,9 @@ def test_logprobs_of_pieces_are_all_there() -> None:
         (True, "a</think>\n<think>b</think> c", "ab", "c"),
         (True, "a < b </thi", "a < b </thi", ""),
         (True, "a</think>\n\n", "a", ""),
+        (True, "a</think>\n</think>\n\nYes</think>", "a", "Yes</think>"),
+        (False, "</think>\n\nYes", "", "Yes"),
+        (False, "</thin", "", "</thin"),
     ],
 )
 def test_reasoning_is_parted_from_the_answer(inside: bool, text: str, reasoning: str, answer: str) -> None:
