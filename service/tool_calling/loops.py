@@ -17,10 +17,11 @@ _TOP = pow(_BASE, REPEATED_TOKENS, _MODULUS)
 
 
 def same_calls_in_a_row(messages: Sequence[Message]) -> int:
-    """Returns the number of equal turns with calls and results at the end."""
+    """Returns the number of equal turns with calls and results at the end. A user's text right behind results, such as
+    an agent's reminder, is no new turn."""
     turns: list[tuple[object, ...]] = []
     results: list[str] = []
-    for message in reversed(messages):
+    for i, message in reversed(list(enumerate(messages))):
         if message.role == "tool":
             results.append(message.content)
         elif message.tool_calls:
@@ -29,7 +30,7 @@ def same_calls_in_a_row(messages: Sequence[Message]) -> int:
                 break
             turns.append(turn)
             results = []
-        elif message.role == "user":
+        elif message.role == "user" and (i == 0 or messages[i - 1].role != "tool"):
             break
     return len(turns)
 
@@ -44,21 +45,26 @@ class LoopGuard:
         self._ends = ends
         self._last: deque[int] = deque(maxlen=REPEATED_TOKENS + 1)
         self._hash = 0
-        self._seen: dict[int, int] = {}
+        self._fed = 0
+        self._seen: dict[int, tuple[int, int]] = {}  # by hash: how often, and after which token the last time
         self._found = False
         if (calls := same_calls_in_a_row(messages)) >= SAME_CALLS:
             tally.repeated += 1
             log.warning("The model made the same call with the same result %d times in a row.", calls)
 
     def feed(self, token: int) -> None:
+        self._fed += 1
         self._last.append(token)
         self._hash = (self._hash * _BASE + token + 1) % _MODULUS
         if len(self._last) > REPEATED_TOKENS:
             self._hash = (self._hash - (self._last[0] + 1) * _TOP) % _MODULUS
         if self._found or len(self._last) < REPEATED_TOKENS:
             return
-        count = self._seen[self._hash] = self._seen.get(self._hash, 0) + 1
-        if count >= REPETITIONS:
+        count, place = self._seen.get(self._hash, (0, -REPEATED_TOKENS))
+        if self._fed - place < REPEATED_TOKENS:  # it overlaps: a row of equal tokens is no loop yet
+            return
+        self._seen[self._hash] = count + 1, self._fed
+        if count + 1 >= REPETITIONS:
             self._found, self.ended = True, self._ends
             self._tally.looping += 1
             log.warning("The model wrote the same %d tokens %d times in one answer.", REPEATED_TOKENS, REPETITIONS)

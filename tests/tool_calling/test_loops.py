@@ -9,6 +9,7 @@ from service.tallies import CallTally
 from service.tool_calling.loops import REPEATED_TOKENS, REPETITIONS, LoopGuard, same_calls_in_a_row
 
 ASK = Message(role="user", content="Go.")
+REMINDER = Message(role="user", content="Mind the rules.")
 
 
 def turn(place: int, argument: str = "x", result: str = "no") -> tuple[Message, ...]:
@@ -26,7 +27,8 @@ def turn(place: int, argument: str = "x", result: str = "no") -> tuple[Message, 
         ((ASK, *(m for i in range(6) for m in turn(i))), 6),
         ((ASK, *turn(0), *turn(1, "y"), *turn(2)), 1),
         ((ASK, *turn(0), *turn(1, result="yes"), *turn(2, result="yes")), 2),
-        ((ASK, *turn(0), ASK, *turn(1)), 1),
+        ((ASK, *turn(0), Message(role="assistant", content="No."), ASK, *turn(1)), 1),
+        ((ASK, *turn(0), REMINDER, *turn(1), REMINDER), 2),
     ],
 )
 def test_equal_calls_with_equal_results_are_counted_from_the_end(messages: tuple[Message, ...], count: int) -> None:
@@ -52,8 +54,8 @@ def repeat(period: int, tokens: int) -> list[int]:
     ("tokens", "looping"),
     [
         (list(range(5000)), 0),
-        (repeat(1, REPEATED_TOKENS + REPETITIONS - 2), 0),
-        (repeat(1, REPEATED_TOKENS + REPETITIONS - 1), 1),
+        (repeat(1, REPEATED_TOKENS * REPETITIONS - 1), 0),
+        (repeat(1, REPEATED_TOKENS * REPETITIONS), 1),
         (repeat(100, 100 * REPETITIONS), 1),
         (repeat(100, 100 * (REPETITIONS - 1)), 0),
         (repeat(1, 1000), 1),

@@ -249,7 +249,7 @@ def test_a_call_in_reasoning_that_never_ended_is_a_call(text: str, end: EndReaso
 @pytest.mark.parametrize("ends", [True, False])
 def test_an_answer_in_a_loop_is_ended_if_that_is_set(ends: bool) -> None:
     tally = CallTally()
-    events = write(writer(loops=LoopGuard((), tally, ends=ends)), "ab" * 200)
+    events = write(writer(loops=LoopGuard((), tally, ends=ends)), "ab" * 300)
     assert tally.looping == 1
-    assert (len(text_of(events)) < 100) is ends
+    assert len(text_of(events)) == (400 if ends else 600)
     assert events[-1] == ChoiceFinished(0, "length" if ends else "stop")
