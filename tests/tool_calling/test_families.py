@@ -172,6 +172,7 @@ TEMPLATES = [
     ("minimax", "{%- set toolcall_begin_token = '<minimax:tool_call>' -%}"),
     ("pythonic", "[func_name1(params_name1=params_value1)]"),
     ("lfm2", "{{- '<|tool_list_start|>' }}"),
+    ("olmo3", "{{- '<function_calls>' -}}{{ name }}({{ arguments }})"),
     ("harmony", '{{- "<|start|>assistant<|channel|>final<|message|>" }}'),
     ("lmstudio", "[TOOL_REQUEST]"),
     ("nemotron", "{{- '<TOOLCALL>[' -}}"),

@@ -1,5 +1,6 @@
-"""Calls of models that know no format: fenced JSON, bare JSON, or the text `name({...})`. Nothing marks these as calls,
-so they count only for an offered tool with known arguments, and only in the places that `family.Opening` describes."""
+"""Calls of models that know no format: fenced JSON, bare JSON, the text `name({...})`, or a name and JSON on the next
+line (GLM-4). Nothing marks these as calls, so they count only for an offered tool with known arguments, and only in the
+places that `family.Opening` describes."""
 
 import re
 from collections.abc import Sequence
@@ -21,10 +22,12 @@ _NAME = re.compile(r"[^\s(]*")
 
 def openings(tools: Sequence[Tool]) -> tuple[Opening, ...]:
     names = tuple(f"{tool.name}(" for tool in tools)
+    lines = tuple(f"{tool.name}\n" for tool in tools)
     return (
         Opening(("```",), read_fenced, "fence"),
         Opening(("{", "["), read_bare, "line", consumed=False),
         Opening(names, read_text_call, "line", consumed=False),
+        Opening(lines, read_named, "line", consumed=False),
     )
 
 
@@ -46,17 +49,32 @@ def read_fenced(source: Source, attempt: CallAttempt) -> Reading[None]:
     attempt.absorb()
 
 
+def read_named(source: Source, attempt: CallAttempt) -> Reading[None]:
+    name = yield from source.run(_NAME)
+    yield from source.expect("\n")
+    yield from _read_object(source, attempt, name)
+    yield from _end_line(source, attempt)
+
+
 def read_text_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from source.run(_NAME)
     yield from source.expect("(")
     yield from source.run(SPACE)
-    if (yield from source.peek()) != "{":
-        yield from source.refuse()
-    attempt.start(name)
-    yield from JsonReader(source, attempt.repaired, (")",)).value(attempt.write)
+    yield from _read_object(source, attempt, name, ")")
     yield from source.run(SPACE)
     yield from source.expect(")")
     yield from source.skip(";")
+    yield from _end_line(source, attempt)
+
+
+def _read_object(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
+    if (yield from source.peek()) != "{":
+        yield from source.refuse()
+    attempt.start(name)
+    yield from JsonReader(source, attempt.repaired, ends).value(attempt.write)
+
+
+def _end_line(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from source.run(BLANK)
     following = yield from source.peek()
     if not following and source.truncated:

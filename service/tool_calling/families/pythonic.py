@@ -1,4 +1,5 @@
-"""Llama 3.2 and 4, ToolACE (bare) and LFM2 (between markers): a Python list of calls, `[f(a=1), g()]`."""
+"""Llama 3.2 and 4, ToolACE (bare) and LFM2 (between markers): a Python list of calls, `[f(a=1), g()]`. OLMo 3 writes
+each call on a line, without the list."""
 
 import re
 
@@ -11,6 +12,7 @@ from service.tool_calling.source import SPACE, Reading, Source
 
 OPENS = ("<|tool_call_start|>", "<|python_start|>")
 CLOSES = ("<|tool_call_end|>", "<|python_end|>")
+LINES, LINES_END = "<function_calls>", "</function_calls>"
 _NAME = re.compile(r"[\w.-]*")
 
 
@@ -24,6 +26,17 @@ def read_marked_json(source: Source, attempt: CallAttempt) -> Reading[None]:
     """LFM2 writes JSON between its markers if asked to."""
     yield from read_calls(source, attempt, *CLOSES)
     yield from read_end(source, attempt, *CLOSES)
+
+
+def read_lines(source: Source, attempt: CallAttempt) -> Reading[None]:
+    while True:
+        attempt.begin()
+        yield from source.run(SPACE)
+        yield from _read_call(source, attempt, bare=False)
+        yield from source.run(SPACE)
+        if not _NAME.fullmatch((yield from source.peek()) or "<"):
+            break
+    yield from read_end(source, attempt, LINES_END)
 
 
 def read_bare(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -60,24 +73,33 @@ OPENINGS = (
 )
 
 
-def _family(name: str, evidence: tuple[str, ...], begin: str = "", end: str = "") -> Family:
-    form = CallForm(
-        begin=f"{begin}[",
+def _form(begin: str, end: str, *, separator: str, trigger: str) -> CallForm:
+    return CallForm(
+        begin=begin,
         before="{name}(",
         argument=ArgumentForm(before="{name}=", separator=", ", values="json"),
         after=")",
-        separator=", ",
-        end=f"]{end}",
-        trigger=begin,
+        separator=separator,
+        end=end,
+        trigger=trigger,
     )
+
+
+def _family(name: str, evidence: tuple[str, ...], begin: str = "", end: str = "") -> Family:
     return Family(
         name=name,
         openings=OPENINGS,
         knows=lambda template: any(marker in template for marker in evidence),
-        forms=(form,),
+        forms=(_form(f"{begin}[", f"]{end}", separator=", ", trigger=begin),),
     )
 
 
 PYTHONIC = _family("pythonic", ("<|python_start|>", "[func_name1("))
 LFM2 = _family("lfm2", (OPENS[0], "<|tool_list_start|>"), OPENS[0], CLOSES[0])
-FAMILIES = (PYTHONIC, LFM2)
+OLMO3 = Family(
+    name="olmo3",
+    openings=(Opening((LINES,), read_lines),),
+    knows=lambda template: LINES in template,
+    forms=(_form(LINES, LINES_END, separator="\n", trigger=LINES),),
+)
+FAMILIES = (PYTHONIC, LFM2, OLMO3)
