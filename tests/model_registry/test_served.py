@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,11 @@ def other_model(demo_model: Path, tmp_path: Path) -> Path:
     return write_tiny_model(demo_model, tmp_path / "other", seed=7)
 
 
-def ask(server: ServerProcess, model: str | None, text: str = "hello", **fields: Any) -> httpx.Response:
+def ask(
+    server: ServerProcess, model: str | None, text: str = "hello", headers: dict[str, str] | None = None, **fields: Any
+) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "model": model, **fields}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=120)
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=120)
 
 
 def cli(server: ServerProcess, *arguments: str) -> str:
@@ -121,6 +124,11 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
         assert listed[1]["context_length"] == 500
         assert listed[1]["capabilities"] == {"tools": True, "json_schema": True, "thinking": False}
         assert httpx.get(f"{server.url}/v1/models/claude-haiku-9").json()["id"] == "small"
+        with ThreadPoolExecutor(2) as pool:
+            alone = [text_of(ask(server, name, "tell", max_tokens=100)) for name in ("big", "small")]
+            headers = {"cache-control": "no-store"}
+            asked = [pool.submit(ask, server, name, "tell", headers, max_tokens=100) for name in ("big", "small")]
+            assert [text_of(each.result()) for each in asked] == alone
         refused = ask(server, "gpt-5")
         assert refused.status_code == 404
         assert "Served: 'big', 'small'" in refused.json()["error"]["message"]
