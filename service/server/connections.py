@@ -136,14 +136,19 @@ class Connection(TCPServer):
             self._unsent_bytes += len(event.data)
             if self._unsent_bytes > UNSENT_BYTES:
                 self._send()
-            try:
-                await self.writer.drain()  # waits if the client reads too slowly
-            except (ConnectionError, RuntimeError):
-                await self.protocol.handle(Closed())
+            if self.writer.transport.get_write_buffer_size():
+                await self._wait_for_client()
         else:
             # The end of an HTTP/1.1 message of known length has no bytes. The client need not wait for the loop's next
             # turn.
             self._send()
+
+    async def _wait_for_client(self) -> None:
+        """Returns when the client has read most of what was sent."""
+        try:
+            await self.writer.drain()
+        except (ConnectionError, RuntimeError):
+            await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
         # `run` has just made Hypercorn's own HTTP/1.1, which has seen no byte yet.

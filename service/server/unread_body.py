@@ -2,6 +2,7 @@
 end."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,10 +30,12 @@ class _Exchange:
         self._is_read = not message.get("more_body", False)
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if self._is_read or message["type"] != "http.response.body" or message.get("more_body", False):
-            await self._send(message)
-            return
+            return self._send(message)
+        return self._send_and_discard(message)
+
+    async def _send_and_discard(self, message: Message) -> None:
         discarding = asyncio.ensure_future(self._discard())
         try:
             await self._send(message)
