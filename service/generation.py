@@ -1,8 +1,5 @@
-"""The canonical types of requests and answers (leaf).
-
-Every field of `GenerationRequest` is part of the response-cache key. Fields that cannot change the answer (streaming,
-user, metadata, request ids) belong to `dialects.base.ClientRequest`.
-"""
+"""The canonical types of requests and answers. Every field of `GenerationRequest` is part of the response-cache key.
+Fields that cannot change the answer belong to `dialects.base.ClientRequest`."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -23,8 +20,8 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """System messages may appear anywhere. A `tool` message answers the call `tool_call_id`; `is_error`: the tool
-    failed. `reasoning` precedes the `content`."""
+    """System messages may appear anywhere. A `tool` message answers the call `tool_call_id`. `reasoning` precedes the
+    `content`."""
 
     role: Role
     content: str = ""
@@ -35,8 +32,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """`parameters` is a JSON Schema of type object. A `deferred` tool is not in the prompt's list; a message defines
-    it. `grammar` (llguidance's Lark) is for a tool with one text argument."""
+    """`parameters` is a JSON Schema of type object. A message defines a `deferred` tool, not the prompt's list.
+    `grammar` (llguidance's Lark) is for a tool with one text argument."""
 
     name: str
     description: str = ""
@@ -64,8 +61,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """The defaults are greedy decoding. Every neutral value turns its rule off. `temperature` 0 is argmax; `top_k` 0 is
-    all tokens; `logit_bias` maps token ids to addends."""
+    """The defaults are greedy decoding. `temperature` 0 is argmax; `top_k` 0 is all tokens; `logit_bias` maps token ids
+    to addends."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -79,8 +76,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt without a chat template. `tokens` replace the `text`. The answer goes between `text` and `suffix`.
-    `embeds`: the answer is the prompt's embedding, as base64 of little-endian float32."""
+    """A prompt without a chat template. `tokens` replace the `text`. The answer goes between `text` and `suffix`. If it
+    `embeds`, the answer is base64 of little-endian float32."""
 
     text: str = ""
     tokens: tuple[int, ...] | None = None
@@ -90,10 +87,9 @@ class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens`: None is the rest of the context, 0 only reads the prompt. `logprobs`:
-    alternatives to each token (0 to 20). `thinking_budget` limits the reasoning, in tokens. `template_arguments` go to
-    the chat template. `caller`: digest of the key, if keys are required, so callers never share answers.
-    `unread_fields` maps fields that are not read to their JSON text, because an answer may depend on them. `no_store`:
-    neither cache keeps anything. A `raw_prompt` has no messages or tools."""
+    alternatives to each token (0 to 20). `thinking_budget` is in tokens. `caller`: digest of the key, if keys are
+    required, so callers never share answers. `unread_fields` are JSON text, because an answer may depend on them.
+    `no_store`: neither cache keeps anything. A `raw_prompt` has no messages or tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()

@@ -1,8 +1,8 @@
-"""Removes meaningless differences from a request, before the response-cache key is made and the prompt is built.
-Two turns of a conversation then begin alike, so that the prefix cache is used. Real clients vary all of these:
+"""Removes meaningless differences from a request, before the response-cache key is made and the prompt is built. Two
+turns of a conversation then begin alike for the prefix cache.
 
-- Claude Code's attribution line contains a checksum of the prompt; it is removed.
-- Ids of calls are random; calls are named by their position.
+- Claude Code's attribution line, with a checksum of the prompt, is removed.
+- Calls have random ids; they are named by position.
 - Claude Code sends tool results as they finish; they are sorted like their calls.
 - Clients re-encode the arguments of calls; they become compact JSON.
 - Codex puts a random id before a command's output, Qwen Code the number of an ended process behind it; both are

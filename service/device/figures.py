@@ -6,12 +6,10 @@ DeviceKind = Literal["metal", "cuda", "cpu"]
 
 
 class DeviceFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of a machine. Sizes are in bytes; None is unknown, or not there on this `kind` of device.
-
-    `total` and `free` are the system's memory, within a container's limit; `free` is usable without swapping. `own` is
-    this process's part. `recommended` is what Metal advises a process to use, `card_total` and `card_free` are a CUDA
-    card's memory. macOS does not swap `wired`. `active` are MLX's arrays, `buffers` are those that it freed and keeps.
-    """
+    """One reading of a machine, in bytes; None is unknown, or not there on this `kind` of device. `total` and `free`
+    (without swapping) are the system's, within a container's limit; `own` is this process's part. Metal advises
+    `recommended`. A CUDA card has `card_total` and `card_free`. macOS does not swap `wired`. `active` are MLX's arrays,
+    `buffers` its freed ones."""
 
     kind: DeviceKind = "cpu"
     system: str

@@ -6,9 +6,8 @@ VALUE_BYTES = 2
 
 
 def kv_bytes_per_token(config: Mapping[str, Any]) -> int:
-    """Estimates the KV state of one token from a model's config.json, 0 if it names no attention. Layers with a window
-    or a recurrent state do not count: theirs does not grow with the context. The engine measures the exact figure
-    once the model is loaded."""
+    """Estimates the KV state of one token from a model's config.json, 0 if it names no attention. Layers whose state
+    does not grow do not count. A loaded model is measured instead."""
     text = config.get("text_config") or config
     layers = _full_attention_layers(text)
     if rank := text.get("kv_lora_rank"):

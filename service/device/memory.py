@@ -27,7 +27,7 @@ GB = 10**9
 
 def usable_bytes(figures: DeviceFigures) -> int | None:
     """Returns the bytes that MLX can still allocate, its freed buffers included; None if unknown. Negative if other
-    programs need some of what MLX holds."""
+    programs need some of them."""
     rooms = []
     if figures.kind == "cuda":
         if figures.card_free is not None:
@@ -57,8 +57,7 @@ def wired_bytes(figures: DeviceFigures, setting: WiredMemory | int, weight_bytes
 
 
 def longest_context(figures: DeviceFigures, weight_bytes: int, token_bytes: int) -> int | None:
-    """Returns the tokens that fit beside weights that are not loaded yet; None if memory or `token_bytes` are
-    unknown."""
+    """Returns the tokens that fit beside weights that are not loaded yet; None if unknown."""
     usable = usable_bytes(figures)
     if usable is None or not token_bytes:
         return None
