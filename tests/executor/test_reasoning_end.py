@@ -10,7 +10,7 @@ from service.events import ReasoningDelta, TextDelta
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
-from service.executor.loading.cache_kinds import can_take_back
+from service.executor.loading.cache_kinds import can_undo
 from service.executor.output.choice_writer import ChoiceWriter, Watches
 from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
 from service.executor.output.reasoning_guard import ReasoningGuard
@@ -60,7 +60,7 @@ class Bench:
             batching=batching,
             chunks=ChunkSizes(CHUNK),
             prefixes=PrefixCache(PromptCaches(model), 10**9) if keeps else NoPrefixCache(),
-            drafters=Drafters(lookup=drafts and can_take_back(model)),
+            drafters=Drafters(lookup=drafts and can_undo(model)),
         )
         self.scheduler = Scheduler(
             engine,

@@ -1,6 +1,7 @@
 """The engine on MLX reads prompts and decodes tokens, on the one thread that owns MLX.
 
 `batch_engine.py`: the `Engine`. `run.py`: one sequence in it. `batch.py`: batched decoding by mlx-lm. `solo.py`: one
-sequence with guesses. `single.py`: a model that cannot batch. `sampling.py`, `constraint.py`: penalties, sampling and
-grammars. `chunks.py`: how much of a prompt is read at once. `embedding.py`: embeddings.
+sequence with guesses. `undo.py`: recurrent state after a wrong guess. `single.py`: a model that cannot batch.
+`sampling.py`, `constraint.py`: penalties, sampling and grammars. `chunks.py`: how much of a prompt is read at once.
+`embedding.py`: embeddings.
 """

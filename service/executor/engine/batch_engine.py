@@ -14,7 +14,7 @@ from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
 from service.executor.loading.batching import Batching
-from service.executor.loading.cache_kinds import growing_once
+from service.executor.loading.cache_kinds import can_take_back, growing_once
 from service.executor.loading.device import held_bytes, measure_cache_cost, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
@@ -69,6 +69,7 @@ class BatchEngine:
         self._drafters = drafters or Drafters(lookup=False)
         self._model = model
         self._cost = measure_cache_cost(model)
+        self._cuts = can_take_back(model)
         self._end_tokens = end_tokens
         self._batching = batching
         self._chunks = chunks
@@ -281,7 +282,9 @@ class BatchEngine:
 
     def _leave_batch_when_alone(self) -> None:
         (run,) = self._runs.values() if len(self._runs) == 1 else (None,)
-        if run is None or run.uid is None or not run.answering or not self._can_be_solo(run):
+        # The batch has read the last token already, which has to be taken back.
+        leaves = self._cuts and run is not None and run.uid is not None and run.answering and self._can_be_solo(run)
+        if run is None or not leaves:
             self._steps_alone = 0
             return
         self._steps_alone += 1

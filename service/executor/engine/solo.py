@@ -3,9 +3,11 @@ import time
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache, trim_prompt_cache
 
 from service.executor.engine.run import Drawn, Run
+from service.executor.engine.undo import Undo
+from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
 from service.executor.speculation.drafter import Drafter, Pace
@@ -38,11 +40,16 @@ class Solo:
         self.run = run
         self._model = model
         self._cache: list[Any] = run.cache or make_prompt_cache(model)
+        # Without recurrent layers, the state is cut behind the last right guess. With them, it goes back to before the
+        # guess, and the next step reads the right tokens again.
+        self._recurrent = any(isinstance(leaf, ArraysCache) for leaf in leaves(self._cache))
+        self._undo: Undo | None = None
         self._drafters = [_PacedDrafter(drafter, times) for drafter in drafters]
         self._end_tokens = end_tokens
         self._tally = tally
         self._times = times
         self._stepped_at = 0.0
+        self._last_guess: tuple[str, int, float] | None = None
         self._ahead: mx.array | None = None  # the next token, being computed
         self._steps = 0
         run.tokens, run.cache = list(run.tokens), self._cache
@@ -51,7 +58,8 @@ class Solo:
 
     def step(self) -> list[Drawn]:
         drafter, was_ahead = self._ready_drafter(), self._ahead is not None
-        guess = drafter.draft(self.run.left - 1) if drafter is not None and self._ahead is None else []
+        may_guess = not was_ahead and not (self._recurrent and self._unread > 1)
+        guess = drafter.draft(self.run.left - 1) if drafter is not None and may_guess else []
         draft = self.run.permitted(guess)
         # Without a drafter the next token is computed while this one is delivered. The first token is the exception: on
         # a CPU, MLX barely starts new work before queued work finishes, so it would arrive with the second.
@@ -74,23 +82,38 @@ class Solo:
     def leave(self) -> None:
         """May follow any step. Leaves `run` with all but its last token read."""
         self._take_back()
+        if self._recurrent and self._unread > 1:
+            self._model(mx.array([self.run.tokens[self.run.read : -1]]), cache=self._cache)
+            self.run.read = len(self.run.tokens) - 1
 
     def _learn_time(self, drafter: "_PacedDrafter | None", guessed: int, *, was_ahead: bool) -> None:
         # From step to step, so that what the scheduler does in between counts as it delays the answer.
         before, self._stepped_at = self._stepped_at, time.perf_counter()
         if self._steps < STEPS_NOT_TIMED:
             return
-        if drafter is None and was_ahead:
-            self._times.learn_plain(self._stepped_at - before)
-        elif drafter is not None and guessed > 0:
-            self._times.learn_guess(drafter.kind, guessed, self._stepped_at - before)
+        seconds = self._stepped_at - before
+        if drafter is not None and guessed > 0:
+            self._last_guess = (drafter.kind, guessed, seconds)
+        elif self._last_guess is not None:  # this step has read the right tokens again
+            kind, guessed, guessing = self._last_guess
+            self._last_guess = (kind, guessed, guessing + self._times.excess(seconds))
+        if self._last_guess is not None and self._unread <= 1:
+            self._times.learn_guess(*self._last_guess)
+            self._last_guess = None
+        elif drafter is None and was_ahead:
+            self._times.learn_plain(seconds)
 
     def _ready_drafter(self) -> "_PacedDrafter | None":
         if self.run.left <= 1:  # the last token takes one step in any case
             return None
         return next((drafter for drafter in self._drafters if drafter.is_ready), None)
 
+    @property
+    def _unread(self) -> int:
+        return len(self.run.tokens) - self.run.read
+
     def _check(self, draft: list[int]) -> list[int]:
+        self._remember()
         drawn = self._draw(mx.array([*self.run.tokens[self.run.read :], *draft]), rows=1 + len(draft))
         tokens: Any = drawn.tolist()
         return list(tokens[: common_length(draft, tokens) + 1])
@@ -99,6 +122,7 @@ class Solo:
         token = self._draw(mx.array(self.run.tokens[self.run.read :])) if self._ahead is None else self._ahead
         self._ahead = None
         if look_ahead and self.run.left > 1:
+            self._remember()
             self._ahead = self._draw(token)
             start: Any = mx.async_eval
             start(self._ahead)
@@ -125,9 +149,18 @@ class Solo:
     def _take_back(self) -> None:
         self._ahead = None
         last = len(self.run.tokens) - 1
-        if self.run.read > last:
+        if self.run.read <= last:
+            return
+        if self._undo is not None:
+            self._undo.apply(self.run.read)
+            self.run.read = self._undo.read
+        else:
             trim_prompt_cache(self._cache, self.run.read - last)
             self.run.read = last
+
+    def _remember(self) -> None:
+        if self._recurrent:
+            self._undo = Undo(self._cache, self.run.read)
 
 
 class _PacedDrafter:

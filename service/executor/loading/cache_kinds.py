@@ -34,6 +34,14 @@ def can_take_back(model: Any) -> bool:
     return can_trim_prompt_cache(found) and not slides
 
 
+def can_undo(model: Any) -> bool:
+    """Returns True if `engine.undo` can take the state back, which is cut or recurrent. A copy of a window would cost
+    some percent of each step."""
+    return can_take_back(model) or all(
+        type(leaf) in (KVCache, ArraysCache) for leaf in leaves(make_prompt_cache(model))
+    )
+
+
 def can_merge(model: Any) -> bool:
     return all(hasattr(leaf, "merge") for leaf in leaves(make_prompt_cache(model)))
 

@@ -2,7 +2,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from service.executor.loading.cache_kinds import can_take_back
+from service.executor.loading.cache_kinds import can_take_back, can_undo
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
 from service.executor.speculation.drafter import Drafter
@@ -59,9 +59,9 @@ def open_drafters(loaded: LoadedModel, settings: Settings, *, chunk_tokens: int)
     lookup = settings.prompt_lookup
     if settings.draft_model is None and not lookup:
         return Drafters(lookup=False)
-    if not can_take_back(loaded.model):
+    if not can_undo(loaded.model):
         if settings.draft_model is not None:
-            log.warning("Speculation is off for this model: its state cannot be cut back to an earlier token")
+            log.warning("Speculation is off for this model: its state cannot be taken back to an earlier token")
         return Drafters(lookup=False)
     draft = None
     if settings.draft_model is not None:

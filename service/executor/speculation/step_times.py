@@ -52,6 +52,10 @@ class StepTimes:
         sizes = self._guessed.setdefault(kind, {})
         sizes.setdefault(_bucket(guessed), _Average()).add(seconds)
 
+    def excess(self, seconds: float) -> float:
+        """Returns the seconds beyond those of a step without a guess."""
+        return max(0.0, seconds - self._plain.seconds)
+
     def useful_guess(self, kind: str, most: int, right: float) -> int:
         averages = {0: self._plain, **self._guessed.get(kind, {})}
         known = {size: each.seconds for size, each in averages.items() if each.steps >= MEASURED_STEPS}

@@ -10,7 +10,7 @@ from mlx_lm.generate import generate_step
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching, try_batching
-from service.executor.loading.cache_kinds import can_take_back, is_recurrent
+from service.executor.loading.cache_kinds import can_undo, is_recurrent
 from service.executor.loading.device import measure_cache_cost
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptCaches
@@ -148,7 +148,7 @@ class Modes:
         engine.run(MIDDLE)
 
     def with_guesses(self) -> None:
-        if can_take_back(self.model):
+        if can_undo(self.model):
             engine = self.engine(guess=True)
             engine.run(SHORT * 3)
             engine.run(SHORT * 3, MIDDLE)
