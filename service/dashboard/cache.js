@@ -30,7 +30,7 @@ function row(answer) {
   name.title = key;
   return make(
     "tr", "",
-    make("td", "", name),
+    make("td", "question-line", name, ...(answer.question ? [make("div", "quiet", answer.question)] : [])),
     make("td", "number", uptime(Math.max(0, Date.now() / 1000 - answer.stored_at))),
     make("td", "number", count(answer.hits)),
     make("td", "number", bytes(answer.bytes)),

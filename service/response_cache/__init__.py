@@ -4,5 +4,6 @@
 - `key`: makes the key; `policy`: decides which answers are looked up and stored
 - `record`: the format of an answer; `store`: reads and writes it; `documents`: other contents of the store
 - `single_flight`: shares a generation in this process; `replicas`: between servers
-- `statistics`: counts; `stored`: lists a store; `upkeep`: the same in a running server
+- `statistics`: counts; `stored`: lists a store; `upkeep`: the same in a running server;
+  `questions`: their first lines, at debug level 2
 """

@@ -22,6 +22,7 @@ from service.response_cache.base import (
 )
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
+from service.response_cache.questions import Questions
 from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
 from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Producer, produce
 from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
@@ -51,7 +52,8 @@ class CachingExecutor:
         self._keys = RequestKeys()
         self._store = ResponseStore(backend, self.counters)
         self._hits = KeyHits()
-        self.upkeep = Upkeep(backend, self._store, self._hits)
+        self._questions = Questions(kept=settings.debug_level >= 2)
+        self.upkeep = Upkeep(backend, self._store, self._hits, self._questions)
         # Single flight with other servers, if the backend is shared with them.
         self._replicas: Replicas | None = None
         leases = leases_of(backend)
@@ -160,6 +162,7 @@ class CachingExecutor:
             request = msgspec.structs.replace(request, no_store=True)
             return self._lead(request, "bypass", None, stores=False)
         key = self._key(request)
+        self._questions.see(key, request)
         if directives.no_cache or not cached:
             return self._lead(request, "bypass", key, stores=cached)
         return await self._look_up(key, request, directives)

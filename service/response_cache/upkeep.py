@@ -9,6 +9,7 @@ from cache_backends import CacheBackend
 from cache_backends.base import BackendStats, CacheUnavailable, ExtendedBackend
 from service.errors import SHOWN_CHARS, AnswerGone, StoreUnavailable
 from service.generation import Usage
+from service.response_cache.questions import Questions
 from service.response_cache.record import Record
 from service.response_cache.statistics import KeyHits
 from service.response_cache.store import ResponseStore
@@ -21,7 +22,7 @@ MOST_LISTED = 100_000
 
 class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`stored_at` is in Unix seconds, `bytes` the size in the store, `ttl` in seconds, None for ever. `hits` count
-    since this server's start."""
+    since this server's start. `question` is empty below debug level 2."""
 
     key: str
     stored_at: float
@@ -29,6 +30,7 @@ class ListedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float | None
     hits: int
     usage: Usage
+    question: str = ""
 
 
 class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +44,11 @@ class ListedAnswers(msgspec.Struct, frozen=True, kw_only=True):
 class Upkeep:
     """Lists and empties a running server's store. Raises `StoreUnavailable` if the store fails or cannot do it."""
 
-    def __init__(self, backend: CacheBackend, store: ResponseStore, hits: KeyHits) -> None:
+    def __init__(self, backend: CacheBackend, store: ResponseStore, hits: KeyHits, questions: Questions) -> None:
         self._backend = backend
         self._store = store
         self._hits = hits
+        self._questions = questions
 
     async def list(self, most: int) -> ListedAnswers:
         if not isinstance(self._backend, ExtendedBackend):
@@ -62,7 +65,7 @@ class Upkeep:
             for key in keys:
                 stored = await read_answer(self._backend, key)
                 if stored is not None:
-                    answers.append(listed(stored, self._hits.of(key)))
+                    answers.append(listed(stored, self._hits.of(key), self._questions.of(key)))
                 await asyncio.sleep(0)  # a store in memory never waits, and requests must come first
             store = await self._backend.stats()
         answers.sort(key=lambda answer: answer.stored_at, reverse=True)
@@ -94,7 +97,7 @@ class Upkeep:
         return count
 
 
-def listed(stored: Stored, hits: int = 0) -> ListedAnswer:
+def listed(stored: Stored, hits: int = 0, question: str = "") -> ListedAnswer:
     return ListedAnswer(
         key=stored.key,
         stored_at=stored.record.stored_at,
@@ -102,6 +105,7 @@ def listed(stored: Stored, hits: int = 0) -> ListedAnswer:
         ttl=stored.ttl,
         hits=hits,
         usage=stored.record.completion.usage,
+        question=question,
     )
 
 

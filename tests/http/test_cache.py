@@ -54,6 +54,16 @@ async def test_answers_are_listed_without_their_content(tmp_path: Path) -> None:
     assert sum(answer["bytes"] for answer in listed["answers"]) < listed["store"]["bytes"]
 
 
+async def test_a_question_is_shown_at_debug_level_2_only(tmp_path: Path) -> None:
+    for level in (1, 2):
+        configured = settings(tmp_path, debug_level=level)
+        async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+            await ask(client, "\n  zanzibar " + "quokka " * 50 + "\nsecond line")
+            (answer,) = (await client.get("/cache")).json()["answers"]
+        assert answer["question"].startswith("zanzibar quokka") is (level == 2)
+        assert len(answer["question"]) <= 100
+
+
 async def test_a_limit_is_kept_and_checked(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
         for text in ("one", "two", "three"):

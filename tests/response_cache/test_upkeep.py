@@ -9,6 +9,7 @@ from cache_backends import BackendStats, CacheBackend, CacheUnavailable
 from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.errors import AnswerGone, StoreUnavailable
+from service.response_cache.questions import Questions
 from service.response_cache.record import Record, encode_record
 from service.response_cache.statistics import CacheCounters, KeyHits
 from service.response_cache.store import ResponseStore
@@ -54,7 +55,7 @@ class Bench:
         self.hits = KeyHits()
         self.backend = backend or self.gated
         self.store = ResponseStore(self.backend, CacheCounters(), now=lambda: self.now)
-        self.upkeep = Upkeep(self.backend, self.store, self.hits)
+        self.upkeep = Upkeep(self.backend, self.store, self.hits, Questions(kept=False))
 
     async def waits(self, work: Awaitable[object]) -> object:
         """Returns the result of work that has to wait for the slow write."""
