@@ -132,7 +132,8 @@ def _tokens(usage: Usage, reread: str) -> str:
         read = usage.prompt_tokens - usage.cached_tokens
         return f", {usage.cached_tokens:,} tokens reused, {read:,} read ({reread}), {answer}"
     reused = f" ({usage.cached_tokens} reused)" if usage.cached_tokens else ""
-    return f", {usage.prompt_tokens} prompt tokens{reused}, {answer}"
+    tokens = "token" if usage.prompt_tokens == 1 else "tokens"
+    return f", {usage.prompt_tokens} prompt {tokens}{reused}, {answer}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:
