@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
+from service.executor.scripted import ScriptedExecutor
 from tests.dashboard.browser import Page
-from tests.dashboard.test_panels import ask
+from tests.dashboard.test_panels import BRANCHES, ask
 from tests.serving import running, settings
 
 PLACE = Path(__file__).parent
@@ -41,8 +42,10 @@ def axe() -> str:
     ("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)], ids=["light", "dark", "phone"]
 )
 async def test_no_panel_has_a_barrier(page: Page, axe: str, tmp_path: Path, scheme: str, width: int) -> None:
-    configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url:
+    configured = settings(tmp_path, debug_level=2)
+    executor = ScriptedExecutor()
+    executor.prefixes = BRANCHES
+    async with running(create_app(configured, executor=executor), configured) as url:
         await ask(url, "one", "one", "two")
         await page.emulate(scheme=scheme, width=width, phone=width < 500)
         await page.bypass_policy()  # it forbids foreign scripts, such as axe

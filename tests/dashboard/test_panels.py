@@ -72,19 +72,22 @@ def branch(depth: int, start: int, end: int, prompts: int, *, on_disk: bool = Fa
     )
 
 
+BRANCHES = [
+    branch(0, 0, 1000, 3),
+    branch(1, 1000, 1500, 1, on_disk=True),
+    branch(1, 1000, 1400, 2),
+    branch(2, 1200, 1400, 1),
+    branch(0, 0, 7, 1),
+]
+
+
 async def test_the_prefix_cache_is_a_tree(page: Page, tmp_path: Path) -> None:
     configured = settings(tmp_path)
     executor = ScriptedExecutor()
     async with running(create_app(configured, executor=executor), configured) as url:
         await page.open(url + "/dashboard#cache")
         await page.until("#prefix-models", "Nothing is kept yet.")
-        executor.prefixes = [
-            branch(0, 0, 1000, 3),
-            branch(1, 1000, 1500, 1, on_disk=True),
-            branch(1, 1000, 1400, 2),
-            branch(2, 1200, 1400, 1),
-            branch(0, 0, 7, 1),
-        ]
+        executor.prefixes = BRANCHES
         await page.click("#prefix-refresh")
         await page.until(".tree > li:first-child > p", "1,000 tokens from 0 shared by 3 prompts; in memory, 1000 KiB")
         deeper = ".tree > li:first-child > ul > li"
