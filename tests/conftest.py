@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -62,6 +63,7 @@ MARKED_PLACES = {
     "tests/models/test_wheel.py": "process",
     "tests/tool_calling/test_outputs.py": "exhaustive",
 }
+CLIENTS = "tests/clients/"
 MARKED_FIXTURES = {"chrome": "browser", "demo_model": "model", "tiny_demo": "process", "terminal": "process"}
 
 
@@ -70,6 +72,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     place = collection_path.relative_to(config.rootpath).as_posix()
     unwanted = re.findall(r"\bnot (\w+)", config.option.markexpr)
     return True if MARKED_PLACES.get(place, MARKED_PLACES.get(f"{place}/")) in unwanted else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        """The clients' tests share three servers, so one process runs them all."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return CLIENTS if nodeid.startswith(CLIENTS) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

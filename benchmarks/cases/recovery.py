@@ -48,17 +48,24 @@ class Tally(msgspec.Struct):
 
 
 async def run(run: Run) -> dict[str, float]:
-    figures, tally = {}, Tally()
+    figures: dict[str, float] = {}
+    tally = Tally()
     for name, model in zip(MODELS, (await tiny_model(run), await asyncio.to_thread(demo_model)), strict=True):
-        async with _served(run, model) as server:
-            right = await _answer(server)
-            started = time.perf_counter()
-            tally.wrong += await _answer(server) != right
-            figures[f"{name}: without a fault"] = time.perf_counter() - started
-            for fault in SIGNALS:
-                seconds = [await _recover(server, fault, right, tally) for _ in range(run.pick(FAULTS_OF_A_KIND, 1))]
-                figures[f"{name}: {fault}"] = statistics.median(seconds)
+        figures |= {f"{name}: {what}": seconds for what, seconds in (await measure(run, model, tally)).items()}
     return {**figures, "answers that are wrong": float(tally.wrong), "streams without an end": float(tally.silent)}
+
+
+async def measure(run: Run, model: Path, tally: Tally) -> dict[str, float]:
+    """Returns seconds by fault."""
+    async with _served(run, model) as server:
+        right = await _answer(server)
+        started = time.perf_counter()
+        tally.wrong += await _answer(server) != right
+        figures = {"without a fault": time.perf_counter() - started}
+        for fault in SIGNALS:
+            seconds = [await _recover(server, fault, right, tally) for _ in range(run.pick(FAULTS_OF_A_KIND, 1))]
+            figures[fault] = statistics.median(seconds)
+    return figures
 
 
 @asynccontextmanager

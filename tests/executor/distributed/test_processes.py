@@ -60,24 +60,38 @@ def test_three_launched_ranks_give_the_same_text_as_one_process(demo_model: Path
     assert [streamed, *together] == expected
 
 
+class Answers(msgspec.Struct, frozen=True):
+    greedy: list[str]
+    by_seed: list[str]
+    constrained: str
+
+
+@pytest.fixture(scope="module")
+def of_one_process(pipeline_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    with serving(tmp_path_factory.mktemp("one") / "home", str(pipeline_model)) as one:
+        return Answers(
+            greedy=[text(one.url, question, max_tokens=20) for question in (*QUESTIONS, LONG)],
+            by_seed=[text(one.url, "draw", max_tokens=20, temperature=1.0, seed=seed) for seed in SEEDS],
+            constrained=text(one.url, "answer", max_tokens=20, **AS_JSON),
+        )
+
+
 @pytest.mark.parametrize("parallel", ["tensor", "pipeline"])
-def test_every_kind_of_request_keeps_the_ranks_in_step(pipeline_model: Path, tmp_path: Path, parallel: str) -> None:
-    with serving(tmp_path / "one", str(pipeline_model)) as one:
-        expected = [text(one.url, question, max_tokens=20) for question in (*QUESTIONS, LONG)]
-        drawn_by_seed = [text(one.url, "draw", max_tokens=20, temperature=1.0, seed=seed) for seed in SEEDS]
-        constrained = text(one.url, "answer", max_tokens=20, **AS_JSON)
+def test_every_kind_of_request_keeps_the_ranks_in_step(
+    pipeline_model: Path, of_one_process: Answers, tmp_path: Path, parallel: str
+) -> None:
     with started(tmp_path / "two", 2, str(pipeline_model), "--parallel", parallel) as ranks:
         ranks.wait_until_healthy()
         with ThreadPoolExecutor(4) as pool:
             questions = pool.map(lambda question: text(ranks.url, question, max_tokens=20), (*QUESTIONS, LONG))
             drawn = pool.submit(ask, ranks.url, "draw freely", max_tokens=20, temperature=1.0, n=2)
             as_json = pool.submit(text, ranks.url, "answer", max_tokens=20, **AS_JSON)
-            assert list(questions) == expected
+            assert list(questions) == of_one_process.greedy
             assert len({choice["message"]["content"] for choice in drawn.result()["choices"]}) == 2
-            assert as_json.result() == constrained
+            assert as_json.result() == of_one_process.constrained
         again = [text(ranks.url, "draw", max_tokens=20, temperature=1.0, seed=seed) for seed in SEEDS]
         # Ranks add in another order, and among tokens of almost the same weight another one may then be drawn.
-        assert sum(map(eq, again, drawn_by_seed)) >= len(SEEDS) - 1
+        assert sum(map(eq, again, of_one_process.by_seed)) >= len(SEEDS) - 1
         with pytest.raises(ZeroDivisionError):  # a client that leaves
             streamed_text(ranks.url, "go on", on_text=lambda piece: 1 // 0, **ENDLESS)
         longer = ask(ranks.url, LONG + "and so on", max_tokens=20, logprobs=True)

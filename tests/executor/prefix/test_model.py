@@ -71,12 +71,12 @@ async def test_each_turn_reads_what_is_new_and_a_restart_reads_nothing_again(dem
 async def test_the_same_answers_with_and_without_alone_and_together(demo_model: Path, tmp_path: Path) -> None:
     questions = [Message(role="user", content=question) for question in QUESTIONS]
     async with serving(demo_model, tmp_path, prefix_memory_bytes=0, prefix_disk_bytes=0) as executor:
-        plain = [(await ask(executor, question)).choices for question in questions]
+        plain = [(await ask(executor, question, max_tokens=6)).choices for question in questions]
         assert executor.status().prefix_cache_bytes == 0
     async with serving(demo_model, tmp_path, prefix_disk_bytes=0) as executor:
         for _ in range(2):
-            assert [(await ask(executor, question)).choices for question in questions] == plain
-        together = await asyncio.gather(*[ask(executor, question) for question in questions])
+            assert [(await ask(executor, question, max_tokens=6)).choices for question in questions] == plain
+        together = await asyncio.gather(*[ask(executor, question, max_tokens=6) for question in questions])
     assert [completion.choices for completion in together] == plain
 
 
