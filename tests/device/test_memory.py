@@ -8,6 +8,7 @@ from service.device.kv_estimate import kv_bytes_per_token
 from service.device.memory import (
     LEAST_CONTEXT_TOKENS,
     buffer_limit_bytes,
+    command_buffer_variables,
     load_refusal,
     longest_context,
     raised_limit_mib,
@@ -121,6 +122,14 @@ def test_a_refusal_names_the_figures_and_a_remedy_that_helps() -> None:
 )
 def test_metals_limit_is_raised_only_where_that_helps(figures: DeviceFigures, needed: int, limit: int | None) -> None:
     assert raised_limit_mib(figures, needed) == limit
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_command_buffers_are_longer_on_macs_only(name: str) -> None:
+    figures = MACHINES[name]
+    megabytes = {"darwin": 400 if figures.total < 96 * GIB else 1000}
+    expected = {"MLX_MAX_OPS_PER_BUFFER": "1000", "MLX_MAX_MB_PER_BUFFER": str(megabytes.get(figures.system))}
+    assert command_buffer_variables(figures) == (expected if figures.kind == "metal" else {})
 
 
 @pytest.mark.parametrize(

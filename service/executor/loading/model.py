@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from service.device.kv_estimate import kv_bytes_per_token
-from service.device.machine import free_bytes
-from service.device.memory import load_refusal
+from service.device.machine import free_bytes, read_machine
+from service.device.memory import command_buffer_variables, load_refusal
 from service.executor.loading.failures import explained
 from service.models.blas import load_openblas
 from service.models.errors import InvalidModel
@@ -111,6 +111,8 @@ def prepare_libraries() -> None:
     if report.detail:
         log.log(logging.INFO if report.active else logging.WARNING, "%s", report.detail)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing
+    for name, value in command_buffer_variables(read_machine()).items():
+        os.environ.setdefault(name, value)
 
 
 def _dense_on_cpu(model: Any, division: Division | None) -> Any:
