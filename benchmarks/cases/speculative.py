@@ -60,12 +60,25 @@ EDIT = {
 
 
 class Task(msgspec.Struct, frozen=True):
-    """`form` is added to each request. An answer of less than half of `tokens` is an error."""
+    """`form` is added to each request, and `history` precedes its prompt. An answer of less than half of `tokens` is an
+    error."""
 
     prompts: tuple[str, ...]
     tokens: int = 160
     form: dict[str, Any] = {}
+    history: tuple[dict[str, str], ...] = ()
 
+
+# The demo model hardly follows such a request at a temperature, unless it has seen an answer.
+EDITED_BEFORE = (
+    {"role": "user", "content": f"Repeat this file:\n```python\n{CODE}```"},
+    {"role": "assistant", "content": f"```python\n{CODE}```"},
+)
+DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 1}
+PROSE = (
+    "Write a very long story about seven ships and what became of them.",
+    "Explain at length how bread is made, and why it rises.",
+)
 
 TASKS = {
     "code edit": Task(
@@ -74,12 +87,16 @@ TASKS = {
             f"Repeat this file. Change nothing but the method total, which becomes price:\n```python\n{CODE}```",
         )
     ),
-    "free prose": Task(
+    "code edit, temperature 0.7": Task(
         (
-            "Write a very long story about seven ships and what became of them.",
-            "Explain at length how bread is made, and why it rises.",
-        )
+            "Repeat the file. Change nothing but the name of the class, which becomes Cart.",
+            "Repeat the file. Change nothing but the method total, which becomes price.",
+        ),
+        form=DRAWN,
+        history=EDITED_BEFORE,
     ),
+    "free prose": Task(PROSE),
+    "free prose, temperature 0.7": Task(PROSE, form=DRAWN),
     "tool call": Task(
         (
             "In src/basket.py, replace the name Basket by the name Cart everywhere. The file is in UTF-8.",
@@ -105,7 +122,7 @@ async def run(run: Run) -> dict[str, float]:
         service(run.scratch, model, promptLookup=True, **NO_CACHES) as with_lookup,
     ):
         for port in (without, with_lookup):
-            await _ask(port, "Say hello.", 4, {})
+            await _ask(port, "Say hello.", 4, Task(()))
         differing = 0
         for name, task in TASKS.items():
             rates: list[tuple[float, float]] = []
@@ -121,22 +138,22 @@ async def run(run: Run) -> dict[str, float]:
 
 async def _decode(port: int, prompt: str, task: Task) -> Answer:
     """The first token is not timed, which excludes reading the prompt."""
-    first = await _ask(port, prompt, 1, task.form)
-    whole = await _ask(port, prompt, 1 + task.tokens, task.form)
+    first = await _ask(port, prompt, 1, task)
+    whole = await _ask(port, prompt, 1 + task.tokens, task)
     if whole.tokens < 1 + task.tokens // 2:
         raise UnexpectedResponse(f"Expected about {task.tokens} tokens, found {whole.tokens}: {whole.text!r}")
     return Answer(whole.text, whole.tokens - first.tokens, whole.seconds - first.seconds)
 
 
-async def _ask(port: int, prompt: str, tokens: int, form: dict[str, Any]) -> Answer:
+async def _ask(port: int, prompt: str, tokens: int, task: Task) -> Answer:
     body: dict[str, Any] = {
         "model": "default_model",
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [*task.history, {"role": "user", "content": prompt}],
         "temperature": 0,
         "max_tokens": tokens,
     }
     started = time.perf_counter()
-    response = await fetch(port, post_json("/v1/chat/completions", body | form))
+    response = await fetch(port, post_json("/v1/chat/completions", body | task.form))
     seconds = time.perf_counter() - started
     answer = response.json()
     return Answer(_text(answer["choices"][0]["message"]), answer["usage"]["completion_tokens"], seconds)
@@ -161,7 +178,9 @@ CASE = Case(
     title="Guessed tokens: tokens per second of one answer",
     measures=(
         Measure(name=_ratio("code edit"), at_least=1.5),
-        Measure(name=_ratio("free prose"), at_least=0.95),
+        Measure(name=_ratio("code edit, temperature 0.7"), at_least=2),
+        Measure(name=_ratio("free prose"), at_least=0.97),
+        Measure(name=_ratio("free prose, temperature 0.7"), at_least=0.97),
         Measure(name=_ratio("tool call"), at_least=1.5),
         *(Measure(name=_rate(task, side), unit="tokens/s") for task in TASKS for side in ("with", "without")),
         Measure(name=DIFFERING, unit="answers"),
