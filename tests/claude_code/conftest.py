@@ -8,19 +8,24 @@ from tests.claude_code.agent_model import CACHE, ensure_agent_model
 from tests.claude_code.claude import ClaudeCode
 from tests.server_process import ServerProcess, serving
 
-PROGRAMS = "claude-code-*/node_modules/@anthropic-ai/claude-code-*/claude"
-NEWEST_PROGRAMS = "agents/claude/node_modules/@anthropic-ai/claude-code-*/claude"
-MISSING = "Claude Code is not installed: run tests/claude_code/install.sh"
+PINNED = ("claude-code-*/node_modules/@anthropic-ai/claude-code-*/claude", "tests/claude_code/install.sh")
+NEWEST = ("agents/claude/node_modules/@anthropic-ai/claude-code-*/claude", "tests/agents/install.sh claude")
+
+
+def installed(program: tuple[str, str]) -> Path:
+    pattern, installer = program
+    path = next(CACHE.glob(pattern), None)
+    missing = f"Claude Code is not installed: run {installer}"
+    if path is None and os.environ.get("CI"):
+        pytest.fail(missing)
+    if path is None:
+        pytest.skip(missing)
+    return path
 
 
 @pytest.fixture(scope="session")
 def claude_program() -> Path:
-    program = next(CACHE.glob(PROGRAMS), None)
-    if program is None and os.environ.get("CI"):
-        pytest.fail(MISSING)
-    if program is None:
-        pytest.skip(MISSING)
-    return program
+    return installed(PINNED)
 
 
 @pytest.fixture
@@ -30,11 +35,8 @@ def claude(claude_program: Path, tmp_path: Path) -> ClaudeCode:
 
 @pytest.fixture
 def newest(tmp_path: Path) -> ClaudeCode:
-    """The newest release that the agents' tests install."""
-    program = next(CACHE.glob(NEWEST_PROGRAMS), None)
-    if program is None:
-        pytest.skip("Claude Code is not installed: run tests/agents/install.sh claude")
-    return ClaudeCode(program, tmp_path)
+    """The newest release, which the agents' tests install."""
+    return ClaudeCode(installed(NEWEST), tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,10 @@ class Screen:
         self._seen = found + len(text)
 
     def type(self, line: str) -> None:
-        os.write(self._descriptor, f"{line}\n".encode())
+        self.write(f"{line}\n")
+
+    def write(self, keys: str) -> None:
+        os.write(self._descriptor, keys.encode())
 
     def interrupt(self) -> None:
         """Ctrl-C."""

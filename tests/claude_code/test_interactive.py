@@ -1,0 +1,166 @@
+"""The newest Claude Code in a terminal, started by `anyclaude`, on a scripted model that calls what it is told to."""
+
+import asyncio
+import json
+import logging
+import sys
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from service.app import create_app
+from service.events import Event, ToolCallDelta, ToolCallStarted
+from service.executor.scripted import ScriptedExecutor, count_words
+from service.generation import GenerationRequest
+from tests.claude_code.claude import ClaudeCode
+from tests.cli.screen import Screen, on_screen
+from tests.cli.terminal import Terminal
+from tests.serving import running, settings
+
+DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+CALLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "WEIGH": [
+        ("ToolSearch", {"query": "select:mcp__fruit__weigh", "max_results": 1}),
+        ("mcp__fruit__weigh", {"fruit": "mango"}),
+    ],
+    "LOOK": [("Read", {"file_path": "dot.png"})],
+    "FIND": [("ToolSearch", {"query": "select:WebSearch", "max_results": 1}), ("WebSearch", {"query": "mangos"})],
+    "CLOSE": [],
+}
+MOST_NEW_WORDS = 200
+"""A turn adds a call and its result, and tool search the description of a tool. All of the prompt has 12,000 words."""
+TOOLS = ("--allowedTools", "mcp__fruit__weigh", "ToolSearch", "Read", "WebSearch")
+
+
+async def obey(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    """Makes the calls of the word in `CALLS` that the user said last. Any other message is answered like a request for
+    a summary."""
+    last = last_said(request)
+    said = request.messages[last].content
+    word = next((word for word in CALLS if said.endswith(word)), None)
+    results = sum(message.role == "tool" for message in request.messages[last:])
+    if word is None:
+        yield "<summary>A fruit was weighed.</summary>"
+    elif results < len(CALLS[word]):
+        name, arguments = CALLS[word][results]
+        yield ToolCallStarted(0, f"{word}{results}", name)
+        yield ToolCallDelta(0, msgspec.json.encode(arguments).decode())
+    else:
+        yield f"{word}:DONE"
+
+
+def last_said(request: GenerationRequest) -> int:
+    return max(i for i, message in enumerate(request.messages) if message.role == "user")
+
+
+class Session:
+    def __init__(self, user: Terminal, executor: ScriptedExecutor, client: httpx.AsyncClient) -> None:
+        self.user, self.executor, self.client = user, executor, client
+
+
+@pytest.fixture
+async def session(newest: ClaudeCode, tmp_path: Path) -> AsyncIterator[Session]:
+    (tmp_path / "terminal").mkdir()
+    user = Terminal(tmp_path / "terminal")
+    user.environment["PATH"] = f"{newest.program.parent}:{user.environment['PATH']}"
+    del user.environment["PYTHONWARNINGS"]
+    user.patience_seconds = 60.0
+    project = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    known = {"hasCompletedOnboarding": True, "theme": "dark", "projects": {str(user.cwd): project}}
+    (user.home / ".claude.json").write_text(json.dumps(known))
+    executor = ScriptedExecutor(obey)
+    async with serving(executor, tmp_path / "server") as url, httpx.AsyncClient(base_url=url) as client:
+        user.use_server(url)
+        yield Session(user, executor, client)
+
+
+@asynccontextmanager
+async def serving(executor: ScriptedExecutor, folder: Path) -> AsyncIterator[str]:
+    configured = settings(folder)
+    async with running(create_app(configured, executor=executor), configured) as url:
+        yield url
+
+
+def say(screen: Screen, word: str, shown: str) -> None:
+    """Claude Code takes text and Enter in one piece for a paste."""
+    screen.write(word)
+    screen.until(word)
+    screen.write("\r")
+    screen.until(shown)
+
+
+def talk(user: Terminal) -> None:
+    (user.cwd / "dot.png").write_bytes(DOT)
+    fruit = {"command": sys.executable, "args": [str(Path(__file__).with_name("fruit_server.py"))]}
+    servers = json.dumps({"mcpServers": {"fruit": fruit}})
+    with on_screen(user, "--mcp-config", servers, *TOOLS) as screen:
+        screen.until("for shortcuts")
+        for word in ("WEIGH", "LOOK", "FIND"):
+            say(screen, word, f"{word}:DONE")
+        say(screen, "/compact", "Compacted")
+        say(screen, "CLOSE", "CLOSE:DONE")
+        say(screen, "/exit", "")
+        assert screen.end() == 0
+
+
+def new_words(earlier: GenerationRequest, later: GenerationRequest) -> int:
+    """The words of `later` behind what it shares with `earlier`, all of them if it has other tools in front."""
+    if front(earlier) != front(later):
+        return count_words(later)
+    shared = 0
+    while shared < len(earlier.messages) and earlier.messages[shared] == later.messages[shared]:
+        shared += 1
+    return count_words(msgspec.structs.replace(later, tools=(), messages=later.messages[shared:]))
+
+
+def front(request: GenerationRequest) -> list[str]:
+    return [tool.name for tool in request.tools if not tool.deferred]
+
+
+async def test_a_session_in_a_terminal(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """A tool of an MCP server that tool search loads, an image, a search of the web that is off, and a compaction."""
+    caplog.set_level(logging.INFO, logger="anyclaude.request")
+    await asyncio.to_thread(talk, session.user)
+
+    assert {record.status for record in caplog.records if hasattr(record, "status")} == {200}
+    requests = [request for request in session.executor.submitted if request.tools]
+    results = {message.content for request in requests for message in request.messages if message.role == "tool"}
+    assert "mango: 300 g" in results
+    assert any("this model reads text only" in result for result in results)
+    said = [request.messages[last_said(request)].content for request in requests]
+    compaction = next(i for i, text in enumerate(said) if not text.endswith(tuple(CALLS)))
+    assert compaction == 8  # three words with one call or two each
+    assert all(new_words(*pair) < MOST_NEW_WORDS for pair in pairwise(requests[:compaction]))
+    assert count_words(requests[0]) > 50 * MOST_NEW_WORDS
+    assert len(requests[-1].messages) < len(requests[-2].messages)
+
+
+async def test_a_session_with_blocks_of_anthropics_servers_is_resumed(session: Session) -> None:
+    user = session.user
+    first = await asyncio.to_thread(user.run, "-p", "CLOSE", "--output-format", "json")
+    name = json.loads(first.stdout)["session_id"]
+    (transcript,) = (user.home / ".claude" / "projects").glob(f"*/{name}.jsonl")
+    transcript.write_text("".join(map(with_foreign_blocks, transcript.read_text().splitlines(keepends=True))))
+
+    resumed = await asyncio.to_thread(user.run, "-p", "CLOSE", "--resume", name)
+    assert resumed.stdout.strip() == "CLOSE:DONE"
+    assert "plum.example" in session.executor.submitted[-1].messages[-2].content
+
+
+def with_foreign_blocks(line: str) -> str:
+    entry = json.loads(line)
+    if entry.get("type") != "assistant":
+        return line
+    found = {"type": "web_search_result", "url": "https://plum.example/", "title": "Plums", "encrypted_content": "x"}
+    entry["message"]["content"][:0] = [
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "plums"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]},
+    ]
+    return f"{json.dumps(entry)}\n"
