@@ -16,7 +16,8 @@ FAST = not endurance and not model and not models and not client and not browser
 # Without bytecode, each process that a test starts would compile the package.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test coverage test-fast test-models test-suites test-simulation test-history test-mutation fuzz check bench
+.PHONY: help setup run test coverage test-fast test-models test-suites test-simulation test-history test-mutation test-container \
+	fuzz check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
@@ -28,6 +29,7 @@ help:
 	@echo "make test-suites      run the official SDKs' own tests against this server, and name those that fail"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
 	@echo "make test-history     check what servers on one Redis recorded under 90 seconds of faults"
+	@echo "make test-container   build the container image without a daemon or a registry, and run it once"
 	@echo "make test-mutation    change the caches and the scheduler in small ways, and list what no test notices"
 	@echo "make fuzz             feed every decoder for FUZZ_SECONDS (120) with inputs guided by coverage"
 	@echo "make check            check format, lint, types, imports, and the bounds on size and prose"
@@ -43,7 +45,7 @@ run:
 # Two processes share the test files; the tests of one file run in order in one process. In their alphabetical order
 # small files are last, so that neither process waits long for the other.
 test: setup
-	$(PYTEST) $(SHARED) -m "not models and not suites and not endurance" --durations=10 $(ARGS)
+	$(PYTEST) $(SHARED) -m "not models and not suites and not endurance and not container" --durations=10 $(ARGS)
 
 # Coverage slows the tests down, so it is a target of its own.
 coverage:
@@ -67,6 +69,10 @@ test-simulation: setup
 # ANYCLAUDE_SEED=N chooses other faults.
 test-history: setup
 	$(PYTEST) tests/history $(ARGS)
+
+# Needs root, and Debian's buildah and debootstrap. The base image is made once, in tests/.cache.
+test-container: setup
+	$(PYTEST) -m container tests/deployment $(ARGS)
 
 # ARGS are names of mutants, as in ARGS='service.response_cache.key*'. A full run takes hours.
 test-mutation:
