@@ -17,13 +17,13 @@ def install_wheel(folder: Path) -> Path:
     environment = folder / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
-    _pip("--python", str(python), "install", "--no-index", "--no-deps", str(_build_wheel(folder)))
+    _pip("--python", str(python), "install", "--no-index", "--no-deps", str(build_wheel(folder)))
     packages = next((environment / "lib").glob("python*/site-packages"))
     (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
     return environment / "bin" / "anyclaude"
 
 
-def _build_wheel(folder: Path) -> Path:
+def build_wheel(folder: Path) -> Path:
     """From a copy: setuptools leaves its build folder in the project."""
     source, wheels = folder / "source", folder / "wheels"
     source.mkdir()
