@@ -75,7 +75,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.speculation.drafters import Drafters, open_drafters
 
     # Ranks compute in step: one that waits for another engine's turn would wait for the others of its own.
-    slices = open_time_slices(settings.home) if team is None else None
+    slices = _time_slices(settings) if team is None else None
     # Ranks run only families that are known to batch, and could only try in step.
     size = settings.most_running
     batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
@@ -121,6 +121,13 @@ def _load(path: Path, settings: Settings) -> "LoadedModel":
         adapter=settings.adapter,
         wired=settings.wired_memory_bytes,
     )
+
+
+def _time_slices(settings: Settings) -> TimeSlices | None:
+    import mlx.core as mx
+
+    # The system divides a CPU's time equally itself. One process at a time would leave parts of it to other programs.
+    return None if mx.default_device() == mx.cpu else open_time_slices(settings.home)
 
 
 def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices | None, *, adapt: bool) -> "ChunkSizes":
