@@ -26,7 +26,7 @@ def volume(width, height, depth):
 EDIT = f"Repeat this code. Change nothing but the name depth, which becomes length:\n```python\n{CODE}```"
 REQUESTS = {
     "a question": question("What is the capital of France?", max_tokens=12),
-    "an edit": question(EDIT, max_tokens=60),
+    "an edit": question(EDIT, max_tokens=45),
     "an edit, cut": question(EDIT, max_tokens=23),
     "an edit, stopped": question(EDIT, max_tokens=60, stop=("* height",)),
     "prose": question("Tell me a story of two ships.", max_tokens=16),
@@ -64,7 +64,7 @@ async def test_the_same_texts_by_lookup_and_by_a_draft_model(demo_model: Path, t
 
 
 async def test_a_second_request_and_one_that_leaves_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
-    long = question("one two three four", max_tokens=300)
+    long = question("one two three four", max_tokens=120)
     short = question("five six seven", max_tokens=30)
     async with demo_executor(tiny_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=False) as executor:
         expected = [(await answer(executor, request)).choices for request in (long, short)]
