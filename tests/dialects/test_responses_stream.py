@@ -20,8 +20,9 @@ from service.events import (
     ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
+    WebSearched,
 )
-from service.generation import SamplingParams, TokenLogprob, Usage
+from service.generation import SamplingParams, SearchResult, TokenLogprob, Usage, WebSearch
 
 DONE = Done(Usage(prompt_tokens=10, completion_tokens=4, cached_tokens=3, reasoning_tokens=2))
 STOP, LENGTH, CALLS = (ChoiceFinished(0, reason) for reason in ("stop", "length", "tool_calls"))
@@ -70,6 +71,10 @@ SUMMARY = ["output_item.added", "reasoning_summary_part.added", "reasoning_summa
 SUMMARY_END = ["reasoning_summary_text.done", "reasoning_summary_part.done", "output_item.done"]
 CALL_DELTA, CALL_END = "function_call_arguments.delta", ["function_call_arguments.done", "output_item.done"]
 CUSTOM = ["output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"]
+SEARCH = ["output_item.added", *(f"web_search_call.{stage}" for stage in ("in_progress", "searching", "completed"))]
+PAGE = SearchResult("https://plum.example/", "Plums", "They are blue.")
+FOUND = WebSearch("c1", "web_search", '{"query":"x"}', (PAGE,))
+FAILED = WebSearch("c2", "web_search", "{", error="invalid_tool_input")
 TEXT, THINK = TextDelta(0, "a"), ReasoningDelta(0, "hm")
 
 
@@ -103,6 +108,14 @@ SEQUENCES: dict[str, tuple[dict[str, Any], list[Event], list[str]]] = {
         {},
         [*call("tool_search", '{"query":"x"}'), CALLS, DONE],
         ["output_item.added", "output_item.done", "completed"],
+    ),
+    "searches of the web": (
+        {},
+        [TEXT, WebSearched(0, FOUND), WebSearched(0, FAILED), TEXT, STOP, DONE],
+        [
+            *(*MESSAGE, *MESSAGE_END, *SEARCH, "output_item.done", *SEARCH, "output_item.done"),
+            *(*MESSAGE, *MESSAGE_END, "completed"),
+        ],
     ),
     "an abandoned call": (
         {},
