@@ -61,7 +61,7 @@ def answer(model: Any, drafters: Drafters, *, shares: bool = False, **fields: An
 
 
 @pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(temperature=0.7, seed=4)])
-@pytest.mark.parametrize("wrong_every", [1000, 7, 3, 2, 1])
+@pytest.mark.parametrize("wrong_every", [1000, 3, 1])
 def test_the_same_tokens_however_often_a_guess_is_wrong(model: Any, wrong_every: int, sampling: SamplingParams) -> None:
     assert can_undo(model)
     assert not can_take_back(model)
@@ -73,10 +73,11 @@ def test_the_same_tokens_however_often_a_guess_is_wrong(model: Any, wrong_every:
         assert drafters.tally.accepted >= TOKENS // 3
 
 
-@pytest.mark.parametrize("after", range(2, 12))
-def test_joined_by_another_it_goes_on_in_the_batch(model: Any, after: int) -> None:
+@pytest.mark.parametrize("wrong_every", [4, 1])  # with 1, it rests, and computes each token ahead
+@pytest.mark.parametrize("after", [2, 6, 9, 13])
+def test_joined_by_another_it_goes_on_in_the_batch(model: Any, after: int, wrong_every: int) -> None:
     plain = answer(model, NO_DRAFTS)
-    bench = Bench(model, OracleDrafters(plain, 4), end=NO_END)
+    bench = Bench(model, OracleDrafters(plain, wrong_every), end=NO_END)
     first = bench.start(PROMPT, max_tokens=TOKENS)
     bench.step_until(first, after)
     second = bench.start(PROMPT, max_tokens=TOKENS)
