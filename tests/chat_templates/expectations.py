@@ -42,7 +42,7 @@ FAMILY = {
     "deepseek-ai-DeepSeek-V3.2": "deepseek_v32",
     "deepseek-ai-DeepSeek-V4-Flash-0731": "deepseek_v4",
     "deepseek-ai-DeepSeek-V4": "deepseek_v4",
-    "fireworks-ai-llama-3-firefunction-v2": None,
+    "fireworks-ai-llama-3-firefunction-v2": "hermes",
     "google-gemma-2-2b-it": "hermes",
     "google-gemma-4-31B-it-interleaved": "gemma4",
     "google-gemma-4-31B-it": "gemma4",
@@ -118,8 +118,7 @@ REASONING = {
     "poolside-Laguna-XS.2": "<think>",
 }
 
-# The messages with which two templates refuse, whatever they are asked.
+# The message with which a template refuses, whatever it is asked.
 REFUSED = {
     "fireworks-ai-llama-3-firefunction-v2": "'functions' is undefined",
-    "llama-cpp-deepseek-r1": "not JSON serializable",
 }

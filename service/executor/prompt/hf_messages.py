@@ -23,6 +23,7 @@ class CallStyle(msgspec.Struct, frozen=True):
     text_in_reasoning: bool = False
     text_form: CallForm | None = None  # calls are written as text
     text_in_result: bool = False
+    result_role: str = "tool"
 
 
 def with_tools(messages: Sequence[Message], style: CallStyle) -> list[HfMessage]:
@@ -137,6 +138,9 @@ class _Calls:
             hf["tool_call_id"] = self._ids.get(message.tool_call_id, message.tool_call_id)
             if name := self._names.get(message.tool_call_id):
                 hf["name"] = name
+            hf["role"] = self._style.result_role
+            if hf["role"] == "user":
+                return user(result_as_text(message.content, name=name or "", is_error=message.is_error))
             if message.is_error:
                 hf["content"] = f"Error: {message.content}"
         return hf

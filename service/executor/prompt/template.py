@@ -11,8 +11,16 @@ from service.tool_calling import FAMILIES, detect_family
 from service.tool_calling.form import CallForm
 from service.tool_calling.instructions import FAMILY
 
-PROBE_TOOL = Tool(name="f", parameters={"type": "object", "properties": {"b": {"type": "string"}}})
+_ARGUMENT = {"type": "string", "description": "c"}
+PROBE_TOOL = Tool(
+    name="f",
+    description=PROBE,
+    parameters={"type": "object", "properties": {"b": _ARGUMENT}, "required": ["b"]},
+)
 OTHER_PROBE = "zq8 probe"
+
+# Some templates read the definitions of tools, as JSON text, from a field of the system message: Phi-4-mini, OLMo 3.
+TOOL_FIELDS = ("tools", "functions")
 
 # Markers that mlx-lm does not know. The end marker is in the template or among the added tokens.
 REASONING = (
@@ -35,10 +43,13 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._text = text
         self._arguments = dict(arguments)
+        self._lists_content = False
+        self._tools_need_system, self._tool_field = False, ""
         self.control_tokens = ControlTokens(tokenizer, text or "")
-        if not self._shows([user(PROBE)]) and self._shows([user(PROBE)], tools=[]):
-            self._arguments = {"tools": [], **self._arguments}  # some templates loop over tools without a check
-        self.knows_tools = "tools" in text if text is not None else bool(tokenizer.has_chat_template)
+        if not self._shows([user(PROBE)]):
+            self._find_what_is_needed()
+        self.knows_tools = bool(tokenizer.has_chat_template)
+        self._find_tool_place()
         self._find_system_places()
         self.style = self._find_style()
         self._find_refused_turns()
@@ -46,8 +57,6 @@ class ChatTemplate:
     @property
     def family(self) -> str | None:
         """The format of calls that the template or our instructions teach; None if unknown."""
-        if self._text is None:
-            return None if self.knows_tools else FAMILY
         return self._own_family or (None if self.knows_tools else FAMILY)
 
     @property
@@ -89,6 +98,25 @@ class ChatTemplate:
             fitted.append(user(message["content"]) if message["role"] == "system" and not at_front else message)
         return _join_neighbours(fitted)
 
+    def _find_what_is_needed(self) -> None:
+        """Some templates loop over tools without a check, some over the parts of each message."""
+        asked = [user(PROBE)]
+        if self._shows(asked, tools=[]):
+            self._arguments = {"tools": [], **self._arguments}
+            return
+        self._lists_content = True
+        self._lists_content = self._shows(asked)
+
+    def _find_tool_place(self) -> None:
+        tools = [to_hf_tool(PROBE_TOOL)]
+        places = ((False, ""), *((True, field) for field in ("", *TOOL_FIELDS)))
+        for self._tools_need_system, self._tool_field in places:
+            if self._shows([user("a")], tools=tools):
+                break
+        else:
+            self._tools_need_system = False
+            self.knows_tools = False
+
     def _find_system_places(self) -> None:
         first, other = _system(PROBE), _system(OTHER_PROBE)
         answer = {"role": "assistant", "content": "b"}
@@ -102,8 +130,7 @@ class ChatTemplate:
         )
 
     def _find_style(self) -> CallStyle:
-        known = self._text and (self._text, "".join(_added_tokens(self._tokenizer)))
-        families = (detect_family(part) for part in known or ())
+        families = (detect_family(text) for text in self._evidence())
         self._own_family = next((family for family in families if family is not None), None)
         if self._own_family is not None and not self.knows_tools and not self._shows_calls(CallStyle()):
             style = find_call_style(self._shows, form=None, indexed_ids=False)
@@ -120,10 +147,30 @@ class ChatTemplate:
             self._keeps_systems = self._keeps_systems and shown
         return style
 
+    def _evidence(self) -> tuple[str, ...]:
+        """Returns texts that show the format of calls: of a renderer in Python, what it writes about a tool."""
+        if self._text is not None:
+            return self._text, "".join(_added_tokens(self._tokenizer))
+        if not self.knows_tools:
+            return ()
+        return (self.text([user("a")], {"tools": [to_hf_tool(PROBE_TOOL)], "add_generation_prompt": True}),)
+
     def _marked_text(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> str:
         mark = self.control_tokens.mark
-        arguments = mark({**self._arguments, **arguments})
-        return str(self._tokenizer.apply_chat_template(mark(messages), tokenize=False, **arguments))
+        arguments = {**self._arguments, **arguments}
+        if self._tools_need_system and arguments.get("tools"):
+            messages = self._with_definitions(messages, arguments)
+        if self._lists_content:
+            messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
+        return str(self._tokenizer.apply_chat_template(mark(messages), tokenize=False, **mark(arguments)))
+
+    def _with_definitions(self, messages: list[HfMessage], arguments: dict[str, Any]) -> list[HfMessage]:
+        """Moves the definitions of tools from `arguments` to the system message, if the template reads them there."""
+        first, *rest = messages if messages and messages[0]["role"] == "system" else [_system(""), *messages]
+        if self._tool_field:
+            definitions = [tool["function"] for tool in arguments.pop("tools")]
+            first = {**first, self._tool_field: json.dumps(definitions, ensure_ascii=False)}
+        return [first, *rest]
 
     def _shows_calls(self, style: CallStyle) -> bool:
         return self._shows(with_tools(_call(PROBE), style))

@@ -12,10 +12,11 @@ from tests.executor.templates import rendered
 
 TOOL = Tool(name="look", parameters={"type": "object", "properties": {"at": {"type": "string"}}})
 
+DEFINED = "{{ '.' if tools }}{% for t in tools or [] %}{{ t.function.description }}{% endfor %}"
 EVERY_CALL = (
     "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
     "{{ m.content }}{% for c in m.tool_calls or [] %}[{{ c.function.name }} {{ c.function.arguments | tojson }}]"
-    "{% endfor %};{% endfor %}{{ '.' if tools }}"
+    "{% endfor %};{% endfor %}" + DEFINED
 )
 # gpt-oss: the first call of a turn, its name for the result, and thoughts only since the last answer.
 FIRST_CALL = (
@@ -29,14 +30,14 @@ FIRST_CALL = (
     "{% if last.name is none %}{{ raise_exception('a result without a call') }}{% endif %}"
     "<from {{ last.name }}>{{ m.content }};"
     "{% else %}<{{ m.role }}>{{ m.content }};{% if m.role == 'assistant' %}{% set last.name = none %}{% endif %}"
-    "{% endif %}{% endfor %}{{ '.' if tools }}"
+    "{% endif %}{% endfor %}" + DEFINED
 )
 # Llama 3: refuses several calls, and shows no text beside one.
 ONE_CALL = (
     "{% for m in messages %}{% if m.tool_calls %}"
     "{% if m.tool_calls | length != 1 %}{{ raise_exception('one call at once') }}{% endif %}"
     "<assistant>[{{ m.tool_calls[0].function.name }} {{ m.tool_calls[0].function.arguments | tojson }}];"
-    "{% else %}<{{ m.role }}>{{ m.content }};{% endif %}{% endfor %}{{ '.' if tools }}"
+    "{% else %}<{{ m.role }}>{{ m.content }};{% endif %}{% endfor %}" + DEFINED
 )
 # Mistral: shows no text beside calls, and wants turns without calls to alternate.
 ALTERNATING = (
@@ -45,7 +46,7 @@ ALTERNATING = (
     "{% set ns.i = ns.i + 1 %}{% endfor %}"
     "{% for m in messages %}{% if m.tool_calls %}<assistant>{% for c in m.tool_calls %}"
     "[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %};"
-    "{% else %}<{{ m.role }}>{{ m.content }};{% endif %}{% endfor %}{{ '.' if tools }}"
+    "{% else %}<{{ m.role }}>{{ m.content }};{% endif %}{% endfor %}" + DEFINED
 )
 
 
@@ -121,7 +122,7 @@ NO_USER_AFTER_RESULT = (
     "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + EVERY_CALL
 )
 # LFM2, Granite 3: calls are shown in no way.
-NO_CALLS = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}{{ '<|tool_call|>' if tools }}"
+NO_CALLS = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}{{ '<|tool_call|>' if tools }}" + DEFINED
 # Ministral: refuses an empty turn of the assistant, and turns that do not alternate.
 NO_EMPTY_TURN = (
     "{% for m in messages %}{% if m.role == 'assistant' and not m.content and not m.tool_calls %}"
