@@ -119,7 +119,7 @@ class Startup:
     def _died(self, server: BackgroundServer, code: int) -> Failure:
         lines = server.log_tail(LOG_LINES)
         start = next((i for i in reversed(range(len(lines))) if lines[i].startswith("Error: ")), len(lines) - 1)
-        said = " ".join(line.strip() for line in lines[start:]).removeprefix("Error: ") or "it said nothing"
+        said = "\n".join(line.strip() for line in lines[start:]).removeprefix("Error: ") or "it said nothing"
         if code in OUR_CODES:
             return Failure(Exit(code), said)
         ended = f"The server ended while it was starting ({_ending(code)}): {said}"

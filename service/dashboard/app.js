@@ -135,8 +135,8 @@ function showLatency({ bounds_seconds: bounds, hit, miss }) {
     describe: (bin) =>
       `${range(bin)}: ${counted(hit.counts[bin], "hit", "hits")}, ${counted(miss.counts[bin], "miss", "misses")}`,
   });
-  const half = (name, { median_seconds: median, p95_seconds: p95 }) =>
-    `${name}: half within ${duration(median)}, 95% within ${duration(p95)}`;
+  const half = (name, { answers, median_seconds: median, p95_seconds: p95 }) =>
+    answers ? `${name}: half within ${duration(median)}, 95% within ${duration(p95)}` : `${name}: none yet`;
   const items = [make("li", "hit", half("Hits", hit)), make("li", "miss", half("Misses", miss))];
   at("latency").querySelector(".legend").replaceChildren(...items);
 }

@@ -349,6 +349,7 @@ def test_a_server_that_is_killed_while_it_starts(user: Terminal) -> None:
 
 DYING = [
     ({"model": "/no/such/model"}, 66, "Error: Model path does not exist: /no/such/model"),
+    ({"model": "qwen3:0.6b"}, 66, "Error: Model path does not exist: qwen3:0.6b\n"),
     ({"executor": "scripted", "cache": ["nothing://"]}, 78, "nothing"),
 ]
 

@@ -36,6 +36,7 @@ async def test_the_page_follows_what_happens(page: Page, tmp_path: Path) -> None
         await page.open(url + "/dashboard#now")
         await page.until("#status", "healthy")
         await page.until("#no-recent", "None yet")
+        assert await page.text("#latency .legend") == "Hits: none yet\nMisses: none yet"
         await ask(url, 4)
         await page.until("#hit-rate", "75.0%")
         assert await page.text("#hit-counts") == "3 of 4 requests since the start, 1 answer kept"
