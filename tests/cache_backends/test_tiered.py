@@ -230,12 +230,12 @@ async def test_all_tiers_down_is_unavailable() -> None:
 
 
 async def test_stats_add_up() -> None:
-    backend = TieredBackend([MemoryBackend(max_items=1), MemoryBackend(max_items=2)])
+    backend = TieredBackend([MemoryBackend(max_items=1), MemoryBackend(), MemoryBackend(max_items=2)])
     for key in ("a", "b", "c"):
         await backend.set(key, b"v")
     stats = await backend.stats()
-    assert (stats.backend, stats.items, stats.bytes, stats.evictions, stats.errors) == ("tiered", 2, 6, 1, 0)
-    assert [tier.evictions for tier in stats.tiers] == [2, 1]
+    assert (stats.backend, stats.items, stats.bytes, stats.evictions, stats.errors) == ("tiered", 3, 12, 1, 0)
+    assert [tier.evictions for tier in stats.tiers] == [2, 0, 1]
 
 
 def test_no_tiers() -> None:
@@ -280,6 +280,21 @@ async def test_a_tier_that_is_away_is_no_error_of_ours(caplog: pytest.LogCapture
     down.down = True
     await TieredBackend([MemoryBackend(), down]).set("k", b"v")
     assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", False)]
+
+
+async def test_a_late_fill_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Refusing(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            raise ValueTooLarge("no room")
+
+    async def is_logged() -> bool:
+        return "<MemoryBackend items=0 bytes=0>: not written: ValueTooLarge('no room')" in caplog.text
+
+    caplog.set_level("INFO")
+    last = MemoryBackend()
+    await last.set("k", b"v")
+    assert await value_of(TieredBackend([MemoryBackend(), Refusing(), last]), "k") == b"v"
+    await until(is_logged, "the failure is logged")
 
 
 async def test_a_value_too_large_for_one_tier_is_in_the_other() -> None:

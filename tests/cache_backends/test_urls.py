@@ -19,6 +19,10 @@ async def test_memory_limits() -> None:
     assert (stats.backend, stats.max_items, stats.max_bytes) == ("memory", 32, 256 * 1024**2)
 
 
+async def test_a_store_in_memory_may_have_one_mebibyte() -> None:
+    assert (await open_backend("memory://?max_bytes=1MiB").stats()).max_bytes == 1024**2
+
+
 async def test_disk_path_and_limit(tmp_path: Path) -> None:
     backend = open_backend(f"disk://{tmp_path}/with%20space?max_bytes=2MiB")
     assert isinstance(backend, DiskBackend)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import msgspec
 import pytest
 
 from cache_backends import BackendStats
@@ -218,6 +219,26 @@ def test_patience_ends_before_the_engine_accepts() -> None:
         assert (now(), answer.prompt_tokens) == (2.0, 0)
         assert (await answer.completion()).choices[0].text == "one two three"
         assert now() == 9
+        await executor.aclose()
+
+    simulate(main())
+
+
+def test_an_answer_opens_before_the_model_is_identified() -> None:
+    class Unidentified(ScriptedExecutor):
+        async def identify(self) -> None:
+            await asyncio.sleep(9 - now())
+            self.profile = msgspec.structs.replace(self.profile, fingerprint="known")
+
+    async def main() -> None:
+        profile = msgspec.structs.replace(ScriptedExecutor().profile, fingerprint="")
+        executor = CachingExecutor(Unidentified(profile=profile), Hanging(), settings())
+        early = await executor.submit(ask(), patience=2.0)
+        assert (now(), early.outcome, early.stored) == (2.0, "miss", False)
+        assert (await early.completion()).choices[0].text == "one two three"
+        assert now() == 9
+        assert (await executor.submit(ask())).outcome == "hit"
+        assert executor.counters.misses == executor.counters.hits == 1
         await executor.aclose()
 
     simulate(main())

@@ -127,6 +127,7 @@ def test_a_stop_string_takes_the_sequence_out_of_the_engine_at_once() -> None:
     bench.step(4)
     assert bench.text(1) == "1 2 "
     assert bench.of(1)[-1].completion_tokens == 3
+    assert bench.of(1)[-1].events == [ChoiceFinished(0, "stop")]
     assert not bench.engine.held
 
 
@@ -190,6 +191,7 @@ def test_one_that_waits_too_long_is_told_so() -> None:
     bench.step()
     assert isinstance(bench.error(2), Overloaded)
     assert bench.error(2).retry_after
+    assert str(bench.error(2)).endswith("for a free place. Try again later, or raise maxConcurrency.")
     assert bench.scheduler.running == 1
 
 
@@ -235,6 +237,20 @@ class Allergic(CountingEngine):
     def _react(self, step: int) -> None:
         if any(len(each.prompt.tokens) in self._lengths for each in self.held.values()):
             raise RuntimeError(f"injected at step {step}")
+
+
+@pytest.mark.parametrize("end", ["abort", "finish"])
+def test_one_that_ran_again_and_ended_keeps_the_engine_from_nobody(end: str) -> None:
+    bench = Bench(CountingEngine(failing_at(1)))
+    bench.submit(sequence(1, max_tokens=1, prompt=9))
+    bench.step(2)
+    if end == "abort":
+        bench.inbox.put(Abort(1))
+    else:
+        bench.step(20)
+    bench.submit(sequence(2), sequence(3))
+    bench.step()
+    assert list(bench.engine.held) == [2, 3]
 
 
 def test_one_that_the_engine_cannot_run_fails_alone_however_often_it_comes() -> None:
@@ -350,6 +366,7 @@ def test_places_adapt_to_measured_steps_and_to_memory(seconds_for_each: float, m
 
     engine = CountingEngine(decode, memory=memory)
     bench = Bench(engine, places=Places(16, adapts=True))
+    bench.now = 500.0
     bench.submit(*(sequence(i, prompt=2, max_tokens=100) for i in range(40)))
     bench.step(200)
     assert len(engine.held) == most
@@ -418,12 +435,33 @@ def test_a_prompt_does_not_wait_for_ever_for_other_programs(left: int, expected:
     bench.step(3)
     bench.now += PATIENCE_SECONDS
     bench.step()
-    assert isinstance(bench.error(1), expected)
+    error = bench.error(1)
+    assert isinstance(error, expected)
+    assert not isinstance(error, Overloaded) or error.retry_after
     assert bench.scheduler.pulse.longest_tokens == max(0, left)
     bench.engine.memory = 2_000
     bench.submit(sequence(2, prompt=900, max_tokens=50))
     bench.step(600)
     assert isinstance(bench.of(2)[-1], Finished)
+
+
+def test_a_thread_without_work_looks_for_memory_again() -> None:
+    class Freed(CountingEngine):
+        looks = 0
+
+        def shortfall(self, lengths: list[int]) -> int:
+            self.looks += 1
+            return 1 if self.looks < 3 else 0
+
+        def step(self) -> list[Token]:
+            if self.steps == 1:
+                bench.inbox.put(Shutdown())
+            return super().step()
+
+    bench = Bench(Freed())
+    bench.submit(sequence(1, max_tokens=1))
+    bench.scheduler.run()
+    assert isinstance(bench.of(1)[-1], Finished)
 
 
 def test_an_idle_engine_gives_memory_to_other_programs_and_takes_it_back() -> None:
