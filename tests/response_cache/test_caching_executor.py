@@ -15,6 +15,7 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
 from service.response_cache.caching_executor import CachingExecutor
+from service.response_cache.key import RequestKeys
 from tests.response_cache.answers import Numbered, ask, settings
 
 NO_CACHE = CacheDirectives(no_cache=True)
@@ -215,14 +216,17 @@ class Records:
     """A recorder that keeps what it is given."""
 
     def __init__(self) -> None:
+        self.keys: list[str] = []
         self.answers: list[str] = []
         self.counts: list[int] = []
         self.closed = False
 
     def record_answer(self, key: str, completion: Completion) -> None:
+        self.keys.append(key)
         self.answers.append(completion.choices[0].text)
 
     def record_count(self, key: str, prompt_tokens: int) -> None:
+        self.keys.append(key)
         self.counts.append(prompt_tokens)
 
     def close(self) -> None:
@@ -239,6 +243,7 @@ async def test_every_answer_is_recorded_unless_its_request_forbids_to_store_it(p
     assert records.answers == ["answer 2", "answer 2" if policy == "all" else "answer 3"]
     await executor.count_tokens(ask())
     assert records.counts == [3]
+    assert records.keys == [RequestKeys().key(executor.profile.fingerprint, ask())] * 3
     await executor.aclose()
     assert records.closed
 
