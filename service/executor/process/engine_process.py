@@ -52,7 +52,7 @@ class EngineProcess:
     """Takes up to `max_concurrency` + `max_queue` sequences.
 
     A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls that received nothing run again
-    once; the others end in `EngineFailed`. After more than `deaths_at_most` deaths in ten minutes, or if the model
+    once; the others end in `AnswerLost`. After more than `deaths_at_most` deaths in ten minutes, or if the model
     cannot be loaded, none replaces it.
 
     A `spec` without a fingerprint gets it before its model is loaded.
