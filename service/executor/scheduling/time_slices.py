@@ -66,8 +66,8 @@ class TimeSlices:
 
     def end(self) -> None:
         if self._began is not None:
-            self._began, self._table[self._seen] = None, 0.0
             self._free_device()
+            self._began, self._table[self._seen] = None, 0.0
 
     def _may_begin(self) -> bool:
         self._table[self._seen] = now = self._clock()
@@ -79,8 +79,9 @@ class TimeSlices:
 
     def _others(self, now: float) -> list[float]:
         """Returns the seconds that each other engine with work has computed."""
-        table, recent = self._table, now - PATIENCE_SECONDS
-        return [table[i + 1] for i in range(0, 2 * ENGINES, 2) if i != self._seen and recent < table[i] <= now]
+        # A step may have begun since `now`. Times from before the machine's last start may be far in the future.
+        seen, used = self._table[::2], self._table[1::2]
+        return [used[i] for i in range(ENGINES) if 2 * i != self._seen and abs(seen[i] - now) < PATIENCE_SECONDS]
 
     def _lock(self, byte: int) -> bool:
         try:

@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from service.executor.base import Answer, collect
 from service.executor.process.engine_process import EngineProcess
-from service.executor.scheduling.time_slices import SLICE_SECONDS, open_time_slices
+from service.executor.scheduling.time_slices import SLICE_SECONDS, TimeSlices, open_time_slices
 from service.settings import Settings
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
@@ -66,6 +67,17 @@ async def test_a_long_prompt_and_an_answer_get_the_same_time(tmp_path: Path) -> 
     in_order = sorted(itertools.chain(*both))
     overlaps = [(one, other) for one, other in itertools.pairwise(in_order) if other[0] < one[1]]
     assert overlaps == []
+
+
+async def test_a_step_that_began_a_moment_later_counts(tmp_path: Path) -> None:
+    async with engines(tmp_path, 1) as (engine,):
+        answer = await engine.submit(question(max_tokens=900))
+        await until(lambda: engine.status().generated_tokens > 0)
+        slices = TimeSlices(tmp_path / "time-slices", clock=lambda: time.monotonic() - 1)
+        await asyncio.to_thread(slices.begin)
+        assert slices.contended
+        slices.end()
+        await answer.aclose()
 
 
 async def test_an_engine_that_is_killed_in_its_turn_leaves_the_device(tmp_path: Path) -> None:
