@@ -16,7 +16,7 @@ FAST = not endurance and not model and not models and not client and not browser
 # Without bytecode, each process that a test starts would compile the package.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test coverage test-fast test-models test-suites test-simulation test-history test-mutation test-container \
+.PHONY: help setup run test coverage test-fast test-models test-clients test-suites test-simulation test-history test-mutation test-container \
 	fuzz check bench
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test             run all tests but the long ones, which the targets below run"
 	@echo "make coverage         do the same and measure branch coverage"
 	@echo "make test-models      compare a tiny model of each of mlx-lm's architectures with mlx-lm's own answers"
+	@echo "make test-clients     install every client that the tests know, and run their tests"
 	@echo "make test-suites      run the official SDKs' own tests against this server, and name those that fail"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
 	@echo "make test-history     check what servers on one Redis recorded under 90 seconds of faults"
@@ -56,6 +57,15 @@ test-fast: setup
 
 test-models: setup
 	$(PYTEST) -m models tests/executor/models $(ARGS)
+
+# Aider and Kilo, which are only tried here, take minutes to install.
+test-clients: setup
+	@tests/claude_code/install.sh
+	@tests/agents/install.sh
+	@tests/agents/install.sh aider kilo
+	@tests/clients/frameworks/install.sh
+	@tests/clients/node/install.sh
+	$(PYTEST) tests/agents tests/clients tests/claude_code -m "not suites" $(ARGS)
 
 # The suites and what they import are installed into tests/.cache.
 test-suites: setup

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the coding agents that the tests run into tests/.cache/agents, unless they are there.
-# Usage: tests/agents/install.sh [NAME...]
+# Usage: tests/agents/install.sh [NAME...]; without names, all but Aider and Kilo, which take minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,9 +14,19 @@ package_of() {
         pi) echo @mariozechner/pi-coding-agent@0.73.1 ;;
         cline) echo cline@3.0.65 ;;
         copilot) echo @github/copilot@1.0.102 ;;
+        kilo) echo @kilocode/cli@7.7.7 ;;
         cn) echo @continuedev/cli@1.5.47 ;;
         *) echo "There is no agent $1." >&2 && return 1 ;;
     esac
+}
+
+install_aider() {
+    local folder=.cache/agents/aider
+    if [ -e "$folder/installed" ]; then return; fi
+    echo "Installing Aider into tests/$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --no-compile --disable-pip-version-check aider-chat==0.86.2
+    touch "$folder/installed"
 }
 
 [ $# -gt 0 ] || set -- claude codex opencode qwen pi cline copilot cn
@@ -25,6 +35,10 @@ if ! command -v npm >/dev/null; then
     exit 1
 fi
 for name in "$@"; do
+    if [ "$name" = aider ]; then
+        install_aider
+        continue
+    fi
     package=$(package_of "$name")
     folder=.cache/agents/$name
     if [ -e "$folder" ]; then continue; fi

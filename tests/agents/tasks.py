@@ -50,6 +50,10 @@ TASKS = {
         ("view", {"path": "PATH"}),
         repeats=False,
     ),
+    # Each of Kilo's messages holds its time.
+    "kilo": Task(
+        ("run", "--auto", PROMPT), ("bash", {"command": COMMAND}), ("read", {"filePath": "PATH"}), repeats=False
+    ),
     "opencode": Task(("run", PROMPT), ("bash", {"command": COMMAND}), ("read", {"filePath": "PATH"})),
     "pi": Task(("-p", PROMPT), ("bash", {"command": COMMAND}), ("read", {"path": "PATH"})),
     "qwen": Task(
@@ -68,6 +72,13 @@ OTHER_APIS = {
         TASKS["pi"], changes=(("openai-completions", "anthropic-messages"), ("URL/v1", "URL"))
     ),
 }
+
+# Aider has no tools: it takes the file from the answer's text.
+AIDER = ("--yes-always", "--no-git", "--message", PROMPT)
+
+
+async def write_file(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    yield f"{FILE}\n```\n{WORD}\n```\n"
 
 
 def model_for(task: Task, path: Path) -> Script:

@@ -12,8 +12,8 @@ import pytest
 
 from service.agents.table import AGENTS
 from service.app import create_app
-from service.executor.scripted import ScriptedExecutor
-from tests.agents.tasks import CLOSING, FILE, OTHER_APIS, TASKS, WORD, Task, model_for
+from service.executor.scripted import Script, ScriptedExecutor
+from tests.agents.tasks import AIDER, CLOSING, FILE, OTHER_APIS, TASKS, WORD, Task, model_for, write_file
 from tests.cli.terminal import Terminal
 from tests.serving import running, settings
 
@@ -32,13 +32,13 @@ def user(tmp_path: Path) -> Terminal:
 
 @pytest.mark.parametrize(("name", "task"), TASKS.items(), ids=TASKS)
 async def test_an_agent_uses_two_tools_and_then_hits_only(user: Terminal, name: str, task: Task) -> None:
-    async with serving(user, name, task) as client:
+    async with serving(user, name, model_for(task, user.cwd / FILE)) as client:
         await assert_done_twice(user, client, task, [*user.command(name), *task.arguments])
 
 
 @pytest.mark.parametrize(("name", "task"), OTHER_APIS.items(), ids=OTHER_APIS)
 async def test_the_printed_settings_serve_an_agents_other_api_too(user: Terminal, name: str, task: Task) -> None:
-    async with serving(user, name, task) as client:
+    async with serving(user, name, model_for(task, user.cwd / FILE)) as client:
         script = (await asyncio.to_thread(user.run, "connect", name)).stdout.rstrip()
         for old, new in task.changes:
             old, new = old.replace("URL", user.url), new.replace("URL", user.url)
@@ -47,12 +47,23 @@ async def test_the_printed_settings_serve_an_agents_other_api_too(user: Terminal
         await assert_done_twice(user, client, task, ["sh", "-c", f"{script} {shlex.join(task.arguments)}"])
 
 
+async def test_aider_writes_the_file_of_an_answer_and_then_hits_only(user: Terminal) -> None:
+    (user.bin / "aider").symlink_to(CACHE / "aider" / "bin" / "aider")
+    async with serving(user, "aider", write_file) as client:
+        for _ in range(2):
+            done = await asyncio.to_thread(user.run, "aider", *AIDER)
+            assert (done.returncode, (user.cwd / FILE).read_text()) == (0, f"{WORD}\n"), done.stdout + done.stderr
+            (user.cwd / FILE).unlink()
+        cache = (await client.get("/health")).json()["cache"]
+    assert cache["misses"] == cache["hits"] > 0
+
+
 @asynccontextmanager
-async def serving(user: Terminal, name: str, task: Task) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(user: Terminal, name: str, script: Script) -> AsyncIterator[httpx.AsyncClient]:
     if not (CACHE / name).exists():
         pytest.skip(f"{AGENTS[name].title} is not installed: run tests/agents/install.sh {name}")
     configured = settings(user.folder / "server")
-    app = create_app(configured, executor=ScriptedExecutor(model_for(task, user.cwd / FILE)))
+    app = create_app(configured, executor=ScriptedExecutor(script))
     async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
         user.use_server(url)
         yield client
