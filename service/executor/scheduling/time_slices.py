@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 ENGINES = 16
 DEVICE = ENGINES  # the byte whose lock is the device; those before it are the slots'
-SLOT_BYTES = 16
+TABLE_BYTES = 16 * ENGINES  # two doubles each
 
 # Between two small models, tokens come in bursts of twice this length.
 SLICE_SECONDS = 0.05
@@ -40,8 +40,9 @@ class TimeSlices:
         self._has_device = False
         private_folder(file.parent)
         self._file = os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE)  # never closed: that would end the locks
-        os.truncate(self._file, ENGINES * SLOT_BYTES)
-        self._table = memoryview(mmap.mmap(self._file, ENGINES * SLOT_BYTES)).cast("d")
+        if os.fstat(self._file).st_size < TABLE_BYTES:
+            os.pwrite(self._file, bytes(TABLE_BYTES), 0)  # a full disk would end a process that writes into a hole
+        self._table = memoryview(mmap.mmap(self._file, TABLE_BYTES)).cast("d")
         slot = next((slot for slot in range(ENGINES) if self._lock(slot)), None)
         if slot is None:
             raise OSError(f"{ENGINES} engines use it")
