@@ -20,7 +20,7 @@ from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Token
 from service.generation import Completion, SamplingParams
 from service.profile import ModelProfile
-from service.queries import PrefixBranch
+from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
 from tests.executor.engines import failing_at, question, until
 from tests.no_home import NO_HOME
@@ -62,6 +62,21 @@ async def test_paris(executor: MlxExecutor) -> None:
     assert completion.choices[0].finish_reason == "stop"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (37, 8)
     assert await executor.count_tokens(question(FRANCE)) == 37
+
+
+async def test_what_is_read_and_what_is_kept_can_be_watched(tiny_model: Path) -> None:
+    async with serving(tiny_model, prefix_memory_bytes=2**26, prefill_chunk_tokens=16) as executor:
+        long = "word " * 200
+        answer = await executor.submit(question(f"{long} one", max_tokens=2))
+        await collect(answer.events())
+        assert answer.prompt_tokens // 2 < (answer.read_tokens or 0) <= answer.prompt_tokens
+        await ask(executor, f"{long} two")
+        found = await executor.ask(ListPrefixes())
+        assert isinstance(found, PrefixesFound)
+        shared = found.branches[0]
+        assert (shared.start, shared.prompts, shared.end > 200) == (0, 2, True)
+        assert shared.memory_tokens == shared.end
+        assert sum(branch.memory_bytes for branch in found.branches) == executor.status().prefix_cache_bytes
 
 
 @in_module_loop
