@@ -99,8 +99,7 @@ class CachingExecutor:
         *,
         patience: float | None = None,
     ) -> CachedAnswer:
-        """Returns after `patience` seconds at the latest. An answer that is not accepted by then raises what refuses
-        the request."""
+        """Returns after `patience` seconds at the latest. The answer then raises what refuses its request."""
         request = normalize(request)
         answer: StoredAnswer | FlightAnswer
         if await self._has_key(directives, patience):

@@ -14,8 +14,7 @@ log = getLogger(__name__)
 
 
 class DocumentStore:
-    """Named documents in the response cache's store, which bounds them. Its failures never reach a request: a document
-    that cannot be read is missing."""
+    """Named documents in the response cache's store. A document that cannot be read is missing."""
 
     def __init__(self, backend: CacheBackend, *, ttl_seconds: float) -> None:
         self._backend = backend

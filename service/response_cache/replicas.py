@@ -115,7 +115,6 @@ class Replicas:
                 yield event
 
     async def _look(self, key: str) -> "Record | Lease | Note | Alone":
-        """Returns the finished record, a lease to generate under, or the holder's note to wait for."""
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)

@@ -82,7 +82,7 @@ class Flight:
         return self.found or (self.write is not None and self.write.stored)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
-        """Calls `ended` before any reader sees the end. The task ends when the producer has cleaned up."""
+        """Calls `ended` before any reader sees the end. The task cleans up."""
         self._ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
@@ -301,7 +301,7 @@ class Flights:
             self._joinable.setdefault(key, flight)
 
     async def aclose(self, seconds: float) -> None:
-        """Aborts all flights. Waits at most `seconds` for them, because a store may hang."""
+        """Aborts all flights. Waits at most `seconds`, because a store may hang."""
         tasks = dict(self._tasks)
         for flight in tasks.values():
             flight.abort(ShuttingDown())
