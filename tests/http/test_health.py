@@ -14,6 +14,7 @@ from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.process.engine_process import EngineProcess
 from service.executor.runtime import Loader
+from service.executor.scheduling.places import FIRST
 from service.executor.scripted import PROFILE
 from service.own_python import OWN_FOLDER
 from tests.executor.engines import CountingEngine, counting_loader
@@ -98,3 +99,13 @@ async def test_a_model_that_cannot_be_loaded_is_unhealthy_and_says_why(tmp_path:
         assert (code, health["model_loaded"], reason in health["detail"]) == (503, False, True)
         refused = await client.post(CHAT, json=BODY)
         assert (refused.status_code, reason in refused.json()["error"]["message"]) == (503, True)
+
+
+@pytest.mark.parametrize(("configured", "shown"), [("auto", FIRST), (3, 3)])
+async def test_health_shows_how_many_sequences_may_run(tmp_path: Path, configured: object, shown: int) -> None:
+    chosen = settings(tmp_path, max_concurrency=configured)
+    executor = MlxExecutor(tmp_path, PROFILE, chosen, load=counting_loader(CountingEngine()))
+    async with running(create_app(chosen, executor=executor), chosen) as url, client_of(url) as client:
+        _, health = await until_health(client, "healthy")
+        assert health["max_concurrency"] == shown
+        assert (await client.get("/stats")).json()["engine"]["max_concurrency"] == shown
