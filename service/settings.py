@@ -168,7 +168,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Bytes, setting("The largest request body.", Harmless.ANY)] = 32 * 1024 * 1024
     body_timeout_seconds: Annotated[PositiveSeconds, setting("How long sending a body may take.", Harmless.ANY)] = 30.0
     end_loops: Annotated[
-        bool, setting("End an answer that writes the same 40 tokens for the tenth time.", Harmless.ANY)
+        bool,
+        setting(
+            "End loops: an answer with the same 40 tokens for the tenth time, or behind five equal calls and results.",
+            Harmless.ANY,
+        ),
     ] = False
     answer_after_reasoning: Annotated[
         bool, setting("Continue an answer, once, that ends with nothing but reasoning.", Harmless.ANY)

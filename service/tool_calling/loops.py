@@ -36,11 +36,12 @@ def same_calls_in_a_row(messages: Sequence[Message]) -> int:
 
 
 class LoopGuard:
-    """Logs and counts repeated calls in a conversation and repeated tokens in its answer. `ended` becomes true at a
-    loop in the answer, if the guard `ends` answers."""
+    """Logs and counts repeated calls in a conversation and repeated tokens in its answer. If the guard `ends` answers,
+    `ended` becomes true at a loop in the answer, and `refusal` is the answer to a loop of calls."""
 
     def __init__(self, messages: Sequence[Message], tally: CallTally, *, ends: bool) -> None:
         self.ended = False
+        self.refusal = ""
         self._tally = tally
         self._ends = ends
         self._last: deque[int] = deque(maxlen=REPEATED_TOKENS + 1)
@@ -51,6 +52,8 @@ class LoopGuard:
         if (calls := same_calls_in_a_row(messages)) >= SAME_CALLS:
             tally.repeated += 1
             log.warning("The model made the same call with the same result %d times in a row.", calls)
+            if ends:
+                self.refusal = f"The same call has had the same result {calls} times in a row, so I stop here."
 
     def feed(self, token: int) -> None:
         self._fed += 1

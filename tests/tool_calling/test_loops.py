@@ -45,6 +45,12 @@ def test_the_fifth_equal_call_is_logged_and_counted(
     assert tally.repeated == len(caplog.records) == repeated
 
 
+@pytest.mark.parametrize(("turns", "ends", "refuses"), [(4, True, False), (5, True, True), (5, False, False)])
+def test_a_loop_of_calls_is_refused_if_that_is_set(turns: int, ends: bool, refuses: bool) -> None:
+    guard = LoopGuard((ASK, *(m for i in range(turns) for m in turn(i))), CallTally(), ends=ends)
+    assert ("5 times in a row" in guard.refusal) == refuses
+
+
 def repeat(period: int, tokens: int) -> list[int]:
     return [token % period for token in range(tokens)]
 

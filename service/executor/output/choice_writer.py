@@ -82,6 +82,9 @@ class ChoiceWriter:
         self._described = False
 
     def feed(self, token: Token) -> list[Event]:
+        if self._loops is not None and self._loops.refusal:
+            self.stopped = True
+            return [TextDelta(self._choice, self._loops.refusal)]
         if self._guard is not None:
             self._guard.feed(token.id)
         self._detokenizer.add_token(token.id)

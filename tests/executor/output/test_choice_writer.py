@@ -8,7 +8,7 @@ from service.executor.output.choice_writer import ChoiceWriter, Parser, Watches
 from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
-from service.generation import Tool
+from service.generation import Message, Tool, ToolCall
 from service.tallies import CallTally
 from service.tool_calling import StreamParser, whole_calls
 from service.tool_calling.loops import LoopGuard
@@ -253,3 +253,14 @@ def test_an_answer_in_a_loop_is_ended_if_that_is_set(ends: bool) -> None:
     assert tally.looping == 1
     assert len(text_of(events)) == (400 if ends else 600)
     assert events[-1] == ChoiceFinished(0, "length" if ends else "stop")
+
+
+def test_behind_a_loop_of_calls_the_answer_is_the_refusal() -> None:
+    turn = (
+        Message(role="assistant", tool_calls=(ToolCall("call_0", "look", "{}"),)),
+        Message(role="tool", content="no", tool_call_id="call_0"),
+    )
+    loops = LoopGuard(turn * 5, CallTally(), ends=True)
+    events = write(writer(loops=loops), SEEING)
+    assert text_of(events) == loops.refusal
+    assert events[-1] == ChoiceFinished(0, "stop")
