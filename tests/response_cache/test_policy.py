@@ -48,6 +48,12 @@ STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("two choices", ask(n=2), answer(Text("a"), choices=2), True),
     ("JSON", ask(response_format=JSON), answer(Text('{"a": [1]}')), True),
     (
+        "of a grammar",
+        ask(response_format=ResponseFormat(kind="grammar", grammar="start: /a/")),
+        answer(Text("a")),
+        True,
+    ),
+    (
         "JSON cut at max_tokens",
         ask(max_tokens=1, response_format=JSON),
         answer(Text('{"a": '), finish_reason="length"),
