@@ -42,6 +42,11 @@ class TieredBackend:
         return f"<TieredBackend {' '.join(map(repr, self._tiers))}>"
 
     @property
+    def last(self) -> CacheBackend:
+        """The tier that keeps values longest."""
+        return self._tiers[-1]
+
+    @property
     def leases(self) -> Leases | None:
         # The fastest shared tier is the first one in which other processes find a value.
         return next((leases for tier in self._tiers if (leases := leases_of(tier)) is not None), None)

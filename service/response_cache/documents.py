@@ -4,6 +4,8 @@ import zlib
 from logging import getLogger
 
 from cache_backends import CacheBackend
+from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import TieredBackend
 
 SECONDS = 2.0
 # Records of answers have another first byte, so neither is taken for the other.
@@ -14,13 +16,18 @@ log = getLogger(__name__)
 
 
 class DocumentStore:
-    """Named documents in the response cache's store. A document that cannot be read is missing."""
+    """Named documents in the part of the response cache's store that outlives the server, which may be none. A document
+    that cannot be read is missing."""
 
     def __init__(self, backend: CacheBackend, *, ttl_seconds: float) -> None:
-        self._backend = backend
+        # In memory, documents would only push out answers.
+        last = backend.last if isinstance(backend, TieredBackend) else backend
+        self._backend = None if isinstance(last, MemoryBackend) else last
         self._ttl_seconds = ttl_seconds
 
     async def get(self, name: str) -> bytes | None:
+        if self._backend is None:
+            return None
         try:
             async with asyncio.timeout(SECONDS):
                 found = await self._backend.get(_key(name))
@@ -30,6 +37,8 @@ class DocumentStore:
         return None if found is None else _unpack(name, found.value)
 
     async def put(self, name: str, document: bytes) -> None:
+        if self._backend is None:
+            return
         try:
             async with asyncio.timeout(SECONDS):
                 await self._backend.set(_key(name), _pack(name, document), ttl=self._ttl_seconds)
@@ -38,6 +47,8 @@ class DocumentStore:
 
     async def remove(self, name: str) -> bool:
         """True if there was a document."""
+        if self._backend is None:
+            return False
         try:
             async with asyncio.timeout(SECONDS):
                 return await self._backend.delete(_key(name))

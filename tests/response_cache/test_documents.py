@@ -1,12 +1,18 @@
 """Documents in the store of the response cache, whatever the store does."""
 
-from cache_backends import CacheUnavailable, Found
+from pathlib import Path
+
+import pytest
+
+from cache_backends import BackendStats, CacheBackend, CacheUnavailable, Found
+from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
+from cache_backends.tiered import TieredBackend
 from service.response_cache.documents import DocumentStore
 from service.response_cache.record import decode_record
 
 
-class BrokenBackend(MemoryBackend):
+class BrokenBackend:
     async def get(self, key: str) -> Found | None:
         raise CacheUnavailable("the disk is gone")
 
@@ -16,9 +22,18 @@ class BrokenBackend(MemoryBackend):
     async def delete(self, key: str) -> bool:
         raise CacheUnavailable("the disk is gone")
 
+    async def clear(self) -> int:
+        raise CacheUnavailable("the disk is gone")
 
-async def test_a_document_is_found_by_its_name_until_it_is_removed() -> None:
-    backend = MemoryBackend()
+    async def stats(self) -> BackendStats:
+        raise CacheUnavailable("the disk is gone")
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def test_a_document_is_found_by_its_name_until_it_is_removed(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path / "store")
     documents = DocumentStore(backend, ttl_seconds=60)
     await documents.put("one", b"first")
     await documents.put("two", b"")
@@ -26,10 +41,11 @@ async def test_a_document_is_found_by_its_name_until_it_is_removed() -> None:
     assert [await documents.get(name) for name in ("one", "two", "three")] == [b"first", b"", None]
     assert [await documents.remove("one"), await documents.remove("one")] == [True, False]
     assert await documents.get("one") is None
+    await backend.aclose()
 
 
-async def test_a_damaged_document_is_missing_and_none_is_taken_for_an_answer() -> None:
-    backend = MemoryBackend()
+async def test_a_damaged_document_is_missing_and_none_is_taken_for_an_answer(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path / "store")
     documents = DocumentStore(backend, ttl_seconds=60)
     await documents.put("one", b"first")
     (key,) = [key async for key in backend.list_keys()]
@@ -40,6 +56,20 @@ async def test_a_damaged_document_is_missing_and_none_is_taken_for_an_answer() -
     for damaged in (found.value[:-1], b"", found.value[1:], bytes([*found.value[:-1], 0])):
         await backend.set(key, damaged)
         assert await documents.get("one") is None
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("tiers", [1, 2])
+async def test_documents_push_no_answers_out_of_memory(tmp_path: Path, tiers: int) -> None:
+    memory, disk = MemoryBackend(), DiskBackend(tmp_path / "store")
+    backend: CacheBackend = TieredBackend([memory, disk]) if tiers == 2 else memory
+    documents = DocumentStore(backend, ttl_seconds=60)
+    await documents.put("one", b"first")
+    assert (await memory.stats()).items == 0
+    assert await documents.get("one") == (b"first" if tiers == 2 else None)
+    assert await documents.remove("one") is (tiers == 2)
+    await backend.aclose()
+    await disk.aclose()
 
 
 async def test_a_failing_store_fails_no_request() -> None:
