@@ -117,3 +117,17 @@ def test_a_library_is_imported_in_its_folders_only(libraries: tuple[str, ...], a
     }
     assert found
     assert not [path for path in found if not path.startswith(allowed)]
+
+
+def test_no_request_can_fetch_a_model() -> None:
+    """Only the command line fetches. What answers requests cannot reach the code that does."""
+    fetching = ("service.models.hub", "service.models.demo", "service.models.wheel", "service.models.location")
+    answering = [folder.name for folder in (ROOT / "service").iterdir() if folder.name not in ("cli", "models")]
+    assert "executor" in answering
+    assert not [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for place in answering
+        for path in sources(f"service/{place}")
+        for name in imports(path)
+        if name.startswith(fetching) or name == "huggingface_hub"
+    ]
