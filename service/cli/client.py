@@ -1,6 +1,7 @@
 """HTTP requests of commands with the standard library, which imports fast. Requests to this machine bypass proxies."""
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ class NotThere(Exception):
 
 
 class NoAnswer(Exception):
-    """No answer came in time."""
+    """No whole answer came in time."""
+
+
+class HungUp(NoAnswer):
+    """The server ended the connection before it answered."""
 
 
 class NotOurs(Exception):
@@ -186,9 +191,13 @@ class ServerClient:
         except urllib.error.URLError as exc:
             if isinstance(exc.reason, TimeoutError):
                 raise NoAnswer("no answer in time") from None
+            if isinstance(exc.reason, ssl.SSLError):
+                raise NotOurs(f"HTTPS fails with it ({exc.reason.reason}); it may speak HTTP") from None
             raise NotThere(str(exc.reason)) from None
-        except (TimeoutError, ConnectionResetError):
+        except TimeoutError:
             raise NoAnswer("no answer in time") from None
+        except ConnectionResetError:
+            raise HungUp("it hung up before it answered") from None
         except (http.client.HTTPException, OSError) as exc:
             raise NotOurs(f"it does not speak HTTP ({type(exc).__name__})") from None
 

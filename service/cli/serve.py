@@ -107,7 +107,10 @@ def _who_is_there(settings: Settings) -> str:
         health = ServerClient(address, settings.api_key).health()
     except (NoAnswer, NotOurs, NotThere, Refused):
         return ""
-    return f" It is an anyclaude server, {health.status}, with the model {health.model}: 'anyclaude' uses it as it is."
+    return (
+        f" It is an anyclaude server, {health.status}, with the model {health.model}: "
+        f"'VLLM_MLX_URL={address.root}/v1 anyclaude' uses it as it is."
+    )
 
 
 def _open_cache(settings: Settings) -> "CacheBackend":

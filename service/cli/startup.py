@@ -73,10 +73,14 @@ class Startup:
         except Refused as exc:
             raise Failure(Exit.UNAVAILABLE, f"The server at {self._address.root} refuses to answer: {exc}") from None
         except NotOurs as exc:
+            advice = "Change VLLM_MLX_URL or baseUrl."
+            if self._address.local:
+                advice = (
+                    "Stop it, or choose another port: VLLM_MLX_URL=http://localhost:8082/v1, or port in "
+                    ".anyclauderc.json."
+                )
             raise Failure(
-                Exit.PORT_IN_USE,
-                f"What answers at {self._address.root} is not anyclaude: {exc}. "
-                "Stop it, or choose another port: VLLM_MLX_URL=http://localhost:8082/v1, or port in .anyclauderc.json.",
+                Exit.PORT_IN_USE, f"What answers at {self._address.root} is not anyclaude: {exc}. {advice}"
             ) from None
 
     def _wait(self, started: BackgroundServer | None, found: Health | None) -> Health:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import msgspec
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import HungUp, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.configuration import no_server, read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
@@ -90,6 +90,8 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, tim
         usage = msgspec.json.decode(answered, type=_Answer).usage
     except NotThere:
         raise no_server(root) from None
+    except HungUp:
+        raise Failure(Exit.UNAVAILABLE, f"{path}: {root} hung up before it answered. Its log shows why.") from None
     except NoAnswer:
         message = f"{path}: no answer from {root} within {timeout:g} seconds. Give it more with --timeout."
         raise Failure(Exit.UNAVAILABLE, message) from None

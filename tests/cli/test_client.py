@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import HungUp, NotOurs, NotThere, Refused, ServerClient
 from service.config.address import parse_base_url
 from tests.cli.terminal import free_port
 
@@ -19,20 +19,27 @@ def http(status: str, body: bytes) -> bytes:
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[ServerClient]:
-    """A server that says one thing, whatever it is asked, once."""
+def answering_once(answer: bytes) -> Iterator[str]:
+    """The URL of a server that gives `answer` to one request, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
+            with connection, connection.makefile("rb") as request:
+                head = dict(line.lower().split(b": ", 1) for line in list(iter(request.readline, b"\r\n"))[1:])
+                request.read(int(head.get(b"content-length", 0)))
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield ServerClient(parse_base_url(f"http://127.0.0.1:{listener.getsockname()[1]}"), "key")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[ServerClient]:
+    with answering_once(answer) as url:
+        yield ServerClient(parse_base_url(url), "key")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
@@ -65,7 +72,7 @@ def test_a_stranger_is_known_by_what_it_says(answer: bytes) -> None:
 
 def test_a_server_that_hangs_up_has_not_answered() -> None:
     """It may be one that ends just now."""
-    with answering(b"") as client, pytest.raises(NoAnswer):
+    with answering(b"") as client, pytest.raises(HungUp):
         client.health()
 
 

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -80,6 +81,12 @@ def test_claude_codes_models_follow_the_aliases(user: Terminal, tiny_model: Path
     names = ("ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL")
     assert [report["environment"][name] for name in names] == ["big", "small", "middle"]
     assert [model["name"] for model in report["health"]["models"] if model["model_loaded"]] == ["middle"]
+
+
+def test_a_pipe_gets_whole_lines(user: Terminal) -> None:
+    done = user.run("-p", "hello", COLUMNS="20")
+    assert done.returncode == 0
+    assert re.search(rf"^Starting the server; its log is {user.home}\S+\.log$", done.stderr, re.MULTILINE)
 
 
 def test_a_server_that_runs_is_used_and_left_running(user: Terminal) -> None:
@@ -280,6 +287,21 @@ def test_a_port_that_something_else_uses(user: Terminal) -> None:
     assert f"What answers at {user.url} is not anyclaude" in done.stderr
     assert "choose another port" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_stranger_on_another_machine_is_not_answered_with_ports_of_this_one(user: Terminal) -> None:
+    with stranger(user.port):
+        done = user.run(VLLM_MLX_URL=f"http://0.0.0.0:{user.port}/v1")
+    assert done.returncode == 75
+    assert done.stderr.endswith("Change VLLM_MLX_URL or baseUrl.\n")
+    assert "localhost" not in done.stderr
+
+
+def test_https_to_a_server_of_http_is_named(user: Terminal) -> None:
+    with stranger(user.port):
+        done = user.run(VLLM_MLX_URL=f"https://127.0.0.1:{user.port}/v1")
+    assert done.returncode == 75
+    assert "HTTPS fails with it (WRONG_VERSION_NUMBER); it may speak HTTP." in done.stderr
 
 
 def test_a_server_that_never_answers(user: Terminal) -> None:

@@ -69,7 +69,8 @@ def test_a_server_of_ours_on_the_port_is_named(terminal: Terminal) -> None:
         done = terminal.run("serve")
     assert done.returncode == 75
     assert done.stderr.endswith(
-        "It is an anyclaude server, healthy, with the model scripted: 'anyclaude' uses it as it is.\n"
+        "It is an anyclaude server, healthy, with the model scripted: "
+        f"'VLLM_MLX_URL={terminal.url}/v1 anyclaude' uses it as it is.\n"
     )
     assert len(done.stderr.splitlines()) == 1
 

@@ -1,6 +1,7 @@
 """`anyclaude warm` and the setting of the same name, against a server that needs no model."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.test_client import answering_once, http
 
 OPENAI = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 9, "stream": True, "n": 2}
 ANTHROPIC = {"system": "You are terse.", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 9}
@@ -63,6 +65,33 @@ def test_says_what_to_do_without_a_server(terminal: Terminal) -> None:
     assert "anyclaude serve" in done.stderr
     missing = terminal.run("warm", "missing.json")
     assert (missing.returncode, "missing.json" in missing.stderr) == (2, True)
+
+
+def test_a_server_that_stays_silent_is_not_waited_for_longer_than_allowed(terminal: Terminal) -> None:
+    file = write(terminal, "a.json", OPENAI)
+    with socket.create_server(("127.0.0.1", terminal.port)):
+        done = terminal.run("warm", "--timeout", "1", str(file))
+    assert done.returncode == 69
+    assert f"{file}: no answer from {terminal.url} within 1 seconds." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (b"", 69, "hung up before it answered. Its log shows why."),
+        (http("503 Service Unavailable", b'{"error": {"message": "The model does not fit."}}'), 1, "does not fit."),
+    ],
+    ids=["gone", "unhealthy"],
+)
+def test_a_server_that_is_gone_or_unhealthy_ends_it_at_once(
+    terminal: Terminal, answer: bytes, code: int, said: str
+) -> None:
+    file = write(terminal, "a.json", OPENAI)
+    with answering_once(answer) as url:
+        done = terminal.run("warm", "--url", url, str(file))
+    assert done.returncode == code
+    assert f"Error: {file}: " in done.stderr
+    assert done.stderr.endswith(f"{said}\n")
 
 
 def test_the_setting_warms_at_the_start(terminal: Terminal) -> None:
