@@ -1,3 +1,5 @@
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -33,8 +35,9 @@ class Recorded(Silent):
         self.steps.append(text)
 
 
-def start(model: DemoModel, home: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", IN_A_PROCESS, msgspec.json.encode(model).decode(), str(home)])
+def start(model: DemoModel, home: Path, stdin: int | None = None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", IN_A_PROCESS, msgspec.json.encode(model).decode(), str(home)]
+    return subprocess.Popen(command, stdin=stdin)
 
 
 def visible(home: Path) -> list[str]:
@@ -67,6 +70,21 @@ def test_killed_at_any_moment_the_next_start_completes_it(moment: str, tiny_demo
         require_mlx_model(tmp_path / "models" / "Tiny-Demo")
     require_mlx_model(build_once(tiny_demo, tmp_path, Silent()))
     assert not workshop.exists()
+
+
+@pytest.mark.usefixtures("pip_finds")
+def test_pip_ends_and_leaves_nothing_when_its_start_was_killed(tiny_demo: DemoModel, tmp_path: Path) -> None:
+    shared, inherited = os.pipe()  # pip inherits it as its standard input: it ends when nobody holds it
+    with start(tiny_demo, tmp_path, stdin=inherited) as process:
+        os.close(inherited)
+        while process.poll() is None and not any((tmp_path / "models").glob(".Tiny-Demo.partial/download-*/*")):
+            time.sleep(0.001)
+        process.kill()
+    build_once(tiny_demo, tmp_path, Silent())
+    with open(shared, "rb", buffering=0) as ends:
+        assert select.select([ends], [], [], 30)[0]
+        assert ends.read() == b""
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".Tiny-Demo.lock", "Tiny-Demo"]
 
 
 @pytest.mark.usefixtures("pip_finds")

@@ -33,6 +33,8 @@ OBSTACLES = {
     "test_without_a_network_the_path_is_still_named",
     "a killed download leaves something behind": "models/test_demo.py::"
     "test_killed_at_any_moment_the_next_start_completes_it",
+    "pip runs on after its start was killed": "models/test_demo.py::"
+    "test_pip_ends_and_leaves_nothing_when_its_start_was_killed",
     "a full disk is reported as another fault": "models/test_wheel.py::test_a_full_disk_is_not_the_networks_fault",
     "a forbidden home is told to free space": "models/test_demo.py::test_a_home_that_cannot_be_written_is_named",
     # The server
@@ -40,10 +42,16 @@ OBSTACLES = {
     "/health floods the log": "telemetry/test_request_log.py::test_a_request_that_generates_nothing_has_its_line_too",
     "a closed terminal cuts running answers": "server/test_server.py::test_a_signal_lets_a_running_answer_end",
     "a port in use is not explained": "cli/test_serve.py::test_a_server_of_ours_on_the_port_is_named",
+    "a stop during the load says what is not so": "server/test_server.py::test_what_is_waited_for_is_said",
+    "HTTPS to a server of HTTP finds no server": "cli/test_launch.py::test_https_to_a_server_of_http_is_named",
+    "a stranger on another machine is answered with ports of this one": "cli/test_launch.py::"
+    "test_a_stranger_on_another_machine_is_not_answered_with_ports_of_this_one",
     "an error in the configuration is a byte offset": "config/test_config.py::test_a_wrong_file_is_named_with_its_key",
     "images are refused": "http/test_generation.py::test_media_are_named_in_the_prompt_or_refused",
     "the server's tools are refused": "http/test_generation.py::"
     "test_a_tool_that_nobody_can_run_is_left_out_and_named_once",
+    "responses are not found": "http/test_stored_responses.py::test_all_dialects_share_one_answer",
+    "embeddings are not found": "http/test_prompts.py::test_embeddings_are_cached_whatever_their_form",
     "the default models of clients are unknown": "http/test_paths.py::"
     "test_a_client_left_at_its_default_model_is_answered",
     "GET / leads nowhere": "http/test_responses.py::test_a_browser_is_led_to_the_dashboard_and_a_program_gets_links",
@@ -53,6 +61,7 @@ OBSTACLES = {
     "clearing leaves the server's memory": "http/test_cache.py::test_clearing_reaches_every_tier",
     "a key must be typed in full": "cli/test_looking_after.py::test_the_beginning_of_two_keys_is_not_enough",
     "no single answer can be deleted": "cli/test_looking_after.py::test_a_key_is_deleted_from_the_stores",
+    "a list of answers shows no question": "http/test_cache.py::test_a_question_is_shown_at_debug_level_2_only",
     # The dashboard
     "its numbers disagree while requests run": "dashboard/test_events.py::"
     "test_events_hold_the_statistics_of_their_moment",
@@ -80,6 +89,8 @@ OBSTACLES = {
     "one of something is a plural": "cli/test_stats_view.py::test_trouble_is_told_where_there_is_some",
     "an unknown mode names a hidden command": "cli/test_quick_start.py::"
     "test_other_modes_are_refused_in_one_line_that_names_this_command",
+    "warm hangs without a word": "cli/test_warm.py::test_a_server_that_is_gone_or_unhealthy_ends_it_at_once",
+    "a pipe gets lines cut at 80 columns": "cli/test_launch.py::test_a_pipe_gets_whole_lines",
     "a watch cannot be ended": "cli/test_looking_after.py::test_watching_ends_with_sigint_also_as_a_background_job",
 }
 
