@@ -68,7 +68,7 @@ def describe(executor: CachingExecutor, settings: Settings) -> dict[str, object]
 
 
 def _capabilities(thinks: bool, *, searches: bool) -> dict[str, object]:
-    """In the form of Anthropic's model object, whose clients read every key."""
+    """In the form of Anthropic's model object, whose clients read every key but the last two."""
     yes, no = {"supported": True}, {"supported": False}
     can_think, can_search = {"supported": thinks}, {"supported": searches}
     kinds = {"adaptive": can_think, "between_tools": yes, "disabled": yes, "enabled": can_think}
@@ -78,4 +78,6 @@ def _capabilities(thinks: bool, *, searches: bool) -> dict[str, object]:
         "server_tools": {**can_search, "web_search": can_search, "code_execution": no},
         "structured_outputs": yes,
         "thinking": {**can_think, "types": kinds},
+        "tools": yes,
+        "json_schema": yes,
     }

@@ -1,7 +1,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from socket import socket
 from typing import Any, cast
 
@@ -36,9 +36,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
 async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: socket, stop: asyncio.Event) -> None:
     """Serves until `stop`. Idle connections are then closed at once, the others after the grace period."""
     config, context = _config(limits), WorkerContext(None)
-    idle = IdleConnections(limits)
     wrapped = ASGIWrapper(cast(ASGIFramework, app))
     open_connections: set[asyncio.Task[None]] = set()
+    idle = IdleConnections(limits, open_connections)
 
     async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -64,11 +64,18 @@ async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: so
 
 
 class IdleConnections:
-    def __init__(self, limits: ConnectionLimits) -> None:
+    """`opened` holds the idle connections and the busy ones."""
+
+    def __init__(self, limits: ConnectionLimits, opened: Sized = ()) -> None:
+        self._opened = opened
         self._idle: TimedQueue[Connection] = TimedQueue(limits.idle_seconds, self._close)
         self._heads: TimedQueue[Connection] = TimedQueue(limits.head_seconds, self._refuse)
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def busy(self) -> int:
+        return len(self._opened) - len(self._idle)
 
     def add(self, connection: "Connection") -> None:
         if self._closed:
@@ -138,9 +145,9 @@ class Connection(TCPServer):
                 self._send()
             if self.writer.transport.get_write_buffer_size():
                 await self._wait_for_client()
-        else:
+        elif self._idle.busy <= 1:
             # The end of an HTTP/1.1 message of known length has no bytes. The client need not wait for the loop's next
-            # turn.
+            # turn. Answers of several connections leave together: their clients then ask together, which saves turns.
             self._send()
 
     async def _wait_for_client(self) -> None:

@@ -112,7 +112,16 @@ def simulate(main: Coroutine[Any, Any, None]) -> None:
     """Runs a test on a loop of its own, which must report nothing."""
     loop = SimulatedLoop()
     loop.run(main)
+    loop.run(_end_the_others())
     assert not loop.unhandled
+
+
+async def _end_the_others() -> None:
+    """Otherwise the interpreter would end them during a later test."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def now() -> float:
