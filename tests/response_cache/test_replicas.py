@@ -84,6 +84,9 @@ Start = Callable[..., Replica]
 @asynccontextmanager
 async def starting(server: RedisServer) -> AsyncIterator[Start]:
     started: list[Replica] = []
+    first = RedisBackend(server.url, timeout=PATIENT_SECONDS)
+    await first.stats()  # imports the client: a busy machine needs longer for that than a look-up may take
+    await first.aclose()
 
     def start(
         *,
