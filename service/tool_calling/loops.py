@@ -37,7 +37,7 @@ def same_calls_in_a_row(messages: Sequence[Message]) -> int:
 
 class LoopGuard:
     """Logs and counts repeated calls in a conversation and repeated tokens in its answer. If the guard `ends` answers,
-    `ended` becomes true at a loop in the answer, and `refusal` is the answer to a loop of calls."""
+    `ended` becomes true at a loop, and `refusal` is the answer to a loop of calls."""
 
     def __init__(self, messages: Sequence[Message], tally: CallTally, *, ends: bool) -> None:
         self.ended = False
@@ -53,6 +53,7 @@ class LoopGuard:
             tally.repeated += 1
             log.warning("The model made the same call with the same result %d times in a row.", calls)
             if ends:
+                self.ended = True
                 self.refusal = f"The same call has had the same result {calls} times in a row, so I stop here."
 
     def feed(self, token: int) -> None:

@@ -263,4 +263,4 @@ def test_behind_a_loop_of_calls_the_answer_is_the_refusal() -> None:
     loops = LoopGuard(turn * 5, CallTally(), ends=True)
     events = write(writer(loops=loops), SEEING)
     assert text_of(events) == loops.refusal
-    assert events[-1] == ChoiceFinished(0, "stop")
+    assert events[-1] == ChoiceFinished(0, "length")  # as for a loop of tokens: it is not stored
