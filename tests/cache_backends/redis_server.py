@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 
 def require_redis_server() -> str:
     """The program's path. Where it is missing, the test is skipped; on CI, where it has to be, the test fails."""
@@ -28,9 +30,7 @@ class RedisServer:
         self._program = require_redis_server()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.claude_code.agent_conversation import CLOSING, PROOF, PROOF_FILE
 from tests.claude_code.claude import SHORT_PROMPT, ClaudeCode
-from tests.cli.terminal import free_port
+from tests.ports import free_port
 from tests.server_process import ServerProcess, environment, serving
 
 pytestmark = pytest.mark.model

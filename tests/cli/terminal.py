@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_port
 from tests.server_process import health_of
 
 PATIENCE_SECONDS = 30.0
@@ -39,12 +39,6 @@ while os.environ.get("FAKE_WAITS") and not (folder / f"{{name}}.go").exists():
     time.sleep(0.02)
 sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from service.cli.client import HungUp, NotOurs, NotThere, Refused, ServerClient
 from service.config.address import parse_base_url
-from tests.cli.terminal import free_port
+from tests.ports import free_port
 
 HEALTH = b'{"status": "healthy", "model": "m", "model_loaded": true, "cache": {"hits": 1}, "more": [1]}'
 

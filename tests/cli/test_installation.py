@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.installation import install_wheel
-from tests.cli.terminal import free_port
+from tests.ports import free_port
 
 COMMANDS = (("run", "demo", "What is the capital of France?"),)
 """What a user types after `pip install`."""

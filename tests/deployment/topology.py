@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.processes import free_port
 from tests.cache_backends.redis_server import RedisServer
 from tests.deployment.programs import require
+from tests.ports import free_port
 from tests.server_process import END_SECONDS, environment, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -1,11 +1,9 @@
 """Ranks as real processes on loopback: under `mlx.launch`, or started one by one where single ones are to be killed."""
 
-import itertools
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +13,11 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_ports
 from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, health_of, until
 
 SERVE = [sys.executable, "-m", "service.cli", "serve", "--distributed", "--port", "0"]
 LAUNCH = str(Path(sys.executable).with_name("mlx.launch"))
-FIRST_PORT = 21_000
-"""Below those that systems hand out by themselves. The ring backend wants them in a row, and named beforehand."""
 
 
 class Ranks:
@@ -126,19 +123,6 @@ def _prepare(folder: Path) -> None:
     folder.mkdir(parents=True)
     settings = {"backends": {"vllm-mlx": {"shutdownGraceSeconds": 1}}}
     (folder / ".anyclauderc.json").write_text(json.dumps(settings))
-
-
-def free_ports(count: int) -> int:
-    """The first of so many in a row that nobody uses now."""
-    for first in itertools.count(FIRST_PORT, count):
-        with ExitStack() as sockets:
-            try:
-                for port in range(first, first + count):
-                    sockets.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError
 
 
 def ask(url: str, content: str, **fields: Any) -> dict[str, Any]:
