@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
 from service.models.errors import FetchFailed, InvalidModel, ModelNotThere
@@ -23,6 +25,7 @@ from service.storage import locked, private_folder, publish_folder
 # The files that mlx-lm reads, all in the top folder. None is Python code.
 FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.jsonl", WEIGHTS]
 NOT_FILES = ["*/*"]
+FETCHES = 2
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
@@ -36,14 +39,12 @@ def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
     if cached is not None:
         return cached
     try:
-        revision, size = _look_up(name)
+        revision, files = _look_up(name)
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, lambda: progress.step(f"Another process fetches {name}: waiting")):
             if not (folder / "config.json").exists():
-                progress.step(f"Fetching {name} from Hugging Face ({size / 1e9:.2f} GB, once)")
                 workshop = _workshop(folder, revision)
-                with _explained(name), watch_growth(workshop, size, progress):
-                    _fetch(name, revision, workshop)
+                _fetch(name, revision, files, workshop, progress)
                 require_mlx_model(workshop)
                 publish_folder(workshop, folder)
     finally:
@@ -69,22 +70,43 @@ def _workshop(folder: Path, revision: str) -> Path:
     return private_folder(workshop)
 
 
-def _look_up(name: str) -> tuple[str, int]:
-    """Returns the commit to fetch and its size in bytes. Raises `InvalidModel`."""
+def _look_up(name: str) -> tuple[str, list[RepoSibling]]:
+    """Returns the commit and its files to fetch. Raises `InvalidModel`."""
     with _explained(name):
         info = HfApi().model_info(name, files_metadata=True)
-    files = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
-    if not any(fnmatch(file, WEIGHTS) for file in files):
-        weights = [file for file in files if file.endswith((".gguf", ".bin", ".safetensors", ".npz"))]
+    files = [file for file in info.siblings or () if "/" not in file.rfilename]
+    names = [file.rfilename for file in files]
+    if not any(fnmatch(file, WEIGHTS) for file in names):
+        weights = [file for file in names if file.endswith((".gguf", ".bin", ".safetensors", ".npz"))]
         raise InvalidModel(
             f"{name} on Hugging Face has no {WEIGHTS} (found: {weights[0] if weights else 'no weights'}): {NEEDED}. "
             "Look for a conversion under `mlx-community/`, or make one with mlx_lm.convert."
         )
-    wanted = (size for file, size in files.items() if any(fnmatch(file, pattern) for pattern in FILES))
-    return info.sha or "main", sum(wanted)
+    wanted = [file for file in files if any(fnmatch(file.rfilename, pattern) for pattern in FILES)]
+    return info.sha or "main", wanted
 
 
-def _fetch(name: str, revision: str, folder: Path) -> None:
+def _fetch(name: str, revision: str, files: list[RepoSibling], folder: Path, progress: ProgressReport) -> None:
+    size = sum(file.size or 0 for file in files)
+    for _ in range(FETCHES):
+        progress.step(f"Fetching {name} from Hugging Face ({size / 1e9:.2f} GB, once)")
+        with _explained(name), watch_growth(folder, size, progress):
+            _fetch_missing(name, revision, folder)
+        progress.step("Comparing it with the digests that Hugging Face lists")
+        # The client goes on with what is there. A power failure may have damaged that.
+        damaged = [file.rfilename for file in files if not _is_as_listed(folder / file.rfilename, file)]
+        if not damaged:
+            return
+        for file in damaged:
+            progress.step(f"{file} is damaged: removed")
+            (folder / file).unlink(missing_ok=True)
+    raise FetchFailed(
+        f"{damaged[0]} of {name} is not what Hugging Face lists, though it was fetched {FETCHES} times. A proxy or the "
+        "server that HF_ENDPOINT names may change it. Start again without it, or give a folder."
+    )
+
+
+def _fetch_missing(name: str, revision: str, folder: Path) -> None:
     snapshot_download(
         name,
         revision=revision,
@@ -94,6 +116,19 @@ def _fetch(name: str, revision: str, folder: Path) -> None:
         tqdm_class=_NoBar,
     )
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's records of the download
+
+
+def _is_as_listed(path: Path, file: RepoSibling) -> bool:
+    """A large file is listed with its SHA-256, a small one with git's hash. Some mirrors list the size alone."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as opened:
+        if file.lfs:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == file.lfs.sha256
+        if file.blob_id:
+            blob = b"blob %d\0%b" % (path.stat().st_size, opened.read())
+            return hashlib.sha1(blob, usedforsecurity=False).hexdigest() == file.blob_id
+    return file.size in (None, path.stat().st_size)
 
 
 @contextmanager

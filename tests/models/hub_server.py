@@ -1,5 +1,6 @@
 """A Hugging Face hub of one model on this machine: as much of its HTTP interface as its client needs."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +15,34 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """`files` are the model's; `broken` is a file that cannot be had now; `fetched` counts what was sent whole."""
+    """`files` are the model's; `broken` is a file that cannot be had now; `fetched` counts what was sent whole.
+    `sent` has what is sent in place of a file's content, and `digests` is off for a mirror that lists sizes alone."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.files = files
         self.broken = ""
         self.fetched: list[str] = []
+        self.sent: dict[str, bytes] = {}
+        self.digests = True
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def sibling(self, name: str) -> dict[str, object]:
+        """The file as the hub lists it. Weights are in its large file storage."""
+        content = self.files[name]
+        listed: dict[str, object] = {"rfilename": name, "size": len(content)}
+        if self.digests:
+            listed["blobId"] = git_hash(content)
+        if self.digests and name.endswith(".safetensors"):
+            sha256 = hashlib.sha256(content).hexdigest()
+            listed |= {
+                "blobId": git_hash(b"a pointer"),
+                "lfs": {"sha256": sha256, "size": len(content), "pointerSize": 9},
+            }
+        return listed
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -38,7 +56,7 @@ class HubHandler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         files = self.server.files
         if path in (f"/api/models/{NAME}", f"/api/models/{NAME}/revision/{COMMIT}"):
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+            siblings = [self.server.sibling(name) for name in files]
             self.send_json({"id": NAME, "sha": COMMIT, "siblings": siblings})
         elif path == f"/api/models/{NAME}/tree/{COMMIT}":
             self.send_json([{"type": "file", "path": n, "size": len(c), "oid": n} for n, c in files.items()])
@@ -53,7 +71,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if name == self.server.broken:
             self.send(403, b"{}", {})
             return
-        self.send(200, self.server.files[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        content = self.server.sent.get(name, self.server.files[name])
+        self.send(200, content, {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
         if self.command == "GET":
             self.server.fetched.append(name)
 
@@ -71,6 +90,10 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_args: object) -> None:
         return None
+
+
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
 
 
 @contextmanager

@@ -81,6 +81,35 @@ def test_an_interrupted_fetch_is_invisible_and_goes_on(hub: Hub, tmp_path: Path)
     assert hub.fetched.count("config.json") == 1
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_that_a_power_failure_damaged_is_fetched_again(file: str, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "models" / NAME
+    hub.broken = "tokenizer.json"
+    assert "from Hugging Face failed" in resolve(NAME, tmp_path, hub.endpoint)
+    damaged = folder.with_name(f".tiny.{COMMIT}.partial") / file
+    damaged.write_bytes(bytes(len(FILES[file])))
+    hub.broken = ""
+    assert resolve(NAME, tmp_path, hub.endpoint) == str(folder)
+    assert (folder / file).read_bytes() == FILES[file]
+    assert hub.fetched.count(file) == 2
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_what_the_hub_lists_is_refused(file: str, hub: Hub, tmp_path: Path) -> None:
+    hub.sent[file] = bytes(len(FILES[file]))
+    told = resolve(NAME, tmp_path, hub.endpoint)
+    assert told.startswith(
+        f"FetchFailed {file} of {NAME} is not what Hugging Face lists, though it was fetched 2 times."
+    )
+    assert hub.fetched.count(file) == 2
+    assert not (tmp_path / "home" / "models" / NAME).exists()
+
+
+def test_a_mirror_without_digests_serves_a_model(hub: Hub, tmp_path: Path) -> None:
+    hub.digests = False
+    assert resolve(NAME, tmp_path, hub.endpoint) == str(tmp_path / "home" / "models" / NAME)
+
+
 def test_what_hugging_faces_own_cache_holds_is_not_fetched(hub: Hub, tmp_path: Path) -> None:
     cached = tmp_path / "hf" / "hub" / "models--org--tiny"
     write_model(cached / "snapshots" / COMMIT)
