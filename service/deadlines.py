@@ -1,10 +1,13 @@
 """One timer of the event loop for many equal waits. `asyncio.timeout` would cost as much as the rest of a look-up."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+from service.coroutines import go_on
+
+T = TypeVar("T")
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -61,41 +64,49 @@ class TimedQueue(Generic[Item]):
             self._expire(item)
 
 
+class DeadlineExpired(TimeoutError):
+    pass
+
+
 class Deadline:
-    """`with deadline.limit(): await ...` raises `TimeoutError` after `seconds`, like `asyncio.timeout`."""
+    """Cancels work after `seconds`, like `asyncio.timeout`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._limits: TimedQueue[Limit] = TimedQueue(seconds, Limit.expire)
+        self._limits: TimedQueue[_Limit] = TimedQueue(seconds, _Limit.expire)
 
-    def limit(self) -> "Limit":
-        """Enter it once, in the task that waits."""
-        return Limit(self._limits)
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Raises `DeadlineExpired`."""
+        try:
+            waits_for = work.send(None)
+        except StopIteration as end:
+            return cast(T, end.value)
+        with _Limit(self._limits):
+            return await go_on(work, waits_for)
 
 
-class Limit:
-    """One wait. `expired` shows afterwards whether it took too long."""
+class _Limit:
+    """Enter it once, in the task that waits."""
 
-    __slots__ = ("_cancelling", "_limits", "_task", "expired")
+    __slots__ = ("_cancelling", "_expired", "_limits", "_task")
 
-    def __init__(self, limits: "TimedQueue[Limit]") -> None:
-        self.expired = False
+    def __init__(self, limits: "TimedQueue[_Limit]") -> None:
+        self._expired = False
         self._limits = limits
 
-    def __enter__(self) -> "Limit":
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (no coroutine runs outside of a task)
         self._task = task
         self._cancelling = task.cancelling()
         self._limits.add(self)
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._limits.discard(self)
         # A cancellation by another party meanwhile goes on.
-        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise DeadlineExpired from error
 
     def expire(self) -> None:
-        self.expired = True
+        self._expired = True
         self._task.cancel()

@@ -4,16 +4,26 @@ import asyncio
 
 import pytest
 
-from service.deadlines import Deadline, TimedQueue
+from service.deadlines import Deadline, DeadlineExpired, TimedQueue
 
 FOR_EVER = 3600.0
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
     deadline = Deadline(FOR_EVER)
-    with deadline.limit() as limit:
+
+    async def work() -> str:
         await asyncio.sleep(0)
-    assert not limit.expired
+        return "done"
+
+    assert await deadline.run(work()) == "done"
+
+
+async def test_work_that_does_not_wait_is_not_limited() -> None:
+    async def work() -> str:
+        return "done"
+
+    assert await Deadline(-1).run(work()) == "done"
 
 
 async def test_each_wait_ends_when_its_own_time_is_over() -> None:
@@ -23,9 +33,8 @@ async def test_each_wait_ends_when_its_own_time_is_over() -> None:
     async def wait(before: float) -> float:
         await asyncio.sleep(before)
         began = loop.time()
-        with pytest.raises(TimeoutError), deadline.limit() as limit:
-            await asyncio.sleep(FOR_EVER)
-        assert limit.expired
+        with pytest.raises(DeadlineExpired):
+            await deadline.run(asyncio.sleep(FOR_EVER))
         return loop.time() - began
 
     for seconds in await asyncio.gather(*(wait(i * 0.005) for i in range(8))):
@@ -35,20 +44,25 @@ async def test_each_wait_ends_when_its_own_time_is_over() -> None:
 async def test_a_task_goes_on_after_it_was_told() -> None:
     deadline = Deadline(0.01)
     for _ in range(2):
-        with pytest.raises(TimeoutError), deadline.limit():
-            await asyncio.sleep(FOR_EVER)
-    with deadline.limit():
-        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExpired):
+            await deadline.run(asyncio.sleep(FOR_EVER))
+    await deadline.run(asyncio.sleep(0))
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
 async def test_an_error_of_its_own_passes() -> None:
-    deadline = Deadline(FOR_EVER)
-    with pytest.raises(LookupError), deadline.limit() as limit:
-        raise LookupError
-    assert not limit.expired
+    async def fail(error: Exception, waits: bool) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise error
+
+    for waits in (False, True):
+        for error in (LookupError(), TimeoutError()):
+            with pytest.raises(type(error)) as caught:
+                await Deadline(FOR_EVER).run(fail(error, waits))
+            assert caught.value is error
 
 
 async def test_who_is_cancelled_by_another_stays_cancelled() -> None:
@@ -57,14 +71,13 @@ async def test_who_is_cancelled_by_another_stays_cancelled() -> None:
     expired = asyncio.Event()
 
     async def wait() -> None:
-        with deadline.limit():
-            try:
-                await asyncio.sleep(FOR_EVER)
-            except asyncio.CancelledError:
-                expired.set()
-                await asyncio.sleep(FOR_EVER)
+        try:
+            await asyncio.sleep(FOR_EVER)
+        except asyncio.CancelledError:
+            expired.set()
+            await asyncio.sleep(FOR_EVER)
 
-    task = asyncio.create_task(wait())
+    task = asyncio.create_task(deadline.run(wait()))
     await expired.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -74,9 +87,8 @@ async def test_who_is_cancelled_by_another_stays_cancelled() -> None:
 
 async def test_a_limit_within_another() -> None:
     outer, inner = Deadline(0.01), Deadline(FOR_EVER)
-    with pytest.raises(TimeoutError), outer.limit(), inner.limit() as limit:
-        await asyncio.sleep(FOR_EVER)
-    assert not limit.expired
+    with pytest.raises(DeadlineExpired):
+        await outer.run(inner.run(asyncio.sleep(FOR_EVER)))
 
 
 async def test_items_expire_in_their_order_and_an_item_added_again_is_the_last() -> None:

@@ -1,6 +1,6 @@
 from starlette.types import Receive
 
-from service.deadlines import Deadline
+from service.deadlines import Deadline, DeadlineExpired
 from service.errors import BadRequest, BodyTimeout, BodyTooLarge, Overloaded, UnsupportedMediaType
 from service.http.client_watch import ClientGone
 from service.http.request_headers import RequestHeaders, shown
@@ -41,27 +41,29 @@ class BodyReader:
         self._check_declared_length(headers)
         body = bytearray()  # not a list of chunks: each may be one byte
         try:
-            with self._deadline.limit():
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    piece = message.get("body", b"")
-                    body += piece
-                    self._arriving_bytes += len(piece)
-                    if len(body) > self._max_bytes:
-                        raise self._too_large(f"more than {self._max_bytes}")
-                    if self._arriving_bytes > LARGEST_AT_ONCE * self._max_bytes:
-                        raise Overloaded("Too many large requests arrive at the same time. Try again.", retry_after=1.0)
-                    more = message.get("more_body", False)
-        except TimeoutError:
+            await self._deadline.run(self._fill(body, receive))
+        except DeadlineExpired:
             raise BodyTimeout(
                 f"The request body did not end within {self._deadline.seconds:g} seconds; {len(body)} bytes came."
             ) from None
         finally:
             self._arriving_bytes -= len(body)
         return bytes(body)
+
+    async def _fill(self, body: bytearray, receive: Receive) -> None:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            body += piece
+            self._arriving_bytes += len(piece)
+            if len(body) > self._max_bytes:
+                raise self._too_large(f"more than {self._max_bytes}")
+            if self._arriving_bytes > LARGEST_AT_ONCE * self._max_bytes:
+                raise Overloaded("Too many large requests arrive at the same time. Try again.", retry_after=1.0)
+            more = message.get("more_body", False)
 
     def _check_declared_length(self, headers: RequestHeaders) -> None:
         declared = headers.get(b"content-length")

@@ -1,8 +1,10 @@
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from starlette.types import Receive
+
+from service.coroutines import go_on
 
 T = TypeVar("T")
 
@@ -23,9 +25,13 @@ class ClientWatch:
         if self._gone:
             work.close()
             raise ClientGone
+        try:
+            waits_for = work.send(None)
+        except StopIteration as end:
+            return cast(T, end.value)
         watching = _Watching(self._receive)
         try:
-            result = await work
+            result = await go_on(work, waits_for)
         except asyncio.CancelledError:
             if watching.takes_back():
                 raise ClientGone from None
@@ -42,11 +48,10 @@ class _Watching:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._working = asyncio.current_task()
-        self._task: asyncio.Task[None] | None = None
         self._has_cancelled = False
         self._ended = False
-        # Work that does not wait, such as a hit, costs this callback and no task.
-        self._start = asyncio.get_running_loop().call_soon(self._begin)
+        self._task = asyncio.create_task(self._until_disconnect())
+        self._task.add_done_callback(self._cancel)
 
     def takes_back(self) -> bool:
         """Undoes the cancellation. False if another party cancelled the task too."""
@@ -57,16 +62,9 @@ class _Watching:
 
     async def end(self) -> bool:
         self._ended = True
-        self._start.cancel()
-        if self._task is None:
-            return False
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         return not self._task.cancelled()
-
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._until_disconnect())
-        self._task.add_done_callback(self._cancel)
 
     async def _until_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -6,7 +6,7 @@ from typing import Any
 
 from cache_backends import CacheBackend
 from cache_backends.base import Found, ValueTooLarge
-from service.deadlines import Deadline
+from service.deadlines import Deadline, DeadlineExpired
 from service.generation import Completion
 from service.response_cache.record import Record, decode_record, encode_record
 from service.response_cache.statistics import CacheCounters
@@ -138,20 +138,22 @@ class ResponseStore:
     async def _read(self, key: str) -> bytes | None:
         if self._paused_until and asyncio.get_running_loop().time() < self._paused_until:
             return None
-        limit = self._lookup_deadline.limit()
         try:
-            with limit:
-                found = await self._backend.get(key)
+            value = await self._lookup_deadline.run(self._find(key))
+        except DeadlineExpired:
+            self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+            seconds = self._lookup_deadline.seconds
+            self._fail("read", f"took longer than {seconds} s; not asked for {PAUSE_SECONDS} s")
+            return None
         except Exception as exc:
-            if limit.expired:
-                self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
-                seconds = self._lookup_deadline.seconds
-                self._fail("read", f"took longer than {seconds} s; not asked for {PAUSE_SECONDS} s")
-            else:
-                self._fail("read", repr(exc))
+            self._fail("read", repr(exc))
             return None
         if self._failing:
             self._failing.discard("read")
+        return value
+
+    async def _find(self, key: str) -> bytes | None:
+        found = await self._backend.get(key)
         # A backend of another package may return anything.
         return found.value if isinstance(found, Found) and isinstance(found.value, bytes) else None
 
