@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sized
 from socket import socket
 from typing import Any, cast
@@ -10,7 +11,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ASGIFramework, TaskGroup
 from starlette.types import ASGIApp
 
@@ -134,7 +135,12 @@ class Connection(TCPServer):
         self._unsent_bytes = 0
 
     async def protocol_send(self, event: Event) -> None:
-        if not isinstance(event, RawData):
+        if isinstance(event, Updated):
+            if event.idle:
+                self._idle.add(self)
+            else:
+                self._idle.remove(self)
+        elif not isinstance(event, RawData):
             await super().protocol_send(event)
         elif event.data:
             if not self._unsent:
@@ -194,8 +200,21 @@ class _Idleness(AsyncioSingleTask):
         self._idle.remove(self._connection)
 
 
+class _Config(Config):
+    """Formats the `date` header once a second."""
+
+    _second = 0
+    _headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._headers = second, tuple(super().response_headers(protocol))
+        return list(self._headers)
+
+
 def _config(limits: ConnectionLimits) -> Config:
-    config = Config()
+    config = _Config()
     config.alpn_protocols = ["h2", "http/1.1"] if limits.http2 else ["http/1.1"]
     config.backlog = BACKLOG
     config.accesslog = None

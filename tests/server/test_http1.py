@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import h2.connection
 import h2.events
 import h11
+import httpx
 import pytest
 from hypercorn.config import Config
 
@@ -105,6 +108,20 @@ def test_what_was_refused_stays_refused(size: int) -> None:
         reader.receive_data(more)
         with pytest.raises(h11.RemoteProtocolError, match="both a Content-Length"):
             reader.next_event()
+
+
+async def test_each_answer_has_the_date_of_its_second(port: int) -> None:
+    async with httpx.AsyncClient() as client:
+        before = int(time.time())
+        dates = [await date_of(client, port)]
+        while dates[-1] == dates[0]:
+            dates.append(await date_of(client, port))
+        assert before <= dates[0] < dates[-1] <= time.time()
+
+
+async def date_of(client: httpx.AsyncClient, port: int) -> float:
+    answer = await client.get(f"http://127.0.0.1:{port}/health")
+    return parsedate_to_datetime(answer.headers["date"]).timestamp()
 
 
 async def test_an_upgrade_to_http2_is_passed_over(port: int) -> None:
