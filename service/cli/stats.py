@@ -93,8 +93,8 @@ def _ask(client: ServerClient, root: str) -> Stats:
         return client.stats()
     except NotThere:
         raise no_server(root) from None
-    except NoAnswer:
-        raise Failure(Exit.UNAVAILABLE, f"The server at {root} did not answer in time.") from None
+    except NoAnswer as exc:
+        raise Failure(Exit.UNAVAILABLE, f"The server at {root} does not answer: {exc}.") from None
     except Refused as exc:
         raise Failure(Exit.UNAVAILABLE, f"The server at {root} refuses to answer: {exc}") from None
     except NotOurs as exc:

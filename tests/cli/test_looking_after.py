@@ -16,6 +16,7 @@ from service.generation import Choice, Completion, Text, Usage
 from service.response_cache.record import Record, encode_record
 from tests.cli.screen import on_screen
 from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.test_client import answering_once
 
 ANSWER = Completion(
     choices=(Choice(parts=(Text("Paris"),), finish_reason="stop"),),
@@ -119,10 +120,17 @@ def test_watching_outlives_its_server_and_ends_while_the_server_hangs(terminal: 
             until(terminal.health, "the server")
             screen.until("0 of 0 requests")
             server.send_signal(signal.SIGSTOP)
-            screen.until("did not answer in time")
+            screen.until("does not answer: no answer in time")
             screen.interrupt()
             assert screen.end() == 0
             server.send_signal(signal.SIGCONT)
+
+
+def test_stats_of_a_server_that_hangs_up(terminal: Terminal) -> None:
+    with answering_once(b"") as url:
+        done = terminal.run("stats", "--url", url)
+    assert done.returncode == 69
+    assert done.stderr.endswith("does not answer: it hung up before it answered.\n")
 
 
 def test_stats_on_a_terminal_follow_until_ctrl_c(terminal: Terminal) -> None:
