@@ -3,7 +3,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import msgspec
 
 from tests.cache_backends.redis_server import RedisServer
 from tests.history.proxy import Proxy
-from tests.history.records import LeaseCall, read_history
+from tests.history.records import Asked, LeaseCall, Recorded, read_history
 
 LONGEST_FAULT_SECONDS = 0.8
 LONGEST_REST_SECONDS = 0.3
 POLL_SECONDS = 0.01
+PATIENCE_SECONDS = 60.0
 READ_BYTES = 64 * 1024
 FAULTS = ("stop worker", "stop holder", "kill worker", "pause redis", "block", "delay", "drop")
 
@@ -39,7 +40,8 @@ class World:
         self._proxy = proxy
         self._folder = folder
         self._draw = random.Random(plan.seed)
-        self._until = time.monotonic() + plan.seconds
+        self._seconds = plan.seconds
+        self._over = folder / "over"
         self._stealing = plan.stealing
         self._workers: dict[int, asyncio.subprocess.Process] = {}
 
@@ -51,12 +53,17 @@ class World:
         for number in range(workers):
             await self._start(number)
         try:
+            await self._wait_until(lambda: len(self.histories) == workers)
+            until = time.monotonic() + self._seconds
             # In turn after a first draw, so that a short run has every kind.
             order = self._draw.sample(list(self.counts), len(self.counts))
-            while time.monotonic() < self._until - LONGEST_FAULT_SECONDS:
+            while time.monotonic() < until or not all(self.counts.values()):
                 await asyncio.sleep(self._draw.uniform(0, LONGEST_REST_SECONDS))
                 await self._break(order[sum(self.counts.values()) % len(order)])
-            async with asyncio.timeout(30):
+            # A worker asks its store again some seconds after a fault.
+            await self._wait_until(self._has_hit)
+            self._over.touch()
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 ends = [await worker.wait() for worker in self._workers.values()]
         finally:
             for worker in self._workers.values():
@@ -64,6 +71,11 @@ class World:
                     worker.kill()
                     await worker.wait()
         assert ends == [0] * workers
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _start(self, number: int) -> None:
         self._workers[number] = await asyncio.create_subprocess_exec(
@@ -73,7 +85,7 @@ class World:
             f"redis://127.0.0.1:{self._proxy.port}/0",
             str(number),
             str(self._folder / f"{number}.history"),
-            str(max(0.1, self._until - time.monotonic())),
+            str(self._over),
             *(["stealing"] if self._stealing else []),
         )
 
@@ -123,12 +135,19 @@ class World:
 
     def _acquired(self, since: float, key: str | None = None) -> tuple[int, str] | None:
         """Returns worker and key of a lease that was acquired after `since`."""
+        for number, one in self._recent():
+            acquired = isinstance(one, LeaseCall) and one.what == "acquire" and one.held and one.called > since
+            if acquired and key in (None, one.key):
+                return number, one.key
+        return None
+
+    def _has_hit(self) -> bool:
+        return any(isinstance(one, Asked) and one.outcome == "hit" for _, one in self._recent())
+
+    def _recent(self) -> Iterator[tuple[int, Recorded]]:
         for path in self.histories:
             for one in read_history(path, READ_BYTES):
-                acquired = isinstance(one, LeaseCall) and one.what == "acquire" and one.held and one.called > since
-                if acquired and key in (None, one.key):
-                    return int(path.stem), one.key
-        return None
+                yield int(path.stem), one
 
     @contextmanager
     def _stopped(self, number: int) -> Iterator[None]:

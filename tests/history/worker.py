@@ -1,5 +1,5 @@
-"""`python -m tests.history.worker URL NUMBER HISTORY SECONDS [stealing]`: clients that ask as those of other workers.
-With `stealing`, the worker's leases are broken."""
+"""`python -m tests.history.worker URL NUMBER HISTORY OVER [stealing]`: clients that ask as those of other workers until
+there is a file OVER. With `stealing`, the worker's leases are broken."""
 
 import asyncio
 import random
@@ -20,8 +20,8 @@ from tests.history.records import Asked, HistoryWriter, LeaseCall
 from tests.no_home import NO_HOME
 
 LEASE_SECONDS = 0.3
-ROUND_SECONDS = 0.3
-QUESTIONS = 3
+ROUND_SECONDS = 1.0
+QUESTIONS = 8
 CLIENTS = 4
 SLOWEST_GENERATION_SECONDS = 0.4
 
@@ -75,8 +75,9 @@ async def script(request: GenerationRequest) -> AsyncIterator[str]:
         yield word if word == "the" else f" {word}"
 
 
-async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, until: float) -> None:
-    while (called := time.monotonic()) < until:
+async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, over: Path) -> None:
+    while not over.exists():  # noqa: ASYNC240 - it takes microseconds
+        called = time.monotonic()
         question = f"{random.randrange(QUESTIONS)} of round {called // ROUND_SECONDS:.0f}"
         request = GenerationRequest(messages=(Message(role="user", content=question),))
         outcome, text = "failed", None
@@ -93,16 +94,15 @@ async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, 
         await asyncio.sleep(random.uniform(0, 0.02))
 
 
-async def main(url: str, worker: int, path: Path, seconds: float, *, stealing: bool) -> None:
+async def main(url: str, worker: int, path: Path, over: Path, *, stealing: bool) -> None:
     history = HistoryWriter(path)
     backend = RecordedBackend(url, history, stealing=stealing)
     settings = Settings(home=NO_HOME, max_concurrency=2, request_timeout_seconds=5.0)
     caching = CachingExecutor(ScriptedExecutor(script, concurrency=2), backend, settings, lease_seconds=LEASE_SECONDS)
-    until = time.monotonic() + seconds
-    await asyncio.gather(*(client(caching, worker, history, until) for _ in range(CLIENTS)))
+    await asyncio.gather(*(client(caching, worker, history, over) for _ in range(CLIENTS)))
     await caching.aclose()
 
 
 if __name__ == "__main__":
-    url, number, path, seconds, *broken = sys.argv[1:]
-    asyncio.run(main(url, int(number), Path(path), float(seconds), stealing=bool(broken)))
+    url, number, path, over, *broken = sys.argv[1:]
+    asyncio.run(main(url, int(number), Path(path), Path(over), stealing=bool(broken)))
