@@ -60,7 +60,7 @@ def test_what_hung_is_gone_with_its_servers_and_its_folder(monkeypatch, tmp_path
     with pytest.raises(RunFailed, match="did not end within 5 seconds"):
         run_case(broken_cases.__name__, broken_cases.CASE, quick=True, after_run=lambda: None)
     assert list(scratch.iterdir()) == []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_alive(int(child_file.read_text())):
         assert time.monotonic() < deadline, "the run has ended, and the process that it started has not"
         time.sleep(0.02)

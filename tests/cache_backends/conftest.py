@@ -16,7 +16,7 @@ from tests.cache_backends.redis_server import RedisServer
 SMALLEST_DISK = 1024**2
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 60.0) -> None:
     """Waits for a condition that nothing announces; fails when it does not come true."""
     try:
         async with asyncio.timeout(seconds):

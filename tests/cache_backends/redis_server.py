@@ -12,6 +12,8 @@ import pytest
 
 from tests.ports import free_port
 
+PATIENCE_SECONDS = 60.0
+
 
 def require_redis_server() -> str:
     """The program's path. Where it is missing, the test is skipped; on CI, where it has to be, the test fails."""
@@ -53,7 +55,7 @@ class RedisServer:
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"redis-server did not come up on port {self.port}")
@@ -75,7 +77,7 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """Sends one command on a connection of its own, and returns the beginning of the raw reply."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS) as connection:
             parts = [f"*{len(words)}\r\n".encode()]
             parts += [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words]
             connection.sendall(b"".join(parts))

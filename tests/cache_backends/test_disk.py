@@ -289,7 +289,7 @@ async def test_damage_that_both_threads_find_is_set_aside_once(tmp_path: Path) -
         nonlocal attempts
         attempts += 1
         if attempts <= 2:
-            both.wait(timeout=10)
+            both.wait(timeout=60)
             raise sqlite3.DatabaseError("database disk image is malformed")
 
     await asyncio.gather(backend._reader.run(damaged_at_first), backend._writer.run(damaged_at_first))

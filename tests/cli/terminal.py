@@ -15,7 +15,7 @@ import httpx
 from tests.ports import free_port
 from tests.server_process import health_of
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 FAKE_CLAUDE = f"""#!{sys.executable}
 # Stands in for Claude Code: writes down how it was started, does what it is told, and exits with a code.
@@ -66,7 +66,7 @@ class Terminal:
             "COLUMNS": "200",
         }
         self.folder = folder
-        self.patience_seconds = 2 * PATIENCE_SECONDS
+        self.patience_seconds = PATIENCE_SECONDS
         self.configure(executor="scripted")
 
     def configure(self, **keys: Any) -> None:
@@ -134,7 +134,7 @@ class Terminal:
     def health(self) -> Any:
         """What the server at the configured port says; None when there is none."""
         try:
-            return health_of(self.url, 5)
+            return health_of(self.url, PATIENCE_SECONDS)
         except httpx.TransportError:
             return None
 

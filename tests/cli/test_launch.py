@@ -18,7 +18,7 @@ from typing import ClassVar
 import pytest
 
 from service.agents.claude_code import MODEL_VARIABLES
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 
 @pytest.fixture
@@ -114,11 +114,11 @@ def test_launchers_share_a_server_and_the_last_one_stops_it(user: Terminal) -> N
         user.claude("two")
         pid = user.server_pid()
         user.let_go("one")
-        assert one.wait(timeout=30) == 0
+        assert one.wait(timeout=PATIENCE_SECONDS) == 0
         assert user.health()["status"] == "healthy"
         assert user.server_pid() == pid
         user.let_go("two")
-        assert two.wait(timeout=30) == 0
+        assert two.wait(timeout=PATIENCE_SECONDS) == 0
     assert gone(user)
     logs = list((user.home / ".anyclaude" / "logs").iterdir())
     assert [log.read_text().count("Serving") for log in logs] == [1]
@@ -130,7 +130,7 @@ def test_a_server_that_dies_under_claude_code_is_no_trouble_at_the_end(user: Ter
         os.kill(user.server_pid(), signal.SIGKILL)
         until(lambda: gone(user), "the server to die")
         user.let_go()
-        _, err = launcher.communicate(timeout=30)
+        _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 3
     assert "Traceback" not in err
 
@@ -142,7 +142,7 @@ def test_without_a_terminal_signals_are_passed_on(user: Terminal, number: signal
     with user.start(FAKE_WAITS="1") as launcher:
         user.claude()
         launcher.send_signal(number)
-        assert launcher.wait(timeout=30) == 9
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 9
     assert user.signals() == [name]
     assert gone(user)
 
@@ -150,7 +150,7 @@ def test_without_a_terminal_signals_are_passed_on(user: Terminal, number: signal
 def test_claude_code_ended_by_a_signal_gives_the_shells_exit_code(user: Terminal) -> None:
     with user.start(FAKE_WAITS="1") as launcher:
         os.kill(user.claude()["pid"], signal.SIGKILL)
-        assert launcher.wait(timeout=30) == 128 + signal.SIGKILL
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 128 + signal.SIGKILL
     assert gone(user)
 
 
@@ -159,7 +159,7 @@ def test_a_suspended_claude_code_suspends_the_launcher(user: Terminal) -> None:
         _, status = os.waitpid(launcher.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         launcher.send_signal(signal.SIGCONT)
-        assert launcher.wait(timeout=30) == 0
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 0
     assert user.signals() == ["SIGCONT"]
 
 
@@ -194,7 +194,7 @@ def test_proxy_only_serves_without_claude_code(terminal: Terminal) -> None:
         until(terminal.health, "the server")
         again = terminal.run(PROXY_ONLY="true")
         launcher.send_signal(signal.SIGTERM)
-        out, _ = launcher.communicate(timeout=30)
+        out, _ = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 0
     assert "Serving" in out
     assert (again.returncode, again.stdout) == (0, f"A server is up at {terminal.url}: healthy, model scripted.\n")
@@ -327,7 +327,7 @@ def test_the_launcher_can_be_ended_while_it_waits(user: Terminal) -> None:
         silent.accept()[0].close()
         silent.accept()[0].close()
         launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(timeout=30) == 128 + signal.SIGTERM
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 128 + signal.SIGTERM
 
 
 def never_loading_model(user: Terminal) -> str:
@@ -352,7 +352,7 @@ def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_hea
     with user.start() as launcher:
         pid = starting_server(user)
         launcher.send_signal(number)
-        _, err = launcher.communicate(timeout=30)
+        _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 128 + number
     assert "Stopping the server that was started.\n" in err
     with pytest.raises(ProcessLookupError):
@@ -363,7 +363,7 @@ def test_a_server_that_is_killed_while_it_starts(user: Terminal) -> None:
     user.configure(model=never_loading_model(user))
     with user.start() as launcher:
         os.kill(starting_server(user), signal.SIGKILL)
-        _, err = launcher.communicate(timeout=30)
+        _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 69
     assert "The server ended while it was starting (signal 9): it said nothing" in err
     assert f"Its log: {user.home}" in err

@@ -10,7 +10,7 @@ import pytest
 
 from cache_backends import open_backend
 from service.response_cache.record import Record, encode_record
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 from tests.response_cache.answers import text
 
 KEY = "a" * 64
@@ -59,7 +59,7 @@ def test_a_session_is_recorded_and_replayed(terminal: Terminal) -> None:
         assert ask(terminal, "hello there").json()["choices"][0]["message"]["content"] == "hello there"
         assert ask(terminal, "something else").json()["error"]["code"] == "not_recorded"
         server.terminate()
-        out, _ = server.communicate(timeout=30)
+        out, _ = server.communicate(timeout=PATIENCE_SECONDS)
     assert "Serving 1 answer of scripted, recorded in " in out
 
 

@@ -13,14 +13,14 @@ import httpx
 import pytest
 
 from service.config.keys import SETTING_KEYS
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 
 def test_it_says_what_it_serves_and_where_and_ends_when_told(terminal: Terminal) -> None:
     with terminal.start("serve") as server:
         assert until(terminal.health, "the server")["status"] == "healthy"
         server.send_signal(signal.SIGTERM)
-        out, _ = server.communicate(timeout=30)
+        out, _ = server.communicate(timeout=PATIENCE_SECONDS)
     assert server.returncode == 0
     assert "Serving the scripted executor" in out
     assert f"at {terminal.url}" in out
@@ -49,7 +49,7 @@ def test_log_lines_are_json_on_demand(terminal: Terminal) -> None:
         until(terminal.health, "the server")
         httpx.post(f"{terminal.url}/v1/chat/completions", json={"messages": 3}, trust_env=False)
         server.send_signal(signal.SIGTERM)
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=PATIENCE_SECONDS)
     records = [json.loads(line) for line in err.splitlines()]
     (request,) = [record for record in records if record["logger"] == "anyclaude.request"]
     assert (request["level"], request["status"], request["dialect"]) == ("INFO", 400, "openai_chat")
@@ -79,7 +79,7 @@ def test_a_url_of_another_machine_is_not_taken_for_the_place_to_listen_on(termin
     with terminal.start("serve", VLLM_MLX_URL="http://gpu.example:9000/v1") as server:
         until(terminal.health, "the server")
         server.send_signal(signal.SIGTERM)
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=PATIENCE_SECONDS)
     note = f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on 127.0.0.1:{terminal.port}.\n"
     assert err.startswith(note)
 
@@ -109,7 +109,7 @@ def test_what_is_open_when_the_time_is_over_leaves_no_traceback(terminal: Termin
         until(terminal.health, "the server")
         with half_a_request(terminal):
             server.send_signal(signal.SIGTERM)
-            _, err = server.communicate(timeout=30)
+            _, err = server.communicate(timeout=PATIENCE_SECONDS)
     assert server.returncode == 0
     assert "Traceback" not in err
     assert " ERROR " not in err
@@ -124,7 +124,7 @@ def test_a_second_signal_ends_it_at_once(terminal: Terminal) -> None:
             assert server.stderr is not None
             until(lambda: "stopping" in server.stderr.readline(), "the server to begin to stop")
             server.send_signal(signal.SIGINT)
-            _, err = server.communicate(timeout=30)
+            _, err = server.communicate(timeout=PATIENCE_SECONDS)
     assert server.returncode == -signal.SIGINT
     assert "Traceback" not in err
 
@@ -142,7 +142,7 @@ def test_a_model_that_still_computes_when_the_time_is_over_ends_without_a_crash(
         answers = [clients.submit(httpx.post, url, json={**body, "seed": i}, timeout=60) for i in range(2)]
         until(lambda: terminal.health()["running"] == 2, "two answers to begin")
         server.send_signal(signal.SIGTERM)
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=PATIENCE_SECONDS)
         assert [answer.result().status_code for answer in answers] == [503, 503]
     assert server.returncode == 0, err
     assert "Traceback" not in err
@@ -161,7 +161,7 @@ def test_more_connections_than_files_at_the_start_are_taken(terminal: Terminal) 
                     connections.enter_context(socket.create_connection(("127.0.0.1", terminal.port)))
                 until(terminal.health, "an answer beside all of them")
             server.send_signal(signal.SIGTERM)
-            _, err = server.communicate(timeout=30)
+            _, err = server.communicate(timeout=PATIENCE_SECONDS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert " ERROR " not in err

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def left_over(user: Terminal) -> int:
     with user.start(FAKE_WAITS="1") as launcher:
         user.claude()
         launcher.send_signal(signal.SIGKILL)
-        launcher.wait(timeout=30)
+        launcher.wait(timeout=PATIENCE_SECONDS)
         user.let_go()
     return user.server_pid()
 
@@ -54,7 +54,7 @@ def test_a_server_in_use_is_stopped_by_force_alone(user: Terminal) -> None:
         assert user.run("stop", "--all", "--force").returncode == 0
         assert user.health() is None
         user.let_go()
-        assert launcher.wait(timeout=30) == 0
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_a_server_in_the_foreground_is_listed_without_a_process(user: Terminal) -> None:
@@ -77,4 +77,4 @@ def test_the_log_is_followed(user: Terminal) -> None:
             file.write("three\n")
         assert following.stdout.readline() == "three\n"
         following.send_signal(signal.SIGINT)
-        assert following.wait(timeout=30) == 130
+        assert following.wait(timeout=PATIENCE_SECONDS) == 130

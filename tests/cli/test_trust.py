@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_without_a_terminal_one_line_names_what_is_left_out(user: Terminal) -> N
     with user.start("serve") as server:
         until(user.health, "the server")
         server.terminate()
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=PATIENCE_SECONDS)
     notes = [line for line in err.splitlines() if "approved" in line]
     assert notes == [
         f"Note: {user.cwd}/.anyclauderc.json is not approved, so these values of it are left out: allowedHosts. "

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.cli.installation import install_wheel
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
 
 MODULES = (
     "service/__init__",
@@ -84,7 +84,7 @@ def test_the_server_of_proxy_only_runs_nothing_of_the_folder(user: Installed) ->
     with user.start(PROXY_ONLY="true") as launcher:
         until(user.health, "the server")
         launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(timeout=30) == 0
+        assert launcher.wait(timeout=PATIENCE_SECONDS) == 0
     assert user.files_that_ran == []
 
 

@@ -126,7 +126,7 @@ async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() 
 
     def render() -> None:
         rendering.set()
-        assert rendered.wait(10)
+        assert rendered.wait(60)
 
     lost = Losing()
     configured = Settings(home=NO_HOME)
@@ -176,7 +176,7 @@ async def test_an_engine_that_hangs_is_seen_and_then_given_up(caplog: pytest.Log
 
 async def test_an_engine_that_is_merely_slow_for_a_while_loses_nothing() -> None:
     gate = Gate(2)
-    async with running(counting_loader(CountingEngine(gate)), stall_seconds=0.5) as executor:
+    async with running(counting_loader(CountingEngine(gate)), stall_seconds=1.0) as executor:
         asked = asyncio.ensure_future(ask(executor))
         await until(lambda: executor.status().state == "degraded")
         gate.open.set()
@@ -185,9 +185,9 @@ async def test_an_engine_that_is_merely_slow_for_a_while_loses_nothing() -> None
 
 
 async def test_idling_is_no_stall() -> None:
-    async with running(counting_loader(CountingEngine()), stall_seconds=0.02) as executor:
+    async with running(counting_loader(CountingEngine()), stall_seconds=0.5) as executor:
         await ask(executor)
-        for _ in range(3):
-            await asyncio.sleep(0.03)
+        for _ in range(2):
+            await asyncio.sleep(0.6)
             assert executor.status().state == "healthy"
             assert text_of(await ask(executor)) == "1 2 3 "

@@ -14,7 +14,7 @@ from service.errors import EngineFailed
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import RawRequest, client_of, running, settings
+from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -121,7 +121,7 @@ async def test_a_response_that_cannot_begin_frees_its_place(tmp_path: Path) -> N
     with pytest.raises(ConnectionResetError):
         await app(request.scope, request.receive, broken_send)
     assert len(executor.submitted) == 1
-    await asyncio.wait_for(script.ended.wait(), timeout=20)
+    await asyncio.wait_for(script.ended.wait(), timeout=PATIENCE_SECONDS)
 
 
 async def test_identical_requests_at_once_are_one_generation(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -13,7 +15,7 @@ import pytest
 
 from service.app import create_app
 from service.executor.scripted import PROFILE, ScriptedExecutor
-from tests.serving import client_of, running, settings
+from tests.serving import PATIENCE_SECONDS, client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -23,11 +25,14 @@ JSON = {"content-type": "application/json"}
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    configured = settings(tmp_path, max_body_bytes=100_000, body_timeout_seconds=0.3)
-    async with (
-        running(create_app(configured), configured) as url,
-        client_of(url) as client,
-    ):
+    async with serving(tmp_path) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    configured = settings(tmp_path, max_body_bytes=100_000, **changes)
+    async with running(create_app(configured), configured) as url, client_of(url) as client:
         yield client
 
 
@@ -194,7 +199,7 @@ async def exchange(url: httpx.URL, *sent: bytes) -> bytes:
         for data in sent:
             writer.write(data)
             await writer.drain()
-        return await asyncio.wait_for(reader.read(), timeout=20)
+        return await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
     finally:
         writer.close()
 
@@ -205,11 +210,12 @@ CHUNKED = (
 )
 
 
-async def test_a_body_that_never_ends_meets_the_deadline(client: httpx.AsyncClient) -> None:
-    answer = await exchange(client.base_url, CHUNKED, b'd\r\n{"messages": \r\n')
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b'"code":"request_timeout"' in answer
-    assert (await client.get("/health")).status_code == 200
+async def test_a_body_that_never_ends_meets_the_deadline(tmp_path: Path) -> None:
+    async with serving(tmp_path, body_timeout_seconds=0.3) as client:
+        answer = await exchange(client.base_url, CHUNKED, b'd\r\n{"messages": \r\n')
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"code":"request_timeout"' in answer
+        assert (await client.get("/health")).status_code == 200
 
 
 async def test_a_chunked_body_is_bounded(client: httpx.AsyncClient) -> None:

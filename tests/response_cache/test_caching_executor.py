@@ -359,7 +359,7 @@ async def test_answers_outlive_the_server_on_disk(tmp_path_factory: pytest.TempP
         executor = CachingExecutor(ScriptedExecutor(), open_backend(url), settings())
         await executor.start()
         assert await outcome_and_text(executor) == (expected, "one two three")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             # What it tells is what the disk told last.
             while (await executor.statistics()).cached_items != 1:
                 pass
@@ -374,7 +374,7 @@ async def test_a_store_that_cannot_be_is_told_of_at_the_start(
     backend = open_backend(["memory://"] * tiers + [f"disk://{tmp_path}/file/cache"])
     executor = CachingExecutor(ScriptedExecutor(), backend, settings())
     await executor.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "Not a directory" not in caplog.text:  # noqa: ASYNC110 -- nothing announces it
             await asyncio.sleep(0.005)
     assert await outcome_and_text(executor) == ("miss", "one two three")

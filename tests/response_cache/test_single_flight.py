@@ -60,7 +60,7 @@ async def read_one(events: AsyncIterator[Event]) -> str:
 
 
 async def until_idle(inner: ScriptedExecutor) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while inner.running or inner.waiting:  # noqa: ASYNC110 -- nothing announces it
             await asyncio.sleep(0)
 

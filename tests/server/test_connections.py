@@ -127,7 +127,7 @@ async def test_an_idle_connection_ends_in_time_and_a_busy_one_does_not() -> None
 @pytest.mark.parametrize("before", [b"", HEALTH], ids=["the first", "the second"])
 @pytest.mark.parametrize("cut", [1, 20, len(HEALTH) - 1])
 async def test_a_head_that_does_not_end_is_refused(before: bytes, cut: int) -> None:
-    limits = ConnectionLimits(head_seconds=0.05)
+    limits = ConnectionLimits(head_seconds=0.3)
     async with _serving(respond, limits) as port, asyncio.timeout(PATIENCE_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(before + HEALTH[:cut])

@@ -208,7 +208,7 @@ def end(how: str) -> None:
             while True:
                 pass
         case "swell":
-            time.sleep(0.5)
+            time.sleep(3.0)  # for the requests that come meanwhile
             held = b"".join(bytes(2**20) for _ in range(512))
             time.sleep(60)
             del held

