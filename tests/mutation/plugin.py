@@ -1,15 +1,19 @@
 """A pytest plugin: collects the tests once, and tries each mutant in a forked process. A mutant costs a tenth of a
 second if one of its first tests notices it."""
 
+import fcntl
+import gc
 import os
 import random
 import resource
 import signal
 import time
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
@@ -20,11 +24,9 @@ from mutmut.state import state
 
 from tests.mutation.results import RESULTS, Result, function_of, module_of, read_results
 
-PATTERNS = "MUTANTS"
+PLAN = "MUTATION_PLAN"
 REACHED = Path("reached.json")
-
-# The tests of one mutant may take this long together, the fastest first.
-TESTS_SECONDS = 3.0
+LOCK = Path("reached.lock")
 
 # A test that does nothing for so long, or works that much longer than usual, will not end.
 LOOK_SECONDS = 4.0
@@ -44,6 +46,19 @@ class Reached(msgspec.Struct):
     failing: list[str] = []
 
 
+class Plan(msgspec.Struct):
+    """This process is number `job` of `jobs`. The tests of one mutant take at most `seconds` together."""
+
+    patterns: list[str]
+    seconds: float
+    survivors: bool
+    jobs: int
+    job: int = 0
+
+    def has(self, mutant: str) -> bool:
+        return zlib.crc32(mutant.encode()) % self.jobs == self.job and any(fnmatch(mutant, p) for p in self.patterns)
+
+
 class Meta(msgspec.Struct):
     """A part of mutmut's file."""
 
@@ -52,24 +67,27 @@ class Meta(msgspec.Struct):
 
 def pytest_runtestloop(session: pytest.Session) -> bool:
     items = {item.nodeid: item for item in session.items}
-    reached = read_reached()
-    measure(session, [item for name, item in items.items() if name not in reached.seconds], reached)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        reached = read_reached()
+        measure(session, [item for name, item in items.items() if name not in reached.seconds], reached)
     reached = read_reached()
     if reached.failing:
         pytest.exit(f"These tests fail without a mutant: {', '.join(reached.failing)}", 1)
-    known = read_results(RESULTS)
-    tried = {result.mutant for result in known}
-    patterns = os.environ[PATTERNS].split("\n")
-    left = [name for name in mutants() if name not in tried and any(fnmatch(name, each) for each in patterns)]
+    plan = msgspec.json.decode(os.environ[PLAN], type=Plan)
+    tried = {each.mutant for each in read_results(RESULTS) if each.outcome == "killed" or not plan.survivors}
+    left = [name for name in mutants() if name not in tried and plan.has(name)]
     random.Random(1).shuffle(left)  # so that a part of them is a sample
     print(f"{len(left)} mutants, {len(items)} tests")
+    gc.freeze()  # a collection would copy the memory that forked processes share
     killers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     with RESULTS.open("ab") as file:
         for mutant in left:
             order = killers[function_of(mutant)]
             names = [name for name in reached.tests.get(function_of(mutant), []) if name in items]
             names.sort(key=lambda name: (-order[name], reached.seconds[name] * distance(mutant, name)))
-            result = attempt(session, mutant, [items[name] for name in names], reached.seconds)
+            chosen = in_time([items[name] for name in names], reached.seconds, plan.seconds)
+            result = attempt(session, mutant, chosen, reached.seconds, left=len(names) - len(chosen))
             order[result.by] += 1
             file.write(msgspec.json.encode(result) + b"\n")
             file.flush()
@@ -111,14 +129,15 @@ def measure(session: pytest.Session, items: Sequence[pytest.Item], reached: Reac
         pytest.exit("The tests could not be measured.", status)
 
 
-def attempt(session: pytest.Session, mutant: str, items: Sequence[pytest.Item], usual: dict[str, float]) -> Result:
-    chosen: list[pytest.Item] = []
-    seconds = 0.0
-    for item in items:
-        seconds += usual[item.nodeid]
-        if chosen and seconds > TESTS_SECONDS:
-            break
-        chosen.append(item)
+def in_time(items: Sequence[pytest.Item], usual: dict[str, float], seconds: float) -> Sequence[pytest.Item]:
+    """Returns those that take `seconds` together, at least one."""
+    ends = accumulate(usual[item.nodeid] for item in items)
+    return items[: max(1, sum(end <= seconds for end in ends))]
+
+
+def attempt(
+    session: pytest.Session, mutant: str, chosen: Sequence[pytest.Item], usual: dict[str, float], *, left: int
+) -> Result:
     if not chosen:
         return Result(mutant, "reached by no test")
     reading, writing = os.pipe()
@@ -132,7 +151,7 @@ def attempt(session: pytest.Session, mutant: str, items: Sequence[pytest.Item], 
     with open(reading, "rb") as pipe:
         passed = pipe.read().count(b".")
     if status == 0 and passed == len(chosen):
-        return Result(mutant, "survived", left=len(items) - len(chosen))
+        return Result(mutant, "survived", left=left)
     return Result(mutant, "killed", chosen[min(passed, len(chosen) - 1)].nodeid)
 
 
