@@ -200,7 +200,9 @@ def test_an_engine_takes_the_first_free_slot(file: Path) -> None:
     with locked(file, 0, 1):
         bench = Bench(file)
         bench.begin()
+        bench.begin()
     assert bench.slot(2) == (1000.0, 0.0)
+    assert not bench.slices.contended
 
 
 def test_no_more_engines_than_slots_take_turns(file: Path) -> None:
