@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from service.executor.engine.chunks import LARGEST, SMALLEST, Attention, ChunkSizes, Surroundings, largest_chunk
@@ -16,7 +18,7 @@ M4_MAX_30B_A3B, M2_PRO_24B, TWO_CORES = 1 / 1500, 1 / 110, 1 / 150
         pytest.param(Surroundings(read=0), Attention(), M4_MAX_30B_A3B, 2048, id="M4 Max alone"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), M4_MAX_30B_A3B, 512, id="M4 Max beside"),
         pytest.param(Surroundings(read=0), Attention(), M2_PRO_24B, 128, id="M2 Pro alone"),
-        pytest.param(Surroundings(read=0, beside=True), Attention(), M2_PRO_24B, 32, id="M2 Pro beside"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), M2_PRO_24B, 64, id="M2 Pro beside"),
         pytest.param(Surroundings(read=0), Attention(), TWO_CORES, 256, id="two cores alone"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), TWO_CORES, 64, id="two cores beside"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), 1.0, SMALLEST, id="too slow for any"),
@@ -65,6 +67,17 @@ def test_a_size_that_became_slow_is_left() -> None:
     read(sizes, 30_000, {32: 0.4, 64: 0.5, 128: 0.6, 256: 1.4})
     chosen = read(sizes, 30_000, {32: 0.2, 64: 0.3, 128: 0.9, 256: 2.0})
     assert chosen[-1] == 64
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_other_work_of_the_machine_does_not_change_the_size(seed: int) -> None:
+    chance = random.Random(seed)
+    cpu = {64: 0.5, 128: 1.1, 256: 2.5, 512: 6.0}
+    sizes, chosen = ChunkSizes(64, Attention()), [0]
+    while sum(chosen) < 20_000:
+        chosen.append(sizes.choose(Surroundings(read=sum(chosen))))
+        sizes.learn(chosen[-1], cpu[chosen[-1]] * chance.choice([1.0, 1.0, 4.0, 9.0]))
+    assert sum(size for size in chosen if size == 64) > 0.9 * sum(chosen)
 
 
 def test_no_larger_chunk_is_tried_beside_an_answer() -> None:
