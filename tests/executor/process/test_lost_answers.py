@@ -28,7 +28,7 @@ BODIES = [
 async def dying(tmp_path: Path, how: str = "SIGKILL") -> AsyncIterator[Any]:
     configured = settings(tmp_path)
     # At this pace its first tokens have arrived when it dies.
-    fault = {"at": "decoding", "how": how, "once": str(tmp_path / "once"), "step_seconds": 0.05}
+    fault = {"at": "decoding", "how": how, "once": str(tmp_path / "once"), "step_seconds": 0.15}
     engine = EngineProcess(spec("counting", configured, **fault))
     app = create_app(configured, executor=engine)
     async with app.router.lifespan_context(app):

@@ -32,22 +32,22 @@ async def test_neighbours_of_a_request_that_ends_processes_are_answered(stage: s
 
 
 async def test_a_client_that_repeats_a_deadly_request_ends_two_processes() -> None:
-    async with running(at="decoding", how="SIGKILL", word="poison", step_seconds=0.02) as engine:
+    async with running(at="decoding", how="SIGKILL", word="poison", step_seconds=0.1) as engine:
         answers = [await outcome(engine, "poison", max_tokens=9) for _ in range(4)]
         assert [type(answer) for answer in answers] == [AnswerLost, Unrunnable, Unrunnable, Unrunnable]
         assert engine.status().engine_restarts == 2
 
 
 async def test_neighbours_that_have_begun_fail_once_only() -> None:
-    async with running(at="decoding", how="SIGKILL", word="poison", step_seconds=0.02) as engine:
+    async with running(at="decoding", how="SIGKILL", word="poison", step_seconds=0.1) as engine:
         await until_state(engine, "healthy")
-        neighbour = asyncio.ensure_future(outcome(engine, "neighbour", max_tokens=50))
+        neighbour = asyncio.ensure_future(outcome(engine, "neighbour", max_tokens=20))
         await until(lambda: engine.status().generated_tokens > 0)
-        assert isinstance(await outcome(engine, "poison", max_tokens=50), AnswerLost)
+        assert isinstance(await outcome(engine, "poison", max_tokens=20), AnswerLost)
         assert isinstance(await neighbour, AnswerLost)
-        repeated = await asyncio.gather(*[outcome(engine, text, max_tokens=50) for text in ("poison", "neighbour")])
+        repeated = await asyncio.gather(*[outcome(engine, text, max_tokens=20) for text in ("poison", "neighbour")])
         assert isinstance(repeated[0], Unrunnable)
-        assert str(repeated[1]).endswith("49 50 ")
+        assert str(repeated[1]).endswith("19 20 ")
 
 
 async def test_deadly_requests_do_not_bring_down_an_engine_that_answers_others() -> None:
