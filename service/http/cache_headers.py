@@ -14,16 +14,25 @@ def read_cache_control(headers: RequestHeaders) -> CacheDirectives:
         if pragma is None or b"no-cache" not in map(bytes.strip, pragma.lower().split(b",")):
             return NO_DIRECTIVES
         return CacheDirectives(no_cache=True)
-    directives: dict[str, str] = {}
-    for directive in header.decode("latin-1").split(","):
-        name, _, value = directive.partition("=")
-        directives[name.strip().lower()] = value.strip().strip('"')
+    directives = _directives(header)
     return CacheDirectives(
         no_cache="no-cache" in directives,
         no_store="no-store" in directives,
         only_if_cached="only-if-cached" in directives,
         max_age=_seconds(directives["max-age"]) if "max-age" in directives else None,
     )
+
+
+def forbids_storing(headers: RequestHeaders) -> bool:
+    return "no-store" in _directives(headers.get(b"cache-control", b""))
+
+
+def _directives(header: bytes) -> dict[str, str]:
+    directives: dict[str, str] = {}
+    for directive in header.decode("latin-1").split(","):
+        name, _, value = directive.partition("=")
+        directives[name.strip().lower()] = value.strip().strip('"')
+    return directives
 
 
 def _seconds(text: str) -> float:

@@ -3,6 +3,8 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.cache_headers import forbids_storing
+from service.http.request_headers import read_headers
 from service.http.traces import Exchange, TraceWriter
 
 RECORDED_PREFIX = "/v1/"
@@ -14,7 +16,8 @@ class TraceRecorder:
         self._writer = writer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(RECORDED_PREFIX):
+        recorded = scope["type"] == "http" and scope["path"].startswith(RECORDED_PREFIX)
+        if not recorded or forbids_storing(read_headers(scope)):
             await self._app(scope, receive, send)
             return
         started = time.time()

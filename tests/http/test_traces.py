@@ -12,8 +12,8 @@ from tests.serving import RawRequest, settings
 BODY = json.dumps({"messages": [{"role": "user", "content": "a secret plan"}], "max_tokens": 9}).encode()
 
 
-async def ask(app: Starlette, path: str) -> RawRequest:
-    request = RawRequest(path, BODY, headers={"authorization": "Bearer sk-a-long-credential-of-mine"})
+async def ask(app: Starlette, path: str, **headers: str) -> RawRequest:
+    request = RawRequest(path, BODY, headers={"authorization": "Bearer sk-a-long-credential-of-mine", **headers})
     async with app.router.lifespan_context(app):
         await request.run(app)
     return request
@@ -54,6 +54,13 @@ async def test_no_trace_is_shown_below_level_2_or_without_the_key(tmp_path: Path
     assert (below.status, "debug level 2" in below.body.decode()) == (404, True)
     foreign = await read(create_app(settings(tmp_path, debug_level=2, require_api_key=True)), name)
     assert foreign.status == 401
+
+
+async def test_a_request_that_must_not_be_stored_leaves_no_trace(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path, debug_level=2))
+    asked = await ask(app, "/v1/chat/completions", **{"cache-control": "max-age=x, No-Store"})
+    assert (await read(app, asked.headers["x-request-id"])).status == 404
+    assert list((tmp_path / "traces").iterdir()) == []
 
 
 async def test_nothing_is_written_below_level_2(tmp_path: Path) -> None:
