@@ -58,6 +58,11 @@ class SourceFile(msgspec.Struct, frozen=True):
         )
 
 
+def has_function(file: Path, name: str) -> bool:
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return any(isinstance(node, Function) and node.name == name for node in nodes)
+
+
 def source_files(*packages: str) -> list[SourceFile]:
     return [file for package in packages for file in _files_of(package)]
 

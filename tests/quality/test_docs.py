@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.quality.source import ROOT
+from tests.quality.source import ROOT, has_function
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 WIDTH = 100
@@ -39,6 +39,12 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
         r"`((?:service|cache_backends|benchmarks|tests|docs|scripts|deploy)/[\w./-]+)`", page.read_text()
     )
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@each_page
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())
+    assert not [f"{file}::{name}" for file, name in named if not has_function(ROOT / file, name)]
 
 
 @each_page

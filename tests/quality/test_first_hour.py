@@ -1,9 +1,10 @@
 """Every obstacle that a newcomer once met in the first hour, and the test that keeps it away."""
 
-import ast
 from pathlib import Path
 
 import pytest
+
+from tests.quality.source import has_function
 
 TESTS = Path(__file__).parents[1]
 OBSTACLES = {
@@ -98,5 +99,4 @@ OBSTACLES = {
 @pytest.mark.parametrize("test", OBSTACLES.values(), ids=OBSTACLES)
 def test_the_test_is_there(test: str) -> None:
     file, _, name = test.partition("::")
-    functions = ast.walk(ast.parse((TESTS / file).read_text()))
-    assert any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name for node in functions)
+    assert has_function(TESTS / file, name)

@@ -293,6 +293,14 @@ async def test_closing_does_not_wait_for_a_model_that_loads() -> None:
             await engine.aclose()
 
 
+async def test_closing_does_not_wait_for_a_prompt_that_is_never_ready(tmp_path: Path) -> None:
+    once = str(tmp_path / "once")
+    async with running(at="rendering", how="spin", once=once, settings={"shutdown_grace_seconds": 0.5}) as engine:
+        stuck = asyncio.ensure_future(outcome(engine))
+        await until(Path(once).exists)
+    assert isinstance(await stuck, ShuttingDown)
+
+
 async def test_signals_to_everybody_leave_the_engine_to_the_server() -> None:
     async with running() as engine:
         await until_state(engine, "healthy")
