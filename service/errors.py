@@ -1,7 +1,7 @@
 """The error tree. Each class has its HTTP status and code. Messages give what was expected, found, where, and what to
 do next."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 SHOWN_CHARS = 100
 """Error messages cut text of a client to this length."""
@@ -26,6 +26,11 @@ class BadRequest(ServiceError):
     status = 400
     code = "invalid_value"
 
+    @classmethod
+    def at(cls, param: str, problem: str) -> Self:
+        """`problem` is the rest of the sentence: what was expected and found."""
+        return cls(f"Invalid '{param}': {problem}", param=param)
+
 
 class InvalidJson(BadRequest):
     code = "invalid_json"
@@ -37,6 +42,9 @@ class InvalidType(BadRequest):
 
 class MissingParameter(BadRequest):
     code = "missing_required_parameter"
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"Missing required parameter: '{param}'.", param=param)
 
 
 class UnsupportedValue(BadRequest):

@@ -88,7 +88,7 @@ def read_form(asked: FormFields) -> ResponseFormat | None:
     named = [(param, form) for param, form in forms.items() if form is not None]
     if len(named) > 1:
         first, second = named[0][0], named[1][0]
-        raise BadRequest(f"Invalid '{second}': '{first}' gives the answer a form already.", param=second)
+        raise BadRequest.at(second, f"'{first}' gives the answer a form already.")
     return named[0][1] if named else None
 
 
@@ -103,14 +103,14 @@ def _response_format(wanted: ResponseFormatObject | None) -> ResponseFormat | No
             return _schema(wanted.schema, "response_format.schema") or ResponseFormat(kind=kind)
         case "grammar":
             if wanted.grammar is None:
-                raise _missing("response_format.grammar")
+                raise MissingParameter("response_format.grammar")
             return _grammar(wanted.grammar)
         case "json_schema":
             given = wanted.json_schema
             if given is None and wanted.schema is not None:
                 return _schema(wanted.schema, "response_format.schema")
             if given is None or given.schema is None:
-                raise _missing("response_format.json_schema" + (".schema" if given else ""))
+                raise MissingParameter("response_format.json_schema" + (".schema" if given else ""))
             check_free_form(given.schema, "response_format.json_schema.schema")
             return ResponseFormat(kind=kind, schema=given.schema, name=given.name or "", strict=bool(given.strict))
 
@@ -123,7 +123,7 @@ def _schema(schema: dict[str, Any] | str | None, param: str) -> ResponseFormat |
         try:
             schema = msgspec.json.decode(schema, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
-            raise BadRequest(f"Invalid '{param}': expected a JSON Schema, an object.", param=param) from None
+            raise BadRequest.at(param, "expected a JSON Schema, an object.") from None
     check_free_form(schema, param)
     return ResponseFormat(kind="json_schema", schema=schema, strict=True)
 
@@ -143,7 +143,3 @@ def _choice(choices: list[str] | None) -> ResponseFormat | None:
     if choices is None:
         return None
     return _grammar(f"start: {' | '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}\n")
-
-
-def _missing(param: str) -> MissingParameter:
-    return MissingParameter(f"Missing required parameter: '{param}'.", param=param)

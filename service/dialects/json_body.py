@@ -67,7 +67,7 @@ def choose(value: str, known: Mapping[str, T], param: str) -> T:
         return known[value]
     except KeyError:
         expected = ", ".join(f"'{word}'" for word in known)
-        raise BadRequest(f"Invalid '{param}': expected one of {expected}, found {show(value)}.", param=param) from None
+        raise BadRequest.at(param, f"expected one of {expected}, found {show(value)}.") from None
 
 
 def join_texts(texts: Iterable[str]) -> str:
@@ -89,8 +89,7 @@ def _refusal(problem: str, body: bytes, at: str) -> BadRequest:
     param = _join(at, _param(path))
     name = f"'{param}'" if param else "the body"
     if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
-        field = _join(param, missing[1])
-        return MissingParameter(f"Missing required parameter: '{field}'.", param=field)
+        return MissingParameter(_join(param, missing[1]) or missing[1])
     if mismatch := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", what):
         expected = _types(mismatch[1])
         return InvalidType(f"Invalid type for {name}: expected {expected}, found {_types(mismatch[2])}.", param=param)

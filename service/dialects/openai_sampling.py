@@ -62,8 +62,6 @@ def _logit_bias(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
     by_token: dict[int, float] = {}
     for key, bias in biases.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise BadRequest(
-                f"Invalid 'logit_bias': expected token ids as keys, found {show(key)}.", param="logit_bias"
-            )
+            raise BadRequest.at("logit_bias", f"expected token ids as keys, found {show(key)}.")
         by_token[int(key)] = bias
     return tuple(sorted(by_token.items()))

@@ -18,7 +18,7 @@ def read_prompts(prompts: GivenPrompts, param: str) -> tuple[RawPrompt, ...]:
     if prompts and all(isinstance(item, int) for item in prompts):
         return (RawPrompt(tokens=_tokens(prompts, param)),)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise BadRequest(f"Invalid '{param}': expected 1 to {MAX_PROMPTS} prompts, found {len(prompts)}.", param=param)
+        raise BadRequest.at(param, f"expected 1 to {MAX_PROMPTS} prompts, found {len(prompts)}.")
     return tuple([_prompt(prompt, f"{param}[{i}]") for i, prompt in enumerate(prompts)])
 
 
@@ -28,11 +28,11 @@ def _prompt(prompt: str | int | list[int], param: str) -> RawPrompt:
             return RawPrompt(text=prompt)
         case list():
             return RawPrompt(tokens=_tokens(prompt, param))
-    raise BadRequest(f"Invalid '{param}': expected a text or a list of tokens, found {show(prompt)}.", param=param)
+    raise BadRequest.at(param, f"expected a text or a list of tokens, found {show(prompt)}.")
 
 
 def _tokens(prompt: Sequence[object], param: str) -> tuple[int, ...]:
     tokens = tuple(token for token in prompt if isinstance(token, int) and 0 <= token < 2**31)
     if len(tokens) < len(prompt):
-        raise BadRequest(f"Invalid '{param}': expected token ids.", param=param)
+        raise BadRequest.at(param, "expected token ids.")
     return tokens

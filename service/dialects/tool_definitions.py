@@ -59,8 +59,5 @@ def argument_schema(schema: dict[str, Any] | None, param: str) -> dict[str, Any]
     if "type" not in schema:
         return {"type": "object", **schema}
     if schema["type"] != "object":
-        raise BadRequest(
-            f"Invalid '{param}': expected a JSON Schema of type 'object', found type {show(schema['type'])}.",
-            param=param,
-        )
+        raise BadRequest.at(param, f"expected a JSON Schema of type 'object', found type {show(schema['type'])}.")
     return schema

@@ -19,9 +19,7 @@ class CacheEndpoint:
     async def list(self, request: Request) -> Response:
         limit = request.query_params.get("limit", str(LISTED))
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:12]) <= MOST_LISTED):
-            raise BadRequest(
-                f"Invalid 'limit': expected a number from 1 to {MOST_LISTED}, found '{limit[:20]}'.", param="limit"
-            )
+            raise BadRequest.at("limit", f"expected a number from 1 to {MOST_LISTED}, found '{limit[:20]}'.")
         return json_response(await self._upkeep.list(int(limit)), headers=NO_STORE)
 
     async def clear(self, _: Request) -> Response:

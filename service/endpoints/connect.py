@@ -37,11 +37,11 @@ class ConnectEndpoint:
         """`root` is the server's URL as the client sees it, perhaps through a proxy."""
         root = request.query_params.get("root")
         if root is None:
-            raise MissingParameter("Expected 'root', the URL of this server as its clients see it.", param="root")
+            raise MissingParameter("root")
         try:
             address = parse_base_url(root)
         except ValueError as error:
-            raise BadRequest(f"Invalid 'root': {error}.", param="root") from None
+            raise BadRequest.at("root", f"{error}.") from None
         clients = await asyncio.to_thread(self._clients, address)  # reads Claude Code's own settings
         key = KEY_PLACE if self._context.settings.require_api_key else ""
         return json_response({"key": key, "clients": clients}, headers={"cache-control": "no-store"})

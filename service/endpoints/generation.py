@@ -98,7 +98,7 @@ class GenerationEndpoint:
 
     def _count_media(self, paths: tuple[str, ...], record: RequestRecord) -> None:
         if self._context.settings.refuse_media:
-            raise UnsupportedValue(f"Invalid '{paths[0]}': this model reads text only.", param=paths[0])
+            raise UnsupportedValue.at(paths[0], "this model reads text only.")
         record.unread_media = len(paths)
 
     async def _dialect_for(self, caller: str, body: bytes) -> Dialect:

@@ -124,9 +124,7 @@ def _page(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
     order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
     limit = request.query_params.get("limit", "20")
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MAX_PAGE):
-        raise BadRequest(
-            f"Invalid 'limit': expected a number from 1 to {MAX_PAGE}, found '{limit[:20]}'.", param="limit"
-        )
+        raise BadRequest.at("limit", f"expected a number from 1 to {MAX_PAGE}, found '{limit[:20]}'.")
     if order == "desc":
         items = items[::-1]
     if after is not None:

@@ -73,7 +73,7 @@ class TokenizeEndpoint:
         elif asked.prompt is not None:
             query = Tokenize(asked.prompt, asked.add_special_tokens)
         else:
-            raise MissingParameter("Missing required parameter: 'content'.", param="content")
+            raise MissingParameter("content")
         found = await executor.ask(query)
         assert isinstance(found, TokensFound)  # noqa: S101  (what the query finds)
         pieces = [piece.decode(errors="replace") for piece in found.pieces]

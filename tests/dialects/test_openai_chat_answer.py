@@ -140,7 +140,7 @@ def test_several_choices_keep_their_order() -> None:
 
 ERRORS: list[tuple[ServiceError, int, str, str | None, str]] = [
     (BadRequest("m", param="n"), 400, "invalid_request_error", "n", "invalid_value"),
-    (MissingParameter("m", param="n"), 400, "invalid_request_error", "n", "missing_required_parameter"),
+    (MissingParameter("n"), 400, "invalid_request_error", "n", "missing_required_parameter"),
     (ContextLengthExceeded(9, 8), 400, "invalid_request_error", "messages", "context_length_exceeded"),
     (InvalidApiKey("m"), 401, "invalid_request_error", None, "invalid_api_key"),
     (ModelNotFound("m", param="model"), 404, "invalid_request_error", "model", "model_not_found"),

@@ -153,10 +153,8 @@ class _Reader:
 
     def _result(self, block: ToolResultBlock, at: str) -> Message:
         if block.tool_use_id not in self._called:
-            raise BadRequest(
-                f"Invalid '{at}.tool_use_id': no earlier assistant message has a tool_use block "
-                f"{show(block.tool_use_id)}.",
-                param=f"{at}.tool_use_id",
+            raise BadRequest.at(
+                f"{at}.tool_use_id", f"no earlier assistant message has a tool_use block {show(block.tool_use_id)}."
             )
         content = block.content or ""
         if isinstance(content, list):
@@ -212,7 +210,7 @@ def _unread_blocks(blocks: Sequence[Block], at: str) -> Iterator[str]:
 
 def _name(tool: ToolChange, at: str) -> str:
     if tool.name is None:
-        raise UnsupportedValue(f"Invalid '{at}': expected the 'name' of one of the request's 'tools'.", param=at)
+        raise UnsupportedValue.at(at, "expected the 'name' of one of the request's 'tools'.")
     return tool.name
 
 
@@ -229,4 +227,4 @@ def _arguments(block: ToolUseBlock, at: str) -> str:
 
 def _misplaced(block: Block, at: str, where: str) -> BadRequest:
     kind = show(block.__struct_config__.tag)
-    return BadRequest(f"Invalid '{at}.type': a {kind} block has no place in {where}.", param=f"{at}.type")
+    return BadRequest.at(f"{at}.type", f"a {kind} block has no place in {where}.")

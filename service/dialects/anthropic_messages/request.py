@@ -158,12 +158,11 @@ def _refuse(asked: CountRequest) -> None:
             param="thread",
         )
     if asked.container is not None:
-        raise UnsupportedValue("Invalid 'container': there are no containers here. Leave it out.", param="container")
+        raise UnsupportedValue.at("container", "there are no containers here. Leave it out.")
     if asked.mcp_servers:
-        raise UnsupportedValue(
-            "Invalid 'mcp_servers': this server calls no MCP servers. Leave it out, and offer their tools as 'tools' "
-            "that the client runs.",
-            param="mcp_servers",
+        raise UnsupportedValue.at(
+            "mcp_servers",
+            "this server calls no MCP servers. Leave it out, and offer their tools as 'tools' that the client runs.",
         )
 
 

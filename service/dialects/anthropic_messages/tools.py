@@ -117,7 +117,7 @@ def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
             raise _without_schema(definition, at)
         if first.setdefault(tool.name, i) != i:
             here, there = f"{at}.name", f"tools[{first[tool.name]}].name"
-            raise BadRequest(f"Invalid '{here}': '{there}' is {show(tool.name)} already.", param=here)
+            raise BadRequest.at(here, f"'{there}' is {show(tool.name)} already.")
         tools.append(tool)
     return ReadTools(tuple(tools), tuple(absent), web_search)
 
@@ -126,23 +126,20 @@ def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoic
     tools = read.tools
     match choice:
         case NamedChoice(name=name) if name in read.absent:
-            raise UnsupportedValue(
-                f"Invalid 'tool_choice.name': {show(name)} does not work here. Leave out 'tool_choice', or choose a "
-                "tool with an 'input_schema' that the client runs.",
-                param="tool_choice.name",
+            raise UnsupportedValue.at(
+                "tool_choice.name",
+                f"{show(name)} does not work here. Leave out 'tool_choice', or choose a tool with an 'input_schema' "
+                "that the client runs.",
             )
         case AnyChoice() if read.absent and not tools:
             return ToolChoice()
         case NamedChoice(name=name):
             if all(tool.name != name for tool in tools):
-                param = "tool_choice.name"
-                raise BadRequest(f"Invalid '{param}': the request defines no tool {show(name)}.", param=param)
+                raise BadRequest.at("tool_choice.name", f"the request defines no tool {show(name)}.")
             return ToolChoice("required", name)
         case AnyChoice():
             if not tools:
-                raise BadRequest(
-                    "Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice"
-                )
+                raise BadRequest.at("tool_choice", "a call is required, but there are no 'tools'.")
             return ToolChoice("required")
         case NoneChoice():
             return ToolChoice("none")
@@ -160,10 +157,8 @@ def _family_and_version(definition: ToolDefinition) -> tuple[str, str]:
 def _web_search(definition: ToolDefinition, at: str) -> WebSearchTool:
     allowed, blocked = definition.allowed_domains or (), definition.blocked_domains or ()
     if allowed and blocked:
-        param = f"{at}.blocked_domains"
-        raise BadRequest(
-            f"Invalid '{param}': expected 'allowed_domains' or 'blocked_domains', found both. Leave one out.",
-            param=param,
+        raise BadRequest.at(
+            f"{at}.blocked_domains", "expected 'allowed_domains' or 'blocked_domains', found both. Leave one out."
         )
     return WebSearchTool(
         name=definition.name or _WEB_SEARCH,
@@ -175,7 +170,7 @@ def _web_search(definition: ToolDefinition, at: str) -> WebSearchTool:
 
 def _tool(definition: ToolDefinition, schema: dict[str, Any], at: str, *, deferred: bool) -> Tool:
     if definition.name is None:
-        raise MissingParameter(f"Missing required parameter: '{at}.name'.", param=f"{at}.name")
+        raise MissingParameter(f"{at}.name")
     return Tool(
         name=definition.name,
         description=definition.description or "",
@@ -201,11 +196,11 @@ def _known_schema(family: str, version: str) -> dict[str, Any] | None:
 def _without_schema(definition: ToolDefinition, at: str) -> BadRequest:
     kind = definition.type or _CUSTOM
     if kind == _CUSTOM:
-        return MissingParameter(f"Missing required parameter: '{at}.input_schema'.", param=f"{at}.input_schema")
-    return UnsupportedValue(
-        f"Invalid '{at}.type': expected a tool that the client runs, found {show(kind)}. Leave it out, or give it an "
+        return MissingParameter(f"{at}.input_schema")
+    return UnsupportedValue.at(
+        f"{at}.type",
+        f"expected a tool that the client runs, found {show(kind)}. Leave it out, or give it an "
         "'input_schema' and run it yourself.",
-        param=f"{at}.type",
     )
 
 

@@ -104,12 +104,9 @@ class _Reader:
     def _tool(self, message: ChatMessage, at: str) -> Message:
         param = f"{at}.tool_call_id"
         if message.tool_call_id is None:
-            raise MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+            raise MissingParameter(param)
         if message.tool_call_id not in self._called:
-            raise BadRequest(
-                f"Invalid '{param}': no earlier assistant message has a tool call {show(message.tool_call_id)}.",
-                param=param,
-            )
+            raise BadRequest.at(param, f"no earlier assistant message has a tool call {show(message.tool_call_id)}.")
         return Message(role="tool", content=_required_text(message, at), tool_call_id=message.tool_call_id)
 
     def _function_call(self, function: CalledFunction, at: str) -> ToolCall:
@@ -119,9 +116,7 @@ class _Reader:
 
     def _function(self, message: ChatMessage, at: str) -> Message:
         if not self._last_function_call:
-            raise BadRequest(
-                f"Invalid '{at}.role': no earlier assistant message has a 'function_call'.", param=f"{at}.role"
-            )
+            raise BadRequest.at(f"{at}.role", "no earlier assistant message has a 'function_call'.")
         return Message(role="tool", content=_required_text(message, at), tool_call_id=self._last_function_call)
 
 
@@ -143,7 +138,7 @@ def _required_text(message: ChatMessage, at: str) -> str:
         return content
     param = f"{at}.content"
     if content is UNSET:
-        raise MissingParameter(f"Missing required parameter: '{param}'.", param=param)
+        raise MissingParameter(param)
     if content is None:
         raise InvalidType(f"Invalid type for '{param}': expected string or array, found null.", param=param)
     return _text(content, param)
@@ -161,17 +156,15 @@ def _part_text(part: ContentPart, at: str) -> str:
     field = choose(part.type, {"text": "text", "refusal": "refusal"}, f"{at}.type")
     text = part.text if field == "text" else part.refusal
     if text is None:
-        raise MissingParameter(f"Missing required parameter: '{at}.{field}'.", param=f"{at}.{field}")
+        raise MissingParameter(f"{at}.{field}")
     return text
 
 
 def _tool_call(call: CalledTool, at: str) -> ToolCall:
     if call.type != "function":
-        raise UnsupportedValue(
-            f"Invalid '{at}.type': expected 'function', found {show(call.type)}.", param=f"{at}.type"
-        )
+        raise UnsupportedValue.at(f"{at}.type", f"expected 'function', found {show(call.type)}.")
     if call.function is None:
-        raise MissingParameter(f"Missing required parameter: '{at}.function'.", param=f"{at}.function")
+        raise MissingParameter(f"{at}.function")
     return ToolCall(call.id, call.function.name, _arguments(call.function, f"{at}.function"))
 
 

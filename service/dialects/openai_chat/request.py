@@ -135,31 +135,24 @@ def _refuse(asked: ChatRequest) -> None:
     other = [kind for kind in asked.modalities or () if kind != "text"]
     if other or asked.audio is not None:
         param = "modalities" if other else "audio"
-        raise UnsupportedValue(f"Invalid '{param}': this model answers in text only.", param=param)
+        raise UnsupportedValue.at(param, "this model answers in text only.")
     if asked.store:
-        raise UnsupportedValue(
-            "Invalid 'store': chat completions are not kept here. Leave it out, or use POST /v1/responses.",
-            param="store",
+        raise UnsupportedValue.at(
+            "store", "chat completions are not kept here. Leave it out, or use POST /v1/responses."
         )
     if asked.previous_response_id is not None:
-        raise UnsupportedValue(
-            "Invalid 'previous_response_id': POST /v1/responses has it. Here, send the whole conversation.",
-            param="previous_response_id",
+        raise UnsupportedValue.at(
+            "previous_response_id", "POST /v1/responses has it. Here, send the whole conversation."
         )
     if asked.web_search_options is not None:
-        raise UnsupportedValue(
-            "Invalid 'web_search_options': this server does not search the web. Leave it out.",
-            param="web_search_options",
-        )
+        raise UnsupportedValue.at("web_search_options", "this server does not search the web. Leave it out.")
 
 
 def _calling(asked: ChatRequest, read_tools: Callable[[bytes], tuple[Tool, ...]]) -> _Calling:
     tools = read_tools(bytes(asked.tools))
     if asked.functions:
         if tools:
-            raise BadRequest(
-                "Invalid 'functions': expected 'tools' or the deprecated 'functions', found both.", param="functions"
-            )
+            raise BadRequest.at("functions", "expected 'tools' or the deprecated 'functions', found both.")
         functions = read_functions(asked.functions)
         choice = read_function_call(asked.function_call, functions)
         return _Calling(functions, choice, parallel=False, style=FUNCTIONS_STYLE)
@@ -171,7 +164,7 @@ def _logprobs(asked: ChatRequest) -> int | None:
     if asked.logprobs:
         return asked.top_logprobs or 0
     if asked.top_logprobs:
-        raise BadRequest("Invalid 'top_logprobs': expected 'logprobs' to be true beside it.", param="top_logprobs")
+        raise BadRequest.at("top_logprobs", "expected 'logprobs' to be true beside it.")
     return None
 
 
@@ -187,7 +180,7 @@ def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
         check_free_form(arguments, "chat_template_kwargs")
     for reserved in _RESERVED_TEMPLATE_ARGUMENTS & arguments.keys():
         param = f"chat_template_kwargs.{reserved}"
-        raise BadRequest(f"Invalid '{param}': a request may not set this.", param=param)
+        raise BadRequest.at(param, "a request may not set this.")
     if asked.reasoning_effort is None:
         return arguments
     effort = choose(asked.reasoning_effort, _EFFORTS, "reasoning_effort")

@@ -51,11 +51,9 @@ def read_tools(raw: bytes) -> tuple[Tool, ...]:
     for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
         at = f"tools[{i}]"
         if definition.type != "function":
-            raise UnsupportedValue(
-                f"Invalid '{at}.type': expected 'function', found {show(definition.type)}.", param=f"{at}.type"
-            )
+            raise UnsupportedValue.at(f"{at}.type", f"expected 'function', found {show(definition.type)}.")
         if definition.function is None:
-            raise MissingParameter(f"Missing required parameter: '{at}.function'.", param=f"{at}.function")
+            raise MissingParameter(f"{at}.function")
         tools.append(_tool(definition.function, f"{at}.function"))
     _check_names(tools, "tools[{}].function.name")
     return tuple(tools)
@@ -82,18 +80,15 @@ def read_tool_choice(
             mode = choose(allowed.mode, _MODES, "tool_choice.allowed_tools.mode")
             tools = _allowed(allowed, tools)
         case ToolChoiceObject(type="function" | "allowed_tools" as missing):
-            raise MissingParameter(
-                f"Missing required parameter: 'tool_choice.{missing}'.", param=f"tool_choice.{missing}"
-            )
+            raise MissingParameter(f"tool_choice.{missing}")
         case _:
-            raise UnsupportedValue(
-                f"Invalid 'tool_choice.type': expected 'function' or 'allowed_tools', found {show(choice.type)}.",
-                param="tool_choice.type",
+            raise UnsupportedValue.at(
+                "tool_choice.type", f"expected 'function' or 'allowed_tools', found {show(choice.type)}."
             )
     if tools:
         return ToolChoice(mode), tools
     if mode == "required":
-        raise BadRequest("Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice")
+        raise BadRequest.at("tool_choice", "a call is required, but there are no 'tools'.")
     return ToolChoice(), tools
 
 
@@ -118,12 +113,12 @@ def _check_names(tools: list[Tool], param: str) -> None:
     for i, tool in enumerate(tools):
         if first.setdefault(tool.name, i) != i:
             here, there = param.format(i), param.format(first[tool.name])
-            raise BadRequest(f"Invalid '{here}': '{there}' has the name {show(tool.name)} already.", param=here)
+            raise BadRequest.at(here, f"'{there}' has the name {show(tool.name)} already.")
 
 
 def _named(name: str, tools: tuple[Tool, ...], param: str) -> ToolChoice:
     if all(tool.name != name for tool in tools):
-        raise BadRequest(f"Invalid '{param}': the request defines no tool {show(name)}.", param=param)
+        raise BadRequest.at(param, f"the request defines no tool {show(name)}.")
     return ToolChoice("required", name)
 
 

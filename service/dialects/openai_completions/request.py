@@ -90,13 +90,12 @@ def read_request(body: bytes, defaults: SamplingParams) -> ClientRequest:
 def _refuse(asked: CompletionRequest) -> None:
     """Refuses unsupported fields that would change the answer."""
     if asked.best_of is not None and asked.best_of != (asked.n or 1):
-        raise UnsupportedValue("Invalid 'best_of': expected the same number as 'n'.", param="best_of")
+        raise UnsupportedValue.at("best_of", "expected the same number as 'n'.")
     if asked.echo and asked.logprobs is not None:
-        raise UnsupportedValue(
-            "Invalid 'echo': the prompt's own probabilities are not computed. Leave out 'echo' or 'logprobs'.",
-            param="echo",
+        raise UnsupportedValue.at(
+            "echo", "the prompt's own probabilities are not computed. Leave out 'echo' or 'logprobs'."
         )
     if asked.suffix and not isinstance(asked.prompt, str):
-        raise UnsupportedValue("Invalid 'suffix': expected one text as 'prompt' beside it.", param="suffix")
+        raise UnsupportedValue.at("suffix", "expected one text as 'prompt' beside it.")
     if asked.tools:
-        raise UnsupportedValue("Invalid 'tools': POST /v1/chat/completions has them.", param="tools")
+        raise UnsupportedValue.at("tools", "POST /v1/chat/completions has them.")

@@ -56,10 +56,7 @@ def _shortened(vector: bytes, dimensions: int | None) -> Sequence[float]:
     if dimensions is None or dimensions == len(numbers):
         return numbers
     if dimensions > len(numbers):
-        raise BadRequest(
-            f"Invalid 'dimensions': this model's embeddings have {len(numbers)}, found {dimensions}.",
-            param="dimensions",
-        )
+        raise BadRequest.at("dimensions", f"this model's embeddings have {len(numbers)}, found {dimensions}.")
     first = numbers[:dimensions]
     length = math.sqrt(sum(number * number for number in first))
     return array("f", (number / length if length else number for number in first))

@@ -67,7 +67,7 @@ class ResponseCompaction:
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         asked = self._responses.decode(body, defaults)
         if asked.stream:
-            raise BadRequest("Invalid 'stream': a compaction is not streamed. Leave it out.", param="stream")
+            raise BadRequest.at("stream", "a compaction is not streamed. Leave it out.")
         messages = (*asked.request.messages, Message(role="user", content=PROMPT))
         request = msgspec.structs.replace(asked.request, messages=messages, tools=(), response_format=None)
         return msgspec.structs.replace(asked, request=request)

@@ -236,9 +236,8 @@ class _Reader:
     def _referenced(self, reference: ItemReference, at: str) -> msgspec.Raw:
         raw = self._kept.item(reference.id)
         if raw is None:
-            raise BadRequest(
-                f"Invalid '{at}.id': the item {show(reference.id)} is not kept here any more. Send the item itself.",
-                param=f"{at}.id",
+            raise BadRequest.at(
+                f"{at}.id", f"the item {show(reference.id)} is not kept here any more. Send the item itself."
             )
         return raw
 
@@ -290,10 +289,9 @@ class _Reader:
     def _compaction(self, item: CompactionItem, at: str) -> None:
         summary = unseal(item.encrypted_content)
         if summary is None:
-            raise UnsupportedValue(
-                f"Invalid '{at}.encrypted_content': only the server that made this summary can read it. Send the "
-                "conversation itself.",
-                param=f"{at}.encrypted_content",
+            raise UnsupportedValue.at(
+                f"{at}.encrypted_content",
+                "only the server that made this summary can read it. Send the conversation itself.",
             )
         self._add(Message(role="system", content=f"The conversation before this was summarized:\n{summary}"))
 
@@ -304,7 +302,7 @@ class _Reader:
     def _answer(self, call_id: str, output: str, at: str) -> None:
         if call_id not in self._called:
             param = f"{at}.call_id"
-            raise BadRequest(f"Invalid '{param}': no earlier item is a call {show(call_id)}.", param=param)
+            raise BadRequest.at(param, f"no earlier item is a call {show(call_id)}.")
         self._add(Message(role="tool", content=output, tool_call_id=call_id))
 
     def _define(self, raw: msgspec.Raw, at: str) -> str:

@@ -149,16 +149,15 @@ def read_request(
 def _refuse(asked: ResponsesRequest) -> None:
     """Refuses unsupported fields that would change the answer."""
     if asked.input is None and asked.previous_response_id is None and asked.prompt is None:
-        raise MissingParameter("Missing required parameter: 'input'.", param="input")
+        raise MissingParameter("input")
     for name, refused in (
         ("background", asked.background or None),
         ("conversation", asked.conversation),
         ("prompt", asked.prompt),
     ):
         if refused is not None:
-            raise UnsupportedValue(
-                f"Invalid '{name}': only OpenAI's servers have it. Leave it out, and send the items as 'input'.",
-                param=name,
+            raise UnsupportedValue.at(
+                name, "only OpenAI's servers have it. Leave it out, and send the items as 'input'."
             )
 
 
@@ -190,7 +189,7 @@ def _messages(asked: ResponsesRequest, read: ReadTools, items: ReadItems) -> tup
     system = "\n\n".join(text for text in (asked.instructions, read.notice) if text)
     messages = ((Message(role="system", content=system),) if system else ()) + items.messages
     if not messages:
-        raise BadRequest("Invalid 'input': expected at least one item.", param="input")
+        raise BadRequest.at("input", "expected at least one item.")
     return messages
 
 
@@ -204,7 +203,7 @@ def _response_format(text: TextConfig | None) -> ResponseFormat | None:
     if kind == "json_object":
         return ResponseFormat(kind=kind)
     if wanted.schema is None:
-        raise MissingParameter("Missing required parameter: 'text.format.schema'.", param="text.format.schema")
+        raise MissingParameter("text.format.schema")
     check_free_form(wanted.schema, "text.format.schema")
     return ResponseFormat(kind=kind, schema=wanted.schema, name=wanted.name or "", strict=bool(wanted.strict))
 

@@ -130,7 +130,7 @@ def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bo
         wire = _wire_name(definition, namespace, path)
         name = model_name(wire.namespace, wire.name)
         if name in tools:
-            raise BadRequest(f"Invalid '{path}.name': there is a tool {show(name)} already.", param=f"{path}.name")
+            raise BadRequest.at(f"{path}.name", f"there is a tool {show(name)} already.")
         deferred = searched and bool(definition.defer_loading)
         tools[name] = _tool(name, definition, path, deferred=deferred)
         names[name] = wire
@@ -153,7 +153,7 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
             mode = choose(choice, _MODES, "tool_choice")
         case ToolChoiceObject(type="function" | "custom", name=name):
             if name is None:
-                raise MissingParameter("Missing required parameter: 'tool_choice.name'.", param="tool_choice.name")
+                raise MissingParameter("tool_choice.name")
             return ToolChoice(
                 "required", _known(model_name(choice.namespace or "", name), read, "tool_choice.name")
             ), tools
@@ -170,21 +170,18 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> 
         case ToolChoiceObject(type=kind) if read.web_search is not None and _is_search(kind):
             return ToolChoice("required", WEB_SEARCH), tools
         case ToolChoiceObject(type=kind) if kind.startswith(_LEFT_OUT):
-            raise UnsupportedValue(
-                f"Invalid 'tool_choice.type': {show(kind)} does not work here. Leave out 'tool_choice', or choose a "
-                "function that the client runs.",
-                param="tool_choice.type",
+            raise UnsupportedValue.at(
+                "tool_choice.type",
+                f"{show(kind)} does not work here. Leave out 'tool_choice', or choose a function that the client runs.",
             )
         case _:
-            raise UnsupportedValue(
-                "Invalid 'tool_choice.type': expected 'function', 'custom' or 'allowed_tools', found "
-                f"{show(choice.type)}.",
-                param="tool_choice.type",
+            raise UnsupportedValue.at(
+                "tool_choice.type", f"expected 'function', 'custom' or 'allowed_tools', found {show(choice.type)}."
             )
     if tools:
         return ToolChoice(mode), tools
     if mode == "required" and not read.absent:
-        raise BadRequest("Invalid 'tool_choice': a call is required, but there are no 'tools'.", param="tool_choice")
+        raise BadRequest.at("tool_choice", "a call is required, but there are no 'tools'.")
     return ToolChoice(), tools
 
 
@@ -216,7 +213,7 @@ def _flat(definitions: list[ToolDefinition], at: str) -> Iterable[tuple[str, str
             yield f"{at}[{i}]", "", definition
             continue
         if definition.name is None:
-            raise _missing(f"{at}[{i}].name")
+            raise MissingParameter(f"{at}[{i}].name")
         for j, inner in enumerate(definition.tools or ()):
             yield f"{at}[{i}].tools[{j}]", definition.name, inner
 
@@ -227,12 +224,12 @@ def _wire_name(definition: ToolDefinition, namespace: str, at: str) -> WireName:
             return WireName("tool_search", TOOL_SEARCH)
         case "function" | "custom" as kind:
             if definition.name is None:
-                raise _missing(f"{at}.name")
+                raise MissingParameter(f"{at}.name")
             return WireName(kind, definition.name, namespace)
-    raise UnsupportedValue(
-        f"Invalid '{at}.type': expected 'function', 'custom' or 'namespace', found {show(definition.type)}. Leave it "
+    raise UnsupportedValue.at(
+        f"{at}.type",
+        f"expected 'function', 'custom' or 'namespace', found {show(definition.type)}. Leave it "
         "out, or offer it as a function that the client runs.",
-        param=f"{at}.type",
     )
 
 
@@ -261,26 +258,18 @@ def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bo
     if form is None or form.type == "text":
         return {"type": "string"}, False
     if form.type != "grammar":
-        raise BadRequest(
-            f"Invalid '{at}.type': expected 'text' or 'grammar', found {show(form.type)}.", param=f"{at}.type"
-        )
+        raise BadRequest.at(f"{at}.type", f"expected 'text' or 'grammar', found {show(form.type)}.")
     if form.definition is None:
-        raise _missing(f"{at}.definition")
+        raise MissingParameter(f"{at}.definition")
     match form.syntax:
         case "regex":
             return {"type": "string", "pattern": f"^(?:{form.definition})$"}, True
         case "lark":
             return {"type": "string", "description": f"It follows this Lark grammar:\n{form.definition}"}, True
-    raise BadRequest(
-        f"Invalid '{at}.syntax': expected 'lark' or 'regex', found {show(form.syntax)}.", param=f"{at}.syntax"
-    )
+    raise BadRequest.at(f"{at}.syntax", f"expected 'lark' or 'regex', found {show(form.syntax)}.")
 
 
 def _known(name: str, read: ReadTools, param: str) -> str:
     if name not in read.names:
-        raise BadRequest(f"Invalid '{param}': the request defines no tool {show(name)}.", param=param)
+        raise BadRequest.at(param, f"the request defines no tool {show(name)}.")
     return name
-
-
-def _missing(param: str) -> MissingParameter:
-    return MissingParameter(f"Missing required parameter: '{param}'.", param=param)

@@ -21,9 +21,7 @@ def raw_tokens(raw: RawPrompt, tokenizer: Any) -> list[int]:
     tokens = list(tokenizer.encode(raw.text)) if raw.tokens is None else list(raw.tokens)
     wrong = next((token for token in tokens if not 0 <= token < len(tokenizer)), None)
     if wrong is not None:
-        raise BadRequest(
-            f"Invalid 'prompt': expected token ids from 0 to {len(tokenizer) - 1}, found {wrong}.", param="prompt"
-        )
+        raise BadRequest.at("prompt", f"expected token ids from 0 to {len(tokenizer) - 1}, found {wrong}.")
     # A model cannot begin without a token.
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return tokens or [start]
@@ -33,9 +31,7 @@ def _around_the_gap(raw: RawPrompt, tokenizer: Any) -> list[int]:
     vocabulary = tokenizer.get_vocab()
     markers = next((each for each in FILL_IN_THE_MIDDLE if all(marker in vocabulary for marker in each)), None)
     if markers is None:
-        raise UnsupportedValue(
-            "Invalid 'suffix': this model has no tokens to fill in the middle of a text. Leave it out.", param="suffix"
-        )
+        raise UnsupportedValue.at("suffix", "this model has no tokens to fill in the middle of a text. Leave it out.")
     before, after, gap = (vocabulary[marker] for marker in markers)
     prefix = tokenizer.encode(raw.text, add_special_tokens=False)
     suffix = tokenizer.encode(raw.suffix, add_special_tokens=False)
