@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -38,6 +38,11 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     frames: bool = False
     answer: str = ""
     thought: tuple[str, str] | None = None
+
+
+def template_has(*markers: str, but: Sequence[str] = ()) -> Callable[[str], bool]:
+    """Returns a `Family.knows`: the template has all of `markers` and none of `but`."""
+    return lambda template: all(mark in template for mark in markers) and not any(mark in template for mark in but)
 
 
 def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call: str, end: str) -> Reading[None]:

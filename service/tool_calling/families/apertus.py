@@ -1,7 +1,7 @@
 """Apertus: a JSON list of objects, each with the tool's name as its only key, between two markers."""
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_end
 from service.tool_calling.json_reader import JsonReader, ignore
@@ -31,9 +31,5 @@ def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_end(source, attempt, CLOSE)
 
 
-def knows(template: str) -> bool:
-    return OPEN in template
-
-
 FORM = CallForm(begin=f"{OPEN}[", before='{"{name}": ', after="}", separator=", ", end=f"]{CLOSE}", trigger=OPEN)
-FAMILY = Family(name="apertus", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))
+FAMILY = Family(name="apertus", openings=(Opening((OPEN,), read),), knows=template_has(OPEN), forms=(FORM,))

@@ -2,7 +2,7 @@
 first `>>>`, so an answer begins with a recipient."""
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
@@ -22,15 +22,11 @@ def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_arguments(source, attempt, found.strip(), MARK)
 
 
-def knows(template: str) -> bool:
-    return ">>>${recipient}" in template
-
-
 FORM = CallForm(before="{name}\n", separator=MARK)
 FAMILY = Family(
     name="functionary",
     openings=(Opening((MARK,), read), Opening((), read, "start", consumed=False)),
-    knows=knows,
+    knows=template_has(">>>${recipient}"),
     forms=(FORM,),
     frames=True,
     answer=USER,

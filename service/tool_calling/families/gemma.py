@@ -5,7 +5,7 @@ from collections.abc import Callable, Container
 from typing import ClassVar
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader
+from service.tool_calling.family import Family, Opening, Reader, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_end
 from service.tool_calling.json_reader import CONSTANTS, NUMBER, JsonReader, Write, escape
@@ -92,11 +92,11 @@ def _family(name: str, mark: str, markers: tuple[str, str], knows: Callable[[str
     return Family(name=name, openings=(Opening((begin,), _reader(mark, end)),), knows=knows, forms=(form,))
 
 
-GEMMA4 = _family("gemma4", '<|"|>', ("<|tool_call>", "<tool_call|>"), lambda template: "<|tool_call>" in template)
+GEMMA4 = _family("gemma4", '<|"|>', ("<|tool_call>", "<tool_call|>"), template_has("<|tool_call>"))
 FUNCTION_GEMMA = _family(
     "function_gemma",
     "<escape>",
     ("<start_function_call>", "<end_function_call>"),
-    lambda template: "<start_function_call>" in template,
+    template_has("<start_function_call>"),
 )
 FAMILIES = (GEMMA4, FUNCTION_GEMMA)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader, read_block
+from service.tool_calling.family import Family, Opening, Reader, read_block, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -76,13 +76,13 @@ def _family(name: str, tags: Tags, knows: Callable[[str], bool], *, block: tuple
     return Family(name=name, openings=(*blocks, Opening((tags.call,), read_call)), knows=knows, forms=(form,))
 
 
-GLM = _family("glm", _tags(), lambda template: "<arg_key>" in template and "<arg_value>" in template)
-LONGCAT = _family("longcat", _tags("longcat_"), lambda template: "longcat_arg_key" in template)
+GLM = _family("glm", _tags(), template_has("<arg_key>", "<arg_value>"))
+LONGCAT = _family("longcat", _tags("longcat_"), template_has("longcat_arg_key"))
 _HY = ":opensource"
 HUNYUAN = _family(
     "hunyuan",
     _tags(suffix=_HY, name_end=f"<tool_sep{_HY}>"),
-    lambda template: "hy_eos" in template and "<arg_key" in template,
+    template_has("hy_eos", "<arg_key"),
     block=(f"<tool_calls{_HY}>", f"</tool_calls{_HY}>"),
 )
 FAMILIES = (GLM, LONGCAT, HUNYUAN)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import NAMESPACE, CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
@@ -86,10 +86,6 @@ def _name(recipient: str, attempt: CallAttempt) -> str:
     return glued if name not in attempt.tools and glued in attempt.tools else name
 
 
-def knows(template: str) -> bool:
-    return CHANNEL in template and MESSAGE in template
-
-
 FORM = CallForm(before=f"{CHANNEL}commentary to=functions.{{name}} {CONSTRAIN}json{MESSAGE}", separator=None)
 FAMILY = Family(
     name="harmony",
@@ -98,7 +94,7 @@ FAMILY = Family(
         Opening((CHANNEL,), read_channel),
         Opening((), read_recipient, "start", consumed=False),
     ),
-    knows=knows,
+    knows=template_has(CHANNEL, MESSAGE),
     forms=(FORM,),
     frames=True,
     answer=f"{CHANNEL}final{MESSAGE}",

@@ -1,7 +1,7 @@
 """Hermes 2 Pro, Qwen 2.5 and 3, and many more: a JSON object in `<tool_call>`."""
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import FENCE, read_calls, read_end, read_fence, read_fence_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -21,10 +21,10 @@ def read(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_end(source, attempt, CLOSE)
 
 
-def knows(template: str) -> bool:
-    others = ("<function=", "<arg_key>", "<tool_calls>", "]<]minimax[>[")
-    return OPEN in template and not any(other in template for other in others)
-
-
 FORM = CallForm(before=f'{OPEN}\n{{"name": "{{name}}", "arguments": ', after=f"}}\n{CLOSE}", trigger=OPEN)
-FAMILY = Family(name="hermes", openings=(Opening((OPEN,), read),), knows=knows, forms=(FORM,))
+FAMILY = Family(
+    name="hermes",
+    openings=(Opening((OPEN,), read),),
+    knows=template_has(OPEN, but=("<function=", "<arg_key>", "<tool_calls>", "]<]minimax[>[")),
+    forms=(FORM,),
+)

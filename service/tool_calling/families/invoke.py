@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, read_block, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.schema import TYPES
 from service.tool_calling.source import SPACE, Reading, Source
@@ -36,7 +36,6 @@ def _family(
     knows: Callable[[str], bool],
     *,
     types: dict[str, str] | None = None,
-    own_line: bool = True,
 ) -> Family:
     tags = _tags(prefix, block)
 
@@ -82,21 +81,21 @@ def _attributes(source: Source) -> Reading[dict[str, str]]:
     return found
 
 
-MINIMAX = _family("minimax", "", "minimax:tool_call", lambda template: "<minimax:tool_call>" in template)
-MUSE = _family("muse", "atem:", "atem:function_calls", lambda template: "<atem:function_calls>" in template)
+MINIMAX = _family("minimax", "", "minimax:tool_call", template_has("<minimax:tool_call>"))
+MUSE = _family("muse", "atem:", "atem:function_calls", template_has("<atem:function_calls>"))
 _DSML_TYPES = {"string": "true", "": "false"}
 DEEPSEEK_V32 = _family(
     "deepseek_v32",
     DSML,
     f"{DSML}function_calls",
-    lambda template: DSML in template and "function_calls" in template,
+    template_has(DSML, "function_calls"),
     types=_DSML_TYPES,
 )
 DEEPSEEK_V4 = _family(
     "deepseek_v4",
     DSML,
     f"{DSML}tool_calls",
-    lambda template: DSML in template and "function_calls" not in template,
+    template_has(DSML, but=("function_calls",)),
     types=_DSML_TYPES,
 )
 FAMILIES = (MINIMAX, DEEPSEEK_V32, DEEPSEEK_V4)

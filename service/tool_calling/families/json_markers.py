@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader, skip_marker
+from service.tool_calling.family import Family, Opening, Reader, skip_marker, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.source import Reading, Source
@@ -45,14 +45,14 @@ FAMILIES = (
         "nemotron",
         ("<TOOLCALL>",),
         ("</TOOLCALL>",),
-        lambda template: "<TOOLCALL>" in template,
+        template_has("<TOOLCALL>"),
         _list_form("<TOOLCALL>[", "]</TOOLCALL>"),
     ),
     _family(
         "granite",
         ("<|tool_call|>", "<tool_call>"),
         ("<|/tool_call|>", "</tool_call>"),
-        lambda template: "<|tool_call|>" in template,
+        template_has("<|tool_call|>"),
         _list_form("<|tool_call|>[", "]"),
     ),
     # Phi-4-mini's template does not contain its marker.
@@ -60,14 +60,14 @@ FAMILIES = (
         "phi4",
         ("<|tool_call|>", "functools"),
         ("<|/tool_call|>",),
-        lambda template: "<|tool|>" in template and "<|/tool|>" in template,
+        template_has("<|tool|>", "<|/tool|>"),
         _list_form("<|tool_call|>[", "]<|/tool_call|>"),
     ),
     _family(
         "cohere",
         ("<|START_ACTION|>",),
         ("<|END_ACTION|>",),
-        lambda template: "<|START_ACTION|>" in template,
+        template_has("<|START_ACTION|>"),
         _list_form(
             "<|START_ACTION|>[\n    ",
             "\n]<|END_ACTION|>",
@@ -80,28 +80,28 @@ FAMILIES = (
         "apriel",
         ("<tool_calls>",),
         ("</tool_calls>",),
-        lambda template: "<tool_calls>[" in template,
+        template_has("<tool_calls>["),
         _list_form("<tool_calls>[", "]</tool_calls>"),
     ),
     _family(
         "minimax_m1",
         ("<tool_calls>",),
         ("</tool_calls>",),
-        lambda template: "<tool_calls>" in template and "<tool_calls>[" not in template,
+        template_has("<tool_calls>", but=("<tool_calls>[",)),
         _list_form("<tool_calls>\n", "\n</tool_calls>", separator="\n"),
     ),
     _family(
         "longcat_flash",
         ("<longcat_tool_call>",),
         ("</longcat_tool_call>",),
-        lambda template: "<longcat_tool_call>" in template and "longcat_arg_key" not in template,
+        template_has("<longcat_tool_call>", but=("longcat_arg_key",)),
         CallForm(before=f"<longcat_tool_call>\n{CALL}", after="}\n</longcat_tool_call>", trigger="<longcat_tool_call>"),
     ),
     _family(
         "gigachat",
         ("<|function_call|>",),
         (),
-        lambda template: "<|function_call|>" in template,
+        template_has("<|function_call|>"),
         CallForm(before=f"<|function_call|>{CALL}", after="}", separator=None, trigger="<|function_call|>"),
     ),
     # GigaChat 3.0 writes a role in place of a marker.
@@ -109,7 +109,7 @@ FAMILIES = (
         "gigachat3",
         (_GIGACHAT, f"<|message_sep|>\n\n{_GIGACHAT}"),
         (),
-        lambda template: "<|role_sep|>" in template and "<|function_call|>" not in template,
+        template_has("<|role_sep|>", but=("<|function_call|>",)),
         CallForm(before=f"{_GIGACHAT}\n{CALL}", after="}", separator=None, trigger=_GIGACHAT),
     ),
 )

@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import NAMESPACE, CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, read_block, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -26,10 +26,6 @@ def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_end(source, attempt, CALL_END)
 
 
-def knows(template: str) -> bool:
-    return SECTION in template
-
-
 FORM = CallForm(
     begin=SECTION,
     before=f"{CALL}functions.{{name}}:{{index}}{ARGUMENTS}",
@@ -41,6 +37,6 @@ FORM = CallForm(
 FAMILY = Family(
     name="kimi_k2",
     openings=(Opening((SECTION,), read), Opening((CALL,), read, consumed=False)),
-    knows=knows,
+    knows=template_has(SECTION),
     forms=(FORM,),
 )

@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker
+from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_arguments
 from service.tool_calling.schema import TYPES
@@ -71,10 +71,6 @@ def _attributes(source: Source) -> Reading[dict[str, str]]:
     return {name: value.replace("&quot;", '"').replace("&amp;", "&") for name, value in found}
 
 
-def knows(template: str) -> bool:
-    return "<|open|>" in template and "<|close|>" in template and SEP in template
-
-
 FORM = CallForm(
     begin=BLOCK,
     before=f'{TAGS.call} tool="{{name}}" index="{{index}}"{SEP}',
@@ -105,7 +101,7 @@ FAMILY = Family(
         Opening((THOUGHT,), pass_thought(THOUGHT_END, before=(RESPONSE, BLOCK))),
         Opening((RESPONSE, _close("response"), _close("message"), "<|end_of_msg|>", THOUGHT_END), skip_marker),
     ),
-    knows=knows,
+    knows=template_has("<|open|>", "<|close|>", SEP),
     forms=(FORM,),
     frames=True,
     answer=RESPONSE,

@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, read_block, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -36,14 +36,15 @@ def _quoted(source: Source) -> Reading[str]:
     return name.strip().strip("\"'")
 
 
-def knows(template: str) -> bool:
-    return TAGS.call in template and TAGS.argument in template
-
-
 FORM = CallForm(
     before=f'{TAGS.call}"{{name}}">',
     argument=ArgumentForm(before=f'{TAGS.argument}"{{name}}">', after=TAGS.argument_end),
     after=TAGS.call_end,
     trigger=TAGS.call,
 )
-FAMILY = Family(name="minicpm5", openings=(Opening((TAGS.call,), read, consumed=False),), knows=knows, forms=(FORM,))
+FAMILY = Family(
+    name="minicpm5",
+    openings=(Opening((TAGS.call,), read, consumed=False),),
+    knows=template_has(TAGS.call, TAGS.argument),
+    forms=(FORM,),
+)

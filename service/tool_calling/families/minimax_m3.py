@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, read_block, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_reader import MAX_DEPTH, escape
 from service.tool_calling.schema import resolved, value_types
@@ -106,10 +106,6 @@ class _Elements:
         return f"{{{', '.join(f'{json.dumps(child, ensure_ascii=False)}: {value}' for child, value in members)}}}"
 
 
-def knows(template: str) -> bool:
-    return MARK in template
-
-
 # Nested values are written as JSON, which the reader accepts too.
 FORM = CallForm(
     begin=f"{OPEN}\n",
@@ -123,6 +119,6 @@ FORM = CallForm(
 FAMILY = Family(
     name="minimax_m3",
     openings=(Opening((OPEN,), read), Opening((CALL,), read, consumed=False)),
-    knows=knows,
+    knows=template_has(MARK),
     forms=(FORM,),
 )

@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_calls
 from service.tool_calling.source import SPACE, Reading, Source
@@ -31,14 +31,10 @@ def _read_named(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_arguments(source, attempt, name, OPEN)
 
 
-def knows(template: str) -> bool:
-    return OPEN in template
-
-
 FORMS = (
     CallForm(before=f"{OPEN}{{name}}{ARGUMENTS}", separator="", trigger=OPEN),
     CallForm(
         begin=f"{OPEN}[", before='{"name": "{name}", "arguments": ', after="}", separator=", ", end="]", trigger=OPEN
     ),
 )
-FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=knows, forms=FORMS)
+FAMILY = Family(name="mistral", openings=(Opening((OPEN,), read),), knows=template_has(OPEN), forms=FORMS)

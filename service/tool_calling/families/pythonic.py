@@ -4,7 +4,7 @@ each call on a line, without the list."""
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening
+from service.tool_calling.family import Family, Opening, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_calls, read_end
 from service.tool_calling.python_calls import read_keywords
@@ -99,7 +99,7 @@ LFM2 = _family("lfm2", (OPENS[0], "<|tool_list_start|>"), OPENS[0], CLOSES[0])
 OLMO3 = Family(
     name="olmo3",
     openings=(Opening((LINES,), read_lines),),
-    knows=lambda template: LINES in template,
+    knows=template_has(LINES),
     forms=(_form(LINES, LINES_END, separator="\n", trigger=LINES),),
 )
 FAMILIES = (PYTHONIC, LFM2, OLMO3)

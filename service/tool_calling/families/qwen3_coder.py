@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader, read_block
+from service.tool_calling.family import Family, Opening, Reader, read_block, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -62,15 +62,11 @@ def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, own_line: 
     )
 
 
-def _knows_tags(template: str) -> bool:
-    return FUNCTION in template and PARAMETER in template
-
-
 QWEN3_CODER = _family(
     "qwen3_coder",
     "tool_call",
-    lambda template: _knows_tags(template) and "<seed:tool_call>" not in template,
+    template_has(FUNCTION, PARAMETER, but=("<seed:tool_call>",)),
     own_line=True,
 )
-SEED_OSS = _family("seed_oss", "seed:tool_call", lambda template: "<seed:tool_call>" in template, own_line=False)
+SEED_OSS = _family("seed_oss", "seed:tool_call", template_has("<seed:tool_call>"), own_line=False)
 FAMILIES = (QWEN3_CODER, SEED_OSS)

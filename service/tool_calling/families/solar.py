@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker
+from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -28,10 +28,6 @@ def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     yield from read_end(source, attempt, CALL_END)
 
 
-def knows(template: str) -> bool:
-    return CALL in template
-
-
 FORM = CallForm(
     begin=BLOCK,
     before=f"{CALL}{{index}}{NAME}{{name}}{ARGUMENTS}",
@@ -48,7 +44,7 @@ FAMILY = Family(
         Opening((THOUGHT,), pass_thought(END, before=(TURN, CONTENT, BLOCK))),
         Opening((TURN, CONTENT, END), skip_marker),
     ),
-    knows=knows,
+    knows=template_has(CALL),
     forms=(FORM,),
     frames=True,
     answer=CONTENT,
