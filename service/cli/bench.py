@@ -1,14 +1,12 @@
 import click
 import msgspec
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import ServerClient, server_required
 from service.cli.configuration import read_configuration
-from service.cli.exits import Exit, Failure
 from service.cli.figures import count, duration, size
 from service.cli.launch import on_server
 from service.cli.measurement import Measurement, measure
 from service.cli.options import config_option
-from service.config import server_address
 from service.keep_awake import kept_awake
 
 
@@ -23,14 +21,10 @@ def command(model: str | None, as_json: bool, config: str | None) -> None:
     if it does not run, and stopped again.
     """
     settings = read_configuration({"model": model, "config": config}).settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
     options = [*([model] if model else []), *(["--config", config] if config else [])]
-    with on_server(settings, address, client, tuple(options)), kept_awake(settings):
-        try:
-            measured = measure(client, lambda step: click.echo(f"{step} ...", err=True))
-        except (NotThere, NoAnswer, NotOurs, Refused) as exc:
-            raise Failure(Exit.UNAVAILABLE, f"The server at {address.root} did not answer: {exc}") from None
+    with on_server(settings, client, tuple(options)), kept_awake(settings), server_required(client):
+        measured = measure(client, lambda step: click.echo(f"{step} ...", err=True))
     click.echo(msgspec.json.format(msgspec.json.encode(measured)).decode() if as_json else "\n".join(table(measured)))
 
 

@@ -4,23 +4,30 @@ import http.client
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
 import msgspec
 
+from service.cli.exits import Exit, Failure
+from service.config import server_address
 from service.config.address import Address, is_loopback
+from service.settings import Settings
 from service.telemetry.stats import Stats
 
 TIMEOUT_SECONDS = 3.0
 T = TypeVar("T")
 
 
-class NotThere(Exception):
-    pass
+class Unusable(Exception):
+    """The server gave no answer that can be used. The message is a part of a sentence."""
 
 
-class NoAnswer(Exception):
+class NotThere(Unusable): ...
+
+
+class NoAnswer(Unusable):
     """No whole answer came in time."""
 
 
@@ -28,12 +35,11 @@ class HungUp(NoAnswer):
     """The server ended the connection before it answered."""
 
 
-class NotOurs(Exception):
+class NotOurs(Unusable):
     """The message describes the answer of another program."""
 
 
-class Refused(Exception):
-    pass
+class Refused(Unusable): ...
 
 
 class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,60 +106,45 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 class ServerClient:
     def __init__(self, address: Address, api_key: str) -> None:
-        self._root = address.root
+        self.address = address
         self._api_key = api_key
         proxies = urllib.request.ProxyHandler({} if is_loopback(address.host) else None)
         self._opener = urllib.request.build_opener(proxies, _NoRedirect)
         self.last_outcome = ""
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(server_address(settings), settings.api_key)
+
     def health(self) -> Health:
-        """An unhealthy server answers too. Raises NotThere, NoAnswer, NotOurs or Refused."""
-        return self._decode("/health", self._get("/health", {}), Health)
+        """An unhealthy server answers too. Every method raises `Unusable`."""
+        return self._get("/health", Health, with_key=False)
 
     def stats(self) -> Stats:
-        """Raises like `health`."""
-        return self._decode("/stats", self._get("/stats", self._authorization()), Stats)
+        return self._get("/stats", Stats)
 
     def model(self) -> Model:
-        body = self._get("/v1/models", self._authorization())
-        models = self._decode("/v1/models", body, _Models).data
+        models = self._get("/v1/models", _Models).data
         if not models:
             raise NotOurs("it lists no model")
         return models[0]
 
     def model_named(self, name: str) -> Model:
-        """Returns the model for requests with this name. Raises like `health`, and NotOurs if there is none."""
-        path = f"/v1/models/{name}"
-        return self._decode(path, self._get(path, self._authorization()), Model)
+        """Returns the model for requests with this name. Raises NotOurs if there is none."""
+        return self._get(f"/v1/models/{name}", Model)
 
     def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
-        """`body` and the answer are JSON. Raises like `health`."""
-        headers = {**self._authorization(), "Content-Type": "application/json"}
-        request = urllib.request.Request(self._root + path, body, headers)  # noqa: S310 - http(s), by parse_base_url
-        try:
-            return self._send(request, timeout_seconds)
-        except urllib.error.HTTPError as exc:
-            raise Refused(_error_message(exc.read())) from None
+        """`body` and the answer are JSON."""
+        return self._send(self._request(path, body), timeout_seconds)
 
     def ask(self, path: str, kind: type[T], *, method: str = "GET", timeout_seconds: float = TIMEOUT_SECONDS) -> T:
-        """Raises like `post`."""
-        request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url
-            self._root + path, headers=self._authorization(), method=method
-        )
-        try:
-            return self._decode(path, self._send(request, timeout_seconds), kind)
-        except urllib.error.HTTPError as exc:
-            raise Refused(_error_message(exc.read())) from None
+        return self._decode(path, self._send(self._request(path, method=method), timeout_seconds), kind)
 
     def chat(self, messages: list[dict[str, str]], **fields: float) -> Iterator[ChatChunk]:
-        """`fields` are the request's. `last_outcome` is the response cache's outcome afterwards. Raises like `post`."""
+        """`fields` are the request's. `last_outcome` is the response cache's outcome afterwards."""
         body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **fields}
-        headers = {**self._authorization(), "Content-Type": "application/json"}
-        request = urllib.request.Request(  # noqa: S310 - http(s), by parse_base_url
-            f"{self._root}/v1/chat/completions", msgspec.json.encode(body), headers
-        )
         try:
-            with self._opener.open(request) as response:
+            with self._opener.open(self._request("/v1/chat/completions", msgspec.json.encode(body))) as response:
                 status = response.headers.get("Cache-Status") or ""
                 self.last_outcome = next((word for word in ("hit", "collapsed") if word in status), "miss")
                 for line in response:
@@ -169,25 +160,31 @@ class ServerClient:
         except (http.client.HTTPException, OSError) as exc:
             raise NoAnswer(f"the connection broke ({type(exc).__name__})") from None
 
-    def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._api_key}"}
+    def _request(
+        self, path: str, body: bytes | None = None, *, method: str | None = None, with_key: bool = True
+    ) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if with_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        url = self.address.root + path
+        return urllib.request.Request(url, body, headers, method=method)  # noqa: S310 - http(s), by parse_base_url
 
-    def _get(self, path: str, headers: dict[str, str]) -> bytes:
-        request = urllib.request.Request(self._root + path, headers=headers)  # noqa: S310 - http(s), by parse_base_url
-        try:
-            return self._send(request, TIMEOUT_SECONDS)
-        except urllib.error.HTTPError as exc:
-            if exc.code in (401, 403):
-                raise Refused(_error_message(exc.read())) from None
-            return exc.read()
+    def _get(self, path: str, kind: type[T], *, with_key: bool = True) -> T:
+        """Decodes an answer with an error status too."""
+        request = self._request(path, with_key=with_key)
+        return self._decode(path, self._send(request, TIMEOUT_SECONDS, refusals=(401, 403)), kind)
 
-    def _send(self, request: urllib.request.Request, timeout_seconds: float) -> bytes:
-        """Raises NotThere, NoAnswer or NotOurs, and HTTPError for an error status."""
+    def _send(
+        self, request: urllib.request.Request, timeout_seconds: float, *, refusals: Container[int] = range(300, 600)
+    ) -> bytes:
+        """`refusals` are the statuses that raise `Refused`."""
         try:
             with self._opener.open(request, timeout=timeout_seconds) as response:
                 return bytes(response.read())
-        except urllib.error.HTTPError:
-            raise
+        except urllib.error.HTTPError as exc:
+            if exc.code in refusals:
+                raise Refused(_error_message(exc.read())) from None
+            return exc.read()
         except urllib.error.URLError as exc:
             if isinstance(exc.reason, TimeoutError):
                 raise NoAnswer("no answer in time") from None
@@ -206,6 +203,23 @@ class ServerClient:
             return msgspec.json.decode(body, type=kind)
         except (ValueError, RecursionError):
             raise NotOurs(f"its {path} answers something else") from None
+
+
+@contextmanager
+def server_required(client: ServerClient) -> Iterator[None]:
+    """Ends the command if the server cannot be used."""
+    root = client.address.root
+    try:
+        yield
+    except NotThere:
+        advice = "Start one with 'anyclaude serve', or say where it is with --url or VLLM_MLX_URL."
+        raise Failure(Exit.UNAVAILABLE, f"No server answers at {root}. {advice}") from None
+    except NoAnswer as exc:
+        raise Failure(Exit.UNAVAILABLE, f"The server at {root} does not answer: {exc}.") from None
+    except Refused as exc:
+        raise Failure(Exit.UNAVAILABLE, f"The server at {root} refuses to answer: {exc}") from None
+    except NotOurs as exc:
+        raise Failure(Exit.PORT_IN_USE, f"What answers at {root} is not anyclaude: {exc}.") from None
 
 
 def _error_message(body: bytes) -> str:

@@ -53,8 +53,3 @@ def _ask(unapproved: Unapproved) -> bool:
 
 def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=True)
-
-
-def no_server(root: str) -> Failure:
-    advice = "Start one with 'anyclaude serve', or say where it is with --url or VLLM_MLX_URL."
-    return Failure(Exit.UNAVAILABLE, f"No server answers at {root}. {advice}")

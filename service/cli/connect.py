@@ -7,9 +7,8 @@ from service.agents.script import setup_script
 from service.agents.table import AGENTS
 from service.cli.client import ServerClient
 from service.cli.configuration import read_configuration
-from service.cli.launch import agent_server, served_model
+from service.cli.launch import agent_server
 from service.cli.options import config_option, url_option
-from service.config import server_address
 
 
 @click.command("connect", short_help="Print the settings for an agent of your own.")
@@ -22,11 +21,9 @@ def command(name: str, url: str | None, config: str | None) -> None:
     'anyclaude AGENT' does the same for one run and leaves the agent's own files alone.
     """
     settings = read_configuration({"base_url": url, "config": config}).settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
     agent = AGENTS[name]
-    server = agent_server(settings, address, served_model(client, address))
+    server = agent_server(settings, ServerClient.of(settings))
     folder = settings.home / "agents" / name
     launch = Launch(server=server, folder=folder, environ={"HOME": os.environ.get("HOME", "")})
-    click.echo(f"# {agent.title} with {server.model} at {address.root}. To install it: {agent.install}")
+    click.echo(f"# {agent.title} with {server.model} at {server.root}. To install it: {agent.install}")
     click.echo(setup_script(agent, launch))

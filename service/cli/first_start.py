@@ -7,7 +7,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import ServerClient, Unusable
 from service.cli.configuration import in_terminal
 from service.cli.exits import Exit, Failure
 from service.config import FILE_NAME, server_address
@@ -104,7 +104,7 @@ def calls_tool(client: ServerClient) -> bool:
             and msgspec.json.decode(call.function.arguments, type=_ReadFile).path == "notes.txt"
             for call in calls
         )
-    except (msgspec.DecodeError, NotThere, NoAnswer, NotOurs, Refused):
+    except (msgspec.DecodeError, Unusable):
         return False
 
 

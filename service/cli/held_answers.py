@@ -5,7 +5,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient, server_required
 from service.cli.exits import Exit, Failure
 from service.cli.stores import ask_stores
 from service.config import server_address
@@ -28,9 +28,9 @@ KEY_CHARS = 64
 class ServerAnswers:
     """A running server's answers. Only it can read its memory. Every method raises `Failure`."""
 
-    def __init__(self, client: ServerClient, root: str) -> None:
+    def __init__(self, client: ServerClient) -> None:
         self._client = client
-        self.name = f"the server at {root}"
+        self.name = f"the server at {client.address.root}"
 
     def stats(self) -> "BackendStats":
         from service.response_cache.upkeep import ListedAnswers
@@ -55,12 +55,11 @@ class ServerAnswers:
         return int(self._ask("/cache", dict[str, Any], method="DELETE")["removed"])
 
     def _ask(self, path: str, kind: type[T], method: str = "GET") -> T:
-        try:
-            return self._client.ask(path, kind, method=method, timeout_seconds=SECONDS)
-        except Refused as exc:
-            raise Failure(Exit.FAILED, str(exc)) from None
-        except (NotThere, NoAnswer, NotOurs) as exc:
-            raise Failure(Exit.UNAVAILABLE, f"No answer from {self.name}: {exc}.") from None
+        with server_required(self._client):
+            try:
+                return self._client.ask(path, kind, method=method, timeout_seconds=SECONDS)
+            except Refused as exc:
+                raise Failure(Exit.FAILED, str(exc)) from None
 
 
 class StoreAnswers:
@@ -109,8 +108,8 @@ def whole_key(held: HeldAnswers, start: str) -> str:
 
 def find_answers(settings: Settings) -> HeldAnswers:
     """Raises `Failure`."""
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
+    root = client.address.root
     try:
         client.health()
     except (NotThere, NotOurs):
@@ -118,12 +117,12 @@ def find_answers(settings: Settings) -> HeldAnswers:
     except NoAnswer:
         raise Failure(
             Exit.UNAVAILABLE,
-            f"The server at {address.root} does not answer, and only it reaches the answers in its memory. Try again "
+            f"The server at {root} does not answer, and only it reaches the answers in its memory. Try again "
             "later, or name a store with --cache.",
         ) from None
     except Refused as exc:
-        raise Failure(Exit.CONFIG, f"The server at {address.root} refuses: {exc}") from None
-    return ServerAnswers(client, address.root)
+        raise Failure(Exit.CONFIG, f"The server at {root} refuses: {exc}") from None
+    return ServerAnswers(client)
 
 
 def shared_stores(settings: Settings) -> tuple[str, ...]:

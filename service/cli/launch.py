@@ -12,20 +12,19 @@ from typing import NoReturn
 
 import click
 import msgspec
-from rich.console import Console
 
 from service.agents.agent import Agent, AgentServer, Launch
 from service.agents.claude_code import TIER_NAMES, prompt_too_long
 from service.agents.process import run_agent
 from service.agents.table import AGENTS
 from service.cli import serve
-from service.cli.client import Model, NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import in_terminal, no_server, read_configuration
+from service.cli.client import Model, Refused, ServerClient, Unusable, server_required
+from service.cli.configuration import in_terminal, read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.first_start import choose_model, keep_model, lacks_model
 from service.cli.server_process import BackgroundServer
 from service.cli.startup import Startup
-from service.config import Address, Configuration, parse_base_url, server_address
+from service.config import Address, Configuration, parse_base_url
 from service.keep_awake import kept_awake
 from service.models.demo import DEMO_MODEL
 from service.settings import Settings
@@ -58,21 +57,20 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
     """Starts and stops the configured server if it does not run. Exits with the agent's exit code."""
     found = read_configuration({})
     settings = found.settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
     if settings.proxy_only:
-        _serve_only(found, Startup(settings, address, client, Console(stderr=True)), address)
+        _serve_only(found, client)
         return
     program = agent.find(os.environ)
     if program is None:
         message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
         raise Failure(Exit.NO_AGENT, message)
-    chosen = _first_model(settings, Startup(settings, address, client, Console(stderr=True)))
-    with on_server(settings, address, client, () if chosen is None else (chosen,)), kept_awake(settings):
-        server = agent_server(settings, address, served_model(client, address))
+    chosen = _first_model(settings, client)
+    with on_server(settings, client, () if chosen is None else (chosen,)), kept_awake(settings):
+        server = agent_server(settings, client)
         if chosen is not None:
             keep_model(chosen, client)
-        _note_surprises(settings, address, server.model)
+        _note_surprises(settings, client.address, server.model)
         if agent.name == "claude":
             server = _with_tiers(server, client)
             _warn_of_small_context(server, arguments)
@@ -80,14 +78,17 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
     sys.exit(code)
 
 
-def _first_model(settings: Settings, startup: Startup) -> str | None:
+def _first_model(settings: Settings, client: ServerClient) -> str | None:
     """The model that the user chooses at the first start. None if one is configured, or a server runs."""
-    return choose_model(settings) if lacks_model(settings) and startup.find() is None else None
+    if not lacks_model(settings) or Startup(settings, client).find() is not None:
+        return None
+    return choose_model(settings)
 
 
-def agent_server(settings: Settings, address: Address, model: Model) -> AgentServer:
+def agent_server(settings: Settings, client: ServerClient) -> AgentServer:
+    model = served_model(client)
     return AgentServer(
-        root=address.root,
+        root=client.address.root,
         api_key=settings.api_key,
         model=model.id,
         context_length=model.context_length,
@@ -99,7 +100,7 @@ def _with_tiers(server: AgentServer, client: ServerClient) -> AgentServer:
     """Asks the server for the model of each of Claude's tiers. The first tier's is the main model."""
     models: dict[str, Model] = {}
     for tier, name in TIER_NAMES.items():
-        with suppress(NotOurs, Refused, NotThere, NoAnswer):
+        with suppress(Unusable):
             models[tier] = client.model_named(name)
     main = models.get("opus")
     if main is not None:
@@ -107,15 +108,13 @@ def _with_tiers(server: AgentServer, client: ServerClient) -> AgentServer:
     return msgspec.structs.replace(server, tiers={tier: model.id for tier, model in models.items()})
 
 
-def served_model(client: ServerClient, address: Address) -> Model:
-    try:
-        return client.model()
-    except Refused as exc:
-        raise Failure(Exit.CONFIG, f"The server at {address.root} refuses the key in apiKey: {exc}") from None
-    except NotThere:
-        raise no_server(address.root) from None
-    except (NoAnswer, NotOurs) as exc:
-        raise Failure(Exit.UNAVAILABLE, f"The server at {address.root} does not name its model: {exc}.") from None
+def served_model(client: ServerClient) -> Model:
+    with server_required(client):
+        try:
+            return client.model()
+        except Refused as exc:
+            message = f"The server at {client.address.root} refuses the key in apiKey: {exc}"
+            raise Failure(Exit.CONFIG, message) from None
 
 
 def _run(agent: Agent, program: str, server: AgentServer, arguments: tuple[str, ...], home: Path) -> int:
@@ -151,13 +150,11 @@ def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> N
 
 
 @contextmanager
-def on_server(
-    settings: Settings, address: Address, client: ServerClient, arguments: tuple[str, ...] = ()
-) -> Iterator[None]:
+def on_server(settings: Settings, client: ServerClient, arguments: tuple[str, ...] = ()) -> Iterator[None]:
     """`arguments` are for `serve` if the server is started here."""
-    startup = Startup(settings, address, client, Console(stderr=True))
+    startup = Startup(settings, client)
     with _ended_by_signals(), _state_in(settings.home):
-        if address.local:
+        if client.address.local:
             with startup.use_local(BackgroundServer(settings, arguments)):
                 yield
         else:
@@ -177,7 +174,8 @@ def _state_in(home: Path) -> Iterator[None]:
         raise Failure(Exit.CONFIG, f"{place} cannot be written: {exc.strerror}. {advice}") from None
 
 
-def _serve_only(found: Configuration, startup: Startup, address: Address) -> None:
+def _serve_only(found: Configuration, client: ServerClient) -> None:
+    startup, address = Startup(found.settings, client), client.address
     health = startup.find()
     if health is None and address.local:
         serve.run(found)

@@ -110,18 +110,15 @@ def unload(name: str, config: str | None, url: str | None) -> None:
 def _tell_server(name: str, action: str, flags: dict[str, object]) -> None:
     from urllib.parse import quote
 
-    from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-    from service.config import server_address
+    from service.cli.client import Refused, ServerClient, server_required
 
     settings = read_configuration(flags).settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
-    try:
-        client.post(f"/v1/models/{quote(name)}/{action}", b"{}", settings.startup_timeout_seconds)
-    except Refused as exc:
-        raise Failure(Exit.FAILED, f"{name} was not {action}ed: {exc}") from None
-    except (NotThere, NoAnswer, NotOurs) as exc:
-        raise Failure(Exit.UNAVAILABLE, f"No server of ours answers at {address.root}: {exc}.") from None
+    client = ServerClient.of(settings)
+    with server_required(client):
+        try:
+            client.post(f"/v1/models/{quote(name)}/{action}", b"{}", settings.startup_timeout_seconds)
+        except Refused as exc:
+            raise Failure(Exit.FAILED, f"{name} was not {action}ed: {exc}") from None
 
 
 @command.command("recommend")

@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from service.cli.checks import Result, device, machine, setup
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import ServerClient, Unusable
 from service.cli.exits import Failure
 from service.cli.launch import on_server
 from service.cli.measurement import Measurement, measure
-from service.config import server_address
 from service.config.keys import SETTING_KEYS
 from service.device.figures import DeviceFigures
 from service.keep_awake import kept_awake
@@ -78,14 +77,13 @@ def make_report(settings: Settings, results: Iterable[Result], progress: Callabl
 def _measured(report: Report, settings: Settings, progress: Callable[[str], None]) -> Report:
     if settings.executor == "mlx" and find_local_model(settings.model, settings.home) is None:
         return msgspec.structs.replace(report, missing="the model is not on this machine yet")
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
     try:
-        with on_server(settings, address, client), kept_awake(settings):
+        with on_server(settings, client), kept_awake(settings):
             measurement, stats = measure(client, progress), client.stats()
     except Failure as exc:
         return msgspec.structs.replace(report, missing=f"the server did not start (exit code {exc.exit_code})")
-    except (NotThere, NoAnswer, NotOurs, Refused) as exc:
+    except Unusable as exc:
         return msgspec.structs.replace(report, missing=f"the server did not answer ({type(exc).__name__})")
     shown = [key.dotted for key in SETTING_KEYS if key.field in SHOWN_SETTINGS]
     return msgspec.structs.replace(

@@ -5,13 +5,11 @@ from contextlib import suppress
 
 import click
 
-from service.cli.client import ChatChunk, NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import no_server, read_configuration
-from service.cli.exits import Exit, Failure
+from service.cli.client import ChatChunk, Refused, ServerClient, server_required
+from service.cli.configuration import read_configuration
 from service.cli.figures import count, duration
 from service.cli.launch import on_server, served_model
 from service.cli.options import config_option
-from service.config import server_address
 
 HELP = """/clear   forget the conversation
 /system TEXT   set instructions, and forget the conversation
@@ -31,20 +29,15 @@ def command(model: str | None, prompt: tuple[str, ...], config: str | None) -> N
     not run, and stopped again.
     """
     settings = read_configuration({"model": model, "config": config}).settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
     options = [*([model] if model else []), *(["--config", config] if config else [])]
-    with on_server(settings, address, client, tuple(options)):
-        chat = Chat(client, served_model(client, address).id)
-        try:
+    with on_server(settings, client, tuple(options)):
+        chat = Chat(client, served_model(client).id)
+        with server_required(client):
             if prompt or not sys.stdin.isatty():
                 chat.ask(" ".join(prompt) or sys.stdin.read())
             else:
                 chat.converse()
-        except NotThere:
-            raise no_server(address.root) from None
-        except (NoAnswer, NotOurs, Refused) as exc:
-            raise Failure(Exit.UNAVAILABLE, f"The server at {address.root} did not answer: {exc}") from None
 
 
 class Chat:

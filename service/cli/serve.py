@@ -100,12 +100,12 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _who_is_there(settings: Settings) -> str:
-    from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+    from service.cli.client import ServerClient, Unusable
 
     address = parse_base_url(base_url(settings.host, settings.port))
     try:
         health = ServerClient(address, settings.api_key).health()
-    except (NoAnswer, NotOurs, NotThere, Refused):
+    except Unusable:
         return ""
     return (
         f" It is an anyclaude server, {health.status}, with the model {health.model}: "

@@ -8,7 +8,6 @@ from rich.markup import escape
 from service.cli.client import Health, NoAnswer, NotOurs, NotThere, Refused, ServerClient
 from service.cli.exits import Exit, Failure
 from service.cli.server_process import BackgroundServer
-from service.config import Address
 from service.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -20,11 +19,11 @@ OUR_CODES = {int(code) for code in (Exit.NO_MODEL, Exit.PORT_IN_USE, Exit.CONFIG
 class Startup:
     """Every failure ends the command with one line that names the next step."""
 
-    def __init__(self, settings: Settings, address: Address, client: ServerClient, console: Console) -> None:
+    def __init__(self, settings: Settings, client: ServerClient) -> None:
         self._settings = settings
-        self._address = address
+        self._address = client.address
         self._client = client
-        self._console = console
+        self._console = Console(stderr=True)
 
     def use_remote(self) -> Health:
         health = self.find()

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import no_server, read_configuration
-from service.cli.exits import Exit, Failure
+from service.cli.client import ServerClient, server_required
+from service.cli.configuration import read_configuration
+from service.cli.exits import Failure
 from service.cli.options import config_option, url_option
-from service.config import server_address
 from service.telemetry.stats import Stats
 
 if TYPE_CHECKING:
@@ -31,19 +30,18 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
     from rich.console import Console
 
     settings = read_configuration({"base_url": url, "config": config}).settings
-    address = server_address(settings)
-    client, console = ServerClient(address, settings.api_key), Console(highlight=False)
+    client, console = ServerClient.of(settings), Console(highlight=False)
     if not watch:
-        _print(console, _ask(client, address.root), address.root, as_json)
+        _print(console, _ask(client), client.address.root, as_json)
         return
     stop = _stop_on_ctrl_c()
     try:
         if as_json or not console.is_terminal:
             while not stop.is_set():
-                _print(console, _ask(client, address.root), address.root, as_json)
+                _print(console, _ask(client), client.address.root, as_json)
                 stop.wait(interval)
         else:
-            _watch(console, client, address.root, interval, stop)
+            _watch(console, client, interval, stop)
     except KeyboardInterrupt:
         return
 
@@ -70,32 +68,25 @@ def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
         console.print(view(stats, root, recent=RECENT_ONCE, width=console.width))
 
 
-def _watch(console: "Console", client: ServerClient, root: str, interval: float, stop: threading.Event) -> None:
+def _watch(console: "Console", client: ServerClient, interval: float, stop: threading.Event) -> None:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as live:
         while not stop.is_set():
-            live.update(_view_now(console, client, root), refresh=True)
+            live.update(_view_now(console, client), refresh=True)
             stop.wait(interval)
 
 
-def _view_now(console: "Console", client: ServerClient, root: str) -> "RenderableType":
+def _view_now(console: "Console", client: ServerClient) -> "RenderableType":
     from service.cli.stats_view import view
 
     try:
-        return view(_ask(client, root), root, recent=max(0, console.height - OTHER_LINES), width=console.width)
+        recent = max(0, console.height - OTHER_LINES)
+        return view(_ask(client), client.address.root, recent=recent, width=console.width)
     except Failure as exc:
         return exc.message
 
 
-def _ask(client: ServerClient, root: str) -> Stats:
-    try:
+def _ask(client: ServerClient) -> Stats:
+    with server_required(client):
         return client.stats()
-    except NotThere:
-        raise no_server(root) from None
-    except NoAnswer as exc:
-        raise Failure(Exit.UNAVAILABLE, f"The server at {root} does not answer: {exc}.") from None
-    except Refused as exc:
-        raise Failure(Exit.UNAVAILABLE, f"The server at {root} refuses to answer: {exc}") from None
-    except NotOurs as exc:
-        raise Failure(Exit.PORT_IN_USE, f"What answers at {root} is not anyclaude: {exc}.") from None

@@ -6,11 +6,10 @@ from typing import Any
 import click
 import msgspec
 
-from service.cli.client import HungUp, NoAnswer, NotOurs, NotThere, Refused, ServerClient
-from service.cli.configuration import no_server, read_configuration
+from service.cli.client import HungUp, NoAnswer, NotOurs, Refused, ServerClient, server_required
+from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
-from service.config import server_address
 from service.request_files import NoRequest, RequestFile, read_request_file
 
 
@@ -59,11 +58,11 @@ def command(
     'warm' in .anyclauderc.json does the same at every start.
     """
     settings = read_configuration({"base_url": url, "config": config}).settings
-    address = server_address(settings)
-    client = ServerClient(address, settings.api_key)
+    client = ServerClient.of(settings)
     requests = [(path, _read(path, anthropic)) for path in files]  # all are read before the first is sent
-    with click.progressbar(requests, label="Warming", file=sys.stderr, item_show_func=_name) as progress:
-        lines = [f"{path}: {_warm(client, request, path, address.root, timeout)}" for path, request in progress]
+    bar = click.progressbar(requests, label="Warming", file=sys.stderr, item_show_func=_name)
+    with server_required(client), bar as progress:
+        lines = [f"{path}: {_warm(client, request, path, timeout)}" for path, request in progress]
     click.echo("\n".join(lines))
 
 
@@ -83,13 +82,12 @@ def _read(path: Path, anthropic: bool | None) -> RequestFile:
     return request if anthropic is None else RequestFile(request.body, anthropic)
 
 
-def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, timeout: float) -> str:
+def _warm(client: ServerClient, request: RequestFile, path: Path, timeout: float) -> str:
+    root = client.address.root
     started = time.perf_counter()
     try:
         answered = client.post(request.path, msgspec.json.encode(_without_answer(request.body)), timeout)
         usage = msgspec.json.decode(answered, type=_Answer).usage
-    except NotThere:
-        raise no_server(root) from None
     except HungUp:
         raise Failure(Exit.UNAVAILABLE, f"{path}: {root} hung up before it answered. Its log shows why.") from None
     except NoAnswer:
@@ -97,8 +95,8 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, root: str, tim
         raise Failure(Exit.UNAVAILABLE, message) from None
     except Refused as exc:
         raise Failure(Exit.FAILED, f"{path}: {exc}") from None
-    except (NotOurs, ValueError) as exc:
-        raise Failure(Exit.UNAVAILABLE, f"What answers at {root} is no anyclaude server: {exc}.") from None
+    except ValueError as exc:
+        raise NotOurs(str(exc)) from None
     return f"{usage.prompt:,} tokens, {usage.known:,} of them known before, {time.perf_counter() - started:.1f} s"
 
 

@@ -86,7 +86,7 @@ def test_every_recommended_model_is_found_by_the_start_of_its_name() -> None:
 
 
 def test_a_server_that_has_no_engine_process_says_so(user: Terminal) -> None:
-    assert "No server of ours answers" in user.run("models", "load", "small").stderr
+    assert "No server answers at" in user.run("models", "load", "small").stderr
     with user.start("serve"):
         until(user.health, "the server")
         refused = user.run("models", "unload", "scripted")

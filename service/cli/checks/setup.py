@@ -6,10 +6,10 @@ from pathlib import Path
 
 from cache_backends import CacheUnavailable
 from service.cli.checks import Result, device, failed, ok, warning
-from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient
+from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient, Unusable
 from service.cli.configuration import left_out
 from service.cli.stores import ask_stores
-from service.config import Configuration, server_address
+from service.config import Configuration
 from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.device.figures import DeviceFigures
@@ -64,8 +64,8 @@ def _model(check: str, name: str | None, home: Path, advice: str) -> Result:
 
 def memory(settings: Settings, figures: DeviceFigures) -> Result:
     """Asks the running server for its context, or estimates that of the configured model."""
-    client = ServerClient(server_address(settings), settings.api_key)
-    with suppress(NoAnswer, NotOurs, NotThere, Refused):
+    client = ServerClient.of(settings)
+    with suppress(Unusable):
         health = client.health()
         if health.model_loaded:
             offered = f"the running server offers a context of {client.model().context_length:,} tokens"
@@ -122,9 +122,10 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _port(settings: Settings) -> Result:
-    address = server_address(settings)
+    client = ServerClient.of(settings)
+    address = client.address
     try:
-        health = ServerClient(address, settings.api_key).health()
+        health = client.health()
     except NotThere:
         if address.local:
             return ok("Port", f"{settings.port} is free")
