@@ -35,8 +35,7 @@ def escape_controls(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-class ServiceHandler(logging.StreamHandler[TextIO]):
-    pass
+class ServiceHandler(logging.StreamHandler[TextIO]): ...
 
 
 class _Ranked(logging.Filter):

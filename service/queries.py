@@ -12,8 +12,7 @@ class Detokenize(msgspec.Struct, frozen=True, array_like=True, tag="detokenize")
     tokens: tuple[int, ...]
 
 
-class ListPrefixes(msgspec.Struct, frozen=True, array_like=True, tag="prefixes"):
-    pass
+class ListPrefixes(msgspec.Struct, frozen=True, array_like=True, tag="prefixes"): ...
 
 
 class TokensFound(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):

@@ -9,8 +9,7 @@ from service.coroutines import go_on
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
-    pass
+class ClientGone(Exception): ...
 
 
 class ClientWatch:

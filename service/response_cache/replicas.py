@@ -41,8 +41,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     gave_up: bool = False
 
 
-class Alone(msgspec.Struct, frozen=True):
-    pass
+class Alone(msgspec.Struct, frozen=True): ...
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):

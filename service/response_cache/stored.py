@@ -7,8 +7,7 @@ from cache_backends.base import ExtendedBackend
 from service.response_cache.record import Record, decode_record
 
 
-class CannotList(Exception):
-    pass
+class CannotList(Exception): ...
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

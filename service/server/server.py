@@ -34,8 +34,7 @@ class CannotListen(OSError):
     """The message names the address and the next step."""
 
 
-class AddressInUse(CannotListen):
-    pass
+class AddressInUse(CannotListen): ...
 
 
 def bind(settings: Settings) -> socket.socket:

@@ -15,8 +15,7 @@ BLANK = re.compile(r"[ \t]*")
 class NotACall(Exception): ...
 
 
-class Malformed(NotACall):
-    pass
+class Malformed(NotACall): ...
 
 
 class Cut(NotACall):

@@ -38,8 +38,7 @@ _ENCODER = msgspec.json.Encoder()
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class WireBlock(msgspec.Struct, tag_field="type", frozen=True):
-    pass
+class WireBlock(msgspec.Struct, tag_field="type", frozen=True): ...
 
 
 class WireText(WireBlock, tag="text", frozen=True):

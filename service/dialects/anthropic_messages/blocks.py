@@ -46,8 +46,7 @@ class AudioBlock(ImageBlock, tag="audio"):
     """Not in Anthropic's API, but tools return it (MCP)."""
 
 
-class DocumentSource(msgspec.Struct, tag_field="type"):
-    pass
+class DocumentSource(msgspec.Struct, tag_field="type"): ...
 
 
 class TextSource(DocumentSource, tag="text"):
@@ -116,36 +115,28 @@ class ServerResult(ForeignBlock):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class McpToolResult(ServerResult, tag="mcp_tool_result"):
-    pass
+class McpToolResult(ServerResult, tag="mcp_tool_result"): ...
 
 
-class WebSearchResult(ServerResult, tag="web_search_tool_result"):
-    pass
+class WebSearchResult(ServerResult, tag="web_search_tool_result"): ...
 
 
-class WebFetchResult(ServerResult, tag="web_fetch_tool_result"):
-    pass
+class WebFetchResult(ServerResult, tag="web_fetch_tool_result"): ...
 
 
-class AdvisorResult(ServerResult, tag="advisor_tool_result"):
-    pass
+class AdvisorResult(ServerResult, tag="advisor_tool_result"): ...
 
 
-class CodeExecutionResult(ServerResult, tag="code_execution_tool_result"):
-    pass
+class CodeExecutionResult(ServerResult, tag="code_execution_tool_result"): ...
 
 
-class BashCodeExecutionResult(ServerResult, tag="bash_code_execution_tool_result"):
-    pass
+class BashCodeExecutionResult(ServerResult, tag="bash_code_execution_tool_result"): ...
 
 
-class EditorCodeExecutionResult(ServerResult, tag="text_editor_code_execution_tool_result"):
-    pass
+class EditorCodeExecutionResult(ServerResult, tag="text_editor_code_execution_tool_result"): ...
 
 
-class ToolSearchResult(ServerResult, tag="tool_search_tool_result"):
-    pass
+class ToolSearchResult(ServerResult, tag="tool_search_tool_result"): ...
 
 
 class CompactionBlock(ForeignBlock, tag="compaction"):

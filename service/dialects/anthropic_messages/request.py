@@ -19,20 +19,17 @@ from service.generation import GenerationRequest, ResponseFormat, SamplingParams
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-class ThinkingSwitch(msgspec.Struct, tag_field="type"):
-    pass
+class ThinkingSwitch(msgspec.Struct, tag_field="type"): ...
 
 
 class ThinkingEnabled(ThinkingSwitch, tag="enabled"):
     budget_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
 
 
-class ThinkingAdaptive(ThinkingSwitch, tag="adaptive"):
-    pass
+class ThinkingAdaptive(ThinkingSwitch, tag="adaptive"): ...
 
 
-class ThinkingDisabled(ThinkingSwitch, tag="disabled"):
-    pass
+class ThinkingDisabled(ThinkingSwitch, tag="disabled"): ...
 
 
 class ThinkingBetweenTools(ThinkingSwitch, tag="between_tools"):

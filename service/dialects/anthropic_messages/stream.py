@@ -38,8 +38,7 @@ from service.events import (
 from service.generation import Usage
 
 
-class WireDelta(msgspec.Struct, tag_field="type"):
-    pass
+class WireDelta(msgspec.Struct, tag_field="type"): ...
 
 
 class WireTextDelta(WireDelta, tag="text_delta"):
@@ -58,8 +57,7 @@ class WireInputDelta(WireDelta, tag="input_json_delta"):
     partial_json: str
 
 
-class WireEvent(msgspec.Struct, tag_field="type"):
-    pass
+class WireEvent(msgspec.Struct, tag_field="type"): ...
 
 
 class MessageStart(WireEvent, tag="message_start"):
@@ -90,12 +88,10 @@ class MessageDelta(WireEvent, tag="message_delta"):
     usage: WireUsage
 
 
-class MessageStop(WireEvent, tag="message_stop"):
-    pass
+class MessageStop(WireEvent, tag="message_stop"): ...
 
 
-class Ping(WireEvent, tag="ping"):
-    pass
+class Ping(WireEvent, tag="ping"): ...
 
 
 _ENCODER = msgspec.json.Encoder()

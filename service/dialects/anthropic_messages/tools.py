@@ -71,16 +71,13 @@ class ToolChoiceObject(msgspec.Struct, tag_field="type"):
     disable_parallel_tool_use: bool | None = None
 
 
-class AutoChoice(ToolChoiceObject, tag="auto"):
-    pass
+class AutoChoice(ToolChoiceObject, tag="auto"): ...
 
 
-class AnyChoice(ToolChoiceObject, tag="any"):
-    pass
+class AnyChoice(ToolChoiceObject, tag="any"): ...
 
 
-class NoneChoice(ToolChoiceObject, tag="none"):
-    pass
+class NoneChoice(ToolChoiceObject, tag="none"): ...
 
 
 class NamedChoice(ToolChoiceObject, tag="tool", kw_only=True):

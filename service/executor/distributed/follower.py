@@ -24,8 +24,7 @@ UNWIND_SECONDS = 5.0
 SIGNAL_SECONDS = 10.0
 
 
-class Unlike(Exception):
-    pass
+class Unlike(Exception): ...
 
 
 class Follower:

@@ -19,8 +19,7 @@ log = logging.getLogger(__name__)
 KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
 
 
-class CannotDivide(ValueError):
-    pass
+class CannotDivide(ValueError): ...
 
 
 class RankLoader:

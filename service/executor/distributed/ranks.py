@@ -1,8 +1,7 @@
 from typing import Protocol
 
 
-class RankLost(Exception):
-    pass
+class RankLost(Exception): ...
 
 
 class Ranks(Protocol):

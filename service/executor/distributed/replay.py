@@ -15,8 +15,7 @@ log = logging.getLogger(__name__)
 Compile = Callable[[GenerationRequest], Grammar | None]
 
 
-class OutOfStep(Exception):
-    pass
+class OutOfStep(Exception): ...
 
 
 def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:

@@ -10,8 +10,7 @@ import msgspec
 COMMAND = "mlx.launch -n 3 --backend ring -- anyclaude serve --distributed [MODEL]"
 
 
-class NotLaunched(Exception):
-    pass
+class NotLaunched(Exception): ...
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

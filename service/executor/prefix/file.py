@@ -26,8 +26,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 
 
-class DamagedFile(Exception):
-    pass
+class DamagedFile(Exception): ...
 
 
 class Buffer(msgspec.Struct, frozen=True):

@@ -52,8 +52,7 @@ class AbortCall(msgspec.Struct, frozen=True, array_like=True, tag="abort"):
     call: int
 
 
-class CloseEngine(msgspec.Struct, frozen=True, array_like=True, tag="close"):
-    pass
+class CloseEngine(msgspec.Struct, frozen=True, array_like=True, tag="close"): ...
 
 
 ToEngine = StartEngine | SubmitCall | CountCall | QueryCall | AbortCall | CloseEngine

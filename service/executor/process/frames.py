@@ -23,8 +23,7 @@ class BadFrame(Exception):
     """No later bytes can be read either."""
 
 
-class FrameTooLarge(Exception):
-    pass
+class FrameTooLarge(Exception): ...
 
 
 def _encode_path(value: object) -> object:

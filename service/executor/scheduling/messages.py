@@ -66,12 +66,10 @@ class Abort(msgspec.Struct, frozen=True):
     sequence: int
 
 
-class Inspect(msgspec.Struct, frozen=True):
-    pass
+class Inspect(msgspec.Struct, frozen=True): ...
 
 
-class Shutdown(msgspec.Struct, frozen=True):
-    pass
+class Shutdown(msgspec.Struct, frozen=True): ...
 
 
 Command = Submit | Abort | Inspect | Shutdown
