@@ -3,6 +3,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from service.dialects.base import WebSearchTool
 from service.dialects.json_body import check_free_form, show
 from service.errors import BadRequest
 from service.generation import Tool
@@ -17,6 +18,21 @@ _SEARCH = {"type": "object", "properties": {"query": {"type": "string"}}, "requi
 _SEARCH_DESCRIPTION = "Searches the web and returns titles, addresses and excerpts of pages."
 
 ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
+
+
+class ReadTools(msgspec.Struct, frozen=True):
+    """`absent` are the names of omitted tools. `web_search` is one of the `tools`."""
+
+    tools: tuple[Tool, ...] = ()
+    absent: tuple[str, ...] = ()
+    web_search: WebSearchTool | None = None
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the system prompt; empty if no tool was omitted."""
+        if not self.absent:
+            return ""
+        return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
 
 
 class ToolReader(Generic[R]):

@@ -6,12 +6,12 @@ import msgspec
 
 from service.dialects.anthropic_messages.blocks import TextBlock
 from service.dialects.anthropic_messages.messages import SentMessage, read_messages, unread_media
-from service.dialects.anthropic_messages.tools import AnyToolChoice, ReadTools, read_tool_choice
+from service.dialects.anthropic_messages.tools import AnyToolChoice, read_tool_choice
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, join_texts
 from service.dialects.sampling import Probability, StopString, TokenCount, temperature_and_top_p
-from service.dialects.tool_definitions import ToolReader
+from service.dialects.tool_definitions import ReadTools, ToolReader
 from service.errors import ThreadUnsupported, UnsupportedValue
 from service.generation import GenerationRequest, ResponseFormat, SamplingParams, Thinking
 

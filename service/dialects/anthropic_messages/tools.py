@@ -4,7 +4,7 @@ import msgspec
 
 from service.dialects.base import WebSearchTool
 from service.dialects.json_body import decode, show
-from service.dialects.tool_definitions import ToolName, argument_schema, search_tool
+from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -50,21 +50,6 @@ class ToolDefinition(msgspec.Struct):
     max_uses: Annotated[int, msgspec.Meta(ge=1)] | None = None
     allowed_domains: tuple[str, ...] | None = None
     blocked_domains: tuple[str, ...] | None = None
-
-
-class ReadTools(msgspec.Struct, frozen=True):
-    """`absent` are the names of omitted tools. `web_search` is one of the `tools`."""
-
-    tools: tuple[Tool, ...] = ()
-    absent: tuple[str, ...] = ()
-    web_search: WebSearchTool | None = None
-
-    @property
-    def notice(self) -> str:
-        """A sentence for the system prompt; empty if no tool was omitted."""
-        if not self.absent:
-            return ""
-        return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
 
 
 class ToolChoiceObject(msgspec.Struct, tag_field="type"):

@@ -9,19 +9,17 @@ from service.dialects.openai_chat.answer import encode_completion
 from service.dialects.openai_chat.request import read_request
 from service.dialects.openai_chat.stream import ChatStream
 from service.dialects.openai_chat.tools import read_tools
-from service.dialects.openai_error import encode_error
+from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.tool_definitions import ToolReader
-from service.errors import ServiceError
 from service.generation import Completion, SamplingParams
 
 __all__ = ["OpenAIChat"]
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIDialect):
     """Requests with the same tools share them, so schemas must never be changed in place."""
 
     name = "openai_chat"
-    request_id_header = "x-request-id"
 
     def __init__(self) -> None:
         self._read_tools = ToolReader(read_tools)
@@ -34,10 +32,3 @@ class OpenAIChat:
 
     def encode_stream(self, reply: Reply) -> StreamEncoder:
         return ChatStream(reply)
-
-    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
-        # The request's id is not in the body: clients read it from `x-request-id`.
-        return encode_error(error)
-
-    def error_status(self, error: ServiceError) -> int:
-        return error.status

@@ -5,6 +5,7 @@ from msgspec import UNSET, UnsetType
 
 from service.dialects.base import Reply
 from service.dialects.openai_chat.request import FUNCTIONS_STYLE
+from service.dialects.openai_dialect import system_fingerprint
 from service.dialects.openai_logprobs import LogprobOfToken, logprobs_of_tokens
 from service.generation import Choice, Completion, FinishReason, Text, TokenLogprob, ToolCall, Usage
 
@@ -87,10 +88,6 @@ def encode_completion(completion: Completion, reply: Reply) -> bytes:
 
 def response_id(reply: Reply) -> str:
     return f"chatcmpl-{reply.id}"
-
-
-def system_fingerprint(reply: Reply) -> str | None:
-    return f"fp_{reply.fingerprint[:12]}" if reply.fingerprint else None
 
 
 def wire_usage(usage: Usage) -> WireUsage:

@@ -18,6 +18,7 @@ from service.dialects.openai_chat.tools import (
     read_functions,
     read_tool_choice,
 )
+from service.dialects.openai_dialect import StreamOptions
 from service.dialects.openai_sampling import Stop, read_sampling, read_stop
 from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, UnsupportedValue
@@ -32,10 +33,6 @@ _THINKING: dict[str, Thinking] = {"enabled": "on", "disabled": "off", "adaptive"
 _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
     {"messages", "conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
 )
-
-
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
 
 
 class ThinkingObject(msgspec.Struct):

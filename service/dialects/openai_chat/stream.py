@@ -10,14 +10,12 @@ from service.dialects.openai_chat.answer import (
     WireLogprobs,
     WireUsage,
     response_id,
-    system_fingerprint,
     wire_finish_reason,
     wire_logprobs,
     wire_usage,
 )
 from service.dialects.openai_chat.request import FUNCTIONS_STYLE
-from service.dialects.openai_error import encode_error
-from service.errors import ServiceError
+from service.dialects.openai_dialect import DONE, ChunkStream, system_fingerprint
 from service.events import (
     ChoiceEvent,
     ChoiceFinished,
@@ -29,7 +27,6 @@ from service.events import (
     ToolCallStarted,
 )
 
-_DONE = sse.frame(b"[DONE]")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -70,7 +67,7 @@ class Chunk(msgspec.Struct, kw_only=True):
     usage: WireUsage | UnsetType | None
 
 
-class ChatStream:
+class ChatStream(ChunkStream):
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._id = response_id(reply)
@@ -83,16 +80,10 @@ class ChatStream:
     def feed(self, event: Event) -> bytes:
         if isinstance(event, Done):
             usage = self._frame([], wire_usage(event.usage)) if self._reply.include_usage else b""
-            return usage + _DONE
+            return usage + DONE
         introduction = b"" if event.choice in self._calls else self._introduce(event.choice)
         choice = self._choice(event)
         return introduction + self._frame([choice]) if choice else introduction
-
-    def keep_alive(self) -> bytes:
-        return sse.KEEP_ALIVE
-
-    def fail(self, error: ServiceError) -> bytes:
-        return sse.frame(encode_error(error)) + _DONE
 
     def _choice(self, event: ChoiceEvent) -> ChunkChoice | None:
         """Returns the event's addition to its choice. An abandoned call cannot be taken back and keeps its index."""

@@ -8,16 +8,14 @@ from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_completions.answer import encode_completion
 from service.dialects.openai_completions.request import read_request
 from service.dialects.openai_completions.stream import TextStream
-from service.dialects.openai_error import encode_error
-from service.errors import ServiceError
+from service.dialects.openai_dialect import OpenAIDialect
 from service.generation import Completion, SamplingParams
 
 __all__ = ["OpenAICompletions"]
 
 
-class OpenAICompletions:
+class OpenAICompletions(OpenAIDialect):
     name = "openai_completions"
-    request_id_header = "x-request-id"
 
     def decode(self, body: bytes, defaults: SamplingParams) -> ClientRequest:
         return read_request(body, defaults)
@@ -27,9 +25,3 @@ class OpenAICompletions:
 
     def encode_stream(self, reply: Reply) -> StreamEncoder:
         return TextStream(reply)
-
-    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
-        return encode_error(error)
-
-    def error_status(self, error: ServiceError) -> int:
-        return error.status

@@ -2,6 +2,7 @@ import msgspec
 
 from service.dialects.base import Reply
 from service.dialects.openai_completions.request import AskedTexts
+from service.dialects.openai_dialect import system_fingerprint
 from service.dialects.openai_logprobs import LOWEST_LOGPROB
 from service.generation import Choice, Completion, TokenLogprob, Usage
 
@@ -54,7 +55,7 @@ def text_completion(reply: Reply, choices: list[TextChoice], usage: TextUsage | 
         model=reply.model,
         choices=choices,
         usage=usage,
-        system_fingerprint=f"fp_{reply.fingerprint[:12]}" if reply.fingerprint else None,
+        system_fingerprint=system_fingerprint(reply),
     )
 
 

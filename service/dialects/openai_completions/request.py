@@ -7,6 +7,7 @@ import msgspec
 from service.dialects.answer_form import FormFields, read_form
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, Unread
+from service.dialects.openai_dialect import StreamOptions
 from service.dialects.openai_sampling import Stop, read_sampling, read_stop
 from service.dialects.prompts import GivenPrompts, read_prompts
 from service.dialects.sampling import TokenCount
@@ -15,10 +16,6 @@ from service.generation import GenerationRequest, RawPrompt, SamplingParams
 
 # OpenAI's default.
 MAX_TOKENS = 16
-
-
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
 
 
 class CompletionRequest(FormFields, kw_only=True, forbid_unknown_fields=True):

@@ -12,15 +12,13 @@ from service.dialects.openai_completions.answer import (
     text_logprobs,
     text_usage,
 )
-from service.dialects.openai_error import encode_error
-from service.errors import ServiceError
+from service.dialects.openai_dialect import DONE, ChunkStream
 from service.events import ChoiceFinished, Done, Event, TextDelta
 
-_DONE = sse.frame(b"[DONE]")
 _ENCODER = msgspec.json.Encoder()
 
 
-class TextStream:
+class TextStream(ChunkStream):
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._asked = asked_of(reply)
@@ -33,19 +31,13 @@ class TextStream:
         match event:
             case Done(usage):
                 counted = self._frame([], text_usage(usage)) if self._reply.include_usage else b""
-                return counted + _DONE
+                return counted + DONE
             case TextDelta(choice, text, logprobs) if text or logprobs:
                 found = text_logprobs(logprobs, self._lengths.get(choice, 0)) if logprobs else None
                 return self._begin(choice) + self._text(TextChoice(text, choice, found))
             case ChoiceFinished(choice, reason):
                 return self._begin(choice) + self._text(TextChoice("", choice, None, reason))
         return b""
-
-    def keep_alive(self) -> bytes:
-        return sse.KEEP_ALIVE
-
-    def fail(self, error: ServiceError) -> bytes:
-        return sse.frame(encode_error(error)) + _DONE
 
     def _begin(self, choice: int) -> bytes:
         """The prompt precedes the first text of a choice if it is echoed."""

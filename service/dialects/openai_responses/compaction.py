@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
-from service.dialects.openai_error import encode_error
+from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.openai_responses.answer import ResponseUsage, asked_of, item_id, response_usage
 from service.dialects.openai_responses.items import seal
 from service.dialects.openai_responses.responses import OpenAIResponses
-from service.errors import BadRequest, ServiceError
+from service.errors import BadRequest
 from service.generation import Completion, Message, SamplingParams
 
 PROMPT = (
@@ -52,11 +52,10 @@ _ENCODER = msgspec.json.Encoder()
 _GIVEN = msgspec.json.Decoder(GivenItem)
 
 
-class ResponseCompaction:
+class ResponseCompaction(OpenAIDialect):
     """The dialect of the endpoint. Its requests are those of `responses.py`."""
 
     name = "openai_compaction"
-    request_id_header = "x-request-id"
 
     def __init__(self, responses: OpenAIResponses) -> None:
         self._responses = responses
@@ -88,12 +87,6 @@ class ResponseCompaction:
 
     def encode_stream(self, reply: Reply) -> StreamEncoder:
         raise BadRequest("A compaction is not streamed.")  # refused by `decode`
-
-    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
-        return encode_error(error)
-
-    def error_status(self, error: ServiceError) -> int:
-        return error.status
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:

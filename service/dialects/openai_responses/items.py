@@ -14,7 +14,7 @@ from service.dialects.openai_responses.kept import CallersResponses
 from service.dialects.openai_responses.tools import (
     INPUT,
     TOOL_SEARCH,
-    ReadTools,
+    NamedTools,
     decode_definitions,
     model_name,
     read_definitions,
@@ -122,7 +122,7 @@ class ReadItems(msgspec.Struct, frozen=True):
     """`tools` came with the items. `raws` are the items with references replaced."""
 
     messages: tuple[Message, ...]
-    tools: ReadTools
+    tools: NamedTools
     raws: tuple[msgspec.Raw, ...]
     others: OtherFields
     unread_media: tuple[str, ...] = ()
@@ -193,7 +193,7 @@ class _Reader:
         self._messages: list[Message] = []
         self._turn = _AssistantTurn()
         self._called: set[str] = set()
-        self._tools = ReadTools()
+        self._tools = NamedTools()
         self._raws: list[msgspec.Raw] = []
         self._media: list[str] = []
         self._keyed: dict[str, str] = {}
@@ -301,8 +301,7 @@ class _Reader:
 
     def _answer(self, call_id: str, output: str, at: str) -> None:
         if call_id not in self._called:
-            param = f"{at}.call_id"
-            raise BadRequest.at(param, f"no earlier item is a call {show(call_id)}.")
+            raise BadRequest.at(f"{at}.call_id", f"no earlier item is a call {show(call_id)}.")
         self._add(Message(role="tool", content=output, tool_call_id=call_id))
 
     def _define(self, raw: msgspec.Raw, at: str) -> str:
@@ -310,7 +309,7 @@ class _Reader:
         read = read_definitions(decode_definitions(bytes(raw), at), at)
         known = {tool.name for tool in self._tools.tools}
         new = tuple(msgspec.structs.replace(tool, deferred=True) for tool in read.tools if tool.name not in known)
-        self._tools = ReadTools(self._tools.tools + new, {**read.names, **self._tools.names})
+        self._tools = NamedTools(self._tools.tools + new, names={**read.names, **self._tools.names})
         shown = (
             {"name": tool.name, "description": tool.description, "parameters": tool.parameters} for tool in read.tools
         )

@@ -10,7 +10,7 @@ from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unrea
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
 from service.dialects.openai_responses.items import ReadItems, read_items
 from service.dialects.openai_responses.kept import CallersResponses
-from service.dialects.openai_responses.tools import ReadTools, ToolChoiceObject, WireName, read_tool_choice
+from service.dialects.openai_responses.tools import NamedTools, ToolChoiceObject, WireName, read_tool_choice
 from service.dialects.openai_sampling import SamplingFields, read_sampling
 from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, MissingParameter, PreviousResponseGone, UnsupportedValue
@@ -112,7 +112,7 @@ _BODY = FieldReader(ResponsesRequest, keyed=("context_management", "image"))
 
 
 def read_request(
-    body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], ReadTools], kept: CallersResponses
+    body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], NamedTools], kept: CallersResponses
 ) -> ClientRequest:
     """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked, others = _BODY.read(body)
@@ -170,14 +170,14 @@ def _earlier(asked: ResponsesRequest, kept: CallersResponses) -> Sequence[msgspe
     return conversation
 
 
-def _web_search(asked: ResponsesRequest, read: ReadTools) -> WebSearchTool | None:
+def _web_search(asked: ResponsesRequest, read: NamedTools) -> WebSearchTool | None:
     """The client's own calls do not count in `max_tool_calls`."""
     if read.web_search is None:
         return None
     return msgspec.structs.replace(read.web_search, max_uses=asked.max_tool_calls)
 
 
-def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
+def _joined(read: NamedTools, added: NamedTools) -> NamedTools:
     """Returns the tools of the request, then those that arrived in mid-conversation."""
     if not added.tools:
         return read
@@ -185,7 +185,7 @@ def _joined(read: ReadTools, added: ReadTools) -> ReadTools:
     return msgspec.structs.replace(read, tools=read.tools + new, names={**added.names, **read.names})
 
 
-def _messages(asked: ResponsesRequest, read: ReadTools, items: ReadItems) -> tuple[Message, ...]:
+def _messages(asked: ResponsesRequest, read: NamedTools, items: ReadItems) -> tuple[Message, ...]:
     system = "\n\n".join(text for text in (asked.instructions, read.notice) if text)
     messages = ((Message(role="system", content=system),) if system else ()) + items.messages
     if not messages:

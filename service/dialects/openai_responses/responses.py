@@ -1,22 +1,20 @@
 from functools import partial
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
-from service.dialects.openai_error import encode_error
+from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.openai_responses.answer import asked_of, encode_count, encode_response, response_id
 from service.dialects.openai_responses.kept import KeptResponses
 from service.dialects.openai_responses.request import read_request
 from service.dialects.openai_responses.stream import ResponseStream
 from service.dialects.openai_responses.tools import read_tools
 from service.dialects.tool_definitions import ToolReader
-from service.errors import ServiceError
 from service.generation import Completion, SamplingParams
 
 
-class OpenAIResponses:
+class OpenAIResponses(OpenAIDialect):
     """Requests of `caller` continue responses of `caller` only."""
 
     name = "openai_responses"
-    request_id_header = "x-request-id"
 
     def __init__(self, kept: KeptResponses | None = None, *, searches: bool = False) -> None:
         """`searches`: this server can search the web."""
@@ -48,12 +46,6 @@ class OpenAIResponses:
 
     def encode_stream(self, reply: Reply) -> StreamEncoder:
         return ResponseStream(reply, lambda encoded: self._keep(reply, encoded))
-
-    def encode_error(self, error: ServiceError, request_id: str) -> bytes:
-        return encode_error(error)
-
-    def error_status(self, error: ServiceError) -> int:
-        return error.status
 
     def _keep(self, reply: Reply, encoded: bytes) -> None:
         asked = asked_of(reply)

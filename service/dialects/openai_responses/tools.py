@@ -7,7 +7,7 @@ import msgspec
 
 from service.dialects.base import WebSearchTool
 from service.dialects.json_body import choose, decode, show
-from service.dialects.tool_definitions import ToolName, argument_schema, search_tool
+from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -83,27 +83,16 @@ class WireName(msgspec.Struct, frozen=True):
     namespace: str = ""
 
 
-class ReadTools(msgspec.Struct, frozen=True):
-    """`names` has the client's tools by the name that the model reads. `absent` are omitted tools. `web_search` is one
-    of the `tools`."""
+class NamedTools(ReadTools, frozen=True, kw_only=True):
+    """`names` has the client's tools by the name that the model reads."""
 
-    tools: tuple[Tool, ...] = ()
     names: Mapping[str, WireName] = {}
-    absent: tuple[str, ...] = ()
-    web_search: WebSearchTool | None = None
-
-    @property
-    def notice(self) -> str:
-        """A sentence for the system prompt; empty if no tool was omitted."""
-        if not self.absent:
-            return ""
-        return f"These tools do not work here: {', '.join(self.absent)}. Answer without them, and mention that."
 
 
 _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
-def read_tools(raw: bytes, *, searches: bool) -> ReadTools:
+def read_tools(raw: bytes, *, searches: bool) -> NamedTools:
     """`searches`: this server can search the web."""
     return read_definitions(decode_definitions(raw, "tools"), "tools", searches=searches)
 
@@ -112,7 +101,7 @@ def decode_definitions(raw: bytes, at: str) -> list[ToolDefinition]:
     return decode(_TOOLS, raw, at=at) or []
 
 
-def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bool = False) -> ReadTools:
+def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bool = False) -> NamedTools:
     tools: dict[str, Tool] = {}
     names: dict[str, WireName] = {}
     absent: list[str] = []
@@ -134,7 +123,7 @@ def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bo
         deferred = searched and bool(definition.defer_loading)
         tools[name] = _tool(name, definition, path, deferred=deferred)
         names[name] = wire
-    return ReadTools(tuple(tools.values()), names, tuple(absent), web_search)
+    return NamedTools(tuple(tools.values()), tuple(absent), web_search, names=names)
 
 
 def model_name(namespace: str, name: str) -> str:
@@ -143,7 +132,7 @@ def model_name(namespace: str, name: str) -> str:
     return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
 
 
-def read_tool_choice(choice: str | ToolChoiceObject | None, read: ReadTools) -> tuple[ToolChoice, tuple[Tool, ...]]:
+def read_tool_choice(choice: str | ToolChoiceObject | None, read: NamedTools) -> tuple[ToolChoice, tuple[Tool, ...]]:
     """Returns the choice and the tools that it leaves."""
     tools = read.tools
     match choice:
@@ -269,7 +258,7 @@ def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bo
     raise BadRequest.at(f"{at}.syntax", f"expected 'lark' or 'regex', found {show(form.syntax)}.")
 
 
-def _known(name: str, read: ReadTools, param: str) -> str:
+def _known(name: str, read: NamedTools, param: str) -> str:
     if name not in read.names:
         raise BadRequest.at(param, f"the request defines no tool {show(name)}.")
     return name
