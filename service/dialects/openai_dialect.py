@@ -1,5 +1,3 @@
-"""What OpenAI's dialects share."""
-
 import msgspec
 
 from service.dialects import sse

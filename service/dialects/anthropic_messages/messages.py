@@ -79,8 +79,6 @@ def read_messages(system: str, messages: list[SentMessage], tools: Sequence[Tool
 
 
 class _Reader:
-    """Reads messages in order and remembers the calls."""
-
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._tools = tools
         self._called: set[str] = set()

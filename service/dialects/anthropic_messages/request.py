@@ -102,7 +102,6 @@ _MESSAGES = FieldReader(MessagesRequest, keyed=_KEYED, items=_ITEMS)
 
 
 def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader[ReadTools]) -> ClientRequest:
-    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked, others = _MESSAGES.read(body)
     return _client_request(asked, others, asked.max_tokens, defaults, read_tools)
 
@@ -148,7 +147,6 @@ def _client_request(
 
 
 def _refuse(asked: CountRequest) -> None:
-    """Refuses unsupported fields that would change the answer."""
     if asked.thread is not None:
         raise ThreadUnsupported(
             "Invalid 'thread': conversations are not kept here. Send the whole conversation in 'messages', without it.",

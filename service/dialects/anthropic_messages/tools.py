@@ -75,7 +75,6 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
-    """`searches`: this server can search the web."""
     definitions = decode(_TOOLS, raw, at="tools") or []
     tools: list[Tool] = []
     absent: list[str] = []

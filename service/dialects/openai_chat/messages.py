@@ -62,8 +62,6 @@ def read_messages(messages: list[ChatMessage]) -> tuple[Message, ...]:
 
 
 class _Reader:
-    """Reads messages in order and remembers the calls."""
-
     def __init__(self) -> None:
         self._called: set[str] = set()
         self._last_function_call = ""

@@ -95,7 +95,6 @@ _BODY = FieldReader(ChatRequest, keyed=("verbosity",), items={"messages": ChatMe
 def read_request(
     body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], tuple[Tool, ...]]
 ) -> ClientRequest:
-    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked, others = _BODY.read(body)
     _refuse(asked)
     calling = _calling(asked, read_tools)
@@ -128,7 +127,6 @@ def read_request(
 
 
 def _refuse(asked: ChatRequest) -> None:
-    """Refuses unsupported fields that would change the answer."""
     other = [kind for kind in asked.modalities or () if kind != "text"]
     if other or asked.audio is not None:
         param = "modalities" if other else "audio"

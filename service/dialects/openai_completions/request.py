@@ -57,7 +57,6 @@ _BODY = FieldReader(CompletionRequest)
 
 
 def read_request(body: bytes, defaults: SamplingParams) -> ClientRequest:
-    """Raises `BadRequest` that names the field."""
     asked, others = _BODY.read(body)
     _refuse(asked)
     prompts = read_prompts(asked.prompt, "prompt")
@@ -85,7 +84,6 @@ def read_request(body: bytes, defaults: SamplingParams) -> ClientRequest:
 
 
 def _refuse(asked: CompletionRequest) -> None:
-    """Refuses unsupported fields that would change the answer."""
     if asked.best_of is not None and asked.best_of != (asked.n or 1):
         raise UnsupportedValue.at("best_of", "expected the same number as 'n'.")
     if asked.echo and asked.logprobs is not None:

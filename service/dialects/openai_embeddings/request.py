@@ -31,7 +31,6 @@ _BODY = FieldReader(EmbeddingRequest)
 
 
 def read_request(body: bytes) -> ClientRequest:
-    """Raises `BadRequest` that names the field."""
     asked, others = _BODY.read(body)
     prompts = read_prompts(asked.input, "input")
     requests = tuple(

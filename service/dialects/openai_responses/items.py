@@ -186,8 +186,6 @@ def read_items(earlier: Sequence[msgspec.Raw], given: str | Sequence[msgspec.Raw
 
 
 class _Reader:
-    """Reads items in order and remembers the calls."""
-
     def __init__(self, kept: CallersResponses) -> None:
         self._kept = kept
         self._messages: list[Message] = []

@@ -114,7 +114,6 @@ _BODY = FieldReader(ResponsesRequest, keyed=("context_management", "image"))
 def read_request(
     body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], NamedTools], kept: CallersResponses
 ) -> ClientRequest:
-    """`read_tools` decodes the JSON text of `tools`. Raises `BadRequest` that names the field."""
     asked, others = _BODY.read(body)
     _refuse(asked)
     items = read_items(_earlier(asked, kept), asked.input or (), kept)
@@ -147,7 +146,6 @@ def read_request(
 
 
 def _refuse(asked: ResponsesRequest) -> None:
-    """Refuses unsupported fields that would change the answer."""
     if asked.input is None and asked.previous_response_id is None and asked.prompt is None:
         raise MissingParameter("input")
     for name, refused in (

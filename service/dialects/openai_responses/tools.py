@@ -93,7 +93,6 @@ _TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
 
 
 def read_tools(raw: bytes, *, searches: bool) -> NamedTools:
-    """`searches`: this server can search the web."""
     return read_definitions(decode_definitions(raw, "tools"), "tools", searches=searches)
 
 
