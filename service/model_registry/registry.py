@@ -34,7 +34,7 @@ class ModelRegistry:
         self.models = {
             name: cached if i == 0 else cached.around(executor) for i, (name, executor) in enumerate(models.items())
         }
-        self._executors = dict(models)
+        self._engines = {name: each for name, each in models.items() if isinstance(each, EngineProcess)}
         self._by_name = _by_name(self.models)
         self._aliases = aliases or {}
         self._residency = residency
@@ -76,14 +76,14 @@ class ModelRegistry:
 
     def weight_bytes(self, name: str) -> int | None:
         """Returns None without an engine process."""
-        executor = self._executors[name]
-        return executor.spec.weight_bytes if isinstance(executor, EngineProcess) else None
+        engine = self._engines.get(name)
+        return None if engine is None else engine.spec.weight_bytes
 
     async def start(self) -> None:
         if self._residency is None:
             await self.default.start()
         else:
-            await self._residency.start(self._engine(next(iter(self.models))))
+            await self._residency.start(next(iter(self._engines.values())))
             await self.default.open()
 
     async def load(self, name: str) -> None:
@@ -106,12 +106,7 @@ class ModelRegistry:
         own_name = next(own for own, executor in self.models.items() if executor is found)
         if self._residency is None:
             raise BadRequest(f"'{own_name}' is always loaded: it has no engine process.", param="model")
-        return self._engine(own_name), self._residency
-
-    def _engine(self, name: str) -> EngineProcess:
-        engine = self._executors[name]
-        assert isinstance(engine, EngineProcess)  # noqa: S101 - a residency has engine processes only
-        return engine
+        return self._engines[own_name], self._residency
 
 
 def _by_name(models: Mapping[str, CachingExecutor]) -> dict[str, CachingExecutor]:

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from service.device.machine import free_bytes
 from service.errors import NotReady
@@ -30,62 +31,46 @@ class Residency:
         self._free_bytes = free_bytes
         # One decision at a time, because each changes the memory that the next one finds.
         self._deciding = asyncio.Lock()
-        self._loading: dict[EngineProcess, asyncio.Task[None]] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         for engine in engines:
-            engine.wanted = lambda engine=engine: self.load(engine)  # type: ignore[misc]
+            engine.wanted = partial(self.load, engine)
 
     async def start(self, first: EngineProcess) -> None:
-        """Returns at once."""
+        """Does not wait for the models."""
         await first.load()
-        for engine in dict.fromkeys([first, *(engine for engine in self._engines if engine in self._pinned)]):
-            self._load(engine)
+        work = [self.load(engine) for engine in self._engines if engine in self._pinned]
         if self._idle_seconds is not None:
-            self._sweeping = asyncio.get_running_loop().create_task(self._sweep(self._idle_seconds))
+            work.append(self._sweep(self._idle_seconds))
+        self._tasks = [asyncio.get_running_loop().create_task(each) for each in work]
 
     async def load(self, engine: EngineProcess) -> None:
         """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
-        await asyncio.shield(self._load(engine))
+        loads = engine.loads
+        async with self._deciding:
+            if engine.loads == loads and not engine.loaded:
+                await self._make_room(engine)
+                await engine.load()
+        await engine.settled.wait()
 
     async def unload(self, engine: EngineProcess) -> None:
         """Pinned engines are unloaded too. Raises `NotReady` while the engine has calls."""
-        if engine in self._loading:
-            await asyncio.wait({self._loading[engine]})
+        if engine.loaded:
+            await engine.settled.wait()
         async with self._deciding:
             if engine.busy:
                 raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
             await engine.unload()
 
     async def aclose(self) -> None:
-        for task in (self._sweeping, *self._loading.values()):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(engine.aclose() for engine in self._engines))
-
-    def _load(self, engine: EngineProcess) -> "asyncio.Task[None]":
-        task = self._loading.get(engine)
-        if task is None:
-            task = self._loading[engine] = asyncio.get_running_loop().create_task(self._load_alone(engine))
-            task.add_done_callback(lambda task: self._forget(engine, task))
-        return task
-
-    def _forget(self, engine: EngineProcess, task: "asyncio.Task[None]") -> None:
-        del self._loading[engine]
-        if not task.cancelled():
-            task.exception()  # callers of `load` raise it; at the start there are none
-
-    async def _load_alone(self, engine: EngineProcess) -> None:
-        async with self._deciding:
-            if not engine.loaded:
-                await self._make_room(engine)
-                await engine.load()
-        await engine.settled.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *(engine.aclose() for engine in self._engines), return_exceptions=True)
 
     async def _make_room(self, engine: EngineProcess) -> None:
         needed = _needed_bytes(engine)
         while (free := self._free_bytes()) is not None:
             others = [other for other in self._engines if other is not engine and other.resident]
-            unsettled = [other for other in others if other in self._loading and not other.settled.is_set()]
+            unsettled = [other for other in others if not other.settled.is_set()]
             # A part of what they need is no longer free. If this counts too much, the figure afterwards is exact.
             if needed + sum(map(_needed_bytes, unsettled)) <= free or not others:
                 return  # loading itself knows better whether a lone engine fits
@@ -110,7 +95,7 @@ class Residency:
             for engine in self._engines:
                 async with self._deciding:
                     idle = loop.time() - engine.used_at >= idle_seconds
-                    kept = engine.busy or engine in self._pinned or engine in self._loading
+                    kept = engine.busy or engine in self._pinned or not engine.settled.is_set()
                     if engine.resident and idle and not kept:
                         log.info("%s is unloaded: it was not used for %g s", engine.profile.id, idle_seconds)
                         await engine.unload()

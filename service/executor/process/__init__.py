@@ -1,6 +1,7 @@
 """An executor in a process of its own, so that its death does not end the server.
 
-- `engine_process`: the server's `Executor`; `pending_call`: one request; `child`: one process
+- `engine_process`: the server's `Executor`, one process after another; `child`: one of them
+- `engine_calls`: the requests in flight, over all processes; `pending_call`: one request
 - `identification`: the fingerprint of the model's files, read while the server listens already
 - `quarantine`: which requests a process gets, so that a deadly one spares the others
 - `engine_host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket

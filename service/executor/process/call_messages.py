@@ -1,8 +1,7 @@
 """The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted`, any number of `CallReading`,
-and `CallEvents` up to a `Done`, every `CountCall` by `CallCounted`, every `QueryCall` by `CallFound`; `CallFailed` ends
-any of them instead. Nothing follows an `AbortCall`."""
+and `CallEvents` up to a `Done`, every `CountCall` and `QueryCall` by `CallFound`; `CallFailed` ends any of them
+instead. Nothing follows an `AbortCall`."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -81,14 +80,11 @@ class CallEvents(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     events: list[Event]
 
 
-class CallCounted(msgspec.Struct, frozen=True, array_like=True, tag="c"):
-    call: int
-    tokens: int
-
-
 class CallFound(msgspec.Struct, frozen=True, array_like=True, tag="q"):
+    """`found` answers a query, or is a number of tokens."""
+
     call: int
-    finding: Finding
+    found: Finding | int
 
 
 class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
@@ -100,7 +96,7 @@ class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     fields: dict[str, Any]
 
 
-ToServer = StatusReport | CallAccepted | CallReading | CallEvents | CallCounted | CallFound | CallFailed
+ToServer = StatusReport | CallAccepted | CallReading | CallEvents | CallFound | CallFailed
 
 
 def failed(call: int, error: ServiceError) -> CallFailed:
@@ -109,14 +105,9 @@ def failed(call: int, error: ServiceError) -> CallFailed:
 
 def to_error(failure: CallFailed) -> ServiceError:
     """An unknown kind becomes an `InternalError`."""
-    kinds = {kind.__name__: kind for kind in _kinds(ServiceError)}
-    kind = kinds.get(failure.kind, errors.InternalError)
+    kind = getattr(errors, failure.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, ServiceError)):
+        kind = errors.InternalError
     error = kind.__new__(kind, failure.message)  # not __init__: some classes build their message from other arguments
     error.__dict__.update({"message": failure.message, "param": None, "retry_after": None} | failure.fields)
     return error
-
-
-def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
-    yield kind
-    for below in kind.__subclasses__():
-        yield from _kinds(below)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from service.executor.process.call_messages import ToEngine, ToServer
+from service.executor.process.call_messages import CloseEngine, ToEngine, ToServer
 from service.executor.process.frames import BadFrame, FrameReader, encode_frame
 from service.executor.process.log_lines import LineSplitter, read_marked_line
 from service.own_python import own_environment, own_python
@@ -25,13 +25,12 @@ STDERR_SECONDS = 1.0
 
 
 class Child(asyncio.Protocol):
-    """`opened` is called once messages can be sent, `receive` with each frame's messages. `heard_at` is the loop's time
-    of the last frame, or of the start."""
+    """`receive` is called with each frame's messages. `heard_at` is the loop's time of the last frame, or of the
+    start."""
 
-    def __init__(self, opened: Callable[[], None], receive: Callable[[list[ToServer]], None]) -> None:
+    def __init__(self, receive: Callable[[list[ToServer]], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.heard_at = self._loop.time()
-        self._opened = opened
         self._receive = receive
         self._reader: FrameReader[ToServer] = FrameReader(list[ToServer])
         self._transport: asyncio.Transport | None = None
@@ -72,8 +71,14 @@ class Child(asyncio.Protocol):
 
     def kill(self, because: str) -> None:
         if not self._closed.done():
+            log.info("Engine process %d is killed: %s", self.pid, because)
             self._killed_because = self._killed_because or because
             self._process.kill()
+
+    def close(self, seconds: float) -> None:
+        """Kills the process unless it ends within `seconds`."""
+        self.send(CloseEngine())
+        self._loop.call_later(seconds, self.kill, "it did not end")
 
     def dump_threads(self) -> None:
         if not self._closed.done():
@@ -98,7 +103,6 @@ class Child(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._opened()
 
     def data_received(self, data: bytes) -> None:
         try:

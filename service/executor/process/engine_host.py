@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from service.errors import EngineFailed, InternalError, NotReady, ServiceError
 from service.events import Event
@@ -13,7 +13,6 @@ from service.executor.base import Executor
 from service.executor.process.call_messages import (
     AbortCall,
     CallAccepted,
-    CallCounted,
     CallEvents,
     CallFound,
     CallReading,
@@ -31,11 +30,9 @@ from service.executor.process.call_messages import (
 from service.executor.process.frames import BadFrame, FrameReader, encode_frame
 from service.executor.process.log_lines import write_marked_lines
 from service.generation import GenerationRequest
-from service.queries import Query
+from service.queries import Finding
 
 log = logging.getLogger(__name__)
-
-A = TypeVar("A", GenerationRequest, Query)
 
 TICK_SECONDS = 0.25
 LOADING_TICK_SECONDS = 0.02  # calls wait in the server for the first report after the load
@@ -97,11 +94,11 @@ class EngineHost(asyncio.Protocol):
             case StartEngine(spec):
                 self._start(spec)
             case SubmitCall(call, request):
-                self._begin(call, self._answer, request)
+                self._begin(call, lambda: self._answer(call, request))
             case CountCall(call, request):
-                self._begin(call, self._count, request)
+                self._begin(call, lambda: self._find(call, self._executor.count_tokens(request)))
             case QueryCall(call, query):
-                self._begin(call, self._find, query)
+                self._begin(call, lambda: self._find(call, self._executor.ask(query)))
             case AbortCall(call):
                 if call in self._calls:
                     self._calls[call].cancel()
@@ -120,13 +117,13 @@ class EngineHost(asyncio.Protocol):
         self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
         self._tick()
 
-    def _begin(self, call: int, work: Callable[[int, A], Awaitable[None]], asked: A) -> None:
-        self._calls[call] = self._loop.create_task(self._run(call, work, asked))
+    def _begin(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
+        self._calls[call] = self._loop.create_task(self._run(call, work))
 
-    async def _run(self, call: int, work: Callable[[int, A], Awaitable[None]], asked: A) -> None:
+    async def _run(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await self._started
-            await work(call, asked)
+            await work()
         except ServiceError as error:
             self._fail(call, error)
         except Exception:
@@ -148,11 +145,8 @@ class EngineHost(asyncio.Protocol):
         finally:
             await answer.aclose()
 
-    async def _count(self, call: int, request: GenerationRequest) -> None:
-        self._send(CallCounted(call, await self._executor.count_tokens(request)))
-
-    async def _find(self, call: int, query: Query) -> None:
-        self._send(CallFound(call, await self._executor.ask(query)))
+    async def _find(self, call: int, finding: Awaitable[Finding | int]) -> None:
+        self._send(CallFound(call, await finding))
 
     def _fail(self, call: int, error: ServiceError) -> None:
         if self._has_failed() and isinstance(error, EngineFailed | NotReady):

@@ -1,9 +1,8 @@
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,51 +16,23 @@ Identify = Callable[[EngineSpec], Awaitable[EngineSpec]]
 
 async def with_fingerprint(spec: EngineSpec) -> EngineSpec:
     """Reads all weights unless their digests are kept. Raises `InvalidModel`."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[EngineSpec] = loop.create_future()
+    found: Future[EngineSpec] = Future()
+    found.set_running_or_notify_cancel()
 
-    def settle(result: EngineSpec | InvalidModel) -> None:
-        if found.done():  # cancelled
-            return
-        if isinstance(result, InvalidModel):
-            found.set_exception(result)
-        else:
-            found.set_result(result)
-
-    def work() -> None:
-        result = _read(spec)
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result)
+    def read() -> None:
+        try:
+            found.set_result(_read(spec))
+        except InvalidModel as exc:
+            found.set_exception(exc)
+        except Exception as exc:  # else requests would wait for ever
+            found.set_exception(InvalidModel(f"The model's files cannot be read: {exc!r}."))
 
     # Python waits for the threads of `asyncio.to_thread` before it ends, here perhaps for minutes.
-    threading.Thread(target=work, name="fingerprint", daemon=True).start()
-    return await found
+    threading.Thread(target=read, name="fingerprint", daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
-class SharedTask:
-    """Concurrent calls of `wait` share one run of `work`, which must not raise."""
-
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._work = work
-        self._task: asyncio.Task[None] | None = None
-
-    async def wait(self) -> None:
-        """Returns when the run has ended or is cancelled."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
-        await asyncio.wait({self._task})  # a cancelled caller does not cancel it
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-
-def _read(spec: EngineSpec) -> EngineSpec | InvalidModel:
+def _read(spec: EngineSpec) -> EngineSpec:
     adapter = spec.settings.adapter
-    try:
-        found = fingerprint(Path(spec.model_path), spec.settings.home, None if adapter is None else Path(adapter))
-    except InvalidModel as exc:
-        return exc
-    except Exception as exc:  # else requests would wait for ever
-        return InvalidModel(f"The model's files cannot be read: {exc!r}.")
+    found = fingerprint(Path(spec.model_path), spec.settings.home, None if adapter is None else Path(adapter))
     return replace(spec, profile=replace(spec.profile, fingerprint=found))

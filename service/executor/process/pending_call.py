@@ -11,7 +11,6 @@ from service.events import Event
 from service.executor.answer_queue import AnswerQueue
 from service.executor.process.call_messages import (
     CallAccepted,
-    CallCounted,
     CallEvents,
     CallFailed,
     CallFound,
@@ -24,28 +23,15 @@ from service.executor.process.frames import FrameTooLarge, encode_frame
 from service.queries import Finding
 
 CallMessage = SubmitCall | CountCall | QueryCall
-CallReply = CallAccepted | CallCounted | CallFound | CallReading | CallEvents | CallFailed
+CallReply = CallAccepted | CallFound | CallReading | CallEvents | CallFailed
 
 
 class PendingCall:
-    """A request for the engine process, until its last message. `sequences` is its share of the queue.
+    """The `Answer` of a `SubmitCall`, and what waits for other replies. `sequences` is its share of the queue.
 
-    `inside`: the present process has it. `read_tokens`: None until it works on it. `events` counts what has come back,
-    `deaths` the processes that died with it. A call with `alone_until` runs alone until it has more events than that,
-    or ends.
+    `inside`: the present process has it. `received` counts its events, `deaths` the processes that died with it. A call
+    with `alone_until` runs alone until it has more events than that, or ends.
     """
-
-    __slots__ = (
-        "accepted",
-        "alone_until",
-        "deaths",
-        "events",
-        "inside",
-        "message",
-        "queue",
-        "read_tokens",
-        "sequences",
-    )
 
     def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
         self.message = message
@@ -53,8 +39,9 @@ class PendingCall:
         self.accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.queue = AnswerQueue(lambda: left(self))
         self.inside = False
+        self.prompt_tokens = 0
         self.read_tokens: int | None = None
-        self.events = 0
+        self.received = 0
         self.deaths = 0
         self.alone_until: int | None = None
 
@@ -72,6 +59,12 @@ class PendingCall:
             return hashlib.sha256(encode_frame((msgspec.structs.replace(self.message, call=0),))).digest()
         return b""
 
+    def events(self) -> AsyncIterator[Event]:
+        return self.queue.events()
+
+    async def aclose(self) -> None:
+        self.queue.close()
+
     def accept(self, found: int | Finding) -> None:
         if not self.accepted.done():
             self.accepted.set_result(found)
@@ -80,19 +73,3 @@ class PendingCall:
         if not self.accepted.done():
             self.accepted.set_exception(error)
         self.queue.fail(error)
-
-
-class RemoteAnswer:
-    def __init__(self, prompt_tokens: int, call: PendingCall) -> None:
-        self.prompt_tokens = prompt_tokens
-        self._call = call
-
-    @property
-    def read_tokens(self) -> int | None:
-        return self._call.read_tokens
-
-    def events(self) -> AsyncIterator[Event]:
-        return self._call.queue.events()
-
-    async def aclose(self) -> None:
-        self._call.queue.close()

@@ -44,7 +44,7 @@ class Quarantine:
     def blame(self, calls: Iterable[PendingCall], end: str) -> list[tuple[PendingCall, ServiceError]]:
         """Called when a process has died. Returns the calls that fail, and their errors."""
         inside = [call for call in calls if call.inside]
-        at_work = [call for call in inside if call.started or call.events] or inside
+        at_work = [call for call in inside if call.started or call.received] or inside
         failing: list[tuple[PendingCall, ServiceError]] = []
         for call in inside:
             call.inside, call.read_tokens = False, None
@@ -54,9 +54,9 @@ class Quarantine:
                 failing.append((call, _unrunnable(end)))
                 continue
             if call in at_work or call.deaths > 1:
-                call.alone_until = call.events
-                _remember(self._suspects, call.digest(), call.events)
-            if call.events:
+                call.alone_until = call.received
+                _remember(self._suspects, call.digest(), call.received)
+            if call.received:
                 failing.append((call, AnswerLost(f"{end}. Try again.")))
         return failing
 

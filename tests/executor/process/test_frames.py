@@ -28,9 +28,9 @@ from service.executor.base import ExecutorStatus
 from service.executor.process.call_messages import (
     AbortCall,
     CallAccepted,
-    CallCounted,
     CallEvents,
     CallFailed,
+    CallFound,
     CloseEngine,
     CountCall,
     StartEngine,
@@ -93,7 +93,7 @@ TO_SERVER: list[ToServer] = [
     StatusReport(ExecutorStatus(state="healthy", running=2, memory_bytes=2**40)),
     CallAccepted(1, 7),
     CallEvents(1, EVENTS),
-    CallCounted(2, 9),
+    CallFound(2, 9),
     failed(3, ContextLengthExceeded(9, 5)),
 ]
 

@@ -67,7 +67,7 @@ async def test_loading_again_forgets_the_guilty() -> None:
 
 def call(text: str, *, inside: bool = True, started: bool = False, events: int = 0) -> PendingCall:
     made = PendingCall(SubmitCall(0, question(text)), 1, lambda _: None)
-    made.inside, made.read_tokens, made.events = inside, 0 if started else None, events
+    made.inside, made.read_tokens, made.received = inside, 0 if started else None, events
     return made
 
 
