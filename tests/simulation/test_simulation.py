@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulation.models_world import ModelsWorld
 from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("ANYCLAUDE_SEEDS", "300"))
@@ -21,19 +22,21 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.parametrize("kind", [World, ModelsWorld])
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK) if ONLY is None else [int(ONLY)])
-def test_worlds_keep_their_promises(first: int) -> None:
+def test_worlds_keep_their_promises(first: int, kind: type[World] | type[ModelsWorld]) -> None:
     for seed in range(first, min(first + CHUNK, SEEDS)) if ONLY is None else [first]:
-        world = World(seed)
+        world = kind(seed)
         try:
             world.run()
         except BaseException as exc:
             pytest.fail(f"seed {seed}: {exc!r} in {world!r}. Replay it with ANYCLAUDE_SEED={seed}.")
 
 
-def test_a_seed_decides_everything() -> None:
+@pytest.mark.parametrize("kind", [World, ModelsWorld])
+def test_a_seed_decides_everything(kind: type[World] | type[ModelsWorld]) -> None:
     def history(seed: int) -> tuple[float, int]:
-        world = World(seed)
+        world = kind(seed)
         world.run()
         return world.random.random(), world.ended
 
