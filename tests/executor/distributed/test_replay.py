@@ -16,7 +16,7 @@ from service.executor.scheduling.protocols import EngineLost, Token
 from service.generation import GenerationRequest
 from tests.executor.engines import CountingEngine, sequence
 
-END_SECONDS = 30.0
+END_SECONDS = 120.0
 
 
 class Followers:

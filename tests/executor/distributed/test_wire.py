@@ -14,7 +14,7 @@ from service.executor.distributed.route import Route
 from service.executor.distributed.wire import SECRET_BYTES, Wire, connect, listen
 
 SECRET = bytes(range(SECRET_BYTES))
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 class Place(NamedTuple):
