@@ -417,6 +417,7 @@ async def test_a_folder_that_cannot_be(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "file").unlink()
     await backend.set("k", b"v")
     assert await value_of(backend, "k") == b"v"
+    assert (await backend.stats()).errors == 2
     await backend.aclose()
 
 

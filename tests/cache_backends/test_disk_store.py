@@ -14,6 +14,7 @@ import pytest
 
 from cache_backends import CacheUnavailable
 from cache_backends.disk_store import (
+    MODE_RAW,
     DamagedDatabase,
     Database,
     inode,
@@ -156,6 +157,11 @@ def test_a_database_that_another_writes_to_is_not_opened(tmp_path: Path) -> None
     with locking(tmp_path), pytest.raises(CacheUnavailable, match=r"cache\.db is locked by another process"):
         open_database(tmp_path, 0.01)
     open_database(tmp_path, 0.01).close()
+
+
+def test_values_are_stored_in_rows_and_have_no_size_beside_their_pages(database: Database) -> None:
+    fill(database, "a")
+    assert database._sql("SELECT size, filename, mode, value FROM Cache").fetchone() == (0, None, MODE_RAW, VALUE)
 
 
 def test_reads_write_nothing(database: Database, tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ async def test_what_has_expired_cannot_be_deleted(backend: CacheBackend) -> None
     assert await backend.delete("k") is False
 
 
+async def test_a_value_may_take_all_but_half_a_mebibyte_of_a_disk_store(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path, max_bytes=2 * MEBIBYTE)
+    most = MEBIBYTE + MEBIBYTE // 2
+    await backend.set("k", b"v" * most)
+    assert await value_of(backend, "k") == b"v" * most
+    with pytest.raises(ValueTooLarge):
+        await backend.set("k", b"v" * (most + 1))
+    await backend.aclose()
+
+
 async def test_no_more_is_evicted_than_has_to_be(tmp_path: Path) -> None:
     backend = DiskBackend(tmp_path, max_bytes=MEBIBYTE)
     for index in range(60):

@@ -96,6 +96,8 @@ async def test_all_that_wait_when_it_hangs_wait_no_longer_than_one(
     calls = (value_of(redis, f"k{index}") for index in range(50))
     await asyncio.gather(*(fails_within(call, DEFAULT_TIMEOUT_SECONDS + SLACK_SECONDS) for call in calls))
     redis_server.resume()
+    await is_back(redis)
+    assert (await redis.stats()).errors > 1
 
 
 async def test_a_server_that_is_not_there_at_the_start(redis_server: RedisServer) -> None:
@@ -107,8 +109,10 @@ async def test_a_server_that_is_not_there_at_the_start(redis_server: RedisServer
     await backend.aclose()
 
 
-async def test_a_late_answer_is_not_taken_for_another(redis: RedisBackend, redis_server: RedisServer) -> None:
-    await asyncio.gather(*(redis.set(f"k{index}", f"v{index}".encode()) for index in range(8)))
+async def test_a_late_answer_is_not_taken_for_another(
+    redis: RedisBackend, patient: RedisBackend, redis_server: RedisServer
+) -> None:
+    await asyncio.gather(*(patient.set(f"k{index}", f"v{index}".encode()) for index in range(8)))
     for _ in range(3):
         redis_server.pause()
         await asyncio.gather(*(value_of(redis, f"k{index}") for index in range(8)), return_exceptions=True)
@@ -150,6 +154,7 @@ async def test_only_what_is_ours_is_counted_and_cleared(patient: RedisBackend, r
         redis_server.command("SET", key, "theirs")
     await patient.set("k", b"v")
     assert (await patient.stats()).items == 1
+    assert [key async for key in patient.list_keys()] == ["k"]
     assert await patient.clear() == 1
     for key in others:
         assert redis_server.command("GET", key) == b"$6\r\ntheirs\r\n"
@@ -215,6 +220,20 @@ async def test_the_time_limit_of_the_url_holds_where_a_call_gives_none(redis_ser
     await backend.aclose()
 
 
+async def test_a_value_expires_on_the_server(patient: RedisBackend, redis_server: RedisServer) -> None:
+    for ttl, least in ((100, 90_000), (0.0001, -2)):  # the server answers -2 for a key that is gone
+        await patient.set("k", b"v", ttl=ttl)
+        milliseconds = int(redis_server.command("PTTL", "anyclaude:k").strip(b":\r\n"))
+        assert least <= milliseconds <= max(1, ttl * 1000)
+
+
+async def test_a_key_of_another_program_that_is_no_text_is_listed(
+    patient: RedisBackend, redis_server: RedisServer
+) -> None:
+    redis_server.command("EVAL", "redis.call('SET', 'anyclaude:\\255', '')", "0")
+    assert [key async for key in patient.list_keys()] == ["\ufffd"]
+
+
 async def test_a_value_of_another_program_that_is_too_short_is_a_miss(
     patient: RedisBackend, redis_server: RedisServer
 ) -> None:
@@ -238,7 +257,10 @@ async def test_a_full_server_refuses_writes_and_goes_on_reading(
     redis_server.command("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(CacheUnavailable, match="maxmemory"):
         await patient.set("other", b"v")
+    with pytest.raises(CacheUnavailable, match="maxmemory"):
+        await patient.set("k", b"new")
     assert await value_of(patient, "k") == b"v"
+    assert (await patient.stats()).errors == 2
     redis_server.command("CONFIG", "SET", "maxmemory", "0")
     await patient.set("other", b"v")
 

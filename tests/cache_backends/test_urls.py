@@ -103,6 +103,8 @@ def test_no_url_at_all() -> None:
 def test_a_password_is_never_shown() -> None:
     url = BackendUrl("redis://user:secret@host:6379/0")
     assert str(url) == "redis://host:6379/0"
+    assert str(BackendUrl("redis://user:sec@ret@host:6379/0")) == "redis://host:6379/0"
+    assert (url.scheme, url.host, url.port, url.path) == ("redis", "host", 6379, "/0")
     assert "secret" not in str(url.fail("this", "that"))
     assert url.without_parameters() == "redis://user:secret@host:6379/0"
 

@@ -269,15 +269,17 @@ async def test_a_lost_answer_is_generated_again_for_readers_that_have_seen_nothi
 async def test_a_lost_answer_that_all_readers_have_begun_is_not_generated_again() -> None:
     stage = Stage()
     executor, inner = stage.executor()
-    begun, left = [await executor.submit(ask()) for _ in range(2)]
+    *begun, begun_and_left, left = [await executor.submit(ask()) for _ in range(4)]
     stage.open(1)
-    events = begun.events()
-    assert await read_one(events) == "word0 "
+    streams = [answer.events() for answer in (*begun, begun_and_left)]
+    assert [await read_one(events) for events in streams] == ["word0 "] * 3
     await left.aclose()
+    await streams.pop().aclose()  # type: ignore[attr-defined]
     stage.errors = [AnswerLost("It died.")]
     stage.open()
-    with pytest.raises(AnswerLost, match="It died"):
-        await anext(events)
+    for events in streams:
+        with pytest.raises(AnswerLost, match="It died"):
+            await anext(events)
     assert len(inner.submitted) == 1
     await executor.aclose()
 

@@ -63,7 +63,7 @@ def test_memory_that_was_freed_since_lets_a_longer_prompt_in() -> None:
     assert bench.room.longest == 600
 
 
-@pytest.mark.parametrize("left", [300, 0], ids=["some is left", "none is left"])
+@pytest.mark.parametrize("left", [300, 1, 0])
 def test_a_prompt_waits_with_patience_for_memory_of_other_programs(left: int) -> None:
     bench = Bench(500)
     bench.engine.memory = left

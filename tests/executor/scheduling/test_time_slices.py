@@ -201,8 +201,13 @@ def test_an_engine_takes_the_first_free_slot(file: Path) -> None:
         bench = Bench(file)
         bench.begin()
         bench.begin()
-    assert bench.slot(2) == (1000.0, 0.0)
     assert not bench.slices.contended
+    bench.slices.end()
+    bench.work(5, used=0.5)
+    bench.begin()
+    assert bench.slot(2) == (1000.0, 0.5)
+    with locked(file, 3):
+        pass
 
 
 def test_no_more_engines_than_slots_take_turns(file: Path) -> None:
