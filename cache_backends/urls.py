@@ -49,7 +49,6 @@ class BackendUrl:
     """The parts of a store's URL. Its `str` has no password."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
         try:
             self._parts: SplitResult = urlsplit(text)
             port = self._parts.port

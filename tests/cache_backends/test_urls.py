@@ -23,6 +23,14 @@ async def test_a_store_in_memory_may_have_one_mebibyte() -> None:
     assert (await open_backend("memory://?max_bytes=1MiB").stats()).max_bytes == 1024**2
 
 
+async def test_the_smallest_parameters(tmp_path: Path) -> None:
+    backend = open_backend("memory://?max_items=1")
+    await backend.set("a", b"v")
+    await backend.set("b", b"v")
+    assert (await backend.stats()).items == 1
+    assert open_backend("redis://host?ttl=0.5&timeout=0.000001&max_connections=1")
+
+
 async def test_disk_path_and_limit(tmp_path: Path) -> None:
     backend = open_backend(f"disk://{tmp_path}/with%20space?max_bytes=2MiB")
     assert isinstance(backend, DiskBackend)

@@ -13,6 +13,7 @@ from service.errors import ContextLengthExceeded, NotCached, ServiceError
 from service.events import CompletionBuilder, Event, TextDelta
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest, Message, SamplingParams, Tool, ToolCall, ToolChoice
+from service.queries import Tokenize, TokensFound
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
 from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.key import RequestKeys
@@ -387,6 +388,7 @@ async def test_the_rest_is_the_inner_executors() -> None:
     assert executor.profile is inner.profile
     assert executor.status() == inner.status()
     assert await executor.count_tokens(ask("a b c")) == 3
+    assert await executor.ask(Tokenize("a")) == TokensFound((97,), (b"a",))
     await executor.aclose()
 
 

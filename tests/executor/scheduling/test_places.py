@@ -84,6 +84,13 @@ def test_a_number_that_did_not_pay_is_tried_again_later() -> None:
     assert places.number == 8
 
 
+def test_a_step_that_took_no_time_is_not_measured() -> None:
+    places = Places(16, adapts=True)
+    for _ in range(MEASURED_STEPS):
+        places.learn(FIRST, 4, 0.0)
+    assert places.number == FIRST
+
+
 def test_a_number_that_is_set_stays() -> None:
     places = Places(2)
     decode(places, {2: 0.001}, 10 * MEASURED_STEPS)

@@ -166,11 +166,10 @@ def test_the_device_is_free_for_others_while_an_engine_waits(bench: Bench) -> No
 
 def test_the_device_is_free_after_the_last_step(bench: Bench) -> None:
     bench.begin()
+    with pytest.raises(AssertionError), locked(bench.file, DEVICE):
+        pass
     bench.slices.end()
     with locked(bench.file, DEVICE):
-        pass
-    bench.begin()
-    with pytest.raises(AssertionError), locked(bench.file, DEVICE):
         pass
 
 
