@@ -100,6 +100,11 @@ NAMING = {
         [called(("call00000", "f")), result("call00000", "3"), result("call00001", "1"), result("call00001", "4"),
          result("call00002", "2")],
     ),
+    "a result may come after the calls of a later message": (
+        [called(("a", "f")), called(("b", "g")), result("a", "of f"), result("b", "of g")],
+        [called(("call00000", "f")), called(("call00001", "g")), result("call00000", "of f"),
+         result("call00001", "of g")],
+    ),
     "only neighbouring results change places": (
         [called(("a", "f"), ("b", "g")), result("b", "of g"), USER, result("a", "of f")],
         [called(("call00000", "f"), ("call00001", "g")), result("call00001", "of g"), USER,

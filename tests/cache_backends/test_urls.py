@@ -29,6 +29,7 @@ async def test_the_smallest_parameters(tmp_path: Path) -> None:
     await backend.set("b", b"v")
     assert (await backend.stats()).items == 1
     assert open_backend("redis://host?ttl=0.5&timeout=0.000001&max_connections=1")
+    assert open_backend(f"disk://{tmp_path}/d?max_bytes=1MiB")
 
 
 async def test_disk_path_and_limit(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ MISTAKES = [
     ("memory://?max_items=3.5", "a whole number of at least 1, found '3.5'"),
     ("memory://?max_items=3&max_items=4", "max_items once, found it twice"),
     ("memory://?max_bytes=0", "max_bytes to be a size of at least 1 byte, found '0'"),
-    ("memory://?max_bytes=10", "max_bytes of at least 1MiB, found 10 bytes"),
+    ("memory://?max_bytes=1", "max_bytes of at least 1MiB, found 1 bytes"),
     ("memory://?max_bytes=lots", "max_bytes to be a size such as .*, found 'lots'"),
     ("memory://#max_items=3", "no fragment"),
     ("disk://", "disk:///absolute/path"),

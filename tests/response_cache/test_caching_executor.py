@@ -392,6 +392,15 @@ async def test_the_rest_is_the_inner_executors() -> None:
     await executor.aclose()
 
 
+@pytest.mark.parametrize(("debug_level", "shown"), [(1, ""), (2, "one two three")])
+async def test_questions_are_listed_from_debug_level_2(debug_level: int, shown: str) -> None:
+    executor = numbered(debug_level=debug_level)
+    await outcome_and_text(executor)
+    (listed,) = (await executor.upkeep.list(10)).answers
+    assert listed.question == shown
+    await executor.aclose()
+
+
 async def test_two_models_share_a_store_and_no_answer() -> None:
     executor = numbered()
     inner = ScriptedExecutor(profile=msgspec.structs.replace(executor.profile, fingerprint="other"))

@@ -16,6 +16,8 @@ from service.executor.scheduling.messages import (
     Delivery,
     Failed,
     Finished,
+    Inspect,
+    Inspected,
     Progress,
     Prompt,
     PromptRead,
@@ -31,6 +33,7 @@ from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
 from service.executor.scheduling.trials import PROBE
 from service.generation import GenerationRequest, Message, RawPrompt, SamplingParams
+from service.queries import PrefixBranch
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
@@ -471,6 +474,10 @@ def test_an_idle_engine_gives_memory_to_other_programs_and_takes_it_back() -> No
     bench.scheduler.look_around()
     assert bench.engine.reserved == {}
     assert bench.scheduler.pulse.longest_tokens == 3_000
+    bench.submit(sequence(1, max_tokens=9))
+    bench.step()
+    bench.scheduler.look_around()
+    assert bench.engine.reserved == {1: 10}
 
 
 def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:
@@ -498,14 +505,32 @@ def test_a_defect_at_every_step_ends_the_thread() -> None:
         bench.scheduler.run()
 
 
+class WithPrefixes(CountingEngine):
+    branch = PrefixBranch(depth=0, start=0, end=5, memory_tokens=5, memory_bytes=50, disk_tokens=0, disk_bytes=0)
+
+    def prefix_cache_bytes(self) -> int:
+        return 50
+
+    def prefixes(self) -> list[PrefixBranch]:
+        return [self.branch]
+
+
 def test_the_pulse_tells_what_is_held() -> None:
-    bench = Bench()
+    bench = Bench(WithPrefixes())
+    pulse = bench.scheduler.pulse
     bench.submit(sequence(1, max_tokens=9))
     bench.step()
-    assert (bench.scheduler.pulse.running, bench.scheduler.pulse.memory_bytes) == (1, 10)
+    assert (pulse.running, pulse.memory_bytes, pulse.prefix_cache_bytes) == (1, 10, 50)
     bench.inbox.put(Abort(1))
     bench.step()
-    assert (bench.scheduler.pulse.running, bench.scheduler.pulse.memory_bytes) == (0, 0)
+    assert (pulse.running, pulse.memory_bytes, pulse.prefix_cache_bytes) == (0, 0, 50)
+
+
+def test_the_prefixes_are_delivered_to_who_asks() -> None:
+    bench = Bench(WithPrefixes())
+    bench.inbox.put(Inspect())
+    bench.step()
+    assert bench.batches == [[Inspected([WithPrefixes.branch])]]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), BadRequest("no such bias")])
