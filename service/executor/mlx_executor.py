@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -37,8 +38,10 @@ from service.tallies import CallTally, DraftTally, StateTally
 # stream begins. An answer that starts does not wait.
 REFUSAL_SECONDS = 0.25
 
-# An agent's parallel requests are rendered within this time, which is a fraction of an engine step.
+# An agent's parallel requests are rendered one after another, and begin together. The first one waits for the others
+# for the longer of these times: seconds, and renderings like its own.
 TOGETHER_SECONDS = 0.01
+TOGETHER_RENDERINGS = 8
 
 # The state is `degraded` after this share of the time limit for preparing a prompt.
 SLOW_SHARE = 1 / 3
@@ -189,7 +192,7 @@ class MlxExecutor:
         return supervisor.model
 
     async def _render(self, model: WorkerModel, request: GenerationRequest) -> Prompt:
-        # Starting requests together costs each less than joining later.
+        started = time.monotonic()
         self._rendering += 1
         self._all_rendered.clear()
         try:
@@ -198,11 +201,19 @@ class MlxExecutor:
             self._rendering -= 1
             if not self._rendering:
                 self._all_rendered.set()
-        if self._rendering and not self._supervisor.in_flight:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._together_seconds):
-                    await self._all_rendered.wait()
+        # Starting requests together costs each less than joining later.
+        if not self._supervisor.in_flight:
+            await self._gather(time.monotonic() - started)
         return prompt
+
+    async def _gather(self, rendering_seconds: float) -> None:
+        if not self._rendering:
+            # The engine may step between two turns of the loop. In the next turn, those that waited begin as well.
+            await asyncio.sleep(0)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(self._together_seconds, TOGETHER_RENDERINGS * rendering_seconds)):
+                await self._all_rendered.wait()
 
     async def _prepare(self, job: Callable[[], R]) -> R:
         assert self._preparation is not None  # noqa: S101 - a model is only there after `start`

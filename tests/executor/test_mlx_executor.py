@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -306,9 +307,29 @@ async def test_requests_that_come_together_begin_together() -> None:
         assert renderer.rendered == 1
         assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
         renderer.open.set()
+        await until(gate.reached.is_set)
+        assert executor.status().running == 2
         gate.open.set()
         for answer in both:
             assert (await collect((await answer).events())).choices[0].finish_reason == "length"
+
+
+class SlowRenderer(WordRenderer):
+    def render(self, request: GenerationRequest) -> Prompt:
+        time.sleep(0.1)
+        return super().render(request)
+
+
+async def test_requests_that_take_alike_to_render_begin_together() -> None:
+    gate = Gate()
+    loader = counting_loader(CountingEngine(gate), SlowRenderer())
+    async with running(loader, together_seconds=0.0, max_concurrency=4) as executor:
+        answers = [asyncio.ensure_future(executor.submit(question(words, max_tokens=1))) for words in "abcd"]
+        await until(gate.reached.is_set)
+        assert executor.status().running == 4
+        gate.open.set()
+        for answer in answers:
+            assert (await collect((await answer).events())).choices[0].text == "1 "
 
 
 async def test_who_takes_long_to_render_is_not_waited_for() -> None:
