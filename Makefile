@@ -58,11 +58,9 @@ test-fast: setup
 test-models: setup
 	$(PYTEST) -m models tests/executor/models $(ARGS)
 
-# Aider and Kilo, which are only tried here, take minutes to install.
 test-clients: setup
 	@tests/claude_code/install.sh
 	@tests/agents/install.sh
-	@tests/agents/install.sh aider kilo
 	@tests/clients/frameworks/install.sh
 	@tests/clients/node/install.sh
 	$(PYTEST) tests/agents tests/clients tests/claude_code -m "not suites" $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the coding agents that the tests run into tests/.cache/agents, unless they are there.
-# Usage: tests/agents/install.sh [NAME...]; without names, all but Aider and Kilo, which take minutes.
+# Usage: tests/agents/install.sh [NAME...]; without names, all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,7 +29,7 @@ install_aider() {
     touch "$folder/installed"
 }
 
-[ $# -gt 0 ] || set -- claude codex opencode qwen pi cline copilot cn
+[ $# -gt 0 ] || set -- claude codex opencode qwen pi cline copilot kilo cn aider
 if ! command -v npm >/dev/null; then
     echo "npm is not installed, and the agents need it (apt-get install npm)." >&2
     exit 1

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Installs the Python frameworks that the tests run into tests/.cache/frameworks, unless they are there.
+# Installs the Python frameworks, and LiteLLM's proxy, that the tests run into tests/.cache, unless they are there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-folder=.cache/frameworks
-if [ -e "$folder/installed" ]; then exit 0; fi
-echo "Installing frameworks into tests/$folder"
-python3 -m venv "$folder"
-"$folder/bin/pip" install --quiet --no-compile --disable-pip-version-check \
+# install FOLDER PACKAGE... installs into an environment of its own.
+install() {
+    local folder=.cache/$1
+    if [ -e "$folder/installed" ]; then return; fi
+    echo "Installing $1 into tests/$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --no-compile --disable-pip-version-check "${@:2}"
+    touch "$folder/installed"
+}
+
+install frameworks \
     langchain==1.5.2 langchain-openai==1.7.4 litellm==1.110.2 openai-agents==0.24.0 'pydantic-ai-slim[openai]==2.68.0'
-touch "$folder/installed"
+install litellm_proxy --no-deps --requirement clients/frameworks/litellm_proxy.txt

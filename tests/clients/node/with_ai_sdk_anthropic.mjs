@@ -1,4 +1,4 @@
 import { anthropic } from "@ai-sdk/anthropic";
 import { ask } from "./ai_sdk.mjs";
 
-await ask(anthropic("claude-opus-4-8"));
+await ask(anthropic(process.env.MODEL ?? "claude-opus-4-8"));

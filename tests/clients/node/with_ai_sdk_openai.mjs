@@ -1,4 +1,4 @@
 import { openai } from "@ai-sdk/openai";
 import { ask } from "./ai_sdk.mjs";
 
-await ask(openai("gpt-5"));
+await ask(openai(process.env.MODEL ?? "gpt-5"));

@@ -7,10 +7,11 @@ const offered = [
   { name: "count", description: "Counts letters.", parameters: { type: "object", properties: {} }, function: count },
 ];
 
+const model = process.env.MODEL ?? "gpt-5";
 const client = new OpenAI();
 for (let i = 0; i < TIMES; i++) {
   const runner = client.chat.completions.runTools({
-    model: "gpt-5",
+    model,
     messages: [{ role: "user", content: QUESTION }],
     tools: offered.map((tool) => ({ type: "function", function: tool })),
   });
