@@ -142,7 +142,8 @@ async def test_kills_under_load_cost_nothing_that_was_not_begun(kills: int, tmp_
         assert engine.status().running == engine.status().waiting == 0
         assert engine.status().state == "healthy"
         pids.add(engine.pid)
-    log.info("recovered in %.2f s (median); %s", statistics.median(recoveries), dict(load.outcomes))
+    median, worst = statistics.median(recoveries), max(recoveries)
+    log.info("recovered in %.2f s (median), %.2f s (worst); %s", median, worst, dict(load.outcomes))
     assert load.outcomes["right"] > load.outcomes["failed"]
     assert load.outcomes["hit"] > 0
     assert not [pid for pid in pids if pid is not None and is_there(pid)]
