@@ -87,6 +87,8 @@ class Child(asyncio.Protocol):
     async def until_closed(self, seconds: float | None = None) -> bool:
         """Returns whether the process closed its socket within `seconds`. Every end of a process closes it."""
         await asyncio.wait({self._closed}, timeout=seconds)
+        if self._transport is not None and self._process.poll() is not None:
+            self._transport.abort()  # a fork of the process may hold its end of the socket
         return self._closed.done()
 
     async def until_ended(self) -> str:

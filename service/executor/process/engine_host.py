@@ -3,7 +3,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from service.errors import EngineFailed, InternalError, NotReady, ServiceError
@@ -53,7 +54,7 @@ class EngineHost(asyncio.Protocol):
         self._reader: FrameReader[ToEngine] = FrameReader(list[ToEngine])
         self._transport: asyncio.Transport
         self._executor: Executor
-        self._started: asyncio.Task[None]
+        self._starting: asyncio.Task[None]
         self._closing: asyncio.Task[None] | None = None
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._outbox: list[ToServer] = []
@@ -108,13 +109,14 @@ class EngineHost(asyncio.Protocol):
     def _start(self, spec: EngineSpec) -> None:
         write_marked_lines(debug=spec.settings.debug_level > 0)
         module, _, function = spec.factory.partition(":")
-        try:
+        with leaving_on_failure(f"The executor {spec.factory} could not be created"):
             self._executor = getattr(importlib.import_module(module), function)(spec)
-        except Exception:
-            log.exception("The executor %s could not be created", spec.factory)
-            exit_now(UNAVAILABLE)
-        self._started = self._loop.create_task(self._executor.start())
         self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
+        self._starting = self._loop.create_task(self._start_executor())
+
+    async def _start_executor(self) -> None:
+        with leaving_on_failure("The executor could not be started"):
+            await self._executor.start()
         self._tick()
 
     def _begin(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
@@ -122,7 +124,6 @@ class EngineHost(asyncio.Protocol):
 
     async def _run(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._started
             await work()
         except ServiceError as error:
             self._fail(call, error)
@@ -208,6 +209,15 @@ class EngineHost(asyncio.Protocol):
         self._outbox = []
         if status.status.state == "unhealthy" and self._closing is None:
             self._leave(UNAVAILABLE)
+
+
+@contextmanager
+def leaving_on_failure(message: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("%s", message)
+        exit_now(UNAVAILABLE)
 
 
 def exit_now(code: int) -> NoReturn:

@@ -33,6 +33,11 @@ from tests.no_home import NO_HOME
 
 # At most 2 GB in all.
 SWELLING = "{% for i in range(99999) %}{{ messages[0].content * 100 ~ i }}{% endfor %}"
+NONSENSE = {
+    "garbage": HEADER.pack(5) + b"\xc1\xc1\xc1\xc1\xc1",
+    "another type": HEADER.pack(3) + b"\x91\x91\x01",
+    "oversized": HEADER.pack(MAX_FRAME_BYTES + 1),
+}
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
@@ -54,6 +59,15 @@ async def obedient(request: GenerationRequest) -> AsyncIterator[str | Event]:
         if word == "too-long":
             raise ContextLengthExceeded(7, 5)
         yield item
+
+
+class Unstartable(ScriptedExecutor):
+    async def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
+def unstartable(spec: EngineSpec) -> Executor:
+    return Unstartable(obedient, profile=spec.profile)
 
 
 def counting(spec: EngineSpec) -> Executor:
@@ -216,12 +230,12 @@ def end(how: str) -> None:
             from transformers.utils.chat_template_utils import render_jinja_template  # slow to import
 
             render_jinja_template([[{"role": "user", "content": "a" * 200}]], chat_template=SWELLING)
-        case "garbage":
-            send(HEADER.pack(5) + b"\xc1\xc1\xc1\xc1\xc1")
-        case "another type":
-            send(HEADER.pack(3) + b"\x91\x91\x01")
-        case "oversized":
-            send(HEADER.pack(MAX_FRAME_BYTES + 1))
+        case "garbage" | "another type" | "oversized":
+            send(NONSENSE[how])
+        case "leave a fork":
+            if os.fork() == 0:
+                time.sleep(60)
+            os._exit(3)
         case "half a frame":
             send(HEADER.pack(100) + b"\x91")
             os._exit(0)

@@ -237,6 +237,19 @@ async def test_a_model_that_cannot_be_loaded_is_not_loaded_again(way: str, why: 
         assert engine.pid is None
 
 
+async def test_a_fork_that_keeps_the_socket_of_a_dead_engine_is_not_waited_for(tmp_path: Path) -> None:
+    async with running(at="reading", how="leave a fork", once=str(tmp_path / "once")) as engine:
+        async with asyncio.timeout(50):  # the fork ends after 60 s
+            assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 1
+
+
+async def test_an_executor_that_cannot_start_is_a_death() -> None:
+    async with running("unstartable", deaths_at_most=1) as engine:
+        with pytest.raises(NotReady, match="The executor could not be started"):
+            await ask(engine)
+
+
 async def test_last_words_are_the_reason(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     async with running(at="reading", how="SIGSEGV", once=str(tmp_path / "once")) as engine:
         assert await ask(engine) == "1 2 3 "
