@@ -1,5 +1,6 @@
 """Chooses how many sequences run at the same time if `maxConcurrency` is `auto`."""
 
+from collections import deque
 from collections.abc import Mapping
 
 FEWEST = 2
@@ -12,7 +13,7 @@ FIRST = 4
 LEAST_GAIN = 1.05
 LEAST_SHARE = 0.25
 
-# A rate counts after this many steps. The average is over about four times as many.
+# A rate counts after this many steps, and is that of the last four times as many.
 MEASURED_STEPS = 16
 
 # A number that did not pay is tried again after this many steps: rates change with the lengths of contexts.
@@ -68,21 +69,22 @@ class Places:
 
 
 class _Pace:
-    """A moving average."""
+    """The steps that drew equally many tokens count as the fastest of them: other work of the machine can only slow a
+    step down."""
 
-    __slots__ = ("_seconds", "_tokens", "steps")
+    __slots__ = ("_last", "steps")
 
     def __init__(self) -> None:
         self.steps = 0
-        self._tokens = 0.0
-        self._seconds = 0.0
+        self._last: deque[tuple[int, float]] = deque(maxlen=4 * MEASURED_STEPS)
 
     @property
     def rate(self) -> float:
-        return self._tokens / self._seconds
+        fastest: dict[int, float] = {}
+        for tokens, seconds in self._last:
+            fastest[tokens] = min(seconds, fastest.get(tokens, seconds))
+        return sum(tokens for tokens, _ in self._last) / sum(fastest[tokens] for tokens, _ in self._last)
 
     def add(self, tokens: int, seconds: float) -> None:
-        kept = 1 - 1 / (4 * MEASURED_STEPS)
         self.steps += 1
-        self._tokens = kept * self._tokens + tokens
-        self._seconds = kept * self._seconds + seconds
+        self._last.append((tokens, seconds))

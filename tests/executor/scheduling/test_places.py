@@ -1,5 +1,7 @@
 """How many sequences run at the same time."""
 
+import random
+
 import pytest
 
 from service.executor.scheduling.places import FEWEST, FIRST, MEASURED_STEPS, RETRY_STEPS, Places, useful_places
@@ -89,6 +91,25 @@ def test_a_step_that_took_no_time_is_not_measured() -> None:
     for _ in range(MEASURED_STEPS):
         places.learn(FIRST, 4, 0.0)
     assert places.number == FIRST
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_other_work_of_the_machine_takes_no_places(seed: int) -> None:
+    chance, places = random.Random(seed), Places(4, adapts=True)
+    for _ in range(500):
+        places.learn(1, 1, 0.1)
+    for _ in range(500):
+        places.learn(places.number, places.number, 0.17 * chance.choice([1.0, 2.0, 5.0, 9.0]))
+    assert places.number == 4
+
+
+def test_guesses_that_are_right_count() -> None:
+    places = Places(4, adapts=True)
+    for _ in range(50):
+        places.learn(1, 1, 0.1)
+        places.learn(1, 9, 0.2)
+    decode(places, {2: 0.15, 4: 0.17}, MEASURED_STEPS)
+    assert places.number == FEWEST
 
 
 def test_a_number_that_is_set_stays() -> None:
