@@ -30,10 +30,10 @@ from service.endpoints.models import ModelEndpoint, ModelListEndpoint, ModelLoad
 from service.endpoints.prefix_cache import PrefixCacheEndpoint
 from service.endpoints.prompts import PromptsEndpoint
 from service.endpoints.recommended import recommended
-from service.endpoints.response_archive import KEPT_SECONDS, ResponseArchive
-from service.endpoints.responses import InputTokensEndpoint, ResponsesEndpoint, StoredResponsesEndpoint
+from service.endpoints.responses_api import InputTokensEndpoint, ResponsesEndpoint, StoredResponsesEndpoint
 from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stats import StatsEndpoint
+from service.endpoints.stored_responses import KEPT_SECONDS, StoredResponses
 from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
 from service.endpoints.traces import TracesEndpoint
 from service.errors import ServiceError
@@ -184,13 +184,13 @@ def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | N
 def _api_routes(context: ServiceContext) -> list[Route]:
     searches = bool(context.settings.web_search_url)
     messages, responses = AnthropicMessages(searches=searches), OpenAIResponses(searches=searches)
-    archive = ResponseArchive(responses.kept, context.documents)
-    stored = StoredResponsesEndpoint(responses.kept, archive)
+    kept = StoredResponses(responses.kept, context.documents)
+    stored = StoredResponsesEndpoint(responses.kept, kept)
     return [
         # Routes are tried in their order: agents use the first three.
         Route("/v1/messages", SearchingEndpoint(context, messages), methods=["POST"]),
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
-        Route("/v1/responses", ResponsesEndpoint(context, responses, archive), methods=["POST"]),
+        Route("/v1/responses", ResponsesEndpoint(context, responses, kept), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
         Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
         Route("/tokenize", TokenizeEndpoint(context), methods=["POST"]),
@@ -198,10 +198,10 @@ def _api_routes(context: ServiceContext) -> list[Route]:
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
         Route(
             "/v1/responses/compact",
-            ResponsesEndpoint(context, ResponseCompaction(responses), archive),
+            ResponsesEndpoint(context, ResponseCompaction(responses), kept),
             methods=["POST"],
         ),
-        Route("/v1/responses/input_tokens", InputTokensEndpoint(context, responses, archive), methods=["POST"]),
+        Route("/v1/responses/input_tokens", InputTokensEndpoint(context, responses, kept), methods=["POST"]),
         Route("/v1/responses/{id}", stored.get, methods=["GET"]),
         Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),
         Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),

@@ -1,5 +1,5 @@
-"""The events of a generation. `CompletionBuilder` folds them into a `Completion`, `replay` unfolds it again; folding a
-replay gives the same `Completion`."""
+"""The events of a generation. `CompletionBuilder` folds them into a `Completion`. `events_of` returns events that fold
+into the same `Completion`."""
 
 from collections.abc import Iterator
 
@@ -79,7 +79,7 @@ ChoiceEvent = (
 Event = ChoiceEvent | Done
 
 
-def replay(completion: Completion) -> Iterator[Event]:
+def events_of(completion: Completion) -> Iterator[Event]:
     for index, choice in enumerate(completion.choices):
         logprobs = choice.logprobs
         if logprobs is not None and not any(isinstance(part, Text) for part in choice.parts):

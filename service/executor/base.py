@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from service.errors import Overloaded
-from service.events import CompletionBuilder, Event, replay
+from service.events import CompletionBuilder, Event, events_of
 from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
 from service.queries import Finding, Query
@@ -102,7 +102,7 @@ class Executor(Protocol):
         ...
 
 
-class GeneratedAnswer:
+class AnswerFromEvents:
     """`source` is the answer that the generator reads: a generator that never started cannot close it."""
 
     def __init__(
@@ -141,6 +141,6 @@ async def collect(events: AsyncIterator[Event]) -> Completion:
     return builder.build()
 
 
-async def replayed(completion: Completion) -> AsyncGenerator[Event, None]:
-    for event in replay(completion):
+async def event_stream(completion: Completion) -> AsyncGenerator[Event, None]:
+    for event in events_of(completion):
         yield event

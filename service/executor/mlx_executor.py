@@ -17,8 +17,8 @@ from service.executor.answer import RunningAnswer, prompt_read
 from service.executor.base import (
     RETRY_AFTER_SECONDS,
     Answer,
+    AnswerFromEvents,
     ExecutorStatus,
-    GeneratedAnswer,
     ModelState,
     refuse_when_full,
 )
@@ -137,7 +137,7 @@ class MlxExecutor:
             raise
         if generated is request:
             return running
-        return GeneratedAnswer(running.prompt_tokens, prompt_read(running, request), source=running)
+        return AnswerFromEvents(running.prompt_tokens, prompt_read(running, request), source=running)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         with self._arrival(1):

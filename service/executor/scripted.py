@@ -22,7 +22,7 @@ from service.events import (
     ToolCallDelta,
     ToolCallStarted,
 )
-from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer
+from service.executor.base import Answer, AnswerFromEvents, ExecutorStatus
 from service.executor.output.held_logprobs import HeldLogprobs
 from service.executor.output.string_finder import StringFinder
 from service.generation import GenerationRequest, RawPrompt, TokenLogprob, TopLogprob, Usage
@@ -118,7 +118,7 @@ class ScriptedExecutor:
         if prompt_tokens >= self.profile.context_length:
             raise ContextLengthExceeded(prompt_tokens, self.profile.context_length)
         self.submitted.append(request)
-        return GeneratedAnswer(prompt_tokens, self.play(request, prompt_tokens))
+        return AnswerFromEvents(prompt_tokens, self.play(request, prompt_tokens))
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         return count_words(request)

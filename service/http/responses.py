@@ -21,7 +21,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
-def dialect_of(scope: Scope) -> Dialect:
+def error_dialect(scope: Scope) -> Dialect:
     """Anthropic's for its paths and clients that send its version, else OpenAI's."""
     if scope["path"].startswith("/v1/messages") or "anthropic-version" in Headers(scope=scope):
         return AnthropicMessages()
@@ -29,7 +29,7 @@ def dialect_of(scope: Scope) -> Dialect:
 
 
 def error_response(scope: Scope, error: ServiceError) -> Response:
-    dialect = dialect_of(scope)
+    dialect = error_dialect(scope)
     request_id = scope["state"]["request_id"]
     headers = {dialect.request_id_header: request_id}
     if "record" in scope["state"]:

@@ -5,7 +5,7 @@ import msgspec
 from cache_backends import BackendStats
 from cache_backends.base import Found
 from service.errors import NotRecorded
-from service.executor.base import Answer, ExecutorStatus, GeneratedAnswer, replayed
+from service.executor.base import Answer, AnswerFromEvents, ExecutorStatus, event_stream
 from service.generation import GenerationRequest
 from service.normalize import normalize
 from service.profile import ModelProfile
@@ -62,7 +62,7 @@ class ReplayExecutor:
         record = self._recording.answers.get(key)
         if record is None:
             raise self._not_recorded("answer to this request", key)
-        return GeneratedAnswer(record.completion.usage.prompt_tokens, replayed(record.completion))
+        return AnswerFromEvents(record.completion.usage.prompt_tokens, event_stream(record.completion))
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         key = self._key(request)

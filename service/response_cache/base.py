@@ -3,8 +3,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from service.events import Event, replay
-from service.executor.base import Answer, replayed
+from service.events import Event, events_of
+from service.executor.base import Answer, event_stream
 from service.generation import Completion
 
 CacheOutcome = Literal["hit", "miss", "collapsed", "bypass"]
@@ -49,7 +49,7 @@ class CachedAnswer(Answer, Protocol):
 
 async def completed(answer: CachedAnswer) -> AsyncGenerator[Event, None]:
     """Its events, none before all are there."""
-    for event in replay(await answer.completion()):
+    for event in events_of(await answer.completion()):
         yield event
 
 
@@ -74,7 +74,7 @@ class StoredAnswer:
         return self._completion.usage.completion_tokens
 
     def events(self) -> AsyncIterator[Event]:
-        return replayed(self._completion)
+        return event_stream(self._completion)
 
     async def completion(self) -> Completion:
         return self._completion

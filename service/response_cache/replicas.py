@@ -14,7 +14,7 @@ import msgspec
 from cache_backends.base import Leases
 from service.errors import GenerationTimeout, ServiceError, ShuttingDown
 from service.events import Done, Event
-from service.executor.base import Executor, replayed
+from service.executor.base import Executor, event_stream
 from service.generation import GenerationRequest
 from service.response_cache.record import Record
 from service.response_cache.single_flight import Flight, produce
@@ -92,7 +92,7 @@ class Replicas:
             match await self._look(key):
                 case Record(_, _, completion):
                     flight.accept(completion.usage.prompt_tokens, elsewhere=True, found=True)
-                    events = replayed(completion)
+                    events = event_stream(completion)
                     break
                 case Lease() as lease:
                     events = self._generate_under(lease, request, flight)

@@ -19,7 +19,7 @@ from service.events import (
     ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
-    replay,
+    events_of,
 )
 from service.generation import Choice, Completion, Part, Reasoning, Text, TokenLogprob, ToolCall, Usage
 
@@ -289,7 +289,7 @@ USAGES = st.builds(
 
 @given(st.builds(Completion, choices=st.lists(CHOICES, min_size=1, max_size=2).map(tuple), usage=USAGES))
 def test_a_stream_says_what_the_response_says(completion: Completion) -> None:
-    frames = stream_of(list(replay(completion)))
+    frames = stream_of(list(events_of(completion)))
     for frame in frames:
         CLIENT_EVENT.validate_json(frame)
     assert frames[-1] == STOP

@@ -21,7 +21,7 @@ from service.events import (
     ToolCallAbandoned,
     ToolCallDelta,
     ToolCallStarted,
-    replay,
+    events_of,
 )
 from service.generation import (
     Choice,
@@ -226,7 +226,7 @@ def reassemble(sent: bytes) -> dict[int, dict[str, Any]]:
 @given(st.lists(choices(), min_size=1, max_size=3))
 def test_a_stream_put_together_is_the_answer(answers: list[Choice]) -> None:
     completion = Completion(choices=tuple(answers), usage=USAGE)
-    whole = reassemble(stream(list(replay(completion)), reply()))
+    whole = reassemble(stream(list(events_of(completion)), reply()))
     for choice in json.loads(OpenAIChat().encode(completion, reply()))["choices"]:
         message = choice["message"]
         assert whole[choice["index"]] == {

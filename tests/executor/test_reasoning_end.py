@@ -15,7 +15,7 @@ from service.executor.output.choice_writer import ChoiceWriter, Watches
 from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
 from service.executor.output.reasoning_guard import ReasoningGuard
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.scheduling.messages import (
     Command,
     Delivery,
@@ -59,7 +59,7 @@ class Bench:
             {end},
             batching=batching,
             chunks=ChunkSizes(CHUNK),
-            prefixes=PrefixCache(PromptCaches(model), 10**9) if keeps else NoPrefixCache(),
+            prefixes=PrefixCache(PromptStates(model), 10**9) if keeps else NoPrefixCache(),
             drafters=Drafters(lookup=drafts and can_undo(model)),
         )
         self.scheduler = Scheduler(

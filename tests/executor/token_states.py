@@ -18,7 +18,7 @@ class TokenState(msgspec.Struct, frozen=True):
         return BYTES_PER_TOKEN * len(self.tokens)
 
 
-class TokenCaches:
+class TokenStates:
     """A prompt cache is the list of its tokens. Without `cuts_anywhere` a state holds all of them, as a recurrent
     model's does."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.events import Event, TextDelta, ToolCallAbandoned, replay
+from service.events import Event, TextDelta, ToolCallAbandoned, events_of
 from service.generation import (
     Completion,
     GenerationRequest,
@@ -83,7 +83,7 @@ STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("request_", "completion", "expected"), [case[1:] for case in STORED], ids=[case[0] for case in STORED]
 )
 def test_what_is_stored(request_: GenerationRequest, completion: Completion, expected: bool) -> None:
-    assert may_store(request_, completion, replay(completion)) is expected
+    assert may_store(request_, completion, events_of(completion)) is expected
 
 
 def test_a_call_that_broke_off_is_not_stored() -> None:

@@ -8,8 +8,8 @@ import msgspec
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
 from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.openai_responses.answer import ResponseUsage, asked_of, item_id, response_usage
+from service.dialects.openai_responses.dialect import OpenAIResponses
 from service.dialects.openai_responses.items import seal
-from service.dialects.openai_responses.responses import OpenAIResponses
 from service.errors import BadRequest
 from service.generation import Completion, Message, SamplingParams
 
@@ -53,7 +53,7 @@ _GIVEN = msgspec.json.Decoder(GivenItem)
 
 
 class ResponseCompaction(OpenAIDialect):
-    """The dialect of the endpoint. Its requests are those of `responses.py`."""
+    """The dialect of the endpoint. Its requests are those of `dialect.py`."""
 
     name = "openai_compaction"
 

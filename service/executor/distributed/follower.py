@@ -8,7 +8,7 @@ import msgspec
 
 from service.executor.distributed.calls import Terms, decode
 from service.executor.distributed.ranks import RankLost
-from service.executor.distributed.replay import follow
+from service.executor.distributed.repeat_calls import repeat_calls
 from service.executor.runtime import Runtime, load_runtime, release_thread
 from service.executor.scheduling.messages import Grammar
 from service.generation import GenerationRequest
@@ -87,7 +87,7 @@ class Follower:
                 return
             settings = accept(decode(message), versions(), self._profile.fingerprint, self._settings)
             runtime = load_runtime(self._path, self._profile, settings, RankLoader(ranks))
-            follow(runtime.engine, ranks, lambda request: grammar_of(runtime, request))
+            repeat_calls(runtime.engine, ranks, lambda request: grammar_of(runtime, request))
         except Exception as exc:
             ranks.fail(f"rank {ranks.rank} has failed: {exc}")
             raise

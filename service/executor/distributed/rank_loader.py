@@ -10,7 +10,7 @@ from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.mlx_ranks import MlxRanks
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
-from service.executor.prefix.opening import memory_for_prefixes, open_prompt_caches
+from service.executor.prefix.opening import memory_for_prefixes, open_states
 from service.profile import ModelProfile
 from service.settings import Parallel, Settings
 
@@ -36,7 +36,7 @@ class RankLoader:
         )
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-        return open_agreed(open_prompt_caches(model, profile), memory_for_prefixes(settings), self._ranks)
+        return open_agreed(open_states(model, profile), memory_for_prefixes(settings), self._ranks)
 
 
 class RankDivision:

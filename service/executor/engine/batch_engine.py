@@ -88,7 +88,7 @@ class BatchEngine:
         if self._missing(needed, 0) > 0:
             self._drafters.forget()
             mx.clear_cache()
-        self._prefixes.allow(-self._missing(needed, 0))
+        self._prefixes.set_headroom(-self._missing(needed, 0))
 
     def memory_bytes(self) -> int:
         return held_bytes()
@@ -354,7 +354,7 @@ class BatchEngine:
         # The running sequences come first. An ended run is not among them, though it still holds its memory.
         if len(tokens) <= run.reused or run.sequence.request.no_store:
             return
-        self._prefixes.allow(-self._missing([self._length(other) for other in self._runs.values()], 0))
+        self._prefixes.set_headroom(-self._missing([self._length(other) for other in self._runs.values()], 0))
         new = self._prefixes.keep(run.sequence.request.caller, tokens, caches)
         answered = max(0, len(tokens) - len(run.sequence.prompt.tokens))
         run.stored += max(0, new - answered)

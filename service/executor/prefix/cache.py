@@ -21,7 +21,7 @@ SPAN_TOKENS = 512
 NEAR_TOKENS = 16
 
 
-class Caches(Protocol):
+class States(Protocol):
     @property
     def cuts_anywhere(self) -> bool:
         """True if a state can be cut to any of its tokens."""
@@ -72,8 +72,8 @@ class Prefixes(Protocol):
         turn, with states kept at `stops`."""
         ...
 
-    def allow(self, more: int) -> None:
-        """Limits memory to `more` bytes above the present use, or below it."""
+    def set_headroom(self, headroom: int) -> None:
+        """Limits memory to `headroom` bytes above the present use, or below it if negative."""
         ...
 
     def learn_reading(self, tokens: int, seconds: float) -> None:
@@ -107,7 +107,7 @@ class NoPrefixCache:
     def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
         return None
 
-    def allow(self, more: int) -> None:
+    def set_headroom(self, headroom: int) -> None:
         return None
 
     def learn_reading(self, tokens: int, seconds: float) -> None:
@@ -128,18 +128,18 @@ class PrefixCache:
 
     shares = True
 
-    def __init__(self, caches: Caches, memory_bytes: int, store: PrefixStore | None = None) -> None:
+    def __init__(self, states: States, memory_bytes: int, store: PrefixStore | None = None) -> None:
         self.tally = StateTally()
-        self._caches = caches
+        self._states = states
         self._memory_bytes = memory_bytes
-        self._tree = PrefixTree(memory_bytes, cuts_anywhere=caches.cuts_anywhere)
+        self._tree = PrefixTree(memory_bytes, cuts_anywhere=states.cuts_anywhere)
         self._store = store
         if store is not None:
             self._adopt(store)
 
     @property
     def needs_boundaries(self) -> bool:
-        return not self._caches.cuts_anywhere
+        return not self._states.cuts_anywhere
 
     @property
     def nbytes(self) -> int:
@@ -148,7 +148,7 @@ class PrefixCache:
     def stops(self, prompt: Prompt) -> list[int]:
         # States that can be cut are useful anywhere. Others are kept at the ends of messages, and before the prompt's
         # last token, where another answer to the same prompt begins.
-        if self._caches.cuts_anywhere:
+        if self._states.cuts_anywhere:
             return []
         last = len(prompt.tokens) - 1
         return sorted({stop for stop in (*prompt.boundaries, last) if 0 < stop <= last})
@@ -169,17 +169,17 @@ class PrefixCache:
 
     def conclude(self, caller: str, tokens: list[int], stops: list[int]) -> None:
         self.tally.turns += 1
-        if not self._caches.cuts_anywhere:
-            self._finish_writes()
+        if not self._states.cuts_anywhere:
+            self._collect_writes()
             before = self._tree.nbytes
             self._forget(self._tree.drop_between(caller, tokens, _wanted(stops)))
             self.tally.kept_bytes -= before - self._tree.nbytes
 
-    def allow(self, more: int) -> None:
-        self._finish_writes()
+    def set_headroom(self, headroom: int) -> None:
+        self._collect_writes()
         if self._store is not None:
-            self._store.allow(more)
-        self._tree.max_bytes = max(0, min(self._memory_bytes, self._tree.nbytes + more))
+            self._store.set_headroom(headroom)
+        self._tree.max_bytes = max(0, min(self._memory_bytes, self._tree.nbytes + headroom))
         self._shrink()
 
     def learn_reading(self, tokens: int, seconds: float) -> None:
@@ -202,7 +202,7 @@ class PrefixCache:
             self._store.close()
 
     def _find(self, caller: str, tokens: list[int]) -> Reuse:
-        self._finish_writes()
+        self._collect_writes()
         match, path = self._loaded(caller, tokens)
         self._log_divergence(match, len(tokens))
         if match.length == 0:
@@ -210,17 +210,17 @@ class PrefixCache:
         self._use(match.node)
         ends = [node.start for node in path[1:]] + [match.length]
         parts = [(node.state, end - node.start) for node, end in zip(path, ends, strict=True)]
-        reuse = Reuse(self._caches.restore(parts), match.length)
+        reuse = Reuse(self._states.restore(parts), match.length)
         self._shrink()
         return reuse
 
     def _keep(self, caller: str, tokens: list[int], caches: list[Any]) -> int:
-        self._finish_writes()
+        self._collect_writes()
         match = self._tree.find(caller, tokens, len(tokens))
         self._use(match.node)
         if match.length == len(tokens):
             return 0
-        if not self._caches.cuts_anywhere:
+        if not self._states.cuts_anywhere:
             # Each state covers all tokens before it and needs no other state.
             self._add(self._tree.root(caller), 0, tokens, caches)
             return len(tokens) - match.length
@@ -231,7 +231,7 @@ class PrefixCache:
         return (start if node.removed else end) - match.length
 
     def _add(self, parent: Node, start: int, tokens: list[int], caches: list[Any]) -> Node:
-        state = self._caches.capture(caches, start, len(tokens))
+        state = self._states.capture(caches, start, len(tokens))
         node = self._tree.add(parent, start, tuple(tokens[start:]), state, state.nbytes)
         self.tally.kept_bytes += state.nbytes
         self._save([node])
@@ -251,7 +251,7 @@ class PrefixCache:
         # The last token is always read alone. Of two, the first would be alone too, while without the prefix cache it
         # is read with others. A product of one row differs in its last bits from a row of a larger product.
         match = self._tree.find(caller, tokens, len(tokens) - 1)
-        if self._caches.cuts_anywhere and match.length == len(tokens) - 2:
+        if self._states.cuts_anywhere and match.length == len(tokens) - 2:
             return self._tree.find(caller, tokens, len(tokens) - 3)
         return match
 
@@ -263,7 +263,7 @@ class PrefixCache:
         return True
 
     def _use(self, node: Node) -> None:
-        needed = node.path() if self._caches.cuts_anywhere else self._tree.beginnings(node)
+        needed = node.path() if self._states.cuts_anywhere else self._tree.beginnings(node)
         for used in reversed(needed):
             self._tree.touch(used)
         self._save(needed)
@@ -275,9 +275,9 @@ class PrefixCache:
     def _shrink(self) -> None:
         self._forget(self._tree.shrink())
 
-    def _finish_writes(self) -> None:
+    def _collect_writes(self) -> None:
         if self._store is not None:
-            for node in self._store.finish_writes():
+            for node in self._store.collect_writes():
                 self._forget(self._tree.remove(node))
 
     def _forget(self, removed: list[Node]) -> None:

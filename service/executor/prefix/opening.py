@@ -7,7 +7,7 @@ from mlx.utils import tree_flatten
 
 from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.worth import MeasuredPrices
 from service.profile import ModelProfile
@@ -29,10 +29,10 @@ def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> 
     memory_bytes = memory_for_prefixes(settings)
     if memory_bytes == settings.prefix_disk_bytes == 0:
         return NoPrefixCache()
-    caches = open_prompt_caches(model, profile)
-    if caches is None:
+    states = open_states(model, profile)
+    if states is None:
         return NoPrefixCache()
-    return PrefixCache(caches, memory_bytes, _open_store(caches, model, profile, settings))
+    return PrefixCache(states, memory_bytes, _open_store(states, model, profile, settings))
 
 
 def memory_for_prefixes(settings: Settings) -> int:
@@ -42,21 +42,21 @@ def memory_for_prefixes(settings: Settings) -> int:
     return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
 
 
-def open_prompt_caches(model: Any, profile: ModelProfile) -> PromptCaches | None:
+def open_states(model: Any, profile: ModelProfile) -> PromptStates | None:
     try:
-        return PromptCaches(model)
+        return PromptStates(model)
     except ValueError as exc:
         log.warning("No prefix cache for %s: %s", profile.id, exc)
         return None
 
 
-def _open_store(caches: PromptCaches, model: Any, profile: ModelProfile, settings: Settings) -> PrefixStore | None:
+def _open_store(states: PromptStates, model: Any, profile: ModelProfile, settings: Settings) -> PrefixStore | None:
     if settings.prefix_disk_bytes == 0:
         return None
     try:
         identity = _identity(model, profile)
         return PrefixStore(
-            settings.home / "prefix", identity, settings.prefix_disk_bytes, caches, prices=MeasuredPrices()
+            settings.home / "prefix", identity, settings.prefix_disk_bytes, states, prices=MeasuredPrices()
         )
     except OSError as exc:
         log.warning("The prefix cache is not kept on disk: %s", exc)

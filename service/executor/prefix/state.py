@@ -33,7 +33,7 @@ class _Part(msgspec.Struct, frozen=True):
     index: int
 
 
-class PromptCaches:
+class PromptStates:
     """Runs on the thread that owns MLX. Raises ValueError for unknown caches."""
 
     def __init__(self, model: Any) -> None:

@@ -114,10 +114,10 @@ class PrefixStore:
         node.file = span.name
         self._files[self._folder / span.name].node = node
 
-    def allow(self, more: int) -> None:
-        """Limits the bytes that wait in memory to `more` above the present."""
-        self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + more)
-        if more < 0:
+    def set_headroom(self, headroom: int) -> None:
+        """Limits the bytes that wait in memory to `headroom` above the present."""
+        self._max_backlog_bytes = min(MAX_BACKLOG_BYTES, self._writer.backlog_bytes + headroom)
+        if headroom < 0:
             self._writer.press()
 
     def load(self, node: Node) -> Any:
@@ -153,8 +153,8 @@ class PrefixStore:
                 with contextlib.suppress(OSError):
                     os.utime(file, (now, now))
 
-    def finish_writes(self) -> list[Node]:
-        """Takes in finished writes. Returns the nodes that have no state left."""
+    def collect_writes(self) -> list[Node]:
+        """Returns the nodes that have no state left."""
         lost: list[Node] = []
         for job, file_bytes, seconds in self._writer.written():
             if self._prices is not None and file_bytes:
@@ -192,7 +192,7 @@ class PrefixStore:
 
     def close(self) -> None:
         self._writer.close()
-        self.finish_writes()
+        self.collect_writes()
 
     def _submit(self, node: Node) -> None:
         """Queues the node, and those before it that were not worth a file without it, if all together are."""

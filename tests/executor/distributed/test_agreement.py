@@ -14,7 +14,7 @@ from service.executor.distributed.local_ranks import local_ranks
 from service.executor.distributed.ranks import Ranks
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from tests.examples import examples
-from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches, TokenState
+from tests.executor.token_states import BYTES_PER_TOKEN, TokenState, TokenStates
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class LargeState(msgspec.Struct, frozen=True):
     nbytes: int
 
 
-class LargeCaches(TokenCaches):
+class LargeCaches(TokenStates):
     """A part with `layers` as many layers."""
 
     def __init__(self, layers: int, *, cuts_anywhere: bool = True) -> None:
@@ -64,7 +64,7 @@ def test_all_ranks_know_the_same(
         if name == "keep":
             return prefixes.keep("", prompt, prompt)
         if name == "give back":
-            prefixes.allow(10 - rank * len(prompt))
+            prefixes.set_headroom(10 - rank * len(prompt))
             return prefixes.nbytes
         reuse = prefixes.find("", prompt)
         assert (reuse.caches or []) == prompt[: reuse.length]

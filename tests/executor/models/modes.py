@@ -13,7 +13,7 @@ from service.executor.loading.batching import Batching, try_batching
 from service.executor.loading.cache_kinds import can_undo, is_recurrent
 from service.executor.loading.device import measure_cache_cost
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.speculation.drafters import Drafters
@@ -125,9 +125,9 @@ class Modes:
             prefixes = PrefixCache(caches, PLENTY, PrefixStore(self._folder, "tiny", PLENTY, caches))
         return Engine(self.model, self._oracle, self.batching, prefixes, guess=guess)
 
-    def caches(self) -> PromptCaches | None:
+    def caches(self) -> PromptStates | None:
         try:
-            return PromptCaches(self.model)
+            return PromptStates(self.model)
         except ValueError:
             return None
 

@@ -20,7 +20,7 @@ from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.worth import MeasuredPrices
 from service.executor.scheduling.messages import Prompt
 from tests.examples import examples
-from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
+from tests.executor.token_states import BYTES_PER_TOKEN, TokenStates
 
 A_LOT = 10**9
 
@@ -29,7 +29,7 @@ A_LOT = 10**9
 def opened(
     folder: Path, *, cuts: bool = True, memory: int = A_LOT, disk: int = A_LOT, model: str = "m"
 ) -> Iterator[Any]:
-    caches = TokenCaches(cuts_anywhere=cuts)
+    caches = TokenStates(cuts_anywhere=cuts)
     cache = PrefixCache(caches, memory, PrefixStore(folder, model, disk, caches))
     try:
         yield cache
@@ -49,7 +49,7 @@ def read(cache: PrefixCache, tokens: list[int], caller: str = "", stops: tuple[i
 
 def on_disk_of_both(folder: Path, disk: int, prompts: list[list[int]]) -> int:
     """Two processes with the same model read the prompts in turn. Returns the bytes of their files."""
-    caches = TokenCaches(cuts_anywhere=True)
+    caches = TokenStates(cuts_anywhere=True)
     stores = [PrefixStore(folder, "m", disk, caches, quiet_seconds=0.0, recount_seconds=0.0) for _ in range(2)]
     both = [PrefixCache(caches, 0, store) for store in stores]
     for number, tokens in enumerate(prompts):
@@ -110,7 +110,7 @@ def test_what_is_counted_on_disk_is_what_is_there(
 ) -> None:
     """Whatever leaves memory, or the disk, while its file is being written."""
     with tempfile.TemporaryDirectory() as folder:
-        caches = TokenCaches(cuts_anywhere=cuts)
+        caches = TokenStates(cuts_anywhere=cuts)
         store = PrefixStore(Path(folder), "m", disk, caches)
         cache = PrefixCache(caches, memory, store)
         cache.rest(False)
@@ -118,9 +118,9 @@ def test_what_is_counted_on_disk_is_what_is_there(
             if step == "read":
                 read(cache, tokens)
             elif step == "give back":
-                cache.allow(-BYTES_PER_TOKEN * len(tokens))
+                cache.set_headroom(-BYTES_PER_TOKEN * len(tokens))
             elif step == "take":
-                cache.allow(BYTES_PER_TOKEN * len(tokens))
+                cache.set_headroom(BYTES_PER_TOKEN * len(tokens))
             else:
                 cache.rest(True)
                 cache.rest(False)
@@ -139,7 +139,7 @@ def test_a_state_is_known_while_its_file_is_being_written(tmp_path: Path) -> Non
     with opened(tmp_path) as cache:
         cache.rest(False)
         read(cache, prompt)
-        cache.allow(-A_LOT)
+        cache.set_headroom(-A_LOT)
         assert cache.nbytes == 0
         assert read(cache, [*prompt, 1, 2, 3]) == len(prompt)
 
@@ -154,9 +154,9 @@ def test_a_run_can_lose_what_it_stands_on_while_its_file_is_being_written(tmp_pa
         cache.rest(False)
         assert read(cache, both) == SPAN_TOKENS
         file.write_bytes(b"damaged")
-        cache.allow(-A_LOT)
+        cache.set_headroom(-A_LOT)
         assert cache.find("", [*both, 1]).length == 0
-        cache.allow(A_LOT)
+        cache.set_headroom(A_LOT)
         if again:
             read(cache, both)
     assert len(list(tmp_path.rglob("*.prefix"))) == (2 if again else 0)
@@ -216,7 +216,7 @@ def test_a_restart_keeps_what_is_known(tmp_path: Path) -> None:
 
 
 def test_a_short_state_gets_a_file_once_what_follows_makes_it_worth_one(tmp_path: Path) -> None:
-    caches = TokenCaches()
+    caches = TokenStates()
     prices = MeasuredPrices()
     prices.learn_token(1000, 1.0)
     store = PrefixStore(tmp_path, "m", A_LOT, caches, quiet_seconds=0.0, prices=prices)
@@ -309,23 +309,23 @@ def test_a_disk_that_cannot_be_written_costs_no_answer(tmp_path: Path, caplog: p
 
 
 def test_what_is_dropped_for_running_sequences_can_be_read_again() -> None:
-    cache = PrefixCache(TokenCaches(), A_LOT)
+    cache = PrefixCache(TokenStates(), A_LOT)
     read(cache, [1] * 100)
     read(cache, [2] * 100)
-    cache.allow(-BYTES_PER_TOKEN * 50)
+    cache.set_headroom(-BYTES_PER_TOKEN * 50)
     assert cache.nbytes == BYTES_PER_TOKEN * 100
-    cache.allow(-A_LOT)
+    cache.set_headroom(-A_LOT)
     assert cache.nbytes == 0
     assert read(cache, [2] * 100) == 0
 
 
 def test_a_prompt_is_kept_from_its_beginning_as_far_as_there_is_room() -> None:
     prompt = list(range(3 * SPAN_TOKENS))
-    cache = PrefixCache(TokenCaches(), A_LOT)
-    cache.allow(2 * SPAN_TOKENS * BYTES_PER_TOKEN)
+    cache = PrefixCache(TokenStates(), A_LOT)
+    cache.set_headroom(2 * SPAN_TOKENS * BYTES_PER_TOKEN)
     assert cache.keep("", prompt, prompt) == 2 * SPAN_TOKENS
     assert cache.find("", prompt).length == 2 * SPAN_TOKENS
-    cache.allow(A_LOT)
+    cache.set_headroom(A_LOT)
     assert cache.keep("", prompt, prompt) == SPAN_TOKENS
 
 
@@ -333,7 +333,7 @@ def test_what_waits_to_be_written_takes_no_more_than_there_is_room_for(tmp_path:
     prompt = list(range(10 * SPAN_TOKENS))
     with opened(tmp_path) as cache:
         cache.rest(False)
-        cache.allow(SPAN_TOKENS * BYTES_PER_TOKEN)
+        cache.set_headroom(SPAN_TOKENS * BYTES_PER_TOKEN)
         read(cache, prompt)
     assert len(list(tmp_path.rglob("*.prefix"))) <= 2
 
@@ -408,7 +408,7 @@ def test_a_turn_that_was_followed_by_another_is_never_written(tmp_path: Path) ->
 
 
 def test_files_are_written_when_the_conversation_has_rested(tmp_path: Path) -> None:
-    caches = TokenCaches()
+    caches = TokenStates()
     cache = PrefixCache(caches, A_LOT, PrefixStore(tmp_path, "m", A_LOT, caches, quiet_seconds=0.05))
     cache.rest(False)
     read(cache, [1, 2, 3, 4])

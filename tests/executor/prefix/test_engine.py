@@ -15,7 +15,7 @@ from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.loading.device import measure_cache_cost, room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
@@ -163,7 +163,7 @@ def make_model(kind: str, **config: Any) -> Any:
 
 
 def with_cache(model: Any, folder: Path | None = None, memory: int = A_LOT) -> Harness:
-    caches = PromptCaches(model)
+    caches = PromptStates(model)
     store = None if folder is None else PrefixStore(folder, "tiny", A_LOT, caches)
     return Harness(model, PrefixCache(caches, memory, store))
 
@@ -204,7 +204,7 @@ def test_the_same_tokens_in_a_batch(model: Any) -> None:
 class WatchedPrefixes(PrefixCache):
     """Notes the lengths of the states that it gets."""
 
-    def __init__(self, caches: PromptCaches) -> None:
+    def __init__(self, caches: PromptStates) -> None:
         super().__init__(caches, A_LOT)
         self.kept: list[int] = []
 
@@ -215,7 +215,7 @@ class WatchedPrefixes(PrefixCache):
 
 @pytest.mark.parametrize("lookup", [False, True])
 def test_a_prompt_is_kept_after_its_first_token_is_delivered(transformer: Any, lookup: bool) -> None:
-    prefixes = WatchedPrefixes(PromptCaches(transformer))
+    prefixes = WatchedPrefixes(PromptStates(transformer))
     harness = Harness(transformer, prefixes, drafters=Drafters(lookup=lookup))
     harness.start(SYSTEM + QUESTION)
     tokens: list[Token] = []
@@ -227,7 +227,7 @@ def test_a_prompt_is_kept_after_its_first_token_is_delivered(transformer: Any, l
 
 
 def test_a_prompt_is_kept_at_once_for_another_that_begins_alike(transformer: Any) -> None:
-    prefixes = WatchedPrefixes(PromptCaches(transformer))
+    prefixes = WatchedPrefixes(PromptStates(transformer))
     harness = Harness(transformer, prefixes)
     first = harness.start(SYSTEM + QUESTION)
     while harness.engine.prompt_tokens_read < len(SYSTEM + QUESTION):
@@ -284,7 +284,7 @@ def test_what_is_evicted_while_it_is_used_does_no_harm(model: Any) -> None:
     harness = with_cache(model)
     harness.run(SYSTEM + QUESTION)
     started = [harness.start(SYSTEM + OTHER), harness.start(SYSTEM + QUESTION)]
-    harness.prefixes.allow(-A_LOT)
+    harness.prefixes.set_headroom(-A_LOT)
     assert harness.prefixes.nbytes == 0
     runs = harness.finish(*started)
     assert [run.tokens for run in runs] == [plain.run(SYSTEM + OTHER).tokens, plain.run(SYSTEM + QUESTION).tokens]
@@ -305,7 +305,7 @@ def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_p
     cost = measure_cache_cost(model).bytes_for([len(prompt) + 6])
     most = int(1.4 * cost)
     before = mx.get_active_memory()
-    caches = PromptCaches(model)
+    caches = PromptStates(model)
     store = PrefixStore(tmp_path, "tiny", A_LOT, caches) if on_disk else None
     prefixes = PrefixCache(caches, A_LOT, store)
     harness = Harness(model, prefixes, lambda: max(0, before + most - mx.get_active_memory()))
@@ -324,7 +324,7 @@ def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_p
 
 def test_what_is_kept_follows_the_memory_there_is_now(transformer: Any) -> None:
     left = [A_LOT]
-    harness = Harness(transformer, PrefixCache(PromptCaches(transformer), A_LOT), lambda: left[0])
+    harness = Harness(transformer, PrefixCache(PromptStates(transformer), A_LOT), lambda: left[0])
     started = harness.start(SYSTEM + QUESTION)
     left[0] = 0  # something else on the machine has taken it
     harness.finish(started)
@@ -396,7 +396,7 @@ def test_who_waits_for_another_goes_on_when_that_one_leaves(model: Any) -> None:
 @pytest.mark.parametrize(("kind", "arrays"), [("llama", 1), ("gemma3_text", 2), ("mamba2", 2), ("falcon_h1", 3)])
 def test_the_layers_of_a_state_share_their_arrays(kind: str, arrays: int) -> None:
     model = make_model(kind, num_hidden_layers=8)
-    caches, cache = PromptCaches(model), make_prompt_cache(model)
+    caches, cache = PromptStates(model), make_prompt_cache(model)
     model(mx.array([OTHER]), cache=cache)
     assert len(caches.capture(cache, 0, len(OTHER)).arrays) == arrays
 
@@ -417,7 +417,7 @@ def test_a_model_with_a_state_of_another_kind_is_refused(transformer: Any) -> No
     kind: Callable[[], list[Any]] = lambda: [Unknown()]  # noqa: E731
     transformer.make_cache = kind
     with pytest.raises(ValueError, match="Unknown"):
-        PromptCaches(transformer)
+        PromptStates(transformer)
 
 
 def test_bfloat16_comes_back_from_disk(transformer: Any, tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_bfloat16_comes_back_from_disk(transformer: Any, tmp_path: Path) -> None
 @pytest.mark.parametrize("length", [10, 24, 30, 100])
 def test_a_window_is_cut_to_its_rows_before_it_is_kept(length: int) -> None:
     model = make_model("gemma3_text")
-    caches, cache = PromptCaches(model), make_prompt_cache(model)
+    caches, cache = PromptStates(model), make_prompt_cache(model)
     model(mx.array([QUESTION[:10]]), cache=cache)
     if length > 10:
         model(mx.array([list(range(length - 10))]), cache=cache)

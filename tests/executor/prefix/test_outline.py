@@ -11,7 +11,7 @@ from service.executor.prefix.store import PrefixStore
 from service.executor.prefix.tree import PrefixTree
 from service.queries import PrefixBranch
 from tests.executor.prefix.test_tree import A_LOT, add
-from tests.executor.token_states import BYTES_PER_TOKEN, TokenCaches
+from tests.executor.token_states import BYTES_PER_TOKEN, TokenStates
 
 
 def read(cache: PrefixCache, tokens: list[int]) -> None:
@@ -24,7 +24,7 @@ def shape(branches: list[PrefixBranch]) -> list[tuple[int, int, int, int]]:
 
 
 def test_what_prompts_share_is_a_branch_above_theirs() -> None:
-    cache = PrefixCache(TokenCaches(cuts_anywhere=True), A_LOT)
+    cache = PrefixCache(TokenStates(cuts_anywhere=True), A_LOT)
     system = list(range(2 * SPAN_TOKENS))  # two spans, one branch
     for question in ([-1, -1], [-2, -2, -2], [-2, -2, -3]):
         read(cache, system + question)
@@ -40,14 +40,14 @@ def test_what_prompts_share_is_a_branch_above_theirs() -> None:
 
 
 def test_a_prompt_that_others_continue_is_no_branch_of_its_own() -> None:
-    cache = PrefixCache(TokenCaches(cuts_anywhere=True), A_LOT)
+    cache = PrefixCache(TokenStates(cuts_anywhere=True), A_LOT)
     for end in (5, 9, 12):
         read(cache, list(range(end)))
     assert shape(cache.outline()) == [(0, 0, 12, 1)]
 
 
 def test_memory_and_disk_are_counted_apart(tmp_path: Path) -> None:
-    caches = TokenCaches(cuts_anywhere=True)
+    caches = TokenStates(cuts_anywhere=True)
     first = PrefixCache(caches, A_LOT, PrefixStore(tmp_path, "m", A_LOT, caches))
     read(first, list(range(100)))
     (branch,) = first.outline()

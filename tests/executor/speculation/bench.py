@@ -8,7 +8,7 @@ from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.scheduling.messages import Grammar, Prompt, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.speculation.drafters import Drafters
@@ -24,7 +24,7 @@ class Bench:
     def __init__(
         self, model: Any, drafters: Drafters, *, end: int = 198, shares: bool = False, chunk: int = CHUNK
     ) -> None:
-        prefixes = PrefixCache(PromptCaches(model), 10**9) if shares else NoPrefixCache()
+        prefixes = PrefixCache(PromptStates(model), 10**9) if shares else NoPrefixCache()
         self.drafters = drafters
         self.engine = BatchEngine(
             model, {end}, batching=Batching(4), chunks=ChunkSizes(chunk), prefixes=prefixes, drafters=drafters

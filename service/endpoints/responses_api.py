@@ -15,8 +15,8 @@ from service.dialects.openai_responses.truncation import without_oldest_turns
 from service.endpoints.context import ServiceContext
 from service.endpoints.count_tokens import CountTokensEndpoint
 from service.endpoints.generation import Submission
-from service.endpoints.response_archive import ResponseArchive
 from service.endpoints.searching import SearchingEndpoint
+from service.endpoints.stored_responses import StoredResponses
 from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
 from service.http.responses import json_response
@@ -29,18 +29,18 @@ SPARE = 0.95
 
 class ResponsesEndpoint(SearchingEndpoint):
     def __init__(
-        self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction, archive: ResponseArchive
+        self, context: ServiceContext, dialect: OpenAIResponses | ResponseCompaction, stored: StoredResponses
     ) -> None:
         super().__init__(context, dialect)
         self._responses = dialect
-        self._archive = archive
+        self._stored = stored
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
-        await self._archive.save()
+        await self._stored.save()
 
     async def _dialect_for(self, caller: str, body: bytes) -> Dialect:
-        await self._archive.load(caller, named_responses(body))
+        await self._stored.load(caller, named_responses(body))
         return self._responses.of_caller(caller)
 
     async def _submit(self, submission: Submission) -> CachedAnswer:
@@ -59,20 +59,20 @@ class ResponsesEndpoint(SearchingEndpoint):
 
 
 class InputTokensEndpoint(CountTokensEndpoint):
-    def __init__(self, context: ServiceContext, dialect: OpenAIResponses, archive: ResponseArchive) -> None:
+    def __init__(self, context: ServiceContext, dialect: OpenAIResponses, stored: StoredResponses) -> None:
         super().__init__(context, dialect)
         self._responses = dialect
-        self._archive = archive
+        self._stored = stored
 
     async def _dialect_for(self, caller: str, body: bytes) -> OpenAIResponses:
-        await self._archive.load(caller, named_responses(body))
+        await self._stored.load(caller, named_responses(body))
         return self._responses.of_caller(caller)
 
 
 class StoredResponsesEndpoint:
-    def __init__(self, kept: KeptResponses, archive: ResponseArchive) -> None:
+    def __init__(self, kept: KeptResponses, stored: StoredResponses) -> None:
         self._kept = kept
-        self._archive = archive
+        self._stored = stored
 
     async def get(self, request: Request) -> Response:
         if request.query_params.get("stream") == "true":
@@ -82,7 +82,7 @@ class StoredResponsesEndpoint:
 
     async def delete(self, request: Request) -> Response:
         response_id = request.path_params["id"]
-        await self._archive.remove(request.scope["state"]["caller"], response_id)
+        await self._stored.remove(request.scope["state"]["caller"], response_id)
         return json_response({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request) -> Response:
@@ -98,7 +98,7 @@ class StoredResponsesEndpoint:
     async def _find(self, request: Request) -> KeptResponse:
         """Raises `ResponseGone`."""
         caller, response_id = request.scope["state"]["caller"], request.path_params["id"]
-        await self._archive.load(caller, [response_id])
+        await self._stored.load(caller, [response_id])
         return self._kept.of(caller).get(response_id)
 
 

@@ -10,7 +10,7 @@ import pytest
 from service.executor.distributed.leading_engine import LeadingEngine
 from service.executor.distributed.local_ranks import LocalRanks, local_ranks
 from service.executor.distributed.ranks import RankLost
-from service.executor.distributed.replay import OutOfStep, follow
+from service.executor.distributed.repeat_calls import OutOfStep, repeat_calls
 from service.executor.scheduling.messages import Grammar, Prompt
 from service.executor.scheduling.protocols import EngineLost, Token
 from service.generation import GenerationRequest
@@ -38,7 +38,7 @@ class Followers:
 
     def _run(self, engine: CountingEngine, ranks: LocalRanks) -> None:
         try:
-            follow(engine, ranks, self._compile)
+            repeat_calls(engine, ranks, self._compile)
         except Exception as exc:
             self.errors[ranks.rank] = exc
             ranks.fail(str(exc))

@@ -18,7 +18,7 @@ Compile = Callable[[GenerationRequest], Grammar | None]
 class OutOfStep(Exception): ...
 
 
-def follow(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
+def repeat_calls(engine: Engine, ranks: Ranks, compile_grammar: Compile) -> None:
     """Repeats rank 0's calls until rank 0 ends. Raises `RankLost`, `OutOfStep`, and what the engine raises."""
     history = History()
     try:

@@ -7,7 +7,7 @@ from service.response_cache.documents import DocumentStore
 KEPT_SECONDS = 30 * 86_400.0
 
 
-class ResponseArchive:
+class StoredResponses:
     """The kept responses in memory, and in the response cache's store, where they survive a restart."""
 
     def __init__(self, kept: KeptResponses, documents: DocumentStore) -> None:
