@@ -146,7 +146,8 @@ async def test_a_write_returns_when_every_tier_has_it() -> None:
     assert await value_of(slow, "k") == b"v"
 
 
-async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in() -> None:
+@pytest.mark.parametrize("change", ["delete", "clear"])
+async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in(change: str) -> None:
     class LateToAnswer(MemoryBackend):
         """Has found the value when the deletion comes, and says so after it."""
 
@@ -163,7 +164,7 @@ async def test_a_value_that_is_deleted_while_it_is_read_is_not_filled_in() -> No
     await slow.set("k", b"v")
     reading = asyncio.create_task(value_of(backend, "k"))
     await has_read.wait()
-    await backend.delete("k")
+    await (backend.delete("k") if change == "delete" else backend.clear())
     gate.set()
     assert await reading == b"v"
     assert await value_of(first, "k") is None

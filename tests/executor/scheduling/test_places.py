@@ -113,6 +113,6 @@ def test_guesses_that_are_right_count() -> None:
 
 
 def test_a_number_that_is_set_stays() -> None:
-    places = Places(2)
-    decode(places, {2: 0.001}, 10 * MEASURED_STEPS)
-    assert places.number == 2
+    places = Places(16)
+    decode(places, {16: 0.001}, 10 * MEASURED_STEPS)
+    assert places.number == 16

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import BadRequest, ContextLengthExceeded, EngineFailed, Overloaded, ShuttingDown
+from service.errors import AnswerLost, BadRequest, ContextLengthExceeded, EngineFailed, Overloaded, ShuttingDown
 from service.events import ChoiceFinished, Event, TextDelta
 from service.executor.scheduling.messages import (
     Abort,
@@ -202,7 +202,8 @@ def test_an_engine_failure_runs_again_what_has_sent_nothing() -> None:
     bench = Bench(CountingEngine(failing_at(4)), max_concurrency=3)
     bench.submit(sequence(1, max_tokens=9), sequence(2, prompt=8), sequence(3, prompt=8))
     bench.step(4)
-    assert isinstance(bench.error(1), EngineFailed)
+    assert isinstance(bench.error(1), AnswerLost)
+    assert str(bench.error(1)) == "The engine failed while it generated. Try again."
     bench.step(14)
     assert bench.text(2) == bench.text(3) == "1 2 3 "
     assert bench.engine.resets == 1
@@ -213,6 +214,7 @@ def test_what_fails_twice_fails() -> None:
     bench.submit(sequence(1))
     bench.step(2)
     assert isinstance(bench.error(1), EngineFailed)
+    assert str(bench.error(1)) == "The engine failed while it generated. Try again."
     bench.submit(sequence(2))
     bench.step(6)
     assert bench.text(2) == "1 2 3 "
@@ -576,6 +578,7 @@ def test_shutdown_fails_everybody_who_is_there_and_who_comes_with_it() -> None:
     bench.submit(sequence(3))
     bench.scheduler.run()
     assert all(isinstance(bench.error(i), ShuttingDown) for i in (1, 2, 3))
+    assert not bench.engine.held
 
 
 def test_shutdown_answers_those_who_wait_in_order() -> None:
