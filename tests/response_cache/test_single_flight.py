@@ -266,6 +266,17 @@ async def test_a_lost_answer_is_generated_again_for_readers_that_have_seen_nothi
     await executor.aclose()
 
 
+async def test_a_reader_that_waits_for_the_first_word_does_not_notice_a_loss() -> None:
+    stage = Stage()
+    executor, _ = stage.executor()
+    reading = asyncio.ensure_future(read(await executor.submit(ask())))
+    await stage.begun.wait()
+    stage.errors = [AnswerLost("It died.")]
+    stage.open()
+    assert await reading == WHOLE
+    await executor.aclose()
+
+
 async def test_a_lost_answer_that_all_readers_have_begun_is_not_generated_again() -> None:
     stage = Stage()
     executor, inner = stage.executor()

@@ -78,6 +78,7 @@ def test_a_prompt_waits_with_patience_for_memory_of_other_programs(left: int) ->
         assert (refused.value.prompt_tokens, refused.value.context_length) == (400, left)
     else:
         assert refused.value.retry_after == RETRY_AFTER_SECONDS
+        assert str(refused.value).startswith("Other programs hold the memory")
     assert not bench.room.short
     assert bench.room.longest == left
 
