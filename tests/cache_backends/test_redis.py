@@ -197,6 +197,19 @@ async def test_keys_are_cleared_counted_and_listed_in_batches(patient: RedisBack
     assert (await patient.stats()) == BackendStats(backend="redis", items=0, errors=0)
 
 
+async def test_counting_listing_and_clearing_may_take_longer_than_a_lookup(redis_server: RedisServer) -> None:
+    backend = RedisBackend(redis_server.url, timeout=1.0)
+    await backend.set("k", b"v")
+
+    async def keys() -> list[str]:
+        return [key async for key in backend.list_keys()]
+
+    redis_server.command("CLIENT", "PAUSE", "1300", "ALL")
+    await asyncio.gather(backend.stats(), keys(), backend.clear())
+    assert (await backend.stats()).errors == 0
+    await backend.aclose()
+
+
 async def test_a_connection_has_the_limits_of_the_url(redis_server: RedisServer) -> None:
     backend = open_backend(f"{redis_server.url}?timeout=7&max_connections=5")
     assert isinstance(backend, RedisBackend)

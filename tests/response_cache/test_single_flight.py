@@ -196,6 +196,18 @@ async def test_an_abandoned_one_may_finish_for_a_retry() -> None:
     await executor.aclose()
 
 
+async def test_an_abandoned_one_that_may_not_be_stored_is_aborted_at_once() -> None:
+    stage = Stage()
+    executor, inner = stage.executor(finish_abandoned_seconds=60.0)
+    first = await executor.submit(ask(), CacheDirectives(no_store=True))
+    await stage.begun.wait()
+    await first.aclose()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert inner.aborted == 1
+    await executor.aclose()
+
+
 async def test_a_retry_outlives_the_time_that_an_abandoned_one_has() -> None:
     stage = Stage()
     executor, inner = stage.executor(finish_abandoned_seconds=0.3)
