@@ -469,6 +469,24 @@ def test_a_thread_without_work_looks_for_memory_again() -> None:
     assert isinstance(bench.of(1)[-1], Finished)
 
 
+def test_a_prompt_that_waits_for_memory_in_an_idle_thread_is_refused_in_the_end() -> None:
+    class Waited(Bench):
+        def deliver(self, deliveries: list[Delivery]) -> None:
+            super().deliver(deliveries)
+            self.inbox.put(Shutdown())
+
+    class Short(CountingEngine):
+        def shortfall(self, lengths: list[int]) -> int:
+            bench.now += PATIENCE_SECONDS / 2
+            return super().shortfall(lengths)
+
+    bench = Waited(Short(memory=2_000))
+    bench.engine.memory = 500
+    bench.submit(sequence(1, prompt=900))
+    bench.scheduler.run()
+    assert isinstance(bench.error(1), ContextLengthExceeded)
+
+
 def test_an_idle_engine_gives_memory_to_other_programs_and_takes_it_back() -> None:
     bench = Bench(CountingEngine(memory=2_000))
     bench.engine.memory = 3_000
@@ -843,6 +861,9 @@ def test_the_probe_is_one_token_of_the_prompt_that_is_suspected() -> None:
             super().insert(sequence)
             if sequence.id == PROBE:
                 self.probes.append(sequence)
+
+        def remove(self, sequence: int) -> None:
+            pytest.fail("the probe has ended by itself")
 
     bench = Bench(Keeping(failing_at(1, 2)), max_concurrency=1)
     bench.submit(sequence(1, prompt=5), sequence(2, prompt=6))
