@@ -105,6 +105,7 @@ def bench(file: Path) -> Bench:
 
 
 def test_an_engine_alone_never_waits_and_shows_when_it_works(bench: Bench) -> None:
+    assert not bench.slices.contended
     bench.begin()
     bench.now += 2.5
     bench.begin()
