@@ -1,5 +1,6 @@
 """Documents in the store of the response cache, whatever the store does."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from cache_backends import BackendStats, CacheBackend, CacheUnavailable, Found
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
 from cache_backends.tiered import TieredBackend
-from service.response_cache.documents import DocumentStore
+from service.response_cache.documents import SECONDS, DocumentStore
 from service.response_cache.record import decode_record
+from tests.simulation.loop import now, simulate
 
 
 class BrokenBackend:
@@ -30,6 +32,17 @@ class BrokenBackend:
 
     async def aclose(self) -> None:
         return None
+
+
+class HangingBackend(BrokenBackend):
+    async def get(self, key: str) -> Found | None:
+        return await asyncio.get_running_loop().create_future()
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def delete(self, key: str) -> bool:
+        return await asyncio.get_running_loop().create_future()
 
 
 async def test_a_document_is_found_by_its_name_until_it_is_removed(tmp_path: Path) -> None:
@@ -59,6 +72,20 @@ async def test_a_damaged_document_is_missing_and_none_is_taken_for_an_answer(tmp
     await backend.aclose()
 
 
+async def test_the_document_of_another_name_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path / "store")
+    documents = DocumentStore(backend, ttl_seconds=60)
+    await documents.put("one", b"same")
+    (one,) = [key async for key in backend.list_keys()]
+    await documents.put("two", b"same")
+    (two,) = [key async for key in backend.list_keys() if key != one]
+    found = await backend.get(two)
+    assert found is not None
+    await backend.set(one, found.value)
+    assert [await documents.get(name) for name in ("one", "two")] == [None, b"same"]
+    await backend.aclose()
+
+
 @pytest.mark.parametrize("tiers", [1, 2])
 async def test_documents_push_no_answers_out_of_memory(tmp_path: Path, tiers: int) -> None:
     memory, disk = MemoryBackend(), DiskBackend(tmp_path / "store")
@@ -77,3 +104,16 @@ async def test_a_failing_store_fails_no_request() -> None:
     await documents.put("one", b"first")
     assert await documents.get("one") is None
     assert await documents.remove("one") is False
+
+
+def test_a_store_that_hangs_is_given_up() -> None:
+    async def main() -> None:
+        documents = DocumentStore(HangingBackend(), ttl_seconds=60)
+        assert await documents.get("one") is None
+        assert now() == SECONDS
+        await documents.put("one", b"first")
+        assert now() == 2 * SECONDS
+        assert await documents.remove("one") is False
+        assert now() == 3 * SECONDS
+
+    simulate(main())

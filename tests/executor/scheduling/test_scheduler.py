@@ -1,4 +1,8 @@
+import struct
+import threading
+import time
 from base64 import b64encode
+from pathlib import Path
 from queue import SimpleQueue
 from typing import ClassVar
 
@@ -31,6 +35,7 @@ from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EndReason, EngineLost, Token, Writer
 from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
+from service.executor.scheduling.time_slices import TimeSlices
 from service.executor.scheduling.trials import PROBE
 from service.generation import GenerationRequest, Message, RawPrompt, SamplingParams
 from service.queries import PrefixBranch
@@ -584,6 +589,7 @@ def test_one_whose_tokens_cannot_be_read_fails_alone() -> None:
     bench.submit(sequence(1, max_tokens=9), sequence(2))
     bench.step(6)
     assert isinstance(bench.error(1), EngineFailed)
+    assert str(bench.error(1)) == "The model's output could not be read."
     assert bench.text(2) == "1 2 3 "
     assert (bench.engine.resets, bench.engine.held) == (0, {})
 
@@ -638,6 +644,27 @@ def test_run_outlives_a_defect_of_its_own_and_answers_everybody() -> None:
     bench.submit(sequence(1, max_tokens=9))
     bench.scheduler.run()
     assert isinstance(bench.error(1), EngineFailed)
+
+
+def test_a_thread_takes_its_turn_on_the_device_until_it_has_no_work(tmp_path: Path) -> None:
+    file = tmp_path / "time-slices"
+
+    def last_seen() -> float:
+        return float(struct.unpack_from("d", file.read_bytes())[0])
+
+    seen: list[float] = []
+    bench = Bench(CountingEngine(lambda step: seen.append(last_seen())))
+    bench.submit(sequence(1, max_tokens=2))
+    thread = threading.Thread(target=bench.scheduler.run, args=(TimeSlices(file),), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while (last_seen() != 0 or not seen) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert bench.text(1) == "1 2 "
+    assert (min(seen) > 0, last_seen()) == (True, 0.0)
+    bench.inbox.put(Shutdown())
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_heartbeat_moves_with_the_engine_alone() -> None:
@@ -732,6 +759,7 @@ def test_a_sequence_that_cannot_go_on_fails_alone(max_tokens: int) -> None:
     *_, last = bench.of(1)
     assert isinstance(last, Failed)
     assert isinstance(last.error, EngineFailed)
+    assert str(last.error) == "The required form could not be enforced. Simplify the schema."
     assert bench.text(2) == "1 2 3 4 5 "
     assert not bench.engine.held
     assert (bench.scheduler.running, bench.engine.resets) == (0, 0)
