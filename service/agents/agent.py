@@ -61,14 +61,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """`program` is searched on PATH. `install` is a shell command."""
+    """The program of this `name` is searched on PATH. `install` is a shell command."""
 
     name: str
     title: str
-    program: str
     install: str
     prepare: Callable[[Launch], Setup]
 
     def find(self, environ: Mapping[str, str]) -> str | None:
         others = os.pathsep.join(found for place in OTHER_PLACES for found in sorted(glob(os.path.expanduser(place))))
-        return shutil.which(self.program, path=environ.get("PATH")) or shutil.which(self.program, path=others or "/")
+        return shutil.which(self.name, path=environ.get("PATH")) or shutil.which(self.name, path=others or "/")

@@ -12,5 +12,5 @@ def setup_script(agent: Agent, launch: Launch) -> str:
         lines.append(f"cat > {shlex.quote(str(folder / file))} <<'END'\n{content.rstrip()}\nEND")
     lines += [f"unset {variable}" for variable in setup.removed]
     lines += [f"export {variable}={shlex.quote(value)}" for variable, value in setup.variables.items()]
-    lines.append(shlex.join([agent.program, *setup.arguments]))
+    lines.append(shlex.join([agent.name, *setup.arguments]))
     return "\n".join(lines)

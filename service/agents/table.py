@@ -162,34 +162,16 @@ AGENTS = {
     agent.name: agent
     for agent in (
         Agent(
-            name="claude",
-            title="Claude Code",
-            program="claude",
-            install="npm install -g @anthropic-ai/claude-code",
-            prepare=claude_setup,
+            name="claude", title="Claude Code", install="npm install -g @anthropic-ai/claude-code", prepare=claude_setup
         ),
-        Agent(name="codex", title="Codex", program="codex", install="npm install -g @openai/codex", prepare=_codex),
-        Agent(
-            name="opencode",
-            title="OpenCode",
-            program="opencode",
-            install="npm install -g opencode-ai",
-            prepare=_opencode,
-        ),
-        Agent(
-            name="qwen", title="Qwen Code", program="qwen", install="npm install -g @qwen-code/qwen-code", prepare=_qwen
-        ),
-        Agent(name="pi", title="pi", program="pi", install="npm install -g @mariozechner/pi-coding-agent", prepare=_pi),
-        Agent(name="aider", title="Aider", program="aider", install="pipx install aider-chat", prepare=_aider),
-        Agent(name="cline", title="Cline", program="cline", install="npm install -g cline", prepare=_cline),
-        Agent(
-            name="copilot",
-            title="GitHub Copilot CLI",
-            program="copilot",
-            install="npm install -g @github/copilot",
-            prepare=_copilot,
-        ),
-        Agent(name="kilo", title="Kilo Code", program="kilo", install="npm install -g @kilocode/cli", prepare=_kilo),
-        Agent(name="cn", title="Continue", program="cn", install="npm install -g @continuedev/cli", prepare=_continue),
+        Agent(name="codex", title="Codex", install="npm install -g @openai/codex", prepare=_codex),
+        Agent(name="opencode", title="OpenCode", install="npm install -g opencode-ai", prepare=_opencode),
+        Agent(name="qwen", title="Qwen Code", install="npm install -g @qwen-code/qwen-code", prepare=_qwen),
+        Agent(name="pi", title="pi", install="npm install -g @mariozechner/pi-coding-agent", prepare=_pi),
+        Agent(name="aider", title="Aider", install="pipx install aider-chat", prepare=_aider),
+        Agent(name="cline", title="Cline", install="npm install -g cline", prepare=_cline),
+        Agent(name="copilot", title="GitHub Copilot CLI", install="npm install -g @github/copilot", prepare=_copilot),
+        Agent(name="kilo", title="Kilo Code", install="npm install -g @kilocode/cli", prepare=_kilo),
+        Agent(name="cn", title="Continue", install="npm install -g @continuedev/cli", prepare=_continue),
     )
 }

@@ -63,7 +63,7 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
         return
     program = agent.find(os.environ)
     if program is None:
-        message = f"{agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}"
+        message = f"{agent.title} is not installed: there is no '{agent.name}' on PATH. Try: {agent.install}"
         raise Failure(Exit.NO_AGENT, message)
     chosen = _first_model(settings, client)
     with on_server(settings, client, () if chosen is None else (chosen,)), kept_awake(settings):
@@ -79,7 +79,7 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
 
 
 def _first_model(settings: Settings, client: ServerClient) -> str | None:
-    """The model that the user chooses at the first start. None if one is configured, or a server runs."""
+    """Returns None if a model is configured, or a server runs."""
     if not lacks_model(settings) or Startup(settings, client).find() is not None:
         return None
     return choose_model(settings)
@@ -97,7 +97,7 @@ def agent_server(settings: Settings, client: ServerClient) -> AgentServer:
 
 
 def _with_tiers(server: AgentServer, client: ServerClient) -> AgentServer:
-    """Asks the server for the model of each of Claude's tiers. The first tier's is the main model."""
+    """The first tier's model is the main model."""
     models: dict[str, Model] = {}
     for tier, name in TIER_NAMES.items():
         with suppress(Unusable):

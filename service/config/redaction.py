@@ -13,11 +13,6 @@ from service.settings import Settings
 HIDDEN = "(set, not shown)"
 
 
-def shown_key(api_key: str) -> str:
-    """The default key is public, so it is shown."""
-    return api_key if api_key == DEFAULT_KEY else HIDDEN
-
-
 def shown_url(url: str) -> str:
     try:
         password = urlsplit(url).password
@@ -36,7 +31,7 @@ def shown_given(key: Key, given: Given) -> Any:
 
 def _shown(key: Key, value: Any) -> Any:
     if key.secret:
-        return shown_key(value)
+        return value if value == DEFAULT_KEY else HIDDEN  # the default key is public
     if key.field == "cache":
         return [shown_url(url) for url in value]
     if key.is_size and value is not None:

@@ -83,8 +83,7 @@ def _take_unknown(fields: dict[str, msgspec.Raw], known: frozenset[str]) -> dict
 
 
 def _without_unknown(raw: msgspec.Raw, at: str, known: frozenset[str], unknown: dict[str, msgspec.Raw]) -> msgspec.Raw:
-    """Moves the unknown fields of a list's objects to `unknown`. Other values are unchanged; the typed decoder refuses
-    them."""
+    """Moves the unknown fields of a list's objects to `unknown`."""
     try:
         items = _OBJECTS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -168,7 +168,6 @@ class Arguments:
         return f'"[" {item} {others} "]"' if least else f'"[" ({item} {others})? "]"'
 
     def _anything(self, form: ArgumentForm, kind: str = "anything") -> str:
-        """Returns the rule for any value, or any object."""
         rules = self._rules
         string = f"{rules.literal(form.quote)} {rules.until(form.quote)}"
         member = f'({string} | /[A-Za-z_][A-Za-z0-9_]*/) ":" anything'

@@ -28,8 +28,8 @@ OTHERS = sorted(AGENTS.keys() - {"claude"})
 @pytest.fixture
 def user(terminal: Terminal) -> Terminal:
     for agent in AGENTS.values():
-        (terminal.bin / agent.program).write_text(REPORT)
-        (terminal.bin / agent.program).chmod(0o755)
+        (terminal.bin / agent.name).write_text(REPORT)
+        (terminal.bin / agent.name).chmod(0o755)
     terminal.configure(executor="scripted", apiKey="a key")
     return terminal
 
@@ -63,11 +63,11 @@ def test_claude_is_the_launcher_by_its_name(user: Terminal) -> None:
 def test_an_agent_that_is_not_installed_names_the_way_to_install_it(terminal: Terminal, name: str) -> None:
     agent = AGENTS[name]
     if agent.find(terminal.environment):
-        pytest.skip(f"{agent.program} is installed where the launcher looks besides PATH")
+        pytest.skip(f"{agent.name} is installed where the launcher looks besides PATH")
     done = terminal.run(name)
     assert done.returncode == 127
     assert done.stderr == (
-        f"Error: {agent.title} is not installed: there is no '{agent.program}' on PATH. Try: {agent.install}\n"
+        f"Error: {agent.title} is not installed: there is no '{agent.name}' on PATH. Try: {agent.install}\n"
     )
 
 

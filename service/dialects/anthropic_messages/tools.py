@@ -162,8 +162,7 @@ def _tool(definition: ToolDefinition, schema: dict[str, Any], at: str, *, deferr
 
 
 def _known_schema(family: str, version: str) -> dict[str, Any] | None:
-    """Returns the schema of a tool that the client runs and Anthropic defined (its documentation of the bash, text
-    editor and memory tools). Tools that need images or Anthropic's servers have none."""
+    """Anthropic's documentation has these schemas. Tools that need images or Anthropic's servers have none."""
     match family:
         case "bash":
             return _BASH

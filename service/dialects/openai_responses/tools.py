@@ -242,7 +242,6 @@ def _tool(name: str, definition: ToolDefinition, at: str, *, deferred: bool) -> 
 
 
 def _custom_input(form: InputFormat | None, at: str) -> tuple[dict[str, Any], bool]:
-    """Returns the schema of the input, and whether it is enforced."""
     if form is None or form.type == "text":
         return {"type": "string"}, False
     if form.type != "grammar":

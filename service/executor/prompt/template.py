@@ -1,5 +1,5 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from service.executor.output.reasoning import ReasoningMarkers
@@ -21,6 +21,10 @@ OTHER_PROBE = "zq8 probe"
 
 # Some templates read the definitions of tools, as JSON text, from a field of the system message: Phi-4-mini, OLMo 3.
 TOOL_FIELDS = ("tools", "functions")
+
+# Some templates require alternating roles, and some refuse a user's message behind a result.
+ALIKE = (("system", "system"), ("user", "user"))
+RESULT_THEN_USER = (("tool", "user"),)
 
 # Markers that mlx-lm does not know. The end marker is in the template or among the added tokens.
 REASONING = (
@@ -87,8 +91,8 @@ class ChatTemplate:
         if not self._keeps_systems:
             messages = self._fit_systems(messages)
         elif self._refuses_empty:
-            messages = _join_neighbours(messages)
-        return _join_results(messages) if self._refuses_user_after_result else messages
+            messages = _joined(messages, ALIKE)
+        return _joined(messages, RESULT_THEN_USER) if self._refuses_user_after_result else messages
 
     def _fit_systems(self, messages: list[HfMessage]) -> list[HfMessage]:
         fitted: list[HfMessage] = []
@@ -96,7 +100,7 @@ class ChatTemplate:
         for message in messages:
             at_front = at_front and message["role"] == "system"
             fitted.append(user(message["content"]) if message["role"] == "system" and not at_front else message)
-        return _join_neighbours(fitted)
+        return _joined(fitted, ALIKE)
 
     def _find_what_is_needed(self) -> None:
         """Some templates loop over tools without a check, some over the parts of each message."""
@@ -178,12 +182,12 @@ class ChatTemplate:
     def _find_refused_turns(self) -> None:
         empty: HfMessage = {"role": "assistant", "content": ""}
         self._refuses_empty = not self._shows([user("a"), empty, user(PROBE)]) and self._shows(
-            _join_neighbours([user("a"), user(PROBE)])
+            _joined([user("a"), user(PROBE)], ALIKE)
         )
         self._refuses_user_after_result = False
         if self.shows_calls:
             called = [*with_tools(_call("b"), self.style), user(PROBE)]
-            self._refuses_user_after_result = not self._shows(called) and self._shows(_join_results(called))
+            self._refuses_user_after_result = not self._shows(called) and self._shows(_joined(called, RESULT_THEN_USER))
 
     def _shows(self, messages: list[HfMessage], *probes: str, **arguments: Any) -> bool:
         """Returns True if the output contains all probes, False also if the template refuses."""
@@ -214,21 +218,11 @@ def named_templates(tokenizer: Any) -> tuple[ChatTemplate, ChatTemplate]:
     return only, only
 
 
-def _join_neighbours(messages: list[HfMessage]) -> list[HfMessage]:
-    """Some templates require alternating roles."""
+def _joined(messages: list[HfMessage], pairs: Collection[tuple[str, str]]) -> list[HfMessage]:
+    """Joins neighbours whose roles are one of `pairs`. The first one's fields stay."""
     joined: list[HfMessage] = []
     for message in messages:
-        if joined and joined[-1]["role"] == message["role"] in ("system", "user"):
-            joined[-1] = {**message, "content": join(joined[-1]["content"], message["content"])}
-        else:
-            joined.append(message)
-    return joined
-
-
-def _join_results(messages: list[HfMessage]) -> list[HfMessage]:
-    joined: list[HfMessage] = []
-    for message in messages:
-        if joined and joined[-1]["role"] == "tool" and message["role"] == "user":
+        if joined and (joined[-1]["role"], message["role"]) in pairs:
             joined[-1] = {**joined[-1], "content": join(joined[-1]["content"], message["content"])}
         else:
             joined.append(message)

@@ -2,7 +2,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.executor.base import ExecutorStatus, ModelState
@@ -28,27 +30,27 @@ class Readings(Collector):
 
 
 def _engine(status: ExecutorStatus) -> Iterator[Metric]:
-    state = GaugeMetricFamily("anyclaude_engine_state", "1 for the engine's state, as in /health.", labels=["state"])
+    state = Gauge("anyclaude_engine_state", "1 for the engine's state, as in /health.", labels=["state"])
     for name in get_args(ModelState):
         state.add_metric([name], float(status.state == name))
     yield state
-    yield _gauge("anyclaude_sequences_running", "Sequences that generate now.", status.running)
-    yield _gauge("anyclaude_sequences_waiting", "Sequences that wait for a place.", status.waiting)
-    yield _counter("anyclaude_engine_restarts", "Rebuilt engines and replaced threads.", status.engine_restarts)
+    yield Gauge("anyclaude_sequences_running", "Sequences that generate now.", status.running)
+    yield Gauge("anyclaude_sequences_waiting", "Sequences that wait for a place.", status.waiting)
+    yield Counter("anyclaude_engine_restarts", "Rebuilt engines and replaced threads.", status.engine_restarts)
     if status.memory_bytes is not None:
-        yield _gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)
+        yield Gauge("anyclaude_engine_memory_bytes", "Memory that MLX holds.", status.memory_bytes)
     if status.prefix_cache_bytes is not None:
-        yield _gauge("anyclaude_prefix_cache_bytes", "Prefix cache in memory.", status.prefix_cache_bytes)
+        yield Gauge("anyclaude_prefix_cache_bytes", "Prefix cache in memory.", status.prefix_cache_bytes)
 
 
 def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
     calls, drafts, states = status.tool_calls, status.drafts, status.states
-    yield _counter("anyclaude_generated_tokens", "Tokens generated, counted at once.", status.generated_tokens)
-    yield _counter("anyclaude_read_tokens", "Prompt tokens read, counted at once.", status.read_tokens)
-    yield _counter(
+    yield Counter("anyclaude_generated_tokens", "Tokens generated, counted at once.", status.generated_tokens)
+    yield Counter("anyclaude_read_tokens", "Prompt tokens read, counted at once.", status.read_tokens)
+    yield Counter(
         "anyclaude_tool_call_repairs", "Repairs made in the JSON of tool calls that the model wrote.", calls.repaired
     )
-    faults = CounterMetricFamily(
+    faults = Counter(
         "anyclaude_tool_call_faults",
         "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
         "their tool's schema.",
@@ -57,16 +59,16 @@ def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
     for fault in ("cut", "broken", "unknown", "mismatched"):
         faults.add_metric([fault], getattr(calls, fault))
     yield faults
-    closed = CounterMetricFamily(
+    closed = Counter(
         "anyclaude_reasoning_closed", "Answers whose reasoning the server ended, and why.", labels=["reason"]
     )
     for reason in ("over_budget", "unanswered"):
         closed.add_metric([reason], getattr(calls, reason))
     yield closed
-    yield _counter("anyclaude_prefix_cache_turns", "Turns whose state went into the prefix cache.", states.turns)
-    yield _counter("anyclaude_prefix_cache_kept_bytes", "Bytes of state that these turns left.", states.kept_bytes)
-    yield _counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
-    yield _counter(
+    yield Counter("anyclaude_prefix_cache_turns", "Turns whose state went into the prefix cache.", states.turns)
+    yield Counter("anyclaude_prefix_cache_kept_bytes", "Bytes of state that these turns left.", states.kept_bytes)
+    yield Counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
+    yield Counter(
         "anyclaude_accepted_draft_tokens",
         "Guessed tokens that were right: each saved the model a step.",
         drafts.accepted,
@@ -74,7 +76,7 @@ def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
 
 
 def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
-    outcomes = CounterMetricFamily(
+    outcomes = Counter(
         "anyclaude_response_cache_requests",
         "Accepted requests by what the response cache did: a collapsed one joined a generation in flight.",
         labels=["outcome"],
@@ -84,21 +86,13 @@ def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
     outcomes.add_metric(["miss"], cache.misses)
     outcomes.add_metric(["bypass"], cache.bypassed)
     yield outcomes
-    yield _gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
-    yield _counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
-    yield _counter(
+    yield Gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
+    yield Counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
+    yield Counter(
         "anyclaude_response_cache_shed", "Answers too large for the store or for the queue before it.", cache.shed
     )
-    yield _counter(
+    yield Counter(
         "anyclaude_response_cache_store_failures",
         "Calls of the store, or of one of its tiers, that raised or hung; none cost an answer.",
         cache.store_failures,
     )
-
-
-def _gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, documentation, value)
-
-
-def _counter(name: str, documentation: str, value: float) -> Metric:
-    return CounterMetricFamily(name, documentation, value)

@@ -27,7 +27,7 @@ Labels = tuple[str, ...]
 
 
 class _Distribution:
-    """A histogram of seconds. Each count covers values above the previous bound."""
+    """Each count covers values above the previous bound."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 

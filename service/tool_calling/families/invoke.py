@@ -72,7 +72,6 @@ def _family(
 
 
 def _attributes(source: Source) -> Reading[dict[str, str]]:
-    """Reads a tag's attributes, quoted or not, and its bracket."""
     header = yield from source.run(_HEADER)
     yield from source.expect(">")
     found = dict(_ATTRIBUTE.findall(header))
