@@ -109,6 +109,10 @@ class SimulatedChild(Child):
     def dump_threads(self) -> None:
         pass
 
+    async def until_closed(self, seconds: float | None = None) -> bool:
+        await asyncio.wait({self._closed}, timeout=seconds)
+        return self._closed.done()
+
     async def until_ended(self) -> str:
         await self.until_closed()
         await asyncio.sleep(self._machine.random.choice([0, 0.01]))
