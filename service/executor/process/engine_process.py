@@ -61,11 +61,10 @@ class EngineProcess:
         self.wanted: Callable[[], Awaitable[None]] = self.load
         self.loads = 0
         self.loaded_bytes = 0
-        self.settled = asyncio.Event()  # a load has succeeded or failed, or will not come
+        self.settled = asyncio.Event()  # the model is loaded, could not be loaded, or will not be
         self._with_fingerprint = identify
         self._spawn = spawn
         self._settings = spec.settings
-        self._deaths_at_most = deaths_at_most
         self._ids = itertools.count()
         self._calls = EngineCalls()
         self._wanting = 0  # calls that wait for `wanted` or the fingerprint
@@ -76,7 +75,7 @@ class EngineProcess:
         self._child: Child | None = None
         self._reported = ExecutorStatus(state="loading")  # of the present process
         self._past = ExecutorStatus(state="unhealthy")  # counts of ended processes
-        self._deaths: deque[float] = deque()
+        self._deaths: deque[float] = deque(maxlen=deaths_at_most + 1)
         self._last_end = ""
         self._failure = ""
         self._closing = False
@@ -214,25 +213,26 @@ class EngineProcess:
     # The run: one process after another
 
     async def _run(self) -> None:
-        await self._until_identified()
-        while not (self._ending or self._failure):
-            try:
-                child = self._child = self._spawn(self._receive)
-                await child.connect()
-            except OSError as exc:
-                self._child = None
-                self._give_up(f"The engine process cannot be started: {exc.strerror or exc}.")
-                break
-            log.info("Engine process %d loads %s", child.pid, self.profile.id)
-            child.send(StartEngine(self.spec))
-            await self._watch(child)
-            reason = await child.until_ended()
-            self._past, reported = self.status(), self._reported
-            self._child, self._reported = None, ExecutorStatus(state="loading")
-            if not self._ending:
-                self._judge_death(reason, reported)
-        self._running, self._ending = None, False
+        try:
+            await self._until_identified()
+            while not (self._ending or self._failure):
+                await self._run_process()
+        except Exception as exc:  # else requests would wait for ever
+            self._give_up(f"The engine process cannot be started: {exc}.")
+        self._running, self._child, self._ending = None, None, False
         self.settled.set()
+
+    async def _run_process(self) -> None:
+        child = self._child = self._spawn(self._receive)
+        await child.connect()
+        log.info("Engine process %d loads %s", child.pid, self.profile.id)
+        child.send(StartEngine(self.spec))
+        await self._watch(child)
+        reason = await child.until_ended()
+        self._past, reported = self.status(), self._reported
+        self._child, self._reported = None, ExecutorStatus(state="loading")
+        if not self._ending:
+            self._judge_death(reason, reported)
 
     async def _watch(self, child: Child) -> None:
         limit = self._settings.stall_seconds
@@ -259,13 +259,12 @@ class EngineProcess:
             return
         self._past = msgspec.structs.replace(self._past, engine_restarts=self._past.engine_restarts + 1)
         self._last_end = end
+        self.settled.clear()
 
     def _died_too_often(self) -> bool:
         now = asyncio.get_running_loop().time()
-        while self._deaths and self._deaths[0] <= now - DEATH_WINDOW_SECONDS:
-            self._deaths.popleft()
         self._deaths.append(now)
-        return len(self._deaths) > self._deaths_at_most
+        return len(self._deaths) == self._deaths.maxlen and now - self._deaths[0] < DEATH_WINDOW_SECONDS
 
     def _give_up(self, failure: str) -> None:
         log.critical("%s", failure)
