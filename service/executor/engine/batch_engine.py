@@ -200,15 +200,27 @@ class BatchEngine:
                 self._join(last)
 
     def _is_last_chunk(self, run: Run) -> bool:
-        return 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens and run.next_stop is None
+        is_short = 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens
+        return is_short and run.next_stop is None and self._awaited_end(run) is None
+
+    def _awaited_end(self, run: Run) -> int | None:
+        """Returns where the state of this prompt is wanted next by those that wait for it. None if that saves less than
+        a chunk: it is less work then to read all ends in one batch."""
+        ends = [other.shared for other in self._runs.values() if other.reader_ahead is run]
+        end = min(*ends, len(run.tokens) - 1) if ends else 0
+        return end if (end - run.read) * len(ends) >= self._chunk_tokens else None
 
     def _read_chunk(self, run: Run) -> None:
         around = Surroundings(read=run.read, beside=len(self._runs) > 1, room=self._room())
         size = self._chunks.choose(around)
         # The last chunks stay, for the batch.
-        end = min(run.read + size, run.next_stop or len(run.tokens) - 1)
+        last = len(run.tokens) - 1
+        end = min(run.read + size, run.next_stop or last, self._awaited_end(run) or last)
         self._chunks.learn(end - around.read, self._read(run, end))
-        released = [other for other in self._runs.values() if other.reader_ahead is run and other.shared <= end]
+        # The next state of a prompt that ends in the batch is kept after its answer.
+        ends = self._batching.possible and self._is_last_chunk(run)
+        waiting = [other for other in self._runs.values() if other.reader_ahead is run]
+        released = [other for other in waiting if ends or other.shared <= end]
         if released or end in run.stops:
             self._keep(run)
         for other in released:

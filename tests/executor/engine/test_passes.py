@@ -1,0 +1,84 @@
+"""The work of requests, counted in forward passes. Their times would show only on a GPU."""
+
+from typing import Any
+
+import mlx.core as mx
+
+from service.executor.prefix.cache import PrefixCache
+from service.executor.prefix.state import PromptCaches
+from service.executor.speculation.drafters import Drafters
+from tests.executor.prefix.test_engine import A_LOT, CHUNK, OTHER, QUESTION, SYSTEM, Harness, make_model
+
+ANSWER = 6
+
+
+class WatchedModel:
+    """Notes rows and tokens of each forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.passes: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: mx.array, **arguments: Any) -> mx.array:
+        self.passes.append(inputs.shape)
+        logits: mx.array = self._model(inputs, **arguments)
+        return logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def watched(**fields: Any) -> tuple[WatchedModel, Harness]:
+    model = WatchedModel(make_model("llama"))
+    harness = Harness(model, PrefixCache(PromptCaches(model), A_LOT), **fields)
+    model.passes.clear()
+    return model, harness
+
+
+def tails(tokens: int) -> list[list[int]]:
+    return [[(seed * i + seed) % 190 for i in range(tokens)] for seed in (3, 5, 7, 9)]
+
+
+# The last token is read by the first step, and mlx-lm computes one step ahead.
+DECODED_IN_A_BATCH = [(4, 1)] * (1 + ANSWER)
+
+
+def test_sub_agents_behind_a_known_beginning_are_one_batch() -> None:
+    model, harness = watched()
+    harness.run(SYSTEM + QUESTION)
+    model.passes.clear()
+    harness.finish(*[harness.start(SYSTEM + tail, max_tokens=ANSWER) for tail in tails(CHUNK)])
+    assert model.passes == [(4, CHUNK - 1), *DECODED_IN_A_BATCH]
+
+
+def test_sub_agents_read_an_unknown_beginning_once_and_are_one_batch() -> None:
+    model, harness = watched()
+    beginning = SYSTEM[: 2 * CHUNK + 10]
+    harness.finish(*[harness.start(beginning + tail, max_tokens=ANSWER) for tail in tails(CHUNK)])
+    assert model.passes == [(1, CHUNK), (1, CHUNK), (1, 10), (4, CHUNK - 1), *DECODED_IN_A_BATCH]
+
+
+def test_the_last_few_tokens_of_a_beginning_are_read_in_the_batch() -> None:
+    model, harness = watched()
+    beginning = SYSTEM[: 2 * CHUNK + 2]
+    harness.finish(*[harness.start(beginning + tail, max_tokens=ANSWER) for tail in tails(CHUNK)])
+    assert model.passes == [(1, CHUNK), (1, CHUNK), (4, 2 + CHUNK - 1), *DECODED_IN_A_BATCH]
+
+
+def test_a_beginning_of_one_chunk_is_read_once() -> None:
+    model, harness = watched()
+    beginning = SYSTEM[:CHUNK]
+    harness.finish(*[harness.start(beginning + tail, max_tokens=ANSWER) for tail in tails(CHUNK - 1)])
+    assert model.passes == [(1, CHUNK), (4, CHUNK - 2), *DECODED_IN_A_BATCH]
+
+
+def test_an_answer_alone_reads_and_draws_each_token_once() -> None:
+    drafters = Drafters(lookup=True)
+    model, harness = watched(drafters=drafters)
+    for prompt in (SYSTEM + QUESTION, SYSTEM + OTHER):
+        model.passes.clear()
+        guessed = drafters.tally.drafted
+        run = harness.run(prompt, max_tokens=ANSWER)
+        guessed = drafters.tally.drafted - guessed
+        new = len(prompt) - run.use.cached_tokens
+        assert sum(tokens for _, tokens in model.passes) == new + len(run.tokens) - 1 + guessed
