@@ -17,7 +17,7 @@ import pytest
 
 from service.app import create_app
 from service.events import Event, ToolCallDelta, ToolCallStarted
-from service.executor.scripted import ScriptedExecutor, count_words
+from service.executor.scripted import PROFILE, ScriptedExecutor, count_words
 from service.generation import GenerationRequest
 from tests.claude_code.claude import ClaudeCode
 from tests.cli.screen import Screen, on_screen
@@ -66,7 +66,7 @@ class Session:
 
 
 @pytest.fixture
-async def session(newest: ClaudeCode, tmp_path: Path) -> AsyncIterator[Session]:
+def user(newest: ClaudeCode, tmp_path: Path) -> Terminal:
     (tmp_path / "terminal").mkdir()
     user = Terminal(tmp_path / "terminal")
     user.environment["PATH"] = f"{newest.program.parent}:{user.environment['PATH']}"
@@ -75,6 +75,11 @@ async def session(newest: ClaudeCode, tmp_path: Path) -> AsyncIterator[Session]:
     project = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     known = {"hasCompletedOnboarding": True, "theme": "dark", "projects": {str(user.cwd): project}}
     (user.home / ".claude.json").write_text(json.dumps(known))
+    return user
+
+
+@pytest.fixture
+async def session(user: Terminal, tmp_path: Path) -> AsyncIterator[Session]:
     executor = ScriptedExecutor(obey)
     async with serving(executor, tmp_path / "server") as url, httpx.AsyncClient(base_url=url) as client:
         user.use_server(url)
@@ -152,6 +157,32 @@ async def test_a_session_with_blocks_of_anthropics_servers_is_resumed(session: S
     resumed = await asyncio.to_thread(user.run, "-p", "CLOSE", "--resume", name)
     assert resumed.stdout.strip() == "CLOSE:DONE"
     assert "plum.example" in session.executor.submitted[-1].messages[-2].content
+
+
+async def call_it_fruit(request: GenerationRequest) -> AsyncIterator[str | Event]:
+    yield '{"name": "ripe-fruit"}'
+
+
+def rename(user: Terminal) -> None:
+    with on_screen(user) as screen:
+        screen.until("for shortcuts")
+        say(screen, "CLOSE", "CLOSE:DONE")
+        say(screen, "/rename", "ripe-fruit")
+        say(screen, "/exit", "")
+        assert screen.end() == 0
+
+
+async def test_the_small_model_finds_a_name_for_the_session(user: Terminal, tmp_path: Path) -> None:
+    big = ScriptedExecutor(obey)
+    small = ScriptedExecutor(call_it_fruit, profile=msgspec.structs.replace(PROFILE, id="small"))
+    configured = settings(tmp_path / "server", aliases={"*haiku*": "small", "*": PROFILE.id})
+    async with running(create_app(configured, executor=big, others={"small": small}), configured) as url:
+        user.use_server(url)
+        await asyncio.to_thread(rename, user)
+
+    (talk,), (naming,) = big.submitted, small.submitted
+    assert talk.tools and not naming.tools
+    assert "CLOSE:DONE" in naming.messages[-1].content
 
 
 def with_foreign_blocks(line: str) -> str:

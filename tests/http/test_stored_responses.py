@@ -113,6 +113,19 @@ async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert (gone.status_code, gone.json()["error"]["code"]) == (400, "previous_response_not_found")
 
 
+async def test_a_response_is_deleted_for_each_server_that_has_not_read_it(tmp_path: Path) -> None:
+    disk = f"disk://{tmp_path}/answers"
+    async with (
+        served(tmp_path / "a", cache=disk) as one,
+        served(tmp_path / "b", cache=disk) as other,
+        served(tmp_path / "c", cache=disk) as reader,
+    ):
+        path = f"{RESPONSES}/{(await one.post(RESPONSES, json={'input': 'one'})).json()['id']}"
+        assert (await reader.get(path)).status_code == 200
+        assert (await one.delete(path)).status_code == 200
+        assert [(await client.get(path)).status_code for client in (one, other, reader)] == [404, 404, 200]
+
+
 async def test_what_shall_not_be_stored_is_not(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
         response = (await client.post(RESPONSES, json={"input": "one", "store": False})).json()
