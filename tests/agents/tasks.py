@@ -18,14 +18,14 @@ CLOSING = f"The file holds {WORD}."
 
 
 class Task(msgspec.Struct, frozen=True):
-    """`shell` and `reader` are the agent's tools with their arguments, where `PATH` is the file's path. `repeats` is
-    False for an agent whose prompt is never the same. `changes` are replacements in what `anyclaude connect` prints,
-    where `URL` is the server's."""
+    """`shell` and `reader` are the agent's tools with their arguments, where `PATH` is the file's path. `varies` is
+    the role of the first message that differs when the task is repeated, "" if none does. `changes` are replacements
+    in what `anyclaude connect` prints, where `URL` is the server's."""
 
     arguments: tuple[str, ...]
     shell: tuple[str, dict[str, Any]]
     reader: tuple[str, dict[str, Any]]
-    repeats: bool = True
+    varies: str = ""
     changes: tuple[tuple[str, str], ...] = ()
 
 
@@ -43,16 +43,16 @@ TASKS = {
         ("exec_command", {"cmd": COMMAND}),
         ("get_goal", {}),
     ),
-    # Copilot's prompt holds the time in milliseconds and the name of a random folder.
+    # Copilot's system prompt holds the name of a random folder, and the message its time in milliseconds.
     "copilot": Task(
         ("-p", PROMPT, "--allow-all-tools", "--allow-all-paths"),
         ("bash", {"command": COMMAND, "description": "Save it"}),
         ("view", {"path": "PATH"}),
-        repeats=False,
+        varies="system",
     ),
-    # Each of Kilo's messages holds its time.
+    # Each of Kilo's messages holds its time in seconds.
     "kilo": Task(
-        ("run", "--auto", PROMPT), ("bash", {"command": COMMAND}), ("read", {"filePath": "PATH"}), repeats=False
+        ("run", "--auto", PROMPT), ("bash", {"command": COMMAND}), ("read", {"filePath": "PATH"}), varies="user"
     ),
     "opencode": Task(("run", PROMPT), ("bash", {"command": COMMAND}), ("read", {"filePath": "PATH"})),
     "pi": Task(("-p", PROMPT), ("bash", {"command": COMMAND}), ("read", {"path": "PATH"})),

@@ -180,8 +180,9 @@ async def test_the_small_model_finds_a_name_for_the_session(user: Terminal, tmp_
         user.use_server(url)
         await asyncio.to_thread(rename, user)
 
-    (talk,), (naming,) = big.submitted, small.submitted
-    assert talk.tools and not naming.tools
+    (answering,), (naming,) = big.submitted, small.submitted
+    assert answering.tools
+    assert not naming.tools
     assert "CLOSE:DONE" in naming.messages[-1].content
 
 
