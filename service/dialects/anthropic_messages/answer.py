@@ -56,10 +56,7 @@ class WireToolUse(WireBlock, tag="tool_use", frozen=True):
     input: msgspec.Raw
 
 
-class WireServerToolUse(WireBlock, tag="server_tool_use", frozen=True):
-    id: str
-    name: str
-    input: msgspec.Raw
+class WireServerToolUse(WireToolUse, tag="server_tool_use", frozen=True): ...
 
 
 class WireSearchResult(msgspec.Struct, tag_field="type", tag="web_search_result", frozen=True):
