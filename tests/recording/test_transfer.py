@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_backends import BackendStats, CacheUnavailable
+from cache_backends import CacheUnavailable
 from cache_backends.base import Found
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
@@ -15,6 +15,7 @@ from service.recording.archive import ArchiveError
 from service.recording.transfer import Imported, export_answers, import_answers
 from service.response_cache.record import Record, encode_record
 from service.response_cache.stored import CannotList, stored_answers
+from tests.cache_backends.smallest import SmallestStore
 from tests.response_cache.answers import text
 
 KEY = "a" * 64
@@ -117,27 +118,7 @@ async def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["file"]
 
 
-class Silent:
-    """Somebody else's store, with no more than the protocol asks for."""
-
-    async def get(self, key: str) -> Found | None:
-        return None
-
-    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None: ...
-
-    async def delete(self, key: str) -> bool:
-        return False
-
-    async def clear(self) -> int:
-        return 0
-
-    async def stats(self) -> BackendStats:
-        return BackendStats(backend="silent")
-
-    async def aclose(self) -> None: ...
-
-
 async def test_a_store_that_does_not_list_its_keys_says_so(tmp_path: Path) -> None:
     with pytest.raises(CannotList):
-        await export_answers(Silent(), tmp_path / "file")
+        await export_answers(SmallestStore(), tmp_path / "file")
     assert os.listdir(tmp_path) == []

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from cache_backends import BackendStats, CacheBackend, CacheUnavailable
+from cache_backends import CacheBackend, CacheUnavailable
 from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.errors import AnswerGone, StoreUnavailable
@@ -14,6 +14,7 @@ from service.response_cache.record import Record, encode_record
 from service.response_cache.statistics import CacheCounters, KeyHits
 from service.response_cache.store import ResponseStore
 from service.response_cache.upkeep import Upkeep
+from tests.cache_backends.smallest import SmallestStore
 from tests.response_cache.answers import text
 
 
@@ -151,27 +152,5 @@ async def test_a_store_that_fails_is_reported() -> None:
 
 
 async def test_a_store_that_cannot_list_is_named() -> None:
-    class Plain:
-        leases = None
-
-        def __repr__(self) -> str:
-            return "<Plain>"
-
-        async def get(self, key: str) -> Found | None:
-            return None
-
-        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None: ...
-
-        async def delete(self, key: str) -> bool:
-            return False
-
-        async def clear(self) -> int:
-            return 0
-
-        async def stats(self) -> BackendStats:
-            return BackendStats(backend="plain")
-
-        async def aclose(self) -> None: ...
-
-    with pytest.raises(StoreUnavailable, match="cannot list its answers: <Plain>"):
-        await Bench(Plain()).upkeep.list(1)
+    with pytest.raises(StoreUnavailable, match="cannot list its answers: <SmallestStore>"):
+        await Bench(SmallestStore()).upkeep.list(1)
