@@ -120,7 +120,8 @@ class EngineHost(asyncio.Protocol):
         self._tick()
 
     def _begin(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
-        self._calls[call] = self._loop.create_task(self._run(call, work))
+        task = self._calls[call] = self._loop.create_task(self._run(call, work))
+        task.add_done_callback(lambda _: self._calls.pop(call))
 
     async def _run(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -130,8 +131,6 @@ class EngineHost(asyncio.Protocol):
         except Exception:
             log.exception("A request failed in the engine process")
             self._fail(call, InternalError("The server failed while it generated; its log has the details."))
-        finally:
-            self._calls.pop(call, None)
 
     async def _answer(self, call: int, request: GenerationRequest) -> None:
         answer = await self._executor.submit(request)
