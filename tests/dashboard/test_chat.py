@@ -120,9 +120,8 @@ async def test_stop_ends_the_generation(page: Page, tmp_path: Path) -> None:
 
     async def endless(_: GenerationRequest) -> AsyncIterator[str | Event]:
         try:
-            while True:
-                yield "on and "
-                await asyncio.sleep(0.01)
+            yield "on and on and "
+            await asyncio.Event().wait()  # more text would move the button while the browser clicks
         finally:
             ended.set()
 
