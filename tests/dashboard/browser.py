@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -18,6 +19,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.ports import free_port
 
 WAIT_SECONDS = 120.0
+# The page replaces its rows at any moment.
+REPLACED = (StaleElementReferenceException, ElementClickInterceptedException)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
@@ -92,7 +95,7 @@ class Page:
         await asyncio.to_thread(lambda: self._find(selector).send_keys(keys))
 
     async def click(self, selector: str) -> None:
-        await asyncio.to_thread(lambda: self._find(selector).click())
+        await self._until(lambda: self._click(selector), f"a click on {selector}")
 
     async def script(self, expression: str) -> Any:
         return await asyncio.to_thread(self._browser.execute_script, f"return {expression}")
@@ -116,8 +119,12 @@ class Page:
     def _find(self, selector: str) -> WebElement:
         return self._browser.find_element(By.CSS_SELECTOR, selector)
 
+    def _click(self, selector: str) -> bool:
+        self._find(selector).click()
+        return True
+
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        wait = WebDriverWait(self._browser, WAIT_SECONDS, poll_frequency=0.05)
+        wait = WebDriverWait(self._browser, WAIT_SECONDS, poll_frequency=0.05, ignored_exceptions=REPLACED)
         await asyncio.to_thread(wait.until, lambda _: condition(), f"waited for {what}")
 
     async def _command(self, name: str, parameters: dict[str, Any]) -> None:
