@@ -71,4 +71,4 @@ def test_one_command_starts_the_server_runs_the_loop_and_leaves_nothing_behind(
     assert (claude.work / PROOF_FILE).read_text() == f"{PROOF}\n"
     assert (outcome.code, outcome.text) == (0, CLOSING)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{root}/health")
+        httpx.get(f"{root}/health", timeout=60)

@@ -22,7 +22,7 @@ from service.generation import GenerationRequest
 from tests.claude_code.claude import ClaudeCode
 from tests.cli.screen import Screen, on_screen
 from tests.cli.terminal import Terminal
-from tests.serving import running, settings
+from tests.serving import client_of, running, settings
 
 DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 CALLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -81,7 +81,7 @@ def user(newest: ClaudeCode, tmp_path: Path) -> Terminal:
 @pytest.fixture
 async def session(user: Terminal, tmp_path: Path) -> AsyncIterator[Session]:
     executor = ScriptedExecutor(obey)
-    async with serving(executor, tmp_path / "server") as url, httpx.AsyncClient(base_url=url) as client:
+    async with serving(executor, tmp_path / "server") as url, client_of(url) as client:
         user.use_server(url)
         yield Session(user, executor, client)
 

@@ -119,6 +119,12 @@ class Terminal:
                 process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)
 
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, trust_env=False, timeout=PATIENCE_SECONDS)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, trust_env=False, timeout=PATIENCE_SECONDS)
+
     def claude(self, name: str = "claude") -> Any:
         """What the fake Claude Code wrote down, once it has started."""
         path = self.folder / f"{name}.json"

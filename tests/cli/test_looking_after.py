@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from cache_backends import open_backend
@@ -52,7 +51,7 @@ def test_stats(terminal: Terminal) -> None:
         until(terminal.health, "the server")
         fresh = terminal.run("stats")
         for _ in range(4):
-            httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+            terminal.post("/v1/chat/completions", OPENAI).raise_for_status()
         done = terminal.run("stats", COLUMNS="80")
         as_json = terminal.run("stats", "--json")
     assert "0.0% hits: 0 of 0 requests, 0 answers kept" in fresh.stdout
@@ -71,7 +70,7 @@ def test_stats(terminal: Terminal) -> None:
 def test_an_encoding_without_bars_is_no_reason_to_fail(terminal: Terminal) -> None:
     with terminal.start("serve"):
         until(terminal.health, "the server")
-        httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+        terminal.post("/v1/chat/completions", OPENAI).raise_for_status()
         done = terminal.run("stats", PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r" \? *\|", done.stdout)  # the chart may have moved on by a slot since the request
@@ -139,7 +138,7 @@ def test_stats_on_a_terminal_follow_until_ctrl_c(terminal: Terminal) -> None:
         until(terminal.health, "the server")
         with on_screen(terminal, *watch, COLUMNS="80", LINES="24") as screen:
             screen.until("0 of 0 requests")
-            httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False).raise_for_status()
+            terminal.post("/v1/chat/completions", OPENAI).raise_for_status()
             screen.until("0 of 1 request,")
             screen.interrupt()
             assert screen.end() == 0
@@ -259,7 +258,7 @@ def test_a_key_is_deleted_from_the_stores(terminal: Terminal, store: str) -> Non
 
 
 def _ask(terminal: Terminal) -> str:
-    response = httpx.post(f"{terminal.url}/v1/chat/completions", json=OPENAI, trust_env=False)
+    response = terminal.post("/v1/chat/completions", OPENAI)
     return str(response.headers["cache-status"])
 
 

@@ -28,7 +28,7 @@ def fill(url: str, *keys: str) -> None:
 
 def ask(terminal: Terminal, content: str) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": content}]}
-    return httpx.post(f"{terminal.url}/v1/chat/completions", json=body, trust_env=False)
+    return terminal.post("/v1/chat/completions", body)
 
 
 def test_list_shows_what_is_stored_and_no_content(terminal: Terminal, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_it_answers(terminal: Terminal) -> None:
     body = {"messages": [{"role": "user", "content": "Say this"}]}
     with terminal.start("serve"):
         until(terminal.health, "the server")
-        answer = httpx.post(f"{terminal.url}/v1/chat/completions", json=body, trust_env=False).json()
+        answer = terminal.post("/v1/chat/completions", body).json()
     assert answer["choices"][0]["message"]["content"] == "Say this"
 
 
@@ -40,14 +40,14 @@ def test_a_free_port_is_found_and_said(terminal: Terminal) -> None:
         assert server.stdout is not None
         lines = [server.stdout.readline() for _ in range(3)]
         address = lines[1].removeprefix("at ").split()[0].rstrip(".")
-        assert httpx.get(f"{address}/health", trust_env=False).json()["model_loaded"] is True
+        assert httpx.get(f"{address}/health", trust_env=False, timeout=PATIENCE_SECONDS).json()["model_loaded"] is True
     assert f"VLLM_MLX_URL={address}/v1 anyclaude" in lines[2]
 
 
 def test_log_lines_are_json_on_demand(terminal: Terminal) -> None:
     with terminal.start("serve", "--log-format", "json", "--debug", "1") as server:
         until(terminal.health, "the server")
-        httpx.post(f"{terminal.url}/v1/chat/completions", json={"messages": 3}, trust_env=False)
+        terminal.post("/v1/chat/completions", {"messages": 3})
         server.send_signal(signal.SIGTERM)
         _, err = server.communicate(timeout=PATIENCE_SECONDS)
     records = [json.loads(line) for line in err.splitlines()]

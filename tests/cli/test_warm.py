@@ -5,7 +5,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
@@ -27,7 +26,7 @@ def test_posts_each_request_without_asking_for_an_answer(terminal: Terminal) -> 
     with terminal.start("serve"):
         until(terminal.health, "the server")
         done = terminal.run("warm", str(openai), str(anthropic), str(trace))
-        recent = httpx.get(f"{terminal.url}/stats", trust_env=False).json()["recent"]
+        recent = terminal.get("/stats").json()["recent"]
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
     assert [line.split(": ")[1].split(" of them")[0] for line in done.stdout.splitlines()] == [
         "3 tokens, 0",

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.cli.installation import install_wheel
@@ -91,8 +90,8 @@ def test_the_server_of_proxy_only_runs_nothing_of_the_folder(user: Installed) ->
 def test_a_served_answer_runs_nothing_of_the_folder(user: Installed) -> None:
     with user.start("serve"):
         until(user.health, "the server")
-        answers = [httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False) for _ in range(2)]
-        pages = [httpx.get(f"{user.url}/dashboard{name}", trust_env=False).status_code for name in ("", "/app.js")]
+        answers = [user.post("/v1/messages", QUESTION) for _ in range(2)]
+        pages = [user.get(f"/dashboard{name}").status_code for name in ("", "/app.js")]
         stats = user.run("stats", "--json")
     assert [answer.status_code for answer in answers] == [200, 200]
     assert "hit" in answers[1].headers["cache-status"]
@@ -105,7 +104,7 @@ def test_a_recording_and_a_store_run_nothing_of_the_folder(user: Installed) -> N
     store = f"disk://{user.folder}/store"
     with user.start("serve", "--cache", store, "--record", str(user.folder / "recorded")):
         until(user.health, "the server")
-        httpx.post(f"{user.url}/v1/messages", json=QUESTION, trust_env=False)
+        user.post("/v1/messages", QUESTION)
     listed = user.run("cache", "list", "--cache", store)
     assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 2)
     assert user.files_that_ran == []

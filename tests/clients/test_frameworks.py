@@ -17,8 +17,8 @@ from service.events import Event, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.ports import free_port
-from tests.server_process import until
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.server_process import PATIENCE_SECONDS, until
+from tests.serving import client_of, running, settings
 
 FRAMEWORKS, NODE_PROGRAMS = (Path(__file__).parent / name for name in ("frameworks", "node"))
 PYTHON, NODE, LITELLM_PROXY = (
@@ -133,7 +133,7 @@ def node_command(folder: Path, name: str) -> list[str]:
 async def assert_asked_twice(folder: Path, command: list[str], *, port: int = 0, **variables: str) -> None:
     configured = settings(folder / "home", port=port)
     app = create_app(configured, executor=ScriptedExecutor(save_and_count))
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url) as client:
+    async with running(app, configured) as url, client_of(url) as client:
         direct = {
             "OPENAI_BASE_URL": f"{url}/v1",
             "OPENAI_API_KEY": "any",

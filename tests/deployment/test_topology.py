@@ -44,7 +44,7 @@ def session(name: str) -> dict[str, str]:
 
 def test_what_one_server_generated_is_a_hit_on_the_other(shared: Topology) -> None:
     outcomes = []
-    with httpx.Client(base_url=shared.balancer.url, trust_env=False) as client:
+    with httpx.Client(base_url=shared.balancer.url, trust_env=False, timeout=PATIENCE) as client:
         for number in range(20):
             answer = client.post(CHAT, json=body("the same for all"), headers=session(f"session {number}"))
             assert answer.json()["choices"][0]["message"]["content"] == "the same for all"
@@ -57,7 +57,7 @@ def test_what_one_server_generated_is_a_hit_on_the_other(shared: Topology) -> No
 
 
 def test_a_session_stays_with_one_server(shared: Topology) -> None:
-    with httpx.Client(base_url=shared.balancer.url, trust_env=False) as client:
+    with httpx.Client(base_url=shared.balancer.url, trust_env=False, timeout=PATIENCE) as client:
         before = len(shared.tried())
         for number in range(6):
             client.post(CHAT, json=body(f"turn {number}"), headers=session("mine")).raise_for_status()
@@ -84,9 +84,10 @@ def test_a_body_of_many_megabytes_passes(shared: Topology) -> None:
 
 
 def test_errors_keep_their_shape_and_figures_are_not_public(shared: Topology) -> None:
-    refused = httpx.post(shared.balancer.url + CHAT, json=body("x"), trust_env=False)
+    refused = httpx.post(shared.balancer.url + CHAT, json=body("x"), trust_env=False, timeout=PATIENCE)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
-    assert httpx.get(f"{shared.balancer.url}/metrics", headers=AUTHORIZED, trust_env=False).status_code == 404
+    metrics = httpx.get(f"{shared.balancer.url}/metrics", headers=AUTHORIZED, trust_env=False, timeout=PATIENCE)
+    assert metrics.status_code == 404
 
 
 async def test_a_server_killed_under_load_fails_no_request(topology: Topology) -> None:
@@ -130,7 +131,9 @@ async def test_a_server_that_is_stopped_properly_fails_no_request(topology: Topo
 def test_with_no_server_left_the_error_has_the_shape_of_both_protocols(topology: Topology) -> None:
     for replica in topology.replicas:
         replica.kill()
-    answer = httpx.post(topology.balancer.url + "/v1/messages", json=body("x"), headers=AUTHORIZED, trust_env=False)
+    answer = httpx.post(
+        topology.balancer.url + "/v1/messages", json=body("x"), headers=AUTHORIZED, trust_env=False, timeout=PATIENCE
+    )
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["message"].startswith("No server of this address answers.")
@@ -138,7 +141,7 @@ def test_with_no_server_left_the_error_has_the_shape_of_both_protocols(topology:
 
 def test_every_query_of_the_dashboard_and_every_alert_finds_its_figures(shared: Topology) -> None:
     prometheus = shared.prometheus()
-    with httpx.Client(base_url=shared.balancer.url, trust_env=False) as client:
+    with httpx.Client(base_url=shared.balancer.url, trust_env=False, timeout=PATIENCE) as client:
         for number in range(10):
             for stream in (False, True):
                 # Asked twice: a miss and a hit.

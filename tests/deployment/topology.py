@@ -15,7 +15,7 @@ import httpx
 from tests.cache_backends.redis_server import RedisServer
 from tests.deployment.programs import require
 from tests.ports import free_port
-from tests.server_process import END_SECONDS, environment, until
+from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 API_KEY = "a-secret"
@@ -53,16 +53,20 @@ class Program:
         def answers() -> bool:
             assert self._process.poll() is None, f"it has ended:\n{self._log.read_text()}"
             try:
-                return httpx.get(self.url + path, headers=AUTHORIZED, trust_env=False).status_code == 200
+                return self._request(path).status_code == 200
             except httpx.TransportError:
                 return False
 
         until(answers, f"{path} of {self.url}")
 
     def get(self, path: str, **parameters: str) -> Any:
-        response = httpx.get(self.url + path, params=parameters, headers=AUTHORIZED, trust_env=False)
+        response = self._request(path, parameters)
         response.raise_for_status()
         return response.json()
+
+    def _request(self, path: str, parameters: dict[str, str] | None = None) -> httpx.Response:
+        url = self.url + path
+        return httpx.get(url, params=parameters, headers=AUTHORIZED, trust_env=False, timeout=PATIENCE_SECONDS)
 
     def kill(self) -> None:
         """As a crash would: without a word."""

@@ -57,7 +57,7 @@ async def test_answers_are_listed_without_their_content(tmp_path: Path) -> None:
 async def test_a_question_is_shown_at_debug_level_2_only(tmp_path: Path) -> None:
     for level in (1, 2):
         configured = settings(tmp_path, debug_level=level)
-        async with running(create_app(configured), configured) as url, httpx.AsyncClient(base_url=url) as client:
+        async with running(create_app(configured), configured) as url, client_of(url) as client:
             await ask(client, "\n  zanzibar " + "quokka " * 50 + "\nsecond line")
             (answer,) = (await client.get("/cache")).json()["answers"]
         assert answer["question"].startswith("zanzibar quokka") is (level == 2)

@@ -119,7 +119,7 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
         ]:
             again = ask(server, name)
             assert (text_of(again), cache_status(again)) == (right, "anyclaude; hit")
-        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+        listed = httpx.get(f"{server.url}/v1/models", timeout=120).json()["data"]
         assert [(model["id"], model["loaded"]) for model in listed] == [("big", True), ("small", True)]
         assert listed[1]["context_length"] == 500
         capabilities = listed[1]["capabilities"]
@@ -128,7 +128,7 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
             "json_schema": True,
             "thinking": False,
         }
-        assert httpx.get(f"{server.url}/v1/models/claude-haiku-9").json()["id"] == "small"
+        assert httpx.get(f"{server.url}/v1/models/claude-haiku-9", timeout=120).json()["id"] == "small"
         with ThreadPoolExecutor(2) as pool:
             alone = [text_of(ask(server, name, "tell", max_tokens=100)) for name in ("big", "small")]
             headers = {"cache-control": "no-store"}
@@ -160,7 +160,7 @@ def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
         assert "is loaded" in cli(server, "models", "load", "small")
         loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=60)
         assert (loaded.status_code, loaded.json()["loaded"]) == (200, True)
-        assert httpx.post(f"{server.url}/v1/models/none/load").status_code == 404
+        assert httpx.post(f"{server.url}/v1/models/none/load", timeout=120).status_code == 404
 
 
 def test_idle_models_give_their_memory_back(tiny_model: Path, tmp_path: Path) -> None:
@@ -215,4 +215,4 @@ def test_sampling_thinking_and_guesses_are_each_models_own(tiny_model: Path, tmp
         assert len(warm) > 1
         lengths = {name: ask(server, name).json()["usage"]["prompt_tokens"] for name in models}
         assert lengths["pensive"] > lengths["cold"] == lengths["warm"]
-        assert httpx.get(f"{server.url}/stats").json()["engine"]["drafts"]["drafted"] > 0
+        assert httpx.get(f"{server.url}/stats", timeout=120).json()["engine"]["drafts"]["drafted"] > 0

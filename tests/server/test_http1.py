@@ -18,7 +18,7 @@ from hypercorn.config import Config
 
 from service.app import create_app
 from service.server.http1 import RequestReader
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.serving import PATIENCE_SECONDS, client_of, running, settings
 
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -111,7 +111,7 @@ def test_what_was_refused_stays_refused(size: int) -> None:
 
 
 async def test_each_answer_has_the_date_of_its_second(port: int) -> None:
-    async with httpx.AsyncClient() as client:
+    async with client_of() as client:
         before = int(time.time())
         dates = [await date_of(client, port)]
         while dates[-1] == dates[0]:
