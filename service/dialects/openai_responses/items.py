@@ -134,19 +134,6 @@ _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ENCODER = msgspec.json.Encoder()
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
-_READERS: Mapping[str, FieldReader[Any]] = {
-    "message": FieldReader(MessageItem),
-    "function_call": FieldReader(FunctionCallItem),
-    "custom_tool_call": FieldReader(CustomCallItem),
-    "tool_search_call": FieldReader(ToolSearchCallItem),
-    "function_call_output": FieldReader(CallOutputItem),
-    "custom_tool_call_output": FieldReader(CallOutputItem),
-    "tool_search_output": FieldReader(ToolSearchOutputItem),
-    "additional_tools": FieldReader(AdditionalToolsItem),
-    "reasoning": FieldReader(ReasoningItem),
-    "compaction": FieldReader(CompactionItem),
-    "item_reference": FieldReader(ItemReference),
-}
 # Items of tools that OpenAI's servers or other clients ran. They are read as text.
 FOREIGN = frozenset(
     {
@@ -196,18 +183,6 @@ class _Reader:
         self._media: list[str] = []
         self._keyed: dict[str, str] = {}
         self._unknown: dict[str, None] = {}
-        self._read: dict[str, Callable[[Any, str], None]] = {
-            "message": self._message,
-            "function_call": self._function_call,
-            "custom_tool_call": self._custom_call,
-            "tool_search_call": self._tool_search_call,
-            "function_call_output": self._output,
-            "custom_tool_call_output": self._output,
-            "tool_search_output": self._found_tools,
-            "additional_tools": self._added_tools,
-            "reasoning": self._reasoning,
-            "compaction": self._compaction,
-        }
 
     def read(self, raw: msgspec.Raw, at: str) -> None:
         head = decode(_HEAD, bytes(raw), at=at)
@@ -216,30 +191,28 @@ class _Reader:
             self._raws.append(raw)
             self._turn.texts.append(_foreign_text(raw, kind, at))
             return
-        reader = choose(kind, _READERS, f"{at}.type")
+        reader, take_in = choose(kind, _KINDS, f"{at}.type")
         item, others = reader.read(bytes(raw), at=at)
         self._keyed |= others.keyed
         self._unknown |= dict.fromkeys(others.unknown)
-        if isinstance(item, ItemReference):
-            self.read(self._referenced(item, at), at)
-            return
-        self._raws.append(raw)
-        self._read[kind](item, at)
+        if not isinstance(item, ItemReference):
+            self._raws.append(raw)
+        take_in(self, item, at)
 
     def finish(self) -> ReadItems:
         self._end_turn()
         others = OtherFields(self._keyed, tuple(self._unknown))
         return ReadItems(tuple(self._messages), self._tools, tuple(self._raws), others, tuple(self._media))
 
-    def _referenced(self, reference: ItemReference, at: str) -> msgspec.Raw:
-        raw = self._kept.item(reference.id)
+    def reference(self, item: ItemReference, at: str) -> None:
+        raw = self._kept.item(item.id)
         if raw is None:
             raise BadRequest.at(
-                f"{at}.id", f"the item {show(reference.id)} is not kept here any more. Send the item itself."
+                f"{at}.id", f"the item {show(item.id)} is not kept here any more. Send the item itself."
             )
-        return raw
+        self.read(raw, at)
 
-    def _message(self, item: MessageItem, at: str) -> None:
+    def message(self, item: MessageItem, at: str) -> None:
         role = choose(item.role, _ROLES, f"{at}.role")
         text = item.content if isinstance(item.content, str) else self._parts(item.content, f"{at}.content")
         if role == "assistant":
@@ -251,31 +224,31 @@ class _Reader:
         self._media += [f"{at}[{i}].type" for i, part in enumerate(parts) if part.type in _OTHER_MEDIA]
         return _texts(parts, at, _TEXTS)
 
-    def _function_call(self, item: FunctionCallItem, at: str) -> None:
+    def function_call(self, item: FunctionCallItem, at: str) -> None:
         self._call(item.call_id, model_name(item.namespace or "", item.name), item.arguments or "{}")
 
-    def _custom_call(self, item: CustomCallItem, at: str) -> None:
+    def custom_call(self, item: CustomCallItem, at: str) -> None:
         arguments = _ENCODER.encode({INPUT: item.input}).decode()
         self._call(item.call_id, model_name(item.namespace or "", item.name), arguments)
 
-    def _tool_search_call(self, item: ToolSearchCallItem, at: str) -> None:
+    def tool_search_call(self, item: ToolSearchCallItem, at: str) -> None:
         arguments = bytes(item.arguments)
         check_free_form(decode(_OBJECT, arguments, at=f"{at}.arguments"), f"{at}.arguments")
         self._call(item.call_id or "", TOOL_SEARCH, arguments.decode())
 
-    def _output(self, item: CallOutputItem, at: str) -> None:
+    def output(self, item: CallOutputItem, at: str) -> None:
         output = item.output or ""
         if isinstance(output, list):
             output = self._parts(output, f"{at}.output")
         self._answer(item.call_id, output, at)
 
-    def _found_tools(self, item: ToolSearchOutputItem, at: str) -> None:
+    def found_tools(self, item: ToolSearchOutputItem, at: str) -> None:
         self._answer(item.call_id or "", self._define(item.tools, f"{at}.tools"), at)
 
-    def _added_tools(self, item: AdditionalToolsItem, at: str) -> None:
+    def added_tools(self, item: AdditionalToolsItem, at: str) -> None:
         self._add(Message(role="system", content=f"Tools were added:\n{self._define(item.tools, f'{at}.tools')}"))
 
-    def _reasoning(self, item: ReasoningItem, at: str) -> None:
+    def reasoning(self, item: ReasoningItem, at: str) -> None:
         """Our own encrypted content is the whole reasoning. Of another's only the summary is readable."""
         thought = unseal(item.encrypted_content or "")
         if thought is None:
@@ -284,7 +257,7 @@ class _Reader:
         if thought:
             self._turn.thoughts.append(thought)
 
-    def _compaction(self, item: CompactionItem, at: str) -> None:
+    def compaction(self, item: CompactionItem, at: str) -> None:
         summary = unseal(item.encrypted_content)
         if summary is None:
             raise UnsupportedValue.at(
@@ -329,6 +302,21 @@ class _Reader:
                     tool_calls=tuple(turn.calls),
                 )
             )
+
+
+_KINDS: Mapping[str, tuple[FieldReader[Any], Callable[[_Reader, Any, str], None]]] = {
+    "message": (FieldReader(MessageItem), _Reader.message),
+    "function_call": (FieldReader(FunctionCallItem), _Reader.function_call),
+    "custom_tool_call": (FieldReader(CustomCallItem), _Reader.custom_call),
+    "tool_search_call": (FieldReader(ToolSearchCallItem), _Reader.tool_search_call),
+    "function_call_output": (FieldReader(CallOutputItem), _Reader.output),
+    "custom_tool_call_output": (FieldReader(CallOutputItem), _Reader.output),
+    "tool_search_output": (FieldReader(ToolSearchOutputItem), _Reader.found_tools),
+    "additional_tools": (FieldReader(AdditionalToolsItem), _Reader.added_tools),
+    "reasoning": (FieldReader(ReasoningItem), _Reader.reasoning),
+    "compaction": (FieldReader(CompactionItem), _Reader.compaction),
+    "item_reference": (FieldReader(ItemReference), _Reader.reference),
+}
 
 
 class _AssistantTurn(msgspec.Struct):
