@@ -64,7 +64,8 @@ class Residency:
     async def aclose(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *(engine.aclose() for engine in self._engines), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(engine.aclose() for engine in self._engines))
 
     async def _make_room(self, engine: EngineProcess) -> None:
         needed = _needed_bytes(engine)

@@ -65,7 +65,7 @@ def make_plan(random: Random) -> Plan:
         clients=random.choice([3, 8, 16]),
         gib=random.choice([0.5, 1.0, 1.5, 2.5, 100.0]),
         pinned=random.choice([0, 0, 1]),
-        idle_seconds=random.choice([None, 0.2, 2.0]),
+        idle_seconds=random.choice([None, 1.0, 5.0]),
         deaths_at_most=3 if calm else random.choice([0, 1, 3, 100]),
         faults=Faults() if calm else Faults(*[random.choice(chances) for _ in range(4)]),
         broken_files=0.0 if calm else random.choice([0, 0, 0.3]),

@@ -31,7 +31,7 @@ from service.generation import GenerationRequest, Usage
 from service.queries import TextFound
 
 WIRE_SECONDS = 0.001
-TICK_SECONDS = 0.25
+TICK_SECONDS = 1.0
 TOKENS = 5
 GIB = 2**30
 # A process dies while it works on a question with this word.
