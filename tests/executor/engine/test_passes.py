@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from service.executor.prefix.cache import PrefixCache
-from service.executor.prefix.state import PromptCaches
+from service.executor.prefix.state import PromptStates
 from service.executor.speculation.drafters import Drafters
 from tests.executor.prefix.test_engine import A_LOT, CHUNK, OTHER, QUESTION, SYSTEM, Harness, make_model
 
@@ -30,7 +30,7 @@ class WatchedModel:
 
 def watched(**fields: Any) -> tuple[WatchedModel, Harness]:
     model = WatchedModel(make_model("llama"))
-    harness = Harness(model, PrefixCache(PromptCaches(model), A_LOT), **fields)
+    harness = Harness(model, PrefixCache(PromptStates(model), A_LOT), **fields)
     model.passes.clear()
     return model, harness
 
