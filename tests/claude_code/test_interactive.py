@@ -7,7 +7,6 @@ import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,16 @@ import pytest
 
 from service.app import create_app
 from service.events import Event, ToolCallDelta, ToolCallStarted
-from service.executor.scripted import PROFILE, ScriptedExecutor, count_words
+from service.executor.base import collect
+from service.executor.mlx_executor import MlxExecutor
+from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
+from service.profile import ModelProfile
+from service.settings import Settings
 from tests.claude_code.claude import ClaudeCode
 from tests.cli.screen import Screen, on_screen
 from tests.cli.terminal import Terminal
+from tests.no_home import NO_HOME
 from tests.serving import client_of, running, settings
 
 DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -34,8 +38,9 @@ CALLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "FIND": [("ToolSearch", {"query": "select:WebSearch", "max_results": 1}), ("WebSearch", {"query": "mangos"})],
     "CLOSE": [],
 }
-MOST_NEW_WORDS = 200
-"""A turn adds a call and its result, and tool search the description of a tool. All of the prompt has 12,000 words."""
+CONTEXT_TOKENS = 32_768
+MOST_NEW_TOKENS = 600
+"""A turn adds a call and its result, and tool search the description of a tool."""
 TOOLS = ("--allowedTools", "mcp__fruit__weigh", "ToolSearch", "Read", "WebSearch")
 
 
@@ -115,21 +120,23 @@ def talk(user: Terminal) -> None:
         assert screen.end() == 0
 
 
-def new_words(earlier: GenerationRequest, later: GenerationRequest) -> int:
-    """The words of `later` behind what it shares with `earlier`, all of them if it has other tools in front."""
-    if front(earlier) != front(later):
-        return count_words(later)
-    shared = 0
-    while shared < len(earlier.messages) and earlier.messages[shared] == later.messages[shared]:
-        shared += 1
-    return count_words(msgspec.structs.replace(later, tools=(), messages=later.messages[shared:]))
+async def tokens_read(model: Path, requests: list[GenerationRequest]) -> list[int]:
+    """The tokens of each request that the model's prefix cache does not have when it reads them in their order."""
+    profile = ModelProfile(id="agent", fingerprint="agent", context_length=CONTEXT_TOKENS)
+    executor = MlxExecutor(model, profile, Settings(home=NO_HOME, prefix_disk_bytes=0))
+    await executor.start()
+    try:
+        usages = []
+        for request in requests:
+            answer = await executor.submit(msgspec.structs.replace(request, max_tokens=1))
+            usages.append((await collect(answer.events())).usage)
+    finally:
+        await executor.aclose()
+    return [usage.prompt_tokens - usage.cached_tokens for usage in usages]
 
 
-def front(request: GenerationRequest) -> list[str]:
-    return [tool.name for tool in request.tools if not tool.deferred]
-
-
-async def test_a_session_in_a_terminal(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.model
+async def test_a_session_in_a_terminal(session: Session, agent_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A tool of an MCP server that tool search loads, an image, a search of the web that is off, and a compaction."""
     caplog.set_level(logging.INFO, logger="anyclaude.request")
     await asyncio.to_thread(talk, session.user)
@@ -142,8 +149,9 @@ async def test_a_session_in_a_terminal(session: Session, caplog: pytest.LogCaptu
     said = [request.messages[last_said(request)].content for request in requests]
     compaction = next(i for i, text in enumerate(said) if not text.endswith(tuple(CALLS)))
     assert compaction == 8  # three words with one call or two each
-    assert all(new_words(*pair) < MOST_NEW_WORDS for pair in pairwise(requests[:compaction]))
-    assert count_words(requests[0]) > 50 * MOST_NEW_WORDS
+    whole, *turns = await tokens_read(agent_model, requests[:compaction])
+    assert whole > 40 * MOST_NEW_TOKENS
+    assert max(turns) < MOST_NEW_TOKENS
     assert len(requests[-1].messages) < len(requests[-2].messages)
 
 
