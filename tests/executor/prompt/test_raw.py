@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from service.errors import UnsupportedValue
@@ -27,3 +28,14 @@ def test_a_model_without_all_markers_fills_no_gap(demo_model: Path) -> None:
     known = tokenizer(demo_model, "<|fim_prefix|>", "<|fim_suffix|>")
     with pytest.raises(UnsupportedValue):
         raw_tokens(RawPrompt(text="a", suffix="b"), known)
+
+
+def test_a_text_ends_with_what_the_tokenizer_appends(demo_model: Path) -> None:
+    """The tokenizer of Qwen3-Embedding appends the token that is pooled."""
+    known = tokenizer(demo_model)
+    plain = raw_tokens(RawPrompt(text="rain"), known)
+    end = "<|im_end|>"
+    known.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, known.convert_tokens_to_ids(end))]
+    )
+    assert raw_tokens(RawPrompt(text="rain"), known) == [*plain, known.convert_tokens_to_ids(end)]
