@@ -109,7 +109,8 @@ async def anthropic_turns(url: str, stream: bool) -> list[str]:
 
 @asynccontextmanager
 async def served(model: Path, tmp_path: Path) -> AsyncIterator[str]:
-    configured = settings(tmp_path)
+    # A stream opens with its first keep-alive. On a busy machine the model loads for longer than the default.
+    configured = settings(tmp_path, keep_alive_interval_seconds=60)
     profile = ModelProfile(id="tiny", fingerprint="tiny", context_length=2048)
     app = create_app(configured, executor=MlxExecutor(model, profile, configured))
     async with running(app, configured) as url:
