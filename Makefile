@@ -82,7 +82,7 @@ test-history: setup
 test-container: setup
 	$(PYTEST) -m container tests/deployment $(ARGS)
 
-# ARGS are names of mutants, as in ARGS='service.response_cache.key*'. Results are kept in mutants/ for the next run.
+# ARGS are names of mutants and options, as in ARGS='--jobs 6 service.response_cache.key*'. Results stay in mutants/.
 test-mutation:
 	@VENV="$(VENV)" EXTRAS=test,bench,mutation scripts/setup-vllm-mlx-venv.sh
 	"$(VENV)/bin/python" -m tests.mutation $(ARGS)
