@@ -13,7 +13,8 @@ from service.response_cache.questions import Questions
 from service.response_cache.record import Record, encode_record
 from service.response_cache.statistics import CacheCounters, KeyHits
 from service.response_cache.store import ResponseStore
-from service.response_cache.upkeep import Upkeep
+from service.response_cache.stored import Stored
+from service.response_cache.upkeep import ListedAnswer, Upkeep, listed
 from tests.cache_backends.smallest import SmallestStore
 from tests.response_cache.answers import text
 
@@ -93,6 +94,12 @@ async def test_a_list_says_whether_it_is_complete(most: int, complete: bool) -> 
     listed = await bench.upkeep.list(most)
     assert sorted(answer.key for answer in listed.answers) == ["a", "b", "c"][-most:]
     assert listed.complete == complete
+
+
+def test_a_stored_answer_is_listed_with_its_time_to_live() -> None:
+    stored = Stored(key="a", size=7, ttl=9.5, record=Record("a", 5.0, text()))
+    assert listed(stored) == ListedAnswer(key="a", stored_at=5.0, bytes=7, ttl=9.5, hits=0, usage=text().usage)
+    assert listed(stored).question == ""
 
 
 async def test_what_is_no_answer_is_not_listed() -> None:

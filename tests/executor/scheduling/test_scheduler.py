@@ -141,12 +141,12 @@ def test_a_stop_string_takes_the_sequence_out_of_the_engine_at_once() -> None:
 
 @pytest.mark.parametrize("at_once", [2, 3, 4, 50])
 def test_tokens_that_come_together_are_delivered_as_if_one_by_one(at_once: int) -> None:
-    one_by_one, together = Bench(), Bench(CountingEngine(at_once=at_once))
+    one_by_one, together = (Bench(CountingEngine(at_once=count), max_concurrency=3) for count in (1, at_once))
     for bench in (one_by_one, together):
-        bench.submit(sequence(1, max_tokens=7), sequence(2, max_tokens=40, stop=("5",)))
+        bench.submit(sequence(1, max_tokens=7), sequence(2, max_tokens=40, stop=("5",)), sequence(3, max_tokens=6))
         bench.step(20)
-        assert [bench.text(1), bench.text(2)] == ["1 2 3 4 5 6 7 ", "1 2 3 4 "]
-        assert [bench.of(i)[-1].completion_tokens for i in (1, 2)] == [7, 5]
+        assert [bench.text(i) for i in (1, 2, 3)] == ["1 2 3 4 5 6 7 ", "1 2 3 4 ", "1 2 3 4 5 6 "]
+        assert [bench.of(i)[-1].completion_tokens for i in (1, 2, 3)] == [7, 5, 6]
         assert [sum(isinstance(d, Finished) for d in bench.of(i)) for i in (1, 2)] == [1, 1]
         assert not bench.engine.held
 
@@ -233,6 +233,8 @@ def test_what_runs_again_has_the_engine_to_itself_until_its_first_token() -> Non
     while not bench.text(1):
         bench.step()
         assert len(bench.engine.held) <= 1
+    bench.step()
+    assert list(bench.engine.held) == [1, 4]
     bench.step(40)
     assert [bench.text(i) for i in range(1, 5)] == ["1 2 3 "] * 4
 
@@ -359,7 +361,7 @@ def test_one_that_does_not_fit_beside_the_others_waits_and_is_not_overtaken() ->
     bench = Bench(CountingEngine(memory=20), max_concurrency=3)
     bench.submit(sequence(1, max_tokens=9))
     bench.step()
-    bench.submit(sequence(2, max_tokens=15))
+    bench.submit(sequence(2, prompt=5, max_tokens=11))
     bench.step()
     bench.submit(sequence(3, max_tokens=2))
     bench.step()
