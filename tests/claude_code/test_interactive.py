@@ -6,11 +6,9 @@ import logging
 import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -26,7 +24,7 @@ from tests.claude_code.claude import ClaudeCode
 from tests.cli.screen import Screen, on_screen
 from tests.cli.terminal import Terminal
 from tests.no_home import NO_HOME
-from tests.serving import client_of, running, settings
+from tests.serving import running, settings
 
 DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 CALLS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -65,11 +63,6 @@ def last_said(request: GenerationRequest) -> int:
     return max(i for i, message in enumerate(request.messages) if message.role == "user")
 
 
-class Session:
-    def __init__(self, user: Terminal, executor: ScriptedExecutor, client: httpx.AsyncClient) -> None:
-        self.user, self.executor, self.client = user, executor, client
-
-
 @pytest.fixture
 def user(newest: ClaudeCode, tmp_path: Path) -> Terminal:
     (tmp_path / "terminal").mkdir()
@@ -84,18 +77,12 @@ def user(newest: ClaudeCode, tmp_path: Path) -> Terminal:
 
 
 @pytest.fixture
-async def session(user: Terminal, tmp_path: Path) -> AsyncIterator[Session]:
-    executor = ScriptedExecutor(obey)
-    async with serving(executor, tmp_path / "server") as url, client_of(url) as client:
-        user.use_server(url)
-        yield Session(user, executor, client)
-
-
-@asynccontextmanager
-async def serving(executor: ScriptedExecutor, folder: Path) -> AsyncIterator[str]:
-    configured = settings(folder)
+async def executor(user: Terminal, tmp_path: Path) -> AsyncIterator[ScriptedExecutor]:
+    """The model of the server that `user` has."""
+    executor, configured = ScriptedExecutor(obey), settings(tmp_path / "server")
     async with running(create_app(configured, executor=executor), configured) as url:
-        yield url
+        user.use_server(url)
+        yield executor
 
 
 def say(screen: Screen, word: str, shown: str) -> None:
@@ -136,13 +123,15 @@ async def tokens_read(model: Path, requests: list[GenerationRequest]) -> list[in
 
 
 @pytest.mark.model
-async def test_a_session_in_a_terminal(session: Session, agent_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_session_in_a_terminal(
+    user: Terminal, executor: ScriptedExecutor, agent_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A tool of an MCP server that tool search loads, an image, a search of the web that is off, and a compaction."""
     caplog.set_level(logging.INFO, logger="anyclaude.request")
-    await asyncio.to_thread(talk, session.user)
+    await asyncio.to_thread(talk, user)
 
     assert {record.status for record in caplog.records if hasattr(record, "status")} == {200}
-    requests = [request for request in session.executor.submitted if request.tools]
+    requests = [request for request in executor.submitted if request.tools]
     results = {message.content for request in requests for message in request.messages if message.role == "tool"}
     assert "mango: 300 g" in results
     assert any("this model reads text only" in result for result in results)
@@ -155,8 +144,9 @@ async def test_a_session_in_a_terminal(session: Session, agent_model: Path, capl
     assert len(requests[-1].messages) < len(requests[-2].messages)
 
 
-async def test_a_session_with_blocks_of_anthropics_servers_is_resumed(session: Session) -> None:
-    user = session.user
+async def test_a_session_with_blocks_of_anthropics_servers_is_resumed(
+    user: Terminal, executor: ScriptedExecutor
+) -> None:
     first = await asyncio.to_thread(user.run, "-p", "CLOSE", "--output-format", "json")
     name = json.loads(first.stdout)["session_id"]
     (transcript,) = (user.home / ".claude" / "projects").glob(f"*/{name}.jsonl")
@@ -164,7 +154,7 @@ async def test_a_session_with_blocks_of_anthropics_servers_is_resumed(session: S
 
     resumed = await asyncio.to_thread(user.run, "-p", "CLOSE", "--resume", name)
     assert resumed.stdout.strip() == "CLOSE:DONE"
-    assert "plum.example" in session.executor.submitted[-1].messages[-2].content
+    assert "plum.example" in executor.submitted[-1].messages[-2].content
 
 
 async def call_it_fruit(request: GenerationRequest) -> AsyncIterator[str | Event]:
