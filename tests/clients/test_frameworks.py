@@ -141,20 +141,15 @@ async def assert_asked_twice(folder: Path, command: list[str], *, port: int = 0,
             "ANTHROPIC_API_KEY": "any",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
-        assert await _run(command, folder, direct | variables) == ["It has 5 letters."] * 2
+        assert await asyncio.to_thread(_run, command, folder, direct | variables) == ["It has 5 letters."] * 2
         cache = (await client.get("/health")).json()["cache"]
     assert (folder / "saved").read_text() == "mango"
     assert (cache["misses"], cache["hits"]) == (3, 3)
 
 
-async def _run(command: list[str], folder: Path, variables: dict[str, str]) -> list[str]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env=os.environ | variables,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+def _run(command: list[str], folder: Path, variables: dict[str, str]) -> list[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
-    out, errors = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    assert process.returncode == 0, errors.decode()
-    return out.decode().splitlines()
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
