@@ -124,7 +124,7 @@ def create_app(
     store = cache or open_backend(settings.cache)
     caching = CachingExecutor(generating, store, settings, recorder=recorder)
     metrics, activity = Metrics(generating, caching.statistics), Activity()
-    log = RequestLog(None if settings.debug_level else HITS_A_SECOND)
+    log = RequestLog(None if settings.debug_level else HITS_A_SECOND, names_models=bool(others))
     context = ServiceContext(
         settings=settings,
         models=_models(settings, generating, others or {}, caching),

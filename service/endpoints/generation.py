@@ -80,7 +80,7 @@ class GenerationEndpoint:
             self._count_media(asked.unread_media, record)
         executor = models.find(asked.model)
         request = with_defaults(asked.request, executor.profile, caller)
-        record.stream = asked.stream
+        record.stream, record.model = asked.stream, executor.profile.id
 
         submission = Submission(executor, asked, request, directives, record)
         watch = ClientWatch(receive)

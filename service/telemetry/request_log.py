@@ -28,6 +28,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     request_id: str
     dialect: str
     started: float
+    model: str = ""
     status: int = 0
     stream: bool = False
     outcome: CacheOutcome | None = None
@@ -68,9 +69,11 @@ Observer = Callable[[RequestRecord], None]
 
 
 class RequestLog:
-    """Logs one line a request in the loop's next turn, after the answer. Hits beyond `hits_a_second` share one line."""
+    """Logs one line a request in the loop's next turn, after the answer. Hits beyond `hits_a_second` share one line.
+    With `names_models`, the text names the model."""
 
-    def __init__(self, hits_a_second: int | None) -> None:
+    def __init__(self, hits_a_second: int | None, *, names_models: bool = False) -> None:
+        self._names_models = names_models
         self._most = math.inf if hits_a_second is None else hits_a_second
         self._hits = 0
         self._second = 0.0
@@ -89,27 +92,29 @@ class RequestLog:
                 if self._hits == self._most + 1:
                     loop.call_at(self._second + 1, self._log_rest)
                 return
-        loop.call_soon(_log, record)
+        loop.call_soon(_log, record, record.model if self._names_models else "")
 
     def _log_rest(self) -> None:
         rest, self._hits = self._hits - self._most, 0
         logger.info("%d more %s within a second", rest, "hit" if rest == 1 else "hits")
 
 
-def _log(record: RequestRecord) -> None:
+def _log(record: RequestRecord, shown_model: str) -> None:
     usage = record.usage
     logger.info(
-        "%s %s %d %s%s in %.1f ms%s",
+        "%s %s %d %s%s%s in %.1f ms%s",
         record.request_id,
         record.dialect,
         record.status,
         " ".join(filter(None, (record.outcome, record.error_code))),
         " stream" if record.stream else "",
+        shown_model and f" by {shown_model}",
         record.total_seconds * 1e3,
         "" if usage is None else _tokens(usage, record.reread),
         extra={
             "request_id": record.request_id,
             "dialect": record.dialect,
+            "model": record.model or None,
             "status": record.status,
             "stream": record.stream,
             "cache": record.outcome,

@@ -5,14 +5,19 @@ import io
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.app import create_app
+from service.executor.base import Executor
+from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.http.access_log import POLLED
 from service.logs import configure
 from service.settings import DebugLevel, LogFormat
@@ -24,7 +29,7 @@ CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 CANARY = "zanzibar-quokka"
 FORGED = f"{CANARY}\n2025-01-01 00:00:00.000 INFO request: forged\r\x1b[2J\x7f\x9b\u2028\u202e"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR) [\w.]+: .+|  \| .+")
-BODIES = {
+BODIES: dict[str, Any] = {
     "answered": {"messages": [{"role": "user", "content": FORGED}], "max_tokens": 5},
     "with a tool": {
         "messages": [{"role": "system", "content": FORGED}, {"role": "user", "content": CANARY}],
@@ -42,11 +47,17 @@ BODIES = {
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
-async def logged(tmp_path: Path, requests: list[RawRequest], level: DebugLevel, log_format: LogFormat) -> list[str]:
+async def logged(
+    tmp_path: Path,
+    requests: list[RawRequest],
+    level: DebugLevel,
+    log_format: LogFormat,
+    others: Mapping[str, Executor] | None = None,
+) -> list[str]:
     configured = settings(tmp_path, debug_level=level, log_format=log_format)
     stream = io.StringIO()
     configure(configured, stream)
-    app = create_app(configured)
+    app = create_app(configured, others=others)
     async with app.router.lifespan_context(app):
         for request in requests:
             await request.run(app)
@@ -90,6 +101,7 @@ async def test_the_fields_of_a_line(tmp_path: Path) -> None:
     assert [miss["cache"], hit["cache"]] == ["miss", "hit"]
     assert hit["request_id"] == requests[1].headers["request-id"]
     assert (hit["status"], hit["dialect"], hit["stream"]) == (200, "anthropic_messages", True)
+    assert hit["model"] == "scripted"
     assert hit["completion_tokens"] == miss["completion_tokens"] > 0
     assert 0 < hit["first_event_ms"] <= hit["total_ms"]
     assert "error" not in hit
@@ -101,6 +113,14 @@ async def test_the_text_of_a_line(tmp_path: Path) -> None:
     said = r"request: req_\w{24} openai_chat 200 miss stream in \d+\.\d ms, \d+ prompt tokens?, \d+ in the answer"
     assert re.search(said, miss)
     assert re.search(r"request: req_\w{24} openai_chat 400 missing_required_parameter in \d+\.\d ms$", refused)
+
+
+async def test_the_text_names_the_model_if_there_are_several(tmp_path: Path) -> None:
+    small = ScriptedExecutor(profile=msgspec.structs.replace(PROFILE, id="small"))
+    bodies = [BODIES["answered"] | {"model": name} for name in ("default", "small")]
+    requests = [RawRequest(CHAT, json.dumps(body).encode()) for body in bodies]
+    lines = await logged(tmp_path, requests, 0, "text", others={"small": small})
+    assert [re.findall(r" by (\w+) in", line) for line in lines] == [["scripted"], ["small"]]
 
 
 @pytest.mark.parametrize(
