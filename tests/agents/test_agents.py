@@ -85,10 +85,12 @@ async def assert_done_twice(user: Terminal, executor: ScriptedExecutor, task: Ta
     first, again = runs
     assert len(first) >= 3
     if task.varies:
+        # A request for the session's title has no tools, and may come at any time.
+        first, again = ([request for request in run if request.tools] for run in runs)
         assert first[0].tools == again[0].tools
         pairs = zip(first[0].messages, again[0].messages, strict=True)
         assert next(one.role for one, other in pairs if one != other) == task.varies
-        assert all(continues(*pair) for run in runs for pair in pairwise(run))
+        assert all(continues(*pair) for run in (first, again) for pair in pairwise(run))
     else:
         assert not again
 
