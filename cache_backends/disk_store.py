@@ -237,8 +237,9 @@ def _refuse_unfit(folder: Path) -> None:
 
 def _make_private_folder(folder: Path) -> None:
     for missing in [path for path in (*reversed(folder.parents), folder) if not path.exists()]:
-        missing.mkdir(mode=0o700, exist_ok=True)
-        missing.chmod(0o700)
+        with suppress(FileExistsError):  # another process was faster: the folder is its own
+            missing.mkdir(mode=0o700)
+            missing.chmod(0o700)
 
 
 def _make_private_file(path: Path) -> None:
