@@ -1,10 +1,5 @@
-"""Runs a coroutine's first step in the caller. Work that does not wait, such as a hit, then needs no task and no timer.
-
-try:
-    waits_for = work.send(None)
-except StopIteration as end:
-    return end.value
-return await go_on(work, waits_for)
+"""Runs a coroutine's first step in the caller, by `work.send(None)`. If that raises `StopIteration`, the work has ended
+without waiting, as a hit does, and needs no task and no timer. Otherwise `go_on` awaits the rest.
 """
 
 from collections.abc import Coroutine, Generator

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.cache_headers import forbids_storing
-from service.http.request_headers import read_headers
 from service.http.traces import Exchange, TraceWriter
 
 RECORDED_PREFIX = "/v1/"
@@ -17,7 +16,7 @@ class TraceRecorder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         recorded = scope["type"] == "http" and scope["path"].startswith(RECORDED_PREFIX)
-        if not recorded or forbids_storing(read_headers(scope)):
+        if not recorded or forbids_storing(scope["state"]["headers"]):
             await self._app(scope, receive, send)
             return
         started = time.time()
