@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.server_process import END_SECONDS, ServerProcess, environment, health_of, serving, until
@@ -50,10 +51,9 @@ def engine_pids(server: ServerProcess) -> list[int]:
 def is_there(pid: int) -> bool:
     """Whether it runs: a zombie does not."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return state != "Z"
 
 
 @contextmanager
