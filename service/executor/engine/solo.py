@@ -3,10 +3,10 @@ import time
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
 from service.executor.engine.run import Drawn, Run
-from service.executor.engine.undo import Undo
+from service.executor.engine.undo import Undo, take_back
 from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
@@ -44,6 +44,7 @@ class Solo:
         # guess, and the next step reads the right tokens again.
         self._recurrent = any(isinstance(leaf, ArraysCache) for leaf in leaves(self._cache))
         self._undo: Undo | None = None
+        self._read_at_once = 1  # tokens of the last call of the model; a batch reads one
         self._drafters = [_PacedDrafter(drafter, times) for drafter in drafters]
         self._end_tokens = end_tokens
         self._tally = tally
@@ -133,6 +134,7 @@ class Solo:
         """Reads `[length]` tokens and draws one after each of the last `rows`."""
         logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
+        self._read_at_once = inputs.size
         if self.run.constraint is not None:
             logits = self.run.constraint.look_ahead(inputs[-rows:], logits, read=self.run.read)
         return self.run.draw(logits - mx.logsumexp(logits, axis=-1, keepdims=True), self.run.read - rows + 1)
@@ -155,7 +157,7 @@ class Solo:
             self._undo.apply(self.run.read)
             self.run.read = self._undo.read
         else:
-            trim_prompt_cache(self._cache, self.run.read - last)
+            take_back(self._cache, self.run.read - last, of=self._read_at_once)
             self.run.read = last
 
     def _remember(self) -> None:

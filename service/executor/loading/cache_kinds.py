@@ -2,7 +2,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    RotatingKVCache,
+    can_trim_prompt_cache,
+    make_prompt_cache,
+)
 
 
 def leaves(caches: Iterable[Any]) -> Iterator[Any]:
@@ -35,10 +43,10 @@ def can_take_back(model: Any) -> bool:
 
 
 def can_undo(model: Any) -> bool:
-    """Returns True if `engine.undo` can take the state back, which is cut or recurrent. A copy of a window would cost
-    some percent of each step."""
-    return can_take_back(model) or all(
-        type(leaf) in (KVCache, ArraysCache) for leaf in leaves(make_prompt_cache(model))
+    """Returns True if `engine.undo` can take back what the model has read in its last call."""
+    kinds = {type(leaf) for leaf in leaves(make_prompt_cache(model))}
+    return (
+        can_take_back(model) or kinds <= {KVCache, ArraysCache} or kinds <= {KVCache, RotatingKVCache, ChunkedKVCache}
     )
 
 

@@ -1,4 +1,4 @@
-"""Guesses for models with recurrent layers, whose state goes back to a copy: the same tokens, however they fare."""
+"""Guesses for models with recurrent layers or sliding windows: the same tokens, however the guesses fare."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from service.generation import SamplingParams
 from tests.executor.models.tiny import make_tiny
 from tests.executor.speculation.bench import NO_DRAFTS, Bench
 
-FAMILIES = ["mamba2", "qwen3_next", "falcon_h1"]
+FAMILIES = ["mamba2", "qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "cohere2"]
 PROMPT = [(11 * i + 3) % 190 for i in range(40)]
 TOKENS = 48
 NO_END = 511
