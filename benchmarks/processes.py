@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.http_client import HOST, Response, UnexpectedResponse, fetch, get
+from benchmarks.ports import free_port
 
 READY_SECONDS = 90.0
 POLL_SECONDS = 0.05
@@ -22,13 +22,6 @@ OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONL
 
 class ProcessFailed(Exception):
     """The message includes the end of the log."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

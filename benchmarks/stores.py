@@ -15,7 +15,8 @@ import redis.asyncio
 
 from benchmarks.case import Unavailable
 from benchmarks.http_client import HOST
-from benchmarks.processes import POLL_SECONDS, READY_SECONDS, free_port, process
+from benchmarks.ports import free_port
+from benchmarks.processes import POLL_SECONDS, READY_SECONDS, process
 from cache_backends import open_backend
 
 PLENTY_BYTES = 2**30

@@ -12,7 +12,8 @@ import psutil
 from benchmarks.case import Case, Measure, Run
 from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post, post_json
 from benchmarks.model_folders import demo_model
-from benchmarks.processes import free_port, process, until_ready
+from benchmarks.ports import free_port
+from benchmarks.processes import process, until_ready
 from benchmarks.request_bodies import small_chat, story
 
 CHAT = "/v1/chat/completions"

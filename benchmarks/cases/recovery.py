@@ -17,7 +17,8 @@ from benchmarks.case import Case, Measure, Run
 from benchmarks.faulty_server import pid_file
 from benchmarks.http_client import HOST, Connection, post_json
 from benchmarks.model_folders import demo_model, tiny_model
-from benchmarks.processes import free_port, process, until_ready
+from benchmarks.ports import free_port
+from benchmarks.processes import process, until_ready
 from benchmarks.request_bodies import story
 
 CHAT = "/v1/chat/completions"

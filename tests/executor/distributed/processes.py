@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, health_of, until
 
 SERVE = [sys.executable, "-m", "service.cli", "serve", "--distributed", "--port", "0"]
@@ -71,7 +71,7 @@ class Ranks:
 def launched(folder: Path, count: int, *arguments: str) -> Iterator[Ranks]:
     """As an operator starts them. A launcher that is killed leaves its ranks behind: rank 0 is to be told before."""
     _prepare(folder)
-    launch = [LAUNCH, "-n", str(count), "--backend", "ring", "--starting-port", str(free_ports(count))]
+    launch = [LAUNCH, "-n", str(count), "--backend", "ring", "--starting-port", str(free_port(count))]
     with ExitStack() as files:
         out, log = (files.enter_context((folder / name).open("wb")) for name in ("out", "log"))
         process = subprocess.Popen(
@@ -94,7 +94,7 @@ def launched(folder: Path, count: int, *arguments: str) -> Iterator[Ranks]:
 def started(folder: Path, count: int, *arguments: str) -> Iterator[Ranks]:
     """Nobody looks after them."""
     _prepare(folder)
-    port = free_ports(count)
+    port = free_port(count)
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port + rank}"] for rank in range(count)]))
     variables = environment(folder) | {"OPENBLAS_NUM_THREADS": "1", "MLX_HOSTFILE": str(hosts)}
