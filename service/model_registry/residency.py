@@ -33,29 +33,27 @@ class Residency:
         self._deciding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         for engine in engines:
-            engine.wanted = partial(self.load, engine)
+            engine.wanted = partial(self._begin_load, engine)
 
     async def start(self, first: EngineProcess) -> None:
         """Does not wait for the models."""
         await first.load()
-        work = [self.load(engine) for engine in self._engines if engine in self._pinned]
+        work = [self._begin_load(engine) for engine in self._engines if engine in self._pinned]
         if self._idle_seconds is not None:
             work.append(self._sweep(self._idle_seconds))
         self._tasks = [asyncio.get_running_loop().create_task(each) for each in work]
 
     async def load(self, engine: EngineProcess) -> None:
-        """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
-        loads = engine.loads
-        async with self._deciding:
-            if engine.loads == loads and not engine.loaded:
-                await self._make_room(engine)
-                await engine.load()
-        await engine.settled.wait()
+        """Raises `NotReady` if the engine does not fit, cannot be loaded, or is unloaded meanwhile."""
+        await self._begin_load(engine)
+        await engine.until_loaded()
 
     async def unload(self, engine: EngineProcess) -> None:
-        """Pinned engines are unloaded too. Raises `NotReady` while the engine has calls."""
-        if engine.loaded:
-            await engine.settled.wait()
+        """Ends a load, with all calls that wait for it. Pinned engines are unloaded too. Raises `NotReady` while the
+        engine answers."""
+        if engine.loading:
+            await engine.unload()  # without the lock: a load that holds it may wait for the end of this one
+            return
         async with self._deciding:
             if engine.busy:
                 raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
@@ -67,16 +65,24 @@ class Residency:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(engine.aclose() for engine in self._engines))
 
+    async def _begin_load(self, engine: EngineProcess) -> None:
+        """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
+        loads = engine.loads
+        async with self._deciding:
+            if engine.loads == loads and not engine.takes_calls:
+                await self._make_room(engine)
+                await engine.load()
+
     async def _make_room(self, engine: EngineProcess) -> None:
         needed = _needed_bytes(engine)
         while (free := self._free_bytes()) is not None:
             others = [other for other in self._engines if other is not engine and other.resident]
-            unsettled = [other for other in others if not other.settled.is_set()]
+            loading = [other for other in others if other.loading]
             # A part of what they need is no longer free. If this counts too much, the figure afterwards is exact.
-            if needed + sum(map(_needed_bytes, unsettled)) <= free or not others:
+            if needed + sum(map(_needed_bytes, loading)) <= free or not others:
                 return  # loading itself knows better whether a lone engine fits
-            if unsettled:
-                await unsettled[0].settled.wait()
+            if loading:
+                await loading[0].settled.wait()
                 continue
             idle = [other for other in others if not other.busy and other not in self._pinned]
             if not idle:
@@ -96,7 +102,7 @@ class Residency:
             for engine in self._engines:
                 async with self._deciding:
                     idle = loop.time() - engine.used_at >= idle_seconds
-                    kept = engine.busy or engine in self._pinned or not engine.settled.is_set()
+                    kept = engine.busy or engine in self._pinned or engine.loading
                     if engine.resident and idle and not kept:
                         log.info("%s is unloaded: it was not used for %g s", engine.profile.id, idle_seconds)
                         await engine.unload()

@@ -142,7 +142,7 @@ async def test_a_request_that_arrives_while_its_engine_ends_is_answered_by_the_n
     async with residing(first) as residency:
         assert await ask(first) == "1 2 3 "
         unloading = asyncio.create_task(residency.unload(first))
-        await until(lambda: not first.loaded)
+        await until(lambda: not first.takes_calls)
         assert await ask(first) == "1 2 3 "
         await unloading
 
@@ -185,14 +185,30 @@ async def test_a_load_without_room_beside_another_waits_for_its_end(tmp_path: Pa
         assert (first.resident, slow.resident, third.resident) == (False, True, True)
 
 
-async def test_unloading_waits_for_the_load(tmp_path: Path) -> None:
+async def test_unloading_ends_a_load_that_hangs_and_what_waits_for_it(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    first, slow = engine("first"), engine("slow", load_after=str(gate))
-    async with residing(first, slow) as residency:
-        loading = asyncio.create_task(residency.load(slow))
-        await until(lambda: slow.resident)
-        unloading = asyncio.create_task(residency.unload(slow))
+    hanging, waiting = engine("hanging", load_after=str(gate)), engine("waiting")
+    async with residing(hanging, waiting, gib=1.5) as residency, asyncio.timeout(60):
+        loading = asyncio.ensure_future(residency.load(hanging))
+        asking = [asyncio.ensure_future(outcome(hanging)) for _ in range(2)]
+        other = asyncio.ensure_future(ask(waiting))  # has no room beside it
+        await until(lambda: hanging.pid is not None and hanging.status().waiting == 2 and waiting.busy)
+        pid = hanging.pid
+        assert pid is not None
+        await residency.unload(hanging)
+        assert not is_there(pid)
+        with pytest.raises(NotReady, match="hanging was unloaded"):
+            await loading
+        assert {str(answer) for answer in await asyncio.gather(*asking)} == {
+            "The model hanging was unloaded. Try again."
+        }
+        assert await other == "1 2 3 "
         gate.touch()
-        await asyncio.gather(loading, unloading)
-        assert not slow.resident
-        assert slow.status().engine_restarts == 0
+        assert await ask(hanging) == "1 2 3 "
+
+
+async def test_loading_a_model_that_cannot_be_loaded_raises_the_reason() -> None:
+    first, broken = engine("first"), engine("broken", at="loading", how="raise")
+    async with residing(first, broken) as residency:
+        with pytest.raises(NotReady, match="broken could not be loaded"):
+            await residency.load(broken)

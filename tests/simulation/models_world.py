@@ -28,8 +28,8 @@ from tests.simulation.processes import GIB, POISON, TOKENS, Faults, Machine
 
 STALL_SECONDS = 2.0
 GRACE_SECONDS = 1.0
-# What a calm world may answer to a request that needs room, and to one to unload.
-REFUSALS = ("cannot be unloaded now. Try again later.", "is answering.")
+# What a calm world may answer to a request that needs room, to one to unload, and to one that waits for a load.
+REFUSALS = ("cannot be unloaded now. Try again later.", "is answering.", "was unloaded. Try again.")
 # A silent process that loads is killed after a minute, four times at most in a row, for each model before this one.
 LONGEST_WAIT = 1200.0
 LONGEST_CALM_WAIT = 60.0

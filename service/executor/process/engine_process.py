@@ -90,8 +90,12 @@ class EngineProcess:
         return self._running is not None
 
     @property
-    def loaded(self) -> bool:
-        """True if it takes calls, which wait while the model is read."""
+    def loading(self) -> bool:
+        return self.resident and not self.settled.is_set()
+
+    @property
+    def takes_calls(self) -> bool:
+        """Calls wait while the model is loaded."""
         return self.resident and not self._ending
 
     @property
@@ -132,15 +136,21 @@ class EngineProcess:
         self.loads += 1
         self._running = asyncio.get_running_loop().create_task(self._run())
 
+    async def until_loaded(self) -> None:
+        """Raises `NotReady` and `ShuttingDown` if the model could not be loaded, or is unloaded again."""
+        await self.settled.wait()
+        if self._failure or not self.takes_calls:
+            raise self._refusal()
+
     async def unload(self) -> None:
-        """A cancelled caller does not stop it."""
-        await self._end_run(lambda: NotReady(f"The model {self.profile.id} was unloaded. Try again."))
+        """A cancelled caller does not stop it. Kills a process that still loads."""
+        await self._end_run()
 
     async def aclose(self) -> None:
         """May be called twice. Kills a process that still loads, or does not end within the grace period."""
         self._closing = True
         self.settled.set()
-        await self._end_run(ShuttingDown)
+        await self._end_run()
 
     async def identify(self) -> None:
         """Reads the files although the model may not be loaded."""
@@ -153,7 +163,7 @@ class EngineProcess:
         finally:
             self._wanting -= 1
         if not self.profile.fingerprint:
-            raise ShuttingDown if self._closing else NotReady(self._failure or f"{self.profile.id} was unloaded.")
+            raise self._refusal()
 
     async def submit(self, request: GenerationRequest) -> PendingCall:
         self._refuse_when_full()
@@ -176,11 +186,14 @@ class EngineProcess:
 
     async def _accepted(self, call: PendingCall) -> Any:
         """Returns the number of prompt tokens, or the finding."""
-        await self._until_loaded()
-        if self._closing:
-            raise ShuttingDown
-        if self._failure:
-            raise NotReady(self._failure)
+        self._wanting += 1
+        try:
+            while not (self.takes_calls or self._closing or self._failure):
+                await self.wanted()
+        finally:
+            self._wanting -= 1
+        if self._closing or self._failure:
+            raise self._refusal()
         self._calls.add(call)
         try:
             return await call.accepted
@@ -188,13 +201,10 @@ class EngineProcess:
             self._calls.abort(call)
             raise
 
-    async def _until_loaded(self) -> None:
-        self._wanting += 1
-        try:
-            while not (self.loaded or self._closing or self._failure):
-                await self.wanted()
-        finally:
-            self._wanting -= 1
+    def _refusal(self) -> ServiceError:
+        if self._closing:
+            return ShuttingDown()
+        return NotReady(self._failure or f"The model {self.profile.id} was unloaded. Try again.")
 
     def _receive(self, messages: list[ToServer]) -> None:
         for message in messages:
@@ -272,13 +282,13 @@ class EngineProcess:
         self.settled.set()
         self._calls.end_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))
 
-    async def _end_run(self, error: Callable[[], ServiceError]) -> None:
+    async def _end_run(self) -> None:
         if self._identifying is not None:
             self._identifying.cancel()
         if not self.resident:
             return
         self._ending = True
-        self._calls.end_all(lambda _: error())
+        self._calls.end_all(lambda _: self._refusal())
         if self._child is not None:
             loading = self._reported.state == "loading"
             self._child.close(0 if loading else max(CLOSE_SECONDS, self._settings.shutdown_grace_seconds))
