@@ -38,7 +38,7 @@ class Residency:
     async def start(self, first: EngineProcess) -> None:
         """Does not wait for the models."""
         await first.load()
-        work = [self._begin_load(engine) for engine in self._engines if engine in self._pinned]
+        work = [self._load_pinned(engine) for engine in self._engines if engine in self._pinned]
         if self._idle_seconds is not None:
             work.append(self._sweep(self._idle_seconds))
         self._tasks = [asyncio.get_running_loop().create_task(each) for each in work]
@@ -64,6 +64,12 @@ class Residency:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(engine.aclose() for engine in self._engines))
+
+    async def _load_pinned(self, engine: EngineProcess) -> None:
+        try:
+            await self._begin_load(engine)
+        except NotReady as exc:
+            log.error("A pinned model is not loaded: %s", exc)
 
     async def _begin_load(self, engine: EngineProcess) -> None:
         """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""

@@ -212,3 +212,9 @@ async def test_loading_a_model_that_cannot_be_loaded_raises_the_reason() -> None
     async with residing(first, broken) as residency:
         with pytest.raises(NotReady, match="broken could not be loaded"):
             await residency.load(broken)
+
+
+async def test_a_pinned_engine_without_room_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    first, huge = engine("first"), engine("huge", gib=5.0)
+    async with residing(first, huge, gib=2.0, pinned={first, huge}):
+        await until(lambda: "A pinned model is not loaded: huge needs 5.0 GiB of memory" in caplog.text)
