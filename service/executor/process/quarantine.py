@@ -1,14 +1,24 @@
 """Which calls an engine process gets, so that a request that ends processes ends few, and takes others with it once."""
 
-from collections.abc import Iterable
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from service.errors import AnswerLost, ServiceError, Unrunnable
 from service.executor.process.pending_call import PendingCall
 
-V = TypeVar("V")
-
 REMEMBERED_REQUESTS = 256
+
+# The memory of the machine, or another request, may have been at fault. A new trial costs at most one process.
+REFUSED_SECONDS = 600.0
+
+
+class Suspect(NamedTuple):
+    """`received` and `end` are of the last process that died."""
+
+    received: int
+    end: str
+    refused_until: float
 
 
 class Quarantine:
@@ -16,26 +26,26 @@ class Quarantine:
     that died. Calls that only waited in it run again freely.
 
     Suspects run first, each alone in the process until it has come further than at the death. If that process dies
-    too, the call is guilty: it fails, and every later call with the same request is refused. A call that has sent
-    something is not run again, but its client may repeat it, and then it is a suspect.
+    too, the call is guilty: it fails, and calls with the same request are refused for `REFUSED_SECONDS`; later ones are
+    suspects again. A call that has sent something is not run again, but its client may repeat it, and then it is a
+    suspect.
     """
 
-    def __init__(self) -> None:
-        self._suspects: dict[bytes, int] = {}  # events at the death, by the digest of the request
-        self._guilty: dict[bytes, str] = {}  # the ends of processes
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._suspects: dict[bytes, Suspect] = {}  # by the digest of the request
 
     def clear(self) -> None:
         self._suspects.clear()
-        self._guilty.clear()
 
     def check(self, call: PendingCall) -> None:
         """Called with every new call. Raises `Unrunnable`."""
-        if not self._suspects and not self._guilty:
+        suspect = self._suspects.get(call.digest()) if self._suspects else None
+        if suspect is None:
             return
-        digest = call.digest()
-        if digest in self._guilty:
-            raise _unrunnable(self._guilty[digest])
-        call.alone_until = self._suspects.get(digest)
+        if self._clock() < suspect.refused_until:
+            raise _unrunnable(suspect.end)
+        call.alone_until = suspect.received
 
     def acquit(self, call: PendingCall) -> None:
         call.alone_until = None
@@ -50,15 +60,20 @@ class Quarantine:
             call.inside, call.read_tokens = False, None
             call.deaths += 1
             if call.suspected:
-                _remember(self._guilty, call.digest(), end)
+                self._remember(call, end, refused_until=self._clock() + REFUSED_SECONDS)
                 failing.append((call, _unrunnable(end)))
                 continue
             if call in at_work or call.deaths > 1:
                 call.alone_until = call.received
-                _remember(self._suspects, call.digest(), call.received)
+                self._remember(call, end)
             if call.received:
                 failing.append((call, AnswerLost(f"{end}. Try again.")))
         return failing
+
+    def _remember(self, call: PendingCall, end: str, refused_until: float = 0.0) -> None:
+        self._suspects[call.digest()] = Suspect(call.received, end, refused_until)
+        if len(self._suspects) > REMEMBERED_REQUESTS:
+            del self._suspects[next(iter(self._suspects))]
 
 
 def sendable(calls: Iterable[PendingCall]) -> list[PendingCall]:
@@ -73,11 +88,6 @@ def sendable(calls: Iterable[PendingCall]) -> list[PendingCall]:
     return suspects[:1] or outside
 
 
-def _remember(entries: dict[bytes, V], digest: bytes, value: V) -> None:
-    entries[digest] = value
-    if len(entries) > REMEMBERED_REQUESTS:
-        del entries[next(iter(entries))]
-
-
 def _unrunnable(end: str) -> Unrunnable:
-    return Unrunnable(f"{end}, while it ran this request alone. The request is not run again. Change it.")
+    minutes = f"{REFUSED_SECONDS / 60:g} minutes"
+    return Unrunnable(f"{end}, while it ran this request alone. The request is refused for {minutes}. Change it.")

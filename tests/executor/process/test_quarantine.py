@@ -7,7 +7,7 @@ import pytest
 from service.errors import AnswerLost, Unrunnable
 from service.executor.process.call_messages import SubmitCall
 from service.executor.process.pending_call import PendingCall
-from service.executor.process.quarantine import Quarantine, sendable
+from service.executor.process.quarantine import REFUSED_SECONDS, Quarantine, sendable
 from tests.executor.engines import question, until
 from tests.executor.process.test_engine_process import WAYS, ask, outcome, running, until_state
 
@@ -121,3 +121,29 @@ async def test_an_acquitted_request_is_no_suspect_when_it_comes_again() -> None:
     quarantine.acquit(again)
     quarantine.check(again)
     assert not again.suspected
+
+
+async def test_a_guilty_request_is_tried_again_alone_after_a_while() -> None:
+    time = [0.0]
+    quarantine, suspect = Quarantine(lambda: time[0]), call("a", started=True)
+    assert quarantine.blame([suspect], "It died") == []
+    suspect.inside = True
+    [(_, refusal)] = quarantine.blame([suspect], "It died again")
+    assert isinstance(refusal, Unrunnable)
+    time[0] = REFUSED_SECONDS - 1
+    with pytest.raises(Unrunnable, match="It died again, while it ran this request alone"):
+        quarantine.check(call("a"))
+    time[0] = REFUSED_SECONDS
+    again = call("a")
+    quarantine.check(again)
+    assert again.suspected
+    assert isinstance(quarantine.blame([again], "It died")[0][1], Unrunnable)
+    with pytest.raises(Unrunnable):
+        quarantine.check(call("a"))
+    time[0] = 2 * REFUSED_SECONDS
+    again = call("a")
+    quarantine.check(again)
+    quarantine.acquit(again)
+    free = call("a")
+    quarantine.check(free)
+    assert not free.suspected
