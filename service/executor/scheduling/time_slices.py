@@ -9,7 +9,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.storage import FILE_MODE, private_folder
@@ -26,6 +26,11 @@ POLL_SECONDS = 0.001
 
 # An engine whose step takes longer may hang, and is not waited for.
 PATIENCE_SECONDS = 3.0
+
+
+def may_compute(used: float, others: Sequence[float], *, has_device: bool) -> bool:
+    """`used`: the seconds that this engine has computed; `others`: those of the other engines with work."""
+    return used <= min(others, default=used) + (SLICE_SECONDS if has_device else 0.0)
 
 
 class TimeSlices:
@@ -59,7 +64,7 @@ class TimeSlices:
             self._table[self._used] += now - self._began
         self._table[self._seen] = now
         self.contended = bool(others)
-        if others and self._table[self._used] > min(others) + SLICE_SECONDS:
+        if not may_compute(self._table[self._used], others, has_device=True):
             self._free_device()
         while not (self._has_device or self._may_begin()):
             time.sleep(POLL_SECONDS)
@@ -73,7 +78,7 @@ class TimeSlices:
     def _may_begin(self) -> bool:
         self._table[self._seen] = now = self._clock()
         others = self._others(now)
-        if others and self._table[self._used] > min(others):
+        if not may_compute(self._table[self._used], others, has_device=False):
             return False
         self._has_device = self._lock(DEVICE)
         return self._has_device or not others

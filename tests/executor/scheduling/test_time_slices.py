@@ -18,6 +18,7 @@ from service.executor.scheduling.time_slices import (
     SLICE_SECONDS,
     TABLE_BYTES,
     TimeSlices,
+    may_compute,
     open_time_slices,
 )
 
@@ -102,6 +103,26 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def bench(file: Path) -> Bench:
     return Bench(file)
+
+
+@pytest.mark.parametrize(
+    ("used", "others", "takes_device", "keeps_device"),
+    [
+        (9.0, [], True, True),
+        (1.0, [2.0], True, True),
+        (2.0, [2.0], True, True),
+        (2.0 + SLICE_SECONDS / 2, [2.0], False, True),
+        (2.0 + SLICE_SECONDS, [2.0], False, True),
+        (2.0 + SLICE_SECONDS * 1.01, [2.0], False, False),
+        (2.0, [9.0, 1.0], False, False),
+        (1.0, [9.0, 1.0], True, True),
+    ],
+)
+def test_the_engine_that_computed_least_is_next(
+    used: float, others: list[float], *, takes_device: bool, keeps_device: bool
+) -> None:
+    assert may_compute(used, others, has_device=False) == takes_device
+    assert may_compute(used, others, has_device=True) == keeps_device
 
 
 def test_an_engine_alone_never_waits_and_shows_when_it_works(bench: Bench) -> None:
