@@ -104,8 +104,8 @@ async def test_it_answers_counts_and_ends() -> None:
 async def test_an_answer_shows_how_much_of_its_prompt_is_read() -> None:
     async with running(settings={"max_concurrency": 1}, step_seconds=0.05) as engine:
         reading = await engine.submit(question("word " * 99, max_tokens=1))
-        waiting = await engine.submit(question("word", max_tokens=1))
         await until(lambda: 0 < (reading.read_tokens or 0) < 98)
+        waiting = await engine.submit(question("word", max_tokens=1))
         assert waiting.read_tokens is None
         for answer in (reading, waiting):
             await collect(answer.events())
