@@ -83,7 +83,7 @@ class ModelRegistry:
         if self._residency is None:
             await self.default.start()
         else:
-            await self._residency.start(next(iter(self._engines.values())))
+            await self._residency.start()
             await self.default.open()
 
     async def load(self, name: str) -> None:

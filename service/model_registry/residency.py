@@ -35,9 +35,9 @@ class Residency:
         for engine in engines:
             engine.wanted = partial(self._begin_load, engine)
 
-    async def start(self, first: EngineProcess) -> None:
-        """Does not wait for the models."""
-        await first.load()
+    async def start(self) -> None:
+        """Loads the first engine and the pinned ones, but does not wait for them."""
+        await self._engines[0].load()
         work = [self._load_pinned(engine) for engine in self._engines if engine in self._pinned]
         if self._idle_seconds is not None:
             work.append(self._sweep(self._idle_seconds))
@@ -73,9 +73,8 @@ class Residency:
 
     async def _begin_load(self, engine: EngineProcess) -> None:
         """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
-        loads = engine.loads
         async with self._deciding:
-            if engine.loads == loads and not engine.takes_calls:
+            if not engine.takes_calls:
                 await self._make_room(engine)
                 await engine.load()
 

@@ -44,7 +44,7 @@ async def residing(
 ) -> AsyncIterator[Residency]:
     machine = Machine(gib, list(engines))
     residency = Residency(list(engines), pinned or set(), idle_seconds=idle, free_bytes=machine.free_bytes)
-    await residency.start(engines[0])
+    await residency.start()
     try:
         yield residency
     finally:

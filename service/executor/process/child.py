@@ -52,9 +52,6 @@ class Child(asyncio.Protocol):
             )
             undo.pop_all()
 
-    def __repr__(self) -> str:
-        return f"<Child {self.pid}>"
-
     @property
     def pid(self) -> int:
         return self._process.pid

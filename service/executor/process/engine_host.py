@@ -149,13 +149,10 @@ class EngineHost(asyncio.Protocol):
         self._send(CallFound(call, await finding))
 
     def _fail(self, call: int, error: ServiceError) -> None:
-        if self._has_failed() and isinstance(error, EngineFailed | NotReady):
+        if isinstance(error, EngineFailed | NotReady) and self._executor.status().state == "unhealthy":
             self._flush_soon()  # not the request's fault: the server may run it again
         else:
             self._send(failed(call, error))
-
-    def _has_failed(self) -> bool:
-        return self._executor.status().state == "unhealthy"
 
     async def _close(self) -> None:
         await self._executor.aclose()

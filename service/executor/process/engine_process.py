@@ -59,7 +59,6 @@ class EngineProcess:
         self.profile = spec.profile
         self.spec = spec
         self.wanted: Callable[[], Awaitable[None]] = self.load
-        self.loads = 0
         self.loaded_bytes = 0
         self.settled = asyncio.Event()  # the model is loaded, could not be loaded, or will not be
         self._with_fingerprint = identify
@@ -133,7 +132,6 @@ class EngineProcess:
         self._deaths.clear()
         self._calls.begin_anew()
         self.settled.clear()
-        self.loads += 1
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def until_loaded(self) -> None:

@@ -71,17 +71,14 @@ class FrameReader(Generic[M]):
             end = begin + HEADER.size + size
             if len(self._received) < end:
                 break
-            with memoryview(self._received) as received:
-                messages += self._decode(received[begin + HEADER.size : end])
+            messages += self._decode(self._received[begin + HEADER.size : end])
             begin = end
         del self._received[:begin]
         return messages
 
-    def _decode(self, body: memoryview) -> list[M]:
-        decoder = self._json if bytes(body[:1]) == b"[" else self._msgpack
+    def _decode(self, body: bytearray) -> list[M]:
+        decoder = self._json if body.startswith(b"[") else self._msgpack
         try:
             return decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise BadFrame(str(exc)) from exc
-        finally:
-            body.release()
