@@ -87,7 +87,7 @@ class ModelRegistry:
             await self.default.open()
 
     async def load(self, name: str) -> None:
-        """Returns when the model is loaded or has failed. Raises `ModelNotFound` and `NotReady`."""
+        """Returns when the model is loaded. Raises `ModelNotFound` and `NotReady`."""
         engine, residency = self._managed(name)
         await residency.load(engine)
 

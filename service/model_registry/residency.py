@@ -72,7 +72,7 @@ class Residency:
             log.error("A pinned model is not loaded: %s", exc)
 
     async def _begin_load(self, engine: EngineProcess) -> None:
-        """Concurrent calls share one load. Raises `NotReady` if the engine does not fit."""
+        """Concurrent calls share one load."""
         async with self._deciding:
             if not engine.takes_calls:
                 await self._make_room(engine)

@@ -82,7 +82,7 @@ class Child(asyncio.Protocol):
             self._process.send_signal(signal.SIGUSR1)
 
     async def until_closed(self, seconds: float | None = None) -> bool:
-        """Returns whether the process closed its socket within `seconds`. Every end of a process closes it."""
+        """Returns whether the process closed its socket, as every end does, within `seconds`."""
         await asyncio.wait({self._closed}, timeout=seconds)
         if self._transport is not None and self._process.poll() is not None:
             self._transport.abort()  # a fork of the process may hold its end of the socket

@@ -46,7 +46,7 @@ class EngineHost(asyncio.Protocol):
     """Runs any `Executor`. All messages of one turn of the event loop leave in one frame, so a step of the engine wakes
     the server once.
 
-    The process ends with the socket, or once its executor has failed; the server starts another.
+    The process ends with the socket, or once its executor has failed.
     """
 
     def __init__(self) -> None:

@@ -135,7 +135,7 @@ class EngineProcess:
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def until_loaded(self) -> None:
-        """Raises `NotReady` and `ShuttingDown` if the model could not be loaded, or is unloaded again."""
+        """Raises `NotReady` and `ShuttingDown`."""
         await self.settled.wait()
         if self._failure or not self.takes_calls:
             raise self._refusal()
@@ -151,7 +151,7 @@ class EngineProcess:
         await self._end_run()
 
     async def identify(self) -> None:
-        """Reads the files although the model may not be loaded."""
+        """Does not load the model."""
         if self.profile.fingerprint:
             return
         self._refuse_when_full()

@@ -22,13 +22,11 @@ class Suspect(NamedTuple):
 
 
 class Quarantine:
-    """If a process dies, the calls that it was working on become suspects, and so does a call that has been in two
-    that died. Calls that only waited in it run again freely.
+    """The calls that a process was working on when it died become suspects, and so does one that waited in two that
+    died. Suspects run first, each alone until it has come further than at the death.
 
-    Suspects run first, each alone in the process until it has come further than at the death. If that process dies
-    too, the call is guilty: it fails, and calls with the same request are refused for `REFUSED_SECONDS`; later ones are
-    suspects again. A call that has sent something is not run again, but its client may repeat it, and then it is a
-    suspect.
+    If that process dies too, the call fails, and its request is refused for `REFUSED_SECONDS`; then it is a suspect
+    again. A call that has sent something is not run again, but its client may repeat it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

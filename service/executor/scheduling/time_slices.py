@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 3.0
 
 
 def may_compute(used: float, others: Sequence[float], *, has_device: bool) -> bool:
-    """`used`: the seconds that this engine has computed; `others`: those of the other engines with work."""
+    """`used` and `others`: seconds that this engine and the others with work have computed."""
     return used <= min(others, default=used) + (SLICE_SECONDS if has_device else 0.0)
 
 
