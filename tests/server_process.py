@@ -5,21 +5,17 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
-PROJECT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 180.0
-END_SECONDS = 60.0
-POLL_SECONDS = 0.02
-OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
+from tests.patience import PATIENCE_SECONDS, until
 
-T = TypeVar("T")
+PROJECT = Path(__file__).parents[1]
+OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
 
 
 class ServerProcess:
@@ -49,7 +45,8 @@ class ServerProcess:
         return [line for line in self._lines() if line["logger"] == "anyclaude.request"]
 
     def _lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
         yield _when_healthy(process, out, log)
     finally:
         process.terminate()
-        process.wait(END_SECONDS)
+        process.wait(PATIENCE_SECONDS)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -82,15 +79,6 @@ def health_of(url: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
     answer = httpx.get(f"{url}/health", timeout=seconds, trust_env=False, verify=False)  # noqa: S501
     health: dict[str, Any] = answer.json()
     return health
-
-
-def until(condition: Callable[[], T | None], what: str) -> T:
-    """Waits for a condition, and returns what it gave."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(POLL_SECONDS)
-    return result
 
 
 def _when_healthy(process: subprocess.Popen[bytes], out: Path, log: Path) -> ServerProcess:

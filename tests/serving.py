@@ -12,9 +12,7 @@ import msgspec
 from service.app import Service
 from service.server.server import bind, serve
 from service.settings import Settings
-
-PATIENCE_SECONDS = 60.0
-"""How long a test waits for what must happen. The server keeps an unused connection for longer than that."""
+from tests.patience import PATIENCE_SECONDS
 
 
 def settings(tmp_path: Path, **changes: Any) -> Settings:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "setup-vllm-mlx-venv.sh"
 INPUTS = (ROOT / "pyproject.toml", ROOT / "constraints.txt", SCRIPT)
@@ -27,7 +29,7 @@ def environment(tmp_path: Path) -> Path:
 
 def run(environment: Path, extras: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
     variables = os.environ | {"VENV": str(environment), "EXTRAS": extras, "PYTHON": "", "PATH": path}
-    return subprocess.run([SCRIPT], env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run([SCRIPT], env=variables, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("extras", ["", "test", "bench,test"])

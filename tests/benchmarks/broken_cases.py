@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.case import Case, Run, Unavailable
+from tests.patience import PATIENCE_SECONDS
 
 
 def start_child(pid_file: Path) -> None:
@@ -30,4 +31,6 @@ async def miss(run: Run) -> dict[str, float]:
 
 RUNS = {"hang": hang, "fail": fail, "miss": miss}
 
-CASE = Case(title="Broken", measures=(), run=RUNS[os.environ.get("BROKEN_CASE", "fail")], timeout_seconds=5.0)
+CASE = Case(
+    title="Broken", measures=(), run=RUNS[os.environ.get("BROKEN_CASE", "fail")], timeout_seconds=PATIENCE_SECONDS
+)

@@ -3,6 +3,7 @@
 import os
 
 from benchmarks.case import Case, Measure, Run
+from tests.patience import PATIENCE_SECONDS
 
 
 async def run(run: Run) -> dict[str, float]:
@@ -25,5 +26,5 @@ CASE = Case(
         Measure(name="scratch", unit="folders"),
     ),
     run=run,
-    timeout_seconds=30.0,
+    timeout_seconds=PATIENCE_SECONDS,
 )

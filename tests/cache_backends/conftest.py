@@ -12,18 +12,19 @@ from cache_backends.memory import MemoryBackend
 from cache_backends.redis import RedisBackend
 from cache_backends.tiered import TieredBackend
 from tests.cache_backends.redis_server import RedisServer
+from tests.patience import PATIENCE_SECONDS
 
 SMALLEST_DISK = 1024**2
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
     """Waits for a condition that nothing announces; fails when it does not come true."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await condition():  # noqa: ASYNC110 -- nothing announces it
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        pytest.fail(f"did not come true within {seconds} s: {what}")
+        pytest.fail(f"did not come true within {PATIENCE_SECONDS:g} s: {what}")
 
 
 async def value_of(backend: CacheBackend, key: str) -> bytes | None:
@@ -70,7 +71,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         server: RedisServer = request.getfixturevalue("shared_redis")
         server.command("FLUSHALL")
         # The contract is not about time: the machine may be busy.
-        return RedisBackend(server.url, timeout=10.0)
+        return RedisBackend(server.url, timeout=PATIENCE_SECONDS)
 
     stores: dict[str, Callable[[], CacheBackend]] = {
         "memory": lambda: MemoryBackend(max_bytes=SMALLEST_DISK),

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
-
-PATIENCE_SECONDS = 60.0
 
 
 def require_redis_server() -> str:

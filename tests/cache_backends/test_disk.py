@@ -25,6 +25,7 @@ from cache_backends.disk import MAX_UNWRITTEN_USES, DiskBackend
 from cache_backends.disk_store import BytesOnlyDisk, Database, RefusedRow, locked_folder
 from tests.cache_backends.conftest import value_of
 from tests.cache_backends.write_for_ever import written_value
+from tests.patience import PATIENCE_SECONDS
 
 MEBIBYTE = 1024**2
 KILLS = 6
@@ -289,7 +290,7 @@ async def test_damage_that_both_threads_find_is_set_aside_once(tmp_path: Path) -
         nonlocal attempts
         attempts += 1
         if attempts <= 2:
-            both.wait(timeout=60)
+            both.wait(timeout=PATIENCE_SECONDS)
             raise sqlite3.DatabaseError("database disk image is malformed")
 
     await asyncio.gather(backend._reader.run(damaged_at_first), backend._writer.run(damaged_at_first))

@@ -6,7 +6,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import diskcache
@@ -25,6 +25,7 @@ from cache_backends.disk_store import (
     set_aside,
     without_timeout,
 )
+from tests.patience import PATIENCE_SECONDS
 
 VALUE = b"v" * 20_000
 
@@ -192,15 +193,25 @@ def test_a_locked_folder_is_waited_for(tmp_path: Path) -> None:
     with locked_folder(tmp_path, 0):
         waiter = threading.Thread(target=wait, daemon=True)
         waiter.start()
-        waiting.wait(10)
+        waiting.wait(PATIENCE_SECONDS)
         assert not entered.wait(0.05)
-    assert entered.wait(10)
-    waiter.join(10)
+    assert entered.wait(PATIENCE_SECONDS)
+    waiter.join(PATIENCE_SECONDS)
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(3):
-        with locked_folder(tmp_path, 0):
-            open_database(tmp_path, 1.0).close()
-    assert len(os.listdir("/dev/fd")) == before
+    with locked_folder(tmp_path, 0):
+        assert open_descriptors(tmp_path)
+        open_database(tmp_path, 1.0).close()
+    assert not open_descriptors(tmp_path)
+
+
+def open_descriptors(folder: Path) -> list[int]:
+    """Returns this process's descriptors of the folder and of what is in it."""
+    ours = [path.stat() for path in (folder, *folder.iterdir())]
+    found = []
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):
+            if any(os.path.samestat(os.fstat(descriptor), status) for status in ours):
+                found.append(descriptor)
+    return found

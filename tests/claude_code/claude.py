@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-PATIENCE_SECONDS = 240.0
+from tests.patience import PATIENCE_SECONDS
+
 SHORT_PROMPT = ("--system-prompt", "You are terse.")
 TERSE = ("--tools", "Bash", *SHORT_PROMPT)
 """Leaves about 4 KB of the 76 KB that Claude Code sends by itself."""

@@ -10,6 +10,7 @@ import pytest
 
 from tests.claude_code.agent_conversation import CLOSING, PROOF, PROOF_FILE
 from tests.claude_code.claude import SHORT_PROMPT, ClaudeCode
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 from tests.server_process import ServerProcess, environment, serving
 
@@ -71,4 +72,4 @@ def test_one_command_starts_the_server_runs_the_loop_and_leaves_nothing_behind(
     assert (claude.work / PROOF_FILE).read_text() == f"{PROOF}\n"
     assert (outcome.code, outcome.text) == (0, CLOSING)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{root}/health", timeout=60)
+        httpx.get(f"{root}/health", timeout=PATIENCE_SECONDS)

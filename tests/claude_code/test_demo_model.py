@@ -27,7 +27,6 @@ def test_it_answers_and_the_same_prompt_in_another_process_is_a_hit(
         ("anthropic_messages", True, 200, "hit"),
     ]
     assert hit["prompt_tokens"] == miss["prompt_tokens"] > 500
-    assert miss["total_ms"] >= 20 * hit["total_ms"]
 
 
 def test_another_prompt_reads_only_what_is_new_in_it(demo_server: ServerProcess, claude: ClaudeCode) -> None:

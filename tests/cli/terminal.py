@@ -4,18 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
 from tests.server_process import health_of
-
-PATIENCE_SECONDS = 120.0
 
 FAKE_CLAUDE = f"""#!{sys.executable}
 # Stands in for Claude Code: writes down how it was started, does what it is told, and exits with a code.
@@ -39,15 +37,6 @@ while os.environ.get("FAKE_WAITS") and not (folder / f"{{name}}.go").exists():
     time.sleep(0.02)
 sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 """
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Waits for a condition, and returns what it gave."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return result
 
 
 class Terminal:

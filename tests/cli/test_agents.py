@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.agents.table import AGENTS
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import until
 
 REPORT = f"""#!{sys.executable}
 import json, os, pathlib, sys

@@ -1,6 +1,7 @@
 import json
 
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import until
 
 
 def test_bench_measures_the_running_server(terminal: Terminal) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.installation import install_wheel
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 
 COMMANDS = (("run", "demo", "What is the capital of France?"),)
@@ -31,7 +32,7 @@ def test_one_command_leads_from_the_wheel_to_the_first_answer(tmp_path: Path, de
             env={"HOME": str(home), "PATH": os.defpath},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE_SECONDS,
         )
     seconds = time.monotonic() - started
     print(f"{len(COMMANDS)} command, {seconds:.1f} s to the first answer")  # noqa: T201 - shown with `pytest -rP`

@@ -18,7 +18,8 @@ from typing import ClassVar
 import pytest
 
 from service.agents.claude_code import MODEL_VARIABLES
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 
 @pytest.fixture

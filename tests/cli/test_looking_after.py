@@ -14,8 +14,9 @@ from cache_backends import open_backend
 from service.generation import Choice, Completion, Text, Usage
 from service.response_cache.record import Record, encode_record
 from tests.cli.screen import on_screen
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
 from tests.cli.test_client import answering_once
+from tests.patience import PATIENCE_SECONDS, until
 
 ANSWER = Completion(
     choices=(Choice(parts=(Text("Paris"),), finish_reason="stop"),),

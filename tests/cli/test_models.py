@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from service.models.recommended import RECOMMENDED, fitting, nearest_ids
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import Terminal
 from tests.models.test_folder import write_model
+from tests.patience import until
 
 
 @pytest.fixture

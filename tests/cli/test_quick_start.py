@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import until
 
 KEYS = ["hits", "misses", "total_requests", "hit_rate", "cached_items"]
 

@@ -11,6 +11,7 @@ from service.events import Event, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import Script, ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS
 from tests.serving import running, settings
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "test"
@@ -79,7 +80,7 @@ def run_alone(terminal: Terminal, **variables: str) -> "subprocess.CompletedProc
         env=terminal.environment | {"VLLM_MLX_URL": f"{terminal.url}/v1"} | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cache_backends import open_backend
 from service.response_cache.record import Record, encode_record
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 from tests.response_cache.answers import text
 
 KEY = "a" * 64

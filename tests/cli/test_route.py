@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from service.cli import misspelt, route
+from tests.patience import PATIENCE_SECONDS
 
 CASES = [
     ([], ["launch", "--"]),
@@ -65,6 +66,6 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "try:\n    main()\n"
         f"finally:\n    print('HEAVY', sorted(set(sys.modules) & set({HEAVY!r})))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HEAVY []"

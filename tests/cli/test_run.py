@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -42,7 +43,7 @@ def test_a_prompt_on_the_standard_input_is_answered(terminal: Terminal) -> None:
             input="From a pipe.",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "From a pipe.\n", "")
         assert terminal.health()["status"] == "healthy"
@@ -103,6 +104,6 @@ def converse(terminal: Terminal, lines: list[str]) -> str:
 
 def _read(keyboard: object) -> str:
     try:
-        return keyboard.read(4096).decode()  # type: ignore[attr-defined,no-any-return]
+        return keyboard.read(4096).decode(errors="replace")  # type: ignore[attr-defined,no-any-return]
     except OSError:  # the terminal has closed
         return ""

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from service.config.keys import SETTING_KEYS
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 
 def test_it_says_what_it_serves_and_where_and_ends_when_told(terminal: Terminal) -> None:
@@ -139,7 +140,9 @@ def test_a_model_that_still_computes_when_the_time_is_over_ends_without_a_crash(
     with terminal.start("serve", PYTHONWARNINGS="default") as server, ThreadPoolExecutor(2) as clients:
         until(lambda: (terminal.health() or {}).get("model_loaded"), "the model")
         url = f"{terminal.url}/v1/chat/completions"
-        answers = [clients.submit(httpx.post, url, json={**body, "seed": i}, timeout=60) for i in range(2)]
+        answers = [
+            clients.submit(httpx.post, url, json={**body, "seed": i}, timeout=PATIENCE_SECONDS) for i in range(2)
+        ]
         until(lambda: terminal.health()["running"] == 2, "two answers to begin")
         server.send_signal(signal.SIGTERM)
         _, err = server.communicate(timeout=PATIENCE_SECONDS)

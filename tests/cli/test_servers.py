@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 
 @pytest.fixture

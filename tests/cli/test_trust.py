@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def in_a_terminal(user: Terminal, *arguments: str, answers: dict[str, str]) -> t
 
 def _read(read: Callable[[int], bytes]) -> str:
     try:
-        return read(4096).decode()
+        return read(4096).decode(errors="replace")
     except OSError:  # the terminal has closed
         return ""
 

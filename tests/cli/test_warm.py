@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
 from tests.cli.test_client import answering_once, http
+from tests.patience import PATIENCE_SECONDS, until
 
 OPENAI = {"messages": [{"role": "user", "content": "one two three"}], "max_tokens": 9, "stream": True, "n": 2}
 ANTHROPIC = {"system": "You are terse.", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 9}

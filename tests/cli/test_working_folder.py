@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.installation import install_wheel
-from tests.cli.terminal import PATIENCE_SECONDS, Terminal, until
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE_SECONDS, until
 
 MODULES = (
     "service/__init__",

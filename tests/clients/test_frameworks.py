@@ -16,8 +16,8 @@ from service.app import create_app
 from service.events import Event, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
-from tests.server_process import PATIENCE_SECONDS, until
 from tests.serving import client_of, running, settings
 
 FRAMEWORKS, NODE_PROGRAMS = (Path(__file__).parent / name for name in ("frameworks", "node"))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.crash.points import IN_WRITES
 from tests.crash.works import DATABASES, WORKS
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("fault", ["kill", "full disk", "read-only", *IN_WRITES])
@@ -13,7 +14,7 @@ from tests.crash.works import DATABASES, WORKS
 def test_an_end_at_any_point_leaves_nothing_wrong(name: str, fault: str, tmp_path: Path) -> None:
     work = WORKS[name]
     command = [sys.executable, "-m", "tests.crash.points", name, fault, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stderr
     left = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))[:-1]
     assert left
@@ -27,7 +28,7 @@ def test_an_end_at_any_point_leaves_nothing_wrong(name: str, fault: str, tmp_pat
 def test_a_power_failure_at_any_point_leaves_nothing_wrong(name: str, tmp_path: Path) -> None:
     work = WORKS[name]
     command = [sys.executable, "-m", "tests.crash.power", name, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 0, ended.stderr
     left = list((tmp_path / "states").iterdir())
     assert len(left) > 4

@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 
-WAIT_SECONDS = 120.0
-# The page replaces its rows at any moment.
-REPLACED = (StaleElementReferenceException, ElementClickInterceptedException)
+# The page replaces its rows at any moment, and shows a form when the server has answered.
+REPLACED = (StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
@@ -49,6 +53,7 @@ def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver, port=free_port()))
+    chrome.set_script_timeout(PATIENCE_SECONDS)
     try:
         yield chrome
     finally:
@@ -92,7 +97,7 @@ class Page:
         return await asyncio.to_thread(lambda: self._find(selector).get_attribute(name) or "")
 
     async def type(self, selector: str, keys: str) -> None:
-        await asyncio.to_thread(lambda: self._find(selector).send_keys(keys))
+        await self._until(lambda: self._type(selector, keys), f"{selector} to take keys")
 
     async def click(self, selector: str) -> None:
         await self._until(lambda: self._click(selector), f"a click on {selector}")
@@ -119,12 +124,16 @@ class Page:
     def _find(self, selector: str) -> WebElement:
         return self._browser.find_element(By.CSS_SELECTOR, selector)
 
+    def _type(self, selector: str, keys: str) -> bool:
+        self._find(selector).send_keys(keys)
+        return True
+
     def _click(self, selector: str) -> bool:
         self._find(selector).click()
         return True
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        wait = WebDriverWait(self._browser, WAIT_SECONDS, poll_frequency=0.05, ignored_exceptions=REPLACED)
+        wait = WebDriverWait(self._browser, PATIENCE_SECONDS, poll_frequency=0.05, ignored_exceptions=REPLACED)
         await asyncio.to_thread(wait.until, lambda _: condition(), f"waited for {what}")
 
     async def _command(self, name: str, parameters: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One browser for all tests of a file, and an empty page in it."""
+"""One browser for all tests of a process, and an empty page in it."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from selenium import webdriver
 from tests.dashboard.browser import Page, open_browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with open_browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened

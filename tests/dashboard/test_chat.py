@@ -13,7 +13,8 @@ from service.events import Event, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.dashboard.browser import Page
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import running, settings
 
 MARKDOWN = """# Title
 

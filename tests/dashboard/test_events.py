@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 from service.app import create_app
 from service.dashboard import ASSETS, read_asset
 from service.endpoints.dashboard import MAX_LISTENERS
-from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import RawRequest, client_of, running, settings
 
 EVENTS = "/dashboard/events"
 CHAT = "/v1/chat/completions"

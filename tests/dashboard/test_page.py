@@ -18,6 +18,7 @@ from service.own_python import OWN_FOLDER
 from service.tallies import CallTally, StateTally
 from tests.dashboard.browser import Page
 from tests.executor.process.engines import spec
+from tests.ports import free_port
 from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
@@ -168,7 +169,7 @@ async def test_the_reading_of_a_long_prompt_is_shown(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(OWN_FOLDER))  # for the engine process
     configured = settings(tmp_path, max_concurrency=1)
-    engine = EngineProcess(spec("counting", configured, step_seconds=0.05))
+    engine = EngineProcess(spec("counting", configured, step_seconds=0.2))
     async with running(create_app(configured, executor=engine), configured) as url, asyncio.TaskGroup() as asking:
         await page.open(url + "/dashboard#now")
         await page.until("#status", "healthy")
@@ -230,15 +231,14 @@ async def test_the_key_is_asked_for_and_kept_in_the_tab(page: Page, tmp_path: Pa
 
 
 async def test_a_server_that_restarts_is_followed_again(page: Page, tmp_path: Path) -> None:
-    configured = settings(tmp_path)
+    configured = settings(tmp_path, port=free_port())
     async with running(create_app(configured), configured) as url:
         await ask(url, 2)
         await page.open(url + "/dashboard#now")
         await page.until("#hit-rate", "50.0%")
     await page.until("#notice", "Trying again")
     assert await page.text("#status") == "not connected"
-    same_port = msgspec.structs.replace(configured, port=int(url.rpartition(":")[2]))
-    async with running(create_app(same_port), same_port) as url:
+    async with running(create_app(configured), configured) as url:
         await ask(url, 4)
         await page.until("#hit-rate", "75.0%")
         await page.until_shown("#notice", shown=False)

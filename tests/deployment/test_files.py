@@ -11,6 +11,7 @@ import pytest
 
 from service.config import load_configuration
 from tests.deployment.programs import require
+from tests.patience import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -32,7 +33,7 @@ def compose(file: Path = COMPOSE, **variables: str) -> "subprocess.CompletedProc
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -92,7 +93,7 @@ def test_every_mounted_file_is_there(composed: dict[str, Any]) -> None:
 
 def test_the_dockerfile_has_no_faults() -> None:
     done = subprocess.run(
-        [require("hadolint"), str(PROJECT / "Dockerfile")], capture_output=True, text=True, timeout=60
+        [require("hadolint"), str(PROJECT / "Dockerfile")], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -114,7 +115,7 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
         [require("promtool"), "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 rules found" in done.stdout

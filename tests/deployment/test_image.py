@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.image import ALONE, Buildah, require_namespaces
-from tests.server_process import END_SECONDS, until
+from tests.patience import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.container
 
@@ -84,7 +84,7 @@ def container(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Ite
             finally:
                 for server in running.servers():
                     os.kill(int(server.name), signal.SIGKILL)
-                process.wait(END_SECONDS)
+                process.wait(PATIENCE_SECONDS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -113,4 +113,4 @@ def test_nothing_runs_as_root_and_nobody_else_reads_the_state(container: Contain
 
 def test_sigterm_ends_it_well(container: Container) -> None:
     os.kill(int(container.servers()[0].name), signal.SIGTERM)
-    assert container.process.wait(END_SECONDS) == 0
+    assert container.process.wait(PATIENCE_SECONDS) == 0

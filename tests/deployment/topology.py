@@ -14,8 +14,9 @@ import httpx
 
 from tests.cache_backends.redis_server import RedisServer
 from tests.deployment.programs import require
+from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
-from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, until
+from tests.server_process import environment
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 API_KEY = "a-secret"
@@ -76,7 +77,7 @@ class Program:
     def stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(END_SECONDS)
+            self._process.wait(PATIENCE_SECONDS)
         finally:
             self._process.kill()
 

@@ -13,6 +13,7 @@ from service.generation import GenerationRequest, Message, SamplingParams
 from service.profile import ModelProfile
 from service.queries import PrefixBranch
 from service.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 
 
 class CountingEngine:
@@ -176,6 +177,6 @@ def failing_from(first: int) -> Callable[[int], None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for a condition that another thread brings about."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - the other thread sets no event
             await asyncio.sleep(0.002)

@@ -18,6 +18,7 @@ from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, counting_loader, question, until
 from tests.no_home import NO_HOME
+from tests.patience import PATIENCE_SECONDS
 
 PROFILE = ModelProfile(id="faulty", fingerprint="1", context_length=4000)
 
@@ -102,7 +103,7 @@ async def ask_and_leave(executor: MlxExecutor) -> None:
 
 
 async def ask_everything(executor: MlxExecutor) -> list[str | ServiceError]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         *answers, _ = await asyncio.gather(
             ask(executor, "one", 3),
             ask(executor, "one two three four five", 4),

@@ -29,6 +29,7 @@ from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_at, question, until
 from tests.no_home import NO_HOME
+from tests.patience import PATIENCE_SECONDS
 
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
@@ -55,7 +56,7 @@ class Gate:
 
     def __call__(self, step: int) -> None:
         self.reached.set()
-        assert self.open.wait(60)
+        assert self.open.wait(PATIENCE_SECONDS)
 
 
 async def test_answers() -> None:
@@ -106,7 +107,7 @@ async def test_requests_wait_while_the_model_loads() -> None:
     loading = threading.Event()
 
     def load(*args: Any) -> Any:
-        assert loading.wait(60)
+        assert loading.wait(PATIENCE_SECONDS)
         return counting_loader(CountingEngine())(*args)
 
     async with running(load) as executor:
@@ -137,7 +138,7 @@ async def test_a_model_that_loads_for_too_long_is_not_waited_for() -> None:
     loading = threading.Event()
 
     def load(*args: Any) -> Any:
-        assert loading.wait(60)
+        assert loading.wait(PATIENCE_SECONDS)
         raise ValueError("too late")
 
     async with running(load, queue_timeout_seconds=0.01) as executor:
@@ -346,7 +347,7 @@ async def test_who_takes_long_to_render_is_not_waited_for() -> None:
 
 
 def assert_soon(event: threading.Event) -> None:
-    assert event.wait(60)
+    assert event.wait(PATIENCE_SECONDS)
 
 
 async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
@@ -359,7 +360,7 @@ async def test_an_engine_failure_is_told_and_the_next_request_works() -> None:
 
 
 async def test_closing_fails_what_runs_and_what_comes() -> None:
-    gate = Gate()
+    gate, others = Gate(), set(threading.enumerate())
     engine = CountingEngine(gate)
     async with running(counting_loader(engine), max_concurrency=1) as executor:
         answers = [await executor.submit(question(max_tokens=900)) for _ in range(2)]
@@ -374,7 +375,7 @@ async def test_closing_fails_what_runs_and_what_comes() -> None:
         with pytest.raises(ShuttingDown):
             await executor.submit(question())
         assert engine.closed
-        assert not [thread for thread in threading.enumerate() if thread.name == "mlx"]
+        assert "mlx" not in {thread.name for thread in set(threading.enumerate()) - others}
 
 
 async def test_what_the_renderer_refuses_takes_no_place() -> None:

@@ -20,8 +20,8 @@ from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, WordRenderer, counting_loader, failing_from, question, until
 from tests.no_home import NO_HOME
+from tests.patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 60.0
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
@@ -101,7 +101,7 @@ async def test_who_asks_for_the_prefixes_hears_that_the_engine_is_stuck_or_gone(
             stuck.wait(PATIENCE_SECONDS)
             return super().prefixes()
 
-    async with running(counting_loader(Stuck()), stall_seconds=0.2) as executor:
+    async with running(counting_loader(Stuck()), stall_seconds=1.0) as executor:
         with pytest.raises(NotReady, match="engine is busy"):
             await executor.ask(ListPrefixes())
         stuck.set()
@@ -126,7 +126,7 @@ async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() 
 
     def render() -> None:
         rendering.set()
-        assert rendered.wait(60)
+        assert rendered.wait(PATIENCE_SECONDS)
 
     lost = Losing()
     configured = Settings(home=NO_HOME)
@@ -153,13 +153,13 @@ class Gate:
 
     def __call__(self, step: int) -> None:
         if step == self._step:
-            assert self.open.wait(60)
+            assert self.open.wait(PATIENCE_SECONDS)
 
 
 async def test_an_engine_that_hangs_is_seen_and_then_given_up(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(3)
     with caplog.at_level(logging.WARNING):
-        async with running(counting_loader(CountingEngine(gate)), stall_seconds=0.2) as executor:
+        async with running(counting_loader(CountingEngine(gate)), stall_seconds=1.0) as executor:
             hanging = asyncio.ensure_future(ask(executor))
             await until(lambda: executor.status().state == "degraded")
             assert "no progress" in executor.status().detail

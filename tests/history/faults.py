@@ -12,11 +12,11 @@ import msgspec
 from tests.cache_backends.redis_server import RedisServer
 from tests.history.proxy import Proxy
 from tests.history.records import Asked, LeaseCall, Recorded, read_history
+from tests.patience import PATIENCE_SECONDS
 
 LONGEST_FAULT_SECONDS = 0.8
 LONGEST_REST_SECONDS = 0.3
 POLL_SECONDS = 0.01
-PATIENCE_SECONDS = 60.0
 READ_BYTES = 64 * 1024
 FAULTS = ("stop worker", "stop holder", "kill worker", "pause redis", "block", "delay", "drop")
 

@@ -15,7 +15,7 @@ from tests.history.worker import LEASE_SECONDS, SLOWEST_GENERATION_SECONDS
 WORKERS = 4
 # A holder may die or be stopped just before it would have answered, and its successor as well. The rest is for
 # processes that wait for a core of a busy machine.
-MOST_SECONDS = 2 * (LEASE_SECONDS + LONGEST_FAULT_SECONDS) + SLOWEST_GENERATION_SECONDS + 5.0
+MOST_SECONDS = 2 * (LEASE_SECONDS + LONGEST_FAULT_SECONDS) + SLOWEST_GENERATION_SECONDS + 30.0
 
 
 EVICTING = ("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-random")

@@ -18,6 +18,7 @@ from service.settings import Settings
 from tests.history.promises import expected_answer
 from tests.history.records import Asked, HistoryWriter, LeaseCall
 from tests.no_home import NO_HOME
+from tests.patience import PATIENCE_SECONDS
 
 LEASE_SECONDS = 0.3
 ROUND_SECONDS = 1.0
@@ -97,7 +98,7 @@ async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, 
 async def main(url: str, worker: int, path: Path, over: Path, *, stealing: bool) -> None:
     history = HistoryWriter(path)
     backend = RecordedBackend(url, history, stealing=stealing)
-    settings = Settings(home=NO_HOME, max_concurrency=2, request_timeout_seconds=5.0)
+    settings = Settings(home=NO_HOME, max_concurrency=2, request_timeout_seconds=PATIENCE_SECONDS)
     caching = CachingExecutor(ScriptedExecutor(script, concurrency=2), backend, settings, lease_seconds=LEASE_SECONDS)
     await asyncio.gather(*(client(caching, worker, history, over) for _ in range(CLIENTS)))
     await caching.aclose()

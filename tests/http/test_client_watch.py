@@ -19,7 +19,8 @@ from service.generation import Completion, Usage
 from service.http.client_watch import ClientGone, ClientWatch
 from service.response_cache.base import CachedAnswer, StoredAnswer
 from tests.executor.engines import CountingEngine, counting_loader, until
-from tests.serving import PATIENCE_SECONDS, RawRequest, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import RawRequest, settings
 
 BODY = msgspec.json.encode({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})
 
@@ -62,7 +63,7 @@ def held_back(loading: threading.Event) -> Callable[..., Runtime]:
     load = counting_loader(CountingEngine())
 
     def wait_and_load(*arguments: Any) -> Runtime:
-        assert loading.wait(60)
+        assert loading.wait(PATIENCE_SECONDS)
         return load(*arguments)
 
     return wait_and_load

@@ -14,7 +14,8 @@ from service.errors import EngineFailed
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import RawRequest, client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

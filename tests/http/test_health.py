@@ -19,11 +19,12 @@ from service.executor.scripted import PROFILE
 from service.own_python import OWN_FOLDER
 from tests.executor.engines import CountingEngine, counting_loader
 from tests.executor.process.engines import spec
+from tests.patience import PATIENCE_SECONDS
 from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
-STALL_SECONDS = 0.5
+STALL_SECONDS = 1.5
 
 
 class Gate:
@@ -35,7 +36,7 @@ class Gate:
 
     def __call__(self, step: int) -> None:
         if step == self._at:
-            assert self.opened.wait(60)
+            assert self.opened.wait(PATIENCE_SECONDS)
 
 
 @asynccontextmanager
@@ -48,7 +49,7 @@ async def serving(tmp_path: Path, load: Loader) -> AsyncIterator[httpx.AsyncClie
 
 async def until_health(client: httpx.AsyncClient, status: str) -> tuple[int, dict[str, Any]]:
     """The HTTP status and the body of the first answer with that `status`."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             response = await client.get("/health")
             if response.json()["status"] == status:

@@ -15,7 +15,8 @@ import pytest
 
 from service.app import create_app
 from service.executor.scripted import PROFILE, ScriptedExecutor
-from tests.serving import PATIENCE_SECONDS, client_of, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

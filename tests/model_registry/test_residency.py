@@ -72,14 +72,16 @@ async def test_the_least_recently_used_engine_gives_way() -> None:
 async def test_an_engine_that_answers_does_not_give_way() -> None:
     first, second = engine("first", step_seconds=0.005), engine("second")
     async with residing(first, second, gib=1.5):
-        answering = asyncio.ensure_future(ask(first, max_tokens=100))
+        answering = await first.submit(question(max_tokens=900))
         await until(lambda: first.status().running == 1)
         with pytest.raises(
             NotReady, match=r"second needs 1\.0 GiB of memory, 0\.5 GiB are free, and first cannot"
         ) as error:
             await ask(second)
         assert error.value.retry_after
-        assert (await answering).startswith("1 2 3 ")
+        assert first.status().running == 1
+        await answering.aclose()
+        await until(lambda: not first.busy)
         assert await ask(second) == "1 2 3 "
         assert not first.resident
 
@@ -117,11 +119,12 @@ async def test_an_engine_larger_than_the_machine_is_tried_alone() -> None:
 async def test_unloading_waits_for_no_answer_and_refuses_instead() -> None:
     first = engine("first", step_seconds=0.005)
     async with residing(first) as residency:
-        answering = asyncio.ensure_future(ask(first, max_tokens=100))
+        answering = await first.submit(question(max_tokens=900))
         await until(lambda: first.status().running == 1)
         with pytest.raises(NotReady, match="is answering"):
             await residency.unload(first)
-        await answering
+        await answering.aclose()
+        await until(lambda: not first.busy)
         await residency.unload(first)
         assert not first.resident
 

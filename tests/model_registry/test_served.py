@@ -16,7 +16,8 @@ import pytest
 
 from benchmarks.tiny_model import LAYERS, write_tiny_model
 from service.own_python import own_environment, own_python
-from tests.server_process import ServerProcess, serving, until
+from tests.patience import PATIENCE_SECONDS, until
+from tests.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.model
 
@@ -80,7 +81,7 @@ def ask(
     server: ServerProcess, model: str | None, text: str = "hello", headers: dict[str, str] | None = None, **fields: Any
 ) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "model": model, **fields}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=120)
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE_SECONDS)
 
 
 def cli(server: ServerProcess, *arguments: str) -> str:
@@ -119,7 +120,7 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
         ]:
             again = ask(server, name)
             assert (text_of(again), cache_status(again)) == (right, "anyclaude; hit")
-        listed = httpx.get(f"{server.url}/v1/models", timeout=120).json()["data"]
+        listed = httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_SECONDS).json()["data"]
         assert [(model["id"], model["loaded"]) for model in listed] == [("big", True), ("small", True)]
         assert listed[1]["context_length"] == 500
         capabilities = listed[1]["capabilities"]
@@ -128,7 +129,7 @@ def test_two_models_answer_by_their_names_and_aliases(tiny_model: Path, other_mo
             "json_schema": True,
             "thinking": False,
         }
-        assert httpx.get(f"{server.url}/v1/models/claude-haiku-9", timeout=120).json()["id"] == "small"
+        assert httpx.get(f"{server.url}/v1/models/claude-haiku-9", timeout=PATIENCE_SECONDS).json()["id"] == "small"
         with ThreadPoolExecutor(2) as pool:
             alone = [text_of(ask(server, name, "tell", max_tokens=100)) for name in ("big", "small")]
             headers = {"cache-control": "no-store"}
@@ -148,7 +149,7 @@ def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
     with serving_models(tmp_path, models) as server:
         until(lambda: states(server) == {"big": True, "small": True}, "the pinned model")
         first = text_of(ask(server, "small"))
-        unloaded = httpx.post(f"{server.url}/v1/models/small/unload", timeout=60)
+        unloaded = httpx.post(f"{server.url}/v1/models/small/unload", timeout=PATIENCE_SECONDS)
         assert (unloaded.status_code, unloaded.json()["loaded"]) == (200, False)
         hit = ask(server, "small")
         assert (text_of(hit), cache_status(hit)) == (first, "anyclaude; hit")
@@ -158,16 +159,16 @@ def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
         assert "is unloaded" in cli(server, "models", "unload", "small")
         assert states(server)["small"] is False
         assert "is loaded" in cli(server, "models", "load", "small")
-        loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=60)
+        loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=PATIENCE_SECONDS)
         assert (loaded.status_code, loaded.json()["loaded"]) == (200, True)
-        assert httpx.post(f"{server.url}/v1/models/none/load", timeout=120).status_code == 404
+        assert httpx.post(f"{server.url}/v1/models/none/load", timeout=PATIENCE_SECONDS).status_code == 404
 
 
 def test_idle_models_give_their_memory_back(tiny_model: Path, tmp_path: Path) -> None:
     with serving_models(tmp_path, {}, model=str(tiny_model), idleUnloadSeconds=1) as server:
         right = text_of(ask(server, None, "one"))
         until(lambda: not server.health()["model_loaded"], "the model to be unloaded")
-        assert psutil.Process(server.pid).children() == []
+        until(lambda: not psutil.Process(server.pid).children(), "its engine to end")
         health = server.health()
         assert (health["status"], "next request loads it" in health["detail"]) == ("healthy", True)
         again = ask(server, None, "one", seed=3)
@@ -215,4 +216,4 @@ def test_sampling_thinking_and_guesses_are_each_models_own(tiny_model: Path, tmp
         assert len(warm) > 1
         lengths = {name: ask(server, name).json()["usage"]["prompt_tokens"] for name in models}
         assert lengths["pensive"] > lengths["cold"] == lengths["warm"]
-        assert httpx.get(f"{server.url}/stats", timeout=120).json()["engine"]["drafts"]["drafted"] > 0
+        assert httpx.get(f"{server.url}/stats", timeout=PATIENCE_SECONDS).json()["engine"]["drafts"]["drafted"] > 0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from service.models.errors import FetchFailed, InvalidModel
 from service.models.folder import require_mlx_model
 from service.models.progress import Silent
 from tests.models.tiny_gguf import write_gguf, write_wheel
+from tests.patience import PATIENCE_SECONDS
 
 IN_A_PROCESS = """
 import sys
@@ -40,6 +42,13 @@ def start(model: DemoModel, home: Path, stdin: int | None = None) -> subprocess.
     return subprocess.Popen(command, stdin=stdin)
 
 
+def any_in(folder: Path, pattern: str) -> bool:
+    """While another process makes and removes folders there."""
+    with suppress(FileNotFoundError):
+        return any(folder.glob(pattern))
+    return False
+
+
 def visible(home: Path) -> list[str]:
     return [path.name for path in (home / "models").glob("[!.]*")]
 
@@ -63,7 +72,7 @@ def test_it_is_fetched_once_private_and_leaves_nothing_beside(tiny_demo: DemoMod
 def test_killed_at_any_moment_the_next_start_completes_it(moment: str, tiny_demo: DemoModel, tmp_path: Path) -> None:
     with start(tiny_demo, tmp_path) as process:
         workshop = tmp_path / "models" / ".Tiny-Demo.partial"
-        while process.poll() is None and not any(workshop.glob(moment)):
+        while process.poll() is None and not any_in(workshop, moment):
             time.sleep(0.001)
         process.kill()
     if visible(tmp_path):  # it had come to its end before the kill: then it must be whole
@@ -77,12 +86,12 @@ def test_pip_ends_and_leaves_nothing_when_its_start_was_killed(tiny_demo: DemoMo
     shared, inherited = os.pipe()  # pip inherits it as its standard input: it ends when nobody holds it
     with start(tiny_demo, tmp_path, stdin=inherited) as process:
         os.close(inherited)
-        while process.poll() is None and not any((tmp_path / "models").glob(".Tiny-Demo.partial/download-*/*")):
+        while process.poll() is None and not any_in(tmp_path / "models", ".Tiny-Demo.partial/download-*/*"):
             time.sleep(0.001)
         process.kill()
     build_once(tiny_demo, tmp_path, Silent())
     with open(shared, "rb", buffering=0) as ends:
-        assert select.select([ends], [], [], 30)[0]
+        assert select.select([ends], [], [], PATIENCE_SECONDS)[0]
         assert ends.read() == b""
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".Tiny-Demo.lock", "Tiny-Demo"]
 

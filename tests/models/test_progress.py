@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from service.models.progress import ConsoleProgress, Silent, watch_growth
+from tests.patience import PATIENCE_SECONDS
 
 
 def shown(*, terminal: bool) -> str:
@@ -54,5 +55,5 @@ def test_growth_is_reported_up_to_the_total(arrived: int, reported: int, tmp_pat
     with watch_growth(tmp_path, 1000, progress):
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "file").write_bytes(b"x" * arrived)
-        assert progress.grown.wait(30)
+        assert progress.grown.wait(PATIENCE_SECONDS)
     assert progress.seen[-1] == (reported, 1000)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.quality.source import ROOT, has_function
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -56,4 +57,4 @@ def test_lines_are_short(page: Path) -> None:
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
 def test_examples_in_python_run(example: str, tmp_path: Path) -> None:
     example = example.replace("/tmp/", f"{tmp_path}/").replace("Path.home()", f"Path({str(tmp_path)!r})")
-    subprocess.run([sys.executable, "-c", example], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", example], cwd=ROOT, check=True, timeout=PATIENCE_SECONDS)

@@ -17,6 +17,7 @@ from service.queries import Tokenize, TokensFound
 from service.response_cache.base import NO_DIRECTIVES, CachedAnswer, CacheDirectives, CacheOutcome
 from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.key import RequestKeys
+from tests.patience import PATIENCE_SECONDS
 from tests.response_cache.answers import Numbered, ask, settings
 
 NO_CACHE = CacheDirectives(no_cache=True)
@@ -360,7 +361,7 @@ async def test_answers_outlive_the_server_on_disk(tmp_path_factory: pytest.TempP
         executor = CachingExecutor(ScriptedExecutor(), open_backend(url), settings())
         await executor.start()
         assert await outcome_and_text(executor) == (expected, "one two three")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             # What it tells is what the disk told last.
             while (await executor.statistics()).cached_items != 1:
                 pass
@@ -375,7 +376,7 @@ async def test_a_store_that_cannot_be_is_told_of_at_the_start(
     backend = open_backend(["memory://"] * tiers + [f"disk://{tmp_path}/file/cache"])
     executor = CachingExecutor(ScriptedExecutor(), backend, settings())
     await executor.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while "Not a directory" not in caplog.text:  # noqa: ASYNC110 -- nothing announces it
             await asyncio.sleep(0.005)
     assert await outcome_and_text(executor) == ("miss", "one two three")

@@ -16,6 +16,7 @@ from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.record import RECORD_VERSION, Record, encode_record
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import ResponseStore
+from tests.patience import PATIENCE_SECONDS
 from tests.response_cache.answers import Numbered, ask, settings, text
 
 Method = Literal["get", "set", "stats", "aclose"]
@@ -100,7 +101,7 @@ async def test_failures_of_one_tier_are_counted_though_the_other_answers() -> No
     for _ in range(2):
         await (await executor.submit(ask())).completion()
     # The figures of a store that answers late are those of the call before.
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (statistics := await executor.statistics()).store_failures == 0:
             pass
     assert (statistics.hits, statistics.store_failures) == (1, 1)
@@ -132,7 +133,7 @@ async def test_count_items_does_not_wait_for_a_backend_that_hangs() -> None:
     await backend.set("k", b"v")
     assert await store.count_items() == 1
     await backend.set("l", b"v")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert [await store.count_items() for _ in range(3)] == [1] * 3
 
 
@@ -153,7 +154,7 @@ async def test_what_is_written_anew_meanwhile_is_written_last() -> None:
     gate.set()
     for write in writes:
         assert write is not None
-        await write.wait(60)
+        await write.wait(PATIENCE_SECONDS)
         assert write.stored
     assert await stored_text(store, "k") == text("last")
     assert (await backend.stats()).items == 1

@@ -18,6 +18,7 @@ from service.profile import ModelProfile
 from service.response_cache.base import CacheDirectives
 from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.single_flight import Flight, FlightAnswer, Flights
+from tests.patience import PATIENCE_SECONDS
 from tests.response_cache.answers import ask, settings
 
 
@@ -60,7 +61,7 @@ async def read_one(events: AsyncIterator[Event]) -> str:
 
 
 async def until_idle(inner: ScriptedExecutor) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while inner.running or inner.waiting:  # noqa: ASYNC110 -- nothing announces it
             await asyncio.sleep(0)
 

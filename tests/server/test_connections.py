@@ -14,10 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
 from service.server.connections import Connection, ConnectionLimits, IdleConnections, serve_connections
-from tests.serving import PATIENCE_SECONDS, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import running, settings
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PIECES, PIECE_BYTES = 640, 100_000
+BEFORE_IDLE_SECONDS = ConnectionLimits().idle_seconds - 15
 
 
 class FakeConnection:
@@ -35,7 +37,7 @@ class FakeConnection:
 @pytest.mark.parametrize("requests", [0, 1, 3])
 async def test_a_connection_ends_with_its_client(tmp_path: Path, requests: int) -> None:
     configured = settings(tmp_path)
-    async with running(create_app(configured), configured) as url, asyncio.timeout(PATIENCE_SECONDS):
+    async with running(create_app(configured), configured) as url, asyncio.timeout(BEFORE_IDLE_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
         for _ in range(requests):
             assert await _status(reader, writer) == 200
@@ -46,7 +48,7 @@ async def test_a_connection_ends_with_its_client(tmp_path: Path, requests: int) 
 
 async def test_an_idle_connection_ends_with_the_server(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(BEFORE_IDLE_SECONDS):
         async with running(create_app(configured), configured) as url:
             reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
             assert await _status(reader, writer) == 200

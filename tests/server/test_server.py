@@ -19,7 +19,8 @@ from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.server.server import bind, serve
 from tests.executor.engines import until
-from tests.serving import PATIENCE_SECONDS, RawRequest, client_of, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import RawRequest, client_of, running, settings
 
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 
@@ -54,7 +55,9 @@ async def test_a_signal_lets_a_running_answer_end(tmp_path: Path, number: signal
     app = create_app(configured, executor=ScriptedExecutor(script))
     listener = bind(configured)
     serving = asyncio.create_task(serve(app, configured, listener))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE_SECONDS
+    ) as client:
         asking = asyncio.create_task(client.post("/v1/chat/completions", json=HELLO))
         await begun.wait()
         os.kill(os.getpid(), number)

@@ -16,7 +16,8 @@ from service.errors import AnswerLost, ServiceError
 from service.events import Event, ReasoningDelta, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from tests.serving import PATIENCE_SECONDS, RawRequest, running, settings
+from tests.patience import PATIENCE_SECONDS
+from tests.serving import RawRequest, running, settings
 from tests.web_search.stand_in import Respond, SearchEngine, hangs, search_engine, sends
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}

@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
+from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
-from tests.server_process import END_SECONDS, PATIENCE_SECONDS, environment, health_of, until
+from tests.server_process import environment, health_of
 
 SERVE = [sys.executable, "-m", "service.cli", "serve", "--distributed", "--port", "0"]
 LAUNCH = str(Path(sys.executable).with_name("mlx.launch"))
@@ -62,7 +63,7 @@ class Ranks:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(END_SECONDS)
+            process.wait(PATIENCE_SECONDS)
             if process.stdin is not None:
                 process.stdin.close()
 

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.tiny_model import Shape, write_tiny_model
 from tests.executor.distributed.processes import ask, launched, started, streamed_text, text
-from tests.server_process import END_SECONDS, serving, until
+from tests.patience import PATIENCE_SECONDS, until
+from tests.server_process import serving
 
 UNAVAILABLE = 69
 QUESTIONS = ("What is the capital of France?", "Name one colour.", "Say hello.")
@@ -54,7 +55,7 @@ def test_three_launched_ranks_give_the_same_text_as_one_process(demo_model: Path
             together = list(pool.map(lambda question: text(ranks.url, question, **FEW), QUESTIONS[1:]))
         os.kill(ranks.process_id(0), signal.SIGTERM)
         (launcher,) = ranks.processes
-        assert launcher.wait(END_SECONDS) == 0
+        assert launcher.wait(PATIENCE_SECONDS) == 0
         assert "exited with code" not in ranks.log
         assert "was killed" not in ranks.log
     assert [streamed, *together] == expected
@@ -98,7 +99,7 @@ def test_every_kind_of_request_keeps_the_ranks_in_step(
         assert longer["usage"]["prompt_tokens_details"]["cached_tokens"] > 100
         assert ranks.health()["status"] == "healthy"
         ranks.processes[0].send_signal(signal.SIGTERM)
-        assert [process.wait(END_SECONDS) for process in ranks.processes] == [0, 0]
+        assert [process.wait(PATIENCE_SECONDS) for process in ranks.processes] == [0, 0]
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -114,14 +115,14 @@ def test_a_follower_that_dies_is_said_and_who_waits_is_told(tiny_model: Path, tm
         assert "rank 1 has ended" in health["detail"]
         assert "rank 1 has ended" in ranks.log
         ranks.processes[0].send_signal(signal.SIGTERM)
-        assert ranks.processes[0].wait(END_SECONDS) == UNAVAILABLE
+        assert ranks.processes[0].wait(PATIENCE_SECONDS) == UNAVAILABLE
 
 
 def test_a_follower_ends_when_rank_0_dies(tiny_model: Path, tmp_path: Path) -> None:
     with started(tmp_path / "two", 2, str(tiny_model)) as ranks:
         ranks.wait_until_healthy()
         ranks.processes[0].kill()
-        assert ranks.processes[1].wait(END_SECONDS) == UNAVAILABLE
+        assert ranks.processes[1].wait(PATIENCE_SECONDS) == UNAVAILABLE
         assert "has ended without a reason" in ranks.log
 
 
@@ -131,12 +132,12 @@ def test_a_signal_to_all_is_left_to_rank_0(tiny_model: Path, tmp_path: Path) -> 
         ranks.wait_until_healthy()
         for process in reversed(ranks.processes):
             process.send_signal(signal.SIGINT)
-        assert [process.wait(END_SECONDS) for process in ranks.processes] == [0, 0]
+        assert [process.wait(PATIENCE_SECONDS) for process in ranks.processes] == [0, 0]
 
 
 def test_heads_that_do_not_divide_are_said(tiny_model: Path, tmp_path: Path) -> None:
     with started(tmp_path / "three", 3, str(tiny_model)) as ranks:
         until(lambda: "cannot be divided among 3 ranks" in ranks.log, "the reason")
-        assert [process.wait(END_SECONDS) for process in ranks.processes[1:]] == [UNAVAILABLE, UNAVAILABLE]
+        assert [process.wait(PATIENCE_SECONDS) for process in ranks.processes[1:]] == [UNAVAILABLE, UNAVAILABLE]
         assert "4 heads and 2 key-value heads of a model of the type llama" in ranks.log
         assert "Start 2 ranks, or try --parallel pipeline" in ranks.log

@@ -15,8 +15,7 @@ from service.executor.scheduling.messages import Grammar, Prompt
 from service.executor.scheduling.protocols import EngineLost, Token
 from service.generation import GenerationRequest
 from tests.executor.engines import CountingEngine, sequence
-
-END_SECONDS = 120.0
+from tests.patience import PATIENCE_SECONDS
 
 
 class Followers:
@@ -33,7 +32,7 @@ class Followers:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(END_SECONDS)
+            thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
 
     def _run(self, engine: CountingEngine, ranks: LocalRanks) -> None:
@@ -50,7 +49,7 @@ class Followers:
 
 @contextmanager
 def ranks_of(engines: list[CountingEngine]) -> Iterator[tuple[LeadingEngine, Followers]]:
-    ranks = local_ranks(len(engines), END_SECONDS)
+    ranks = local_ranks(len(engines), PATIENCE_SECONDS)
     followers = Followers(engines[1:], ranks[1:])
     leading = LeadingEngine(engines[0], ranks[0])
     try:

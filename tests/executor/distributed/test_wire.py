@@ -12,9 +12,9 @@ import pytest
 from service.executor.distributed.ranks import RankLost
 from service.executor.distributed.route import Route
 from service.executor.distributed.wire import SECRET_BYTES, Wire, connect, listen
+from tests.patience import PATIENCE_SECONDS
 
 SECRET = bytes(range(SECRET_BYTES))
-PATIENCE_SECONDS = 120.0
 
 
 class Place(NamedTuple):

@@ -72,7 +72,8 @@ def unstartable(spec: EngineSpec) -> Executor:
 
 def counting(spec: EngineSpec) -> Executor:
     """Counts to `max_tokens`. It ends at the stage `at` in the way `how`: only the first process does, which makes the
-    file `once`, and only at a request with `word` in its text. Stage `decoding` is after the second token."""
+    file `once`, and only at a request with `word` in its text. Stage `decoding` is after the second token, and once
+    there is a file `seen`."""
     fault = Fault(spec.options)
     fault.strike("making")
     engine = FaultyEngine(fault, float(spec.options.get("step_seconds", 0)))
@@ -168,11 +169,14 @@ class Fault:
         self._how = options.get("how", "")
         self._once = options.get("once")
         self._word = options.get("word", "")
+        self._seen = options.get("seen")
 
     def strike(self, stage: str, request: GenerationRequest | None = None) -> None:
         if request is not None and self._word and self._word not in request.messages[-1].content:
             return
         if stage == self.at and not (self._once and Path(self._once).exists()):
+            while self._seen and not Path(self._seen).exists():
+                time.sleep(0.01)
             if self._once:
                 Path(self._once).touch()
             end(self._how)

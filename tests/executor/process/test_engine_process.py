@@ -22,6 +22,7 @@ from service.errors import (
     ShuttingDown,
     Unrunnable,
 )
+from service.events import Event
 from service.executor.base import collect
 from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
 from service.generation import Completion
@@ -30,6 +31,7 @@ from service.settings import Settings
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
 from tests.no_home import NO_HOME
+from tests.patience import PATIENCE_SECONDS
 
 WAYS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit", "sys.exit", "raise"]
 WAYS_OF_THE_WIRE = ["garbage", "another type", "oversized", "half a frame"]
@@ -65,13 +67,24 @@ def is_there(pid: int) -> bool:
     return True
 
 
-async def ask(engine: EngineProcess, text: str = "hello", **fields: Any) -> str:
-    return text_of(await collect((await engine.submit(question(text, **{"max_tokens": 3, **fields}))).events()))
+async def ask(engine: EngineProcess, text: str = "hello", *, seen: Path | None = None, **fields: Any) -> str:
+    """Makes the file `seen` at the first event."""
+    answer = await engine.submit(question(text, **{"max_tokens": 3, **fields}))
+    return text_of(await collect(marked(answer.events(), seen)))
 
 
-async def outcome(engine: EngineProcess, text: str = "hello", **fields: Any) -> str | ServiceError:
+async def marked(events: AsyncIterator[Event], seen: Path | None) -> AsyncIterator[Event]:
+    async for event in events:
+        if seen is not None:
+            seen.touch()  # noqa: ASYNC240 - it takes microseconds
+        yield event
+
+
+async def outcome(
+    engine: EngineProcess, text: str = "hello", *, seen: Path | None = None, **fields: Any
+) -> str | ServiceError:
     try:
-        return await ask(engine, text, **fields)
+        return await ask(engine, text, seen=seen, **fields)
     except ServiceError as error:
         return error
 
@@ -168,10 +181,10 @@ async def test_what_has_sent_nothing_runs_again(way: str, stage: str, tmp_path: 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_has_sent_something_fails_and_the_rest_runs_again(way: str, tmp_path: Path) -> None:
+    once, seen = str(tmp_path / "once"), tmp_path / "seen"
     settings = {"max_concurrency": 1}
-    once = str(tmp_path / "once")
-    async with running(at="decoding", how=way, once=once, step_seconds=0.15, settings=settings) as engine:
-        answers = await asyncio.gather(*[outcome(engine) for _ in range(4)])
+    async with running(at="decoding", how=way, once=once, seen=str(seen), settings=settings) as engine:
+        answers = await asyncio.gather(*[outcome(engine, seen=seen) for _ in range(4)])
         assert [type(answer) for answer in answers if answer != "1 2 3 "] == [AnswerLost]
         assert engine.status().engine_restarts == 1
 
@@ -302,7 +315,7 @@ async def test_closing_fails_what_runs_and_what_comes() -> None:
 async def test_closing_does_not_wait_for_a_model_that_loads() -> None:
     async with running(at="loading", how="spin", settings={"shutdown_grace_seconds": 120.0}) as engine:
         await until(lambda: engine.pid is not None)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await engine.aclose()
 
 

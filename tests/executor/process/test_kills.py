@@ -22,6 +22,7 @@ from service.executor.process.engine_process import EngineProcess
 from tests.executor.engines import until
 from tests.executor.process.engines import spec
 from tests.executor.process.test_engine_process import is_there
+from tests.patience import PATIENCE_SECONDS
 from tests.serving import running, settings
 
 log = logging.getLogger(__name__)
@@ -115,32 +116,36 @@ class Load:
         self.outcomes["failed"] += 1
 
 
+def healthy(engine: EngineProcess) -> bool:
+    return engine.pid is not None and engine.status().state == "healthy"
+
+
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.endurance)])
 async def test_kills_under_load_cost_nothing_that_was_not_begun(kills: int, tmp_path: Path) -> None:
     moments = random.Random(kills)
     configured = settings(tmp_path, max_concurrency=4, stall_seconds=0.5)
-    engine = EngineProcess(spec("counting", configured, step_seconds=0.002), deaths_at_most=kills)
+    engine = EngineProcess(spec("counting", configured, step_seconds=0.002), deaths_at_most=10 * kills)
     pids, recoveries = set(), []
     app = create_app(configured, executor=engine)
-    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with running(app, configured) as url, httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         known = {"messages": [{"role": "user", "content": "known"}], "max_tokens": 3}
         assert (await client.post("/v1/chat/completions", json=known)).status_code == 200
         load = Load(client, kills)
         clients = [asyncio.create_task(load.run()) for _ in range(CLIENTS)]
-        for number in range(1, kills + 1):
-            await until(lambda: engine.status().state == "healthy" or any(task.done() for task in clients))
+        for _ in range(kills):
             await asyncio.sleep(moments.uniform(0, 0.3))
+            # On a busy machine, a process may also end for a step that took too long.
+            await until(lambda: healthy(engine) or any(task.done() for task in clients))
             assert engine.pid is not None
             pids.add(engine.pid)
-            killed = time.monotonic()
+            killed, before = time.monotonic(), engine.status().engine_restarts
             os.kill(engine.pid, moments.choice(SIGNALS))
-            await until(lambda number=number: engine.status().engine_restarts >= number)
-            await until(lambda: engine.status().state == "healthy")
+            await until(lambda before=before: engine.status().engine_restarts > before)
+            await until(lambda: healthy(engine))
             recoveries.append(time.monotonic() - killed)
         load.stopped = True
         await asyncio.gather(*clients)
-        assert engine.status().running == engine.status().waiting == 0
-        assert engine.status().state == "healthy"
+        await until(lambda: healthy(engine) and engine.status().running == engine.status().waiting == 0)
         pids.add(engine.pid)
     median, worst = statistics.median(recoveries), max(recoveries)
     log.info("recovered in %.2f s (median), %.2f s (worst); %s", median, worst, dict(load.outcomes))

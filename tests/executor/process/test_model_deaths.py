@@ -53,10 +53,14 @@ async def running(folder: Path, home: Path, **options: Any) -> AsyncIterator[Eng
 
 @pytest.mark.parametrize(("stage", "way"), DEATHS)
 async def test_the_next_process_answers_alike(tiny_model: Path, tmp_path: Path, stage: str, way: str) -> None:
-    async with running(tiny_model, tmp_path, at=stage, how=way, once=str(tmp_path / "once")) as engine:
+    seen = tmp_path / "seen"
+    if stage != "decoding":
+        seen.touch()
+    options = {"at": stage, "how": way, "once": str(tmp_path / "once"), "seen": str(seen)}
+    async with running(tiny_model, tmp_path, **options) as engine:
         if stage == "idle":
             await until(lambda: engine.status().engine_restarts == 1)
-        answers = await asyncio.gather(*[outcome(engine, **FIELDS) for _ in range(3)])
+        answers = await asyncio.gather(*[outcome(engine, seen=seen, **FIELDS) for _ in range(3)])
         right = await ask(engine, **FIELDS)
         failed = [answer for answer in answers if answer != right]
         if stage == "decoding":  # the first had sent something, the others waited for its place

@@ -1,6 +1,5 @@
 import struct
 import threading
-import time
 from base64 import b64encode
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,6 +38,7 @@ from service.executor.scheduling.time_slices import TimeSlices
 from service.executor.scheduling.trials import PROBE
 from service.generation import GenerationRequest, Message, RawPrompt, SamplingParams
 from service.queries import PrefixBranch
+from tests import patience
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
 
@@ -659,13 +659,10 @@ def test_a_thread_takes_its_turn_on_the_device_until_it_has_no_work(tmp_path: Pa
     bench.submit(sequence(1, max_tokens=2))
     thread = threading.Thread(target=bench.scheduler.run, args=(TimeSlices(file),), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
-    while (last_seen() != 0 or not seen) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert bench.text(1) == "1 2 "
-    assert (min(seen) > 0, last_seen()) == (True, 0.0)
+    patience.until(lambda: bench.text(1) == "1 2 " and last_seen() == 0, "the end of the turn")
+    assert min(seen) > 0
     bench.inbox.put(Shutdown())
-    thread.join(10)
+    thread.join(patience.PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 
