@@ -10,7 +10,7 @@ import pytest
 from service.errors import NotReady
 from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
-from service.generation import Completion, GenerationRequest, Message, SamplingParams
+from service.generation import Completion, GenerationRequest, SamplingParams
 from tests.executor.demo_executor import demo_executor
 from tests.executor.engines import question, until
 
@@ -25,19 +25,9 @@ def volume(width, height, depth):
 """
 EDIT = f"Repeat this code. Change nothing but the name depth, which becomes length:\n```python\n{CODE}```"
 REQUESTS = {
-    "a question": question("What is the capital of France?", max_tokens=12),
     "an edit": question(EDIT, max_tokens=45),
     "an edit, cut": question(EDIT, max_tokens=23),
     "an edit, stopped": question(EDIT, max_tokens=60, stop=("* height",)),
-    "prose": question("Tell me a story of two ships.", max_tokens=16),
-    "a conversation": GenerationRequest(
-        messages=(
-            Message(role="user", content="Name three colours."),
-            Message(role="assistant", content="Red, green and blue."),
-            Message(role="user", content="Say that again."),
-        ),
-        max_tokens=16,
-    ),
 }
 
 
