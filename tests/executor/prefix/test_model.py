@@ -1,4 +1,4 @@
-"""The prefix cache with the demo model: real prompts, before and after a restart."""
+"""The prefix cache with real models: real prompts, before and after a restart."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ QUESTIONS = (
 
 @asynccontextmanager
 async def serving(model: Path, home: Path, **settings: Any) -> AsyncIterator[MlxExecutor]:
-    profile = ModelProfile(id="demo", fingerprint="demo", context_length=8192)
+    profile = ModelProfile(id="model", fingerprint="model", context_length=8192)
     configured = Settings(home=home, max_concurrency=3, prefill_chunk_tokens=64, **settings)
     executor = MlxExecutor(model, profile, configured)
     await executor.start()
@@ -47,6 +47,7 @@ async def ask(executor: MlxExecutor, *messages: Message, **fields: Any) -> Compl
 
 
 async def test_each_turn_reads_what_is_new_and_a_restart_reads_nothing_again(demo_model: Path, tmp_path: Path) -> None:
+    """The demo model, because a smaller one reads a prompt sooner than a file of it."""
     messages: list[Message] = []
     async with serving(demo_model, tmp_path) as executor:
         usages = []
@@ -68,12 +69,12 @@ async def test_each_turn_reads_what_is_new_and_a_restart_reads_nothing_again(dem
     assert again.usage.cached_tokens == usages[-1].prompt_tokens - 1
 
 
-async def test_the_same_answers_with_and_without_alone_and_together(demo_model: Path, tmp_path: Path) -> None:
+async def test_the_same_answers_with_and_without_alone_and_together(tiny_model: Path, tmp_path: Path) -> None:
     questions = [Message(role="user", content=question) for question in QUESTIONS]
-    async with serving(demo_model, tmp_path, prefix_memory_bytes=0, prefix_disk_bytes=0) as executor:
+    async with serving(tiny_model, tmp_path, prefix_memory_bytes=0, prefix_disk_bytes=0) as executor:
         plain = [(await ask(executor, question, max_tokens=6)).choices for question in questions]
         assert executor.status().prefix_cache_bytes == 0
-    async with serving(demo_model, tmp_path, prefix_disk_bytes=0) as executor:
+    async with serving(tiny_model, tmp_path, prefix_disk_bytes=0) as executor:
         for _ in range(2):
             assert [(await ask(executor, question, max_tokens=6)).choices for question in questions] == plain
         together = await asyncio.gather(*[ask(executor, question, max_tokens=6) for question in questions])
@@ -81,9 +82,9 @@ async def test_the_same_answers_with_and_without_alone_and_together(demo_model: 
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def executor(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MlxExecutor]:
+async def executor(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MlxExecutor]:
     """For tests that ask as callers of their own."""
-    async with serving(demo_model, tmp_path_factory.mktemp("home"), prefix_disk_bytes=0) as executor:
+    async with serving(tiny_model, tmp_path_factory.mktemp("home"), prefix_disk_bytes=0) as executor:
         yield executor
 
 
