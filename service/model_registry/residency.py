@@ -51,13 +51,9 @@ class Residency:
     async def unload(self, engine: EngineProcess) -> None:
         """Ends a load, with all calls that wait for it. Pinned engines are unloaded too. Raises `NotReady` while the
         engine answers."""
-        if engine.loading:
-            await engine.unload()  # without the lock: a load that holds it may wait for the end of this one
-            return
-        async with self._deciding:
-            if engine.busy:
-                raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
-            await engine.unload()
+        if engine.busy and not engine.loading:
+            raise NotReady(f"{engine.profile.id} is answering.", retry_after=RETRY_AFTER_SECONDS)
+        await engine.unload()  # without the lock, whose holder may wait for the end of this load
 
     async def aclose(self) -> None:
         for task in self._tasks:
@@ -89,7 +85,7 @@ class Residency:
             if loading:
                 await loading[0].settled.wait()
                 continue
-            idle = [other for other in others if not other.busy and other not in self._pinned]
+            idle = [other for other in others if self._may_unload(other)]
             if not idle:
                 raise NotReady(
                     f"{engine.profile.id} needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free, "
@@ -106,11 +102,12 @@ class Residency:
             await asyncio.sleep(idle_seconds / CHECKS_PER_IDLE_TIME)
             for engine in self._engines:
                 async with self._deciding:
-                    idle = loop.time() - engine.used_at >= idle_seconds
-                    kept = engine.busy or engine in self._pinned or engine.loading
-                    if engine.resident and idle and not kept:
+                    if self._may_unload(engine) and loop.time() - engine.used_at >= idle_seconds:
                         log.info("%s is unloaded: it was not used for %g s", engine.profile.id, idle_seconds)
                         await engine.unload()
+
+    def _may_unload(self, engine: EngineProcess) -> bool:
+        return engine.resident and not (engine.busy or engine.loading or engine in self._pinned)
 
 
 def _needed_bytes(engine: EngineProcess) -> int:
