@@ -23,8 +23,9 @@ from service.executor.base import (
     refuse_when_full,
 )
 from service.executor.process.call_messages import EngineSpec
+from service.executor.process.priority import give_way_to_the_server
 from service.executor.prompt.preparation import JobLimits, Preparation
-from service.executor.runtime import Loader, load_runtime
+from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.supervisor import Supervisor
 from service.executor.worker import WorkerModel
@@ -56,7 +57,16 @@ class Peers(Protocol):
 
 
 def open_mlx_executor(spec: EngineSpec) -> "MlxExecutor":
-    return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings)
+    return MlxExecutor(Path(spec.model_path), spec.profile, spec.settings, load=_load_beside_the_server)
+
+
+def _load_beside_the_server(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
+    runtime = load_runtime(path, profile, settings)
+
+    from service.executor.loading.device import read_device
+
+    give_way_to_the_server(read_device().kind)
+    return runtime
 
 
 class MlxExecutor:

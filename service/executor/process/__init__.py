@@ -5,5 +5,6 @@
 - `identification`: the fingerprint of the model's files, read while the server listens already
 - `quarantine`: which requests a process gets, so that a deadly one spares the others
 - `engine_host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
+- `priority`: what the engine leaves of the CPU to the server
 - `call_messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
 """

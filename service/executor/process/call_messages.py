@@ -1,6 +1,5 @@
-"""The server sends `StartEngine` first. Every `SubmitCall` is answered by `CallAccepted`, any number of `CallReading`,
-and `CallEvents` up to a `Done`, every `CountCall` and `QueryCall` by `CallFound`; `CallFailed` ends any of them
-instead. Nothing follows an `AbortCall`."""
+"""The server sends `StartEngine` first. `CallAccepted`, `CallReading`, and `CallEvents` up to a `Done` answer a
+`SubmitCall`, `CallFound` the other calls, and `CallFailed` any call. Nothing follows an `AbortCall`."""
 
 from typing import Any
 
@@ -58,7 +57,7 @@ ToEngine = StartEngine | SubmitCall | CountCall | QueryCall | AbortCall | CloseE
 
 
 class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag="s"):
-    """Sent with every change, and often enough to show that the process lives."""
+    """Sent with every change, and as a sign of life."""
 
     status: ExecutorStatus
 

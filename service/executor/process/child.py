@@ -40,7 +40,8 @@ class Child(asyncio.Protocol):
         self._socket, theirs = socket.socketpair()
         with ExitStack() as undo, theirs:
             undo.callback(self._socket.close)
-            # A session of its own: Ctrl-C in a terminal goes to the server, which ends its engines in order.
+            # Its own group: Ctrl-C in a terminal goes to the server, which ends its engines in order. The server's
+            # session: Linux compares niceness within a session only (autogroup).
             self._process = subprocess.Popen(  # noqa: S603
                 own_python("-m", "service.executor.process", str(theirs.fileno())),
                 env=own_environment(),
@@ -48,7 +49,7 @@ class Child(asyncio.Protocol):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+                process_group=0,
             )
             undo.pop_all()
 

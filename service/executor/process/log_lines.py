@@ -1,5 +1,5 @@
-"""An engine process writes its log as marked lines on stderr, which survive its death. The server turns them back into
-records. It logs unmarked lines, such as a C++ library's last words, unchanged."""
+"""An engine process writes its log to stderr as marked lines, which the server turns back into records. It logs other
+lines, such as a C++ library's last words, unchanged."""
 
 import logging
 import sys

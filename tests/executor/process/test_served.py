@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from service.executor.process.priority import NICENESS_ON_CPU
 from tests.patience import PATIENCE_SECONDS, until
 from tests.server_process import ServerProcess, environment, health_of, serving
 
@@ -59,6 +60,11 @@ def is_there(pid: int) -> bool:
         return False
 
 
+def niceness(pid: int) -> set[int]:
+    """Returns that of each thread."""
+    return {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()}
+
+
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server whose SIGUSR2 writes the names of its modules and its processor time into `folder`."""
@@ -94,6 +100,16 @@ def test_the_server_imports_no_model_library_and_is_healthy_soon(tiny_model: Pat
     assert not {"mlx", "mlx.core", "mlx_lm", "transformers", "numpy", "llguidance"} & set(modules)
     assert "starlette" in modules
     assert seconds < HEALTH_SECONDS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS computes on Metal")
+def test_an_engine_on_a_cpu_gives_way_to_the_server(tiny_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", str(tiny_model)) as server:
+        assert ask(server).status_code == 200
+        (engine,) = engine_pids(server)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert (niceness(engine), niceness(server.pid)) == ({own + NICENESS_ON_CPU}, {own})
+        assert os.getsid(engine) == os.getsid(server.pid), "Linux compares niceness only within a session"
 
 
 def test_its_engine_ends_with_a_server_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
