@@ -45,18 +45,22 @@ def template_has(*markers: str, but: Sequence[str] = ()) -> Callable[[str], bool
     return lambda template: all(mark in template for mark in markers) and not any(mark in template for mark in but)
 
 
-def read_block(source: Source, attempt: CallAttempt, read_call: Reader, *, call: str, end: str) -> Reading[None]:
-    """`end` may be missing."""
-    yield from source.run(SPACE)
-    while True:
-        attempt.begin()
-        yield from source.expect(call)
-        yield from read_call(source, attempt)
+def block_of(read_call: Reader, *, call: str, end: str) -> Reader:
+    """Returns a reader of calls in a row, each behind the marker `call`. `end` may be missing."""
+
+    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
         yield from source.run(SPACE)
-        if not (yield from source.which((call,))):
-            break
-    if (yield from source.skip(end)):
-        attempt.absorb()
+        while True:
+            attempt.begin()
+            yield from source.expect(call)
+            yield from read_call(source, attempt)
+            yield from source.run(SPACE)
+            if not (yield from source.which((call,))):
+                break
+        if (yield from source.skip(end)):
+            attempt.absorb()
+
+    return read
 
 
 def skip_marker(_: Source, attempt: CallAttempt) -> Reading[None]:

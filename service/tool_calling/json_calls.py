@@ -12,11 +12,16 @@ _STRAY = re.compile(r"[}\] \t\r\n]*")
 
 
 def read_arguments(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
+    yield from begin_call(source, attempt, name, *ends)
+    attempt.end()
+
+
+def begin_call(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
+    """Reads the arguments and leaves the call open."""
     if (yield from source.peek()) != "{":
         yield from source.refuse()
     attempt.start(name)
     yield from JsonReader(source, attempt.repaired, ends).value(attempt.write)
-    attempt.end()
 
 
 def read_calls(source: Source, attempt: CallAttempt, *ends: str, bare: bool = False) -> Reading[None]:

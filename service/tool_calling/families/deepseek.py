@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block
+from service.tool_calling.family import Family, Opening, block_of
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import FENCE, read_arguments, read_end, read_fence, read_fence_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -17,10 +17,6 @@ def _marker(words: str) -> str:
 BLOCK, BLOCK_END = _marker("tool calls begin"), _marker("tool calls end")
 CALL, SEPARATOR, CALL_END = _marker("tool call begin"), _marker("tool sep"), _marker("tool call end")
 _NAME = re.compile(r"[^<\n]*")
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_call, call=CALL, end=BLOCK_END)
 
 
 def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -57,6 +53,7 @@ FORMS = (
         trigger=BLOCK,
     ),
 )
+read = block_of(_read_call, call=CALL, end=BLOCK_END)
 FAMILY = Family(
     name="deepseek",
     openings=(Opening((BLOCK,), read), Opening((CALL,), read, consumed=False)),

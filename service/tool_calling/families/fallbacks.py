@@ -9,8 +9,7 @@ from service.generation import Tool
 from service.tool_calling.calls import CallAttempt
 from service.tool_calling.family import Opening
 from service.tool_calling.form import CallForm
-from service.tool_calling.json_calls import read_calls
-from service.tool_calling.json_reader import JsonReader
+from service.tool_calling.json_calls import begin_call, read_calls
 from service.tool_calling.source import BLANK, SPACE, Cut, Malformed, Reading, Source
 
 INFO_STRINGS = ("", "json", "tool_call", "tool_calls")
@@ -52,7 +51,7 @@ def read_fenced(source: Source, attempt: CallAttempt) -> Reading[None]:
 def read_named(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from source.run(_NAME)
     yield from source.expect("\n")
-    yield from _read_object(source, attempt, name)
+    yield from begin_call(source, attempt, name)
     yield from _end_line(source, attempt)
 
 
@@ -60,18 +59,11 @@ def read_text_call(source: Source, attempt: CallAttempt) -> Reading[None]:
     name = yield from source.run(_NAME)
     yield from source.expect("(")
     yield from source.run(SPACE)
-    yield from _read_object(source, attempt, name, ")")
+    yield from begin_call(source, attempt, name, ")")
     yield from source.run(SPACE)
     yield from source.expect(")")
     yield from source.skip(";")
     yield from _end_line(source, attempt)
-
-
-def _read_object(source: Source, attempt: CallAttempt, name: str, *ends: str) -> Reading[None]:
-    if (yield from source.peek()) != "{":
-        yield from source.refuse()
-    attempt.start(name)
-    yield from JsonReader(source, attempt.repaired, ends).value(attempt.write)
 
 
 def _end_line(source: Source, attempt: CallAttempt) -> Reading[None]:

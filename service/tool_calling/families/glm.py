@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader, read_block, template_has
+from service.tool_calling.family import Family, Opening, Reader, block_of, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Malformed, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -60,10 +60,6 @@ def _family(name: str, tags: Tags, knows: Callable[[str], bool], *, block: tuple
     key_end, value = _key_end_and_value(tags)
     begin, end = block
     read_call = _reader(tags)
-
-    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-        yield from read_block(source, attempt, read_call, call=tags.call, end=end)
-
     form = CallForm(
         begin=f"{begin}\n" if begin else "",
         before=f"{tags.call}{{name}}{tags.header_end}\n",
@@ -72,7 +68,7 @@ def _family(name: str, tags: Tags, knows: Callable[[str], bool], *, block: tuple
         end=f"\n{end}" if end else "",
         trigger=begin or tags.call,
     )
-    blocks = (Opening((begin,), read),) if begin else ()
+    blocks = (Opening((begin,), block_of(read_call, call=tags.call, end=end)),) if begin else ()
     return Family(name=name, openings=(*blocks, Opening((tags.call,), read_call)), knows=knows, forms=(form,))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block, template_has
+from service.tool_calling.family import Family, Opening, block_of, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.schema import TYPES
 from service.tool_calling.source import SPACE, Reading, Source
@@ -39,9 +39,6 @@ def _family(
 ) -> Family:
     tags = _tags(prefix, block)
 
-    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-        yield from read_block(source, attempt, read_invoke, call=tags.call, end=tags.block_end)
-
     def read_invoke(source: Source, attempt: CallAttempt) -> Reading[None]:
         attributes = yield from _attributes(source)
         yield from source.run(SPACE)
@@ -51,6 +48,7 @@ def _family(
             yield from call.argument(attributes.get("name", ""), _STRINGS.get(attributes.get("string", "")))
         yield from call.end()
 
+    read = block_of(read_invoke, call=tags.call, end=tags.block_end)
     marked = ' string="{type}"' if types else ""
     form = CallForm(
         begin=f"<{block}>\n",

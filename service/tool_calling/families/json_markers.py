@@ -41,6 +41,14 @@ def _list_form(begin: str, end: str, *, call: str = CALL, separator: str = ", ",
 _GIGACHAT = "function call<|role_sep|>"
 
 FAMILIES = (
+    # LM Studio's convention for models that were not trained on tools.
+    _family(
+        "lmstudio",
+        ("[TOOL_REQUEST]",),
+        ("[END_TOOL_REQUEST]",),
+        template_has("[TOOL_REQUEST]"),
+        CallForm(before=f"[TOOL_REQUEST]{CALL}", after="}[END_TOOL_REQUEST]", trigger="[TOOL_REQUEST]"),
+    ),
     _family(
         "nemotron",
         ("<TOOLCALL>",),

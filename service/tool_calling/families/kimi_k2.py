@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import NAMESPACE, CallAttempt
-from service.tool_calling.family import Family, Opening, read_block, template_has
+from service.tool_calling.family import Family, Opening, block_of, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -11,10 +11,6 @@ from service.tool_calling.source import SPACE, Reading, Source
 SECTION, SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 CALL, ARGUMENTS, CALL_END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 _ID = re.compile(r"[^<\n]*")
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_call, call=CALL, end=SECTION_END)
 
 
 def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -34,6 +30,7 @@ FORM = CallForm(
     end=SECTION_END,
     trigger=SECTION,
 )
+read = block_of(_read_call, call=CALL, end=SECTION_END)
 FAMILY = Family(
     name="kimi_k2",
     openings=(Opening((SECTION,), read), Opening((CALL,), read, consumed=False)),

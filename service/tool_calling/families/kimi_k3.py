@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker, template_has
+from service.tool_calling.family import Family, Opening, block_of, pass_thought, skip_marker, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_calls import read_arguments
 from service.tool_calling.schema import TYPES
@@ -35,10 +35,6 @@ TAGS = Tags(
 _TYPES = {"string": frozenset({"string"})}
 _HEADER = re.compile(r"[^<\n]*")
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_call, call=TAGS.call, end=BLOCK_END)
 
 
 def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -93,6 +89,7 @@ FORM = CallForm(
     trigger=BLOCK,
 )
 RESPONSE, THOUGHT, THOUGHT_END = _open("response"), _open("think"), _close("think")
+read = block_of(_read_call, call=TAGS.call, end=BLOCK_END)
 FAMILY = Family(
     name="kimi_k3",
     openings=(

@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block, template_has
+from service.tool_calling.family import Family, Opening, block_of, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -12,10 +12,6 @@ TAGS = Tags(
     call="<function name=", call_end="</function>", argument="<param name=", argument_end="</param>", cdata=True
 )
 _NAME = re.compile(r"[^<>\n]*")
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_function, call=TAGS.call, end="")
 
 
 def _read_function(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -44,7 +40,7 @@ FORM = CallForm(
 )
 FAMILY = Family(
     name="minicpm5",
-    openings=(Opening((TAGS.call,), read, consumed=False),),
+    openings=(Opening((TAGS.call,), block_of(_read_function, call=TAGS.call, end=""), consumed=False),),
     knows=template_has(TAGS.call, TAGS.argument),
     forms=(FORM,),
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, read_block, template_has
+from service.tool_calling.family import Family, Opening, block_of, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.json_reader import MAX_DEPTH, escape
 from service.tool_calling.schema import resolved, value_types
@@ -22,10 +22,6 @@ CALL, CALL_END = f"{MARK}<invoke", f"{MARK}</invoke>"
 _TAG = re.compile(r"[^<>\n]*")
 _TEXT = re.compile(r"[^\]]*")
 _NAME = re.compile(r'name\s*=\s*["\']?([^"\'\s]+)')
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_call, call=CALL, end=CLOSE)
 
 
 def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -116,6 +112,7 @@ FORM = CallForm(
     end=CLOSE,
     trigger=OPEN,
 )
+read = block_of(_read_call, call=CALL, end=CLOSE)
 FAMILY = Family(
     name="minimax_m3",
     openings=(Opening((OPEN,), read), Opening((CALL,), read, consumed=False)),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, Reader, read_block, template_has
+from service.tool_calling.family import Family, Opening, Reader, block_of, template_has
 from service.tool_calling.form import ArgumentForm, CallForm
 from service.tool_calling.source import SPACE, Reading, Source
 from service.tool_calling.tagged import TaggedCall, Tags
@@ -38,10 +38,7 @@ def _reader(tags: Tags) -> Reader:
             yield from call.argument(parameter)
         yield from call.end()
 
-    def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-        yield from read_block(source, attempt, read_function, call=tags.call, end=tags.block_end)
-
-    return read
+    return block_of(read_function, call=tags.call, end=tags.block_end)
 
 
 def _family(name: str, wrapper: str, knows: Callable[[str], bool], *, own_line: bool) -> Family:

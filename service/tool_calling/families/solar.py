@@ -3,7 +3,7 @@
 import re
 
 from service.tool_calling.calls import CallAttempt
-from service.tool_calling.family import Family, Opening, pass_thought, read_block, skip_marker, template_has
+from service.tool_calling.family import Family, Opening, block_of, pass_thought, skip_marker, template_has
 from service.tool_calling.form import CallForm
 from service.tool_calling.json_calls import read_arguments, read_end
 from service.tool_calling.source import SPACE, Reading, Source
@@ -12,10 +12,6 @@ BLOCK, BLOCK_END = "<|tool_calls|>", "<|calls|>"
 CALL, NAME, ARGUMENTS, CALL_END = "<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"
 TURN, CONTENT, THOUGHT, END = "<|begin|>assistant", "<|content|>", "<|think|>", "<|end|>"
 _WORD = re.compile(r"[^<\n]*")
-
-
-def read(source: Source, attempt: CallAttempt) -> Reading[None]:
-    yield from read_block(source, attempt, _read_call, call=CALL, end=BLOCK_END)
 
 
 def _read_call(source: Source, attempt: CallAttempt) -> Reading[None]:
@@ -36,6 +32,7 @@ FORM = CallForm(
     end=BLOCK_END,
     trigger=BLOCK,
 )
+read = block_of(_read_call, call=CALL, end=BLOCK_END)
 FAMILY = Family(
     name="solar",
     openings=(
