@@ -105,10 +105,6 @@ class CompletionBuilder:
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._usage: Usage | None = None
 
-    @property
-    def done(self) -> bool:
-        return self._usage is not None
-
     def feed(self, event: Event) -> None:
         if isinstance(event, Done):
             self._usage = event.usage

@@ -38,9 +38,7 @@ def explain_requests(
 
 
 def _by_token(a: GenerationRequest, b: GenerationRequest, settings: Settings) -> str:
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # it warns that PyTorch is missing, which is not needed here
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing
     from service.executor.prompt.renderer import load_renderer
 
     folder = find_local_model(settings.model, settings.home)

@@ -47,9 +47,7 @@ def _value(key: Key) -> dict[str, Any]:
         schema = {name: schema[name] for name in ("description", "anyOf") if name in schema}
     if key.default is not None:
         schema["default"] = default_in_file(key) if key.is_size else key.default
-    elif key in FILE_KEYS:
-        return schema
-    else:
+    elif key not in FILE_KEYS:
         schema["default"] = None
     return schema
 

@@ -19,6 +19,7 @@ from service.tallies import CallTally, DraftTally, StateTally
 if TYPE_CHECKING:
     from service.executor.engine.chunks import ChunkSizes
     from service.executor.loading.model import LoadedModel
+    from service.executor.output.vocabulary import Vocabulary
     from service.executor.prefix.cache import Prefixes
     from service.executor.prompt.renderer import PromptRenderer
 
@@ -70,6 +71,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
 
     from service.executor.engine.batch_engine import BatchEngine
     from service.executor.loading.batching import Batching, open_batching
+    from service.executor.output.vocabulary import Vocabulary
     from service.executor.prefix.opening import open_prefix_cache
     from service.executor.prompt.renderer import PromptRenderer
     from service.executor.speculation.drafters import Drafters, open_drafters
@@ -93,14 +95,15 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
         drafters=drafters,
     )
     prompts = PromptRenderer(loaded.tokenizer, context_length=profile.context_length)
+    vocabulary = Vocabulary(loaded.tokenizer)
     tally = CallTally()
     # A full collection would scan what loading created, which stops all answers for about 50 ms.
     gc.freeze()
     return Runtime(
         engine=engine,
-        renderer=open_renderer(loaded, prompts, boundaries=prefixes.needs_boundaries),
-        answer_query=query_answerer(loaded, prompts),
-        open_writer=writer_opener(loaded, prompts, tally, settings),
+        renderer=open_renderer(loaded, prompts, vocabulary if prefixes.needs_boundaries else None),
+        answer_query=query_answerer(prompts, vocabulary),
+        open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally, settings),
         logits=loaded.logits,
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
         max_concurrency=batching.size,
@@ -141,22 +144,16 @@ def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices |
     return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended)
 
 
-def open_renderer(loaded: "LoadedModel", prompts: "PromptRenderer", *, boundaries: bool) -> Renderer:
-    from service.executor.output.vocabulary import Vocabulary
+def open_renderer(loaded: "LoadedModel", prompts: "PromptRenderer", vocabulary: "Vocabulary | None") -> Renderer:
+    """With a `vocabulary`, prompts name the ends of messages."""
     from service.executor.prompt.boundaries import SegmentingRenderer
     from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler, open_tokenizer
 
     renderer = ConstrainingRenderer(prompts, GrammarCompiler(open_tokenizer(loaded.tokenizer, loaded.logits)))
-    if not boundaries:
-        return renderer
-    return SegmentingRenderer(renderer, prompts, Vocabulary(loaded.tokenizer).token_bytes)
+    return renderer if vocabulary is None else SegmentingRenderer(renderer, prompts, vocabulary.token_bytes)
 
 
-def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable[[TextQuery], Finding]:
-    from service.executor.output.vocabulary import Vocabulary
-
-    vocabulary = Vocabulary(loaded.tokenizer)
-
+def query_answerer(prompts: "PromptRenderer", vocabulary: "Vocabulary") -> Callable[[TextQuery], Finding]:
     def answer(query: TextQuery) -> Finding:
         match query:
             case Tokenize(text, special):
@@ -169,19 +166,17 @@ def query_answerer(loaded: "LoadedModel", prompts: "PromptRenderer") -> Callable
 
 
 def writer_opener(
-    loaded: "LoadedModel", prompts: "PromptRenderer", tally: CallTally, settings: Settings
+    tokenizer: Any, prompts: "PromptRenderer", vocabulary: "Vocabulary", tally: CallTally, settings: Settings
 ) -> Callable[[Sequence], Writer]:
     """`tally` counts the calls of all answers."""
     from service.executor.output.choice_writer import ChoiceWriter, Watches
     from service.executor.output.reasoning import ReasoningSplitter
     from service.executor.output.reasoning_guard import open_guard
-    from service.executor.output.vocabulary import Vocabulary
     from service.tool_calling import StreamParser, whole_calls
     from service.tool_calling.instructions import offered_tools
     from service.tool_calling.loops import LoopGuard
     from service.tool_calling.watch import CallWatch
 
-    vocabulary = Vocabulary(loaded.tokenizer)
     markers, family = prompts.reasoning, prompts.tool_family
 
     def open_writer(sequence: Sequence) -> Writer:
@@ -192,7 +187,7 @@ def writer_opener(
         find_calls = partial(whole_calls, tools=tools, family=family, choice=sequence.choice, single=single)
         return ChoiceWriter(
             sequence.choice,
-            loaded.tokenizer.detokenizer,
+            tokenizer.detokenizer,
             vocabulary if request.logprobs is not None else None,
             StreamParser(tools, family if chat else None, choice=sequence.choice, single=single),
             stop=request.stop,

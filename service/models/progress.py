@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from service.storage import files_under
+from service.storage import folder_bytes
 
 POLL_SECONDS = 0.2
 
@@ -82,7 +82,7 @@ def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> It
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
-            progress.advance(min(_size_under(folder), total_bytes), total_bytes)
+            progress.advance(min(folder_bytes(folder), total_bytes), total_bytes)
 
     watcher = threading.Thread(target=watch, name="download progress", daemon=True)
     watcher.start()
@@ -91,7 +91,3 @@ def watch_growth(folder: Path, total_bytes: int, progress: ProgressReport) -> It
     finally:
         over.set()
         watcher.join()
-
-
-def _size_under(folder: Path) -> int:
-    return sum(status.st_size for _, status in files_under(folder))

@@ -102,7 +102,7 @@ def find_earlier(outline: Outline, prompts: deque[Outline]) -> Outline | None:
 def first_difference(earlier: Outline, later: Outline) -> str:
     """Empty if parts were only appended."""
     if earlier.tools != later.tools:
-        return _tool_difference(dict(earlier.tools), earlier.tools, later.tools)
+        return _tool_difference(earlier.tools, later.tools)
     if earlier.system != later.system:
         return "system changed"
     for i in range(min(len(earlier.messages), len(later.messages)) // _DIGEST_BYTES):
@@ -111,10 +111,8 @@ def first_difference(earlier: Outline, later: Outline) -> str:
     return "the effort, thinking or tool choice changed" if earlier.options != later.options else ""
 
 
-def _tool_difference(
-    known: dict[str, bytes], earlier: tuple[tuple[str, bytes], ...], later: tuple[tuple[str, bytes], ...]
-) -> str:
-    now = dict(later)
+def _tool_difference(earlier: tuple[tuple[str, bytes], ...], later: tuple[tuple[str, bytes], ...]) -> str:
+    known, now = dict(earlier), dict(later)
     for i, ((name, digest), (new_name, new_digest)) in enumerate(zip(earlier, later, strict=False)):
         if name != new_name:
             if new_name not in known:

@@ -1,6 +1,7 @@
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 
@@ -28,8 +29,7 @@ SEED_BITS = 63
 
 
 class LeadingEngine:
-    """Sends each call to the other ranks, then makes it on `engine`. A failure here ends the group, because the other
-    ranks may have succeeded."""
+    """Sends each call to the other ranks, then makes it on `engine`."""
 
     def __init__(self, engine: Engine, ranks: Ranks) -> None:
         self._engine = engine
@@ -53,25 +53,19 @@ class LeadingEngine:
     def shortfall(self, lengths: list[int]) -> int:
         """Returns the largest of all ranks."""
         self._tell(Weigh(lengths))
-        try:
+        with self._in_step():
             return self._ranks.largest(self._engine.shortfall(lengths))
-        except Exception as exc:
-            raise self._break(exc) from exc
 
     def longest(self) -> int:
         """Returns the smallest of all ranks."""
         self._tell(Measure())
-        try:
+        with self._in_step():
             return -self._ranks.largest(-self._engine.longest())
-        except Exception as exc:
-            raise self._break(exc) from exc
 
     def reserve(self, lengths: Mapping[int, int]) -> None:
         self._tell(Reserve(dict(lengths)))
-        try:
+        with self._in_step():
             self._engine.reserve(lengths)
-        except Exception as exc:
-            raise self._break(exc) from exc
 
     def insert(self, sequence: Sequence) -> None:
         sequence = seeded(sequence)
@@ -88,10 +82,8 @@ class LeadingEngine:
 
     def remove(self, sequence: int) -> PromptUse | None:
         self._tell(Remove(sequence))
-        try:
+        with self._in_step():
             use = self._engine.remove(sequence)
-        except Exception as exc:
-            raise self._break(exc) from exc
         self._history.removed(sequence, use)
         return use
 
@@ -100,10 +92,8 @@ class LeadingEngine:
 
     def step(self) -> list[Token]:
         self._tell(Step(self._history.checksum))
-        try:
+        with self._in_step():
             tokens = self._engine.step()
-        except Exception as exc:
-            raise self._break(exc) from exc
         self._history.stepped(tokens, self._engine.prompt_tokens_read)
         return tokens
 
@@ -124,6 +114,14 @@ class LeadingEngine:
             if isinstance(exc, RankLost) or not isinstance(call, Insert):
                 raise self._break(exc) from exc
             raise  # this sequence cannot be encoded, so nothing was sent
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Ends the group if the call fails here: the other ranks may have succeeded."""
+        try:
+            yield
+        except Exception as exc:
+            raise self._break(exc) from exc
 
     def _break(self, exc: Exception) -> EngineLost:
         return EngineLost(self._lose(str(exc) if isinstance(exc, RankLost) else f"rank 0 failed: {exc!r}"))

@@ -39,11 +39,11 @@ class Single:
         if self._steps % STEPS_BETWEEN_CLEARING == 0:
             mx.clear_cache()
         if end is not None:
-            self._forget_ahead()
+            self._ahead = None
         return [Drawn(run, drawn, end, chances)]
 
     def leave(self) -> None:
-        self._forget_ahead()
+        self._ahead = None
 
     def _draw(self, inputs: mx.array) -> tuple[mx.array, mx.array]:
         """Reads `[length]` tokens; returns the next one, `[1]`, and its log-probabilities, `[vocabulary]`."""
@@ -55,9 +55,6 @@ class Single:
             logits = process(self._history, logits)
         rows = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         return self.run.sampler(rows), rows[0]
-
-    def _forget_ahead(self) -> None:
-        self._ahead = None
 
 
 def _number(token: mx.array) -> int:

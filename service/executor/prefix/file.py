@@ -99,14 +99,13 @@ def write_span(folder: Path, key: SpanKey, layouts: tuple[Any, ...], buffers: li
 def read_header(path: Path) -> SpanHeader:
     """Leaves the arrays unread. Raises `DamagedFile`."""
     with path.open("rb") as file:
-        header, _ = _read_header(file, path)
-    return header
+        return _read_header(file, path)
 
 
 def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
     """Raises `DamagedFile`."""
     with path.open("rb") as file:
-        header, _ = _read_header(file, path)
+        header = _read_header(file, path)
         data = memoryview(file.read())
     if zlib.crc32(data) != header.checksum:
         raise DamagedFile("the checksum of its arrays is wrong")
@@ -117,7 +116,7 @@ def read_span(path: Path) -> tuple[SpanHeader, list[Buffer]]:
     return header, buffers
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
+def _read_header(file: BinaryIO, path: Path) -> SpanHeader:
     start = file.read(len(MAGIC) + DIGEST_BYTES + LENGTH_BYTES)
     if not start.startswith(MAGIC):
         raise DamagedFile("it does not begin like a prefix file")
@@ -136,4 +135,4 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[SpanHeader, int]:
     found = os.fstat(file.fileno()).st_size
     if found != size:
         raise DamagedFile(f"expected {size} bytes, found {found}")
-    return header, size - header.nbytes
+    return header

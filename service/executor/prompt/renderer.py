@@ -49,7 +49,6 @@ class PromptRenderer:
     def __init__(self, tokenizer: Any, *, context_length: int) -> None:
         self._tokenizer = tokenizer
         self._context_length = context_length
-        self._has_template = tokenizer.chat_template is not None and getattr(tokenizer, "_chat_template", None) is None
         self._plain, self._tooled = named_templates(tokenizer)
 
     @property
@@ -161,7 +160,7 @@ class PromptRenderer:
     def _continued(
         self, template: ChatTemplate, messages: list[HfMessage], content: str, arguments: dict[str, Any]
     ) -> Prompt:
-        if self._has_template:
+        if template.is_jinja:
             try:
                 tokens = self._render(template, messages, {**arguments, "continue_final_message": True})
                 return Prompt(tokens, prefill=content)
@@ -189,7 +188,7 @@ class PromptRenderer:
             arguments["tools"] = [to_hf_tool(tool) for tool in canonical_tools(tools)]
         if request.thinking != "default":
             arguments["enable_thinking"] = request.thinking == "on"
-            if self._has_template:  # the same switch by its other name
+            if template.is_jinja:  # the same switch by its other name
                 arguments["thinking"] = request.thinking == "on"
         return arguments
 

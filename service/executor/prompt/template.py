@@ -41,7 +41,7 @@ REASONING = (
 
 class ChatTemplate:
     """Renders probes to find out what a template shows, because templates drop messages silently. `text` is None if the
-    tokenizer renders without one. `arguments` are part of every rendering."""
+    tokenizer renders in Python. `arguments` are part of every rendering."""
 
     def __init__(self, tokenizer: Any, text: str | None, arguments: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
@@ -57,6 +57,10 @@ class ChatTemplate:
         self._find_system_places()
         self.style = self._find_style()
         self._find_refused_turns()
+
+    @property
+    def is_jinja(self) -> bool:
+        return self._text is not None
 
     @property
     def family(self) -> str | None:

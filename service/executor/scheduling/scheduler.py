@@ -150,7 +150,7 @@ class Scheduler:
     def _receive(self, command: Command) -> None:
         match command:
             case Submit(sequence) if self._stopping:
-                self._fail(sequence.id, _shutting_down())
+                self._fail(sequence.id, ShuttingDown())
             case Submit(sequence):
                 self._waiting[sequence.id] = sequence
             case Abort(sequence_id):
@@ -159,7 +159,7 @@ class Scheduler:
                 self._outbox.append(Inspected(self._engine.prefixes()))
             case Shutdown():
                 self._stopping = True
-                self._fail_all(_shutting_down)
+                self._fail_all(ShuttingDown)
 
     def _abort(self, sequence_id: int) -> None:
         is_running = self._running.pop(sequence_id, None) is not None
@@ -372,10 +372,6 @@ class Scheduler:
             self._fail(sequence_id, error())
         while self._waiting:
             self._fail(self._waiting.popitem(last=False)[0], error())
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown()
 
 
 def _not_started(sequence: Sequence) -> EngineFailed:
