@@ -34,7 +34,7 @@ from service.endpoints.responses_api import InputTokensEndpoint, ResponsesEndpoi
 from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stats import StatsEndpoint
 from service.endpoints.stored_responses import KEPT_SECONDS, StoredResponses
-from service.endpoints.tokens import DetokenizeEndpoint, TokenizeEndpoint
+from service.endpoints.tokens import TokensEndpoint, detokenize, tokenize
 from service.endpoints.traces import TracesEndpoint
 from service.errors import ServiceError
 from service.executor.base import Executor, ExecutorStatus
@@ -106,7 +106,7 @@ class Service(Starlette):
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
-        await self._context.models.aclose()
+        await self._context.registry.aclose()
 
 
 def create_app(
@@ -127,7 +127,7 @@ def create_app(
     log = RequestLog(None if settings.debug_level else HITS_A_SECOND, names_models=bool(others))
     context = ServiceContext(
         settings=settings,
-        models=_models(settings, generating, others or {}, caching),
+        registry=_registry(settings, generating, others or {}, caching),
         bodies=BodyReader(settings),
         documents=DocumentStore(store, ttl_seconds=KEPT_SECONDS),
         activity=activity,
@@ -137,11 +137,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Service) -> AsyncIterator[None]:
-        await context.models.start()
+        await context.registry.start()
         tasks = [
             asyncio.create_task(warm(generating, settings)),
             asyncio.create_task(keep_sampling(activity, caching.status)),
-            asyncio.create_task(stay_awake(settings, context.models.busy)),
+            asyncio.create_task(stay_awake(settings, context.registry.busy)),
         ]
         try:
             with context.log_ring.attached():
@@ -149,7 +149,7 @@ def create_app(
         finally:
             for task in tasks:
                 task.cancel()
-            await context.models.aclose()
+            await context.registry.aclose()
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
@@ -160,16 +160,16 @@ def create_app(
     )
 
 
-def _models(
+def _registry(
     settings: Settings, default: Executor, others: Mapping[str, Executor], cached: CachingExecutor
 ) -> ModelRegistry:
-    models = {default.profile.id: default, **others}
-    engines = {name: engine for name, engine in models.items() if isinstance(engine, EngineProcess)}
+    executors = {default.profile.id: default, **others}
+    engines = {name: engine for name, engine in executors.items() if isinstance(engine, EngineProcess)}
     residency = None
-    if len(engines) == len(models):
+    if len(engines) == len(executors):
         pinned = {engines[name] for name, model in settings.models.items() if model.pin and name in engines}
         residency = Residency(list(engines.values()), pinned, idle_seconds=settings.idle_unload_seconds)
-    return ModelRegistry(models, cached, aliases=settings.aliases, residency=residency)
+    return ModelRegistry(executors, cached, aliases=settings.aliases, residency=residency)
 
 
 def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | None) -> list[Middleware]:
@@ -193,8 +193,8 @@ def _api_routes(context: ServiceContext) -> list[Route]:
         Route("/v1/responses", ResponsesEndpoint(context, responses, kept), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
         Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
-        Route("/tokenize", TokenizeEndpoint(context), methods=["POST"]),
-        Route("/detokenize", DetokenizeEndpoint(context), methods=["POST"]),
+        Route("/tokenize", TokensEndpoint(context, tokenize), methods=["POST"]),
+        Route("/detokenize", TokensEndpoint(context, detokenize), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
         Route(
             "/v1/responses/compact",

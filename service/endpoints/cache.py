@@ -5,11 +5,10 @@ from starlette.responses import Response
 
 from service.endpoints.context import ServiceContext
 from service.errors import BadRequest
-from service.http.responses import json_response
+from service.http.responses import NO_STORE, json_response
 from service.response_cache.upkeep import MOST_LISTED
 
 LISTED = 200
-NO_STORE = {"cache-control": "no-store"}
 
 
 class CacheEndpoint:

@@ -14,7 +14,7 @@ from service.config import DEFAULT_KEY
 from service.config.address import Address, parse_base_url
 from service.endpoints.context import ServiceContext
 from service.errors import BadRequest, MissingParameter
-from service.http.responses import json_response
+from service.http.responses import NO_STORE, json_response
 
 KEY_PLACE = "ANYCLAUDE-API-KEY"
 """Replaces the key, which every reader of this page already has. Any key works if none is required."""
@@ -44,7 +44,7 @@ class ConnectEndpoint:
             raise BadRequest.at("root", f"{error}.") from None
         clients = await asyncio.to_thread(self._clients, address)  # reads Claude Code's own settings
         key = KEY_PLACE if self._context.settings.require_api_key else ""
-        return json_response({"key": key, "clients": clients}, headers={"cache-control": "no-store"})
+        return json_response({"key": key, "clients": clients}, headers=NO_STORE)
 
     def _clients(self, address: Address) -> list[Client]:
         settings, executor = self._context.settings, self._context.executor

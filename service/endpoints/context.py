@@ -17,7 +17,7 @@ class ServiceContext:
     """Shared by the endpoints of one app. `stopping` ends endless streams at shutdown."""
 
     settings: Settings
-    models: ModelRegistry
+    registry: ModelRegistry
     bodies: BodyReader
     documents: DocumentStore
     activity: Activity
@@ -34,4 +34,4 @@ class ServiceContext:
     @property
     def executor(self) -> CachingExecutor:
         """The executor of the default model."""
-        return self.models.default
+        return self.registry.default

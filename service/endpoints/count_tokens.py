@@ -19,13 +19,13 @@ class CountTokensEndpoint:
         self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        models, headers = self._context.models, scope["state"]["headers"]
+        registry, headers = self._context.registry, scope["state"]["headers"]
         check_content(headers)
         try:
             body = await self._context.bodies.read(receive, headers)
             dialect = await self._dialect_for(scope["state"]["caller"], body)
-            asked = dialect.decode_count(body, models.default.profile.sampling)
-            executor = models.find(asked.model)
+            asked = dialect.decode_count(body, registry.default.profile.sampling)
+            executor = registry.find(asked.model)
             request = with_defaults(asked.request, executor.profile, caller="")
             count = await ClientWatch(receive).run(executor.count_tokens(request))
         except ClientGone:

@@ -72,13 +72,13 @@ class GenerationEndpoint:
         record.request_bytes = len(body)
 
         dialect = await self._dialect_for(caller, body)
-        models = self._context.models
-        asked = dialect.decode(body, models.find_for(body).profile.sampling)
+        registry = self._context.registry
+        asked = dialect.decode(body, registry.find_for(body).profile.sampling)
         if asked.unknown_fields or asked.absent_tools:
             self._omissions.see(asked.unknown_fields, asked.absent_tools)
         if asked.unread_media:
             self._count_media(asked.unread_media, record)
-        executor = models.find(asked.model)
+        executor = registry.find(asked.model)
         request = with_defaults(asked.request, executor.profile, caller)
         record.stream, record.model = asked.stream, executor.profile.id
 

@@ -25,7 +25,7 @@ class HealthEndpoint:
             "waiting": status.waiting,
             "max_concurrency": status.max_concurrency or self._context.settings.most_running,
             "detail": status.detail,
-            "models": [self._state_of(name, executor) for name, executor in self._context.models.models.items()],
+            "models": [self._state_of(name, executor) for name, executor in self._context.registry.executors.items()],
         }
         await json_response(body, 503 if status.state == "unhealthy" else 200)(scope, receive, send)
 

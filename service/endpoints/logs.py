@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import BadRequest
-from service.http.responses import json_response
+from service.http.responses import NO_STORE, json_response
 from service.telemetry.log_ring import LogRing
 
 
@@ -17,4 +17,4 @@ class LogsEndpoint:
         after = request.query_params.get("after", "0")
         if not after.isascii() or not after.isdecimal() or len(after) > 18:
             raise BadRequest("Expected 'after' to be the number of a line.", param="after")
-        return json_response({"lines": self._ring.after(int(after))}, headers={"cache-control": "no-store"})
+        return json_response({"lines": self._ring.after(int(after))}, headers=NO_STORE)

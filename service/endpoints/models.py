@@ -15,7 +15,7 @@ class ModelListEndpoint:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        models = [describe(executor, self._context.settings) for executor in self._context.models.models.values()]
+        models = [describe(executor, self._context.settings) for executor in self._context.registry.executors.values()]
         first, last = models[0]["id"], models[-1]["id"]
         page = {"object": "list", "data": models, "has_more": False, "first_id": first, "last_id": last}
         await json_response(page)(scope, receive, send)
@@ -26,7 +26,7 @@ class ModelEndpoint:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        executor = self._context.models.find(scope["path_params"]["id"])
+        executor = self._context.registry.find(scope["path_params"]["id"])
         await json_response(describe(executor, self._context.settings))(scope, receive, send)
 
 
@@ -38,9 +38,9 @@ class ModelLoadEndpoint:
         self._loads = loads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        models, name = self._context.models, scope["path_params"]["id"]
-        await (models.load(name) if self._loads else models.unload(name))
-        await json_response(describe(models.find(name), self._context.settings))(scope, receive, send)
+        registry, name = self._context.registry, scope["path_params"]["id"]
+        await (registry.load(name) if self._loads else registry.unload(name))
+        await json_response(describe(registry.find(name), self._context.settings))(scope, receive, send)
 
 
 def describe(executor: CachingExecutor, settings: Settings) -> dict[str, object]:

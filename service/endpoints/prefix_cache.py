@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from service.endpoints.context import ServiceContext
 from service.errors import ServiceError
-from service.http.responses import json_response
+from service.http.responses import NO_STORE, json_response
 from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.response_cache.caching_executor import CachingExecutor
 
@@ -27,8 +27,8 @@ class PrefixCacheEndpoint:
         self._context = context
 
     async def read(self, _: Request) -> Response:
-        models = [await _prefixes(name, executor) for name, executor in self._context.models.models.items()]
-        return json_response({"models": models}, headers={"cache-control": "no-store"})
+        models = [await _prefixes(name, executor) for name, executor in self._context.registry.executors.items()]
+        return json_response({"models": models}, headers=NO_STORE)
 
 
 async def _prefixes(name: str, executor: CachingExecutor) -> ModelPrefixes:

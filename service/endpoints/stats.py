@@ -12,7 +12,7 @@ from service.config.redaction import shown_value
 from service.device.machine import own_bytes, peak_bytes
 from service.endpoints.context import ServiceContext
 from service.executor.base import ExecutorStatus
-from service.http.responses import json_response
+from service.http.responses import NO_STORE, json_response
 from service.model_registry.registry import ModelRegistry
 from service.profile import ModelProfile
 from service.settings import Settings
@@ -29,7 +29,7 @@ class StatsEndpoint:
         self._meanings = {key.dotted: _meaning_of_null(key) for key in self._unset}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = json_response(await self.read(), headers={"cache-control": "no-store"})
+        response = json_response(await self.read(), headers=NO_STORE)
         await response(scope, receive, send)
 
     async def read(self) -> Stats:
@@ -65,14 +65,14 @@ class StatsEndpoint:
             requests=activity.running(),
             recent=activity.recent(),
             unread_media=activity.unread_media,
-            models=[_numbers(self._context.models, name) for name in self._context.models.models],
+            models=[_numbers(self._context.registry, name) for name in self._context.registry.executors],
             settings=self._settings,
             unset=self._meanings | _from_profile(self._unset, profile),
         )
 
 
-def _numbers(models: ModelRegistry, name: str) -> ModelNumbers:
-    executor = models.models[name]
+def _numbers(registry: ModelRegistry, name: str) -> ModelNumbers:
+    executor = registry.executors[name]
     status = executor.status()
     return ModelNumbers(
         name=name,
@@ -80,11 +80,11 @@ def _numbers(models: ModelRegistry, name: str) -> ModelNumbers:
         detail=status.detail,
         loaded=status.loaded,
         idle=status.unloaded,
-        managed=models.managed,
+        managed=registry.managed,
         running=status.running,
         waiting=status.waiting,
         context_length=executor.profile.context_length,
-        weight_bytes=models.weight_bytes(name),
+        weight_bytes=registry.weight_bytes(name),
         memory_bytes=status.memory_bytes,
     )
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from service.endpoints.context import ServiceContext
 from service.errors import TraceGone
+from service.http.responses import NO_STORE
 from service.http.traces import find_trace
 
 
@@ -21,4 +22,4 @@ class TracesEndpoint:
         trace = await asyncio.to_thread(find_trace, folder, name)
         if trace is None:
             raise TraceGone("This request has no trace, or no longer one: the oldest are removed.")
-        return Response(trace, media_type="application/json", headers={"cache-control": "no-store"})
+        return Response(trace, media_type="application/json", headers=NO_STORE)

@@ -1,5 +1,6 @@
 import logging
 import math
+from collections.abc import Mapping
 
 import msgspec
 from starlette.datastructures import Headers
@@ -15,8 +16,10 @@ from service.errors import SHOWN_CHARS, BadRequest, InternalError, MethodNotAllo
 
 logger = logging.getLogger("anyclaude.error")
 
+NO_STORE: Mapping[str, str] = {"cache-control": "no-store"}
 
-def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     body = msgspec.json.encode(content)
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 

@@ -19,26 +19,26 @@ class ServedName(msgspec.Struct):
 
 
 class ModelRegistry:
-    """`models` are the executors by configured name, the default first. `cached` is the response cache around it.
-    Without `aliases`, names of Claude's and OpenAI's models mean the default."""
+    """`executors` are by configured name, the default first. `cached` is the response cache around it. Without
+    `aliases`, names of Claude's and OpenAI's models mean the default."""
 
     def __init__(
         self,
-        models: Mapping[str, Executor],
+        executors: Mapping[str, Executor],
         cached: CachingExecutor,
         *,
         aliases: Mapping[str, str] | None = None,
         residency: Residency | None = None,
     ) -> None:
         self.default = cached
-        self.models = {
-            name: cached if i == 0 else cached.around(executor) for i, (name, executor) in enumerate(models.items())
+        self.executors = {
+            name: cached if i == 0 else cached.around(executor) for i, (name, executor) in enumerate(executors.items())
         }
-        self._engines = {name: each for name, each in models.items() if isinstance(each, EngineProcess)}
-        self._by_name = _by_name(self.models)
+        self._engines = {name: each for name, each in executors.items() if isinstance(each, EngineProcess)}
+        self._by_name = _by_name(self.executors)
         self._aliases = aliases or {}
         self._residency = residency
-        self._one_sampling = len({executor.profile.sampling for executor in models.values()}) == 1
+        self._one_sampling = len({executor.profile.sampling for executor in executors.values()}) == 1
 
     def find(self, name: str | None) -> CachingExecutor:
         if not name:
@@ -47,10 +47,10 @@ class ModelRegistry:
             return self._by_name[name]
         for pattern, target in self._aliases.items():
             if fnmatchcase(name, pattern):
-                return self.models.get(target, self.default)
+                return self.executors.get(target, self.default)
         if name in SERVED_ALIASES or (not self._aliases and name.startswith(CLOUD_MODELS)):
             return self.default
-        served = ", ".join(f"'{name}'" for name in self.models)
+        served = ", ".join(f"'{name}'" for name in self.executors)
         raise ModelNotFound(
             f"The model '{name[:SHOWN_CHARS]}' is not served here. Served: {served} (also as 'default', or leave it "
             "out).",
@@ -67,7 +67,7 @@ class ModelRegistry:
             return self.default
 
     def busy(self) -> bool:
-        statuses = [executor.status() for executor in self.models.values()]
+        statuses = [executor.status() for executor in self.executors.values()]
         return any(status.running or status.waiting for status in statuses)
 
     @property
@@ -103,16 +103,16 @@ class ModelRegistry:
 
     def _managed(self, name: str) -> tuple[EngineProcess, Residency]:
         found = self.find(name)
-        own_name = next(own for own, executor in self.models.items() if executor is found)
+        own_name = next(own for own, executor in self.executors.items() if executor is found)
         if self._residency is None:
             raise BadRequest(f"'{own_name}' is always loaded: it has no engine process.", param="model")
         return self._engines[own_name], self._residency
 
 
-def _by_name(models: Mapping[str, CachingExecutor]) -> dict[str, CachingExecutor]:
+def _by_name(executors: Mapping[str, CachingExecutor]) -> dict[str, CachingExecutor]:
     # A configured name goes before a model's id, and earlier models before later ones.
-    by_name = dict(models)
-    for executor in models.values():
+    by_name = dict(executors)
+    for executor in executors.values():
         profile = executor.profile
         for name in (profile.id, profile.id.rpartition("/")[2], *profile.aliases):
             by_name.setdefault(name, executor)
