@@ -12,13 +12,13 @@ from service.profile import ModelProfile
 from service.queries import Finding, ListPrefixes, PrefixesFound, Query
 from service.recording.archive import AnswerEntry, ArchiveError, CountEntry, read_entries, read_header
 from service.response_cache.key import RequestKeys
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     profile: ModelProfile
-    answers: dict[str, Record]
+    answers: dict[str, AnswerRecord]
     counts: dict[str, int]
 
 
@@ -34,7 +34,7 @@ def read_recording(path: Path) -> Recording:
     for entry in read_entries(path):
         match entry:
             case AnswerEntry():
-                recording.answers[entry.key] = Record(entry.key, entry.stored_at, entry.completion)
+                recording.answers[entry.key] = AnswerRecord(entry.key, entry.stored_at, entry.completion)
             case CountEntry():
                 recording.counts[entry.key] = entry.prompt_tokens
     return recording

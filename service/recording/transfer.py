@@ -8,7 +8,7 @@ import msgspec
 from cache_backends import CacheBackend
 from cache_backends.base import ValueTooLarge
 from service.recording.archive import AnswerEntry, ArchiveWriter, new_header, read_entries
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.stored import stored_answers
 from service.storage import publish_file
 
@@ -55,7 +55,7 @@ async def import_answers(store: CacheBackend, path: Path) -> Imported:
             if ttl is None or ttl > 0:
                 keys.add(entry.key)
                 # An answer from the future would stay fresh for ever.
-                record = Record(entry.key, min(entry.stored_at, time.time()), entry.completion)
+                record = AnswerRecord(entry.key, min(entry.stored_at, time.time()), entry.completion)
                 with suppress(ValueTooLarge):
                     await store.set(entry.key, encode_record(record), ttl=ttl)
     return Imported(read=len(keys), stored=len([key for key in keys if await store.get(key) is not None]))

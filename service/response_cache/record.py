@@ -1,4 +1,4 @@
-"""A stored answer: a version byte, the CRC-32 of the rest (big-endian), and msgpack of `Record`."""
+"""A stored answer: a version byte, the CRC-32 of the rest (big-endian), and msgpack of `AnswerRecord`."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ import msgspec
 
 from service.generation import Completion
 
-# Raise it whenever a field of `Record` or `Completion` changes its meaning.
+# Raise it whenever a field of `AnswerRecord` or `Completion` changes its meaning.
 RECORD_VERSION = 2
 
 # Up to the year 9999, the last that can be shown.
@@ -17,7 +17,7 @@ UnixSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
 _HEADER = struct.Struct(">BI")
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class AnswerRecord(msgspec.Struct, frozen=True, array_like=True):
     # A damaged index in a database may lead to an intact row of another key.
     key: str
     stored_at: UnixSeconds
@@ -25,15 +25,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Record)
+_DECODER = msgspec.msgpack.Decoder(AnswerRecord)
 
 
-def encode_record(record: Record) -> bytes:
+def encode_record(record: AnswerRecord) -> bytes:
     payload = _ENCODER.encode(record)
     return _HEADER.pack(RECORD_VERSION, zlib.crc32(payload)) + payload
 
 
-def decode_record(data: bytes, key: str) -> Record | None:
+def decode_record(data: bytes, key: str) -> AnswerRecord | None:
     """None unless the data is an intact record of this version and key."""
     if len(data) < _HEADER.size:
         return None

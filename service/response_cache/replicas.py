@@ -16,7 +16,7 @@ from service.errors import GenerationTimeout, ServiceError, ShuttingDown
 from service.events import Done, Event
 from service.executor.base import Executor, event_stream
 from service.generation import GenerationRequest
-from service.response_cache.record import Record
+from service.response_cache.record import AnswerRecord
 from service.response_cache.single_flight import Flight, produce
 from service.response_cache.store import ResponseStore
 
@@ -90,7 +90,7 @@ class Replicas:
         pause = FIRST_PAUSE_SECONDS
         while True:
             match await self._look(key):
-                case Record(_, _, completion):
+                case AnswerRecord(_, _, completion):
                     flight.accept(completion.usage.prompt_tokens, elsewhere=True, found=True)
                     events = event_stream(completion)
                     break
@@ -113,7 +113,7 @@ class Replicas:
             async for event in events:
                 yield event
 
-    async def _look(self, key: str) -> "Record | Lease | Note | Alone":
+    async def _look(self, key: str) -> "AnswerRecord | Lease | Note | Alone":
         if not self._store.writes:
             return Alone()
         lease = Lease(self._leases, key, self._limits.lease_seconds)

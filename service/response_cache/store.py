@@ -8,7 +8,7 @@ from cache_backends import CacheBackend
 from cache_backends.base import Found, ValueTooLarge
 from service.deadlines import Deadline, DeadlineExpired
 from service.generation import Completion
-from service.response_cache.record import Record, decode_record, encode_record
+from service.response_cache.record import AnswerRecord, decode_record, encode_record
 from service.response_cache.statistics import CacheCounters
 
 LOOKUP_SECONDS = 0.5
@@ -70,7 +70,7 @@ class ResponseStore:
     def writes(self) -> bool:
         return self._failing.isdisjoint({"write", "queue"})
 
-    async def get(self, key: str, max_age: float | None = None) -> Record | None:
+    async def get(self, key: str, max_age: float | None = None) -> AnswerRecord | None:
         """None for a record older than `max_age` seconds too."""
         data = self._unwritten.get(key)
         if data is None:
@@ -82,12 +82,12 @@ class ResponseStore:
             return None
         return record
 
-    def age(self, record: Record) -> float:
+    def age(self, record: AnswerRecord) -> float:
         """In seconds; 0 if the record's server has a clock that is ahead."""
         return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "PendingWrite | None":
-        data = encode_record(Record(key, self._now(), completion))
+        data = encode_record(AnswerRecord(key, self._now(), completion))
         if self._unwritten_bytes + len(data) > self._max_unwritten_bytes:
             self._shed(f"{self._unwritten_bytes} bytes wait to be written")
             return None

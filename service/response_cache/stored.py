@@ -4,7 +4,7 @@ import msgspec
 
 from cache_backends import CacheBackend
 from cache_backends.base import ExtendedBackend
-from service.response_cache.record import Record, decode_record
+from service.response_cache.record import AnswerRecord, decode_record
 
 
 class CannotList(Exception): ...
@@ -16,7 +16,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     size: int
     ttl: float | None
-    record: Record
+    record: AnswerRecord
 
 
 async def stored_answers(store: CacheBackend) -> AsyncIterator[Stored]:

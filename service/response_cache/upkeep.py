@@ -10,7 +10,7 @@ from cache_backends.base import BackendStats, CacheUnavailable, ExtendedBackend
 from service.errors import SHOWN_CHARS, AnswerGone, StoreUnavailable
 from service.generation import Usage
 from service.response_cache.questions import Questions
-from service.response_cache.record import Record
+from service.response_cache.record import AnswerRecord
 from service.response_cache.statistics import KeyHits
 from service.response_cache.store import ResponseStore
 from service.response_cache.stored import Stored, read_answer
@@ -71,7 +71,7 @@ class Upkeep:
         answers.sort(key=lambda answer: answer.stored_at, reverse=True)
         return ListedAnswers(store=store, answers=answers, complete=count <= most)
 
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str) -> AnswerRecord:
         async with _asking():
             await self._store.wait_for_writes(key)
             stored = await read_answer(self._backend, key)

@@ -12,7 +12,7 @@ import pytest
 
 from cache_backends import open_backend
 from service.generation import Choice, Completion, Text, Usage
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from tests.cli.screen import on_screen
 from tests.cli.terminal import Terminal
 from tests.cli.test_client import answering_once
@@ -180,7 +180,9 @@ def test_what_serves_by_another_file_is_looked_after_by_it(terminal: Terminal, s
 def store(tmp_path: Path) -> str:
     """A disk store with one answer under `known` and one value that is none under `damaged`."""
     url = f"disk://{tmp_path}/store"
-    asyncio.run(fill(url, known=encode_record(Record("known", 1_700_000_000.0, ANSWER)), damaged=b"nothing of ours"))
+    asyncio.run(
+        fill(url, known=encode_record(AnswerRecord("known", 1_700_000_000.0, ANSWER)), damaged=b"nothing of ours")
+    )
     return url
 
 
@@ -221,7 +223,9 @@ def test_cache_get_of_what_is_not_there(terminal: Terminal, store: str, key: str
 
 def test_the_beginning_of_two_keys_is_not_enough(terminal: Terminal, tmp_path: Path) -> None:
     store = f"disk://{tmp_path}/two"
-    asyncio.run(fill(store, **{key: encode_record(Record(key, 1_700_000_000.0, ANSWER)) for key in ("aaa1", "aaa2")}))
+    asyncio.run(
+        fill(store, **{key: encode_record(AnswerRecord(key, 1_700_000_000.0, ANSWER)) for key in ("aaa1", "aaa2")})
+    )
     done = terminal.run("cache", "delete", "aaa", "--cache", store)
     assert done.stderr == "Error: 2 keys begin with aaa. Type more of the one that you mean.\n"
     assert terminal.run("cache", "delete", "aaa2", "--cache", store).stdout == "1 answer removed.\n"

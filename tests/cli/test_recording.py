@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from cache_backends import open_backend
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from tests.cli.terminal import Terminal
 from tests.patience import PATIENCE_SECONDS, until
 from tests.response_cache.answers import text
@@ -21,7 +21,7 @@ def fill(url: str, *keys: str) -> None:
     async def run() -> None:
         store = open_backend(url)
         for key in keys:
-            await store.set(key, encode_record(Record(key, 1_700_000_000.0, text("the answer"))))
+            await store.set(key, encode_record(AnswerRecord(key, 1_700_000_000.0, text("the answer"))))
         await store.aclose()
 
     asyncio.run(run())

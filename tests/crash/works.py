@@ -8,7 +8,7 @@ from cache_backends.memory import MemoryBackend
 from service.executor.prefix.file import Buffer, DamagedFile, SpanKey, read_span, write_span
 from service.recording.archive import AnswerEntry, ArchiveError, ArchiveWriter, new_header, read_entries
 from service.recording.transfer import export_answers
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.storage import publish_folder, write_file
 from tests.response_cache.answers import text
 
@@ -147,7 +147,7 @@ class ExportAnswers(RecordAnswers):
     async def _export(self, path: Path) -> None:
         store = MemoryBackend()
         for key in KEYS:
-            await store.set(key, encode_record(Record(key, 1.0, text(key))))
+            await store.set(key, encode_record(AnswerRecord(key, 1.0, text(key))))
         await export_answers(store, path)
 
 

@@ -13,7 +13,7 @@ from cache_backends.memory import MemoryBackend
 from cache_backends.tiered import TieredBackend
 from service.recording.archive import ArchiveError
 from service.recording.transfer import Imported, export_answers, import_answers
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.stored import CannotList, stored_answers
 from tests.cache_backends.smallest import SmallestStore
 from tests.response_cache.answers import text
@@ -23,7 +23,7 @@ OTHER = "b" * 64
 
 
 def value_of(key: str, content: str = "hello", stored_at: float = 1000.0) -> bytes:
-    return encode_record(Record(key, stored_at, text(content)))
+    return encode_record(AnswerRecord(key, stored_at, text(content)))
 
 
 async def test_what_was_exported_can_be_imported_with_its_age_and_its_time_limit(tmp_path: Path) -> None:
@@ -36,7 +36,9 @@ async def test_what_was_exported_can_be_imported_with_its_age_and_its_time_limit
     found = {stored.key: stored async for stored in stored_answers(target)}
     assert found[KEY].ttl is None
     assert 900 < (found[OTHER].ttl or 0) <= 1000
-    assert [found[key].record for key in (KEY, OTHER)] == [Record(key, 1000.0, text("hello")) for key in (KEY, OTHER)]
+    assert [found[key].record for key in (KEY, OTHER)] == [
+        AnswerRecord(key, 1000.0, text("hello")) for key in (KEY, OTHER)
+    ]
     await source.aclose()
     await target.aclose()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cache_backends.disk import DiskBackend
-from service.response_cache.record import Record, decode_record, encode_record
+from service.response_cache.record import AnswerRecord, decode_record, encode_record
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import ResponseStore
 from tests.response_cache.answers import text
@@ -22,7 +22,7 @@ async def database(tmp_path: Path) -> bytes:
     """The file of a store with an answer of its own under each key."""
     backend = DiskBackend(tmp_path / "store")
     for key in KEYS:
-        await backend.set(key, encode_record(Record(key, 1000.0, text(key))))
+        await backend.set(key, encode_record(AnswerRecord(key, 1000.0, text(key))))
     await backend.aclose()
     connection = sqlite3.connect(tmp_path / "store" / "cache.db")
     connection.execute("PRAGMA journal_mode = DELETE")

@@ -13,7 +13,7 @@ from cache_backends.tiered import TieredBackend
 from service.executor.scripted import ScriptedExecutor
 from service.generation import Completion, GenerationRequest
 from service.response_cache.caching_executor import CachingExecutor
-from service.response_cache.record import RECORD_VERSION, Record, encode_record
+from service.response_cache.record import RECORD_VERSION, AnswerRecord, encode_record
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import ResponseStore
 from tests.patience import PATIENCE_SECONDS
@@ -272,7 +272,7 @@ async def test_closing_waits_for_a_write_that_goes_on() -> None:
 
 
 async def test_what_was_written_waits_no_more() -> None:
-    size = len(encode_record(Record("k", 0.0, text())))
+    size = len(encode_record(AnswerRecord("k", 0.0, text())))
     counters = CacheCounters()
     store = ResponseStore(MemoryBackend(), counters, max_unwritten_bytes=size + size // 2)
     for _ in range(5):

@@ -16,7 +16,7 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.replicas import (
     CALL_SECONDS,
     FIRST_PAUSE_SECONDS,
@@ -213,7 +213,7 @@ def test_waiting_polls_at_growing_intervals_until_the_answer_is_there() -> None:
         await answer.until_accepted(None)
         assert (now(), answer.prompt_tokens, answer.outcome) == (0.0, 7, "collapsed")
         await asyncio.sleep(6)
-        await bench.backend.set(KEY, encode_record(Record(KEY, 0.0, text("their answer"))))
+        await bench.backend.set(KEY, encode_record(AnswerRecord(KEY, 0.0, text("their answer"))))
         completion = await answer.completion()
         assert completion == text("their answer")
         assert answer.stored
@@ -268,7 +268,7 @@ def test_a_server_does_not_wait_where_it_gains_nothing(theirs: Note, busy: bool,
 def test_an_answer_that_is_found_under_a_new_lease_ends_it() -> None:
     async def main() -> None:
         bench = Bench()
-        await bench.backend.set(KEY, encode_record(Record(KEY, 0.0, text("their answer"))))
+        await bench.backend.set(KEY, encode_record(AnswerRecord(KEY, 0.0, text("their answer"))))
         answer = bench.ask()
         assert await answer.completion() == text("their answer")
         assert (answer.stored, answer.prompt_tokens) == (True, 3)

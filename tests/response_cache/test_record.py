@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from service.generation import Choice, Completion, Reasoning, Text, TokenLogprob, ToolCall, TopLogprob, Usage
-from service.response_cache.record import RECORD_VERSION, Record, decode_record, encode_record
+from service.response_cache.record import RECORD_VERSION, AnswerRecord, decode_record, encode_record
 from tests.response_cache.answers import text
 
 KEY = "a" * 64
@@ -32,7 +32,7 @@ FULL = Completion(
 
 
 def test_a_record_comes_back_as_it_was() -> None:
-    record = Record(KEY, 1234567890.25, FULL)
+    record = AnswerRecord(KEY, 1234567890.25, FULL)
     assert decode_record(encode_record(record), KEY) == record
 
 
@@ -43,12 +43,12 @@ def test_any_text_comes_back(content: str, stored_at: float) -> None:
         content.encode()
     except UnicodeEncodeError:
         return
-    record = Record(KEY, stored_at, text(content))
+    record = AnswerRecord(KEY, stored_at, text(content))
     assert decode_record(encode_record(record), KEY) == record
 
 
 def test_every_flipped_bit_is_noticed() -> None:
-    data = encode_record(Record(KEY, 1.0, text("a")))
+    data = encode_record(AnswerRecord(KEY, 1.0, text("a")))
     for index in range(len(data) * 8):
         damaged = bytearray(data)
         damaged[index // 8] ^= 1 << index % 8
@@ -56,12 +56,12 @@ def test_every_flipped_bit_is_noticed() -> None:
 
 
 def test_a_record_of_another_key_is_none() -> None:
-    data = encode_record(Record(KEY, 1.0, FULL))
+    data = encode_record(AnswerRecord(KEY, 1.0, FULL))
     assert decode_record(data, "b" + KEY[1:]) is None
 
 
 def test_every_truncation_is_noticed() -> None:
-    data = encode_record(Record(KEY, 1.0, FULL))
+    data = encode_record(AnswerRecord(KEY, 1.0, FULL))
     assert [length for length in range(len(data)) if decode_record(data[:length], KEY) is not None] == []
     assert decode_record(data + b"\0", KEY) is None
 
@@ -78,7 +78,7 @@ def with_header(payload: bytes, version: int = RECORD_VERSION) -> bytes:
 
 @pytest.mark.parametrize("version", [0, RECORD_VERSION + 1, 255])
 def test_another_version_is_none(version: int) -> None:
-    payload = msgspec.msgpack.encode(Record(KEY, 1.0, text()))
+    payload = msgspec.msgpack.encode(AnswerRecord(KEY, 1.0, text()))
     assert decode_record(with_header(payload), KEY) is not None
     assert decode_record(with_header(payload, version), KEY) is None
 
@@ -101,5 +101,5 @@ def test_another_shape_is_none(content: object) -> None:
 
 
 def test_bad_utf8_is_none() -> None:
-    payload = msgspec.msgpack.encode(Record(KEY, 1.0, text("abc"))).replace(b"abc", b"\xff\xfe\xfd")
+    payload = msgspec.msgpack.encode(AnswerRecord(KEY, 1.0, text("abc"))).replace(b"abc", b"\xff\xfe\xfd")
     assert decode_record(with_header(payload), KEY) is None

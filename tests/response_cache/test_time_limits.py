@@ -14,7 +14,7 @@ from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.response_cache.caching_executor import CachingExecutor
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.single_flight import WRITE_WAIT_SECONDS, Flight, Flights
 from service.response_cache.statistics import CacheCounters
 from service.response_cache.store import (
@@ -137,7 +137,7 @@ def test_a_count_that_hangs_does_not_delay_closing() -> None:
 
 def test_bytes_wait_to_be_written_up_to_a_limit() -> None:
     async def main() -> None:
-        size = len(encode_record(Record("a", 0.0, text())))
+        size = len(encode_record(AnswerRecord("a", 0.0, text())))
         waiting = store(Hanging("set"), max_unwritten_bytes=2 * size)
         assert waiting.put("a", text()) is not None
         assert waiting.put("b", text()) is not None
@@ -172,7 +172,7 @@ def test_a_store_whose_queue_was_full_writes_again_after_the_next_write(caplog: 
 def test_what_is_in_the_store_is_written() -> None:
     async def main() -> None:
         backend = Hanging()
-        await backend.set("k", encode_record(Record("k", 0.0, text())))
+        await backend.set("k", encode_record(AnswerRecord("k", 0.0, text())))
         assert await store(backend).written("k")
         assert not await store(backend).written("other")
 

@@ -10,7 +10,7 @@ from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.errors import AnswerGone, StoreUnavailable
 from service.response_cache.questions import Questions
-from service.response_cache.record import Record, encode_record
+from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.statistics import CacheCounters, KeyHits
 from service.response_cache.store import ResponseStore
 from service.response_cache.stored import Stored
@@ -81,7 +81,7 @@ async def test_answers_are_listed_newest_first_with_their_hits() -> None:
         ("b", 102.0, 1),
         ("a", 101.0, 0),
     ]
-    assert listed.answers[2].bytes == len(encode_record(Record("a", 101.0, text("a"))))
+    assert listed.answers[2].bytes == len(encode_record(AnswerRecord("a", 101.0, text("a"))))
     assert listed.answers[2].usage == text("a").usage
     assert (listed.complete, listed.store.items) == (True, 3)
 
@@ -97,7 +97,7 @@ async def test_a_list_says_whether_it_is_complete(most: int, complete: bool) -> 
 
 
 def test_a_stored_answer_is_listed_with_its_time_to_live() -> None:
-    stored = Stored(key="a", size=7, ttl=9.5, record=Record("a", 5.0, text()))
+    stored = Stored(key="a", size=7, ttl=9.5, record=AnswerRecord("a", 5.0, text()))
     assert listed(stored) == ListedAnswer(key="a", stored_at=5.0, bytes=7, ttl=9.5, hits=0, usage=text().usage)
     assert listed(stored).question == ""
 
