@@ -1,3 +1,5 @@
+from typing import Literal
+
 import msgspec
 
 from service.dialects import sse
@@ -19,6 +21,10 @@ class OpenAIErrorBody(msgspec.Struct):
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
+
+# The words of `reasoning_effort` and `tool_choice`.
+EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
+MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 
 DONE = sse.frame(b"[DONE]")
 _ENCODER = msgspec.json.Encoder()

@@ -18,7 +18,7 @@ from service.dialects.openai_chat.tools import (
     read_functions,
     read_tool_choice,
 )
-from service.dialects.openai_dialect import StreamOptions
+from service.dialects.openai_dialect import EFFORTS, StreamOptions
 from service.dialects.openai_sampling import Stop, read_sampling, read_stop
 from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, UnsupportedValue
@@ -27,7 +27,6 @@ from service.generation import GenerationRequest, SamplingParams, Thinking, Tool
 # The `dialect_state` of a request with the deprecated `functions`: a call is answered as `function_call`.
 FUNCTIONS_STYLE = "functions"
 
-_EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
 _THINKING: dict[str, Thinking] = {"enabled": "on", "disabled": "off", "adaptive": "default"}
 # The prompt has fields of its own, and a client's template would run on this server.
 _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
@@ -178,5 +177,5 @@ def _template_arguments(asked: ChatRequest) -> dict[str, Any]:
         raise BadRequest.at(param, "a request may not set this.")
     if asked.reasoning_effort is None:
         return arguments
-    effort = choose(asked.reasoning_effort, _EFFORTS, "reasoning_effort")
+    effort = choose(asked.reasoning_effort, EFFORTS, "reasoning_effort")
     return arguments if effort == "none" else {"reasoning_effort": effort, **arguments}

@@ -5,11 +5,10 @@ from typing import Any, Literal
 import msgspec
 
 from service.dialects.json_body import choose, decode, show
+from service.dialects.openai_dialect import MODES
 from service.dialects.tool_definitions import ToolName, argument_schema
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
-
-_MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 
 
 class FunctionDefinition(msgspec.Struct):
@@ -73,11 +72,11 @@ def read_tool_choice(
         case None:
             return ToolChoice(), tools
         case str():
-            mode = choose(choice, _MODES, "tool_choice")
+            mode = choose(choice, MODES, "tool_choice")
         case ToolChoiceObject(type="function", function=FunctionReference(name)):
             return _named(name, tools, "tool_choice.function.name"), tools
         case ToolChoiceObject(type="allowed_tools", allowed_tools=AllowedTools() as allowed):
-            mode = choose(allowed.mode, _MODES, "tool_choice.allowed_tools.mode")
+            mode = choose(allowed.mode, MODES, "tool_choice.allowed_tools.mode")
             tools = _allowed(allowed, tools)
         case ToolChoiceObject(type="function" | "allowed_tools" as missing):
             raise MissingParameter(f"tool_choice.{missing}")

@@ -8,6 +8,7 @@ import msgspec
 from service.dialects.base import ClientRequest, WebSearchTool
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
+from service.dialects.openai_dialect import EFFORTS
 from service.dialects.openai_responses.items import ReadItems, read_items
 from service.dialects.openai_responses.kept import CallersResponses
 from service.dialects.openai_responses.tools import NamedTools, ToolChoiceObject, WireName, read_tool_choice
@@ -16,7 +17,6 @@ from service.dialects.sampling import TokenCount
 from service.errors import BadRequest, MissingParameter, PreviousResponseGone, UnsupportedValue
 from service.generation import GenerationRequest, Message, ResponseFormat, SamplingParams
 
-_EFFORTS = {effort: effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")}
 _FORMATS: dict[str, Literal["text", "json_object", "json_schema"]] = {
     "text": "text",
     "json_object": "json_object",
@@ -215,7 +215,7 @@ def _logprobs(asked: ResponsesRequest) -> int | None:
 def _template_arguments(asked: ResponsesRequest) -> dict[str, Any]:
     if asked.reasoning is None or asked.reasoning.effort is None:
         return {}
-    effort = choose(asked.reasoning.effort, _EFFORTS, "reasoning.effort")
+    effort = choose(asked.reasoning.effort, EFFORTS, "reasoning.effort")
     return {} if effort == "none" else {"reasoning_effort": effort}
 
 

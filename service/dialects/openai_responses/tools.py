@@ -7,6 +7,7 @@ import msgspec
 
 from service.dialects.base import WebSearchTool
 from service.dialects.json_body import choose, decode, show
+from service.dialects.openai_dialect import MODES
 from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
@@ -18,7 +19,6 @@ INPUT = "input"
 TOOL_SEARCH = "tool_search"
 WEB_SEARCH = "web_search"
 
-_MODES: dict[str, Literal["auto", "none", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 # OpenAI's servers run these tools, or its models know them without a schema. They are omitted, and the system prompt
 # mentions it.
 _LEFT_OUT = (
@@ -138,7 +138,7 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: NamedTools) ->
         case None:
             return ToolChoice(), tools
         case str():
-            mode = choose(choice, _MODES, "tool_choice")
+            mode = choose(choice, MODES, "tool_choice")
         case ToolChoiceObject(type="function" | "custom", name=name):
             if name is None:
                 raise MissingParameter("tool_choice.name")
@@ -146,7 +146,7 @@ def read_tool_choice(choice: str | ToolChoiceObject | None, read: NamedTools) ->
                 "required", _known(model_name(choice.namespace or "", name), read, "tool_choice.name")
             ), tools
         case ToolChoiceObject(type="allowed_tools"):
-            mode = choose(choice.mode or "auto", _MODES, "tool_choice.mode")
+            mode = choose(choice.mode or "auto", MODES, "tool_choice.mode")
             allowed = {
                 _known(reference.name, read, f"tool_choice.tools[{i}].name")
                 for i, reference in enumerate(choice.tools or ())
