@@ -4,7 +4,7 @@ import msgspec
 from service.cli.client import ServerClient, server_required
 from service.cli.configuration import read_configuration
 from service.cli.figures import count, duration, size
-from service.cli.launch import on_server
+from service.cli.launch import on_server, serve_arguments
 from service.cli.measurement import Measurement, measure
 from service.cli.options import config_option
 from service.keep_awake import kept_awake
@@ -22,8 +22,7 @@ def command(model: str | None, as_json: bool, config: str | None) -> None:
     """
     settings = read_configuration({"model": model, "config": config}).settings
     client = ServerClient.of(settings)
-    options = [*([model] if model else []), *(["--config", config] if config else [])]
-    with on_server(settings, client, tuple(options)), kept_awake(settings), server_required(client):
+    with on_server(settings, client, serve_arguments(model, config)), kept_awake(settings), server_required(client):
         measured = measure(client, lambda step: click.echo(f"{step} ...", err=True))
     click.echo(msgspec.json.format(msgspec.json.encode(measured)).decode() if as_json else "\n".join(table(measured)))
 

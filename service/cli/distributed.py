@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from service.cli.exits import Exit, Failure
+from service.cli.models import model_required
 from service.executor.distributed.route import NotLaunched, launched_rank
 from service.settings import Settings
 
@@ -52,15 +53,12 @@ def meet_others() -> None:
 def follow_rank_0(settings: Settings) -> NoReturn:
     """Runs until rank 0 ends. Exits with 0 if it ended normally."""
     from service.executor.distributed.follower import Follower
-    from service.models.errors import ModelError
     from service.models.location import resolve_model
     from service.models.profile import read_profile
 
-    try:
+    with model_required():
         path = resolve_model(settings.model, settings.home, LogProgress())
         profile = read_profile(path, settings, home=settings.home)
-    except ModelError as exc:
-        raise Failure(Exit.NO_MODEL, str(exc)) from None
     failure = Follower(path, profile, settings).run()
     if failure:
         log.error("This rank ends: %s", failure)

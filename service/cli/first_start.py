@@ -65,7 +65,7 @@ def lacks_model(settings: Settings) -> bool:
 
 def choose_model(settings: Settings) -> str:
     """Asks the user for a model and fetches it. Without a terminal, ends the command with what to do."""
-    from service.cli.models import fetch_model
+    from service.cli.models import fetch_model, model_required
     from service.models.location import find_local_model
 
     if not in_terminal():
@@ -77,7 +77,8 @@ def choose_model(settings: Settings) -> str:
     name = _ask(_offer(settings.home))
     if find_local_model(name, settings.home) is None:
         click.confirm(f"Download {name}? An interrupted download continues.", default=True, abort=True, err=True)
-    folder = fetch_model(name, settings.home)
+    with model_required():
+        folder = fetch_model(name, settings.home)
     return str(folder) if Path(name).expanduser().exists() else name
 
 

@@ -149,6 +149,10 @@ def _warn_of_small_context(server: AgentServer, arguments: tuple[str, ...]) -> N
         click.confirm("Start Claude Code anyway?", abort=True, err=True)
 
 
+def serve_arguments(model: str | None, config: str | None) -> tuple[str, ...]:
+    return (*([model] if model else []), *(["--config", config] if config else []))
+
+
 @contextmanager
 def on_server(settings: Settings, client: ServerClient, arguments: tuple[str, ...] = ()) -> Iterator[None]:
     """`arguments` are for `serve` if the server is started here."""

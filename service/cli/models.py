@@ -1,6 +1,8 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -22,25 +24,34 @@ def command() -> None:
 @config_option
 def pull(name: str, config: str | None) -> None:
     """Fetch the model NAME from Hugging Face, or 'demo'. An interrupted download continues."""
-    folder = fetch_model(name, read_configuration({"config": config}).settings.home)
+    with model_required():
+        folder = fetch_model(name, read_configuration({"config": config}).settings.home)
     click.echo(f"{name} is in {folder}. To serve it: anyclaude serve {name}")
 
 
-def fetch_model(name: str, home: Path) -> Path:
-    """Shows the progress on stderr. Ends the command if the model cannot be had."""
+def fetch_model(name: str | None, home: Path) -> Path:
+    """Shows the progress on stderr. Raises `ModelError`."""
     from rich.console import Console
 
-    from service.models.errors import ModelError
     from service.models.location import resolve_model
     from service.models.progress import ConsoleProgress
 
     progress = ConsoleProgress(Console(stderr=True))
     try:
         return resolve_model(name, home, progress)
-    except ModelError as exc:
-        raise Failure(Exit.NO_MODEL, str(exc)) from None
     finally:
         progress.finish()
+
+
+@contextmanager
+def model_required(name: str | None = None) -> Iterator[None]:
+    """Ends the command if a model cannot be used. `name` is that of several."""
+    from service.models.errors import ModelError
+
+    try:
+        yield
+    except ModelError as exc:
+        raise Failure(Exit.NO_MODEL, f"{name}: {exc}" if name else str(exc)) from None
 
 
 @command.command("list")

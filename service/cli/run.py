@@ -8,7 +8,7 @@ import click
 from service.cli.client import ChatChunk, Refused, ServerClient, server_required
 from service.cli.configuration import read_configuration
 from service.cli.figures import count, duration
-from service.cli.launch import on_server, served_model
+from service.cli.launch import on_server, serve_arguments, served_model
 from service.cli.options import config_option
 
 HELP = """/clear   forget the conversation
@@ -30,8 +30,7 @@ def command(model: str | None, prompt: tuple[str, ...], config: str | None) -> N
     """
     settings = read_configuration({"model": model, "config": config}).settings
     client = ServerClient.of(settings)
-    options = [*([model] if model else []), *(["--config", config] if config else [])]
-    with on_server(settings, client, tuple(options)):
+    with on_server(settings, client, serve_arguments(model, config)):
         chat = Chat(client, served_model(client).id)
         with server_required(client):
             if prompt or not sys.stdin.isatty():

@@ -176,31 +176,21 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
 
 def _spec(settings: Settings, name: str | None, *, distributed: bool = False) -> "EngineSpec":
     """Fetches what is missing."""
-    from rich.console import Console
-
+    from service.cli.models import fetch_model, model_required
     from service.executor.mlx_executor import open_mlx_executor
     from service.executor.process.call_messages import EngineSpec
-    from service.models.errors import ModelError
     from service.models.folder import stat_weights
-    from service.models.location import resolve_model
     from service.models.profile import read_profile, read_properties
-    from service.models.progress import ConsoleProgress
 
-    progress = ConsoleProgress(Console(stderr=True))
-    try:
-        path = resolve_model(settings.model, settings.home, progress)
-        progress.finish()
+    with model_required(name):
+        path = fetch_model(settings.model, settings.home)
         # An engine process reads the fingerprint itself, after the server listens.
         at_once = distributed or settings.record is not None
         profile = (read_profile if at_once else read_properties)(path, settings, home=settings.home)
         weight_bytes = sum(status.st_size for status in stat_weights(path))
         if settings.draft_model is not None and not distributed:
-            draft = resolve_model(settings.draft_model, settings.home, progress)
-            progress.finish()
+            draft = fetch_model(settings.draft_model, settings.home)
             settings = msgspec.structs.replace(settings, draft_model=str(draft))
-    except ModelError as exc:
-        progress.finish()
-        raise Failure(Exit.NO_MODEL, f"{name}: {exc}" if name else str(exc)) from None
     if name is not None:
         profile = msgspec.structs.replace(profile, id=name, aliases=(*profile.aliases, profile.id))
     return EngineSpec(
