@@ -31,7 +31,8 @@ class ParsedOutput(msgspec.Struct, frozen=True):
 
 
 class StreamParser:
-    """The events do not depend on how the text is split, except for the number of deltas.
+    """The events do not depend on how the text is split, except for the number of deltas. `done`: with `single`, the
+    call is complete.
 
     Arguments stream. If the text ends inside a call, or the call is damaged, `ToolCallAbandoned` follows, then the
     call's text with its markup as content. So no call is invented and no text is lost.
@@ -64,7 +65,7 @@ class StreamParser:
         return self._events()
 
     def finish(self, *, truncated: bool = False) -> list[Event]:
-        """`truncated`: the tokens ran out, so missing brackets are not closed."""
+        """`truncated`: the model did not end the text itself, so missing brackets are not closed."""
         text = self._ending.finish()
         if self._scan is None:
             return [TextDelta(self._choice, text)] if text else []

@@ -11,8 +11,8 @@ from service.executor.output.string_finder import StringFinder
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import TokenLogprob, TopLogprob
-from service.tool_calling.calls import Counts
 from service.tool_calling.loops import LoopGuard
+from service.tool_calling.parser import StreamParser
 from service.tool_calling.watch import CallWatch
 
 
@@ -23,20 +23,6 @@ class Detokenizer(Protocol):
     def finalize(self) -> None: ...
     @property
     def last_segment(self) -> str: ...
-
-
-class Parser(Protocol):
-    @property
-    def done(self) -> bool:
-        """True once the only wanted call is complete."""
-        ...
-
-    @property
-    def counts(self) -> Counts: ...
-    def feed(self, text: str) -> list[Event]: ...
-    def finish(self, *, truncated: bool) -> list[Event]:
-        """`truncated`: the model did not end the text itself."""
-        ...
 
 
 class Watches(msgspec.Struct, frozen=True):
@@ -57,7 +43,7 @@ class ChoiceWriter:
         choice: int,
         detokenizer: Detokenizer,
         vocabulary: Vocabulary | None,
-        parser: Parser,
+        parser: StreamParser,
         *,
         stop: tuple[str, ...] = (),
         reasoning: ReasoningSplitter | None = None,

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
-from service.executor.output.choice_writer import ChoiceWriter, Parser, Watches
+from service.executor.output.choice_writer import ChoiceWriter, Watches
 from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
@@ -45,7 +45,7 @@ def writer(
     stop: tuple[str, ...] = (),
     *,
     reasoning: ReasoningSplitter | None = None,
-    parser: Parser | None = None,
+    parser: StreamParser | None = None,
     watch: CallWatch | None = None,
     logprobs: bool = False,
     find_calls: Callable[[str], list[Event]] | None = None,
