@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 HOST = "127.0.0.1"
+CHAT = "/v1/chat/completions"
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -35,6 +36,10 @@ def post(path: str, body: bytes) -> bytes:
 
 def post_json(path: str, value: Any) -> bytes:
     return post(path, json.dumps(value).encode())
+
+
+def post_chat(value: Any) -> bytes:
+    return post_json(CHAT, value)
 
 
 def get(path: str) -> bytes:

@@ -16,6 +16,10 @@ READY_SECONDS = 90.0
 POLL_SECONDS = 0.05
 END_SECONDS = 15.0
 
+NO_RESPONSE_CACHE: dict[str, Any] = {"cachePolicy": "off"}
+NO_PREFIX_CACHE: dict[str, Any] = {"prefixCache": {"memory": "0", "disk": "0"}}
+NO_CACHES = NO_RESPONSE_CACHE | NO_PREFIX_CACHE
+
 # Variables of the person who runs the benchmarks that would change the figures.
 OWN_VARIABLES = ("VLLM_MLX_URL", "VLLM_MLX_MODEL", "ANYCLAUDE_DEBUG", "PROXY_ONLY")
 

@@ -7,17 +7,15 @@ import time
 from contextlib import suppress
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import HOST, Connection, fetch, get, post_json
+from benchmarks.http_client import HOST, Connection, fetch, get, post_chat
 from benchmarks.model_folders import tiny_model
-from benchmarks.processes import service
+from benchmarks.processes import NO_CACHES, service
 from benchmarks.request_bodies import long_prompt, story
 
 ABORTS = 200
 PROMPT_TOKENS = 1_000
-CHAT = "/v1/chat/completions"
 HEALTH = get("/health")
 PAUSE_SECONDS = 0.002
-NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Steps:
@@ -44,7 +42,7 @@ async def run(run: Run) -> dict[str, float]:
     moments = random.Random(200)  # noqa: S311
     count, steps = run.pick(ABORTS, 20), Steps()
     async with service(run.scratch, str(await tiny_model(run)), **NO_CACHES) as port, Connection(port) as health:
-        await fetch(port, post_json(CHAT, long_prompt(PROMPT_TOKENS)))
+        await fetch(port, post_chat(long_prompt(PROMPT_TOKENS)))
         before = await _engine_mb(port)
         freed = [await _abort(port, health, moments.uniform(0.0, 0.5), steps) for _ in range(count)]
         after = await _engine_mb(port)
@@ -60,7 +58,7 @@ async def run(run: Run) -> dict[str, float]:
 async def _abort(port: int, health: Connection, seconds: float, steps: Steps) -> float:
     """Returns the seconds from the client's departure until nothing runs or waits."""
     reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(post_json(CHAT, long_prompt(PROMPT_TOKENS) | {"max_tokens": 2_000, "stream": True}))
+    writer.write(post_chat(long_prompt(PROMPT_TOKENS) | {"max_tokens": 2_000, "stream": True}))
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await steps.read(reader)
@@ -73,7 +71,7 @@ async def _abort(port: int, health: Connection, seconds: float, steps: Steps) ->
 
 async def _engine_mb(port: int) -> float:
     """A short request goes first, so that the same state is always left."""
-    await fetch(port, post_json(CHAT, story(1, tokens=4)))
+    await fetch(port, post_chat(story(1, tokens=4)))
     lines = (await fetch(port, get("/metrics"))).body.decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("anyclaude_engine_memory_bytes ")) / 1e6
 

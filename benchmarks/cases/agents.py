@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import post_json, stream
+from benchmarks.http_client import post_chat, stream
 from benchmarks.model_folders import dense_demo
 from benchmarks.processes import command_server, module_server, service
 from benchmarks.request_bodies import prose
 
-CHAT = "/v1/chat/completions"
 MLX_LM = "mlx_lm.server"
 PLACES: dict[str, Any] = {"2 places": 2, "auto": "auto"}
 PEER_PLACES = "8"
@@ -99,7 +98,7 @@ class Side:
             "stream": True,
         }
         started = time.perf_counter()
-        answer = await stream(self._port, post_json(CHAT, body))
+        answer = await stream(self._port, post_chat(body))
         return time.perf_counter() - started, answer.first_text_seconds, answer.text
 
 

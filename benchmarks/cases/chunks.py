@@ -3,12 +3,11 @@
 import random
 import statistics
 import time
-from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import fetch, post_json
+from benchmarks.http_client import fetch, post_chat
 from benchmarks.model_folders import dense_demo
-from benchmarks.processes import watched_service
+from benchmarks.processes import NO_CACHES, watched_service
 from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import prose
 
@@ -16,7 +15,6 @@ WORDS = 1_500
 ROUNDS = 8
 # The fastest constant on a CPU.
 CONSTANT = 64
-NO_CACHES: dict[str, Any] = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 
 
 async def run(run: Run) -> dict[str, float]:
@@ -52,7 +50,7 @@ async def _read(port: int, pid: int, number: int, words: int) -> tuple[float, fl
         "max_tokens": 1,
     }
     started, used = time.perf_counter(), processor_seconds(pid)
-    await fetch(port, post_json("/v1/chat/completions", body))
+    await fetch(port, post_chat(body))
     return time.perf_counter() - started, processor_seconds(pid) - used
 
 

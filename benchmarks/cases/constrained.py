@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import UnexpectedResponse, fetch, post_json
+from benchmarks.http_client import UnexpectedResponse, fetch, post_chat
 from benchmarks.model_folders import dense_demo, tiny_model
-from benchmarks.processes import service
+from benchmarks.processes import NO_PREFIX_CACHE, service
 from benchmarks.request_bodies import story
 
 MODELS = ("demo", "tiny")
 CONCURRENCIES = (1, 4)
 # Guessing would speed up the free answers alone.
-TOKEN_BY_TOKEN = {"prefixCache": {"memory": "0", "disk": "0"}, "promptLookup": False}
+TOKEN_BY_TOKEN = NO_PREFIX_CACHE | {"promptLookup": False}
 
 # The schema uses every kind of value, and its answers are too long to end early.
 SHIP = {
@@ -67,7 +67,7 @@ async def _generate(port: int, numbers: Iterator[int], concurrency: int, tokens:
     form: dict[str, Any] = {"response_format": DOCUMENT} if constrained else {}
     bodies = [story(next(numbers), tokens) | form for _ in range(concurrency)]
     started = time.perf_counter()
-    responses = await asyncio.gather(*(fetch(port, post_json("/v1/chat/completions", body)) for body in bodies))
+    responses = await asyncio.gather(*(fetch(port, post_chat(body)) for body in bodies))
     seconds = time.perf_counter() - started
     for response in responses:
         if response.json()["usage"]["completion_tokens"] != tokens:

@@ -6,12 +6,11 @@ import msgspec
 
 from benchmarks.case import Case, Measure, Result, Run
 from benchmarks.conversations import KINDS, QUICK, Body, Sizes
-from benchmarks.http_client import fetch, post_json
+from benchmarks.http_client import fetch, post_chat
 from benchmarks.model_folders import dense_demo, tiny_model
-from benchmarks.processes import service
+from benchmarks.processes import NO_CACHES, service
 from benchmarks.report import number, table_of
 
-BOTH_OFF = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 HITS = (b"anyclaude; hit", b"; collapsed")
 
 
@@ -30,7 +29,7 @@ async def run(run: Run) -> dict[str, float]:
     model = str(await (tiny_model(run) if run.quick else dense_demo(run)))
     async with service(run.scratch, model) as port:
         cached = {kind: await _replay(kind, port, sizes) for kind in KINDS}
-    async with service(run.scratch, model, **BOTH_OFF) as port:
+    async with service(run.scratch, model, **NO_CACHES) as port:
         plain = {kind: await _replay(kind, port, sizes) for kind in KINDS}
     values: dict[str, float] = {}
     for kind in KINDS:
@@ -42,7 +41,7 @@ async def _replay(kind: str, port: int, sizes: Sizes) -> Tally:
     tally = Tally()
 
     async def ask(body: Body) -> str:
-        response = await fetch(port, post_json("/v1/chat/completions", body))
+        response = await fetch(port, post_chat(body))
         answer = response.json()
         tally.requests += 1
         if any(outcome in response.head for outcome in HITS):

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, Response, fetch, get, post_json
+from benchmarks.http_client import CHAT, Connection, Response, fetch, get, post_chat, post_json
 from benchmarks.model_folders import tiny_model
 from benchmarks.processes import module_server, service
 from benchmarks.request_bodies import story
@@ -22,7 +22,6 @@ from benchmarks.request_bodies import story
 REQUESTS = 1_000
 MAX_QUEUE = 64
 TOKENS = 16
-CHAT = "/v1/chat/completions"
 ANSWER_SECONDS = 120.0
 FLOOR_BYTES = 300
 DURATIONS = "gen_ai_server_request_duration_seconds"
@@ -47,11 +46,11 @@ async def run(run: Run) -> dict[str, float]:
         module_server(run.scratch, "benchmarks.floor", f"floor={FLOOR_BYTES}") as floor_port,
         service(run.scratch, model, maxQueue=MAX_QUEUE, cachePolicy="off") as port,
     ):
-        await fetch(port, post_json(CHAT, story(0, tokens=4)))
+        await fetch(port, post_chat(story(0, tokens=4)))
         floor = await _crowd(floor_port, "/floor", requests)
         outcomes = await _crowd(port, CHAT, requests)
         floor += await _crowd(floor_port, "/floor", requests)
-        await fetch(port, post_json(CHAT, story(requests, tokens=4)))
+        await fetch(port, post_chat(story(requests, tokens=4)))
         inside = _p99_of_refusals((await fetch(port, get("/metrics"))).body.decode())
     refused = [outcome.seconds for outcome in outcomes if outcome.status == 503]
     return {

@@ -2,15 +2,13 @@
 
 import asyncio
 import itertools
-from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, fetch, post_json
+from benchmarks.http_client import Connection, fetch, post_chat
 from benchmarks.model_folders import demo_model
-from benchmarks.processes import service
+from benchmarks.processes import NO_CACHES, NO_RESPONSE_CACHE, service
 from benchmarks.request_bodies import story
 
-CHAT = "/v1/chat/completions"
 TOKENS = 16
 MAX_CONCURRENCY = 4
 SUBJECTS = ("France", "snow", "the number 7", "cats", "Hamlet", "rivers", "the Moon", "bread", "music", "a clock")
@@ -23,9 +21,8 @@ QUESTIONS = (
 SYSTEMS = tuple("You answer in one short sentence. " * times for times in (3, 10, 25))
 
 # The reference generates every answer, reads whole prompts, and draws one token at a time.
-NO_RESPONSE_CACHE: dict[str, Any] = {"cachePolicy": "off", "maxConcurrency": MAX_CONCURRENCY}
-PLAIN = NO_RESPONSE_CACHE | {"prefixCache": {"memory": "0", "disk": "0"}, "promptLookup": False}
-FAST = NO_RESPONSE_CACHE | {"promptLookup": True}
+PLAIN = NO_CACHES | {"maxConcurrency": MAX_CONCURRENCY, "promptLookup": False}
+FAST = NO_RESPONSE_CACHE | {"maxConcurrency": MAX_CONCURRENCY, "promptLookup": True}
 
 BATCHED = "four at once"
 FIRST = "prefix cache and prompt lookup"
@@ -37,7 +34,7 @@ async def run(run: Run) -> dict[str, float]:
     model = str(demo_model())
     requests = _requests(run.pick(100, 6))
     async with service(run.scratch, model, **PLAIN) as port:
-        await fetch(port, post_json(CHAT, story(0, tokens=4)))
+        await fetch(port, post_chat(story(0, tokens=4)))
         plain = await _ask(port, requests, at_once=1)
         batched = await _ask(port, requests, at_once=MAX_CONCURRENCY)
     async with service(run.scratch, model, **FAST) as port:
@@ -56,8 +53,7 @@ async def run(run: Run) -> dict[str, float]:
 def _requests(count: int) -> list[bytes]:
     pairs = itertools.islice(itertools.product(SUBJECTS, QUESTIONS), count)
     return [
-        post_json(
-            CHAT,
+        post_chat(
             {
                 "messages": [
                     {"role": "system", "content": SYSTEMS[number % len(SYSTEMS)]},
@@ -65,7 +61,7 @@ def _requests(count: int) -> list[bytes]:
                 ],
                 "temperature": 0,
                 "max_tokens": TOKENS,
-            },
+            }
         )
         for number, (subject, question) in enumerate(pairs)
     ]

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import fetch, get, post_json, stream
+from benchmarks.http_client import fetch, get, post_chat, stream
 from benchmarks.model_folders import demo_model
-from benchmarks.processes import service
+from benchmarks.processes import NO_CACHES, service
 from benchmarks.request_bodies import prose, story
 
 LONG_WORDS = 2_000
-CHAT = "/v1/chat/completions"
 # Both caches are off, so that every prompt is read.
-NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
 PAUSE_SECONDS = 0.01
 
 
@@ -40,7 +38,7 @@ async def run(run: Run) -> dict[str, float]:
 
 
 async def _start_seconds(port: int, numbers: Iterator[int]) -> float:
-    return (await stream(port, post_json(CHAT, story(next(numbers), tokens=4, stream=True)))).first_text_seconds
+    return (await stream(port, post_chat(story(next(numbers), tokens=4, stream=True)))).first_text_seconds
 
 
 async def _read_beside(port: int, words: int, seed: int, numbers: Iterator[int], behind: list[float]) -> float:
@@ -60,7 +58,7 @@ async def _read_long(port: int, words: int, seed: int) -> float:
     text = prose(random.Random(seed), words)  # noqa: S311
     body: dict[str, Any] = {"model": "default_model", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
     started = time.perf_counter()
-    await fetch(port, post_json(CHAT, body))
+    await fetch(port, post_chat(body))
     return time.perf_counter() - started
 
 

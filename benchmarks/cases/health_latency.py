@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, Response, UnexpectedResponse, fetch, get, post_json
+from benchmarks.http_client import Connection, Response, UnexpectedResponse, fetch, get, post_chat
 from benchmarks.model_folders import demo_model
 from benchmarks.processes import service
 from benchmarks.request_bodies import long_prompt, story
@@ -24,7 +24,7 @@ NO_END = {"logit_bias": {"2": -100}}
 
 async def run(run: Run) -> dict[str, float]:
     async with service(run.scratch, str(demo_model()), maxConcurrency=GENERATIONS + 1) as port:
-        await fetch(port, post_json("/v1/chat/completions", story(0, tokens=4)))
+        await fetch(port, post_chat(story(0, tokens=4)))
         requests = itertools.count()
         idle = await _time_health(port, lambda: next(requests) < IDLE_REQUESTS)
         endless = [story(number, tokens=4_000, stream=True) | NO_END for number in range(GENERATIONS)]
@@ -45,7 +45,7 @@ async def run(run: Run) -> dict[str, float]:
 @asynccontextmanager
 async def _asked(port: int, bodies: list[dict[str, Any]]) -> AsyncIterator[list[asyncio.Task[Response]]]:
     """Keeps the requests running inside the block, and abandons them at its end."""
-    tasks = [asyncio.create_task(fetch(port, post_json("/v1/chat/completions", body))) for body in bodies]
+    tasks = [asyncio.create_task(fetch(port, post_chat(body))) for body in bodies]
     try:
         yield tasks
     finally:

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, Response, UnexpectedResponse, fetch, post_json
+from benchmarks.http_client import CHAT, Connection, Response, UnexpectedResponse, fetch, post_json
 from benchmarks.processes import module_server, watched_service
 from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import agent_messages, small_chat
@@ -28,7 +28,7 @@ class Load(msgspec.Struct, frozen=True):
 LOADS = tuple(
     Load(name, post_json(path, body), post_json(f"/{name}", body), at_most)
     for name, path, body, at_most in (
-        ("small", "/v1/chat/completions", small_chat(), 1.35),
+        ("small", CHAT, small_chat(), 1.35),
         ("agent", "/v1/messages", agent_messages(stream=False), 1.5),
         ("agent-streamed", "/v1/messages", agent_messages(stream=True), 1.5),
     )

@@ -4,7 +4,7 @@ import statistics
 import time
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, UnexpectedResponse, post_json
+from benchmarks.http_client import Connection, UnexpectedResponse, post_chat
 from benchmarks.model_folders import demo_model
 from benchmarks.processes import service
 from benchmarks.request_bodies import story
@@ -17,9 +17,9 @@ async def run(run: Run) -> dict[str, float]:
     misses: list[float] = []
     hits: list[float] = []
     async with service(run.scratch, str(demo_model())) as port, Connection(port) as connection:
-        await connection.send(post_json("/v1/chat/completions", story(0, tokens=4)))
+        await connection.send(post_chat(story(0, tokens=4)))
         for number in range(1, run.pick(4, 2)):
-            request = post_json("/v1/chat/completions", story(number, NEW_TOKENS))
+            request = post_chat(story(number, NEW_TOKENS))
             misses.append(await _time(connection, request, b"fwd=uri-miss"))
             hits += [await _time(connection, request, b"anyclaude; hit") for _ in range(HITS)]
     miss, hit = statistics.median(misses), statistics.median(hits)

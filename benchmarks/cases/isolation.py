@@ -10,18 +10,17 @@ from contextlib import asynccontextmanager
 import psutil
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post, post_json
+from benchmarks.http_client import HOST, Connection, UnexpectedResponse, fetch, get, post, post_chat
 from benchmarks.model_folders import demo_model
 from benchmarks.ports import free_port
 from benchmarks.processes import process, until_ready
 from benchmarks.request_bodies import small_chat, story
 
-CHAT = "/v1/chat/completions"
 GENERATIONS = 2
 HITS_A_SECOND = 500
 WINDOW_SECONDS = 5.0
 HEALTH = get("/health")
-HIT = post_json(CHAT, small_chat())
+HIT = post_chat(small_chat())
 POLL_SECONDS = 0.005
 # Suppresses the demo model's end of turn, so that a generation lasts until its client leaves.
 NO_END = {"logit_bias": {"2": -100}}
@@ -83,7 +82,7 @@ async def _returned(server: int, port: int, rounds: int) -> float:
     for _ in range(rounds):
         before = _tree_bytes(server)
         await fetch(port, post(f"/v1/models/{name}/load", b""))
-        await fetch(port, post_json(CHAT, story(0, tokens=8, stream=False)))
+        await fetch(port, post_chat(story(0, tokens=8, stream=False)))
         loaded = _tree_bytes(server)
         await fetch(port, post(f"/v1/models/{name}/unload", b""))
         shares.append((loaded - _tree_bytes(server)) / (loaded - before))
@@ -135,7 +134,7 @@ async def _generations(port: int) -> AsyncIterator[list[int]]:
 async def _read_stream(port: int, number: int, tokens: list[int]) -> None:
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
-        writer.write(post_json(CHAT, story(number, tokens=4_000, stream=True) | NO_END))
+        writer.write(post_chat(story(number, tokens=4_000, stream=True) | NO_END))
         async for line in reader:
             tokens[number] += b'"content":"' in line and b'"content":""' not in line
     finally:

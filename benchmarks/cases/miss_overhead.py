@@ -6,17 +6,15 @@ import time
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import Connection, UnexpectedResponse, post_json
+from benchmarks.http_client import Connection, UnexpectedResponse, post_chat
 from benchmarks.model_folders import dense_demo
-from benchmarks.processes import Worker, module_worker, watched_service
+from benchmarks.processes import NO_PREFIX_CACHE, Worker, module_worker, watched_service
 from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import story
 
 NEW_TOKENS = 64
 PAIRS = 15
 """With half as many, the median varied by 4 % between runs, as much as the effect."""
-
-NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -50,7 +48,7 @@ async def _compare(connection: Connection, pid: int, peer: Worker, number: int) 
     if number % 2:
         their = await peer.ask(request)
     started, used = time.perf_counter(), processor_seconds(pid)
-    response = await connection.send(post_json("/v1/chat/completions", request))
+    response = await connection.send(post_chat(request))
     ours = Times(time.perf_counter() - started, processor_seconds(pid) - used)
     if not number % 2:
         their = await peer.ask(request)

@@ -6,25 +6,23 @@ import statistics
 from typing import Any
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import fetch, post_json, stream
+from benchmarks.http_client import fetch, post_chat, stream
 from benchmarks.model_folders import demo_model
-from benchmarks.processes import service, watched_service
+from benchmarks.processes import NO_RESPONSE_CACHE, service, watched_service
 from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import prose, story
 
 PREFIX_WORDS = 1_000
 TURNS = 10
 ANSWER_TOKENS = 8
-CHAT = "/v1/chat/completions"
 # The response cache is off, so that every answer is generated.
-NO_RESPONSE_CACHE = {"cachePolicy": "off"}
 
 
 async def run(run: Run) -> dict[str, float]:
     model = str(demo_model())
     systems = [prose(random.Random(seed), run.pick(PREFIX_WORDS, 200)) for seed in range(run.pick(3, 1))]  # noqa: S311
     async with watched_service(run.scratch, model, **NO_RESPONSE_CACHE) as (port, pid):
-        await fetch(port, post_json(CHAT, story(0, tokens=4)))
+        await fetch(port, post_chat(story(0, tokens=4)))
         used = [processor_seconds(pid)]
         cold = [await _first_token_seconds(port, system, "What is the capital of France?") for system in systems]
         used.append(processor_seconds(pid))
@@ -32,7 +30,7 @@ async def run(run: Run) -> dict[str, float]:
         used.append(processor_seconds(pid))
         read_again, read, grown = await _converse(port, run.pick(TURNS, 3))
     async with service(run.scratch, model, **NO_RESPONSE_CACHE) as port:
-        await fetch(port, post_json(CHAT, story(0, tokens=4)))
+        await fetch(port, post_chat(story(0, tokens=4)))
         restarted = [await _first_token_seconds(port, system, "Which colour has the sky?") for system in systems]
     cold_ms = statistics.median(cold) * 1e3
     cold_used, warm_used = ((after - before) * 1e3 / len(systems) for before, after in itertools.pairwise(used))
@@ -52,7 +50,7 @@ async def run(run: Run) -> dict[str, float]:
 
 async def _first_token_seconds(port: int, system: str, question: str) -> float:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    return (await stream(port, post_json(CHAT, _request(messages, 4) | {"stream": True}))).first_text_seconds
+    return (await stream(port, post_chat(_request(messages, 4) | {"stream": True}))).first_text_seconds
 
 
 async def _converse(port: int, turns: int) -> tuple[float, float, float]:
@@ -61,7 +59,7 @@ async def _converse(port: int, turns: int) -> tuple[float, float, float]:
     prompts, reads = [0], []
     for turn in range(turns):
         messages.append({"role": "user", "content": f"Tell me something about the number {turn}."})
-        answer = (await fetch(port, post_json(CHAT, _request(messages, ANSWER_TOKENS)))).json()
+        answer = (await fetch(port, post_chat(_request(messages, ANSWER_TOKENS)))).json()
         messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
         usage = answer["usage"]
         prompts.append(usage["prompt_tokens"])

@@ -15,19 +15,18 @@ import msgspec
 
 from benchmarks.case import Case, Measure, Run
 from benchmarks.faulty_server import pid_file
-from benchmarks.http_client import HOST, Connection, post_json
+from benchmarks.http_client import HOST, Connection, post_chat
 from benchmarks.model_folders import demo_model, tiny_model
 from benchmarks.ports import free_port
 from benchmarks.processes import process, until_ready
 from benchmarks.request_bodies import story
 
-CHAT = "/v1/chat/completions"
 Fault = Literal["engine fault", "engine killed"]
 SIGNALS: dict[Fault, signal.Signals] = {"engine fault": signal.SIGUSR2, "engine killed": signal.SIGKILL}
 MODELS = ("tiny", "demo")
 # A process that dies more than three times in ten minutes is not replaced.
 FAULTS_OF_A_KIND = 3
-QUESTION = post_json(CHAT, story(1, tokens=8))
+QUESTION = post_chat(story(1, tokens=8))
 PAUSE_SECONDS = 0.005
 PATIENCE_SECONDS = 60.0
 
@@ -104,7 +103,7 @@ async def _answer(server: Server) -> str:
 async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
     """A stream that runs when the fault comes. It must end, with its answer or with an error."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
-    writer.write(post_json(CHAT, story(2, tokens=2_000, stream=True)))
+    writer.write(post_chat(story(2, tokens=2_000, stream=True)))
     async for line in reader:  # Up to the first text: before it, a request would run again.
         if b'"content":"' in line and b'"content":""' not in line:
             break

@@ -9,7 +9,7 @@ import msgspec
 import redis.asyncio
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import HOST, Connection, fetch, get, post_json
+from benchmarks.http_client import HOST, Connection, fetch, get, post_chat
 from benchmarks.processes import service
 from benchmarks.request_bodies import small_chat
 from benchmarks.stores import redis_server
@@ -39,7 +39,7 @@ async def run(run: Run) -> dict[str, float]:
             await stack.enter_async_context(service(run.scratch, "--executor", "scripted", "--cache", url))
             for _ in range(2)
         ]
-        requests = [post_json("/v1/chat/completions", small_chat(f"Question {i}?")) for i in range(ANSWERS)]
+        requests = [post_chat(small_chat(f"Question {i}?")) for i in range(ANSWERS)]
         for request in requests:
             await fetch(ports[0], request)
         one = await _load(ports[:1], redis_port, requests, seconds)

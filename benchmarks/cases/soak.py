@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from benchmarks.case import Case, Measure, Run, Unavailable
-from benchmarks.http_client import HOST, Connection, fetch, post, post_json
+from benchmarks.http_client import CHAT, HOST, Connection, fetch, post, post_chat
 from benchmarks.model_folders import tiny_model
 from benchmarks.processes import watched_service
 from benchmarks.request_bodies import story
@@ -25,7 +25,6 @@ TOKENS = 8
 ANSWER_SECONDS = 60.0
 SAMPLES = 100
 WARM_UP_SHARE = 0.3
-CHAT = "/v1/chat/completions"
 BAD_BODIES = (b"{", b"[]", b'{"messages": []}', b'{"messages": [{"role": "nobody", "content": 1}]}', b"\xff\xfe")
 # The warm-up fills this prefix cache, so that later growth is a leak.
 CONFIGURED = {"maxQueue": 64, "prefixCache": {"memory": "8MiB", "disk": "0"}}
@@ -105,14 +104,14 @@ async def _ask(port: int, kind: Kind, number: int, choices: random.Random, texts
             return True
         case "again":
             number = choices.randrange(ASKED_AGAIN)
-            answer = (await fetch(port, post_json(CHAT, story(number, TOKENS)))).json()
+            answer = (await fetch(port, post_chat(story(number, TOKENS)))).json()
             text = answer["choices"][0]["message"]["content"]
             return bool(texts.setdefault(number, text) == text)
         case "new":
-            answer = (await fetch(port, post_json(CHAT, story(number, TOKENS)))).json()
+            answer = (await fetch(port, post_chat(story(number, TOKENS)))).json()
             return _is_whole(answer["choices"][0]["finish_reason"], answer["usage"])
         case "new, streamed":
-            events = (await fetch(port, post_json(CHAT, story(number, TOKENS, stream=True)))).events()
+            events = (await fetch(port, post_chat(story(number, TOKENS, stream=True)))).events()
             (reason,) = [c["finish_reason"] for event in events for c in event["choices"] if c["finish_reason"]]
             return _is_whole(reason, events[-1]["usage"])
 
@@ -124,7 +123,7 @@ def _is_whole(finish_reason: str, usage: dict[str, Any]) -> bool:
 async def _give_up(port: int, body: dict[str, Any], seconds: float) -> None:
     """Leaves while the request waits, while its prompt is read, or during its answer."""
     _, writer = await asyncio.open_connection(HOST, port)
-    writer.write(post_json(CHAT, body))
+    writer.write(post_chat(body))
     await writer.drain()
     await asyncio.sleep(seconds)
     writer.transport.abort()

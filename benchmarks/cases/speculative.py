@@ -10,11 +10,9 @@ from typing import Any
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import UnexpectedResponse, fetch, post_json
+from benchmarks.http_client import UnexpectedResponse, fetch, post_chat
 from benchmarks.model_folders import dense_demo
-from benchmarks.processes import service
-
-NO_CACHES = {"cachePolicy": "off", "prefixCache": {"memory": "0", "disk": "0"}}
+from benchmarks.processes import NO_CACHES, service
 
 CODE = '''class Basket:
     """What a customer wants to buy."""
@@ -154,7 +152,7 @@ async def _ask(port: int, prompt: str, tokens: int, task: Task) -> Answer:
         "max_tokens": tokens,
     }
     started = time.perf_counter()
-    response = await fetch(port, post_json("/v1/chat/completions", body | task.form))
+    response = await fetch(port, post_chat(body | task.form))
     seconds = time.perf_counter() - started
     answer = response.json()
     return Answer(_text(answer["choices"][0]["message"]), answer["usage"]["completion_tokens"], seconds)

@@ -10,15 +10,14 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import fetch, post_json
+from benchmarks.http_client import fetch, post_chat
 from benchmarks.model_folders import dense_demo, tiny_model
-from benchmarks.processes import watched_module_server, watched_service
+from benchmarks.processes import NO_PREFIX_CACHE, watched_module_server, watched_service
 from benchmarks.processor_time import processor_seconds
 from benchmarks.request_bodies import story
 
 MAX_CONCURRENCY = 8
 CONCURRENCIES = (1, 4, 8)
-NO_PREFIX_CACHE = {"prefixCache": {"memory": "0", "disk": "0"}}
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -92,7 +91,7 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
 async def _generate(side: Side, numbers: Iterator[int], concurrency: int, load: Load, *, stream: bool) -> Pace:
     """Measures from the start to the last answer."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
-    requests = iter([post_json("/v1/chat/completions", body) for body in bodies])
+    requests = iter([post_chat(body) for body in bodies])
     started, used = time.perf_counter(), processor_seconds(side.pid)
     tokens = await asyncio.gather(*(_ask_in_turn(side.port, requests, stream=stream) for _ in range(concurrency)))
     seconds, used = time.perf_counter() - started, processor_seconds(side.pid) - used
