@@ -1,4 +1,4 @@
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -96,8 +96,8 @@ class SearchingAnswer:
             builder, shown = CompletionBuilder(), _ShownEvents(self._tool.name if offered else "")
             async for event in completed(self._answer) if self._whole else self._answer.events():
                 builder.feed(event)
-                for passed in shown.feed(event):
-                    yield passed
+                if shown.includes(event):
+                    yield event
             step = builder.build()
             usages.append(step.usage)
             choice = step.choices[0]
@@ -136,23 +136,23 @@ class SearchingAnswer:
 
 
 class _ShownEvents:
-    """Passes the events that the client sees while a step runs: neither calls of `tool` nor the ending."""
+    """The events that the client sees while a step runs: neither calls of `tool` nor the ending."""
 
     def __init__(self, tool: str) -> None:
         self._tool = tool
         self._in_search = False
 
-    def feed(self, event: Event) -> Iterator[Event]:
+    def includes(self, event: Event) -> bool:
         match event:
             case ChoiceFinished() | Done():
-                return
+                return False
             case ToolCallStarted(name=name):
                 self._in_search = name == self._tool
-        if not self._in_search:
-            yield event
-        elif not isinstance(event, (ToolCallStarted, ToolCallDelta, ToolCallAbandoned)):
-            self._in_search = False
-            yield event
+            case ToolCallDelta() | ToolCallAbandoned():
+                pass
+            case _:
+                self._in_search = False
+        return not self._in_search
 
 
 def _continued(
