@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from service.app import create_app
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.process.call_messages import EngineSpec
@@ -54,14 +56,7 @@ class FaultyEngine:
 def faulty(load: Loader, fault: Fault) -> Loader:
     def load_faulty(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
         runtime = load(path, profile, settings)
-        return Runtime(
-            engine=FaultyEngine(runtime.engine, fault),
-            renderer=runtime.renderer,
-            open_writer=runtime.open_writer,
-            logits=runtime.logits,
-            device=runtime.device,
-            tally=runtime.tally,
-        )
+        return msgspec.structs.replace(runtime, engine=FaultyEngine(runtime.engine, fault))
 
     return load_faulty
 

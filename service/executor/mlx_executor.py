@@ -25,10 +25,9 @@ from service.executor.base import (
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.priority import give_way_to_the_server
 from service.executor.prompt.preparation import JobLimits, Preparation
-from service.executor.runtime import Loader, Runtime, load_runtime
+from service.executor.runtime import Loader, Runtime, SharedRuntime, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.supervisor import Supervisor
-from service.executor.worker import WorkerModel
 from service.generation import GenerationRequest, SamplingParams
 from service.profile import ModelProfile
 from service.queries import Finding, ListPrefixes, PrefixesFound, Query
@@ -188,7 +187,7 @@ class MlxExecutor:
         finally:
             self._arriving -= sequences
 
-    async def _ready(self) -> WorkerModel:
+    async def _ready(self) -> SharedRuntime:
         supervisor = self._supervisor
         try:
             async with asyncio.timeout(self._settings.queue_timeout_seconds):
@@ -201,7 +200,7 @@ class MlxExecutor:
             raise NotReady(supervisor.detail)
         return supervisor.model
 
-    async def _render(self, model: WorkerModel, request: GenerationRequest) -> Prompt:
+    async def _render(self, model: SharedRuntime, request: GenerationRequest) -> Prompt:
         started = time.monotonic()
         self._rendering += 1
         self._all_rendered.clear()

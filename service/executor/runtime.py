@@ -28,21 +28,28 @@ def no_answer(query: TextQuery) -> Finding:
     raise UnsupportedValue("This model has no tokenizer.")
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model on the engine's thread. `logits`: number of token ids that it scores. `release` is called at the
-    end of the thread, once nothing refers to the model."""
+class SharedRuntime(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that the event loop uses, too. None refers to the weights. `logits`: number of token ids that the model
+    scores."""
 
-    engine: Engine
     renderer: Renderer
-    open_writer: Callable[[Sequence], Writer]
     logits: int
     answer_query: Callable[[TextQuery], Finding] = no_answer
     device: str = ""
-    max_concurrency: int | None = None
-    slices: TimeSlices | None = None
     tally: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
     states: StateTally = msgspec.field(default_factory=StateTally)
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded model on the engine's thread. `release` is called at the end of the thread, once nothing refers to the
+    model."""
+
+    engine: Engine
+    open_writer: Callable[[Sequence], Writer]
+    shared: SharedRuntime
+    max_concurrency: int | None = None
+    slices: TimeSlices | None = None
     release: Callable[[], None] = lambda: None
 
 
@@ -99,18 +106,21 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     tally = CallTally()
     # A full collection would scan what loading created, which stops all answers for about 50 ms.
     gc.freeze()
-    return Runtime(
-        engine=engine,
+    shared = SharedRuntime(
         renderer=open_renderer(loaded, prompts, vocabulary if prefixes.needs_boundaries else None),
-        answer_query=query_answerer(prompts, vocabulary),
-        open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally, settings),
         logits=loaded.logits,
+        answer_query=query_answerer(prompts, vocabulary),
         device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
-        max_concurrency=batching.size,
-        slices=slices,
         tally=tally,
         drafts=drafters.tally,
         states=prefixes.tally,
+    )
+    return Runtime(
+        engine=engine,
+        open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally, settings),
+        shared=shared,
+        max_concurrency=batching.size,
+        slices=slices,
         release=release_thread,
     )
 

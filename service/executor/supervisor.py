@@ -6,7 +6,7 @@ from queue import SimpleQueue
 from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.answer import RunningAnswer
 from service.executor.base import RETRY_AFTER_SECONDS, ModelState
-from service.executor.runtime import Runtime
+from service.executor.runtime import Runtime, SharedRuntime
 from service.executor.scheduling.messages import (
     Abort,
     Command,
@@ -21,7 +21,7 @@ from service.executor.scheduling.messages import (
     Submit,
 )
 from service.executor.scheduling.pulse import Pulse
-from service.executor.worker import Worker, WorkerModel
+from service.executor.worker import Worker
 from service.queries import PrefixBranch
 from service.settings import Settings
 
@@ -38,7 +38,7 @@ class Supervisor:
 
     def __init__(self, model_id: str, load: Callable[[], Runtime], settings: Settings) -> None:
         self.pulse = Pulse()
-        self.model: WorkerModel | None = None
+        self.model: SharedRuntime | None = None
         self.settled = asyncio.Event()
         self._model_id = model_id
         self._load = load
@@ -128,7 +128,7 @@ class Supervisor:
 
     # Reports of the worker
 
-    def loaded(self, model: WorkerModel) -> None:
+    def loaded(self, model: SharedRuntime) -> None:
         if self._closing or self._failure:
             return
         self.model = model

@@ -7,39 +7,22 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import ParamSpec, Protocol
 
-import msgspec
-
-from service.executor.runtime import Runtime, release_thread
+from service.executor.runtime import Runtime, SharedRuntime, release_thread
 from service.executor.scheduling.messages import Command, Delivery, Shutdown
 from service.executor.scheduling.places import Places
-from service.executor.scheduling.protocols import Renderer
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
-from service.queries import Finding, TextQuery
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally, StateTally
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
 
-class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a loaded model for the event loop."""
-
-    renderer: Renderer
-    answer_query: Callable[[TextQuery], Finding]
-    logits: int
-    device: str
-    tally: CallTally
-    drafts: DraftTally
-    states: StateTally
-
-
 class WorkerListener(Protocol):
     """Receives the worker's reports on the event loop. `ended` is the last."""
 
-    def loaded(self, model: WorkerModel) -> None: ...
+    def loaded(self, model: SharedRuntime) -> None: ...
     def receive(self, deliveries: list[Delivery]) -> None: ...
     def ended(self, reason: str) -> None: ...
 
@@ -100,16 +83,7 @@ class Worker:
             places=Places(runtime.max_concurrency or settings.most_running, adapts=settings.max_concurrency == "auto"),
             pulse=self._pulse,
         )
-        model = WorkerModel(
-            renderer=runtime.renderer,
-            answer_query=runtime.answer_query,
-            logits=runtime.logits,
-            device=runtime.device,
-            tally=runtime.tally,
-            drafts=runtime.drafts,
-            states=runtime.states,
-        )
-        self._post(self._listener.loaded, model)
+        self._post(self._listener.loaded, runtime.shared)
         try:
             scheduler.run(runtime.slices)
         finally:

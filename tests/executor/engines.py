@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.events import ChoiceFinished, Event, TextDelta
-from service.executor.runtime import Runtime
+from service.executor.runtime import Runtime, SharedRuntime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.scheduling.protocols import EndReason, Token
 from service.generation import GenerationRequest, Message, SamplingParams
@@ -158,7 +158,8 @@ class WordRenderer:
 def counting_loader(engine: CountingEngine, renderer: WordRenderer | None = None) -> Callable[..., Runtime]:
     def load(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
         engine.held.clear()
-        return Runtime(engine=engine, renderer=renderer or WordRenderer(), open_writer=NumberWriter, logits=100)
+        shared = SharedRuntime(renderer=renderer or WordRenderer(), logits=100)
+        return Runtime(engine=engine, open_writer=NumberWriter, shared=shared)
 
     return load
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from service.errors import EngineFailed, NotReady, ServiceError
@@ -69,12 +70,7 @@ class FaultyEngine:
 def faulty(load: Loader, faults: Faults) -> Loader:
     def load_faulty(path: Path, profile: ModelProfile, settings: Settings) -> Runtime:
         runtime = load(path, profile, settings)
-        return Runtime(
-            engine=FaultyEngine(runtime.engine, faults),
-            renderer=runtime.renderer,
-            open_writer=runtime.open_writer,
-            logits=runtime.logits,
-        )
+        return msgspec.structs.replace(runtime, engine=FaultyEngine(runtime.engine, faults))
 
     return load_faulty
 

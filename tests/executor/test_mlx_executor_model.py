@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from tokenizers import Tokenizer
@@ -237,12 +238,7 @@ async def test_a_failing_engine_is_rebuilt_and_answers_right(tiny_model: Path) -
     def load(fail: Callable[[int], None]) -> Loader:
         def load_faulty(*args: Any) -> Runtime:
             runtime = load_runtime(*args)
-            return Runtime(
-                engine=FaultyEngine(runtime.engine, fail),
-                renderer=runtime.renderer,
-                open_writer=runtime.open_writer,
-                logits=runtime.logits,
-            )
+            return msgspec.structs.replace(runtime, engine=FaultyEngine(runtime.engine, fail))
 
         return load_faulty
 

@@ -107,4 +107,4 @@ def accept(terms: object, versions: dict[str, str], fingerprint: str, settings: 
 
 def grammar_of(runtime: Runtime, request: GenerationRequest) -> Grammar | None:
     # The grammar follows from the request alone; the prompt's tokens come from rank 0.
-    return runtime.renderer.render(request).grammar
+    return runtime.shared.renderer.render(request).grammar

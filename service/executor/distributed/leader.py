@@ -49,15 +49,16 @@ class Leader:
         ranks = join_ranks(self._lose)
         try:
             settings = without_drafts(settings)
-            shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
-            terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=shared)
+            common = {name: getattr(settings, name) for name in SHARED_SETTINGS}
+            terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=common)
             ranks.tell(encode(terms))
             runtime = load_runtime(path, profile, settings, RankLoader(ranks))
         except Exception as exc:
             ranks.fail(f"rank 0 could not load the model: {exc}")
             raise
         engine = LeadingEngine(runtime.engine, ranks)
-        return msgspec.structs.replace(runtime, engine=engine, device=f"{runtime.device}, {ranks.size} ranks")
+        shared = msgspec.structs.replace(runtime.shared, device=f"{runtime.shared.device}, {ranks.size} ranks")
+        return msgspec.structs.replace(runtime, engine=engine, shared=shared)
 
     def _lose(self, reason: str) -> None:
         with self._lock:

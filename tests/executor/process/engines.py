@@ -20,7 +20,7 @@ from service.executor.mlx_executor import MlxExecutor
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
 from service.executor.prompt.preparation import JobLimits
-from service.executor.runtime import Runtime, load_runtime
+from service.executor.runtime import Runtime, SharedRuntime, load_runtime
 from service.executor.scheduling.messages import Prompt
 from service.executor.scheduling.protocols import Engine, Token
 from service.executor.scheduling.time_slices import open_time_slices
@@ -85,7 +85,11 @@ def counting(spec: EngineSpec) -> Executor:
         fault.strike("loading")
         if fault.at == "idle":
             threading.Timer(0.05, fault.strike, ["idle"]).start()
-        return Runtime(engine=engine, renderer=FaultyRenderer(fault), open_writer=NumberWriter, logits=100)
+        return Runtime(
+            engine=engine,
+            open_writer=NumberWriter,
+            shared=SharedRuntime(renderer=FaultyRenderer(fault), logits=100),
+        )
 
     limits = JobLimits(seconds=spec.options.get("render_seconds", 30.0), max_bytes=256 * 2**20)
     return MlxExecutor(Path("counting"), spec.profile, spec.settings, load=load, limits=limits)
@@ -113,9 +117,8 @@ def paced(spec: EngineSpec) -> Executor:
     def load(*_: Any) -> Runtime:
         return Runtime(
             engine=engine,
-            renderer=WordRenderer(),
             open_writer=NumberWriter,
-            logits=100,
+            shared=SharedRuntime(renderer=WordRenderer(), logits=100),
             slices=open_time_slices(spec.settings.home),
         )
 
