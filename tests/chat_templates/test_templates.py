@@ -51,7 +51,7 @@ def test_every_request_comes_out_whole(name: str, templates: Path, demo_model: P
     assert wrong == {}
     assert prompts.tool_family == FAMILY[name]
     markers = prompts.reasoning
-    assert (markers and markers.start) == REASONING.get(name)
+    assert (markers and markers.opens) == REASONING.get(name)
 
 
 @each_template

@@ -12,7 +12,7 @@ from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
 from service.executor.loading.cache_kinds import can_undo
 from service.executor.output.choice_writer import ChoiceWriter, Watches
-from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
+from service.executor.output.reasoning import ReasoningSplitter
 from service.executor.output.reasoning_guard import ReasoningGuard
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache
 from service.executor.prefix.state import PromptStates
@@ -87,7 +87,7 @@ class Bench:
             budget=sequence.request.thinking_budget,
             retries=True,
         )
-        splitter = ReasoningSplitter(ReasoningMarkers(FORM.opens, FORM.closes), inside=True)
+        splitter = ReasoningSplitter(FORM, inside=True)
         watches = Watches(reasoning=guard)
         return ChoiceWriter(0, Noting(), None, StreamParser(()), reasoning=splitter, watches=watches)
 

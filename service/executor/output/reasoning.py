@@ -1,11 +1,5 @@
-import msgspec
-
 from service.executor.output.string_finder import StringFinder
-
-
-class ReasoningMarkers(msgspec.Struct, frozen=True):
-    start: str
-    end: str
+from service.executor.scheduling.messages import ReasoningMarkers
 
 
 class ReasoningSplitter:
@@ -14,7 +8,7 @@ class ReasoningSplitter:
 
     def __init__(self, markers: ReasoningMarkers, *, inside: bool) -> None:
         self._markers = markers
-        self._end = StringFinder([markers.end])
+        self._end = StringFinder([markers.closes])
         self._head = ""
         self._answering = False
         self._reasoned = False
@@ -57,13 +51,13 @@ class ReasoningSplitter:
     def _read_head(self, text: str) -> tuple[str, str]:
         head = self._head + text
         body = head.lstrip()
-        for marker in (self._markers.start, self._markers.end):
+        for marker in (self._markers.opens, self._markers.closes):
             if body.startswith(marker):
                 self._head = ""
-                self.inside = marker == self._markers.start
+                self.inside = marker == self._markers.opens
                 self._reasoned = True
                 return "", body[len(marker) :]
-        if self._markers.start.startswith(body) or self._markers.end.startswith(body):
+        if self._markers.opens.startswith(body) or self._markers.closes.startswith(body):
             self._head = head
             return "", ""
         self._head = ""

@@ -1,7 +1,7 @@
 import codecs
 from collections.abc import Callable
 
-from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
+from service.executor.output.reasoning import ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
 from service.executor.scheduling.messages import ReasoningForm, Sequence
 from service.executor.scheduling.protocols import EndReason
@@ -27,7 +27,7 @@ class ReasoningGuard:
         self._tally = tally
         self._budget = budget
         self._retries = retries
-        self._splitter = ReasoningSplitter(ReasoningMarkers(form.opens, form.closes), inside=inside)
+        self._splitter = ReasoningSplitter(form, inside=inside)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._used = 0
         self._answered = False

@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 
 from service.errors import BadRequest, ContextLengthExceeded
 from service.executor.loading.model import PASSIVE_TOKENIZER, import_mlx_lm
-from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.hf_messages import (
     HfMessage,
     instructed,
@@ -22,7 +21,7 @@ from service.executor.prompt.hf_messages import (
 from service.executor.prompt.raw import raw_tokens
 from service.executor.prompt.size_limit import estimate_excess
 from service.executor.prompt.template import ChatTemplate, named_templates
-from service.executor.scheduling.messages import Prompt, ReasoningForm
+from service.executor.scheduling.messages import Prompt, ReasoningForm, ReasoningMarkers
 from service.generation import GenerationRequest, Message, RawPrompt
 from service.normalize import canonical_tools
 from service.tool_calling import FAMILIES
@@ -72,7 +71,7 @@ class PromptRenderer:
         if family is not None and family.thought is not None:
             return Thought(*family.thought, prompt.in_reasoning)
         markers = self.reasoning
-        return Thought(markers.start, markers.end, prompt.in_reasoning) if markers else None
+        return Thought(markers.opens, markers.closes, prompt.in_reasoning) if markers else None
 
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `ContextLengthExceeded`, and `BadRequest` if the template refuses the messages."""
@@ -120,7 +119,7 @@ class PromptRenderer:
         if request.raw_prompt is not None:
             raw = request.raw_prompt
             return estimate_excess((raw.text, raw.suffix or ""), self._encode_plainly, self._context_length)
-        end = self.reasoning.end if self.reasoning else ""
+        end = self.reasoning.closes if self.reasoning else ""
         texts = [_shown(message, end) for message in request.messages]
         texts += [msgspec.json.encode(tool).decode() for tool in listed_tools(request)]
         return estimate_excess(texts, self._encode_plainly, self._context_length)
@@ -169,7 +168,7 @@ class PromptRenderer:
                     raise
         # The template cannot end inside the last message, so the text follows the beginning of an answer.
         prompt = self._question(template, messages[:-1], arguments)
-        closing = f"\n{self.reasoning.end}\n\n" if prompt.in_reasoning and self.reasoning else ""
+        closing = f"\n{self.reasoning.closes}\n\n" if prompt.in_reasoning and self.reasoning else ""
         control = template.control_tokens
         tokens = [*prompt.tokens, *self._encode(closing), *control.encode(control.mark(content))]
         return Prompt(tokens, prefill=content)
@@ -201,7 +200,7 @@ class PromptRenderer:
     def _opens_reasoning(self, tokens: list[int]) -> bool:
         if self.reasoning is None:
             return False
-        return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self.reasoning.start))
+        return bool(self._tokenizer.decode(tokens[-TAIL_TOKENS:]).rstrip().endswith(self.reasoning.opens))
 
 
 @contextmanager

@@ -2,10 +2,10 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from service.executor.output.reasoning import ReasoningMarkers
 from service.executor.prompt.call_style import PROBE, find_call_style
 from service.executor.prompt.control_tokens import ControlTokens
 from service.executor.prompt.hf_messages import CallStyle, HfMessage, join, to_hf_tool, user, with_tools
+from service.executor.scheduling.messages import ReasoningMarkers
 from service.generation import Message, Tool, ToolCall
 from service.tool_calling import FAMILIES, detect_family
 from service.tool_calling.form import CallForm
@@ -80,7 +80,7 @@ class ChatTemplate:
         if self._tokenizer.has_thinking:
             return ReasoningMarkers(self._tokenizer.think_start, self._tokenizer.think_end)
         known = (self._text or "", *_added_tokens(self._tokenizer))
-        return next((pair for pair in REASONING if pair.end in known[0] or pair.end in known[1:]), None)
+        return next((pair for pair in REASONING if pair.closes in known[0] or pair.closes in known[1:]), None)
 
     def apply(self, messages: list[HfMessage], arguments: Mapping[str, Any]) -> list[int]:
         return self.control_tokens.encode(self._marked_text(messages, arguments))

@@ -18,11 +18,14 @@ class Grammar(msgspec.Struct, frozen=True):
     tokens: int
 
 
-class ReasoningForm(msgspec.Struct, frozen=True):
-    """The markers around reasoning. The tokens `closing` end it, and the tokens `answer` begin the answer behind it."""
-
+class ReasoningMarkers(msgspec.Struct, frozen=True):
     opens: str
     closes: str
+
+
+class ReasoningForm(ReasoningMarkers, frozen=True):
+    """The tokens `closing` end the reasoning, and the tokens `answer` begin the answer behind it."""
+
     closing: tuple[int, ...]
     answer: tuple[int, ...]
 

@@ -5,8 +5,9 @@ import pytest
 
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
 from service.executor.output.choice_writer import ChoiceWriter, Watches
-from service.executor.output.reasoning import ReasoningMarkers, ReasoningSplitter
+from service.executor.output.reasoning import ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
+from service.executor.scheduling.messages import ReasoningMarkers
 from service.executor.scheduling.protocols import EndReason, Token, TokenChances
 from service.generation import Message, Tool, ToolCall
 from service.tallies import CallTally

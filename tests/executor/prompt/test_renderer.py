@@ -379,4 +379,4 @@ def test_a_template_that_wants_a_list_of_tools_gets_an_empty_one(tokenizer: Any)
 )
 def test_reasoning_markers_are_found_in_the_template(tokenizer: Any, template: str, start: str | None) -> None:
     markers = PromptRenderer(TokenizerParts(tokenizer, template), context_length=4096).reasoning
-    assert (markers and markers.start) == start
+    assert (markers and markers.opens) == start
