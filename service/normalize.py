@@ -1,5 +1,4 @@
-"""Removes meaningless differences from a request, before the response-cache key is made and the prompt is built. Two
-turns of a conversation then begin alike for the prefix cache.
+"""Removes meaningless differences between requests, for the response cache and the prefix cache.
 
 - Claude Code's attribution line, with a checksum of the prompt, is removed.
 - Calls have random ids; they are named by position.

@@ -26,9 +26,8 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class Harmless(Enum):
-    """The values that the working folder's `.anyclauderc.json` may set without approval (`service.config.trust`). It
-    may come with a cloned repository, so a value needs approval if it can send data to another machine, let another
-    machine in, or touch files outside of anyclaude's home folder."""
+    """The values that the working folder's `.anyclauderc.json` may set without approval (`service.config.trust`): none
+    can send data to another machine, let another machine in, or touch files outside of anyclaude's home folder."""
 
     ANY = "any value"
     TRUE = "true, which only restricts"

@@ -1,7 +1,6 @@
 """Decodes a hostile JSON body into a typed Struct. Every defect becomes a `BadRequest` that names the field.
 
-msgspec refuses lone surrogates, NaN and numbers too large for a float. A valid body does not pay for the reworded
-messages.
+msgspec refuses lone surrogates, NaN and numbers too large for a float.
 """
 
 import json

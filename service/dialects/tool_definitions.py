@@ -36,8 +36,8 @@ class ReadTools(msgspec.Struct, frozen=True):
 
 
 class ToolReader(Generic[R]):
-    """Decodes the JSON text of a request's `tools` with `read`. It remembers the last few sets, which are most of an
-    agent's body and never change. Requests with the same tools share one object."""
+    """Decodes the JSON text of a request's `tools` with `read`. It remembers the last few sets, because an agent's
+    never change. Requests with the same tools share one object."""
 
     def __init__(self, read: Callable[[bytes], R]) -> None:
         self._read = read

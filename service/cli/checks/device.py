@@ -1,5 +1,5 @@
-"""Checks of the device: what MLX computes on, the system of a Mac, and memory. They judge figures, so they can be tried
-with those of machines that are not at hand."""
+"""Checks of the device: what MLX computes on, the system of a Mac, and memory. They judge figures, so tests can use
+those of any machine."""
 
 import platform
 import subprocess

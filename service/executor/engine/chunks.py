@@ -1,7 +1,7 @@
 """Chooses how many tokens of a prompt are read at once.
 
 A larger chunk uses a GPU better; a smaller one lets other answers go on, and needs less memory for attention scores.
-Which size reads fastest depends on machine and model, so it is measured while prompts are read.
+The fastest size depends on machine and model, so it is measured.
 """
 
 from collections import deque

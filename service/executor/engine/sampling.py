@@ -43,8 +43,8 @@ def make_logits_processors(params: SamplingParams, prompt_tokens: int) -> list[L
 
 
 class Draw:
-    """A token's random number depends on the seed and on its `position` in the answer only. So the tokens are the same
-    in any batch, and if several are drawn at once to check a guess, one a row."""
+    """A token's random number depends only on the seed and on its `position` in the answer, so any batch and any guess
+    give the same tokens."""
 
     def __init__(self, params: SamplingParams) -> None:
         self.position = 0

@@ -120,8 +120,6 @@ def _calling(turn: Message, results: Sequence[Message], style: CallStyle) -> Ite
 
 
 class _Calls:
-    """Converts messages in order."""
-
     def __init__(self, style: CallStyle) -> None:
         self._style = style
         self._names: dict[str, str] = {}
