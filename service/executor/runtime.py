@@ -106,19 +106,18 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     tally = CallTally()
     # A full collection would scan what loading created, which stops all answers for about 50 ms.
     gc.freeze()
-    shared = SharedRuntime(
-        renderer=open_renderer(loaded, prompts, vocabulary if prefixes.needs_boundaries else None),
-        logits=loaded.logits,
-        answer_query=query_answerer(prompts, vocabulary),
-        device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
-        tally=tally,
-        drafts=drafters.tally,
-        states=prefixes.tally,
-    )
     return Runtime(
         engine=engine,
         open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally, settings),
-        shared=shared,
+        shared=SharedRuntime(
+            renderer=open_renderer(loaded, prompts, vocabulary if prefixes.needs_boundaries else None),
+            logits=loaded.logits,
+            answer_query=query_answerer(prompts, vocabulary),
+            device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
+            tally=tally,
+            drafts=drafters.tally,
+            states=prefixes.tally,
+        ),
         max_concurrency=batching.size,
         slices=slices,
         release=release_thread,
