@@ -145,12 +145,14 @@ def _time_slices(settings: Settings) -> TimeSlices | None:
 def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices | None, *, adapt: bool) -> "ChunkSizes":
     from service.executor.engine.batch_engine import default_chunk_tokens
     from service.executor.engine.chunks import ChunkSizes
+    from service.executor.engine.lanes import most_lanes
     from service.executor.loading.attention import read_attention
 
+    lanes = most_lanes() if adapt else 1
     if settings.prefill_chunk_tokens is not None:
-        return ChunkSizes(settings.prefill_chunk_tokens)
+        return ChunkSizes(settings.prefill_chunk_tokens, lanes=lanes)
     attention = read_attention(loaded.model) if adapt else None
-    return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended)
+    return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended, lanes=lanes)
 
 
 def open_renderer(loaded: "LoadedModel", prompts: "PromptRenderer", vocabulary: "Vocabulary | None") -> Renderer:

@@ -4,6 +4,8 @@ the symbols of later ones (ELF interposition), so MLX calls OpenBLAS. macOS has 
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -45,6 +47,29 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
         library.openblas_set_num_threads(usable_cores())
     threads = int(library.openblas_get_num_threads())
     return BlasReport(active=True, library=name, threads=threads, detail=f"OpenBLAS ({name}) with {threads} threads.")
+
+
+def openblas_threads() -> int:
+    """Returns 0 if OpenBLAS is not loaded."""
+    found = _open_first(LIBRARIES, os.RTLD_NOLOAD)
+    return 0 if found is None else int(found[1].openblas_get_num_threads())
+
+
+@contextmanager
+def one_thread_a_product() -> Iterator[None]:
+    """Inside, threads compute products at the same time. Outside, OpenBLAS computes one product at a time, with all of
+    its threads."""
+    found = _open_first(LIBRARIES, os.RTLD_NOLOAD)
+    if found is None:
+        yield
+        return
+    _, library = found
+    threads = int(library.openblas_get_num_threads())
+    library.openblas_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.openblas_set_num_threads(threads)
 
 
 def _open_first(libraries: tuple[str, ...], mode: int = 0) -> tuple[str, ctypes.CDLL] | None:

@@ -58,6 +58,17 @@ def test_the_users_thread_count_counts() -> None:
 
 
 @linux_only
+def test_products_of_several_threads_get_one_thread_each() -> None:
+    code = (
+        "from service.models.blas import load_openblas, one_thread_a_product, openblas_threads\n"
+        "before = openblas_threads(); load_openblas()\n"
+        "with one_thread_a_product(): print(before, openblas_threads())\n"
+        "print(openblas_threads())"
+    )
+    assert in_fresh_process(code, OPENBLAS_NUM_THREADS="2").split() == ["0", "1", "2"]
+
+
+@linux_only
 def test_a_missing_library_is_reported_with_the_way_out() -> None:
     code = "from service.models.blas import load_openblas; print(load_openblas(('libnothing.so.9',)))"
     assert in_fresh_process(code).strip() == str(BlasReport(detail=MISSING))

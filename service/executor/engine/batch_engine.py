@@ -8,8 +8,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.memory import missing_bytes
 from service.executor.engine.batch import Batch
-from service.executor.engine.chunks import ChunkSizes, Surroundings
+from service.executor.engine.chunks import Chunk, ChunkSizes, Surroundings
 from service.executor.engine.embedding import embedding
+from service.executor.engine.lanes import Lanes
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
@@ -74,6 +75,7 @@ class BatchEngine:
         self._batching = batching
         self._chunks = chunks
         self._chunk_tokens = chunks.first
+        self._lanes = Lanes()
         self._start()
 
     def shortfall(self, lengths: list[int]) -> int:
@@ -212,11 +214,11 @@ class BatchEngine:
 
     def _read_chunk(self, run: Run) -> None:
         around = Surroundings(read=run.read, beside=len(self._runs) > 1, room=self._room())
-        size = self._chunks.choose(around)
+        chunk = self._chunks.choose(around)
         # The last chunks stay, for the batch.
         last = len(run.tokens) - 1
-        end = min(run.read + size, run.next_stop or last, self._awaited_end(run) or last)
-        self._chunks.learn(end - around.read, self._read(run, end))
+        end = min(run.read + chunk.tokens, run.next_stop or last, self._awaited_end(run) or last)
+        self._chunks.learn(Chunk(end - around.read, chunk.lanes), self._read(run, end, chunk.lanes))
         # The next state of a prompt that ends in the batch is kept after its answer.
         ends = self._batching.possible and self._is_last_chunk(run)
         waiting = [other for other in self._runs.values() if other.reader_ahead is run]
@@ -226,14 +228,13 @@ class BatchEngine:
         for other in released:
             other.stop_waiting(self._prefixes)
 
-    def _read(self, run: Run, end: int) -> float:
+    def _read(self, run: Run, end: int, lanes: int) -> float:
         """Returns the seconds that it took."""
         started = time.perf_counter()
         if run.cache is None:
             run.cache = make_prompt_cache(self._model)
         with growing_once(run.cache, run.unread):
-            self._model(mx.array([run.tokens[run.read : end]]), cache=run.cache)
-        mx.eval([layer.state for layer in run.cache])
+            self._lanes.read(self._model, run.tokens[run.read : end], run.cache, lanes)
         mx.clear_cache()
         seconds = time.perf_counter() - started
         self._prefixes.learn_reading(end - run.read, seconds)
@@ -263,7 +264,7 @@ class BatchEngine:
 
     def _begin_solo(self, run: Run) -> None:
         if run.unread > READ_AND_DRAWN:
-            self._read(run, len(run.tokens) - 1)
+            self._read(run, len(run.tokens) - 1, self._chunks.lanes)
         self._keep_after_first_token(run)
         self.prompt_tokens_read += run.unread
         self._go_solo(run)

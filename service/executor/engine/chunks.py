@@ -1,11 +1,11 @@
-"""Chooses how many tokens of a prompt are read at once.
+"""Chooses how many tokens of a prompt are read at once, and in how many lanes.
 
 A larger chunk uses a GPU better; a smaller one lets other answers go on, and needs less memory for attention scores.
-The fastest size depends on machine and model, so it is measured.
+What reads fastest depends on machine and model, so it is measured.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -22,16 +22,21 @@ MOST_SECONDS_ALONE = 2.0
 MOST_SCORE_BYTES = 1024**3
 SCORE_SHARE_OF_ROOM = 0.25
 
-# Every fourth chunk is of another size until neither a larger nor a smaller one is faster, then every 64th: speeds
-# change with the length that is read, and with what else the machine does.
+# Every fourth chunk is a trial until no other size or number of lanes is faster, then every 64th: speeds change with
+# the length that is read, and with what else the machine does.
 TRY_SOON = 4
 TRY_LATE = 64
 
-# Below this gain, two sizes count as equally fast.
+# Below this gain, two chunks count as equally fast.
 FASTER = 0.97
 
-# The fastest of this many last chunks is the speed of a size: other work of the machine can only slow a chunk down.
+# The fastest of this many last chunks of a kind is its speed: other work of the machine can only slow a chunk down.
 LAST_MEASURED = 8
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    tokens: int
+    lanes: int = 1
 
 
 class Attention(msgspec.Struct, frozen=True):
@@ -61,61 +66,85 @@ def largest_chunk(around: Surroundings, attention: Attention, seconds_per_token:
     return size
 
 
-def fastest(speeds: Mapping[int, float], present: int) -> int:
-    """`speeds` are seconds per token by size. Only neighbours are compared: others were measured long ago."""
-    near = [size for size in (present // 2, 2 * present) if size in speeds]
-    best = min(near, key=speeds.__getitem__, default=present)
-    return best if best in speeds and present in speeds and speeds[best] < FASTER * speeds[present] else present
+def fastest(speeds: Mapping[Chunk, float], present: Chunk, near: Iterable[Chunk]) -> Chunk:
+    """`speeds` are seconds per token. Only those `near` are compared: others were measured long ago."""
+    best = min((chunk for chunk in near if chunk in speeds), key=speeds.__getitem__, default=present)
+    return best if present in speeds and speeds[best] < FASTER * speeds[present] else present
 
 
 class ChunkSizes:
-    """Begins with `first`. Without `attention`, every chunk has this size. `contended`: other processes have work."""
+    """Begins with `first` tokens in `lanes`. Without `attention`, every chunk has `first` tokens. `contended`: other
+    processes have work."""
 
     def __init__(
-        self, first: int, attention: Attention | None = None, contended: Callable[[], bool] = lambda: False
+        self,
+        first: int,
+        attention: Attention | None = None,
+        contended: Callable[[], bool] = lambda: False,
+        *,
+        lanes: int = 1,
     ) -> None:
-        self.first = self._size = first
+        self.first = first
+        self._chunk = Chunk(first, lanes)
+        self._most_lanes = lanes
         self._attention = attention
         self._contended = contended
-        self._measured: dict[int, deque[float]] = {}  # seconds per token, by size
+        self._measured: dict[Chunk, deque[float]] = {}  # seconds per token
         self._until_trial = TRY_SOON
-        self._tries_larger = True
+        self._trials = 0
         self._failed_trials = 0
 
     def __repr__(self) -> str:
-        return f"<ChunkSizes {self._size} of {sorted(self._measured)}>"
+        return f"<ChunkSizes {self._chunk} of {list(self._measured)}>"
 
-    def choose(self, around: Surroundings) -> int:
-        if self._attention is None:
-            return self.first
+    @property
+    def lanes(self) -> int:
+        """Those that read fastest."""
+        return self._chunk.lanes
+
+    def choose(self, around: Surroundings) -> Chunk:
         if self._contended():
             around = replace(around, beside=True)
-        most = largest_chunk(around, self._attention, self._speeds().get(self._size))
-        if around.beside:
-            return min(self._size, self.first, most)
-        return min(self._tried(), most)
+        chunk = self._chunk if around.beside else self._tried()
+        if self._attention is None:
+            return chunk
+        most = largest_chunk(around, self._attention, self._speeds().get(self._chunk))
+        return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
 
-    def learn(self, size: int, seconds: float) -> None:
+    def learn(self, chunk: Chunk, seconds: float) -> None:
         """Does nothing for the cut end of a prompt, which is slower by the token."""
-        if size not in (self._size // 2, self._size, 2 * self._size):
+        near = self._near()
+        if chunk not in (self._chunk, *near):
             return
-        self._measured.setdefault(size, deque(maxlen=LAST_MEASURED)).append(seconds / size)
-        if size == self._size:
+        self._measured.setdefault(chunk, deque(maxlen=LAST_MEASURED)).append(seconds / chunk.tokens)
+        if chunk == self._chunk:
             return
-        better = fastest(self._speeds(), self._size)
-        if better != self._size:
-            self._size, self._failed_trials, self._until_trial = better, 0, TRY_SOON
+        better = fastest(self._speeds(), self._chunk, near)
+        if better != self._chunk:
+            self._chunk, self._failed_trials, self._until_trial = better, 0, TRY_SOON
+            self._trials -= 1  # what has paid may pay again
             return
         self._failed_trials += 1
-        self._until_trial = TRY_SOON if self._failed_trials < 2 else TRY_LATE
+        self._until_trial = TRY_SOON if self._failed_trials < len(near) else TRY_LATE
 
-    def _speeds(self) -> dict[int, float]:
-        return {size: min(measured) for size, measured in self._measured.items()}
+    def _speeds(self) -> dict[Chunk, float]:
+        return {chunk: min(measured) for chunk, measured in self._measured.items()}
 
-    def _tried(self) -> int:
+    def _near(self) -> list[Chunk]:
+        """Returns what may be tried: another size, or another number of lanes."""
+        chunk = self._chunk
+        larger = replace(chunk, tokens=min(LARGEST, 2 * chunk.tokens))
+        smaller = replace(chunk, tokens=max(SMALLEST, chunk.tokens // 2))
+        other_lanes = replace(chunk, lanes=1 if chunk.lanes > 1 else self._most_lanes)
+        near = [other_lanes] if self._attention is None else [larger, smaller, other_lanes]
+        return [other for other in near if other != chunk]
+
+    def _tried(self) -> Chunk:
         self._until_trial -= 1
-        if self._until_trial > 0:
-            return self._size
+        near = self._near()
+        if self._until_trial > 0 or not near:
+            return self._chunk
         self._until_trial = TRY_SOON
-        larger, self._tries_larger = self._tries_larger, not self._tries_larger
-        return min(LARGEST, 2 * self._size) if larger else max(SMALLEST, self._size // 2)
+        chosen = near[self._trials % len(near)]
+        self._trials += 1
+        return chosen

@@ -2,7 +2,15 @@ import random
 
 import pytest
 
-from service.executor.engine.chunks import LARGEST, SMALLEST, Attention, ChunkSizes, Surroundings, largest_chunk
+from service.executor.engine.chunks import (
+    LARGEST,
+    SMALLEST,
+    Attention,
+    Chunk,
+    ChunkSizes,
+    Surroundings,
+    largest_chunk,
+)
 
 KEPT = Attention(score_bytes=16 * 4)  # 16 heads of size 256
 GB = 10**9
@@ -38,11 +46,18 @@ def test_limits_of_a_chunk(around: Surroundings, attention: Attention, seconds: 
 
 def read(sizes: ChunkSizes, tokens: int, seconds_of: dict[int, float], *, beside: bool = False) -> list[int]:
     """Reads a prompt on a machine that takes `seconds_of` a chunk of each size."""
-    chosen: list[int] = []
-    while sum(chosen) < tokens:
-        size = sizes.choose(Surroundings(read=sum(chosen), beside=beside))
-        sizes.learn(size, seconds_of[size])
-        chosen.append(size)
+    chosen = read_in_lanes(sizes, tokens, {Chunk(size): seconds for size, seconds in seconds_of.items()}, beside=beside)
+    return [chunk.tokens for chunk in chosen]
+
+
+def read_in_lanes(
+    sizes: ChunkSizes, tokens: int, seconds_of: dict[Chunk, float], *, beside: bool = False
+) -> list[Chunk]:
+    chosen: list[Chunk] = []
+    while (read := sum(chunk.tokens for chunk in chosen)) < tokens:
+        chunk = sizes.choose(Surroundings(read=read, beside=beside))
+        sizes.learn(chunk, seconds_of[chunk])
+        chosen.append(chunk)
     return chosen
 
 
@@ -75,8 +90,9 @@ def test_other_work_of_the_machine_does_not_change_the_size(seed: int) -> None:
     cpu = {64: 0.5, 128: 1.1, 256: 2.5, 512: 6.0}
     sizes, chosen = ChunkSizes(64, Attention()), [0]
     while sum(chosen) < 20_000:
-        chosen.append(sizes.choose(Surroundings(read=sum(chosen))))
-        sizes.learn(chosen[-1], cpu[chosen[-1]] * chance.choice([1.0, 1.0, 4.0, 9.0]))
+        chunk = sizes.choose(Surroundings(read=sum(chosen)))
+        chosen.append(chunk.tokens)
+        sizes.learn(chunk, cpu[chunk.tokens] * chance.choice([1.0, 1.0, 4.0, 9.0]))
     assert sum(size for size in chosen if size == 64) > 0.9 * sum(chosen)
 
 
@@ -94,3 +110,33 @@ def test_no_larger_chunk_is_read_while_another_process_waits() -> None:
 
 def test_a_configured_size_stays() -> None:
     assert set(read(ChunkSizes(96), 10_000, {96: 9.0})) == {96}
+
+
+# Measured for the demo model: seconds of chunks in one lane, and in two.
+ONE_LANE = {64: 0.41, 128: 0.8, 256: 1.6, 512: 3.4}
+TWO_LANES = {64: 0.30, 128: 0.51, 256: 0.94, 512: 1.9}
+
+
+def times_in_lanes(one: dict[int, float], two: dict[int, float]) -> dict[Chunk, float]:
+    return {Chunk(size, lanes): each[size] for lanes, each in ((1, one), (2, two)) for size in each}
+
+
+def test_lanes_that_read_faster_stay_and_larger_chunks_are_found() -> None:
+    chosen = read_in_lanes(ChunkSizes(64, Attention(), lanes=2), 20_000, times_in_lanes(ONE_LANE, TWO_LANES))
+    assert chosen[0] == Chunk(64, 2)
+    assert [chunk.tokens for chunk in chosen[:9]] == [64, 64, 64, 128, 128, 128, 128, 256, 256]
+    assert sum(chunk.tokens for chunk in chosen if chunk == Chunk(256, 2)) > 0.9 * 20_000
+
+
+def test_lanes_that_read_slower_are_left() -> None:
+    sizes = ChunkSizes(64, Attention(), lanes=2)
+    chosen = read_in_lanes(sizes, 20_000, times_in_lanes(TWO_LANES, ONE_LANE))
+    assert sum(chunk.tokens for chunk in chosen if chunk.lanes == 1) > 0.9 * 20_000
+    assert sizes.lanes == 1
+
+
+@pytest.mark.parametrize(("one", "two", "lanes"), [(0.4, 0.3, 2), (0.3, 0.4, 1)])
+def test_lanes_of_a_configured_size_are_measured(one: float, two: float, lanes: int) -> None:
+    seconds = {Chunk(96, 1): one, Chunk(96, 2): two}
+    chosen = read_in_lanes(ChunkSizes(96, lanes=2), 10_000, seconds)
+    assert sum(chunk.lanes == lanes for chunk in chosen) > 0.9 * len(chosen)

@@ -101,13 +101,14 @@ class Harness:
         prefixes: Prefixes,
         room: Callable[[], int | None] = room_bytes,
         drafters: Drafters | None = None,
+        chunks: ChunkSizes | None = None,
     ) -> None:
         self.prefixes = prefixes
         self.engine = BatchEngine(
             model,
             {198},
             batching=Batching(4),
-            chunks=ChunkSizes(CHUNK),
+            chunks=chunks or ChunkSizes(CHUNK),
             prefixes=prefixes,
             drafters=drafters,
             room=room,
