@@ -50,15 +50,14 @@ def load_openblas(libraries: tuple[str, ...] = LIBRARIES) -> BlasReport:
 
 
 def openblas_threads() -> int:
-    """Returns 0 if OpenBLAS is not loaded."""
+    """0 if OpenBLAS is not loaded."""
     found = _open_first(LIBRARIES, os.RTLD_NOLOAD)
     return 0 if found is None else int(found[1].openblas_get_num_threads())
 
 
 @contextmanager
 def one_thread_a_product() -> Iterator[None]:
-    """Inside, threads compute products at the same time. Outside, OpenBLAS computes one product at a time, with all of
-    its threads."""
+    # Products that use several threads wait for each other.
     found = _open_first(LIBRARIES, os.RTLD_NOLOAD)
     if found is None:
         yield

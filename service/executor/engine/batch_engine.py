@@ -8,7 +8,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.memory import missing_bytes
 from service.executor.engine.batch import Batch
-from service.executor.engine.chunks import Chunk, ChunkSizes, Surroundings
+from service.executor.engine.chunks import ChunkShape, ChunkSizes, Surroundings
 from service.executor.engine.embedding import embedding
 from service.executor.engine.lanes import Lanes
 from service.executor.engine.run import Drawn, Run
@@ -218,7 +218,7 @@ class BatchEngine:
         # The last chunks stay, for the batch.
         last = len(run.tokens) - 1
         end = min(run.read + chunk.tokens, run.next_stop or last, self._awaited_end(run) or last)
-        self._chunks.learn(Chunk(end - around.read, chunk.lanes), self._read(run, end, chunk.lanes))
+        self._chunks.learn(ChunkShape(end - around.read, chunk.lanes), self._read(run, end, chunk.lanes))
         # The next state of a prompt that ends in the batch is kept after its answer.
         ends = self._batching.possible and self._is_last_chunk(run)
         waiting = [other for other in self._runs.values() if other.reader_ahead is run]

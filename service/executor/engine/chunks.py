@@ -34,7 +34,7 @@ FASTER = 0.97
 LAST_MEASURED = 8
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class ChunkShape(msgspec.Struct, frozen=True):
     tokens: int
     lanes: int = 1
 
@@ -66,7 +66,7 @@ def largest_chunk(around: Surroundings, attention: Attention, seconds_per_token:
     return size
 
 
-def fastest(speeds: Mapping[Chunk, float], present: Chunk, near: Iterable[Chunk]) -> Chunk:
+def fastest(speeds: Mapping[ChunkShape, float], present: ChunkShape, near: Iterable[ChunkShape]) -> ChunkShape:
     """`speeds` are seconds per token. Only those `near` are compared: others were measured long ago."""
     best = min((chunk for chunk in near if chunk in speeds), key=speeds.__getitem__, default=present)
     return best if present in speeds and speeds[best] < FASTER * speeds[present] else present
@@ -85,11 +85,11 @@ class ChunkSizes:
         lanes: int = 1,
     ) -> None:
         self.first = first
-        self._chunk = Chunk(first, lanes)
+        self._chunk = ChunkShape(first, lanes)
         self._most_lanes = lanes
         self._attention = attention
         self._contended = contended
-        self._measured: dict[Chunk, deque[float]] = {}  # seconds per token
+        self._measured: dict[ChunkShape, deque[float]] = {}  # seconds per token
         self._until_trial = TRY_SOON
         self._trials = 0
         self._failed_trials = 0
@@ -102,7 +102,7 @@ class ChunkSizes:
         """Those that read fastest."""
         return self._chunk.lanes
 
-    def choose(self, around: Surroundings) -> Chunk:
+    def choose(self, around: Surroundings) -> ChunkShape:
         if self._contended():
             around = replace(around, beside=True)
         chunk = self._chunk if around.beside else self._tried()
@@ -111,7 +111,7 @@ class ChunkSizes:
         most = largest_chunk(around, self._attention, self._speeds().get(self._chunk))
         return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
 
-    def learn(self, chunk: Chunk, seconds: float) -> None:
+    def learn(self, chunk: ChunkShape, seconds: float) -> None:
         """Does nothing for the cut end of a prompt, which is slower by the token."""
         near = self._near()
         if chunk not in (self._chunk, *near):
@@ -127,11 +127,10 @@ class ChunkSizes:
         self._failed_trials += 1
         self._until_trial = TRY_SOON if self._failed_trials < len(near) else TRY_LATE
 
-    def _speeds(self) -> dict[Chunk, float]:
+    def _speeds(self) -> dict[ChunkShape, float]:
         return {chunk: min(measured) for chunk, measured in self._measured.items()}
 
-    def _near(self) -> list[Chunk]:
-        """Returns what may be tried: another size, or another number of lanes."""
+    def _near(self) -> list[ChunkShape]:
         chunk = self._chunk
         larger = replace(chunk, tokens=min(LARGEST, 2 * chunk.tokens))
         smaller = replace(chunk, tokens=max(SMALLEST, chunk.tokens // 2))
@@ -139,7 +138,7 @@ class ChunkSizes:
         near = [other_lanes] if self._attention is None else [larger, smaller, other_lanes]
         return [other for other in near if other != chunk]
 
-    def _tried(self) -> Chunk:
+    def _tried(self) -> ChunkShape:
         self._until_trial -= 1
         near = self._near()
         if self._until_trial > 0 or not near:

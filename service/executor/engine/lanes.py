@@ -1,8 +1,4 @@
-"""Reads parts of a prompt at the same time.
-
-MLX computes on a CPU with one thread for each stream, and only its matrix products use more. Without lanes, two cores
-take 1.6 times as long for the demo model's prompts: one of them waits for the operations that are no products.
-"""
+"""Reads parts of a prompt at the same time."""
 
 from typing import Any
 
@@ -22,19 +18,18 @@ def most_lanes() -> int:
 
 
 class Lanes:
-    """Each lane is a stream. All methods run on one thread."""
-
     def __init__(self) -> None:
         self._streams: list[mx.Stream] = []
 
     def read(self, model: Any, tokens: list[int], caches: list[Any], lanes: int) -> None:
-        """Adds `tokens` to the state in `caches` and waits for it. A lane reads a part of the tokens. It computes a
-        layer while the lane before it computes the next one."""
+        """Evaluates `caches`."""
         lanes = max(1, min(lanes, len(tokens) // LEAST_TOKENS))
         if lanes == 1:
             model(mx.array([tokens]), cache=caches)
             mx.eval([layer.state for layer in caches])
             return
+        # MLX computes on a CPU with one thread for each stream, and only its matrix products use more. A lane computes
+        # a layer while the lane before it computes the next one.
         part = -(-len(tokens) // lanes)
         for number in range(lanes):
             with mx.stream(self._stream(number)):

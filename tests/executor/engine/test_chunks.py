@@ -6,7 +6,7 @@ from service.executor.engine.chunks import (
     LARGEST,
     SMALLEST,
     Attention,
-    Chunk,
+    ChunkShape,
     ChunkSizes,
     Surroundings,
     largest_chunk,
@@ -46,14 +46,16 @@ def test_limits_of_a_chunk(around: Surroundings, attention: Attention, seconds: 
 
 def read(sizes: ChunkSizes, tokens: int, seconds_of: dict[int, float], *, beside: bool = False) -> list[int]:
     """Reads a prompt on a machine that takes `seconds_of` a chunk of each size."""
-    chosen = read_in_lanes(sizes, tokens, {Chunk(size): seconds for size, seconds in seconds_of.items()}, beside=beside)
+    chosen = read_in_lanes(
+        sizes, tokens, {ChunkShape(size): seconds for size, seconds in seconds_of.items()}, beside=beside
+    )
     return [chunk.tokens for chunk in chosen]
 
 
 def read_in_lanes(
-    sizes: ChunkSizes, tokens: int, seconds_of: dict[Chunk, float], *, beside: bool = False
-) -> list[Chunk]:
-    chosen: list[Chunk] = []
+    sizes: ChunkSizes, tokens: int, seconds_of: dict[ChunkShape, float], *, beside: bool = False
+) -> list[ChunkShape]:
+    chosen: list[ChunkShape] = []
     while (read := sum(chunk.tokens for chunk in chosen)) < tokens:
         chunk = sizes.choose(Surroundings(read=read, beside=beside))
         sizes.learn(chunk, seconds_of[chunk])
@@ -117,15 +119,15 @@ ONE_LANE = {64: 0.41, 128: 0.8, 256: 1.6, 512: 3.4}
 TWO_LANES = {64: 0.30, 128: 0.51, 256: 0.94, 512: 1.9}
 
 
-def times_in_lanes(one: dict[int, float], two: dict[int, float]) -> dict[Chunk, float]:
-    return {Chunk(size, lanes): each[size] for lanes, each in ((1, one), (2, two)) for size in each}
+def times_in_lanes(one: dict[int, float], two: dict[int, float]) -> dict[ChunkShape, float]:
+    return {ChunkShape(size, lanes): each[size] for lanes, each in ((1, one), (2, two)) for size in each}
 
 
 def test_lanes_that_read_faster_stay_and_larger_chunks_are_found() -> None:
     chosen = read_in_lanes(ChunkSizes(64, Attention(), lanes=2), 20_000, times_in_lanes(ONE_LANE, TWO_LANES))
-    assert chosen[0] == Chunk(64, 2)
+    assert chosen[0] == ChunkShape(64, 2)
     assert [chunk.tokens for chunk in chosen[:9]] == [64, 64, 64, 128, 128, 128, 128, 256, 256]
-    assert sum(chunk.tokens for chunk in chosen if chunk == Chunk(256, 2)) > 0.9 * 20_000
+    assert sum(chunk.tokens for chunk in chosen if chunk == ChunkShape(256, 2)) > 0.9 * 20_000
 
 
 def test_lanes_that_read_slower_are_left() -> None:
@@ -137,6 +139,6 @@ def test_lanes_that_read_slower_are_left() -> None:
 
 @pytest.mark.parametrize(("one", "two", "lanes"), [(0.4, 0.3, 2), (0.3, 0.4, 1)])
 def test_lanes_of_a_configured_size_are_measured(one: float, two: float, lanes: int) -> None:
-    seconds = {Chunk(96, 1): one, Chunk(96, 2): two}
+    seconds = {ChunkShape(96, 1): one, ChunkShape(96, 2): two}
     chosen = read_in_lanes(ChunkSizes(96, lanes=2), 10_000, seconds)
     assert sum(chunk.lanes == lanes for chunk in chosen) > 0.9 * len(chosen)
