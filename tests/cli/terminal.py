@@ -1,6 +1,7 @@
 """The `anyclaude` command as a user runs it: a real process, with a home, a working folder and a PATH of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import httpx
 from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
 from tests.server_process import health_of
+
+# Threads of OpenBLAS spin while they wait, so a process of pytest-xdist has one.
+BLAS_THREADS = {name: value for name, value in os.environ.items() if name == "OPENBLAS_NUM_THREADS"}
 
 FAKE_CLAUDE = f"""#!{sys.executable}
 # Stands in for Claude Code: writes down how it was started, does what it is told, and exits with a code.
@@ -53,6 +57,7 @@ class Terminal:
             "FAKE_FOLDER": str(folder),
             "PYTHONWARNINGS": "error",
             "COLUMNS": "200",
+            **BLAS_THREADS,
         }
         self.folder = folder
         self.patience_seconds = PATIENCE_SECONDS
