@@ -57,8 +57,8 @@ class EngineLoad:
         self._executor = executor
         self._places = places
 
-    def is_well(self) -> bool:
-        return self._executor.status().state in ("loading", "healthy")
+    def makes_progress(self) -> bool:
+        return self._executor.status().makes_progress
 
     def has_place(self) -> bool:
         status = self._executor.status()
@@ -206,7 +206,7 @@ class Lease:
         while held and not self._over:
             self._told.clear()
             self._note = msgspec.structs.replace(self._note, queued=not self._begun and load.has_queue())
-            if load.is_well():
+            if load.makes_progress():
                 try:
                     held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
                 except Exception as exc:
