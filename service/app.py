@@ -184,28 +184,25 @@ def _middleware(settings: Settings, routes: list[Route], traces: TraceWriter | N
 def _api_routes(context: ServiceContext) -> list[Route]:
     searches = bool(context.settings.web_search_url)
     messages, responses = AnthropicMessages(searches=searches), OpenAIResponses(searches=searches)
-    kept = StoredResponses(responses.kept, context.documents)
-    stored = StoredResponsesEndpoint(responses.kept, kept)
+    compaction = ResponseCompaction(responses)
+    stored = StoredResponses(responses.kept, context.documents)
+    by_id = StoredResponsesEndpoint(stored)
     return [
         # Routes are tried in their order: agents use the first three.
         Route("/v1/messages", SearchingEndpoint(context, messages), methods=["POST"]),
         Route("/v1/chat/completions", GenerationEndpoint(context, OpenAIChat()), methods=["POST"]),
-        Route("/v1/responses", ResponsesEndpoint(context, responses, kept), methods=["POST"]),
+        Route("/v1/responses", ResponsesEndpoint(context, responses, stored), methods=["POST"]),
         Route("/v1/completions", PromptsEndpoint(context, OpenAICompletions()), methods=["POST"]),
         Route("/v1/embeddings", PromptsEndpoint(context, OpenAIEmbeddings()), methods=["POST"]),
         Route("/tokenize", TokensEndpoint(context, tokenize), methods=["POST"]),
         Route("/detokenize", TokensEndpoint(context, detokenize), methods=["POST"]),
         Route("/v1/messages/count_tokens", CountTokensEndpoint(context, messages), methods=["POST"]),
-        Route(
-            "/v1/responses/compact",
-            ResponsesEndpoint(context, ResponseCompaction(responses), kept),
-            methods=["POST"],
-        ),
-        Route("/v1/responses/input_tokens", InputTokensEndpoint(context, responses, kept), methods=["POST"]),
-        Route("/v1/responses/{id}", stored.get, methods=["GET"]),
-        Route("/v1/responses/{id}", stored.delete, methods=["DELETE"]),
-        Route("/v1/responses/{id}/input_items", stored.input_items, methods=["GET"]),
-        Route("/v1/responses/{id}/cancel", stored.cancel, methods=["POST"]),
+        Route("/v1/responses/compact", ResponsesEndpoint(context, compaction, stored), methods=["POST"]),
+        Route("/v1/responses/input_tokens", InputTokensEndpoint(context, responses, stored), methods=["POST"]),
+        Route("/v1/responses/{id}", by_id.get, methods=["GET"]),
+        Route("/v1/responses/{id}", by_id.delete, methods=["DELETE"]),
+        Route("/v1/responses/{id}/input_items", by_id.input_items, methods=["GET"]),
+        Route("/v1/responses/{id}/cancel", by_id.cancel, methods=["POST"]),
         Route("/v1/models", ModelListEndpoint(context), methods=["GET"]),
         Route("/v1/models/{id:path}/load", ModelLoadEndpoint(context, loads=True), methods=["POST"]),
         Route("/v1/models/{id:path}/unload", ModelLoadEndpoint(context, loads=False), methods=["POST"]),

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.dialects.base import ClientRequest, Dialect
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
-from service.dialects.openai_responses.kept import KeptResponse, KeptResponses, named_responses
+from service.dialects.openai_responses.kept import KeptResponse, named_responses
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.truncation import without_oldest_turns
 from service.endpoints.context import ServiceContext
@@ -70,8 +70,7 @@ class InputTokensEndpoint(CountTokensEndpoint):
 
 
 class StoredResponsesEndpoint:
-    def __init__(self, kept: KeptResponses, stored: StoredResponses) -> None:
-        self._kept = kept
+    def __init__(self, stored: StoredResponses) -> None:
         self._stored = stored
 
     async def get(self, request: Request) -> Response:
@@ -98,8 +97,7 @@ class StoredResponsesEndpoint:
     async def _find(self, request: Request) -> KeptResponse:
         """Raises `ResponseGone`."""
         caller, response_id = request.scope["state"]["caller"], request.path_params["id"]
-        await self._stored.load(caller, [response_id])
-        return self._kept.of(caller).get(response_id)
+        return (await self._stored.load(caller, [response_id])).get(response_id)
 
 
 def _may_shorten(asked: ClientRequest) -> bool:

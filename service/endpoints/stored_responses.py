@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from service.dialects.openai_responses.kept import KeptResponses, decode_kept, encode_kept
+from service.dialects.openai_responses.kept import CallersResponses, KeptResponses, decode_kept, encode_kept
 from service.errors import ResponseGone
 from service.response_cache.documents import DocumentStore
 
@@ -14,7 +14,7 @@ class StoredResponses:
         self._kept = kept
         self._documents = documents
 
-    async def load(self, caller: str, response_ids: Iterable[str]) -> None:
+    async def load(self, caller: str, response_ids: Iterable[str]) -> CallersResponses:
         """Reads those into memory that are not there. Missing ones stay missing."""
         for response_id in response_ids:
             if self._kept.get(caller, response_id) is not None:
@@ -23,6 +23,7 @@ class StoredResponses:
             kept = None if document is None else decode_kept(document)
             if kept is not None:
                 self._kept.restore(caller, response_id, kept)
+        return self._kept.of(caller)
 
     async def save(self) -> None:
         """Writes the responses that are new in memory."""
