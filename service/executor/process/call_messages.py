@@ -27,69 +27,67 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
-class StartEngine(msgspec.Struct, frozen=True, array_like=True, tag="start"):
+class _Message(msgspec.Struct, frozen=True, array_like=True): ...
+
+
+class _CallMessage(_Message, frozen=True):
+    call: int
+
+
+class StartEngine(_Message, frozen=True, tag="start"):
     spec: EngineSpec
 
 
-class SubmitCall(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
-    call: int
+class SubmitCall(_CallMessage, frozen=True, tag="submit"):
     request: GenerationRequest
 
 
-class CountCall(msgspec.Struct, frozen=True, array_like=True, tag="count"):
-    call: int
+class CountCall(_CallMessage, frozen=True, tag="count"):
     request: GenerationRequest
 
 
-class QueryCall(msgspec.Struct, frozen=True, array_like=True, tag="query"):
-    call: int
+class QueryCall(_CallMessage, frozen=True, tag="query"):
     query: Query
 
 
-class AbortCall(msgspec.Struct, frozen=True, array_like=True, tag="abort"):
-    call: int
+class AbortCall(_CallMessage, frozen=True, tag="abort"): ...
 
 
-class CloseEngine(msgspec.Struct, frozen=True, array_like=True, tag="close"): ...
+class CloseEngine(_Message, frozen=True, tag="close"): ...
 
 
 ToEngine = StartEngine | SubmitCall | CountCall | QueryCall | AbortCall | CloseEngine
 
 
-class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+class StatusReport(_Message, frozen=True, tag="s"):
     """Sent with every change, and as a sign of life."""
 
     status: ExecutorStatus
 
 
-class CallAccepted(msgspec.Struct, frozen=True, array_like=True, tag="a"):
-    call: int
+class CallAccepted(_CallMessage, frozen=True, tag="a"):
     prompt_tokens: int
 
 
-class CallReading(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+class CallReading(_CallMessage, frozen=True, tag="b"):
     """It waits no longer: `tokens` of its prompt are read."""
 
-    call: int
     tokens: int
 
 
-class CallEvents(msgspec.Struct, frozen=True, array_like=True, tag="e"):
-    call: int
+class CallEvents(_CallMessage, frozen=True, tag="e"):
     events: list[Event]
 
 
-class CallFound(msgspec.Struct, frozen=True, array_like=True, tag="q"):
+class CallFound(_CallMessage, frozen=True, tag="q"):
     """`found` answers a query, or is a number of tokens."""
 
-    call: int
     found: Finding | int
 
 
-class CallFailed(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+class CallFailed(_CallMessage, frozen=True, tag="f"):
     """`kind` names a class in `service.errors`; `fields` are the error's attributes."""
 
-    call: int
     kind: str
     message: str
     fields: dict[str, Any]

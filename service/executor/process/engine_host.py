@@ -3,8 +3,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from service.errors import EngineFailed, InternalError, NotReady, ServiceError
@@ -61,7 +60,7 @@ class EngineHost(asyncio.Protocol):
         self._status: StatusReport | None = None
         self._sent_at = 0.0
         self._flushing = False
-        self._exit_code: int | None = None
+        self._exit_code = 0
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -80,7 +79,7 @@ class EngineHost(asyncio.Protocol):
             self._take(message)
 
     def connection_lost(self, exc: Exception | None) -> NoReturn:
-        exit_now(self._exit_code or 0)
+        exit_now(self._exit_code)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -93,7 +92,7 @@ class EngineHost(asyncio.Protocol):
     def _take(self, message: ToEngine) -> None:
         match message:
             case StartEngine(spec):
-                self._start(spec)
+                self._starting = self._loop.create_task(self._start(spec))
             case SubmitCall(call, request):
                 self._begin(call, lambda: self._answer(call, request))
             case CountCall(call, request):
@@ -106,17 +105,16 @@ class EngineHost(asyncio.Protocol):
             case CloseEngine() if self._closing is None:
                 self._closing = self._loop.create_task(self._close())
 
-    def _start(self, spec: EngineSpec) -> None:
+    async def _start(self, spec: EngineSpec) -> None:
         write_marked_lines(debug=spec.settings.debug_level > 0)
-        module, _, function = spec.factory.partition(":")
-        with leaving_on_failure(f"The executor {spec.factory} could not be created"):
-            self._executor = getattr(importlib.import_module(module), function)(spec)
         self._alive_seconds = min(ALIVE_SECONDS, spec.settings.stall_seconds / 4)
-        self._starting = self._loop.create_task(self._start_executor())
-
-    async def _start_executor(self) -> None:
-        with leaving_on_failure("The executor could not be started"):
+        module, _, function = spec.factory.partition(":")
+        try:
+            self._executor = getattr(importlib.import_module(module), function)(spec)
             await self._executor.start()
+        except Exception:
+            log.exception("The executor could not be started")
+            exit_now(UNAVAILABLE)
         self._tick()
 
     def _begin(self, call: int, work: Callable[[], Awaitable[None]]) -> None:
@@ -162,10 +160,9 @@ class EngineHost(asyncio.Protocol):
         self._leave(0)
 
     def _leave(self, code: int) -> None:
-        if self._exit_code is None:
-            self._exit_code = code
-            self._transport.close()
-            self._loop.call_later(LEAVE_SECONDS, exit_now, code)
+        self._exit_code = code
+        self._transport.close()
+        self._loop.call_later(LEAVE_SECONDS, exit_now, code)
 
     # Messages to the server
 
@@ -205,15 +202,6 @@ class EngineHost(asyncio.Protocol):
         self._outbox = []
         if status.status.state == "unhealthy" and self._closing is None:
             self._leave(UNAVAILABLE)
-
-
-@contextmanager
-def leaving_on_failure(message: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception:
-        log.exception("%s", message)
-        exit_now(UNAVAILABLE)
 
 
 def exit_now(code: int) -> NoReturn:
