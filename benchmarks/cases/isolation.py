@@ -156,7 +156,8 @@ CASE = Case(
     title="Hits and generations beside each other, on the demo model",
     measures=(
         Measure(name="/health after the start", unit="s", at_most=0.5),
-        Measure(name="hit beside two generations, p99", unit="ms"),
+        # Half of the time with MLX on a thread of the server.
+        Measure(name="hit beside two generations, p99", unit="ms", at_most=3.55),
         Measure(name="hit beside two generations, p50", unit="ms"),
         Measure(name="hit beside nothing, p99", unit="ms"),
         Measure(name="hit beside nothing, p50", unit="ms"),
