@@ -60,14 +60,19 @@ def answer(model: Any, drafters: Drafters, *, shares: bool = False, **fields: An
     return Bench(model, drafters, end=NO_END, shares=shares).run(PROMPT, max_tokens=TOKENS, **fields)
 
 
+@pytest.fixture(scope="module")
+def plain(model: Any) -> list[int]:
+    return answer(model, NO_DRAFTS)
+
+
 @pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(temperature=0.7, seed=4)])
 @pytest.mark.parametrize("wrong_every", [1000, 3, 1])
 def test_the_same_tokens_however_often_a_guess_is_wrong(model: Any, wrong_every: int, sampling: SamplingParams) -> None:
     assert can_undo(model)
     assert not can_take_back(model)
-    plain = answer(model, NO_DRAFTS, sampling=sampling)
-    drafters = OracleDrafters(plain, wrong_every)
-    assert answer(model, drafters, sampling=sampling) == plain
+    drawn = answer(model, NO_DRAFTS, sampling=sampling)
+    drafters = OracleDrafters(drawn, wrong_every)
+    assert answer(model, drafters, sampling=sampling) == drawn
     assert drafters.tally.drafted > 0
     if wrong_every > 2:
         assert drafters.tally.accepted >= TOKENS // 3
@@ -75,8 +80,7 @@ def test_the_same_tokens_however_often_a_guess_is_wrong(model: Any, wrong_every:
 
 @pytest.mark.parametrize("wrong_every", [4, 1])  # with 1, it rests, and computes each token ahead
 @pytest.mark.parametrize("after", [2, 6, 9, 13])
-def test_joined_by_another_it_goes_on_in_the_batch(model: Any, after: int, wrong_every: int) -> None:
-    plain = answer(model, NO_DRAFTS)
+def test_joined_by_another_it_goes_on_in_the_batch(model: Any, plain: list[int], after: int, wrong_every: int) -> None:
     bench = Bench(model, OracleDrafters(plain, wrong_every), end=NO_END)
     first = bench.start(PROMPT, max_tokens=TOKENS)
     bench.step_until(first, after)
@@ -84,8 +88,7 @@ def test_joined_by_another_it_goes_on_in_the_batch(model: Any, after: int, wrong
     assert bench.finish(first, second) == [plain, plain]
 
 
-def test_what_was_read_is_in_the_prefix_cache(model: Any) -> None:
-    plain = answer(model, NO_DRAFTS)
+def test_what_was_read_is_in_the_prefix_cache(model: Any, plain: list[int]) -> None:
     bench = Bench(model, OracleDrafters(plain, 3), end=NO_END, shares=True)
     for _ in range(2):
         assert bench.run(PROMPT, max_tokens=TOKENS) == plain
