@@ -74,7 +74,7 @@ def test_the_same_tokens_as_without(model: Any, drafters: Drafters, plain: dict[
 
 def test_a_model_that_is_always_right_saves_most_steps(model: Any, stranger: Any) -> None:
     drafters = of("model", model, stranger)
-    bench = Bench(model, drafters)
+    bench = Bench(model, drafters, timed=False)
     bench.run(PROMPTS["one token"])
     assert bench.steps < 10
     assert drafters.tally.accepted == drafters.tally.drafted
@@ -82,7 +82,7 @@ def test_a_model_that_is_always_right_saves_most_steps(model: Any, stranger: Any
 
 def test_lookup_saves_steps_where_the_answer_repeats_itself(model: Any, stranger: Any) -> None:
     drafters = of("lookup", model, stranger)
-    bench = Bench(model, drafters)
+    bench = Bench(model, drafters, timed=False)
     tokens = bench.run(PROMPTS["a loop"], max_tokens=200)
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], max_tokens=200)
     assert drafters.tally.accepted > 50
@@ -156,7 +156,7 @@ def test_joined_by_another_it_goes_on_in_the_batch(
 
 def test_left_alone_again_it_guesses_again(model: Any, stranger: Any, plain: dict[str, list[int]]) -> None:
     drafters = of("model", model, stranger)
-    bench = Bench(model, drafters)
+    bench = Bench(model, drafters, timed=False)
     first, second = bench.start(PROMPTS["no repetition"]), bench.start(PROMPTS["two tokens"], max_tokens=4)
     bench.finish(second)
     assert drafters.tally.drafted == 0
@@ -283,7 +283,7 @@ def test_after_a_failure_in_the_middle_it_starts_over(model: Any, plain: dict[st
 def test_a_draft_model_that_fails_costs_no_answer(model: Any, plain: dict[str, list[int]]) -> None:
     broken = Breakable(model)
     drafters = Drafters(lookup=False, draft=DraftModel(broken, logits=VOCABULARY, chunk_tokens=CHUNK))
-    bench = Bench(model, drafters)
+    bench = Bench(model, drafters, timed=False)
     broken.calls_left = 4
     assert bench.run(PROMPTS["two tokens"]) == plain["two tokens"]
     assert drafters.tally.drafted < len(plain["two tokens"])
@@ -331,7 +331,7 @@ def test_state_that_gave_way_in_the_middle_is_read_again(
     model: Any, stranger: Any, plain: dict[str, list[int]]
 ) -> None:
     drafters = of("model", model, stranger)
-    bench = Bench(model, drafters)
+    bench = Bench(model, drafters, timed=False)
     number = bench.start(PROMPTS["longer than a chunk"])
     bench.step_until(number, 3)
     drafters.forget()

@@ -10,7 +10,7 @@ from service.executor.speculation.drafter import Drafter
 from service.executor.speculation.drafters import Drafters
 from service.generation import SamplingParams
 from tests.executor.models.tiny import make_tiny
-from tests.executor.speculation.bench import NO_DRAFTS, Bench
+from tests.executor.speculation.bench import NO_DRAFTS, Bench, Untimed
 
 FAMILIES = ["mamba2", "qwen3_next", "falcon_h1", "gpt_oss", "gemma3_text", "cohere2"]
 PROMPT = [(11 * i + 3) % 190 for i in range(40)]
@@ -43,6 +43,7 @@ class Oracle:
 class OracleDrafters(Drafters):
     def __init__(self, answer: list[int], wrong_every: int) -> None:
         super().__init__(lookup=True)
+        self.times = Untimed()
         self._answer, self._wrong_every = answer, wrong_every
 
     def choose(

@@ -12,18 +12,36 @@ from service.executor.prefix.state import PromptStates
 from service.executor.scheduling.messages import Grammar, Prompt, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.speculation.drafters import Drafters
+from service.executor.speculation.step_times import StepTimes
 from tests.executor.engines import sequence
 
 CHUNK = 16
 NO_DRAFTS = Drafters(lookup=False)
 
 
+class Untimed(StepTimes):
+    """Learns no times, so guesses follow their success alone, however busy the machine is."""
+
+    def learn_plain(self, seconds: float) -> None: ...
+
+    def learn_guess(self, kind: str, guessed: int, seconds: float) -> None: ...
+
+
 class Bench:
     """An engine, stepped by hand. Asserts what the scheduler relies on: nothing of a sequence comes after its end."""
 
     def __init__(
-        self, model: Any, drafters: Drafters, *, end: int = 198, shares: bool = False, chunk: int = CHUNK
+        self,
+        model: Any,
+        drafters: Drafters,
+        *,
+        end: int = 198,
+        shares: bool = False,
+        chunk: int = CHUNK,
+        timed: bool = True,
     ) -> None:
+        if not timed:
+            drafters.times = Untimed()
         prefixes = PrefixCache(PromptStates(model), 10**9) if shares else NoPrefixCache()
         self.drafters = drafters
         self.engine = BatchEngine(

@@ -45,7 +45,7 @@ async def test_the_same_texts_by_lookup(demo_model: Path, tmp_path: Path) -> Non
         assert executor.status().drafts.drafted == 0
     async with demo_executor(demo_model, tmp_path, prefix_disk_bytes=0, prompt_lookup=True) as executor:
         assert await answers(executor) == plain
-        assert executor.status().drafts.accepted > 40
+        assert executor.status().drafts.accepted > 20
 
 
 async def test_a_model_drafts_for_itself(tiny_model: Path, tmp_path: Path) -> None:
