@@ -216,9 +216,10 @@ class MlxExecutor:
         return prompt
 
     async def _gather(self, rendering_seconds: float) -> None:
+        # In the next turn of the loop, those that waited begin as well, and those that have just arrived are rendered.
+        # The engine may step between two turns.
+        await asyncio.sleep(0)
         if not self._rendering:
-            # The engine may step between two turns of the loop. In the next turn, those that waited begin as well.
-            await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(max(self._together_seconds, TOGETHER_RENDERINGS * rendering_seconds)):

@@ -315,6 +315,41 @@ async def test_requests_that_come_together_begin_together() -> None:
             assert (await collect((await answer).events())).choices[0].finish_reason == "length"
 
 
+class CountedRenderer(HeldRenderer):
+    """Sets `counted` at a prompt of three words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = threading.Event()
+
+    def count(self, request: GenerationRequest) -> int:
+        words = super().count(request)
+        if words == 3:
+            self.counted.set()
+        return words
+
+
+async def test_a_request_that_arrives_when_another_is_rendered_begins_with_it() -> None:
+    renderer, gate = CountedRenderer(), Gate()
+    async with running(counting_loader(CountingEngine(gate), renderer), together_seconds=10.0) as executor:
+        await until(lambda: executor.status().state == "healthy")
+        both = [asyncio.ensure_future(executor.submit(question("one")))]
+        counting = asyncio.ensure_future(executor.count_tokens(question("one two three")))
+        await asyncio.sleep(0)
+        assert_soon(renderer.counted)  # holds the loop: the first prompt is rendered, and its task has not seen it
+        submit = executor.submit(question("two words"))
+        asyncio.get_running_loop().call_soon(lambda: both.append(asyncio.ensure_future(submit)))
+        await until(renderer.rendering.is_set)
+        assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
+        renderer.open.set()
+        await until(gate.reached.is_set)
+        assert executor.status().running == 2
+        gate.open.set()
+        for answer in both:
+            assert (await collect((await answer).events())).choices[0].finish_reason == "length"
+        assert await counting == 3
+
+
 class SlowRenderer(WordRenderer):
     def render(self, request: GenerationRequest) -> Prompt:
         time.sleep(0.1)
