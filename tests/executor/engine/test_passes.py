@@ -4,7 +4,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from service.executor.engine.chunks import ChunkSizes
 from service.executor.prefix.cache import PrefixCache
 from service.executor.prefix.state import PromptStates
 from service.executor.speculation.drafters import Drafters
@@ -50,31 +49,6 @@ def test_sub_agents_behind_a_known_beginning_are_one_batch() -> None:
     model.passes.clear()
     harness.finish(*[harness.start(SYSTEM + tail, max_tokens=ANSWER) for tail in tails(CHUNK)])
     assert model.passes == [(4, CHUNK - 1), *DECODED_IN_A_BATCH]
-
-
-def test_sub_agents_on_several_lanes_are_read_without_padding() -> None:
-    model, harness = watched(chunks=ChunkSizes(CHUNK, lanes=2))
-    _, one_lane = watched()
-    harness.run(SYSTEM + QUESTION)
-    model.passes.clear()
-    prompts = [SYSTEM + tail[: CHUNK - shorter] for shorter, tail in enumerate(tails(CHUNK))]
-    answers, expected = (
-        [run.tokens for run in each.finish(*[each.start(prompt, max_tokens=ANSWER) for prompt in prompts])]
-        for each in (harness, one_lane)
-    )
-    assert answers == expected
-    # The question that is known begins with the first token of the first prompt's end.
-    assert model.passes == [(1, CHUNK - 2), *[(1, CHUNK - 1 - shorter) for shorter in (1, 2, 3)], *DECODED_IN_A_BATCH]
-
-
-def test_one_prompt_that_joins_a_batch_is_read_in_lanes() -> None:
-    model, harness = watched(chunks=ChunkSizes(64, lanes=2))
-    first = [harness.start(tail[:1], max_tokens=3 * ANSWER) for tail in tails(1)[:2]]
-    harness.engine.step()
-    model.passes.clear()
-    harness.finish(*first, harness.start(SYSTEM + QUESTION[:1], max_tokens=ANSWER))
-    assert model.passes[:2] == 2 * [(1, len(SYSTEM) // 2)]
-    assert all(tokens == 1 for _, tokens in model.passes[2:])
 
 
 def test_sub_agents_read_an_unknown_beginning_once_and_are_one_batch() -> None:
