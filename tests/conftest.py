@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from service.models.progress import Silent
 if "PYTEST_XDIST_WORKER" in os.environ:
     # OpenBLAS threads spin while they wait. With two test processes on two cores, they would mostly spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Shells start background jobs that ignore Ctrl-C, and so would all processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # This must precede the first import of MLX. Without it, tests with real models take ten times as long on Linux.
 load_openblas()
