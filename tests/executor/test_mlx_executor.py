@@ -20,7 +20,7 @@ from service.errors import (
     ShuttingDown,
 )
 from service.events import ChoiceFinished, Done
-from service.executor.base import collect
+from service.executor.base import Answer, collect
 from service.executor.mlx_executor import TOGETHER_SECONDS, MlxExecutor
 from service.executor.runtime import Loader
 from service.executor.scheduling.messages import Prompt
@@ -300,19 +300,25 @@ class HeldRenderer(WordRenderer):
         return super().render(request)
 
 
+async def assert_begin_together(
+    both: list[asyncio.Task[Answer]], executor: MlxExecutor, renderer: HeldRenderer, gate: Gate
+) -> None:
+    assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
+    renderer.open.set()
+    await until(gate.reached.is_set)
+    assert executor.status().running == 2
+    gate.open.set()
+    for answer in both:
+        assert (await collect((await answer).events())).choices[0].finish_reason == "length"
+
+
 async def test_requests_that_come_together_begin_together() -> None:
     renderer, gate = HeldRenderer(), Gate()
     async with running(counting_loader(CountingEngine(gate), renderer), together_seconds=10.0) as executor:
         both = [asyncio.ensure_future(executor.submit(question(words))) for words in ("one", "two words")]
         await until(renderer.rendering.is_set)
         assert renderer.rendered == 1
-        assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
-        renderer.open.set()
-        await until(gate.reached.is_set)
-        assert executor.status().running == 2
-        gate.open.set()
-        for answer in both:
-            assert (await collect((await answer).events())).choices[0].finish_reason == "length"
+        await assert_begin_together(both, executor, renderer, gate)
 
 
 class CountedRenderer(HeldRenderer):
@@ -340,13 +346,7 @@ async def test_a_request_that_arrives_when_another_is_rendered_begins_with_it() 
         submit = executor.submit(question("two words"))
         asyncio.get_running_loop().call_soon(lambda: both.append(asyncio.ensure_future(submit)))
         await until(renderer.rendering.is_set)
-        assert not await asyncio.to_thread(gate.reached.wait, 0.1), "the first has begun alone"
-        renderer.open.set()
-        await until(gate.reached.is_set)
-        assert executor.status().running == 2
-        gate.open.set()
-        for answer in both:
-            assert (await collect((await answer).events())).choices[0].finish_reason == "length"
+        await assert_begin_together(both, executor, renderer, gate)
         assert await counting == 3
 
 
