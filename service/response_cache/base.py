@@ -24,6 +24,17 @@ class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
 NO_DIRECTIVES = CacheDirectives()
 
 
+class StoreTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """In seconds."""
+
+    lookup: float = 0.5  # a longer one is a miss
+    lease: float = 3.0  # unless it is renewed
+    lease_call: float = 0.5  # after a longer one, the server generates without a lease
+
+
+STORE_TIMES = StoreTimes()
+
+
 class CachedAnswer(Answer, Protocol):
     """Read it once with `events` or `completion`, or close it."""
 

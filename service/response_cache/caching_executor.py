@@ -14,16 +14,18 @@ from service.profile import ModelProfile
 from service.queries import Finding, Query
 from service.response_cache.base import (
     NO_DIRECTIVES,
+    STORE_TIMES,
     CachedAnswer,
     CacheDirectives,
     CacheOutcome,
     Recorder,
     StoredAnswer,
+    StoreTimes,
 )
 from service.response_cache.key import RequestKeys
 from service.response_cache.policy import may_look_up, may_store
 from service.response_cache.questions import Questions
-from service.response_cache.replicas import LEASE_SECONDS, ReplicaLimits, Replicas
+from service.response_cache.replicas import ReplicaLimits, Replicas
 from service.response_cache.single_flight import Flight, FlightAnswer, Flights, Producer, produce
 from service.response_cache.statistics import CacheCounters, CacheNumbers, KeyHits
 from service.response_cache.store import CLOSE_SECONDS, PendingWrite, ResponseStore
@@ -42,7 +44,7 @@ class CachingExecutor:
         settings: Settings,
         *,
         recorder: Recorder | None = None,
-        lease_seconds: float = LEASE_SECONDS,
+        times: StoreTimes = STORE_TIMES,
     ) -> None:
         self.counters = CacheCounters()
         self._inner = inner
@@ -50,7 +52,7 @@ class CachingExecutor:
         self._recorder = recorder
         self._linger_seconds = settings.finish_abandoned_seconds
         self._keys = RequestKeys()
-        self._store = ResponseStore(backend, self.counters)
+        self._store = ResponseStore(backend, self.counters, lookup_seconds=times.lookup)
         self._hits = KeyHits()
         self._questions = Questions(kept=settings.debug_level >= 2)
         self.upkeep = Upkeep(backend, self._store, self._hits, self._questions)
@@ -61,7 +63,7 @@ class CachingExecutor:
             limits = ReplicaLimits(
                 places=settings.most_running,
                 wait_seconds=settings.request_timeout_seconds,
-                lease_seconds=lease_seconds,
+                times=times,
             )
             self._replicas = Replicas(inner, self._store, leases, limits)
         self._flights = Flights()

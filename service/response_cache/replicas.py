@@ -16,13 +16,12 @@ from service.errors import GenerationTimeout, ServiceError, ShuttingDown
 from service.events import Done, Event
 from service.executor.base import Executor, event_stream
 from service.generation import GenerationRequest
+from service.response_cache.base import StoreTimes
 from service.response_cache.record import AnswerRecord
 from service.response_cache.single_flight import Flight, produce
 from service.response_cache.store import ResponseStore
 
-LEASE_SECONDS = 3.0
 KEEPS_PER_LEASE = 3
-CALL_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 0.01
 LAST_PAUSE_SECONDS = 0.2
 PAUSE_GROWTH = 1.5
@@ -49,7 +48,7 @@ class ReplicaLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     places: int
     wait_seconds: float
-    lease_seconds: float
+    times: StoreTimes
 
 
 class EngineLoad:
@@ -116,7 +115,7 @@ class Replicas:
     async def _look(self, key: str) -> "AnswerRecord | Lease | Note | Alone":
         if not self._store.writes:
             return Alone()
-        lease = Lease(self._leases, key, self._limits.lease_seconds)
+        lease = Lease(self._leases, key, self._limits.times)
         try:
             try:
                 note = await lease.acquire()
@@ -157,10 +156,11 @@ class Replicas:
 
 
 class Lease:
-    def __init__(self, leases: Leases, key: str, seconds: float) -> None:
+    def __init__(self, leases: Leases, key: str, times: StoreTimes) -> None:
         self.key = key
         self._leases = leases
-        self._seconds = seconds
+        self._seconds = times.lease
+        self._call_seconds = times.lease_call
         self._holder = secrets.token_hex(8)
         self._note = Note()
         self._begun = False
@@ -170,7 +170,7 @@ class Lease:
 
     async def acquire(self) -> Note | None:
         """Returns None if the lease is ours now, else the holder's note. Raises the store's errors."""
-        theirs = await _within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
+        theirs = await self._within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
         return None if theirs is None else _read_note(theirs)
 
     def start_keeping(self, load: EngineLoad) -> None:
@@ -195,9 +195,9 @@ class Lease:
         try:
             if gave_up:
                 self._note = Note(gave_up=True)
-                await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
+                await self._within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
             else:
-                await _within(self._leases.release(self.key, self._holder))
+                await self._within(self._leases.release(self.key, self._holder))
         except Exception as exc:
             log.debug("a lease was not released, and will expire: %r", exc)
 
@@ -208,7 +208,9 @@ class Lease:
             self._note = msgspec.structs.replace(self._note, queued=not self._begun and load.has_queue())
             if load.makes_progress():
                 try:
-                    held = await _within(self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds))
+                    held = await self._within(
+                        self._leases.keep(self.key, self._holder, self._text(), ttl=self._seconds)
+                    )
                 except Exception as exc:
                     log.debug("a lease was not kept: %r", exc)
             # wait_for loses a cancellation that arrives together with the event (Python 3.11).
@@ -219,10 +221,9 @@ class Lease:
     def _text(self) -> str:
         return msgspec.json.encode(self._note).decode()
 
-
-async def _within(call: Awaitable[T]) -> T:
-    async with asyncio.timeout(CALL_SECONDS):
-        return await call
+    async def _within(self, call: Awaitable[T]) -> T:
+        async with asyncio.timeout(self._call_seconds):
+            return await call
 
 
 def _read_note(text: str) -> Note:

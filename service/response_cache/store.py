@@ -8,10 +8,10 @@ from cache_backends import CacheBackend
 from cache_backends.base import Found, ValueTooLarge
 from service.deadlines import Deadline, DeadlineExpired
 from service.generation import Completion
+from service.response_cache.base import STORE_TIMES
 from service.response_cache.record import AnswerRecord, decode_record, encode_record
 from service.response_cache.statistics import CacheCounters
 
-LOOKUP_SECONDS = 0.5
 WRITE_SECONDS = 10.0
 DRAIN_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -48,7 +48,7 @@ class ResponseStore:
         backend: CacheBackend,
         counters: CacheCounters,
         *,
-        lookup_seconds: float = LOOKUP_SECONDS,
+        lookup_seconds: float = STORE_TIMES.lookup,
         max_unwritten_bytes: int = MAX_UNWRITTEN_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:

@@ -13,6 +13,7 @@ from cache_backends.redis_leases import RedisLeases
 from service.errors import ServiceError
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest, Message
+from service.response_cache.base import StoreTimes
 from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.history.promises import expected_answer
@@ -99,7 +100,9 @@ async def main(url: str, worker: int, path: Path, over: Path, *, stealing: bool)
     history = HistoryWriter(path)
     backend = RecordedBackend(url, history, stealing=stealing)
     settings = Settings(home=NO_HOME, max_concurrency=2, request_timeout_seconds=PATIENCE_SECONDS)
-    caching = CachingExecutor(ScriptedExecutor(script, concurrency=2), backend, settings, lease_seconds=LEASE_SECONDS)
+    caching = CachingExecutor(
+        ScriptedExecutor(script, concurrency=2), backend, settings, times=StoreTimes(lease=LEASE_SECONDS)
+    )
     await asyncio.gather(*(client(caching, worker, history, over) for _ in range(CLIENTS)))
     await caching.aclose()
 

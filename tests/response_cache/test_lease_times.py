@@ -16,9 +16,9 @@ from service.events import Event
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from service.response_cache.base import STORE_TIMES
 from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.replicas import (
-    CALL_SECONDS,
     FIRST_PAUSE_SECONDS,
     KEEPS_PER_LEASE,
     LAST_PAUSE_SECONDS,
@@ -35,7 +35,7 @@ from service.response_cache.store import ResponseStore
 from tests.response_cache.answers import ask, text
 from tests.simulation.loop import now, simulate
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = STORE_TIMES.lease
 EVERY = LEASE_SECONDS / KEEPS_PER_LEASE
 WAIT_SECONDS = 20.0
 TOKEN_SECONDS = 4.5
@@ -86,7 +86,7 @@ class Bench:
         self.failure: ServiceError | None = None
         self.inner = ScriptedExecutor(self.script, concurrency=1)
         self.store = ResponseStore(self.backend, CacheCounters(), now=now)
-        limits = ReplicaLimits(places=1, wait_seconds=WAIT_SECONDS, lease_seconds=LEASE_SECONDS)
+        limits = ReplicaLimits(places=1, wait_seconds=WAIT_SECONDS, times=STORE_TIMES)
         self.replicas = Replicas(self.inner, self.store, self.leases, limits)
 
     async def script(self, request: GenerationRequest) -> AsyncIterator[str | Event]:
@@ -150,7 +150,7 @@ def test_a_lease_is_kept_while_the_engine_is_well(state: Any) -> None:
     async def main() -> None:
         bench = Bench()
         bench.inner.state = ExecutorStatus(state=state)
-        lease = Lease(bench.leases, KEY, LEASE_SECONDS)
+        lease = Lease(bench.leases, KEY, STORE_TIMES)
         lease.start_keeping(EngineLoad(bench.inner, places=1))
         await asyncio.sleep(1.5)
         assert bench.leases.times("keep") == ([0.0, EVERY] if state in ("loading", "healthy") else [])
@@ -178,7 +178,7 @@ def test_a_lease_whose_keeping_fails_is_kept_again(how: str) -> None:
         bench = Bench()
         getattr(bench.leases, how).add("keep")
         assert await bench.text() == "our answer"
-        pause = EVERY + (CALL_SECONDS if how == "hanging" else 0)
+        pause = EVERY + (STORE_TIMES.lease_call if how == "hanging" else 0)
         assert bench.leases.times("keep")[:4] == [0.0, pause, 2 * pause, 3 * pause]
 
     simulate(main())
@@ -190,7 +190,7 @@ def test_a_server_without_leases_generates_alone(how: str) -> None:
         bench = Bench()
         getattr(bench.leases, how).add("acquire")
         assert await bench.text() == "our answer"
-        assert now() == 2 * TOKEN_SECONDS + (CALL_SECONDS if how == "hanging" else 0)
+        assert now() == 2 * TOKEN_SECONDS + (STORE_TIMES.lease_call if how == "hanging" else 0)
         assert [what for what, *_ in bench.leases.calls] == ["acquire"]
 
     simulate(main())

@@ -21,7 +21,7 @@ from service.executor.base import ExecutorStatus
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
-from service.response_cache.base import CacheDirectives
+from service.response_cache.base import CacheDirectives, StoreTimes
 from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.key import RequestKeys
 from service.response_cache.replicas import EngineLoad, Lease
@@ -32,6 +32,11 @@ from tests.response_cache.answers import ask, settings
 LEASE_SECONDS = 2.0
 LONG_LEASE_SECONDS = 10 * PATIENCE_SECONDS
 TIMEOUT_SECONDS = 2.0
+
+
+def times(lease_seconds: float) -> StoreTimes:
+    """A busy machine loses no look-up and no lease."""
+    return StoreTimes(lookup=PATIENCE_SECONDS, lease=lease_seconds, lease_call=PATIENCE_SECONDS)
 
 
 class Replica:
@@ -46,7 +51,7 @@ class Replica:
         self.backend = backend
         self.inner = ScriptedExecutor(self._script, profile=profile, concurrency=1)
         configured = settings(max_concurrency=1, request_timeout_seconds=PATIENCE_SECONDS)
-        self.caching = CachingExecutor(self.inner, backend, configured, lease_seconds=lease_seconds)
+        self.caching = CachingExecutor(self.inner, backend, configured, times=times(lease_seconds))
 
     @property
     def leases(self) -> Leases:
@@ -91,7 +96,7 @@ async def starting(server: RedisServer) -> AsyncIterator[Start]:
         *,
         tiered: bool = False,
         profile: ModelProfile = PROFILE,
-        lease_seconds: float = LEASE_SECONDS,
+        lease_seconds: float = LONG_LEASE_SECONDS,
         timeout: float = PATIENCE_SECONDS,
     ) -> Replica:
         redis = RedisBackend(server.url, timeout=timeout)
@@ -132,7 +137,7 @@ def key(request: GenerationRequest | None = None) -> str:
 
 @pytest.mark.parametrize("tiered", [False, True])
 async def test_one_generates_and_the_others_wait_for_its_entry(start: Start, tiered: bool) -> None:
-    first, *others = [start(tiered=tiered) for _ in range(3)]
+    first, *others = [start(tiered=tiered, lease_seconds=LEASE_SECONDS) for _ in range(3)]
     clients = [await generating(first)]
     clients += [replica.ask() for replica in others]
     await asyncio.sleep(2 * LEASE_SECONDS)  # the lease must be kept for as long as it takes
@@ -179,7 +184,7 @@ async def test_what_a_dead_server_began_is_taken_over_by_one_of_the_others(start
 
 
 async def test_an_engine_without_progress_is_not_waited_for(start: Start) -> None:
-    first, second = start(), start()
+    first, second = start(lease_seconds=LEASE_SECONDS), start()
     second.gate.set()
     client = await generating(first)
     waiting = second.ask()
@@ -190,7 +195,7 @@ async def test_an_engine_without_progress_is_not_waited_for(start: Start) -> Non
 
 
 async def test_when_the_only_client_of_the_generation_leaves_another_server_takes_over(start: Start) -> None:
-    first, second = start(lease_seconds=LONG_LEASE_SECONDS), start()
+    first, second = start(), start()
     client = await generating(first)
     second.gate.set()
     waiting = await second.caching.submit(ask())
@@ -203,7 +208,7 @@ async def test_when_the_only_client_of_the_generation_leaves_another_server_take
 async def test_what_will_not_be_stored_is_generated_by_everybody_at_once(
     start: Start, failure: ServiceError | None
 ) -> None:
-    first, *others = [start(lease_seconds=LONG_LEASE_SECONDS) for _ in range(3)]
+    first, *others = [start() for _ in range(3)]
     client = await generating(first)
     clients = [replica.ask() for replica in others]
     first.failure, first.text = failure, ""
@@ -247,7 +252,7 @@ async def test_a_model_beside_waits_for_other_servers_of_its_own(start: Start) -
 
 
 async def test_nobody_waits_for_a_queue_where_there_is_a_place(start: Start) -> None:
-    first, second = start(), start()
+    first, second = start(lease_seconds=LEASE_SECONDS), start()
     second.gate.set()
     other = await generating(first, ask("something else"))
     queued = await generating(first)
@@ -364,7 +369,7 @@ class OwnLeases:
 async def test_a_lease_ends_however_soon_after_the_answer_began(turns: int) -> None:
     """`turns` of the event loop lie between the two: the task that keeps the lease is each time somewhere else."""
     leases = OwnLeases()
-    lease = Lease(leases, "key", 60.0)
+    lease = Lease(leases, "key", times(60.0))
     lease.start_keeping(EngineLoad(ScriptedExecutor(), places=1))
     for _ in range(20):
         await asyncio.sleep(0)

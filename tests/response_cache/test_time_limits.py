@@ -13,6 +13,7 @@ from cache_backends.memory import MemoryBackend
 from service.events import Event
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from service.response_cache.base import STORE_TIMES
 from service.response_cache.caching_executor import CachingExecutor
 from service.response_cache.record import AnswerRecord, encode_record
 from service.response_cache.single_flight import WRITE_WAIT_SECONDS, Flight, Flights
@@ -21,7 +22,6 @@ from service.response_cache.store import (
     CLOSE_SECONDS,
     COUNT_SECONDS,
     DRAIN_SECONDS,
-    LOOKUP_SECONDS,
     PAUSE_SECONDS,
     WRITE_SECONDS,
     ResponseStore,
@@ -68,14 +68,14 @@ def test_a_store_that_hangs_is_not_asked_for_a_while() -> None:
         backend = Hanging("get")
         asked = store(backend)
         assert await asked.get("k") is None
-        assert now() == LOOKUP_SECONDS
+        assert now() == STORE_TIMES.lookup
         await asyncio.sleep(PAUSE_SECONDS - 0.1)
         assert await asked.get("k") is None
-        assert now() == LOOKUP_SECONDS + PAUSE_SECONDS - 0.1
+        assert now() == STORE_TIMES.lookup + PAUSE_SECONDS - 0.1
         await asyncio.sleep(0.2)
         backend.methods.clear()
         assert await asked.get("k") is None
-        assert [when for _, when in backend.calls] == pytest.approx([0.0, LOOKUP_SECONDS + PAUSE_SECONDS + 0.1])
+        assert [when for _, when in backend.calls] == pytest.approx([0.0, STORE_TIMES.lookup + PAUSE_SECONDS + 0.1])
 
     simulate(main())
 

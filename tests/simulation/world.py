@@ -14,7 +14,7 @@ from cache_backends.tiered import TieredBackend
 from service.errors import ServiceError
 from service.executor.base import collect
 from service.generation import Completion, GenerationRequest, Message, Text
-from service.response_cache.base import NO_DIRECTIVES, CacheDirectives
+from service.response_cache.base import NO_DIRECTIVES, CacheDirectives, StoreTimes
 from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.simulation.engine import SimulatedExecutor
@@ -142,8 +142,8 @@ class World:
             request_timeout_seconds=WAIT_SECONDS,
             finish_abandoned_seconds=plan.linger_seconds,
         )
-        lease_seconds = CALM_LEASE_SECONDS if plan.calm else LEASE_SECONDS
-        server = CachingExecutor(executor, backend, settings, lease_seconds=lease_seconds)
+        times = StoreTimes(lease=CALM_LEASE_SECONDS if plan.calm else LEASE_SECONDS)
+        server = CachingExecutor(executor, backend, settings, times=times)
         self.executors.append(executor)
         self.connections.append(connection)
         self.servers.append(server)
