@@ -3,23 +3,29 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
 
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.sampling import greedy
+from service.executor.loading.batching import Batching
+from service.executor.loading.shared_prefix import Beginning, shareable
+from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import TokenChances
 
 
 class Batch:
     """Decodes with mlx-lm's `BatchGenerator`, which also reads up to `last_tokens` of each prompt."""
 
-    def __init__(self, model: Any, end_tokens: set[int], *, size: int, last_tokens: int) -> None:
+    def __init__(self, model: Any, end_tokens: set[int], batching: Batching, *, last_tokens: int) -> None:
+        self._model = model
         self._runs: dict[int, Run] = {}
+        self._beginning = None if batching.shares_from is None else Beginning(batching.shares_from)
         self._generator: Any = BatchGenerator(
             model,
             stop_tokens=[[token] for token in sorted(end_tokens)],
             sampler=greedy,
-            completion_batch_size=size,
-            prefill_batch_size=size,
+            completion_batch_size=batching.size,
+            prefill_batch_size=batching.size,
             prefill_step_size=last_tokens,
             stream=mx.default_stream(mx.default_device()),
         )
@@ -33,7 +39,7 @@ class Batch:
         uids = self._generator.insert(
             [run.tokens[run.read :] for run in runs],
             max_tokens=[run.left for run in runs],
-            caches=[run.cache for run in runs],
+            caches=self._caches(runs),
             all_tokens=[run.tokens[: run.read] for run in runs],
             samplers=[run.sampler for run in runs],
             logits_processors=[run.processors for run in runs],
@@ -42,6 +48,12 @@ class Batch:
             run.draw_next_at(len(run.tokens))
             run.uid, run.cache = uid, None
             self._runs[uid] = run
+
+    def _caches(self, runs: list[Run]) -> list[Any]:
+        if self._beginning is None:
+            return [run.cache for run in runs]
+        self._beginning.length = _common_beginning([*self._runs.values(), *runs])
+        return [shareable(run.cache or make_prompt_cache(self._model), self._beginning) for run in runs]
 
     def remove(self, run: Run) -> None:
         self._generator.remove([run.uid])
@@ -80,6 +92,14 @@ class Batch:
         if run.uid is not None:
             del self._runs[run.uid]
         run.uid = None
+
+
+def _common_beginning(runs: list[Run]) -> int:
+    """Returns how many tokens all have read alike. Callers share nothing."""
+    if len({run.sequence.request.caller for run in runs}) > 1:
+        return 0
+    first, *others = (run.tokens[: run.read] for run in runs)
+    return min([common_length(first, other) for other in others], default=0)
 
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:

@@ -151,12 +151,8 @@ class BatchEngine:
         self._unkept: dict[int, _ReadPrompt] = {}
         self._solo: Solo | Single | None = None
         self._steps_alone = 0
-        self._batch = Batch(
-            self._model,
-            self._end_tokens,
-            size=self._batching.size,
-            last_tokens=LAST_CHUNKS * self._chunk_tokens,
-        )
+        last_tokens = LAST_CHUNKS * self._chunk_tokens
+        self._batch = Batch(self._model, self._end_tokens, self._batching, last_tokens=last_tokens)
 
     # Memory
 
@@ -206,10 +202,10 @@ class BatchEngine:
         return is_short and run.next_stop is None and self._awaited_end(run) is None
 
     def _awaited_end(self, run: Run) -> int | None:
-        """Returns where the state of this prompt is wanted next by those that wait for it. None if that saves less than
-        a chunk: it is less work then to read all ends in one batch."""
+        """Returns where those that wait want the state next, or None if that saves less than a chunk."""
         ends = [other.shared for other in self._runs.values() if other.reader_ahead is run]
         end = min(*ends, len(run.tokens) - 1) if ends else 0
+        # For less, reading all ends in one batch is less work.
         return end if (end - run.read) * len(ends) >= self._chunk_tokens else None
 
     def _read_chunk(self, run: Run) -> None:

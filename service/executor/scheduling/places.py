@@ -69,8 +69,7 @@ class Places:
 
 
 class _Pace:
-    """The steps that drew equally many tokens count as the fastest of them: other work of the machine can only slow a
-    step down."""
+    """Steps that drew equally many tokens count as the fastest: other work only slows a step down."""
 
     __slots__ = ("_last", "steps")
 

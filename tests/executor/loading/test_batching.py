@@ -5,7 +5,8 @@ import pytest
 
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
-from service.executor.loading.batching import LONG, SHORT, UNREAD_LONG, Batching, open_batching, try_batching
+from service.executor.loading.batching import LONG, SHORT, UNREAD, UNREAD_LONG, Batching, open_batching, try_batching
+from service.executor.loading.shared_prefix import least_saved_bytes
 from service.models.errors import InvalidModel
 from tests.executor.engines import sequence
 from tests.executor.models.tiny import make_tiny, tiny_config
@@ -26,28 +27,32 @@ def test_what_cannot_run_in_a_batch_is_found_out(family: str, reason: str) -> No
     assert reason in batching.reason
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "deepseek_v3"])
-def test_other_families_run_side_by_side(family: str) -> None:
-    assert try_batching(make_tiny(family), 4) == Batching(4)
+@pytest.mark.parametrize(
+    ("family", "shares"), [("llama", True), ("gemma3_text", True), ("gpt_oss", True), ("deepseek_v3", False)]
+)
+def test_other_families_run_side_by_side(family: str, shares: bool) -> None:
+    assert try_batching(make_tiny(family), 4) == Batching(4, shares_from=least_saved_bytes() if shares else None)
 
 
-@pytest.mark.parametrize("family", ["mamba", "qwen3_next"])
-def test_recurrent_prompts_are_read_alone(family: str) -> None:
-    assert try_batching(make_tiny(family), 4) == Batching(4, padded=False)
+@pytest.mark.parametrize(("family", "shares"), [("mamba", False), ("qwen3_next", True)])
+def test_recurrent_prompts_are_read_alone(family: str, shares: bool) -> None:
+    shares_from = least_saved_bytes() if shares else None
+    assert try_batching(make_tiny(family), 4) == Batching(4, padded=False, shares_from=shares_from)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
 def test_the_noise_of_half_precision_is_no_fault(dtype: mx.Dtype) -> None:
     model = make_tiny("qwen3")
     model.set_dtype(dtype)
-    assert try_batching(model, 4) == Batching(4)
+    assert try_batching(model, 4) == Batching(4, shares_from=least_saved_bytes())
 
 
-def test_the_trial_takes_five_short_passes() -> None:
+def test_the_trial_takes_six_short_passes() -> None:
     """On a CPU each takes about 0.1 seconds with the demo model."""
     model = Counted(make_tiny("llama"))
-    assert try_batching(model, 4) == Batching(4)
-    assert model.shapes == [(1, SHORT), (1, LONG - UNREAD_LONG), (2, SHORT), (2, 1), (2, 1)]
+    assert try_batching(model, 4) == Batching(4, shares_from=least_saved_bytes())
+    read = [(1, SHORT - UNREAD), (1, LONG - UNREAD_LONG)]
+    assert model.shapes == [(1, SHORT), *read, (2, UNREAD), (2, 1), (2, 1)]
 
 
 class Counted:

@@ -116,6 +116,8 @@ class Modes:
     def __init__(self, model: Any, folder: Path, *, tie: float = TIE) -> None:
         self.model = model
         self.batching = try_batching(model, 4)
+        if self.batching.shares_from is not None:
+            self.batching = msgspec.structs.replace(self.batching, shares_from=0)
         self._oracle = Oracle(model, tie)
         self._folder = folder
 
@@ -146,6 +148,18 @@ class Modes:
         engine.abort(first, after=3)
         engine.finish([second, third])
         engine.run(MIDDLE)
+
+    def behind_one_prefix(self) -> None:
+        """One joins that begins differently, and one that shares less."""
+        engine = self.engine()
+        engine.run(*(SYSTEM + MIDDLE + last for last in (SHORT, MIDDLE, LONG)))
+        first, second = engine.start(SYSTEM + MIDDLE + SHORT), engine.start(SYSTEM + MIDDLE + LONG)
+        while len(engine.tokens[second]) < 2:
+            engine.step()
+        third = engine.start(SYSTEM + LONG)
+        engine.abort(first, after=3)
+        fourth = engine.start(LONG)
+        engine.finish([second, third, fourth])
 
     def with_guesses(self) -> None:
         if can_undo(self.model):

@@ -44,6 +44,7 @@ def check(name: str, folder: Path) -> Row:
     assert modes.batching.possible == (name not in ONE_AT_A_TIME), modes.batching.reason
     modes.alone_and_together()
     modes.joins_leaves_and_aborts()
+    modes.behind_one_prefix()
     modes.with_guesses()
     modes.prefixes_are_used()
     state = modes.state()

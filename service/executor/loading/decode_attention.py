@@ -1,0 +1,55 @@
+"""The attention of mlx-lm's models, in fewer operations or bytes where new tokens are few."""
+
+import sys
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models import base
+
+from service.executor.loading.shared_prefix import SharedPrefixCache, attend_to_both, with_copies
+
+NAME = "scaled_dot_product_attention"
+
+
+def route_attention(model: Any) -> bool:
+    """Makes the layers of `model` attend with `attention`, and returns whether any does."""
+    # mlx-lm's models have no other place for it: each calls the function by its name.
+    files = [sys.modules[name] for name in {type(module).__module__ for module in model.modules()}]
+    for file in files:
+        if getattr(file, NAME, None) is base.scaled_dot_product_attention:
+            setattr(file, NAME, attention)
+    return any(getattr(file, NAME, None) is attention for file in files)
+
+
+def attention(
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    cache: Any,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    """mlx-lm's `scaled_dot_product_attention`. Shapes: queries `[rows, heads, tokens, size]`, keys and values `[rows,
+    kv_heads, length, size]`, mask `[rows, 1, tokens, length]`, sinks `[heads]`."""
+    heads, tokens = queries.shape[1:3]
+    prefix = cache.prefix if isinstance(cache, SharedPrefixCache) else None
+    if prefix is not None:
+        # The scores of a few queries take less memory than copies of the prefix.
+        if heads * tokens <= keys.shape[1] * (keys.shape[3] + values.shape[3]):
+            return attend_to_both(prefix, queries, keys, values, scale, mask, sinks)
+        keys, values, mask = with_copies(prefix, keys, values, mask)
+    elif _is_faster_grouped(queries, keys, mask, sinks):
+        # Queries of one key head are the rows of one product. MLX makes a product of each.
+        grouped = queries.reshape(queries.shape[0], keys.shape[1], -1, queries.shape[3])
+        attended = mx.fast.scaled_dot_product_attention(grouped, keys, values, scale=scale, mask=mask)
+        return attended.reshape(queries.shape[0], heads, 1, -1)
+    return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+def _is_faster_grouped(queries: mx.array, keys: Any, mask: Any, sinks: mx.array | None) -> bool:
+    # Measured on a CPU, for one new token: 0.5 to 0.85 of the time.
+    if queries.shape[2] != 1 or sinks is not None or not isinstance(keys, mx.array):  # quantized state is no array
+        return False
+    is_same_for_all_heads = mask is None or (isinstance(mask, mx.array) and (mask.ndim < 3 or mask.shape[-3] == 1))
+    return is_same_for_all_heads and keys.shape[1] < queries.shape[1] and mx.default_device() == mx.cpu
