@@ -8,7 +8,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.sampling import greedy
 from service.executor.loading.batching import Batching
-from service.executor.loading.shared_prefix import Beginning, shareable
+from service.executor.loading.shared_prefix import Beginning, plain, shareable
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import TokenChances
 
@@ -86,7 +86,7 @@ class Batch:
         return Drawn(run, response.token, response.finish_reason, chances)
 
     def _give_back(self, run: Run, cache: list[Any], tokens: list[int]) -> None:
-        run.cache, run.tokens, run.read = cache, [*tokens, *run.tokens[len(tokens) :]], len(tokens)
+        run.cache, run.tokens, run.read = plain(cache), [*tokens, *run.tokens[len(tokens) :]], len(tokens)
 
     def _forget(self, run: Run) -> None:
         if run.uid is not None:

@@ -32,6 +32,11 @@ def shareable(caches: list[Any], beginning: Beginning) -> list[Any]:
     return [_shareable(cache, beginning) for cache in caches]
 
 
+def plain(caches: list[Any]) -> list[Any]:
+    """Returns what `shareable` was given, if nothing was merged."""
+    return [_plain(cache) for cache in caches]
+
+
 class KeysAndValues(NamedTuple):
     """Both have the shape `[1, kv_heads, length, size]`."""
 
@@ -78,8 +83,7 @@ class SharedPrefixCache(BatchKVCache):
         shared = _shared_length(rows, self.beginning)
         self.prefix: KeysAndValues | None = None
         if shared:
-            first = rows[0].parts[0]
-            self.prefix = first if first.length == shared else rows[0].cut(0, shared).joined()
+            self.prefix = rows[0].cut(0, shared).joined()
         own = [row.cut(shared, row.length) for row in rows]
         self._idx = max(row.length for row in own)
         padding = [self._idx - row.length for row in own]
@@ -134,6 +138,7 @@ class _ShareableCache(KVCache):
 
     def __init__(self, cache: Any, beginning: Beginning) -> None:
         self.keys, self.values, self.offset = cache.keys, cache.values, cache.offset
+        self.original = cache
         self.beginning = beginning
 
     @classmethod
@@ -149,6 +154,13 @@ def _shareable(cache: Any, beginning: Beginning) -> Any:
     if isinstance(cache, CacheList):
         return several(*shareable(list(cache.caches), beginning))
     return _ShareableCache(cache, beginning) if type(cache) is KVCache else cache
+
+
+def _plain(cache: Any) -> Any:
+    several: Any = CacheList
+    if isinstance(cache, CacheList):
+        return several(*plain(list(cache.caches)))
+    return cache.original if isinstance(cache, _ShareableCache) else cache
 
 
 def _padded(rows: Sequence[_Row], padding: Sequence[int]) -> KeysAndValues:

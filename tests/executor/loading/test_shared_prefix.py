@@ -3,7 +3,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx_lm.models import base
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from service.executor.engine.batch import Batch
 from service.executor.engine.run import Run
@@ -120,7 +120,26 @@ def test_callers_share_nothing() -> None:
     assert kept_bytes("one", "other") == kept_bytes("one", "one", shares_from=None) > kept_bytes("one", "one")
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_run_that_leaves_has_mlx_lms_caches(steps: int) -> None:
+    batch, runs = inserted("one", "one")
+    for _ in range(steps):
+        batch.step()
+    for run in runs:
+        batch.take(run)
+        assert run.cache is not None
+        assert [type(cache) for cache in run.cache] == [KVCache] * len(run.cache)
+        assert [cache.offset for cache in run.cache] == [run.read] * len(run.cache)
+
+
 def kept_bytes(*callers: str, shares_from: int | None = 0) -> int:
+    batch, _ = inserted(*callers, shares_from=shares_from)
+    batch.step()
+    batch.step()
+    return batch.nbytes
+
+
+def inserted(*callers: str, shares_from: int | None = 0) -> tuple[Batch, list[Run]]:
     model = make_tiny("llama")
     assert route_attention(model)
     batch = Batch(model, set(), Batching(4, shares_from=shares_from), last_tokens=16)
@@ -131,6 +150,4 @@ def kept_bytes(*callers: str, shares_from: int | None = 0) -> int:
         model(mx.array([run.tokens[:199]]), cache=run.cache)
         runs.append(run)
     batch.insert(runs)
-    batch.step()
-    batch.step()
-    return batch.nbytes
+    return batch, runs
