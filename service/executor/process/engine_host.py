@@ -154,12 +154,13 @@ class EngineHost(asyncio.Protocol):
 
     async def _close(self) -> None:
         await self._executor.aclose()
+        await self._leave(0)
+
+    async def _leave(self, code: int) -> None:
+        # A call that is refused for good must not be lost, or the server would run it again.
         if self._calls:
             await asyncio.wait(self._calls.values(), timeout=LEAVE_SECONDS)
         self._flush()
-        self._leave(0)
-
-    def _leave(self, code: int) -> None:
         self._exit_code = code
         self._transport.close()
         self._loop.call_later(LEAVE_SECONDS, exit_now, code)
@@ -201,7 +202,7 @@ class EngineHost(asyncio.Protocol):
             self._transport.write(encode_frame(self._outbox))
         self._outbox = []
         if status.status.state == "unhealthy" and self._closing is None:
-            self._leave(UNAVAILABLE)
+            self._closing = self._loop.create_task(self._leave(UNAVAILABLE))
 
 
 def exit_now(code: int) -> NoReturn:

@@ -283,11 +283,11 @@ async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("way", "why"), [("spin", "within 10 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
+    ("way", "why"), [("spin", "within 3 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
 )
 async def test_a_prompt_that_is_never_ready_fails_alone(way: str, why: str, tmp_path: Path) -> None:
     once = str(tmp_path / "once")
-    async with running(at="rendering", how=way, once=once, render_seconds=10.0 if way == "spin" else 30.0) as engine:
+    async with running(at="rendering", how=way, once=once, render_seconds=3.0 if way == "spin" else 30.0) as engine:
         stuck = asyncio.ensure_future(outcome(engine))
         await until(Path(once).exists)
         others = [asyncio.ensure_future(ask(engine)) for _ in range(3)]
