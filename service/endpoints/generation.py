@@ -116,8 +116,8 @@ class GenerationEndpoint:
         return answer
 
     def _patience(self, asked: ClientRequest) -> float | None:
-        """How long a stream stays closed while its request is not accepted, as while the model is loaded. Once it is
-        open, its client gets keep-alives, and a refusal is an error in the stream."""
+        """How long a stream stays closed while its request is not accepted."""
+        # Once it is open, its client gets keep-alives, and a refusal is an error in the stream.
         return self._context.settings.keep_alive_interval_seconds if asked.stream else None
 
     async def _completion(self, answer: CachedAnswer, watch: ClientWatch, record: RequestRecord) -> Completion:

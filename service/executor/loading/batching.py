@@ -3,26 +3,28 @@ rows, and some compute wrong values behind padding. No config shows this."""
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
-from service.executor.loading.cache_kinds import can_merge, is_recurrent
-from service.executor.loading.decode_attention import route_attention
+from service.executor.loading.cache_kinds import can_merge, is_recurrent, leaves
+from service.executor.loading.decode_attention import CountedAttention, route_attention
 from service.executor.loading.failures import advice, one_line
-from service.executor.loading.shared_prefix import Beginning, least_saved_bytes, shareable
+from service.executor.loading.shared_prefix import Beginning, SharedPrefixCache, least_saved_tokens, shareable
 from service.models.errors import InvalidModel
 
 log = logging.getLogger(__name__)
 
 # Tokens of the two prompts. Where prompts are padded, the batch reads the short one and the last tokens of the long.
 SHORT, LONG = 6, 11
-UNREAD, UNREAD_LONG = 4, 5
+UNREAD, UNREAD_LONG = SHORT, 5
+
+# Tokens that two prompts behind one beginning have left to read, the last one alone.
+LAST = 3
 
 # The largest mean error of log-probabilities, in standard deviations of the row. Measured on f32: correct families stay
 # below 0.0001, wrong ones are at 0.01 to 1. 16-bit and quantized weights have more noise.
@@ -34,8 +36,8 @@ LONGEST_TRIAL = 4096
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """`padded`: prompts may be read in the batch, too. A common beginning of all prompts is kept once if this saves a
-    layer `shares_from` bytes a step (None: never)."""
+    """`padded`: prompts may be read in the batch, too. A common beginning of all prompts is kept once if this saves
+    `shares_from` tokens a step (None: never)."""
 
     size: int
     possible: bool = True
@@ -45,7 +47,7 @@ class Batching(msgspec.Struct, frozen=True):
 
 
 def try_batching(model: Any, size: int) -> Batching:
-    """Compares a short prompt next to a longer one with the short prompt alone, in six forward passes if there is
+    """Compares a short prompt next to a longer one with the short prompt alone, in nine forward passes if there is
     nothing to find. Raises what the model raises when it runs alone."""
     shift = _dense_reach(model)
     within = shift <= LONGEST_TRIAL
@@ -57,16 +59,21 @@ def try_batching(model: Any, size: int) -> Batching:
         reason = f"its sparse attention leaves nothing out before {shift} tokens, which is too long to try"
         return Batching(1, possible=False, reason=reason)
 
-    reason = ""
-    least = least_saved_bytes() if route_attention(model) else None
-    for padded in [False] if is_recurrent(model) else [True, False]:
-        unread = (UNREAD, UNREAD_LONG) if padded else (1, 1)
-        for shares_from in [None] if least is None else [least, None]:
-            beside = partial(_beside, model, short, long, unread, shares=shares_from is not None)
-            reason = _fault(beside, alone, _tolerance(model))
-            if not reason:
-                return Batching(size, padded=padded, shares_from=shares_from)
-    return Batching(1, possible=False, reason=reason)
+    tolerance = _tolerance(model)
+
+    def fault(unread: int, unread_long: int) -> str:
+        return _fault(lambda: _beside(model, short, long, unread, unread_long), alone, tolerance)
+
+    padded = not is_recurrent(model) and not fault(UNREAD, UNREAD_LONG)
+    reason = "" if padded else fault(1, 1)
+    if reason:
+        return Batching(1, possible=False, reason=reason)
+    route_attention(model)
+    states = [_read(model, prompt[:-LAST]) for prompt in (short, long)]
+    shares_from = least_saved_tokens(states[0])
+    if shares_from is not None and _fault(lambda: _behind(model, short, long, states), alone, tolerance):
+        shares_from = None
+    return Batching(size, padded=padded, shares_from=shares_from)
 
 
 def _fault(run: Callable[[], mx.array], alone: mx.array, tolerance: float) -> str:
@@ -103,17 +110,37 @@ def _alone(model: Any, prompt: list[int]) -> mx.array:
     return row
 
 
-def _beside(model: Any, short: list[int], long: list[int], unread: tuple[int, int], *, shares: bool) -> mx.array:
+def _behind(model: Any, short: list[int], long: list[int], states: list[list[Any]]) -> mx.array:
+    """Returns the row of the short prompt. Both have their `LAST` tokens left."""
+    beginning = Beginning(0, length=len(short) - LAST)
+    rows = [shareable(state, beginning) for state in states]
+    batch = [layers[0].merge(list(layers)) for layers in zip(*rows, strict=True)]
+    watched = CountedAttention()
+    route_attention(model, watched)
+    try:
+        for part in (slice(-LAST, -1), slice(-1, None)):
+            logits = model(mx.array([short[part], long[part]]), cache=batch)[0, -1]
+    finally:
+        route_attention(model)
+    found = [leaf for leaf in leaves(batch) if not isinstance(leaf, ArraysCache)]
+    fetches = [leaf.fetches for leaf in found if isinstance(leaf, SharedPrefixCache)]
+    if any(count != 2 for count in fetches) or (watched.own, watched.calls) != (2 * len(fetches), 2 * len(found)):
+        # The row of so short a prefix might hardly differ in 16 bits.
+        raise ValueError("a layer attends to the state of another, or in its own way")
+    row: mx.array = logits - mx.logsumexp(logits)
+    return row
+
+
+def _beside(model: Any, short: list[int], long: list[int], unread: int, unread_long: int) -> mx.array:
     """Returns the row of the short prompt. The batch reads the `unread` last tokens of the prompts, and pads them."""
     generator: Any = BatchGenerator(
         model, max_tokens=1, stream=mx.default_stream(mx.default_device()), prefill_step_size=LONGEST_TRIAL
     )
-    ends = [(prompt, len(prompt) - last) for prompt, last in zip((short, long), unread, strict=True)]
-    beginning = Beginning(0, length=ends[0][1] if shares else 0)  # the long prompt begins with the short one
+    ends = [(short, len(short) - unread), (long, len(long) - unread_long)]
     try:
         first, _ = generator.insert(
             [prompt[end:] for prompt, end in ends],
-            caches=[shareable(_read(model, prompt[:end]), beginning) for prompt, end in ends],
+            caches=[_read(model, prompt[:end]) if end else None for prompt, end in ends],
             all_tokens=[prompt[:end] for prompt, end in ends],
         )
         rows: list[mx.array] = []

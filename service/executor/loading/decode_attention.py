@@ -1,6 +1,7 @@
 """The attention of mlx-lm's models, in fewer operations or bytes where new tokens are few."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -11,14 +12,12 @@ from service.executor.loading.shared_prefix import SharedPrefixCache, attend_to_
 NAME = "scaled_dot_product_attention"
 
 
-def route_attention(model: Any) -> bool:
-    """Makes the layers of `model` attend with `attention`, and returns whether any does."""
+def route_attention(model: Any, to: Callable[..., mx.array] | None = None) -> None:
+    """Makes the layers of `model` attend with `attention`, or `to`."""
     # mlx-lm's models have no other place for it: each calls the function by its name.
-    files = [sys.modules[name] for name in {type(module).__module__ for module in model.modules()}]
-    for file in files:
-        if getattr(file, NAME, None) is base.scaled_dot_product_attention:
-            setattr(file, NAME, attention)
-    return any(getattr(file, NAME, None) is attention for file in files)
+    for name in {type(module).__module__ for module in model.modules()}:
+        if hasattr(sys.modules.get(name), NAME):
+            setattr(sys.modules[name], NAME, to or attention)
 
 
 def attention(
@@ -36,7 +35,8 @@ def attention(
     prefix = cache.prefix if isinstance(cache, SharedPrefixCache) else None
     if prefix is not None:
         # The scores of a few queries take less memory than copies of the prefix.
-        if heads * tokens <= keys.shape[1] * (keys.shape[3] + values.shape[3]):
+        are_few = heads * tokens <= keys.shape[1] * (keys.shape[3] + values.shape[3])
+        if are_few and (mask is None or mask.shape[1] == 1):
             return attend_to_both(prefix, queries, keys, values, scale, mask, sinks)
         keys, values, mask = with_copies(prefix, keys, values, mask)
     elif _is_faster_grouped(queries, keys, mask, sinks):
@@ -45,6 +45,19 @@ def attention(
         attended = mx.fast.scaled_dot_product_attention(grouped, keys, values, scale=scale, mask=mask)
         return attended.reshape(queries.shape[0], heads, 1, -1)
     return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+class CountedAttention:
+    """Counts calls, and those with the keys of their own `SharedPrefixCache`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.own = 0
+
+    def __call__(self, queries: mx.array, keys: Any, values: Any, cache: Any, *rest: Any, **options: Any) -> mx.array:
+        self.calls += 1
+        self.own += isinstance(cache, SharedPrefixCache) and keys.shape[2] == cache.own_length
+        return attention(queries, keys, values, cache, *rest, **options)
 
 
 def _is_faster_grouped(queries: mx.array, keys: Any, mask: Any, sinks: mx.array | None) -> bool:

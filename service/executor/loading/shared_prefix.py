@@ -7,19 +7,27 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
+from service.executor.loading.cache_kinds import leaves
+
 # Bytes that a layer has to save in a step, for about eight more operations. Measured on a CPU.
 LEAST_SAVED_BYTES = 2**20
 
 
-def least_saved_bytes() -> int | None:
+def least_saved_tokens(caches: list[Any]) -> int | None:
+    """Returns None if sharing never pays. `caches` have read some tokens."""
     # It was not run on a GPU. MLX computes products of few rows and a long inner dimension on few of its cores.
-    return LEAST_SAVED_BYTES if mx.default_device() == mx.cpu else None
+    found: Any = [leaf for leaf in leaves(caches) if type(leaf) is KVCache]
+    if not found or mx.default_device() != mx.cpu:
+        return None
+    token_bytes = sum(leaf.nbytes // leaf.keys.shape[2] for leaf in found) // len(found)
+    return -(-LEAST_SAVED_BYTES // int(token_bytes))
 
 
 class Beginning:
     """All sequences of a batch begin with the same `length` tokens."""
 
     def __init__(self, least_saved: int, length: int = 0) -> None:
+        # In tokens a step, not in bytes: mlx-lm's models make one mask for all layers, so all share or none.
         self.least_saved = least_saved
         self.length = length
 
@@ -77,6 +85,7 @@ class SharedPrefixCache(BatchKVCache):
     def __init__(self, rows: Sequence[_Row], beginning: Beginning) -> None:
         super().__init__([0] * len(rows))
         self.beginning = beginning
+        self.fetches = 0
         self._hold(rows)
 
     def _hold(self, rows: Sequence[_Row]) -> None:
@@ -90,6 +99,10 @@ class SharedPrefixCache(BatchKVCache):
         self.left_padding, self.offset = mx.array(padding), mx.array([row.length for row in rows])
         arrays: Any = _padded(own, padding) if self._idx else (None, None)
         self.keys, self.values = arrays
+
+    @property
+    def own_length(self) -> int:
+        return int(self._idx)
 
     @property
     def prefix_length(self) -> int:
@@ -115,8 +128,16 @@ class SharedPrefixCache(BatchKVCache):
             (cache.keys, cache.values), cache.offset = row.joined(), row.length
         return cache
 
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
+        self.fetches += 1
+        batch: Any = super()
+        return batch.update_and_fetch(keys, values)
+
+    def is_trimmable(self) -> bool:
+        return False
+
     def size(self) -> int:
-        return self.prefix_length + int(self._idx)
+        return self.prefix_length + self.own_length
 
     def empty(self) -> bool:
         return self.size() == 0
@@ -179,11 +200,7 @@ def _padded(rows: Sequence[_Row], padding: Sequence[int]) -> KeysAndValues:
 
 def _shared_length(rows: Sequence[_Row], beginning: Beginning) -> int:
     length = min(beginning.length, *(row.length for row in rows))
-    if length == 0:
-        return 0
-    keys, values = rows[0].parts[0]
-    token_bytes = (keys.nbytes + values.nbytes) // keys.shape[2]
-    return length if (len(rows) - 1) * length * token_bytes >= beginning.least_saved else 0
+    return length if (len(rows) - 1) * length >= beginning.least_saved else 0
 
 
 def attend_to_both(

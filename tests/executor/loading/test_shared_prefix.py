@@ -110,8 +110,7 @@ def test_the_beginning_takes_its_memory_once() -> None:
 
 def test_little_is_not_shared() -> None:
     batch = merged(states(2), SHARED)
-    token = 2 * 2 * SIZE * 4
-    for least, shared in ((2 * SHARED * token, SHARED), (2 * SHARED * token + 1, 0)):
+    for least, shared in ((2 * SHARED, SHARED), (2 * SHARED + 1, 0)):
         batch.beginning.least_saved = least
         assert SharedPrefixCache(batch.rows(), batch.beginning).prefix_length == shared
 
@@ -132,6 +131,17 @@ def test_a_run_that_leaves_has_mlx_lms_caches(steps: int) -> None:
         assert [cache.offset for cache in run.cache] == [run.read] * len(run.cache)
 
 
+@pytest.mark.parametrize("shares_from", [100, 198, 199, 200])
+def test_layers_of_different_sizes_share_alike(shares_from: int) -> None:
+    """mlx-lm's models make one mask for all layers."""
+    model = make_tiny("openelm", num_kv_heads=[1, 2, 4, 2], num_query_heads=[4, 4, 4, 4])
+    batch, runs = inserted("one", "one", shares_from=shares_from, model=model)
+    drawn = [[each.token for each in batch.step()] for _ in range(4)]
+    unshared, _ = inserted("one", "one", shares_from=None, model=model)
+    assert drawn == [[each.token for each in unshared.step()] for _ in range(4)]
+    assert len(drawn[-1]) == len(runs)
+
+
 def kept_bytes(*callers: str, shares_from: int | None = 0) -> int:
     batch, _ = inserted(*callers, shares_from=shares_from)
     batch.step()
@@ -139,9 +149,9 @@ def kept_bytes(*callers: str, shares_from: int | None = 0) -> int:
     return batch.nbytes
 
 
-def inserted(*callers: str, shares_from: int | None = 0) -> tuple[Batch, list[Run]]:
-    model = make_tiny("llama")
-    assert route_attention(model)
+def inserted(*callers: str, shares_from: int | None = 0, model: Any = None) -> tuple[Batch, list[Run]]:
+    model = model or make_tiny("llama")
+    route_attention(model)
     batch = Batch(model, set(), Batching(4, shares_from=shares_from), last_tokens=16)
     runs = []
     for number, caller in enumerate(callers):
