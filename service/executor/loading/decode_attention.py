@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models import base
+from mlx_lm.models.base import scaled_dot_product_attention
 
 from service.executor.loading.shared_prefix import SharedPrefixCache, attend_to_both, with_copies
 
@@ -16,7 +16,8 @@ def route_attention(model: Any, to: Callable[..., mx.array] | None = None) -> No
     """Makes the layers of `model` attend with `attention`, or `to`."""
     # mlx-lm's models have no other place for it: each calls the function by its name.
     for name in {type(module).__module__ for module in model.modules()}:
-        if hasattr(sys.modules.get(name), NAME):
+        now = getattr(sys.modules.get(name), NAME, None)
+        if now in (scaled_dot_product_attention, attention) or isinstance(now, CountedAttention):
             setattr(sys.modules[name], NAME, to or attention)
 
 
@@ -44,7 +45,7 @@ def attention(
         grouped = queries.reshape(queries.shape[0], keys.shape[1], -1, queries.shape[3])
         attended = mx.fast.scaled_dot_product_attention(grouped, keys, values, scale=scale, mask=mask)
         return attended.reshape(queries.shape[0], heads, 1, -1)
-    return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+    return scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
 
 
 class CountedAttention:
