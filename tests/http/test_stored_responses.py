@@ -15,6 +15,7 @@ from service.events import Event
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.http.test_generation import gated_app
+from tests.patience import PATIENCE_SECONDS, POLL_SECONDS
 from tests.serving import RawRequest, client_of, running, settings
 
 RESPONSES = "/v1/responses"
@@ -121,7 +122,9 @@ async def test_a_response_is_deleted_for_each_server_that_has_not_read_it(tmp_pa
         served(tmp_path / "c", cache=disk) as reader,
     ):
         path = f"{RESPONSES}/{(await one.post(RESPONSES, json={'input': 'one'})).json()['id']}"
-        assert (await reader.get(path)).status_code == 200
+        async with asyncio.timeout(PATIENCE_SECONDS):  # it is written after its client has it
+            while (await reader.get(path)).status_code == 404:  # noqa: ASYNC110 -- nothing announces it
+                await asyncio.sleep(POLL_SECONDS)
         assert (await one.delete(path)).status_code == 200
         assert [(await client.get(path)).status_code for client in (one, other, reader)] == [404, 404, 200]
 
