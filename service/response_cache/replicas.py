@@ -190,7 +190,8 @@ class Lease:
         """With `gave_up`, the lease expires, and its note stops others from waiting."""
         self._over = True
         if self._keeping is not None:
-            self._keeping.cancel()
+            # A call that is cancelled on its way might reach the store after the last note, and replace it.
+            self._told.set()
             await asyncio.wait({self._keeping})
         try:
             if gave_up:

@@ -145,6 +145,7 @@ async def test_one_generates_and_the_others_wait_for_its_entry(start: Start, tie
     answers = await asyncio.wait_for(asyncio.gather(*clients), PATIENCE_SECONDS)
     assert answers == [("miss", "by 1"), ("collapsed", "by 1"), ("collapsed", "by 1")]
     assert [replica.generations for replica in others] == [0, 0]
+    await until(lambda: first.caching.counters.stored == 1)
     assert [(r.caching.counters.hits, r.caching.counters.misses) for r in (first, *others)] == [(0, 1), (1, 0), (1, 0)]
     assert [r.caching.counters.stored for r in (first, *others)] == [1, 0, 0]
     assert await others[0].ask() == ("hit", "by 1")
@@ -227,6 +228,7 @@ async def test_an_answer_that_the_engine_loses_is_generated_again_and_stored(sta
     first.failure = AnswerLost("It died.")
     first.gate.set()
     assert (await client)[1] == "by 1"
+    await until(lambda: first.caching.counters.stored == 1)  # nobody waits for an answer without a lease
     assert (await second.ask(), first.generations, second.generations) == (("hit", "by 1"), 2, 0)
 
 

@@ -62,8 +62,9 @@ async def test_a_long_prompt_and_an_answer_get_the_same_time(tmp_path: Path) -> 
     begin, end = max(each[0][0] for each in both), min(each[-1][1] for each in both)
     shares = [seconds_within(each, begin, end) / (end - begin) for each in both]
     longest = max(ended - began for began, ended in itertools.chain(*both))
-    # On a busy machine both wait between their steps. An engine's time includes that, its steps do not.
-    slack = (longest + 2 * SLICE_SECONDS) / (end - begin) + 1 - sum(shares)
+    # Each may be a step ahead, at the begin and at the end. On a busy machine both wait between their steps. An
+    # engine's time includes that, its steps do not.
+    slack = 2 * (longest + SLICE_SECONDS) / (end - begin) + 1 - sum(shares)
     assert abs(shares[0] - shares[1]) < slack, shares
     in_order = sorted(itertools.chain(*both))
     overlaps = [(one, other) for one, other in itertools.pairwise(in_order) if other[0] < one[1]]
