@@ -68,6 +68,9 @@ def try_batching(model: Any, size: int) -> Batching:
     reason = "" if padded else fault(1, 1)
     if reason:
         return Batching(1, possible=False, reason=reason)
+    if mx.default_device() != mx.cpu:
+        # It was not run on a GPU. MLX computes products of few rows and a long inner dimension on few of its cores.
+        return Batching(size, padded=padded)
     route_attention(model)
     states = [_read(model, prompt[:-LAST]) for prompt in (short, long)]
     shares_from = least_saved_tokens(states[0])
