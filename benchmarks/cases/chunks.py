@@ -13,7 +13,7 @@ from benchmarks.request_bodies import prose
 
 WORDS = 1_500
 ROUNDS = 8
-# The fastest constant on a CPU.
+# The constant of a CPU before sizes were measured.
 CONSTANT = 64
 
 
