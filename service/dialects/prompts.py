@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from service.dialects.json_body import show
 from service.errors import BadRequest
-from service.generation import RawPrompt
+from service.generation import GenerationRequest, RawPrompt
 
 MAX_PROMPTS = 128
 
 GivenPrompts = str | list[str | int | list[int]]
+
+
+class AskedPrompts(msgspec.Struct):
+    """The `dialect_state` of a body that may hold several prompts. Each is a request."""
+
+    requests: tuple[GenerationRequest, ...]
 
 
 def read_prompts(prompts: GivenPrompts, param: str) -> tuple[RawPrompt, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from service.dialects.openai_completions.request import AskedTexts
-from service.dialects.openai_embeddings.request import AskedVectors
+from service.dialects.prompts import AskedPrompts
 from service.endpoints.generation import GenerationEndpoint, Submission, with_defaults
 from service.endpoints.joined_answer import JoinedAnswer
 from service.queries import Detokenize, TextFound
@@ -18,7 +18,7 @@ class PromptsEndpoint(GenerationEndpoint):
     async def _submit(self, submission: Submission) -> CachedAnswer:
         executor, request = submission.executor, submission.request
         prompts = submission.asked.dialect_state
-        assert isinstance(prompts, AskedTexts | AskedVectors)  # noqa: S101  (the dialects of this endpoint)
+        assert isinstance(prompts, AskedPrompts)  # noqa: S101  (from each dialect of this endpoint)
         if isinstance(prompts, AskedTexts):
             await self._find_echoes(executor, prompts)
         requests = [with_defaults(each, executor.profile, request.caller) for each in prompts.requests]

@@ -1,4 +1,4 @@
-"""This module imports neither MLX nor transformers: the thread that runs the model does, while the executor answers."""
+"""This module imports neither MLX nor transformers: the MLX thread does, while the executor answers."""
 
 import asyncio
 import itertools

@@ -42,7 +42,7 @@ class SharedRuntime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model on the engine's thread. `release` is called at the end of the thread, once nothing refers to the
+    """A loaded model on the MLX thread. `release` is called at the end of the thread, once nothing refers to the
     model."""
 
     engine: Engine
@@ -73,7 +73,7 @@ def release_thread() -> None:
 
 
 def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
-    """Runs on the engine's thread, which imports MLX while the server answers."""
+    """Runs on the MLX thread, which imports MLX while the server answers."""
     loaded = _load(path, settings) if team is None else team.load(path, settings)
 
     from service.executor.engine.batch_engine import BatchEngine

@@ -152,7 +152,7 @@ class Supervisor:
             self.permanent = True
             self.fail(f"The model {self._model_id} could not be loaded: {reason}")
         else:
-            self.fail(f"The thread that runs the model has ended: {reason}")
+            self.fail(f"The MLX thread has ended: {reason}")
 
     def _fail_everybody(self, error: Callable[[], ServiceError]) -> None:
         # One error each: an exception collects the traceback of every place that raises it.

@@ -28,7 +28,7 @@ class WorkerListener(Protocol):
 
 
 class Worker:
-    """The thread that owns MLX. It calls `load`, then runs the commands of `inbox` until `Shutdown`."""
+    """The MLX thread. It calls `load`, then runs the commands of `inbox` until `Shutdown`."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Worker:
         try:
             self._serve(self._load())
         except BaseException as exc:  # also SystemExit: `mlx_lm.models.olmo` exits when it is imported
-            log.critical("The thread that runs the model has ended", exc_info=exc)
+            log.critical("The MLX thread has ended", exc_info=exc)
             reason = str(exc) if isinstance(exc, Exception) else f"{type(exc).__name__}: {exc}"
         finally:
             try:

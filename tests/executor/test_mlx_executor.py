@@ -48,7 +48,7 @@ async def running(
 
 
 class Gate:
-    """Holds the engine's thread at each step until it is opened."""
+    """Holds the MLX thread at each step until it is opened."""
 
     def __init__(self) -> None:
         self.open = threading.Event()

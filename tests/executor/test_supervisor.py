@@ -1,4 +1,4 @@
-"""The engine's thread dies or hangs: everything in flight ends, and the status shows that the process is done for."""
+"""The MLX thread dies or hangs: everything in flight ends, and the status shows that the process is done for."""
 
 import asyncio
 import logging
@@ -145,7 +145,7 @@ async def test_what_comes_out_of_the_template_when_all_is_given_up_is_refused() 
 
 
 class Gate:
-    """Holds the engine's thread at one step until it is opened."""
+    """Holds the MLX thread at one step until it is opened."""
 
     def __init__(self, step: int) -> None:
         self.open = threading.Event()

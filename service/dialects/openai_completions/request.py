@@ -9,7 +9,7 @@ from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, Unread
 from service.dialects.openai_dialect import StreamOptions
 from service.dialects.openai_sampling import Stop, read_sampling, read_stop
-from service.dialects.prompts import GivenPrompts, read_prompts
+from service.dialects.prompts import AskedPrompts, GivenPrompts, read_prompts
 from service.dialects.sampling import TokenCount
 from service.errors import UnsupportedValue
 from service.generation import GenerationRequest, RawPrompt, SamplingParams
@@ -37,10 +37,9 @@ class CompletionRequest(FormFields, kw_only=True, forbid_unknown_fields=True):
     service_tier: Unread = UNREAD
 
 
-class AskedTexts(msgspec.Struct):
-    """The `dialect_state` of a completion. Each prompt is a request; `echoes` are the texts before their answers."""
+class AskedTexts(AskedPrompts):
+    """`echoes` are the texts before the answers."""
 
-    requests: tuple[GenerationRequest, ...]
     echoes: list[str]
 
     def echo(self, choice: int) -> str:

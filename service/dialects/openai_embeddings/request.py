@@ -6,7 +6,7 @@ import msgspec
 
 from service.dialects.base import ClientRequest
 from service.dialects.body_fields import UNREAD, FieldReader, Unread
-from service.dialects.prompts import GivenPrompts, read_prompts
+from service.dialects.prompts import AskedPrompts, GivenPrompts, read_prompts
 from service.generation import GenerationRequest
 
 
@@ -19,10 +19,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     user: Unread = UNREAD
 
 
-class AskedVectors(msgspec.Struct):
-    """The `dialect_state` of embeddings. Each input is a request for the whole vector."""
+class AskedVectors(AskedPrompts):
+    """Each request is for the whole vector."""
 
-    requests: tuple[GenerationRequest, ...]
     base64: bool = False
     dimensions: int | None = None
 

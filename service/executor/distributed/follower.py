@@ -17,7 +17,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The thread that owns MLX may take this long to end after a rank was lost, because it may wait for that rank.
+# The MLX thread may take this long to end after a rank was lost, because it may wait for that rank.
 UNWIND_SECONDS = 5.0
 
 # After a signal, this rank waits for rank 0 this much longer than rank 0's own grace period.

@@ -1,4 +1,4 @@
-"""The engine on MLX reads prompts and decodes tokens, on the one thread that owns MLX.
+"""The engine on MLX reads prompts and decodes tokens, on the MLX thread.
 
 `batch_engine.py`: the `Engine`. `run.py`: one sequence in it. `batch.py`: batched decoding by mlx-lm. `solo.py`: one
 sequence with guesses. `undo.py`: recurrent state after a wrong guess. `single.py`: a model that cannot batch.

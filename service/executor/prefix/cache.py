@@ -39,7 +39,7 @@ class Reuse(msgspec.Struct, frozen=True):
 
 
 class Prefixes(Protocol):
-    """The engine's thread calls it. No method raises: a failure costs time, not an answer."""
+    """The MLX thread calls it. No method raises: a failure costs time, not an answer."""
 
     @property
     def tally(self) -> StateTally: ...

@@ -34,7 +34,7 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 class PromptStates:
-    """Runs on the thread that owns MLX. Raises ValueError for unknown caches."""
+    """Runs on the MLX thread. Raises ValueError for unknown caches."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

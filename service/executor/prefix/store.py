@@ -65,7 +65,7 @@ class _File(msgspec.Struct):
 
 class PrefixStore:
     """Keeps at most `max_bytes` of one model; the least recently used go first. `model` identifies everything that a
-    state depends on. The engine's thread owns it. A failing disk loses states, never an answer. With `prices`, states
+    state depends on. The MLX thread owns it. A failing disk loses states, never an answer. With `prices`, states
     that are read again as quickly get no file."""
 
     def __init__(

@@ -31,7 +31,7 @@ def is_worth_a_file(tokens: int, nbytes: int, prices: Prices) -> bool:
 
 
 class MeasuredPrices:
-    """Takes in measurements. The engine's thread owns it."""
+    """Takes in measurements. The MLX thread owns it."""
 
     def __init__(self) -> None:
         self.prices = Prices()

@@ -45,7 +45,7 @@ class Written(NamedTuple):
 
 
 class PrefixWriter:
-    """Writes files in order on a thread of its own, which never calls MLX. The engine's thread calls all methods."""
+    """Writes files in order on a thread of its own, which never calls MLX. The MLX thread calls all methods."""
 
     def __init__(self, max_backlog_bytes: int, quiet_seconds: float) -> None:
         self.backlog_bytes = 0

@@ -1,4 +1,4 @@
-"""An executor in a process of its own, so that its death does not end the server.
+"""An executor in a process of its own, so that its death does not end the server. A call is one request to it.
 
 - `engine_process`: the server's `Executor`, one process after another; `child`: one of them
 - `engine_calls`: the requests in flight, over all processes; `pending_call`: one request

@@ -45,7 +45,7 @@ class Renderer(Protocol):
 
 
 class Engine(Protocol):
-    """The scheduler's thread owns it."""
+    """The MLX thread owns it."""
 
     @property
     def prompt_tokens_read(self) -> int: ...

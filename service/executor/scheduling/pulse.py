@@ -1,5 +1,5 @@
 class Pulse:
-    """The engine's thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
+    """The MLX thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
     `progress_at` (monotonic seconds)."""
 
     __slots__ = (
