@@ -15,8 +15,9 @@ from service.executor.engine.run import Drawn, Run
 from service.executor.engine.single import Single
 from service.executor.engine.solo import Solo
 from service.executor.loading.batching import Batching
+from service.executor.loading.cache_cost import measure_cache_cost
 from service.executor.loading.cache_kinds import can_take_back, growing_once
-from service.executor.loading.device import held_bytes, measure_cache_cost, room_bytes
+from service.executor.loading.device import held_bytes, room_bytes
 from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token

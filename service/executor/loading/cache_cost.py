@@ -1,8 +1,12 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
+import mlx.core as mx
 import msgspec
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.memory import missing_bytes
 
@@ -37,3 +41,23 @@ class CacheCost(msgspec.Struct, frozen=True):
         """Returns the tokens that fit into `usable` bytes and the `held` ones, which are in use and count as free."""
         missing = partial(missing_bytes, usable=usable, held=held)
         return max(0, bisect_right(range(MOST_TOKENS + 1), 0, key=lambda n: missing(self.bytes_for([n]))) - 1)
+
+
+def measure_cache_cost(model: Any) -> CacheCost:
+    # Measured, because configs differ by family.
+    cache = make_prompt_cache(model)
+    model(mx.array([[0]]), cache=cache)
+    mx.eval([layer.state for layer in cache])
+    return CacheCost(tuple(_layer_cost(part) for layer in cache for part in getattr(layer, "caches", [layer])))
+
+
+def _layer_cost(layer: Any) -> LayerCost:
+    leaves: Any = tree_flatten(layer.state)
+    arrays = [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+    keys = getattr(layer, "keys", None)
+    if keys is None:
+        return LayerCost(fixed=sum(array.nbytes for array in arrays))
+    rows = (keys[0] if isinstance(keys, list | tuple) else keys).shape[2]  # [1, heads, tokens, width]
+    window = getattr(layer, "max_size", None) or getattr(layer, "chunk_size", None)
+    per_token = sum(array.nbytes for array in arrays if array.ndim == 4) // rows
+    return LayerCost(per_token=per_token, window=window)

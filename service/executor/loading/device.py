@@ -6,13 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 import msgspec
-from mlx.utils import tree_flatten
-from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.figures import DeviceFigures
 from service.device.machine import read_machine
 from service.device.memory import buffer_limit_bytes, usable_bytes, wired_bytes
-from service.executor.loading.cache_cost import CacheCost, LayerCost
 from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
@@ -51,26 +48,6 @@ def set_memory_limits(figures: DeviceFigures, wired: WiredMemory | int, weight_b
         mx.set_wired_limit(limit)
     except (RuntimeError, ValueError) as exc:  # before macOS 15, or above `iogpu.wired_limit_mb`
         log.warning("The model's memory could not be wired, which makes the first tokens after a pause slow: %s", exc)
-
-
-def measure_cache_cost(model: Any) -> CacheCost:
-    # Measured, because configs differ by family.
-    cache = make_prompt_cache(model)
-    model(mx.array([[0]]), cache=cache)
-    mx.eval([layer.state for layer in cache])
-    return CacheCost(tuple(_layer_cost(part) for layer in cache for part in getattr(layer, "caches", [layer])))
-
-
-def _layer_cost(layer: Any) -> LayerCost:
-    leaves: Any = tree_flatten(layer.state)
-    arrays = [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
-    keys = getattr(layer, "keys", None)
-    if keys is None:
-        return LayerCost(fixed=sum(array.nbytes for array in arrays))
-    rows = (keys[0] if isinstance(keys, list | tuple) else keys).shape[2]  # [1, heads, tokens, width]
-    window = getattr(layer, "max_size", None) or getattr(layer, "chunk_size", None)
-    per_token = sum(array.nbytes for array in arrays if array.ndim == 4) // rows
-    return LayerCost(per_token=per_token, window=window)
 
 
 def room_bytes() -> int | None:

@@ -4,7 +4,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from service.executor.loading.device import measure_cache_cost
+from service.executor.loading.cache_cost import measure_cache_cost
 from service.executor.prefix.tree import common_length
 
 

@@ -10,17 +10,34 @@ import pytest
 from service.executor.loading.model import import_mlx_lm, load_model
 from service.models.errors import InvalidModel
 
-LIMITS_AFTER_LOADING = """
+LIMITS_AFTER = """
 import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (700, {hard}))
+{code}
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+LOAD = """
 from contextlib import suppress
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_NOFILE, (700, {hard}))
 from service.executor.loading.model import load_model
 from service.models.errors import InvalidModel
 with suppress(InvalidModel):
-    load_model(Path("{folder}"))
-print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    load_model(Path("model"))
 """
+
+PRINT_DEVICE = """
+import runpy
+runpy.run_module("service.executor.loading.device", run_name="__main__")
+"""
+
+UNKNOWN = {"model_type": "who_knows"}
+
+
+def write_model_without_weights(folder: Path, config: dict) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
 
 
 @pytest.mark.parametrize(
@@ -33,8 +50,7 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
     ids=["unknown type", "exit at import", "fields missing"],
 )
 def test_a_model_that_cannot_be_loaded_says_why_in_one_line(tmp_path: Path, config: dict, reason: str) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    write_model_without_weights(tmp_path, config)
     with pytest.raises(InvalidModel) as refused:
         load_model(tmp_path)
     assert reason in str(refused.value)
@@ -42,14 +58,14 @@ def test_a_model_that_cannot_be_loaded_says_why_in_one_line(tmp_path: Path, conf
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("code", [LOAD, PRINT_DEVICE], ids=["load", "device for doctor"])
 @pytest.mark.parametrize("hard", [3000, 9000])
-def test_mlx_lm_does_not_change_the_file_limits(hard: int, tmp_path: Path) -> None:
+def test_mlx_lm_does_not_change_the_file_limits(code: str, hard: int, tmp_path: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] not in range(hard, resource.RLIM_INFINITY + 1 or 2**63):
         pytest.skip("the hard limit here is lower")
-    (tmp_path / "config.json").write_text('{"model_type": "who_knows"}')
-    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    code = LIMITS_AFTER_LOADING.format(hard=hard, folder=tmp_path)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    write_model_without_weights(tmp_path / "model", UNKNOWN)
+    whole = LIMITS_AFTER.format(hard=hard, code=code)
+    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split()[-2:] == ["700", str(hard)]
 
 

@@ -10,8 +10,8 @@ from mlx_lm.generate import generate_step
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching, try_batching
+from service.executor.loading.cache_cost import measure_cache_cost
 from service.executor.loading.cache_kinds import can_undo, is_recurrent
-from service.executor.loading.device import measure_cache_cost
 from service.executor.prefix.cache import NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore

@@ -13,7 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.loading.batching import Batching
-from service.executor.loading.device import measure_cache_cost, room_bytes
+from service.executor.loading.cache_cost import measure_cache_cost
+from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
