@@ -11,16 +11,16 @@ CGROUP = Path("/sys/fs/cgroup")
 CPU_QUOTA = CGROUP / "cpu.max"
 
 
-def read_machine() -> DeviceFigures:
-    """Reads the system without loading MLX."""
+def read_machine(system: str = sys.platform) -> DeviceFigures:
+    """Reads the system without loading MLX. `darwin` can be read elsewhere too: psutil lacks `wired` there."""
     return DeviceFigures(
-        system=sys.platform,
+        system=system,
         name=platform.machine(),
         cores=usable_cores(),
         total=total_bytes(),
-        free=free_bytes(),
-        own=own_bytes(),
-        wired=wired_bytes(),
+        free=free_bytes(system),
+        own=own_bytes(system),
+        wired=wired_bytes(system),
     )
 
 
@@ -41,9 +41,9 @@ def total_bytes() -> int:
     return physical if limit is None else min(physical, limit)
 
 
-def free_bytes() -> int | None:
+def free_bytes(system: str = sys.platform) -> int | None:
     """Returns the bytes usable without swapping, None if unknown."""
-    if sys.platform == "darwin":
+    if system == "darwin":
         import psutil
 
         return int(psutil.virtual_memory().available)
@@ -52,18 +52,18 @@ def free_bytes() -> int | None:
     return None if free is None else min(free * 1024, free * 1024 if left is None else left)
 
 
-def wired_bytes() -> int | None:
-    if sys.platform != "darwin":
+def wired_bytes(system: str = sys.platform) -> int | None:
+    if system != "darwin":
         return None
     import psutil
 
-    return int(psutil.virtual_memory().wired)
+    return getattr(psutil.virtual_memory(), "wired", None)
 
 
-def own_bytes() -> int:
-    if sys.platform == "linux":
+def own_bytes(system: str = sys.platform) -> int:
+    if system == "linux":
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    if sys.platform == "darwin":
+    if system == "darwin":
         import psutil
 
         return int(psutil.Process().memory_info().rss)

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import msgspec
 
-from service.device.figures import DeviceFigures
+from service.device.figures import DeviceFigures, DeviceKind
 from service.device.machine import read_machine
 from service.device.memory import buffer_limit_bytes, usable_bytes, wired_bytes
 from service.settings import WiredMemory
@@ -15,37 +15,55 @@ from service.settings import WiredMemory
 log = logging.getLogger(__name__)
 
 
-def read_device() -> DeviceFigures:
+class Mlx(Protocol):
+    """The part of `mlx.core` that knows a device. `SimulatedMlx` knows that of another machine."""
+
+    @property
+    def cpu(self) -> Any: ...
+    @property
+    def metal(self) -> Any: ...
+    def default_device(self) -> Any: ...
+    def device_info(self) -> dict[str, str | int]: ...
+    def get_active_memory(self) -> int: ...
+    def get_cache_memory(self) -> int: ...
+    def set_cache_limit(self, limit: int) -> int: ...
+    def set_wired_limit(self, limit: int) -> int: ...
+
+
+def device_kind(mlx: Mlx = mx) -> DeviceKind:
+    if mlx.default_device() == mlx.cpu:
+        return "cpu"
+    return "metal" if mlx.metal.is_available() else "cuda"
+
+
+def read_device(mlx: Mlx = mx) -> DeviceFigures:
     """Reads the machine and the device that MLX computes on."""
-    info = mx.device_info()
-    machine = msgspec.structs.replace(
-        read_machine(),
-        name=str(info.get("device_name", "")),
-        active=mx.get_active_memory(),
-        buffers=mx.get_cache_memory(),
-    )
-    if mx.default_device() == mx.cpu:
-        return machine
-    if mx.metal.is_available():
-        recommended = info.get("max_recommended_working_set_size")
-        return msgspec.structs.replace(machine, kind="metal", recommended=None if not recommended else int(recommended))
+    kind, info = device_kind(mlx), mlx.device_info()
+    memory = {} if kind == "cpu" else info
     return msgspec.structs.replace(
-        machine, kind="cuda", card_total=_integer(info, "total_memory"), card_free=_integer(info, "free_memory")
+        read_machine(),
+        kind=kind,
+        name=str(info.get("device_name", "")),
+        recommended=_bytes(memory, "max_recommended_working_set_size") or None,
+        card_total=_bytes(memory, "total_memory"),
+        card_free=_bytes(memory, "free_memory"),
+        active=mlx.get_active_memory(),
+        buffers=mlx.get_cache_memory(),
     )
 
 
-def _integer(info: dict[str, Any], key: str) -> int | None:
+def _bytes(info: dict[str, str | int], key: str) -> int | None:
     return int(info[key]) if key in info else None
 
 
-def set_memory_limits(figures: DeviceFigures, wired: WiredMemory | int, weight_bytes: int) -> None:
+def set_memory_limits(figures: DeviceFigures, wired: WiredMemory | int, weight_bytes: int, mlx: Mlx = mx) -> None:
     """Must run before the weights are read."""
-    mx.set_cache_limit(buffer_limit_bytes(figures))
+    mlx.set_cache_limit(buffer_limit_bytes(figures))
     limit = wired_bytes(figures, wired, weight_bytes)
     if limit is None:
         return
     try:
-        mx.set_wired_limit(limit)
+        mlx.set_wired_limit(limit)
     except (RuntimeError, ValueError) as exc:  # before macOS 15, or above `iogpu.wired_limit_mb`
         log.warning("The model's memory could not be wired, which makes the first tokens after a pause slow: %s", exc)
 
