@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from service.device.figures import DeviceKind
 from service.errors import UnsupportedValue
 from service.executor.scheduling.messages import Sequence
 from service.executor.scheduling.protocols import Engine, Renderer, Writer
 from service.executor.scheduling.time_slices import TimeSlices, open_time_slices
+from service.models.blas import openblas_threads
 from service.profile import ModelProfile
 from service.queries import Detokenize, Finding, TextFound, TextQuery, Tokenize, TokensFound
 from service.settings import Settings
@@ -84,7 +86,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.speculation.drafters import Drafters, open_drafters
 
     # Ranks compute in step: one that waits for another engine's turn would wait for the others of its own.
-    slices = _time_slices(settings) if team is None else None
+    slices = _time_slices(settings, loaded.kind) if team is None else None
     # Ranks run only families that are known to batch, and could only try in step.
     size = settings.most_running
     batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
@@ -135,24 +137,22 @@ def _load(path: Path, settings: Settings) -> "LoadedModel":
     )
 
 
-def _time_slices(settings: Settings) -> TimeSlices | None:
-    import mlx.core as mx
-
+def _time_slices(settings: Settings, kind: DeviceKind) -> TimeSlices | None:
     # The system divides a CPU's time equally itself. One process at a time would leave parts of it to other programs.
-    return None if mx.default_device() == mx.cpu else open_time_slices(settings.home)
+    return None if kind == "cpu" else open_time_slices(settings.home)
 
 
 def _chunk_sizes(loaded: "LoadedModel", settings: Settings, slices: TimeSlices | None, *, adapt: bool) -> "ChunkSizes":
-    from service.executor.engine.batch_engine import default_chunk_tokens
-    from service.executor.engine.chunks import ChunkSizes
+    from service.executor.engine.chunks import ChunkSizes, first_chunk
     from service.executor.engine.lanes import most_lanes
     from service.executor.loading.attention import read_attention
 
-    lanes = most_lanes() if adapt else 1
+    kind = loaded.kind
+    lanes = most_lanes(kind, openblas_threads()) if adapt else 1
     if settings.prefill_chunk_tokens is not None:
         return ChunkSizes(settings.prefill_chunk_tokens, lanes=lanes)
-    attention = read_attention(loaded.model) if adapt else None
-    return ChunkSizes(default_chunk_tokens(), attention, lambda: slices is not None and slices.contended, lanes=lanes)
+    attention = read_attention(getattr(loaded.model, "args", None), kind) if adapt else None
+    return ChunkSizes(first_chunk(kind), attention, lambda: slices is not None and slices.contended, lanes=lanes)
 
 
 def open_renderer(loaded: "LoadedModel", prompts: "PromptRenderer", vocabulary: "Vocabulary | None") -> Renderer:

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.mlx_ranks import MlxRanks
+from service.executor.loading.device import room_bytes
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_states
@@ -36,7 +37,8 @@ class RankLoader:
         )
 
     def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-        return open_agreed(open_states(model, profile), memory_for_prefixes(settings), self._ranks)
+        memory_bytes = memory_for_prefixes(settings.prefix_memory_bytes, room_bytes())
+        return open_agreed(open_states(model, profile), memory_bytes, self._ranks)
 
 
 class RankDivision:

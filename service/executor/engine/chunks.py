@@ -10,8 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from service.device.figures import DeviceKind
+
 # Measured on a CPU: chunks of 32 tokens take 1.8 times the processor time of chunks of 64.
 SMALLEST, LARGEST = 64, 2048
+
+# Measured on a CPU: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048.
+FIRST_ON_CPU = 64
+
+# Large enough to fill a GPU, small enough that running sequences continue in between.
+FIRST_ON_GPU = 512
 
 # A running answer waits about this long for a chunk of another prompt.
 MOST_SECONDS_BESIDE = 0.5
@@ -51,6 +59,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     beside: bool = False
     room: int | None = None
+
+
+def first_chunk(kind: DeviceKind) -> int:
+    return FIRST_ON_CPU if kind == "cpu" else FIRST_ON_GPU
 
 
 def largest_chunk(around: Surroundings, attention: Attention, seconds_per_token: float | None) -> int:

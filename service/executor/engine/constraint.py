@@ -5,6 +5,7 @@ import mlx.core as mx
 import numpy as np
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
+from service.executor.loading.device import device_kind
 from service.executor.scheduling.messages import Grammar
 
 
@@ -91,7 +92,7 @@ def _ids(tokens: mx.array) -> list[int]:
 
 def _masked(logits: mx.array, bits: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> mx.array:
     """`bits` hold 32 tokens per word; tokens without a bit are masked."""
-    if mx.default_device() == mx.gpu and mx.metal.is_available():
+    if device_kind() == "metal":
         from llguidance.mlx import apply_token_bitmask
 
         return apply_token_bitmask(logits, bits)

@@ -4,7 +4,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from service.models.blas import one_thread_a_product, openblas_threads
+from service.device.figures import DeviceKind
+from service.models.blas import one_thread_a_product
 
 # Larger numbers were not measured.
 MOST_LANES = 4
@@ -13,8 +14,8 @@ MOST_LANES = 4
 LEAST_TOKENS = 16
 
 
-def most_lanes() -> int:
-    return max(1, min(MOST_LANES, openblas_threads())) if mx.default_device() == mx.cpu else 1
+def most_lanes(kind: DeviceKind, blas_threads: int) -> int:
+    return max(1, min(MOST_LANES, blas_threads)) if kind == "cpu" else 1
 
 
 class Lanes:

@@ -3,5 +3,5 @@
 `model.py`: weights and tokenizer into memory. `failures.py`: reasons for people. `cache_kinds.py`: what a model's state
 allows. `batching.py`: whether it can run in a batch. `decode_attention.py`: the attention of new tokens.
 `shared_prefix.py`: a batch whose sequences begin alike. `cache_cost.py`: bytes of KV state. `device.py`: figures and
-limits of MLX. `attention.py`: sizes for the choice of chunks.
+limits of MLX. `simulated_mlx.py`: those of another machine. `attention.py`: sizes for the choice of chunks.
 """

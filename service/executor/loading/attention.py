@@ -1,7 +1,6 @@
 from typing import Any
 
-import mlx.core as mx
-
+from service.device.figures import DeviceKind
 from service.executor.engine.chunks import Attention
 
 # The head sizes for which MLX's Metal kernel computes attention without keeping its scores (mlx 0.32).
@@ -13,10 +12,10 @@ USUAL_HEADS = 32
 FLOAT32_BYTES = 4
 
 
-def read_attention(model: Any) -> Attention:
-    args = getattr(model, "args", None)
+def read_attention(args: Any, kind: DeviceKind) -> Attention:
+    """`args` are those of mlx-lm's model, or None."""
     heads = int(getattr(args, "num_attention_heads", None) or USUAL_HEADS)
     width = int(getattr(args, "hidden_size", None) or 0)
     head_size = int(getattr(args, "head_dim", None) or width // heads)
-    fused = mx.default_device() != mx.cpu and head_size in FUSED_HEAD_SIZES
+    fused = kind != "cpu" and head_size in FUSED_HEAD_SIZES
     return Attention(0 if fused else heads * FLOAT32_BYTES)

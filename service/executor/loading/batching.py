@@ -13,6 +13,7 @@ from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
 from service.executor.loading.cache_kinds import can_merge, is_recurrent, leaves
 from service.executor.loading.decode_attention import CountedAttention, route_attention
+from service.executor.loading.device import device_kind
 from service.executor.loading.failures import advice, one_line
 from service.executor.loading.shared_prefix import Beginning, SharedPrefixCache, least_saved_tokens, shareable
 from service.models.errors import InvalidModel
@@ -68,7 +69,7 @@ def try_batching(model: Any, size: int) -> Batching:
     reason = "" if padded else fault(1, 1)
     if reason:
         return Batching(1, possible=False, reason=reason)
-    if mx.default_device() != mx.cpu:
+    if device_kind() != "cpu":
         # It was not run on a GPU. MLX computes products of few rows and a long inner dimension on few of its cores.
         return Batching(size, padded=padded)
     route_attention(model)

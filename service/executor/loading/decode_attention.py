@@ -13,7 +13,7 @@ NAME = "scaled_dot_product_attention"
 
 
 def route_attention(model: Any, to: Callable[..., mx.array] | None = None) -> None:
-    """Makes the layers of `model` attend with `attention`, or `to`."""
+    """Makes the layers of `model` attend with `attention`, or `to`. Pays on a CPU only."""
     # mlx-lm's models have no other place for it: each calls the function by its name.
     for name in {type(module).__module__ for module in model.modules()}:
         now = getattr(sys.modules.get(name), NAME, None)
@@ -66,4 +66,4 @@ def _is_faster_grouped(queries: mx.array, keys: Any, mask: Any, sinks: mx.array 
     if queries.shape[2] != 1 or sinks is not None or not isinstance(keys, mx.array):  # quantized state is no array
         return False
     is_same_for_all_heads = mask is None or (isinstance(mask, mx.array) and (mask.ndim < 3 or mask.shape[-3] == 1))
-    return is_same_for_all_heads and keys.shape[1] < queries.shape[1] and mx.default_device() == mx.cpu
+    return is_same_for_all_heads and keys.shape[1] < queries.shape[1]

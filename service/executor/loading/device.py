@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any, Protocol
+from types import ModuleType
 
 import mlx.core as mx
 import msgspec
@@ -10,24 +10,12 @@ import msgspec
 from service.device.figures import DeviceFigures, DeviceKind
 from service.device.machine import read_machine
 from service.device.memory import buffer_limit_bytes, usable_bytes, wired_bytes
+from service.executor.loading.simulated_mlx import SimulatedMlx
 from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
 
-
-class Mlx(Protocol):
-    """The part of `mlx.core` that knows a device. `SimulatedMlx` knows that of another machine."""
-
-    @property
-    def cpu(self) -> Any: ...
-    @property
-    def metal(self) -> Any: ...
-    def default_device(self) -> Any: ...
-    def device_info(self) -> dict[str, str | int]: ...
-    def get_active_memory(self) -> int: ...
-    def get_cache_memory(self) -> int: ...
-    def set_cache_limit(self, limit: int) -> int: ...
-    def set_wired_limit(self, limit: int) -> int: ...
+Mlx = ModuleType | SimulatedMlx
 
 
 def device_kind(mlx: Mlx = mx) -> DeviceKind:

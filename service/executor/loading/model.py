@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from service.device.figures import DeviceKind
 from service.device.kv_estimate import kv_bytes_per_token
 from service.device.machine import free_bytes, read_machine
 from service.device.memory import command_buffer_variables, load_refusal
@@ -44,6 +45,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: Any
     tokenizer: Any
     logits: int
+    kind: DeviceKind
     device: str
 
 
@@ -72,7 +74,7 @@ def load_model(
     with explained(path):
         model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
         tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))
-    on_cpu = mx.default_device() == mx.cpu
+    on_cpu = device_figures.kind == "cpu"
     if on_cpu and dequantize_on_cpu:
         model = _dense_on_cpu(model, division)
     if adapter is not None:
@@ -82,12 +84,11 @@ def load_model(
         log.info("Adapter %s is applied", adapter)
     if division is not None:
         division.apply(model, config)
-    text_config = config.get("text_config", config)
-    device = str(mx.device_info().get("device_name", "CPU" if on_cpu else "GPU"))
-    log.info("Model %s is loaded on %s (%s)", path.name, device, "CPU" if on_cpu else "GPU")
-    return LoadedModel(
-        model=model, tokenizer=tokenizer, logits=int(text_config.get("vocab_size", len(tokenizer))), device=device
-    )
+    logits = int(config.get("text_config", config).get("vocab_size", len(tokenizer)))
+    processor = "CPU" if on_cpu else "GPU"
+    device = device_figures.name or processor
+    log.info("Model %s is loaded on %s (%s)", path.name, device, processor)
+    return LoadedModel(model=model, tokenizer=tokenizer, logits=logits, kind=device_figures.kind, device=device)
 
 
 def import_mlx_lm() -> Any:

@@ -26,7 +26,7 @@ FORMAT = 3
 
 
 def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-    memory_bytes = memory_for_prefixes(settings)
+    memory_bytes = memory_for_prefixes(settings.prefix_memory_bytes, room_bytes())
     if memory_bytes == settings.prefix_disk_bytes == 0:
         return NoPrefixCache()
     states = open_states(model, profile)
@@ -35,11 +35,11 @@ def open_prefix_cache(model: Any, profile: ModelProfile, settings: Settings) -> 
     return PrefixCache(states, memory_bytes, _open_store(states, model, profile, settings))
 
 
-def memory_for_prefixes(settings: Settings) -> int:
-    # Called after loading: the default is a share of the memory that is left.
-    if settings.prefix_memory_bytes is not None:
-        return settings.prefix_memory_bytes
-    return int(MEMORY_SHARE * (room_bytes() or FALLBACK_BYTES))
+def memory_for_prefixes(setting: int | None, room: int | None) -> int:
+    """`room` are the bytes that are free after loading; None if unknown."""
+    if setting is not None:
+        return setting
+    return int(MEMORY_SHARE * (FALLBACK_BYTES if room is None else max(0, room)))
 
 
 def open_states(model: Any, profile: ModelProfile) -> PromptStates | None:

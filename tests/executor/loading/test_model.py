@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,6 +30,21 @@ with suppress(InvalidModel):
 PRINT_DEVICE = """
 import runpy
 runpy.run_module("service.executor.loading.device", run_name="__main__")
+"""
+
+ORDER = """
+import os, sys
+prepared = set()
+def watch(event, arguments):
+    if event == "import" and arguments[0] in ("mlx.core", "transformers"):
+        prepared.add("TRANSFORMERS_VERBOSITY" in os.environ)
+sys.addaudithook(watch)
+{load}
+import mlx.core as mx
+from service.device.memory import buffer_limit_bytes
+from service.executor.loading.device import read_device
+from service.models.blas import TOO_LATE, load_openblas
+print(prepared, load_openblas().detail != TOO_LATE, mx.set_cache_limit(0) == buffer_limit_bytes(read_device()))
 """
 
 UNKNOWN = {"model_type": "who_knows"}
@@ -80,3 +96,17 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path) 
 def test_batches_of_mlx_lm_do_not_wire_more_than_the_weights() -> None:
     import_mlx_lm()
     assert importlib.import_module("mlx_lm.generate").maybe_set_recommended_wired_limit() is None
+
+
+@pytest.mark.process
+def test_libraries_are_prepared_before_mlx_and_limits_set_before_weights_are_read(tmp_path: Path) -> None:
+    write_model_without_weights(tmp_path / "model", UNKNOWN)
+    done = subprocess.run(
+        [sys.executable, "-c", ORDER.format(load=LOAD)],
+        env={name: value for name, value in os.environ.items() if name != "TRANSFORMERS_VERBOSITY"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split("\n")[-2] == "{True} True True"

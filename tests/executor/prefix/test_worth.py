@@ -9,8 +9,10 @@ from service.executor.prefix.worth import MeasuredPrices, Prices, is_worth_a_fil
 MACHINES = {
     "CPU of two cores, small model": (150, 46_080, 1.0e9),
     "M1 8 GB, dense 4B": (300, 147_456, 2.5e9),
+    "M2 16 GB, dense 8B": (250, 131_072, 3.0e9),
     "M1 Pro 32 GB, 30B with experts": (500, 98_304, 5.0e9),
     "M4 Max 48 GB, dense 24B": (450, 163_840, 6.0e9),
+    "M5 Max 128 GB, 30B with experts": (4_000, 98_304, 7.0e9),
     "M3 Ultra 512 GB, small model": (12_000, 114_688, 6.0e9),
     "RTX 24 GB, dense 8B, slow disk": (6_000, 131_072, 0.5e9),
     "A100 80 GB, small model": (60_000, 114_688, 2.0e9),
@@ -22,8 +24,10 @@ MACHINES = {
     [
         ("CPU of two cores, small model", 2),
         ("M1 8 GB, dense 4B", 4),
+        ("M2 16 GB, dense 8B", 3),
         ("M1 Pro 32 GB, 30B with experts", 5),
         ("M4 Max 48 GB, dense 24B", 5),
+        ("M5 Max 128 GB, 30B with experts", 73),
         ("M3 Ultra 512 GB, small model", None),
         ("RTX 24 GB, dense 8B, slow disk", None),
         ("A100 80 GB, small model", None),

@@ -7,9 +7,11 @@ from service.executor.speculation.step_times import MEASURED_STEPS, StepTimes, u
 # Seconds of a step by the number of guessed tokens. The CPU is the one of the benchmarks; the others follow from the
 # machine's memory bandwidth, which reading a few tokens more does not change, and were not measured.
 CPU = {0: 0.065, 1: 0.075, 2: 0.08, 4: 0.09, 8: 0.105, 16: 0.13}
-MAC_DENSE = {0: 0.02, 1: 0.021, 2: 0.021, 4: 0.022, 8: 0.024, 16: 0.045}
-MAC_EXPERTS = {0: 0.015, 1: 0.022, 2: 0.028, 4: 0.038, 8: 0.055, 16: 0.085}
-CARD = {0: 0.008, 1: 0.009, 2: 0.009, 4: 0.009, 8: 0.0095, 16: 0.01}
+M2_8B = {0: 0.1, 1: 0.105, 2: 0.11, 4: 0.13, 8: 0.2, 16: 0.4}
+M4_MAX_8B = {0: 0.02, 1: 0.021, 2: 0.021, 4: 0.022, 8: 0.024, 16: 0.045}
+M1_PRO_EXPERTS = {0: 0.015, 1: 0.022, 2: 0.028, 4: 0.038, 8: 0.055, 16: 0.085}
+M5_MAX_EXPERTS = {0: 0.0125, 1: 0.018, 2: 0.023, 4: 0.031, 8: 0.042, 16: 0.06}
+RTX_4090 = {0: 0.008, 1: 0.009, 2: 0.009, 4: 0.009, 8: 0.0095, 16: 0.01}
 SLOW_ROWS = {0: 0.01, 1: 0.02, 2: 0.03, 4: 0.05, 8: 0.09, 16: 0.17}
 
 
@@ -20,14 +22,18 @@ SLOW_ROWS = {0: 0.01, 1: 0.02, 2: 0.03, 4: 0.05, 8: 0.09, 16: 0.17}
         (CPU, 0.7, 4),
         (CPU, 0.3, 2),
         (CPU, 0.1, 0),
-        (MAC_DENSE, 0.95, 8),
-        (MAC_DENSE, 0.5, 4),
-        (MAC_DENSE, 0.02, 0),
-        (MAC_EXPERTS, 0.95, 16),
-        (MAC_EXPERTS, 0.7, 2),
-        (MAC_EXPERTS, 0.4, 0),
-        (CARD, 0.95, 16),
-        (CARD, 0.2, 4),
+        (M2_8B, 0.95, 8),
+        (M2_8B, 0.05, 0),
+        (M4_MAX_8B, 0.95, 8),
+        (M4_MAX_8B, 0.5, 4),
+        (M4_MAX_8B, 0.02, 0),
+        (M1_PRO_EXPERTS, 0.95, 16),
+        (M1_PRO_EXPERTS, 0.7, 2),
+        (M1_PRO_EXPERTS, 0.4, 0),
+        (M5_MAX_EXPERTS, 0.95, 16),
+        (M5_MAX_EXPERTS, 0.5, 1),
+        (RTX_4090, 0.95, 16),
+        (RTX_4090, 0.2, 4),
         (SLOW_ROWS, 0.99, 0),
     ],
 )

@@ -1,0 +1,105 @@
+"""What the engine chooses on real machines."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from service.device.memory import usable_bytes
+from service.executor.engine.chunks import (
+    FIRST_ON_CPU,
+    FIRST_ON_GPU,
+    Attention,
+    Surroundings,
+    first_chunk,
+    largest_chunk,
+)
+from service.executor.engine.lanes import MOST_LANES, most_lanes
+from service.executor.loading.attention import read_attention
+from service.executor.prefix.opening import FALLBACK_BYTES, memory_for_prefixes
+from tests.device.machines import MACHINES
+
+HEADS_OF_128 = SimpleNamespace(num_attention_heads=32, hidden_size=4096)
+HEADS_OF_256 = SimpleNamespace(num_attention_heads=16, hidden_size=2048, head_dim=256)
+
+
+# A quarter of what is usable, in MiB.
+@pytest.mark.parametrize(
+    ("name", "prefix_mib"),
+    [
+        ("M1 8 GB", 921),
+        ("M2 16 GB", 2_730),
+        ("M3 24 GB", 4_096),
+        ("M1 Pro 32 GB", 5_461),
+        ("M4 Pro 36 GB", 6_912),
+        ("M4 Max 48 GB", 9_216),
+        ("M5 Max 128 GB", 24_576),
+        ("M3 Ultra 512 GB", 98_304),
+        ("RTX 8 GB", 1_966),
+        ("RTX 24 GB", 5_898),
+        ("A100 80 GB", 19_660),
+        ("Linux 16 GB", 3_072),
+        ("Linux 64 GB", 12_288),
+    ],
+)
+def test_the_prefix_cache_takes_a_quarter_of_what_is_free(name: str, prefix_mib: int) -> None:
+    assert memory_for_prefixes(None, usable_bytes(MACHINES[name])) // 2**20 == prefix_mib
+
+
+@pytest.mark.parametrize(
+    ("setting", "room", "nbytes"),
+    [(7, 2**40, 7), (0, 2**40, 0), (None, None, FALLBACK_BYTES // 4), (None, 0, 0), (None, -(2**30), 0)],
+    ids=["set", "off", "unknown", "none free", "others need some of it"],
+)
+def test_the_prefix_cache_takes_nothing_that_is_not_free(setting: int | None, room: int | None, nbytes: int) -> None:
+    assert memory_for_prefixes(setting, room) == nbytes
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_chunks_are_small_and_lanes_several_on_a_cpu_only(name: str) -> None:
+    figures = MACHINES[name]
+    lanes = [most_lanes(figures.kind, threads) for threads in (0, 1, 2, figures.cores)]
+    expected = (FIRST_ON_CPU, [1, 1, 2, MOST_LANES]) if figures.kind == "cpu" else (FIRST_ON_GPU, [1, 1, 1, 1])
+    assert (first_chunk(figures.kind), lanes) == expected
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_scores_are_kept_where_no_kernel_spares_them(name: str) -> None:
+    kind = MACHINES[name].kind
+    kept = 32 * 4 if kind == "cpu" else 0
+    assert read_attention(HEADS_OF_128, kind).score_bytes == kept
+    assert read_attention(None, kind).score_bytes == 32 * 4
+    assert read_attention(HEADS_OF_256, kind).score_bytes == 16 * 4
+
+
+# Tokens that a model which fits is read with in a second. They follow from the arithmetic of each machine, and were not
+# measured. An eighth of its free memory is left, and the model keeps the scores of 16 heads.
+@pytest.mark.parametrize(
+    ("name", "read_rate", "alone", "beside", "after_30000"),
+    [
+        ("M1 8 GB", 150, 256, 64, 64),
+        ("M2 16 GB", 250, 256, 64, 128),
+        ("M3 24 GB", 220, 256, 64, 256),
+        ("M1 Pro 32 GB", 500, 512, 128, 256),
+        ("M4 Pro 36 GB", 800, 1024, 256, 256),
+        ("M4 Max 48 GB", 1500, 2048, 512, 512),
+        ("M5 Max 128 GB", 4000, 2048, 1024, 512),
+        ("M3 Ultra 512 GB", 700, 1024, 256, 512),
+        ("RTX 8 GB", 3000, 2048, 1024, 128),
+        ("RTX 24 GB", 6000, 2048, 2048, 256),
+        ("A100 80 GB", 9000, 2048, 2048, 512),
+        ("Linux 16 GB", 150, 256, 64, 128),
+        ("Linux 64 GB", 60, 64, 64, 64),
+    ],
+)
+def test_chunks_follow_the_speed_and_the_room(
+    name: str, read_rate: int, alone: int, beside: int, after_30000: int
+) -> None:
+    usable = usable_bytes(MACHINES[name])
+    assert usable is not None
+
+    def largest(around: Surroundings, score_bytes: int = 0) -> int:
+        return largest_chunk(around, Attention(score_bytes), 1 / read_rate)
+
+    assert largest(Surroundings(read=0)) == alone
+    assert largest(Surroundings(read=0, beside=True)) == beside
+    assert largest(Surroundings(read=30_000, room=usable // 8), 16 * 4) == after_30000
