@@ -14,7 +14,7 @@ import pytest
 from benchmarks.tiny_model import write_tiny_model
 from service.logs import OURS, ServiceHandler
 from service.models.blas import load_openblas
-from service.models.demo import ensure_demo
+from service.models.demo import DemoModel, ensure_demo
 from service.models.progress import Silent
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -117,6 +117,20 @@ def demo_model() -> Path:
 def tiny_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model that costs next to nothing, with the demo model's tokenizer."""
     return write_tiny_model(demo_model, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that plays the package index."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> DemoModel:
+    """A model like the demo, which pip finds on the shelf."""
+    from tests.models.tiny_gguf import write_gguf, write_wheel  # imports MLX
+
+    return write_wheel(shelf, write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
 
 
 @pytest.fixture

@@ -8,18 +8,22 @@ import venv
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
+# Of this environment. Its .pth files would add the source's folder.
+LEFT_OUT = ("anyclaude", "pip", "__editable__", "__pycache__")
 PACKED = ("service", "cache_backends", "pyproject.toml", "README.md", "LICENSE")
 
 
 def install_wheel(folder: Path) -> Path:
-    """The `anyclaude` script of a new environment below `folder`. Its dependencies are those of this environment, whose
-    editable installation stays out: Python does not read the .pth files of a folder that a .pth file names."""
+    """The `anyclaude` script of a new environment below `folder`, which has no pip. Its dependencies are those of this
+    environment."""
     environment = folder / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
     _pip("--python", str(python), "install", "--no-index", "--no-deps", str(build_wheel(folder)))
     packages = next((environment / "lib").glob("python*/site-packages"))
-    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if not path.name.startswith(LEFT_OUT) and path.suffix != ".pth":
+            (packages / path.name).symlink_to(path)
     return environment / "bin" / "anyclaude"
 
 

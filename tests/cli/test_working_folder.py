@@ -6,10 +6,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from service.models.demo import DemoModel
 from tests.cli.installation import install_wheel
 from tests.cli.terminal import Terminal
+from tests.models.tiny_gguf import FETCH
 from tests.patience import PATIENCE_SECONDS, until
 
 MODULES = (
@@ -56,6 +59,9 @@ class Installed(Terminal):
     def command(self, *arguments: str) -> list[str]:
         return [str(self._script), *arguments]
 
+    def python(self, code: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return self.execute([str(self._script.with_name("python")), "-P", "-c", code, *arguments], **variables)
+
     @property
     def files_that_ran(self) -> list[str]:
         return sorted(path.name for path in self.ran.iterdir())
@@ -69,9 +75,27 @@ def user(tmp_path: Path, script: Path) -> Installed:
 
 
 def test_the_wheel_is_used_and_not_the_source(user: Installed) -> None:
-    python = user.command()[0].replace("anyclaude", "python")
-    shown = subprocess.run([python, "-P", "-c", "import service; print(service.__file__)"], capture_output=True)
-    assert b"site-packages" in shown.stdout
+    shown = user.python("import service; print(service.__file__)")
+    assert "site-packages" in shown.stdout
+
+
+def test_a_model_is_fetched_and_served_without_pip(user: Installed, tiny_demo: DemoModel, shelf: Path) -> None:
+    assert user.python("import pip").returncode == 1
+    described, home = msgspec.json.encode(tiny_demo).decode(), str(user.home / ".anyclaude")
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}
+    fetched = user.python(FETCH, described, home, **index, PYTHONWARNINGS="ignore")  # pip has some
+    assert fetched.returncode == 0, fetched.stderr
+    user.configure(model=fetched.stdout.strip())
+    with user.start("serve"):
+        until(lambda: (user.health() or {}).get("status") == "healthy", "the model to load")
+        answers = [user.post("/v1/messages", QUESTION) for _ in range(2)]
+        dashboard = user.get("/dashboard").status_code
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert "hit" in answers[1].headers["cache-status"]
+    assert dashboard == 200
+    checks = {check["name"]: check["status"] for check in json.loads(user.run("doctor", "--json").stdout)}
+    assert (checks["MLX"], checks["Model"]) == ("ok", "ok")
+    assert user.files_that_ran == []
 
 
 def test_the_launcher_runs_nothing_of_the_folder(user: Installed) -> None:

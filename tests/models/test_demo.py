@@ -14,17 +14,8 @@ from service.models.demo import DemoModel, build_once, ensure_demo
 from service.models.errors import FetchFailed, InvalidModel
 from service.models.folder import require_mlx_model
 from service.models.progress import Silent
-from tests.models.tiny_gguf import write_gguf, write_wheel
+from tests.models.tiny_gguf import FETCH, write_gguf, write_wheel
 from tests.patience import PATIENCE_SECONDS
-
-IN_A_PROCESS = """
-import sys
-from pathlib import Path
-import msgspec
-from service.models.demo import DemoModel, build_once
-from service.models.progress import Silent
-build_once(msgspec.json.decode(sys.argv[1], type=DemoModel), Path(sys.argv[2]), Silent())
-"""
 
 
 class Recorded(Silent):
@@ -38,7 +29,7 @@ class Recorded(Silent):
 
 
 def start(model: DemoModel, home: Path, stdin: int | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", IN_A_PROCESS, msgspec.json.encode(model).decode(), str(home)]
+    command = [sys.executable, "-c", FETCH, msgspec.json.encode(model).decode(), str(home)]
     return subprocess.Popen(command, stdin=stdin)
 
 

@@ -17,6 +17,16 @@ TOKENS = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789", SPACE, "hi", f"{SPA
 MERGES = ["h i", f"{SPACE} a"]
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
+# Arguments: a `DemoModel` in JSON, and the folder to make it below.
+FETCH = """
+import sys
+from pathlib import Path
+import msgspec
+from service.models.demo import DemoModel, build_once
+from service.models.progress import Silent
+print(build_once(msgspec.json.decode(sys.argv[1], type=DemoModel), Path(sys.argv[2]), Silent()))
+"""
+
 
 def write_gguf(path: Path, *, architecture: str = "llama", extra_tensor: str | None = None) -> Path:
     """One layer, no training."""
