@@ -21,6 +21,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # OpenBLAS threads spin while they wait. With two test processes on two cores, they would mostly spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Tests compare tokens of batches, lone sequences and kept states. A GPU has other kernels for each, which differ in the
+# last bits. Engine processes inherit the variable.
+os.environ.setdefault("ANYCLAUDE_DEVICE", "cpu")
+
 # Shells start background jobs that ignore Ctrl-C, and so would all processes that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,8 +16,9 @@ from tests.patience import PATIENCE_SECONDS, until
 from tests.ports import free_port
 from tests.server_process import health_of
 
-# Threads of OpenBLAS spin while they wait, so a process of pytest-xdist has one.
-BLAS_THREADS = {name: value for name, value in os.environ.items() if name == "OPENBLAS_NUM_THREADS"}
+# tests/conftest.py sets them, for engines too.
+OF_ENGINES = ("OPENBLAS_NUM_THREADS", "ANYCLAUDE_DEVICE")
+ENGINE_VARIABLES = {name: os.environ[name] for name in OF_ENGINES if name in os.environ}
 
 FAKE_CLAUDE = f"""#!{sys.executable}
 # Stands in for Claude Code: writes down how it was started, does what it is told, and exits with a code.
@@ -57,7 +58,7 @@ class Terminal:
             "FAKE_FOLDER": str(folder),
             "PYTHONWARNINGS": "error",
             "COLUMNS": "200",
-            **BLAS_THREADS,
+            **ENGINE_VARIABLES,
         }
         self.folder = folder
         self.patience_seconds = PATIENCE_SECONDS

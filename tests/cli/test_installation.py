@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.installation import install_wheel
-from tests.cli.terminal import BLAS_THREADS
+from tests.cli.terminal import ENGINE_VARIABLES
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import free_port
 
@@ -30,7 +30,7 @@ def test_one_command_leads_from_the_wheel_to_the_first_answer(tmp_path: Path, de
         done = subprocess.run(
             [str(script), *arguments],
             cwd=work,
-            env={"HOME": str(home), "PATH": os.defpath, **BLAS_THREADS},
+            env={"HOME": str(home), "PATH": os.defpath, **ENGINE_VARIABLES},
             capture_output=True,
             text=True,
             timeout=PATIENCE_SECONDS,

@@ -1,7 +1,9 @@
 """MLX's part of the device. `python -m service.executor.loading.device` prints its figures after a product on it."""
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 
 import mlx.core as mx
@@ -15,7 +17,16 @@ from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
 
+# `cpu` keeps MLX off the GPU. MLX has no variable of its own for this.
+DEVICE_VARIABLE = "ANYCLAUDE_DEVICE"
+
 Mlx = ModuleType | SimulatedMlx
+
+
+def choose_device(environ: Mapping[str, str] = os.environ, mlx: Mlx = mx) -> None:
+    """Must run before MLX computes anything."""
+    if environ.get(DEVICE_VARIABLE) == "cpu":
+        mlx.set_default_device(mlx.cpu)
 
 
 def device_kind(mlx: Mlx = mx) -> DeviceKind:

@@ -63,8 +63,9 @@ def load_model(
     mlx_lm_utils = import_mlx_lm()  # before the first module that imports mlx-lm itself
     import mlx.core as mx
 
-    from service.executor.loading.device import read_device, set_memory_limits
+    from service.executor.loading.device import choose_device, read_device, set_memory_limits
 
+    choose_device()
     device_figures = read_device()
     weight_bytes = sum(status.st_size for status in stat_weights(path)) // (division.parts if division else 1)
     refusal = load_refusal(device_figures, weight_bytes, kv_bytes_per_token(read_config(path)))

@@ -13,12 +13,16 @@ class SimulatedMlx:
         self.limits: dict[str, int] = {}
         self._figures = figures
         self._most_wired = most_wired
+        self._device = self.cpu if figures.kind == "cpu" else self.gpu
 
     def is_available(self) -> bool:
         return self._figures.kind == "metal"
 
     def default_device(self) -> str:
-        return self.cpu if self._figures.kind == "cpu" else self.gpu
+        return self._device
+
+    def set_default_device(self, device: str) -> None:
+        self._device = device
 
     def device_info(self) -> dict[str, str | int]:
         figures = self._figures

@@ -8,7 +8,7 @@ import pytest
 
 from service.device.figures import DeviceFigures
 from service.device.memory import buffer_limit_bytes, usable_bytes
-from service.executor.loading.device import device_kind, read_device, set_memory_limits
+from service.executor.loading.device import choose_device, device_kind, read_device, set_memory_limits
 from service.executor.loading.simulated_mlx import SimulatedMlx
 from tests.device.machines import GIB, MACHINES
 
@@ -24,6 +24,16 @@ def test_each_kind_of_device_is_read(name: str) -> None:
     mlx = SimulatedMlx(figures)
     assert device_kind(mlx) == figures.kind
     assert of_mlx(read_device(mlx)) == of_mlx(figures)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_variable_keeps_mlx_off_the_gpu(name: str) -> None:
+    mlx = SimulatedMlx(MACHINES[name])
+    choose_device({}, mlx)
+    assert device_kind(mlx) == MACHINES[name].kind
+    choose_device({"ANYCLAUDE_DEVICE": "cpu"}, mlx)
+    figures = read_device(mlx)
+    assert (figures.kind, figures.recommended, figures.card_total, figures.card_free) == ("cpu", None, None, None)
 
 
 def test_a_card_that_does_not_report_its_memory_limits_nothing() -> None:
