@@ -1,36 +1,31 @@
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from service.settings import Settings
 
-CAFFEINATE = Path("/usr/bin/caffeinate")
 LOOK_SECONDS = 5.0
 
 
 class KeepAwake:
-    """Keeps a Mac from sleeping while it is held, and does nothing where `program` is missing."""
+    """Keeps a Mac from sleeping while it is held, and does nothing where macOS's `caffeinate` is missing."""
 
-    def __init__(self, program: Path = CAFFEINATE) -> None:
-        self._program = program
+    def __init__(self) -> None:
+        self._program = shutil.which("caffeinate")
         self._child: subprocess.Popen[bytes] | None = None
-
-    @property
-    def possible(self) -> bool:
-        return self._program.exists()
 
     @property
     def holds(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
     def hold(self) -> None:
-        if self.holds or not self.possible:
+        if self.holds or self._program is None:
             return
         # -w: it ends with this process. Its own session keeps the terminal's Ctrl-C from it.
-        command = [str(self._program), "-i", "-w", str(os.getpid())]
+        command = [self._program, "-i", "-w", str(os.getpid())]
         with suppress(OSError):
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
 
@@ -43,7 +38,7 @@ class KeepAwake:
     async def follow(self, busy: Callable[[], bool], look_seconds: float = LOOK_SECONDS) -> None:
         """Holds while `busy`, until it is cancelled."""
         try:
-            while self.possible:
+            while self._program is not None:
                 if busy():
                     self.hold()
                 else:
