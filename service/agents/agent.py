@@ -61,12 +61,16 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """The program of this `name` is searched on PATH. `install` is a shell command."""
+    """The program of this `name` is searched on PATH and in `OTHER_PLACES`. `install` is a shell command."""
 
     name: str
     title: str
     install: str
     prepare: Callable[[Launch], Setup]
+
+    @property
+    def missing(self) -> str:
+        return f"there is no '{self.name}' on PATH or where its installers put it"
 
     def find(self, environ: Mapping[str, str]) -> str | None:
         others = os.pathsep.join(found for place in OTHER_PLACES for found in sorted(glob(os.path.expanduser(place))))

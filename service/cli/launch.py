@@ -63,8 +63,7 @@ def launch(agent: Agent, arguments: tuple[str, ...]) -> None:
         return
     program = agent.find(os.environ)
     if program is None:
-        message = f"{agent.title} is not installed: there is no '{agent.name}' on PATH. Try: {agent.install}"
-        raise Failure(Exit.NO_AGENT, message)
+        raise Failure(Exit.NO_AGENT, f"{agent.title} is not installed: {agent.missing}. Try: {agent.install}")
     chosen = _first_model(settings, client)
     with on_server(settings, client, () if chosen is None else (chosen,)), kept_awake(settings):
         server = agent_server(settings, client)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.agents.agent import OTHER_PLACES
 from service.agents.table import AGENTS
 from tests.cli.terminal import Terminal
 from tests.patience import until
@@ -67,18 +68,31 @@ def test_an_agent_that_is_not_installed_names_the_way_to_install_it(terminal: Te
         pytest.skip(f"{agent.name} is installed where the launcher looks besides PATH")
     done = terminal.run(name)
     assert done.returncode == 127
-    assert done.stderr == (
-        f"Error: {agent.title} is not installed: there is no '{agent.name}' on PATH. Try: {agent.install}\n"
-    )
+    missing = f"there is no '{agent.name}' on PATH or where its installers put it"
+    assert done.stderr == f"Error: {agent.title} is not installed: {missing}. Try: {agent.install}\n"
 
 
-def test_a_program_is_found_where_installers_put_it(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "place", [".claude/local", ".local/bin", ".npm-global/bin", ".nvm/versions/node/v22.1.0/bin", ".bun/bin"]
+)
+@pytest.mark.parametrize("name", ["claude", "qwen"])
+def test_a_program_is_found_where_installers_put_it(
+    name: str, place: str, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(terminal.home))
-    folder = terminal.home / ".nvm" / "versions" / "node" / "v22.1.0" / "bin"
+    folder = terminal.home / place
     folder.mkdir(parents=True)
-    (folder / "qwen").write_text(REPORT)
-    (folder / "qwen").chmod(0o755)
-    assert AGENTS["qwen"].find({"PATH": "/usr/bin"}) == str(folder / "qwen")
+    (folder / name).write_text(REPORT)
+    (folder / name).chmod(0o755)
+    elsewhere = {"PATH": str(terminal.bin)}
+    assert AGENTS[name].find(elsewhere) == str(folder / name)
+    (terminal.bin / name).symlink_to(folder / name)
+    assert AGENTS[name].find(elsewhere) == str(terminal.bin / name)
+
+
+@pytest.mark.parametrize("place", ["/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin"])
+def test_homebrews_folders_are_searched(place: str) -> None:
+    assert place in OTHER_PLACES
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))

@@ -56,9 +56,7 @@ def claude_code() -> Result:
     agent = AGENTS["claude"]
     path, install = agent.find(os.environ), agent.install
     if path is None:
-        return warning(
-            "Claude Code", "there is no 'claude' on PATH", f"API clients work without it. Install: {install}"
-        )
+        return warning("Claude Code", agent.missing, f"API clients work without it. Install: {install}")
     code, said = _run([path, "--version"])
     first = said.splitlines()[0] if said else ""
     if code != 0:
