@@ -1,5 +1,7 @@
 from math import ceil
 
+from msgspec.structs import replace
+
 from service.device.figures import DeviceFigures
 from service.settings import WiredMemory
 
@@ -15,7 +17,7 @@ BUFFER_SHARE = 0.05
 # A model is not loaded if its memory holds fewer tokens than this: an agent's first question would not fit.
 LEAST_CONTEXT_TOKENS = 4096
 
-# What macOS needs beside a raised `iogpu.wired_limit_mb`.
+# What macOS needs beside a raised `iogpu.wired_limit_mb`, or `SYSTEM_SHARE` if that is more.
 MACOS_BYTES = 4 * 1024**3
 
 # Bytes to spare if memory is unknown.
@@ -100,20 +102,32 @@ def memory_in_words(figures: DeviceFigures) -> str:
     return words
 
 
+def with_raised_limit(figures: DeviceFigures) -> DeviceFigures:
+    """Returns the figures after Metal's limit was raised as far as macOS can bear."""
+    if figures.recommended is None:
+        return figures
+    most = figures.total - max(MACOS_BYTES, int(SYSTEM_SHARE * figures.total))
+    return replace(figures, recommended=max(figures.recommended, most // MIB * MIB))
+
+
+def raising(raised: DeviceFigures) -> str:
+    """How to, for people."""
+    return f"until the next restart: sudo sysctl iogpu.wired_limit_mb={(raised.recommended or 0) // MIB}"
+
+
 def _advice(figures: DeviceFigures, needed: int) -> str:
     smaller = "Choose a smaller or more strongly quantized model"
     if figures.kind == "cuda":
         return f"{smaller}, or free memory of the card."
-    empty = min(figures.recommended or figures.total, figures.total - int(SYSTEM_SHARE * figures.total))
-    advice = f"{smaller}, or close other programs." if needed <= empty else f"{smaller}."
-    if (limit := raised_limit_mib(figures, needed)) is not None:
-        advice += f" This raises Metal's limit until the next restart: sudo sysctl iogpu.wired_limit_mb={limit}"
-    return advice
+    raised = with_raised_limit(figures)
+    if needed > _empty_bytes(raised):
+        return f"{smaller}."
+    free = usable_bytes(replace(figures, recommended=None))
+    close = "close other programs" if free is not None and needed > free else ""
+    if figures.recommended is None or needed <= figures.recommended - figures.active:
+        return f"{smaller}, or {close}."
+    return f"{smaller}, or {close}{close and ' and '}raise Metal's limit {raising(raised)}"
 
 
-def raised_limit_mib(figures: DeviceFigures, needed: int) -> int | None:
-    """Returns an `iogpu.wired_limit_mb` with room for `needed` bytes; None if raising it does not help."""
-    if figures.recommended is None or needed <= figures.recommended:
-        return None
-    limit = figures.total - MACOS_BYTES
-    return limit // MIB if needed <= limit else None
+def _empty_bytes(figures: DeviceFigures) -> int:
+    return min(figures.recommended or figures.total, figures.total - int(SYSTEM_SHARE * figures.total))

@@ -11,9 +11,9 @@ from service.device.memory import (
     command_buffer_variables,
     load_refusal,
     longest_context,
-    raised_limit_mib,
     usable_bytes,
     wired_bytes,
+    with_raised_limit,
 )
 from service.models.recommended import RECOMMENDED
 from tests.device.machines import GIB, MACHINES, card, linux, mac
@@ -98,30 +98,63 @@ def test_a_refusal_names_the_figures_and_a_remedy_that_helps() -> None:
     assert refusal == (
         "it needs 17.6 GB, 17.2 GB for its weights and 0.4 GB for a context of 4,096 tokens. 17.2 GB can be used: "
         "20.6 GB of 25.8 GB is free, and Metal recommends at most 17.2 GB. The longest context that would fit has 0 "
-        "tokens. Choose a smaller or more strongly quantized model. This raises Metal's limit until the next restart: "
+        "tokens. Choose a smaller or more strongly quantized model, or raise Metal's limit until the next restart: "
         "sudo sysctl iogpu.wired_limit_mb=20480"
     )
-    busy = load_refusal(mac("M4 Max", 48, free=0.3), CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
-    assert busy is not None
-    assert busy.endswith("model, or close other programs.")
     on_a_card = load_refusal(MACHINES["RTX 8 GB"], CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
     assert on_a_card is not None
     assert "8.2 GB of the card's 8.6 GB are free" in on_a_card
     assert "sysctl" not in on_a_card
 
 
-@pytest.mark.parametrize(
-    ("figures", "needed", "limit"),
-    [
-        (mac("M3", 24), 17 * GIB, 20 * 1024),
-        (mac("M3", 24), 21 * GIB, None),
-        (mac("M3", 24), 15 * GIB, None),
-        (linux(24), 17 * GIB, None),
-    ],
-    ids=["helps", "macOS would have too little", "not in the way", "no Metal"],
+CLOSE, RAISE = (
+    ", or close other programs.",
+    "raise Metal's limit until the next restart: sudo sysctl iogpu.wired_limit_mb",
 )
-def test_metals_limit_is_raised_only_where_that_helps(figures: DeviceFigures, needed: int, limit: int | None) -> None:
-    assert raised_limit_mib(figures, needed) == limit
+
+
+@pytest.mark.parametrize(
+    ("figures", "remedy"),
+    [
+        (mac("M2", 16), "."),
+        (mac("M3", 24), f", or {RAISE}=20480"),
+        (mac("M3", 24, free=0.5), f", or close other programs and {RAISE}=20480"),
+        (mac("M1 Pro", 32, free=0.5), CLOSE),
+        (mac("M4 Max", 48, free=0.3), CLOSE),
+        (msgspec.structs.replace(mac("M1 Pro", 32), active=8 * GIB), f", or {RAISE}=28672"),
+        (linux(16), "."),
+        (linux(24, free=0.5), CLOSE),
+        (card("RTX 4060", 8), ", or free memory of the card."),
+    ],
+    ids=[
+        "too small", "Metal's limit", "the limit and other programs", "other programs", "a full desktop",
+        "another model", "Linux", "other programs on Linux", "a card",
+    ],
+)  # fmt: skip
+def test_a_refusal_advises_what_helps(figures: DeviceFigures, remedy: str) -> None:
+    refusal = load_refusal(figures, CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
+    assert refusal is not None
+    assert refusal.partition("quantized model")[2] == remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_mib"),
+    [
+        ("M1 8 GB", 5_461),
+        ("M2 16 GB", 12_288),
+        ("M3 24 GB", 20_480),
+        ("M1 Pro 32 GB", 28_672),
+        ("M4 Pro 36 GB", 32_768),
+        ("M4 Max 48 GB", 45_056),
+        ("M5 Max 128 GB", 124_518),
+        ("M3 Ultra 512 GB", 498_073),
+        ("RTX 24 GB", None),
+        ("Linux 64 GB", None),
+    ],
+)
+def test_metals_limit_is_raised_as_far_as_macos_can_bear(name: str, limit_mib: int | None) -> None:
+    raised = with_raised_limit(MACHINES[name]).recommended
+    assert (None if raised is None else raised // 2**20) == limit_mib
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -10,7 +10,15 @@ import msgspec
 
 from service.cli.checks import Result, failed, ok, warning
 from service.device.figures import DeviceFigures
-from service.device.memory import GB, load_refusal, longest_context, memory_in_words, usable_bytes
+from service.device.memory import (
+    GB,
+    load_refusal,
+    longest_context,
+    memory_in_words,
+    raising,
+    usable_bytes,
+    with_raised_limit,
+)
 
 OLDEST_MACOS = (14, 0)
 # mlx's wheel for this macOS has kernels for the M5's matrix units.
@@ -85,6 +93,10 @@ def memory(figures: DeviceFigures, needs: ModelNeeds | None) -> Result:
     found += f". Beside weights of {needs.weight_bytes / GB:.1f} GB, a context of {context:,} tokens fits"
     if context < needs.context_length:
         found += f", of the model's {needs.context_length:,}"
+        raised = with_raised_limit(figures)
+        more = longest_context(raised, needs.weight_bytes, needs.token_bytes) or 0
+        if more > context:
+            found += f". {min(more, needs.context_length):,} fit if you raise Metal's limit {raising(raised)}"
     return ok("Memory", found)
 
 
