@@ -11,6 +11,9 @@ SYSTEM_SHARE = 0.05
 # The share of free memory that KV state may take: while a batch grows, one layer of it exists twice.
 KV_SHARE = 0.9
 
+# Dense weights on a CPU may take this share of free memory; the rest is for KV state and other programs.
+DENSE_SHARE = 0.6
+
 # The share of the device's memory that MLX may keep in freed buffers; without a limit it keeps all of them.
 BUFFER_SHARE = 0.05
 
@@ -48,6 +51,10 @@ def missing_bytes(needed: int, usable: int | None, held: int) -> int:
 
 def buffer_limit_bytes(figures: DeviceFigures) -> int:
     return int(BUFFER_SHARE * (figures.card_total or figures.total))
+
+
+def dense_weights_fit(figures: DeviceFigures, needed: int) -> bool:
+    return figures.free is None or needed <= DENSE_SHARE * figures.free
 
 
 def wired_bytes(figures: DeviceFigures, setting: WiredMemory | int, weight_bytes: int) -> int | None:

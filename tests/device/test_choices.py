@@ -3,8 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
-from service.device.memory import usable_bytes
+from service.device.memory import dense_weights_fit, usable_bytes
 from service.executor.engine.chunks import (
     FIRST_ON_CPU,
     FIRST_ON_GPU,
@@ -52,6 +53,20 @@ def test_the_prefix_cache_takes_a_quarter_of_what_is_free(name: str, prefix_mib:
 )
 def test_the_prefix_cache_takes_nothing_that_is_not_free(setting: int | None, room: int | None, nbytes: int) -> None:
     assert memory_for_prefixes(setting, room) == nbytes
+
+
+# Dense f32 weights of 0.6, 1.7, 4, 8 and 14 billion parameters.
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("Linux 16 GB", [True, True, False, False, False]),
+        ("Linux 64 GB", [True, True, True, True, False]),
+    ],
+)
+def test_weights_become_dense_on_a_cpu_if_they_take_three_fifths_of_what_is_free(name: str, fits: list[bool]) -> None:
+    sizes = [int(4e9 * billions) for billions in (0.6, 1.7, 4, 8, 14)]
+    assert [dense_weights_fit(MACHINES[name], size) for size in sizes] == fits
+    assert dense_weights_fit(replace(MACHINES[name], free=None), sizes[-1])
 
 
 @pytest.mark.parametrize("name", MACHINES)

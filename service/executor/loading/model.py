@@ -9,8 +9,8 @@ import msgspec
 
 from service.device.figures import DeviceKind
 from service.device.kv_estimate import kv_bytes_per_token
-from service.device.machine import free_bytes, read_machine
-from service.device.memory import command_buffer_variables, load_refusal
+from service.device.machine import read_machine
+from service.device.memory import DENSE_SHARE, command_buffer_variables, dense_weights_fit, load_refusal
 from service.executor.loading.failures import explained
 from service.models.blas import load_openblas
 from service.models.errors import InvalidModel
@@ -18,9 +18,6 @@ from service.models.folder import read_config, stat_weights
 from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
-
-# Dense weights may take this share of free memory; the rest is for KV state and other programs.
-MEMORY_SHARE = 0.6
 
 PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
 
@@ -129,18 +126,18 @@ def _dense_on_cpu(model: Any, division: Division | None) -> Any:
     if all(array.dtype == mx.float32 for _, array in weights):
         return model
     needed = 4 * mlx_lm_utils.get_total_parameters(model) // (division.parts if division is not None else 1)
-    free = free_bytes()
-    fits = free is None or needed <= MEMORY_SHARE * free
+    figures = read_machine()
+    fits = dense_weights_fit(figures, needed)
     if division is not None and division.agree(fits) != fits:
         log.warning("The weights stay as they are: another rank has no memory for dense ones")
         return model
-    if free is not None and not fits:
+    if not fits:
         log.warning(
             "The weights stay as they are: dense they would be faster on this CPU, but they need %.1f GiB of %.1f GiB "
             "free, and at most %d %% is taken",
             needed / 2**30,
-            free / 2**30,
-            MEMORY_SHARE * 100,
+            (figures.free or 0) / 2**30,
+            DENSE_SHARE * 100,
         )
         return model
     model = mlx_lm_utils.dequantize_model(model)
