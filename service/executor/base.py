@@ -82,7 +82,7 @@ class Executor(Protocol):
         ...
 
     async def identify(self) -> None:
-        """Returns once `profile` has its fingerprint. Raises `ServiceError`."""
+        """Returns once `profile` has its fingerprint; it changes with the model's files. Raises `ServiceError`."""
         ...
 
     async def submit(self, request: GenerationRequest) -> Answer:

@@ -171,6 +171,7 @@ class CachingExecutor:
     async def _look_up(
         self, key: str, request: GenerationRequest, directives: CacheDirectives
     ) -> StoredAnswer | FlightAnswer:
+        fingerprint = self.profile.fingerprint
         flight = self._flights.find(key)
         record = await self._store.get(key, directives.max_age)
         if record is not None:
@@ -186,6 +187,8 @@ class CachingExecutor:
             return flight.join("collapsed")
         if directives.only_if_cached:
             raise _not_cached()
+        if self.profile.fingerprint != fingerprint:
+            return self._lead(request, "miss", None, stores=False)
         replicas = self._replicas
         if replicas is None or directives.max_age is not None:
             return self._lead(request, "miss", key)
@@ -202,9 +205,12 @@ class CachingExecutor:
         stores: bool = True,
     ) -> FlightAnswer:
         """Others may join only with `stores`, and only then the flight lingers without readers."""
+        fingerprint = self.profile.fingerprint
 
         def keep(flight: Flight) -> PendingWrite | None:
             if key is None or flight.completion is None:
+                return None
+            if self.profile.fingerprint != fingerprint:  # a process that started later has generated it
                 return None
             if self._recorder is not None:
                 self._recorder.record_answer(key, flight.completion)

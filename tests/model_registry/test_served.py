@@ -21,11 +21,8 @@ from tests.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.model
 
-ADAPTER_CONFIG = {
-    "fine_tune_type": "lora",
-    "num_layers": LAYERS,
-    "lora_parameters": {"rank": 2, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.o_proj"]},
-}
+LORA = {"rank": 2, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.o_proj"]}
+ADAPTER_CONFIG = {"fine_tune_type": "lora", "num_layers": LAYERS, "lora_parameters": LORA}
 
 TRAINING = """
 import json, pathlib, sys
@@ -199,6 +196,12 @@ def test_an_adapter_changes_the_answer_and_the_cache_key(tiny_model: Path, tmp_p
         assert text_of(plain) != text_of(tuned)
         assert "miss" in cache_status(tuned)
         assert cache_status(ask(server, "tuned", max_tokens=16)) == "anyclaude; hit"
+        without_effect = ADAPTER_CONFIG | {"lora_parameters": {**LORA, "scale": 0.0}}
+        (adapter / "adapter_config.json").write_text(json.dumps(without_effect))
+        for deed in ("unload", "load"):
+            assert httpx.post(f"{server.url}/v1/models/tuned/{deed}", timeout=PATIENCE_SECONDS).status_code == 200
+        changed = ask(server, "tuned", max_tokens=16)
+        assert (text_of(changed), "miss" in cache_status(changed)) == (text_of(plain), True)
 
 
 def test_sampling_thinking_and_guesses_are_each_models_own(tiny_model: Path, tmp_path: Path) -> None:

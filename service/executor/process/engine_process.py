@@ -36,6 +36,9 @@ CLOSE_SECONDS = 2.0
 # Silence allowed while the executor loads: imports hold the interpreter's lock for seconds.
 STARTUP_SECONDS = 60.0
 
+# While no process has the model, a request that comes later than this looks at the files again: some milliseconds.
+TRUST_SECONDS = 1.0
+
 
 class EngineProcess:
     """Takes up to `max_concurrency` + `max_queue` sequences.
@@ -44,8 +47,8 @@ class EngineProcess:
     once; the others end in `AnswerLost`. After more than `deaths_at_most` deaths in ten minutes, or if the model
     cannot be loaded, none replaces it.
 
-    A `spec` without a fingerprint gets it before its model is loaded. Without a process, a call awaits `wanted`, which
-    has to call `load` (the default).
+    The fingerprint is read anew for each process. It is empty meanwhile, and a while after the last process has ended:
+    the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default).
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class EngineProcess:
         self._ids = itertools.count()
         self._calls = EngineCalls()
         self._wanting = 0  # calls that wait for `wanted` or the fingerprint
-        self._identifying: asyncio.Task[None] | None = None
+        self._identifying: asyncio.Task[str] | None = None
         # From `load` to the end of its last process. The other fields are about this run.
         self._running: asyncio.Task[None] | None = None
         self._ending = False
         self._child: Child | None = None
+        self._loaded = asyncio.Event()  # by the present process
         self._reported = ExecutorStatus(state="loading")  # of the present process
         self._past = ExecutorStatus(state="unhealthy")  # counts of ended processes
         self._deaths: deque[float] = deque(maxlen=deaths_at_most + 1)
@@ -157,11 +161,10 @@ class EngineProcess:
         self._refuse_when_full()
         self._wanting += 1
         try:
-            await self._until_identified()
+            while not self.profile.fingerprint:
+                await self._read_fingerprint()
         finally:
             self._wanting -= 1
-        if not self.profile.fingerprint:
-            raise self._refusal()
 
     async def submit(self, request: GenerationRequest) -> PendingCall:
         self._refuse_when_full()
@@ -214,33 +217,54 @@ class EngineProcess:
     def _see(self, status: ExecutorStatus) -> None:
         self._reported = status
         self.loaded_bytes = max(self.loaded_bytes, status.memory_bytes or 0)
-        if status.loaded and not self._ending:
-            self.settled.set()
-            self._calls.serve(self._child)
+        if status.loaded:
+            self._loaded.set()
 
     # The run: one process after another
 
     async def _run(self) -> None:
         try:
-            await self._until_identified()
             while not (self._ending or self._failure):
-                await self._run_process()
+                self._forget_fingerprint()
+                await self._read_fingerprint()
+                if not self._ending:
+                    await self._run_process()
+        except ServiceError as exc:
+            if not self._ending:
+                self._give_up(exc.message)
         except Exception as exc:  # else requests would wait for ever
             self._give_up(f"The engine process cannot be started: {exc}.")
         self._running, self._child, self._ending = None, None, False
         self.settled.set()
+        self._distrust_soon()
 
     async def _run_process(self) -> None:
         child = self._child = self._spawn(self._receive)
         await child.connect()
         log.info("Engine process %d loads %s", child.pid, self.profile.id)
         child.send(StartEngine(self.spec))
+        self._loaded.clear()
+        serving = asyncio.get_running_loop().create_task(self._serve(child))
         await self._watch(child)
+        serving.cancel()
         reason = await child.until_ended()
         self._past, reported = self.status(), self._reported
         self._child, self._reported = None, ExecutorStatus(state="loading")
         if not self._ending:
             self._judge_death(reason, reported)
+
+    async def _serve(self, child: Child) -> None:
+        await self._loaded.wait()
+        # The files may have changed after their fingerprint was read and before the process read them.
+        try:
+            changed = await self._with_fingerprint(self.spec) != self.spec
+        except InvalidModel:  # the next process cannot be started
+            changed = True
+        if changed:
+            child.kill("the files of the model changed while it read them")
+        elif not self._ending:
+            self.settled.set()
+            self._calls.serve(child)
 
     async def _watch(self, child: Child) -> None:
         limit = self._settings.stall_seconds
@@ -283,6 +307,7 @@ class EngineProcess:
     async def _end_run(self) -> None:
         if self._identifying is not None:
             self._identifying.cancel()
+            self._identifying = None
         if not self.resident:
             return
         self._ending = True
@@ -296,19 +321,40 @@ class EngineProcess:
         if self._running is not None:
             await asyncio.wait({self._running})  # a cancelled caller does not cancel it
 
-    async def _until_identified(self) -> None:
-        if self.profile.fingerprint or self._failure or self._closing:
-            return
+    # Its files
+
+    async def _read_fingerprint(self) -> None:
+        """Concurrent calls share one reading. Raises `NotReady` and `ShuttingDown`."""
+        if self._closing or self._failure:
+            raise self._refusal()
         if self._identifying is None or self._identifying.done():
             self._identifying = asyncio.get_running_loop().create_task(self._identify())
-        await asyncio.wait({self._identifying})  # a cancelled caller does not cancel it
+        reading = self._identifying
+        await asyncio.wait({reading})  # a cancelled caller does not cancel it
+        if reading.cancelled():
+            raise self._refusal()
+        if wrong := reading.result():
+            raise NotReady(wrong)
 
-    async def _identify(self) -> None:
+    async def _identify(self) -> str:
+        """Returns what is wrong with the files."""
         try:
             self.spec = await self._with_fingerprint(self.spec)
-            self.profile = self.spec.profile
         except InvalidModel as exc:
-            self._give_up(str(exc))
+            return str(exc)
+        self.profile = self.spec.profile
+        self._distrust_soon()
+        return ""
+
+    def _distrust_soon(self) -> None:
+        asyncio.get_running_loop().call_later(TRUST_SECONDS, self._distrust)
+
+    def _distrust(self) -> None:
+        if not (self.resident or self._failure):
+            self._forget_fingerprint()
+
+    def _forget_fingerprint(self) -> None:
+        self.profile = msgspec.structs.replace(self.profile, fingerprint="")
 
     # Its state
 
@@ -325,7 +371,7 @@ class EngineProcess:
             return "unhealthy", self._failure
         if not self.resident:
             return "healthy", f"{self.profile.id} is not loaded; the next request loads it"
-        if reported.state == "loading":
+        if not self.settled.is_set():
             return "loading", f"loading {self.profile.id}" + (f" again. {self._last_end}" if self._last_end else "")
         silence = self._silence()
         if silence >= self._settings.stall_seconds:

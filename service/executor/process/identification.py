@@ -15,7 +15,10 @@ Identify = Callable[[EngineSpec], Awaitable[EngineSpec]]
 
 
 async def with_fingerprint(spec: EngineSpec) -> EngineSpec:
-    """Reads all weights unless their digests are kept. Raises `InvalidModel`."""
+    """Reads all weights unless their digests are kept. A spec without a folder stays as it is. Raises
+    `InvalidModel`."""
+    if not spec.model_path:
+        return spec
     found: Future[EngineSpec] = Future()
     found.set_running_or_notify_cancel()
 
