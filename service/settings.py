@@ -147,7 +147,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 2
     max_queue: Annotated[int, setting("Requests that may wait for a place.", Harmless.ANY, ge=0)] = 64
-    queue_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may wait.", Harmless.ANY)] = 600.0
+    queue_timeout_seconds: Annotated[
+        PositiveSeconds, setting("How long a request may wait for its model, and then for a place.", Harmless.ANY)
+    ] = 600.0
     request_timeout_seconds: Annotated[PositiveSeconds, setting("How long a request may generate.", Harmless.ANY)] = (
         3600.0
     )

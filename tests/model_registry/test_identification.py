@@ -161,6 +161,18 @@ async def test_files_that_cannot_be_read_are_a_load_that_fails(tmp_path: Path) -
         assert (health["status"], health["detail"]) == ("unhealthy", "a file is damaged")
 
 
+async def test_requests_do_not_wait_for_ever_for_files_that_are_never_read(tmp_path: Path) -> None:
+    server = Server(tmp_path, unidentified(patience=0.3))
+    async with server.app.router.lifespan_context(server.app):
+        stream, streaming = server.ask("a question", stream=True)
+        whole, waiting = server.ask("a question", stream=False)
+        await asyncio.gather(streaming, waiting)
+        assert KEEP_ALIVE in stream.body
+        assert b'"error":' in stream.body
+        assert b"first was not ready within 0.3 seconds" in stream.body
+        assert (whole.status, b"first was not ready within 0.3 seconds" in whole.body) == (503, True)
+
+
 async def test_a_server_stops_while_the_files_are_read(tmp_path: Path) -> None:
     server = Server(tmp_path)
     async with server.app.router.lifespan_context(server.app):

@@ -32,8 +32,9 @@ class Machine:
         return self._bytes - sum(engine.spec.weight_bytes for engine in self._engines if engine.resident)
 
 
-def engine(name: str, gib: float = 1.0, **options: Any) -> EngineProcess:
-    made = spec("counting", Settings(home=NO_HOME, shutdown_grace_seconds=1.0), **options)
+def engine(name: str, gib: float = 1.0, *, patience: float = 600.0, **options: Any) -> EngineProcess:
+    settings = Settings(home=NO_HOME, shutdown_grace_seconds=1.0, queue_timeout_seconds=patience)
+    made = spec("counting", settings, **options)
     profile = msgspec.structs.replace(made.profile, id=name)
     return EngineProcess(msgspec.structs.replace(made, profile=profile, weight_bytes=int(gib * GIB)))
 
@@ -208,6 +209,14 @@ async def test_unloading_ends_a_load_that_hangs_and_what_waits_for_it(tmp_path: 
         assert await other == "1 2 3 "
         gate.touch()
         assert await ask(hanging) == "1 2 3 "
+
+
+async def test_a_request_does_not_wait_for_ever_for_room(tmp_path: Path) -> None:
+    hanging, waiting = engine("hanging", load_after=str(tmp_path / "gate")), engine("waiting", patience=0.2)
+    async with residing(hanging, waiting, gib=1.5):
+        refused = [await outcome(waiting) for _ in range(2)]
+        assert [str(error).partition(".")[0] for error in refused] == ["waiting was not ready within 0"] * 2
+        assert not waiting.resident
 
 
 async def test_loading_a_model_that_cannot_be_loaded_raises_the_reason() -> None:

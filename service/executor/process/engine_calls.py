@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from service.errors import BadRequest, BodyTooLarge, ServiceError, Unrunnable
 from service.events import Done
@@ -19,10 +20,13 @@ from service.executor.process.quarantine import Quarantine, sendable
 
 
 class EngineCalls:
-    """Calls wait here while no process serves them. `used_at` is the loop's time when the last one ended."""
+    """Calls wait here while no process serves them, at most `patience_seconds`, and then get the error `too_late`.
+    `used_at` is the loop's time when the last one ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_seconds: float, too_late: Callable[[], ServiceError]) -> None:
         self.used_at = 0.0
+        self._patience_seconds = patience_seconds
+        self._too_late = too_late
         self._open: dict[int, PendingCall] = {}
         self._serving: Child | None = None
         self._quarantine = Quarantine()
@@ -41,6 +45,7 @@ class EngineCalls:
         self._quarantine.check(call)
         self._open[call.message.call] = call
         self._send_next()
+        self._limit_waits()
 
     def abort(self, call: PendingCall) -> None:
         if self._remove(call) and call.inside and self._serving is not None:
@@ -59,6 +64,7 @@ class EngineCalls:
             self._end(call, error)
             at_fault |= isinstance(error, Unrunnable) and self._works
         self._works &= not at_fault
+        self._limit_waits()
         return at_fault
 
     def end_all(self, error: Callable[[PendingCall], ServiceError]) -> None:
@@ -104,8 +110,15 @@ class EngineCalls:
                 if not call.inside:  # the end of one that cannot be sent has sent the others
                     self._send(self._serving, call)
 
+    def _limit_waits(self) -> None:
+        for call in self._open.values():
+            if not call.inside and call.deadline is None:
+                end = partial(self._end, call, self._too_late())
+                call.deadline = asyncio.get_running_loop().call_later(self._patience_seconds, end)
+
     def _send(self, child: Child, call: PendingCall) -> None:
         call.inside = True
+        call.waits_no_longer()
         try:
             child.send(call.message)
         except FrameTooLarge as exc:
@@ -119,6 +132,7 @@ class EngineCalls:
 
     def _remove(self, call: PendingCall) -> bool:
         self.used_at = asyncio.get_running_loop().time()
+        call.waits_no_longer()
         found = self._open.pop(call.message.call, None) is not None
         self._send_next()
         return found

@@ -2,13 +2,14 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
-from service.executor.base import ExecutorStatus, ModelState, refuse_when_full
+from service.executor.base import RETRY_AFTER_SECONDS, ExecutorStatus, ModelState, refuse_when_full
 from service.executor.process.call_messages import (
     CountCall,
     EngineSpec,
@@ -48,7 +49,8 @@ class EngineProcess:
     cannot be loaded, none replaces it.
 
     The fingerprint is read anew for each process. It is empty meanwhile, and a while after the last process has ended:
-    the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default).
+    the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default). No call
+    waits longer than `queue_timeout_seconds` before a process takes it.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class EngineProcess:
         self._spawn = spawn
         self._settings = spec.settings
         self._ids = itertools.count()
-        self._calls = EngineCalls()
+        self._calls = EngineCalls(spec.settings.queue_timeout_seconds, self._too_late)
         self._wanting = 0  # calls that wait for `wanted` or the fingerprint
         self._identifying: asyncio.Task[str] | None = None
         # From `load` to the end of its last process. The other fields are about this run.
@@ -159,12 +161,9 @@ class EngineProcess:
         if self.profile.fingerprint:
             return
         self._refuse_when_full()
-        self._wanting += 1
-        try:
+        async with self._waiting():
             while not self.profile.fingerprint:
                 await self._read_fingerprint()
-        finally:
-            self._wanting -= 1
 
     async def submit(self, request: GenerationRequest) -> PendingCall:
         self._refuse_when_full()
@@ -187,12 +186,9 @@ class EngineProcess:
 
     async def _accepted(self, call: PendingCall) -> Any:
         """Returns the number of prompt tokens, or the finding."""
-        self._wanting += 1
-        try:
+        async with self._waiting():
             while not (self.takes_calls or self._closing or self._failure):
                 await self.wanted()
-        finally:
-            self._wanting -= 1
         if self._closing or self._failure:
             raise self._refusal()
         self._calls.add(call)
@@ -201,6 +197,21 @@ class EngineProcess:
         except asyncio.CancelledError:
             self._calls.abort(call)
             raise
+
+    @asynccontextmanager
+    async def _waiting(self) -> AsyncIterator[None]:
+        self._wanting += 1
+        try:
+            async with asyncio.timeout(self._settings.queue_timeout_seconds):
+                yield
+        except TimeoutError:
+            raise self._too_late() from None
+        finally:
+            self._wanting -= 1
+
+    def _too_late(self) -> NotReady:
+        message = f"{self.profile.id} was not ready within {self._settings.queue_timeout_seconds:g} seconds"
+        return NotReady(f"{message}. Try again later, or raise queueTimeoutSeconds.", retry_after=RETRY_AFTER_SECONDS)
 
     def _refusal(self) -> ServiceError:
         if self._closing:

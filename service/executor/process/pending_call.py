@@ -30,7 +30,7 @@ class PendingCall:
     """The `Answer` of a `SubmitCall`, and what waits for other replies. `sequences` is its share of the queue.
 
     `inside`: the present process has it. `received` counts its events, `deaths` the processes that died with it. A call
-    with `alone_until` runs alone until it has more events than that, or ends.
+    with `alone_until` runs alone until it has more events than that, or ends. `deadline` limits the wait for a process.
     """
 
     def __init__(self, message: CallMessage, sequences: int, left: Callable[["PendingCall"], None]) -> None:
@@ -44,6 +44,7 @@ class PendingCall:
         self.received = 0
         self.deaths = 0
         self.alone_until: int | None = None
+        self.deadline: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
@@ -64,6 +65,11 @@ class PendingCall:
 
     async def aclose(self) -> None:
         self.queue.close()
+
+    def waits_no_longer(self) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
     def accept(self, found: int | Finding) -> None:
         if not self.accepted.done():

@@ -230,6 +230,34 @@ async def test_an_engine_that_dies_or_hangs_when_it_is_unloaded_is_gone_and_load
         assert engine.status().engine_restarts == 0
 
 
+async def test_a_request_does_not_wait_for_ever_for_a_load_that_goes_on(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with running(load_after=str(gate), settings={"queue_timeout_seconds": 1.0}) as engine:
+        refused = await outcome(engine)
+        assert isinstance(refused, NotReady)
+        assert (refused.message.partition(".")[0], engine.status().state, engine.status().waiting) == (
+            "counting was not ready within 1 seconds",
+            "loading",
+            0,
+        )
+        assert refused.retry_after
+        gate.touch()
+        await until_state(engine, "healthy")
+        assert await ask(engine) == "1 2 3 "
+
+
+async def test_a_request_that_lost_its_engine_does_not_wait_for_ever_for_the_next(tmp_path: Path) -> None:
+    once, gate = tmp_path / "once", tmp_path / "gate"
+    gate.touch()
+    fault = {"at": "reading", "how": "SIGKILL", "once": str(once), "load_after": str(gate)}
+    async with running(**fault, settings={"queue_timeout_seconds": 1.0}) as engine:
+        await until_state(engine, "healthy")
+        gate.unlink()
+        assert isinstance(await outcome(engine), NotReady)
+        assert once.exists()
+        assert engine.status().state == "loading"
+
+
 async def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
     async with running(at="reading", how="SIGABRT", deaths_at_most=2) as engine:
         first, second, third = [type(await outcome(engine, text)) for text in ("a", "b", "c")]
