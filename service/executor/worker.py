@@ -83,6 +83,8 @@ class Worker:
             places=Places(runtime.max_concurrency or settings.most_running, adapts=settings.max_concurrency == "auto"),
             pulse=self._pulse,
         )
+        self._pulse.memory_bytes = runtime.engine.memory_bytes()
+        self._pulse.prefix_cache_bytes = runtime.engine.prefix_cache_bytes()
         self._post(self._listener.loaded, runtime.shared)
         try:
             scheduler.run(runtime.slices)

@@ -227,7 +227,6 @@ class EngineProcess:
 
     def _see(self, status: ExecutorStatus) -> None:
         self._reported = status
-        self.loaded_bytes = max(self.loaded_bytes, status.memory_bytes or 0)
         if status.loaded:
             self._loaded.set()
 
@@ -274,6 +273,8 @@ class EngineProcess:
         if changed:
             child.kill("the files of the model changed while it read them")
         elif not self._ending:
+            # Later figures include the state of answers, which a load does not need.
+            self.loaded_bytes = (self._reported.memory_bytes or 0) - (self._reported.prefix_cache_bytes or 0)
             self.settled.set()
             self._calls.serve(child)
 

@@ -38,6 +38,7 @@ NONSENSE = {
     "another type": HEADER.pack(3) + b"\x91\x91\x01",
     "oversized": HEADER.pack(MAX_FRAME_BYTES + 1),
 }
+WEIGHT_BYTES = 1_000_000
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 
@@ -196,6 +197,8 @@ class FaultyRenderer(WordRenderer):
 
 
 class FaultyEngine(CountingEngine):
+    """Its weights take `WEIGHT_BYTES`."""
+
     def __init__(self, fault: Fault, step_seconds: float) -> None:
         super().__init__()
         self._fault = fault
@@ -209,6 +212,9 @@ class FaultyEngine(CountingEngine):
             if self._counters[sequence.id] >= 2:
                 self._fault.strike("decoding", sequence.request)
         return super().step()
+
+    def memory_bytes(self) -> int:
+        return WEIGHT_BYTES + super().memory_bytes()
 
     def close(self) -> None:
         self._fault.strike("closing")

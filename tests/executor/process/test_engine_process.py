@@ -29,7 +29,7 @@ from service.generation import Completion
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from tests.executor.engines import question, until
-from tests.executor.process.engines import spec
+from tests.executor.process.engines import WEIGHT_BYTES, spec
 from tests.no_home import NO_HOME
 from tests.patience import PATIENCE_SECONDS
 
@@ -112,6 +112,16 @@ async def test_it_answers_counts_and_ends() -> None:
         assert [choice.text for choice in completion.choices] == ["1 2 3 "] * 2
         assert await engine.count_tokens(question("a b c d")) == 4
         assert (engine.status().state, engine.status().running, engine.status().waiting) == ("healthy", 0, 0)
+
+
+async def test_what_a_load_needs_does_not_grow_with_answers() -> None:
+    async with running(step_seconds=0.005) as engine:
+        await until_state(engine, "healthy")
+        assert (engine.loaded_bytes, engine.status().memory_bytes) == (WEIGHT_BYTES, WEIGHT_BYTES)
+        answer = await engine.submit(question(max_tokens=900))
+        await until(lambda: (engine.status().memory_bytes or 0) > WEIGHT_BYTES)
+        await answer.aclose()
+        assert engine.loaded_bytes == WEIGHT_BYTES
 
 
 async def test_an_answer_shows_how_much_of_its_prompt_is_read() -> None:
