@@ -80,6 +80,7 @@ class EngineProcess:
         self._loaded = asyncio.Event()  # by the present process
         self._reported = ExecutorStatus(state="loading")  # of the present process
         self._past = ExecutorStatus(state="unhealthy")  # counts of ended processes
+        self._context_tokens: int | None = None  # the last known: clients ask while no process is loaded
         self._deaths: deque[float] = deque(maxlen=deaths_at_most + 1)
         self._last_end = ""
         self._failure = ""
@@ -119,6 +120,7 @@ class EngineProcess:
             state=state,
             detail=detail,
             unloaded=not (self.resident or self._failure),
+            context_tokens=self._context_tokens,
             waiting=max(reported.waiting, self._calls.sequences + self._wanting - reported.running),
             engine_restarts=past.engine_restarts + reported.engine_restarts,
             generated_tokens=past.generated_tokens + reported.generated_tokens,
@@ -227,6 +229,7 @@ class EngineProcess:
 
     def _see(self, status: ExecutorStatus) -> None:
         self._reported = status
+        self._context_tokens = status.context_tokens or self._context_tokens
         if status.loaded:
             self._loaded.set()
 

@@ -268,6 +268,17 @@ async def test_a_request_that_lost_its_engine_does_not_wait_for_ever_for_the_nex
         assert engine.status().state == "loading"
 
 
+async def test_the_context_that_fits_is_known_after_an_unload() -> None:
+    async with running() as engine:
+        assert await ask(engine) == "1 2 3 "
+        fits = engine.status().context_tokens
+        assert fits is not None
+        await engine.unload()
+        assert engine.status().context_tokens == fits
+        await engine.load()
+        assert (engine.status().state, engine.status().context_tokens) == ("loading", fits)
+
+
 async def test_an_engine_that_dies_again_and_again_is_given_up() -> None:
     async with running(at="reading", how="SIGABRT", deaths_at_most=2) as engine:
         first, second, third = [type(await outcome(engine, text)) for text in ("a", "b", "c")]
