@@ -25,6 +25,7 @@ class HealthEndpoint:
             "waiting": status.waiting,
             "max_concurrency": status.max_concurrency or self._context.settings.most_running,
             "detail": status.detail,
+            "last_end": status.last_end,
             "models": [self._state_of(name, executor) for name, executor in self._context.registry.executors.items()],
         }
         await json_response(body, 503 if status.state == "unhealthy" else 200)(scope, receive, send)
@@ -39,6 +40,7 @@ class HealthEndpoint:
             "waiting": status.waiting,
             "memory_bytes": status.memory_bytes,
             "detail": status.detail,
+            "last_end": status.last_end,
         }
 
 

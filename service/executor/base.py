@@ -22,6 +22,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_bytes` includes `prefix_cache_bytes`, `context_tokens` fit into memory beside the weights, and at present
     `max_concurrency` sequences may run; None is unknown. Counts start with the executor, tallies with each load.
+    `last_end`: how the last engine process that was not asked to has ended.
     """
 
     state: ModelState
@@ -34,6 +35,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: int | None = None
     context_tokens: int | None = None
     max_concurrency: int | None = None
+    last_end: str = ""
     engine_restarts: int = 0
     generated_tokens: int = 0
     read_tokens: int = 0

@@ -86,7 +86,9 @@ async def test_a_process_that_died_is_loading_until_the_model_is_there_again(
         code, health = await until_health(client, "loading")
         assert (code, health["model_loaded"], health["waiting"]) == (200, False, 1)
         assert "killed by SIGKILL" in health["detail"]
-        assert (await until_health(client, "healthy"))[0] == 200
+        code, health = await until_health(client, "healthy")
+        assert (code, "killed by SIGKILL" in health["last_end"]) == (200, True)
+        assert health["models"][0]["last_end"] == health["last_end"]
         assert (await asking).json()["choices"][0]["message"]["content"] == "1 2 3 "
 
 

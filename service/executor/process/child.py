@@ -16,6 +16,8 @@ log = logging.getLogger("anyclaude.engine")
 
 KEPT_LINES = 200
 FATAL = "Fatal Python error"  # faulthandler's first line; a stack of unknown length follows
+# In a library's last line before it aborts: C++ exceptions on macOS (Metal's among them) and on Linux, and assertions.
+ABORTS = ("libc++abi: ", "what():", "[METAL]", "Assertion ")
 
 # Time for a process to exit after it closed its socket.
 EXIT_SECONDS = 1.0
@@ -161,6 +163,14 @@ def ending(code: int, last_lines: Sequence[str]) -> str:
         how = f"it was killed by {name}"
     else:
         how = f"it ended with exit code {code}"
-    fatal = (line for line in last_lines if line.startswith(FATAL))
-    last = next(fatal, last_lines[-1] if last_lines else "")
+    last = _last_words(last_lines)
     return f"{how}: {last}" if last else how
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    before = ""
+    for line in lines:
+        if line.startswith(FATAL):
+            return before if any(words in before for words in ABORTS) else line
+        before = line.strip()
+    return before

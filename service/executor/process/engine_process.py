@@ -79,7 +79,7 @@ class EngineProcess:
         self._child: Child | None = None
         self._loaded = asyncio.Event()  # by the present process
         self._reported = ExecutorStatus(state="loading")  # of the present process
-        self._past = ExecutorStatus(state="unhealthy")  # counts of ended processes
+        self._past = ExecutorStatus(state="unhealthy")  # counts and `last_end` of ended processes
         self._context_tokens: int | None = None  # the last known: clients ask while no process is loaded
         self._deaths: deque[float] = deque(maxlen=deaths_at_most + 1)
         self._last_end = ""
@@ -122,6 +122,7 @@ class EngineProcess:
             unloaded=not (self.resident or self._failure),
             context_tokens=self._context_tokens,
             waiting=max(reported.waiting, self._calls.sequences + self._wanting - reported.running),
+            last_end=past.last_end,
             engine_restarts=past.engine_restarts + reported.engine_restarts,
             generated_tokens=past.generated_tokens + reported.generated_tokens,
             read_tokens=past.read_tokens + reported.read_tokens,
@@ -295,6 +296,7 @@ class EngineProcess:
 
     def _judge_death(self, reason: str, reported: ExecutorStatus) -> None:
         end = reported.detail if reported.state == "unhealthy" else f"The engine process has ended: {reason}"
+        self._past = msgspec.structs.replace(self._past, last_end=end)
         if reported.permanent:
             self._give_up(end)
             return

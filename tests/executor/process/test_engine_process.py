@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.events import Event
 from service.executor.base import collect
+from service.executor.process.child import ending
 from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
 from service.generation import Completion
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
@@ -35,6 +36,7 @@ from tests.patience import PATIENCE_SECONDS
 
 WAYS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit", "sys.exit", "raise"]
 WAYS_OF_THE_WIRE = ["garbage", "another type", "oversized", "half a frame"]
+ABORTED = "Fatal Python error: Aborted"
 UNSENT_STAGES = ["rendering", "reading"]
 
 
@@ -318,6 +320,20 @@ async def test_last_words_are_the_reason(caplog: pytest.LogCaptureFixture, tmp_p
     told = "\n".join(record.getMessage() for record in caplog.records)
     assert "The engine process has ended: it was killed by SIGSEGV: Fatal Python error: Segmentation fault" in told
     assert "in step" in told
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["a warning", "libc++abi: [METAL] no memory", ABORTED, "  File"], "libc++abi: [METAL] no memory"),
+        (["terminate called", "  what():  no memory", ABORTED, "  File"], "what():  no memory"),
+        (["a warning", ABORTED, "  File"], ABORTED),
+        (["a warning", "the last line"], "the last line"),
+        ([], ""),
+    ],
+)
+def test_a_library_that_aborts_gives_the_reason(lines: list[str], words: str) -> None:
+    assert ending(-signal.SIGABRT, lines) == "it was killed by SIGABRT" + (f": {words}" if words else "")
 
 
 @pytest.mark.parametrize("way", ["SIGSTOP", "spin"])
