@@ -34,7 +34,8 @@ from tests.executor.process.engines import WEIGHT_BYTES, spec
 from tests.no_home import NO_HOME
 from tests.patience import PATIENCE_SECONDS
 
-WAYS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit", "sys.exit", "raise"]
+DEATHS = ["SIGKILL", "SIGSEGV", "SIGABRT", "exit"]
+WAYS = [*DEATHS, "sys.exit", "raise"]
 WAYS_OF_THE_WIRE = ["garbage", "another type", "oversized", "half a frame"]
 ABORTED = "Fatal Python error: Aborted"
 UNSENT_STAGES = ["rendering", "reading"]
@@ -208,14 +209,14 @@ async def test_an_engine_that_sends_nonsense_is_replaced(way: str, tmp_path: Pat
         assert engine.status().engine_restarts == 1
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "exit", "SIGSEGV"])
-async def test_an_engine_that_dies_idle_is_replaced(way: str, tmp_path: Path) -> None:
-    async with running(at="idle", how=way, once=str(tmp_path / "once")) as engine:
+@pytest.mark.parametrize("way", [*DEATHS, "SIGSTOP"])
+async def test_an_engine_that_dies_or_stops_idle_is_replaced(way: str, tmp_path: Path) -> None:
+    async with running(at="idle", how=way, once=str(tmp_path / "once"), settings={"stall_seconds": 2.0}) as engine:
         await until(lambda: engine.status().engine_restarts == 1)
         assert await ask(engine) == "1 2 3 "
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "exit", "SIGSEGV"])
+@pytest.mark.parametrize("way", DEATHS)
 @pytest.mark.parametrize("stage", ["making", "loading"])
 async def test_an_engine_that_dies_while_it_loads_is_replaced(way: str, stage: str, tmp_path: Path) -> None:
     async with running(at=stage, how=way, once=str(tmp_path / "once")) as engine:
@@ -223,14 +224,8 @@ async def test_an_engine_that_dies_while_it_loads_is_replaced(way: str, stage: s
         assert engine.status().engine_restarts == 1
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "exit", "raise", "SIGSTOP"])
-async def test_an_engine_that_dies_or_hangs_when_it_is_closed_is_gone(way: str) -> None:
-    async with running(at="closing", how=way, settings={"shutdown_grace_seconds": 1.0}) as engine:
-        assert await ask(engine) == "1 2 3 "
-
-
-@pytest.mark.parametrize("way", ["SIGKILL", "exit", "raise", "SIGSTOP"])
-async def test_an_engine_that_dies_or_hangs_when_it_is_unloaded_is_gone_and_loaded_again(way: str) -> None:
+@pytest.mark.parametrize("way", [*DEATHS, "raise", "SIGSTOP"])
+async def test_an_engine_that_dies_or_hangs_when_it_is_unloaded_and_closed_is_gone(way: str) -> None:
     async with running(at="closing", how=way, settings={"shutdown_grace_seconds": 1.0}) as engine:
         assert await ask(engine) == "1 2 3 "
         pid = engine.pid
@@ -345,6 +340,15 @@ async def test_an_engine_that_makes_no_progress_is_replaced(way: str, tmp_path: 
         await until_state(engine, "degraded")
         assert await asking == "1 2 3 "
         assert (engine.status().state, engine.status().engine_restarts) == ("healthy", 1)
+
+
+async def test_an_engine_that_stops_within_an_answer_is_replaced(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    fault = {"at": "decoding", "how": "SIGSTOP", "once": str(tmp_path / "once"), "seen": str(seen)}
+    async with running(**fault, settings={"stall_seconds": 2.0}) as engine:
+        assert isinstance(await outcome(engine, seen=seen), AnswerLost)
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 1
 
 
 @pytest.mark.parametrize(
