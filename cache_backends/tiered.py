@@ -77,7 +77,7 @@ class TieredBackend:
         results = await asyncio.gather(*(tier.set(key, value, ttl=ttl) for tier in self._tiers), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
         for tier, result in zip(self._tiers, results, strict=True):
-            if isinstance(result, BaseException) and not isinstance(result, ValueTooLarge):
+            if isinstance(result, BaseException):
                 self._errors += 1
                 self._report(tier, result)
         if len(failures) == len(results):

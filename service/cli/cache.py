@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cache_backends.base import BackendStats
     from service.response_cache.upkeep import ListedAnswer
 
+WRITES = ("write", "writes")
+
 
 @click.group("cache", short_help="Look into the response cache, empty it, move it, explain a miss.")
 def command() -> None:
@@ -118,6 +120,12 @@ def import_file(file: Path, stores: tuple[str, ...]) -> None:
     if imported.stored < imported.read:
         click.echo(
             f"{imported.read - imported.stored} others did not fit into the store: raise its max_bytes.", err=True
+        )
+    if imported.missed:
+        click.echo(
+            f"{counted(imported.missed, WRITES)} failed in one of the stores. 'anyclaude cache stats' shows which one "
+            "is away or full. Import the file again when it works.",
+            err=True,
         )
 
 

@@ -14,10 +14,11 @@ from service.storage import publish_file
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """`stored` counts those that the store contains afterwards."""
+    """`stored` counts those that the store contains afterwards, `missed` the writes that one of its tiers refused."""
 
     read: int
     stored: int
+    missed: int = 0
 
 
 async def export_answers(store: CacheBackend, path: Path) -> int:
@@ -58,4 +59,6 @@ async def import_answers(store: CacheBackend, path: Path) -> Imported:
                 record = AnswerRecord(entry.key, min(entry.stored_at, time.time()), entry.completion)
                 with suppress(ValueTooLarge):
                     await store.set(entry.key, encode_record(record), ttl=ttl)
-    return Imported(read=len(keys), stored=len([key for key in keys if await store.get(key) is not None]))
+    missed = (await store.stats()).errors
+    stored = [key for key in keys if await store.get(key) is not None]
+    return Imported(read=len(keys), stored=len(stored), missed=missed)

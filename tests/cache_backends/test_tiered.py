@@ -298,11 +298,13 @@ async def test_a_late_fill_that_fails_is_logged(caplog: pytest.LogCaptureFixture
     await until(is_logged, "the failure is logged")
 
 
-async def test_a_value_too_large_for_one_tier_is_in_the_other() -> None:
-    backend = TieredBackend([MemoryBackend(max_bytes=10), MemoryBackend()])
+async def test_a_value_too_large_for_one_tier_is_in_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    backend = TieredBackend([MemoryBackend(), MemoryBackend(max_bytes=10)])
     await backend.set("k", b"v" * 20)
     assert await value_of(backend, "k") == b"v" * 20
-    assert (await backend.stats()).errors == 0
+    assert (await backend.stats()).errors == 1
+    assert "not written: ValueTooLarge" in caplog.text
     with pytest.raises(ValueTooLarge):
         await TieredBackend([MemoryBackend(max_bytes=10)]).set("k", b"v" * 20)
 

@@ -50,6 +50,15 @@ def test_answers_move_by_a_file(terminal: Terminal, tmp_path: Path) -> None:
     assert "the answer" in terminal.run("cache", "get", KEY, "--cache", target).stdout
 
 
+def test_an_import_that_one_of_two_stores_missed_is_said(terminal: Terminal, tmp_path: Path) -> None:
+    source, target, file = f"disk://{tmp_path}/a", f"disk://{tmp_path}/b", str(tmp_path / "file")
+    fill(source, KEY)
+    terminal.run("cache", "export", file, "--cache", source)
+    done = terminal.run("cache", "import", file, "--cache", target, "--cache", f"disk://{file}/away")
+    assert done.stdout == "1 answer stored.\n"
+    assert "1 write failed in one of the stores." in done.stderr
+
+
 def test_a_session_is_recorded_and_replayed(terminal: Terminal) -> None:
     with terminal.start("serve", "--record", "session.jsonl"):
         until(terminal.health, "the server")
