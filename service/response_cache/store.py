@@ -123,6 +123,8 @@ class ResponseStore:
         late: set[asyncio.Task[Any]] = set()
         if self._writers:
             _, late = await asyncio.wait(set(self._writers.values()), timeout=DRAIN_SECONDS)
+        for _ in late:
+            self._shed(f"the store took longer than {DRAIN_SECONDS:g} s when the server ended")
         if self._counting is not None:
             late.add(self._counting)
         for task in late:

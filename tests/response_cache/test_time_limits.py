@@ -169,6 +169,19 @@ def test_a_store_whose_queue_was_full_writes_again_after_the_next_write(caplog: 
     simulate(main())
 
 
+def test_a_write_that_is_late_at_the_end_is_shed(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        counters = CacheCounters()
+        closing = ResponseStore(Hanging("set"), counters, now=now)
+        for key in ("a", "b"):
+            closing.put(key, text())
+        await closing.aclose()
+        assert (now(), counters.shed) == (DRAIN_SECONDS, 2)
+        assert "an answer is not stored: the store took longer than 5 s when the server ended" in caplog.text
+
+    simulate(main())
+
+
 def test_what_is_in_the_store_is_written() -> None:
     async def main() -> None:
         backend = Hanging()
