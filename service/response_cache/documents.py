@@ -1,7 +1,9 @@
 import asyncio
 import hashlib
 import zlib
-from logging import getLogger
+from collections.abc import Awaitable, Callable
+from logging import DEBUG, WARNING, getLogger
+from typing import TypeVar
 
 from cache_backends import CacheBackend
 from cache_backends.memory import MemoryBackend
@@ -15,6 +17,8 @@ _CHECKSUM_BYTES = 4
 
 log = getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class DocumentStore:
     """Named documents in the part of the response cache's store that outlives the server, which may be none. A document
@@ -25,37 +29,35 @@ class DocumentStore:
         last = backend.last if isinstance(backend, TieredBackend) else backend
         self._backend = None if isinstance(last, MemoryBackend) else last
         self._ttl_seconds = ttl_seconds
+        self._failing: set[str] = set()
 
     async def get(self, name: str) -> bytes | None:
-        if self._backend is None:
-            return None
-        try:
-            async with asyncio.timeout(SECONDS):
-                found = await self._backend.get(_key(name))
-        except Exception as exc:
-            log.debug("%r: a document was not read: %r", self._backend, exc)
-            return None
+        found = await self._ask("read", lambda backend: backend.get(_key(name)))
         return None if found is None else _unpack(name, found.value)
 
     async def put(self, name: str, document: bytes) -> None:
-        if self._backend is None:
-            return
-        try:
-            async with asyncio.timeout(SECONDS):
-                await self._backend.set(_key(name), _pack(name, document), ttl=self._ttl_seconds)
-        except Exception as exc:
-            log.debug("%r: a document was not written: %r", self._backend, exc)
+        await self._ask(
+            "written", lambda backend: backend.set(_key(name), _pack(name, document), ttl=self._ttl_seconds)
+        )
 
     async def remove(self, name: str) -> bool:
         """True if there was a document."""
+        return bool(await self._ask("removed", lambda backend: backend.delete(_key(name))))
+
+    async def _ask(self, work: str, call: Callable[[CacheBackend], Awaitable[T]]) -> T | None:
         if self._backend is None:
-            return False
+            return None
         try:
             async with asyncio.timeout(SECONDS):
-                return await self._backend.delete(_key(name))
+                result = await call(self._backend)
         except Exception as exc:
-            log.warning("%r: a document was not removed: %r", self._backend, exc)
-            return False
+            # One warning for each outage.
+            level = DEBUG if work in self._failing else WARNING
+            log.log(level, "%r: a document was not %s: %r", self._backend, work, exc)
+            self._failing.add(work)
+            return None
+        self._failing.discard(work)
+        return result
 
 
 def _key(name: str) -> str:

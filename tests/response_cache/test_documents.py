@@ -99,11 +99,17 @@ async def test_documents_push_no_answers_out_of_memory(tmp_path: Path, tiers: in
     await disk.aclose()
 
 
-async def test_a_failing_store_fails_no_request() -> None:
+async def test_a_failing_store_fails_no_request_and_each_outage_is_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     documents = DocumentStore(BrokenBackend(), ttl_seconds=60)
-    await documents.put("one", b"first")
-    assert await documents.get("one") is None
-    assert await documents.remove("one") is False
+    for _ in range(2):
+        await documents.put("one", b"first")
+        assert await documents.get("one") is None
+        assert await documents.remove("one") is False
+    assert [record.getMessage().partition("a document was ")[2] for record in caplog.records] == [
+        f"not {work}: CacheUnavailable('the disk is gone')" for work in ("written", "read", "removed")
+    ]
 
 
 def test_a_store_that_hangs_is_given_up() -> None:
