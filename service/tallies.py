@@ -4,11 +4,12 @@ import msgspec
 
 
 class CallTally(msgspec.Struct):
-    """`repaired` counts repairs. These count answers: `looping` repeat themselves, the budget ended the reasoning of
-    `over_budget`, and `unanswered` were nothing but reasoning and were continued. The others count calls: `cut` broke
-    off, `broken` was unreadable, `unknown` named no offered tool, `mismatched` violated the schema, `unclosed` was
-    found in reasoning that never ended, `repeated` was made again with the same result."""
+    """`calls` are whole, with `repaired` repairs. `cut`, `broken` and `unknown` ones (of tools that are not offered)
+    became text. `mismatched` ones violate their schema, `unclosed` ones are in reasoning that never ended, `repeated`
+    ones had the same result before. These are answers: `looping` repeat themselves, `over_budget` had their reasoning
+    ended, `unanswered` were only reasoning."""
 
+    calls: int = 0
     repaired: int = 0
     cut: int = 0
     broken: int = 0
@@ -19,6 +20,10 @@ class CallTally(msgspec.Struct):
     looping: int = 0
     over_budget: int = 0
     unanswered: int = 0
+
+    def add(self, other: "CallTally") -> None:
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(self, field) + getattr(other, field))
 
 
 class StateTally(msgspec.Struct):

@@ -1,29 +1,13 @@
 import secrets
 from collections.abc import Mapping
 
-import msgspec
-
 from service.events import Event, ReasoningDelta, TextDelta, ToolCallAbandoned, ToolCallDelta, ToolCallStarted
 from service.generation import Tool
+from service.tallies import CallTally
 from service.tool_calling.source import Malformed, Source
 
 NAMESPACE = "functions."
 _SPACE = " \t\r\n"
-
-
-class Counts(msgspec.Struct):
-    """`repairs` were made in whole calls. `cut_calls` broke off, `broken_calls` are unreadable, `unknown_tools` name no
-    offered tool: their text is content."""
-
-    calls: int = 0
-    repairs: int = 0
-    cut_calls: int = 0
-    broken_calls: int = 0
-    unknown_tools: int = 0
-
-    def add(self, other: "Counts") -> None:
-        for field in self.__struct_fields__:
-            setattr(self, field, getattr(self, field) + getattr(other, field))
 
 
 def new_call_id() -> str:
@@ -33,7 +17,7 @@ def new_call_id() -> str:
 
 class Calls:
     def __init__(self, source: Source, tools: Mapping[str, Tool], choice: int) -> None:
-        self.counts = Counts()
+        self.counts = CallTally()
         self.tools = tools
         self.events = EventQueue(choice)
         self.said_text = False
@@ -128,7 +112,7 @@ class CallAttempt:
         self.settled = True
         self._muted = name not in self.tools
         if self._muted:
-            self._calls.counts.unknown_tools += 1
+            self._calls.counts.unknown += 1
         else:
             self._open = True
             self._calls.events.start(name)
@@ -142,7 +126,7 @@ class CallAttempt:
             self._open = False
             self._calls.after_call = True
             self._calls.counts.calls += 1
-            self._calls.counts.repairs += self._repairs
+            self._calls.counts.repaired += self._repairs
         self._repairs = 0
         self._inside = False
         self.absorb()
@@ -151,7 +135,7 @@ class CallAttempt:
         if self._inside:
             self._repairs += 1
         elif not self._muted:
-            self._calls.counts.repairs += 1
+            self._calls.counts.repaired += 1
 
     def absorb(self) -> None:
         """Drops the text read so far as markup. For a call of an unknown tool it is content."""
@@ -169,9 +153,9 @@ class CallAttempt:
 
     def fail(self, *, cut: bool) -> None:
         if cut:
-            self._calls.counts.cut_calls += self._inside
+            self._calls.counts.cut += self._inside
         else:
-            self._calls.counts.broken_calls += self._open
+            self._calls.counts.broken += self._open
         if self._open:
             self._calls.events.abandon()
             self._open = False

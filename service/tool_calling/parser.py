@@ -13,7 +13,8 @@ from service.events import (
     ToolCallStarted,
 )
 from service.generation import Tool, ToolCall, Usage
-from service.tool_calling.calls import Calls, Counts
+from service.tallies import CallTally
+from service.tool_calling.calls import Calls
 from service.tool_calling.ending import EndFilter
 from service.tool_calling.families import FAMILIES, fallbacks
 from service.tool_calling.family import Opening
@@ -27,7 +28,7 @@ class ParsedOutput(msgspec.Struct, frozen=True):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
-    counts: Counts = msgspec.field(default_factory=Counts)
+    counts: CallTally = msgspec.field(default_factory=CallTally)
 
 
 class StreamParser:
@@ -54,7 +55,7 @@ class StreamParser:
         self._scan = CallScanner(self._source, self._calls, openings).run() if openings else None
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> CallTally:
         return self._calls.counts
 
     def feed(self, text: str) -> list[Event]:

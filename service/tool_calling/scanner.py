@@ -175,7 +175,7 @@ class CallScanner:
         """Returns True if one of `openings` reads a call here. If not, the text up to the farthest failure is content
         and is not scanned again."""
         farthest = 0
-        cut = self._calls.counts.cut_calls
+        cut = self._calls.counts.cut
         for opening in openings:
             attempt = calls.attempt()
             read = yield from self._read(opening, marker, attempt)
@@ -184,7 +184,7 @@ class CallScanner:
                 return read
             farthest = max(farthest, self._source.rewind())
         self._source.unmark()
-        self._calls.counts.cut_calls = min(self._calls.counts.cut_calls, cut + 1)
+        self._calls.counts.cut = min(self._calls.counts.cut, cut + 1)
         self._text(self._source.take(farthest))
         return False
 

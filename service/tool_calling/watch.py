@@ -5,7 +5,6 @@ from service.events import Event, ToolCallAbandoned, ToolCallDelta, ToolCallStar
 from service.generation import Tool, ToolCall
 from service.tallies import CallTally
 from service.tool_calling.arguments import mismatches
-from service.tool_calling.calls import Counts
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +30,9 @@ class CallWatch:
             if isinstance(event, ToolCallStarted):
                 self._open = event
 
-    def finish(self, counts: Counts) -> None:
+    def finish(self, counts: CallTally) -> None:
         self._close()
-        self._tally.repaired += counts.repairs
-        self._tally.cut += counts.cut_calls
-        self._tally.broken += counts.broken_calls
-        self._tally.unknown += counts.unknown_tools
+        self._tally.add(counts)
 
     def count_unclosed(self, calls: int) -> None:
         self._tally.unclosed += calls

@@ -1,6 +1,7 @@
 """What `anyclaude stats` shows, and on how wide a screen."""
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from service.app import create_app
-from service.cli.stats_view import view
+from service.cli.stats_view import TROUBLES, view
 from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.tallies import CallTally
@@ -29,6 +30,11 @@ def shown(stats: Stats, width: int) -> list[str]:
     with console.capture() as capture:
         console.print(view(stats, "http://127.0.0.1:8081", recent=10, width=width))
     return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_every_fault_has_a_name_in_the_terminal_and_on_the_dashboard() -> None:
+    named = re.findall(r"^  (\w+): \[", (files("service.dashboard") / "app.js").read_text(), re.MULTILINE)
+    assert {*TROUBLES} == {*named} == {*CallTally.__struct_fields__} - {"calls"}
 
 
 @pytest.mark.parametrize(

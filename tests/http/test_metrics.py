@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from starlette.applications import Starlette
 
 from service.app import create_app
+from service.cli.stats_view import TROUBLES
 from service.errors import EngineFailed
 from service.events import Event
 from service.executor.base import ExecutorStatus
@@ -149,7 +150,7 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         memory_bytes=9,
         prefix_cache_bytes=7,
         engine_restarts=2,
-        tool_calls=CallTally(repaired=3, mismatched=4),
+        tool_calls=CallTally(calls=6, **{fault: number for number, fault in enumerate(TROUBLES)}),
         drafts=DraftTally(drafted=20, accepted=15),
         states=StateTally(turns=2, kept_bytes=100),
     )
@@ -161,15 +162,15 @@ async def test_the_engine_is_read_at_the_scrape(tmp_path: Path) -> None:
         "anyclaude_engine_memory_bytes": 9,
         "anyclaude_prefix_cache_bytes": 7,
         "anyclaude_engine_restarts_total": 2,
-        "anyclaude_tool_call_repairs_total": 3,
+        "anyclaude_tool_calls_total": 6,
         "anyclaude_prefix_cache_turns_total": 2,
         "anyclaude_prefix_cache_kept_bytes_total": 100,
         "anyclaude_drafted_tokens_total": 20,
         "anyclaude_accepted_draft_tokens_total": 15,
     }
     assert {name: sample(after, name) for name in read} == read
-    faults = {f: sample(after, "anyclaude_tool_call_faults_total", fault=f) for f in ("cut", "mismatched")}
-    assert faults == {"cut": 0, "mismatched": 4}
+    faults = {fault: sample(after, "anyclaude_answer_faults_total", fault=fault) for fault in TROUBLES}
+    assert faults == {fault: number for number, fault in enumerate(TROUBLES)}
     states = {
         s: sample(after, "anyclaude_engine_state", state=s) for s in ("loading", "healthy", "degraded", "unhealthy")
     }

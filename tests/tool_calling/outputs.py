@@ -9,8 +9,8 @@ import msgspec
 
 from service.events import ChoiceFinished, CompletionBuilder, Done, Event
 from service.generation import Choice, Text, Tool, ToolCall, Usage
+from service.tallies import CallTally
 from service.tool_calling import StreamParser
-from service.tool_calling.calls import Counts
 
 FOLDER = Path(__file__).parent / "outputs"
 
@@ -64,7 +64,7 @@ def load() -> list[tuple[str, Case]]:
 
 def events(
     pieces: Iterable[str], family: str | None, tools: Sequence[Tool] = TOOLS, *, truncated: bool = False
-) -> tuple[list[Event], Counts]:
+) -> tuple[list[Event], CallTally]:
     parser = StreamParser(tools, family)
     found = [event for piece in pieces for event in parser.feed(piece)]
     return found + parser.finish(truncated=truncated), parser.counts

@@ -119,7 +119,7 @@ def test_random_arguments_come_back(
     output = parse(text, tools, family)
     assert [(call.name, json.loads(call.arguments)) for call in output.tool_calls] == made
     assert output.content == ""
-    assert output.counts.repairs == 0
+    assert output.counts.repaired == 0
     if FAMILIES[family].forms[0].argument is None:
         assert [call.arguments for call in output.tool_calls] == [call.arguments for call in calls]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))

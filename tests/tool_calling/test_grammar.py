@@ -51,7 +51,7 @@ def test_whatever_a_required_call_may_look_like_is_read_as_valid_calls(
     for text in documents:
         output = parse(text, TOOLS, family)
         assert output.tool_calls, text
-        assert (output.content.strip(), output.counts.repairs, output.counts.broken_calls) == ("", 0, 0), text
+        assert (output.content.strip(), output.counts.repaired, output.counts.broken) == ("", 0, 0), text
         for call in output.tool_calls:
             schema = next(tool.parameters for tool in TOOLS if tool.name == call.name)
             jsonschema.validate(msgspec.json.decode(call.arguments), schema)

@@ -73,7 +73,7 @@ def test_a_call_that_breaks_off_is_abandoned_and_its_text_follows() -> None:
     assert written(found) == '{"q": "abc'
     assert found[-2:] == [ToolCallAbandoned(0), TextDelta(0, text)]
     assert choice_of(found).tool_calls == ()
-    assert (counts.calls, counts.cut_calls) == (0, 1)
+    assert (counts.calls, counts.cut) == (0, 1)
 
 
 @pytest.mark.parametrize("tail", ['"', '"}', '"}}'])

@@ -6,7 +6,6 @@ from service.events import Event, TextDelta, ToolCallAbandoned, ToolCallDelta, T
 from service.generation import Tool
 from service.tallies import CallTally
 from service.tool_calling import StreamParser
-from service.tool_calling.calls import Counts
 from service.tool_calling.watch import CallWatch
 
 TOOL = Tool(name="go", parameters={"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]})
@@ -32,15 +31,15 @@ def test_calls_that_do_not_fit_are_counted_and_told_by_name(
     with caplog.at_level(logging.WARNING):
         for event in events:
             watch.feed([event])
-        watch.finish(Counts())
+        watch.finish(CallTally())
     assert tally.mismatched == len(caplog.records) == mismatched
     assert all("'" not in record.getMessage() and " go " in record.getMessage() for record in caplog.records)
 
 
 def test_what_the_parser_counted_is_added_up() -> None:
     tally = CallTally(cut=1)
-    CallWatch([TOOL], tally).finish(Counts(calls=5, repairs=1, cut_calls=2, broken_calls=3, unknown_tools=4))
-    assert tally == CallTally(repaired=1, cut=3, broken=3, unknown=4)
+    CallWatch([TOOL], tally).finish(CallTally(calls=5, repaired=1, cut=2, broken=3, unknown=4))
+    assert tally == CallTally(calls=5, repaired=1, cut=3, broken=3, unknown=4)
 
 
 CALL = '<tool_call>\n{"name": "go", "arguments": {"to": "x"}}\n</tool_call>'

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import get_args
 
+import msgspec
 from prometheus_client.core import CounterMetricFamily as Counter
 from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import InfoMetricFamily, Metric
@@ -44,27 +45,14 @@ def _engine(status: ExecutorStatus) -> Iterator[Metric]:
 
 
 def _tokens(status: ExecutorStatus) -> Iterator[Metric]:
-    calls, drafts, states = status.tool_calls, status.drafts, status.states
+    answers, drafts, states = msgspec.structs.asdict(status.tool_calls), status.drafts, status.states
     yield Counter("anyclaude_generated_tokens", "Tokens generated, counted at once.", status.generated_tokens)
     yield Counter("anyclaude_read_tokens", "Prompt tokens read, counted at once.", status.read_tokens)
-    yield Counter(
-        "anyclaude_tool_call_repairs", "Repairs made in the JSON of tool calls that the model wrote.", calls.repaired
-    )
-    faults = Counter(
-        "anyclaude_tool_call_faults",
-        "Calls that broke off, could not be read or named no tool on offer (all three stayed text), or do not fit "
-        "their tool's schema.",
-        labels=["fault"],
-    )
-    for fault in ("cut", "broken", "unknown", "mismatched"):
-        faults.add_metric([fault], getattr(calls, fault))
+    yield Counter("anyclaude_tool_calls", "Whole tool calls.", answers.pop("calls"))
+    faults = Counter("anyclaude_answer_faults", "Faults in answers, named as in /stats.", labels=["fault"])
+    for fault, number in answers.items():
+        faults.add_metric([fault], number)
     yield faults
-    closed = Counter(
-        "anyclaude_reasoning_closed", "Answers whose reasoning the server ended, and why.", labels=["reason"]
-    )
-    for reason in ("over_budget", "unanswered"):
-        closed.add_metric([reason], getattr(calls, reason))
-    yield closed
     yield Counter("anyclaude_prefix_cache_turns", "Turns whose state went into the prefix cache.", states.turns)
     yield Counter("anyclaude_prefix_cache_kept_bytes", "Bytes of state that these turns left.", states.kept_bytes)
     yield Counter("anyclaude_drafted_tokens", "Tokens guessed by speculative decoding.", drafts.drafted)
@@ -88,9 +76,7 @@ def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
     yield outcomes
     yield Gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
     yield Counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
-    yield Counter(
-        "anyclaude_response_cache_shed", "Answers too large for the store or for the queue before it.", cache.shed
-    )
+    yield Counter("anyclaude_response_cache_shed", "Answers that were too large or too late for the store.", cache.shed)
     yield Counter(
         "anyclaude_response_cache_store_failures",
         "Calls of the store, or of one of its tiers, that raised or hung; none cost an answer.",
