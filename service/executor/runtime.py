@@ -3,7 +3,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,9 +20,8 @@ from service.tallies import CallTally, DraftTally, StateTally
 
 if TYPE_CHECKING:
     from service.executor.engine.chunks import ChunkSizes
-    from service.executor.loading.model import LoadedModel
+    from service.executor.loading.model import Division, LoadedModel
     from service.executor.output.vocabulary import Vocabulary
-    from service.executor.prefix.cache import Prefixes
     from service.executor.prompt.renderer import PromptRenderer
 
 
@@ -55,13 +54,6 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     release: Callable[[], None] = lambda: None
 
 
-class Team(Protocol):
-    """Loads this process's part of a model that several processes run."""
-
-    def load(self, path: Path, settings: Settings) -> "LoadedModel": ...
-    def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> "Prefixes": ...
-
-
 Loader = Callable[[Path, ModelProfile, Settings], Runtime]
 
 
@@ -74,9 +66,9 @@ def release_thread() -> None:
         mlx.clear_streams()
 
 
-def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Team | None = None) -> Runtime:
+def load_runtime(path: Path, profile: ModelProfile, settings: Settings, division: "Division | None" = None) -> Runtime:
     """Runs on the MLX thread, which imports MLX while the server answers."""
-    loaded = _load(path, settings) if team is None else team.load(path, settings)
+    loaded, alone = _load(path, settings, division), division is None
 
     from service.executor.engine.batch_engine import BatchEngine
     from service.executor.loading.batching import Batching, open_batching
@@ -86,15 +78,15 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     from service.executor.speculation.drafters import Drafters, open_drafters
 
     # Ranks compute in step: one that waits for another engine's turn would wait for the others of its own.
-    slices = _time_slices(settings, loaded.kind) if team is None else None
+    slices = _time_slices(settings, loaded.kind) if alone else None
     # Ranks run only families that are known to batch, and could only try in step.
     size = settings.most_running
-    batching = open_batching(loaded.model, size, profile.id) if team is None else Batching(size)
-    open_prefixes = open_prefix_cache if team is None else team.open_prefix_cache
+    batching = open_batching(loaded.model, size, profile.id) if alone else Batching(size)
+    open_prefixes = open_prefix_cache if division is None else division.open_prefix_cache
     prefixes = open_prefixes(loaded.model, profile, settings)
     # Ranks must decide alike, but each has its own times and its own free memory to draft with.
-    chunks = _chunk_sizes(loaded, settings, slices, adapt=team is None)
-    drafters = open_drafters(loaded, settings, chunk_tokens=chunks.first) if team is None else Drafters(lookup=False)
+    chunks = _chunk_sizes(loaded, settings, slices, adapt=alone)
+    drafters = open_drafters(loaded, settings, chunk_tokens=chunks.first) if alone else Drafters(lookup=False)
     engine = BatchEngine(
         loaded.model,
         loaded.tokenizer.eos_token_ids,
@@ -126,12 +118,13 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, team: Te
     )
 
 
-def _load(path: Path, settings: Settings) -> "LoadedModel":
+def _load(path: Path, settings: Settings, division: "Division | None") -> "LoadedModel":
     from service.executor.loading.model import load_model
 
     return load_model(
         path,
         dequantize_on_cpu=settings.dequantize_on_cpu,
+        division=division,
         adapter=settings.adapter,
         wired=settings.wired_memory_bytes,
     )

@@ -76,7 +76,15 @@ class Supervisor:
         return self.model.device if self.state == "healthy" else self._no_progress(self._silence())
 
     def start(self) -> None:
-        self._worker = Worker(self._load, self._inbox, self, self.pulse, settings=self._settings)
+        self._worker = Worker(
+            self._load,
+            self._inbox,
+            self.pulse,
+            self._settings,
+            loaded=self._loaded,
+            receive=self._receive,
+            ended=self._ended,
+        )
 
     async def aclose(self) -> None:
         """Leaves the thread behind if it does not end within the grace period."""
@@ -128,14 +136,14 @@ class Supervisor:
 
     # Reports of the worker
 
-    def loaded(self, model: SharedRuntime) -> None:
+    def _loaded(self, model: SharedRuntime) -> None:
         if self._closing or self._failure:
             return
         self.model = model
         self.settled.set()
         self._expect_progress()
 
-    def receive(self, deliveries: list[Delivery]) -> None:
+    def _receive(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             if isinstance(delivery, Inspected):
                 self._resolve_inspections(delivery.branches)
@@ -147,7 +155,7 @@ class Supervisor:
             if answer is not None:
                 answer.take(delivery)
 
-    def ended(self, reason: str) -> None:
+    def _ended(self, reason: str) -> None:
         if self.model is None:
             self.permanent = True
             self.fail(f"The model {self._model_id} could not be loaded: {reason}")

@@ -5,7 +5,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import ParamSpec, Protocol
+from typing import ParamSpec
 
 from service.executor.runtime import Runtime, SharedRuntime, release_thread
 from service.executor.scheduling.messages import Command, Delivery, Shutdown
@@ -19,31 +19,26 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
 
-class WorkerListener(Protocol):
-    """Receives the worker's reports on the event loop. `ended` is the last."""
-
-    def loaded(self, model: SharedRuntime) -> None: ...
-    def receive(self, deliveries: list[Delivery]) -> None: ...
-    def ended(self, reason: str) -> None: ...
-
-
 class Worker:
-    """The MLX thread. It calls `load`, then runs the commands of `inbox` until `Shutdown`."""
+    """The MLX thread. It calls `load`, then runs the commands of `inbox` until `Shutdown`. It reports to `loaded`,
+    `receive` and, at last, `ended`, which run on the event loop."""
 
     def __init__(
         self,
         load: Callable[[], Runtime],
         inbox: SimpleQueue[Command],
-        listener: WorkerListener,
         pulse: Pulse,
-        *,
         settings: Settings,
+        *,
+        loaded: Callable[[SharedRuntime], None],
+        receive: Callable[[list[Delivery]], None],
+        ended: Callable[[str], None],
     ) -> None:
         self._load = load
         self._inbox = inbox
-        self._listener = listener
         self._pulse = pulse
         self._settings = settings
+        self._loaded, self._receive, self._ended = loaded, receive, ended
         self._release: Callable[[], None] = release_thread  # also frees a partly loaded model
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
@@ -71,21 +66,21 @@ class Worker:
             try:
                 self._release()
             finally:
-                self._post(self._listener.ended, reason)
+                self._post(self._ended, reason)
 
     def _serve(self, runtime: Runtime) -> None:
         self._release, settings = runtime.release, self._settings
         scheduler = Scheduler(
             runtime.engine,
             self._inbox,
-            lambda deliveries: self._post(self._listener.receive, deliveries),
+            lambda deliveries: self._post(self._receive, deliveries),
             runtime.open_writer,
             places=Places(runtime.max_concurrency or settings.most_running, adapts=settings.max_concurrency == "auto"),
             pulse=self._pulse,
         )
         self._pulse.memory_bytes = runtime.engine.memory_bytes()
         self._pulse.prefix_cache_bytes = runtime.engine.prefix_cache_bytes()
-        self._post(self._listener.loaded, runtime.shared)
+        self._post(self._loaded, runtime.shared)
         try:
             scheduler.run(runtime.slices)
         finally:

@@ -16,4 +16,4 @@ DOCSTRING_WORDS_PER_100_LINES = {"service": 81, "cache_backends": 82, "benchmark
 FRAGMENTS = 0
 
 # Follow the source.
-PROTOCOLS = 25
+PROTOCOLS = 23

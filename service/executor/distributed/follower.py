@@ -78,7 +78,7 @@ class Follower:
 
     def _follow(self) -> None:
         from service.executor.distributed.mlx_ranks import join_ranks
-        from service.executor.distributed.rank_loader import RankLoader, versions
+        from service.executor.distributed.rank_division import RankDivision, versions
 
         ranks = join_ranks(self._lose)
         try:
@@ -86,7 +86,7 @@ class Follower:
             if message is None:
                 return
             settings = accept(decode(message), versions(), self._profile.fingerprint, self._settings)
-            runtime = load_runtime(self._path, self._profile, settings, RankLoader(ranks))
+            runtime = load_runtime(self._path, self._profile, settings, RankDivision(ranks, settings.parallel))
             repeat_calls(runtime.engine, ranks, lambda request: grammar_of(runtime, request))
         except Exception as exc:
             ranks.fail(f"rank {ranks.rank} has failed: {exc}")

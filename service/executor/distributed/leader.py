@@ -44,7 +44,7 @@ class Leader:
             raise RankLost(f"{self.lost or 'the engine has failed'}; all ranks have to be started again")
         self._loaded = True
         from service.executor.distributed.mlx_ranks import join_ranks
-        from service.executor.distributed.rank_loader import RankLoader, versions
+        from service.executor.distributed.rank_division import RankDivision, versions
 
         ranks = join_ranks(self._lose)
         try:
@@ -52,7 +52,7 @@ class Leader:
             common = {name: getattr(settings, name) for name in SHARED_SETTINGS}
             terms = Terms(versions=versions(), fingerprint=profile.fingerprint, settings=common)
             ranks.tell(encode(terms))
-            runtime = load_runtime(path, profile, settings, RankLoader(ranks))
+            runtime = load_runtime(path, profile, settings, RankDivision(ranks, settings.parallel))
         except Exception as exc:
             ranks.fail(f"rank 0 could not load the model: {exc}")
             raise

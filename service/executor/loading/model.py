@@ -3,7 +3,7 @@ import logging
 import os
 import resource
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,11 @@ from service.executor.loading.failures import explained
 from service.models.blas import load_openblas
 from service.models.errors import InvalidModel
 from service.models.folder import read_config, stat_weights
-from service.settings import WiredMemory
+from service.settings import Settings, WiredMemory
+
+if TYPE_CHECKING:
+    from service.executor.prefix.cache import Prefixes
+    from service.profile import ModelProfile
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +27,7 @@ PASSIVE_TOKENIZER = {"trust_remote_code": False, "local_files_only": True}
 
 
 class Division(Protocol):
-    """Divides a model among processes."""
+    """Divides a model among processes, of which this is one."""
 
     @property
     def parts(self) -> int: ...
@@ -34,6 +38,8 @@ class Division(Protocol):
     def apply(self, model: Any, config: dict[str, Any]) -> None:
         """Cuts a lazy model to this process's part and reads that."""
         ...
+
+    def open_prefix_cache(self, model: Any, profile: "ModelProfile", settings: Settings) -> "Prefixes": ...
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +62,8 @@ def load_model(
 ) -> LoadedModel:
     """`adapter` is the folder of a LoRA adapter. Fetches nothing and runs no code of the model. Raises
     `InvalidModel`."""
+    if adapter is not None and division is not None:
+        raise InvalidModel(f"The adapter {adapter} cannot be divided among ranks. Start without it, or on one machine.")
     prepare_libraries()
     mlx_lm_utils = import_mlx_lm()  # before the first module that imports mlx-lm itself
     import mlx.core as mx

@@ -9,6 +9,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from service.errors import BadRequest
 from service.executor.scheduling.messages import Grammar, Prompt
+from service.executor.scheduling.protocols import Renderer
 from service.generation import GenerationRequest
 from service.tool_calling.grammar import (
     Thought,
@@ -83,13 +84,11 @@ def open_tokenizer(tokenizer: Any, logits: int) -> LLTokenizer | None:
         return None
 
 
-class Prompts(Protocol):
+class Prompts(Renderer, Protocol):
     @property
     def knows_tools(self) -> bool: ...
     @property
     def tool_family(self) -> str | None: ...
-    def render(self, request: GenerationRequest) -> Prompt: ...
-    def count(self, request: GenerationRequest) -> int: ...
     def thought(self, request: GenerationRequest, prompt: Prompt) -> Thought | None: ...
 
 

@@ -5,9 +5,12 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.executor.distributed.local_ranks import local_ranks
+from service.executor.distributed.rank_division import RankDivision
 from service.executor.loading.model import import_mlx_lm, load_model
 from service.models.errors import InvalidModel
 
@@ -110,3 +113,9 @@ def test_libraries_are_prepared_before_mlx_and_limits_set_before_weights_are_rea
         cwd=tmp_path,
     )
     assert done.stdout.split("\n")[-2] == "{True} True True"
+
+
+def test_an_adapter_is_refused_where_the_model_is_divided(tmp_path: Path) -> None:
+    ranks: Any = local_ranks(2)[0]
+    with pytest.raises(InvalidModel, match="cannot be divided among ranks"):
+        load_model(tmp_path, division=RankDivision(ranks, None), adapter="a")

@@ -1,7 +1,6 @@
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -9,7 +8,6 @@ import mlx.core as mx
 from service.executor.distributed.agreement import open_agreed, smallest
 from service.executor.distributed.mlx_ranks import MlxRanks
 from service.executor.loading.device import room_bytes
-from service.executor.loading.model import LoadedModel, load_model
 from service.executor.prefix.cache import Prefixes
 from service.executor.prefix.opening import memory_for_prefixes, open_states
 from service.profile import ModelProfile
@@ -21,24 +19,6 @@ KV_HEADS = ("n_kv_heads", "num_key_value_heads", "num_kv_heads")
 
 
 class CannotDivide(ValueError): ...
-
-
-class RankLoader:
-    def __init__(self, ranks: MlxRanks) -> None:
-        self._ranks = ranks
-
-    def load(self, path: Path, settings: Settings) -> LoadedModel:
-        division = RankDivision(self._ranks, settings.parallel)
-        return load_model(
-            path,
-            dequantize_on_cpu=settings.dequantize_on_cpu,
-            division=division,
-            wired=settings.wired_memory_bytes,
-        )
-
-    def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
-        memory_bytes = memory_for_prefixes(settings.prefix_memory_bytes, room_bytes())
-        return open_agreed(open_states(model, profile), memory_bytes, self._ranks)
 
 
 class RankDivision:
@@ -63,6 +43,10 @@ class RankDivision:
         mx.eval(model.parameters())
         mx.clear_cache()
         log.info("Rank %d of %d holds its part of the model (%s parallel)", self._ranks.rank, self.parts, parallel)
+
+    def open_prefix_cache(self, model: Any, profile: ModelProfile, settings: Settings) -> Prefixes:
+        memory_bytes = memory_for_prefixes(settings.prefix_memory_bytes, room_bytes())
+        return open_agreed(open_states(model, profile), memory_bytes, self._ranks)
 
     def _shard(self, model: Any, config: dict[str, Any]) -> None:
         if not hasattr(model, "shard"):
