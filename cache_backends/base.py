@@ -88,6 +88,11 @@ class ExtendedBackend(CacheBackend, Protocol):
         """None if servers that share the store cannot share generations."""
         ...
 
+    @property
+    def durable(self) -> CacheBackend | None:
+        """The part that keeps values longer than this process runs."""
+        ...
+
     def list_keys(self) -> AsyncIterator[str]:
         """Yields every key once. Keys that come or go meanwhile may be missing."""
         ...
@@ -95,3 +100,8 @@ class ExtendedBackend(CacheBackend, Protocol):
 
 def leases_of(backend: CacheBackend) -> Leases | None:
     return backend.leases if isinstance(backend, ExtendedBackend) else None
+
+
+def durable_part(backend: CacheBackend) -> CacheBackend | None:
+    """A store that does not answer counts as durable."""
+    return backend.durable if isinstance(backend, ExtendedBackend) else backend

@@ -71,6 +71,10 @@ class DiskBackend:
     def __repr__(self) -> str:
         return f"<DiskBackend {self._folder}>"
 
+    @property
+    def durable(self) -> "DiskBackend":
+        return self
+
     async def get(self, key: str) -> Found | None:
         try:
             value, expires_at = await self._reader.run(lambda database: database.get(key, expire_time=True))

@@ -18,6 +18,7 @@ class MemoryBackend:
     expired value counts until it is read or evicted."""
 
     leases = None
+    durable = None
 
     def __init__(
         self,

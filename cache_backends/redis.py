@@ -83,6 +83,10 @@ class RedisBackend:
     def __repr__(self) -> str:
         return f"<RedisBackend {self._name}>"
 
+    @property
+    def durable(self) -> "RedisBackend":
+        return self
+
     async def get(self, key: str) -> Found | None:
         return await self._call(lambda client: _get(client, self._prefix + key))
 

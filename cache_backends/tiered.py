@@ -14,6 +14,7 @@ from cache_backends.base import (
     Found,
     Leases,
     ValueTooLarge,
+    durable_part,
     leases_of,
 )
 
@@ -42,9 +43,8 @@ class TieredBackend:
         return f"<TieredBackend {' '.join(map(repr, self._tiers))}>"
 
     @property
-    def last(self) -> CacheBackend:
-        """The tier that keeps values longest."""
-        return self._tiers[-1]
+    def durable(self) -> CacheBackend | None:
+        return durable_part(self._tiers[-1])
 
     @property
     def leases(self) -> Leases | None:

@@ -6,8 +6,7 @@ from logging import DEBUG, WARNING, getLogger
 from typing import TypeVar
 
 from cache_backends import CacheBackend
-from cache_backends.memory import MemoryBackend
-from cache_backends.tiered import TieredBackend
+from cache_backends.base import durable_part
 
 # A busy machine needs seconds to open a database. A document that is not written ends a conversation at a restart.
 SECONDS = 10.0
@@ -21,13 +20,12 @@ T = TypeVar("T")
 
 
 class DocumentStore:
-    """Named documents in the part of the response cache's store that outlives the server, which may be none. A document
-    that cannot be read is missing."""
+    """Named documents in the durable part of the response cache's store, which may be none. A document that cannot be
+    read is missing."""
 
     def __init__(self, backend: CacheBackend, *, ttl_seconds: float) -> None:
         # In memory, documents would only push out answers.
-        last = backend.last if isinstance(backend, TieredBackend) else backend
-        self._backend = None if isinstance(last, MemoryBackend) else last
+        self._backend = durable_part(backend)
         self._ttl_seconds = ttl_seconds
         self._failing: set[str] = set()
 

@@ -1,6 +1,7 @@
 """Documents in the store of the response cache, whatever the store does."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ async def test_documents_push_no_answers_out_of_memory(tmp_path: Path, tiers: in
     assert await documents.remove("one") is (tiers == 2)
     await backend.aclose()
     await disk.aclose()
+
+
+async def test_a_store_that_is_not_durable_is_asked_for_no_document(caplog: pytest.LogCaptureFixture) -> None:
+    class Passing(BrokenBackend):
+        leases = None
+        durable = None
+
+        async def list_keys(self) -> AsyncIterator[str]:
+            yield ""
+
+    await DocumentStore(TieredBackend([MemoryBackend(), Passing()]), ttl_seconds=60).put("one", b"first")
+    assert not caplog.records
 
 
 async def test_a_failing_store_fails_no_request_and_each_outage_is_one_warning(

@@ -36,6 +36,7 @@ class Connection:
 
     def __init__(self, store: SharedStore, random: Random, *, delays: list[float], faults: float) -> None:
         self.leases: Connection | None = self
+        self.durable = self
         self.cut = False
         self.dead = False
         self._store = store
