@@ -32,8 +32,7 @@ async def produce(
     try:
         if accepted is not None:
             accepted(answer.prompt_tokens)
-        flight.accept(answer.prompt_tokens)
-        flight.generation = answer
+        flight.accept(answer.prompt_tokens, generation=answer)
         async for event in answer.events():
             yield event
     finally:
@@ -45,7 +44,6 @@ class Flight:
 
     The generation is aborted `linger_seconds` after the last reader left. A lost answer is generated again once, into
     new `events`, for readers that have taken none; the others get `loss`. `will_store` predicts the result of `keep`.
-    `generation` is the answer that a producer of this server reads.
     """
 
     def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
@@ -87,10 +85,12 @@ class Flight:
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self._task
 
-    def accept(self, prompt_tokens: int, *, elsewhere: bool = False, found: bool = False) -> None:
-        """`elsewhere`: another server generates; `found`: the answer came from the store. Later calls only change
-        `found`."""
-        self.found = found
+    def accept(
+        self, prompt_tokens: int, *, generation: Answer | None = None, elsewhere: bool = False, found: bool = False
+    ) -> None:
+        """`generation` runs on this server; `elsewhere`: another server generates; `found`: the answer came from the
+        store. Later calls change neither `elsewhere` nor the tokens."""
+        self.generation, self.found = generation, found
         if not self.accepted:
             self.accepted, self.elsewhere, self.prompt_tokens = True, elsewhere, prompt_tokens
             self._wake()
