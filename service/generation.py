@@ -181,7 +181,7 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """In tokens. `cached_tokens` were read from the prefix cache, `prefix_stored_tokens` were added to it.
+    """`cached_tokens` were read from the prefix cache, `prefix_stored_tokens` were added to it.
     `completion_tokens` include all choices and their reasoning."""
 
     prompt_tokens: Tokens

@@ -37,7 +37,7 @@ QUICK = Sizes(instruction_words=60, turns=2, result_words=10, answer_tokens=4, s
 
 
 class Waits(msgspec.Struct, kw_only=True):
-    """In seconds. `first` ends with the first token; `later` are all turns but the first of each session."""
+    """`first` ends with the first token; `later` are all turns but the first of each session."""
 
     first: float = 0.0
     session: float = 0.0

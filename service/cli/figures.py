@@ -15,7 +15,7 @@ def counted(number: int, names: Names) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """At most three digits: `0.43 ms`, `62 ms`, `1.25 s`, `12.3 s`, `2 min 5 s`."""
+    """Returns at most three digits: `0.43 ms`, `62 ms`, `1.25 s`, `12.3 s`, `2 min 5 s`."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0.00995:

@@ -68,7 +68,7 @@ def describe(executor: CachingExecutor, settings: Settings) -> dict[str, object]
 
 
 def _capabilities(thinks: bool, *, searches: bool) -> dict[str, object]:
-    """In the form of Anthropic's model object, whose clients read every key but the last two."""
+    """Returns a part of Anthropic's model object, whose clients read every key but the last two."""
     yes, no = {"supported": True}, {"supported": False}
     can_think, can_search = {"supported": thinks}, {"supported": searches}
     kinds = {"adaptive": can_think, "between_tools": yes, "disabled": yes, "enabled": can_think}

@@ -25,9 +25,7 @@ NO_DIRECTIVES = CacheDirectives()
 
 
 class StoreTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """In seconds."""
-
-    lookup: float = 0.5  # a longer one is a miss
+    lookup: float = 0.5  # seconds; a longer one is a miss
     lease: float = 3.0  # unless it is renewed
     lease_call: float = 0.5  # after a longer one, the server generates without a lease
 

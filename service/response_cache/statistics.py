@@ -28,7 +28,7 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """Since the start. `hits` include `collapsed`. `shed` counts answers too large or too late for the store,
+    """`hits` include `collapsed`. `shed` counts answers too large or too late for the store,
     `store_failures` calls that raised or hung, `tier_failures` those that another tier made up for."""
 
     def __init__(self) -> None:

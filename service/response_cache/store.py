@@ -83,7 +83,7 @@ class ResponseStore:
         return record
 
     def age(self, record: AnswerRecord) -> float:
-        """In seconds; 0 if the record's server has a clock that is ahead."""
+        """Returns seconds, 0 if the record's server has a clock that is ahead."""
         return max(0.0, self._now() - record.stored_at)
 
     def put(self, key: str, completion: Completion) -> "PendingWrite | None":

@@ -20,13 +20,13 @@ from service.telemetry.readiness import announce_ready
 
 logger = logging.getLogger("anyclaude.server")
 
+# OPEN_MAX of macOS, which also bounds the limit "unlimited".
 MOST_FILES = 10_240
-"""OPEN_MAX of macOS, which also bounds the limit "unlimited"."""
+# Descriptors for everything but connections.
 OTHER_FILES = 64
-"""For everything but connections."""
 ACCEPT_FAILURE_SECONDS = 10.0
+# Time to send the last frames after answers have failed.
 CLOSE_SECONDS = 3.0
-"""Time to send the last frames after answers have failed."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -1,4 +1,4 @@
-"""For models without tools in their chat template. The form is `hermes`, which most models have seen, unless the
+"""Describes tools to models whose chat template has none. The form is `hermes`, which most models have seen, unless the
 template writes calls in another."""
 
 import json

@@ -7,10 +7,28 @@ import pytest
 from tests.quality.bounds import DOCSTRING_WORDS_PER_100_LINES, FRAGMENTS
 from tests.quality.source import WRITTEN, source_files
 
-# First words of docstrings that are no sentences, as in "Of the engine." or "As far as it fits."
+# First words of docstrings that are no sentences, and those that are none if no comma and verb follow.
 FRAGMENT = re.compile(
     r"(Also|As|Behind|Beside|Besides|Nothing|Of|Only|Says|So|Tells|Than|Told|Until|What|Where|Who|Whom|Whose|Within)\b"
+    r"|(At|For|In|Since)( [^\s.,:;]+){1,7}[.:;](\s|$)"
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("Of the engine.", True),
+        ("As far as it fits.", True),
+        ("In seconds; 0 if it is new.", True),
+        ("For everything but connections.", True),
+        ("At most `places.number` sequences run, fewer if memory is short.", False),
+        ("In XML-like formats a value is text, and its type comes from the schema.", False),
+        ("Offers are counted.", False),
+        ("Returns seconds.", False),
+    ],
+)
+def test_fragments_are_found(text: str, fragment: bool) -> None:
+    assert bool(FRAGMENT.match(text)) == fragment
 
 
 def test_docstrings_are_not_fragments() -> None:

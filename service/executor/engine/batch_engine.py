@@ -341,7 +341,7 @@ class BatchEngine:
         return self._missing([self._length(other) for other in self._runs.values()], 0, twice) <= 0
 
     def _keep_prompts(self, *, answering: bool) -> None:
-        """With `answering`, only those whose first token is delivered."""
+        """`answering` keeps only those whose first token is delivered."""
         for number in [number for number, each in self._unkept.items() if each.run.answering or not answering]:
             unkept = self._unkept.pop(number)
             self._keep_state(unkept.run, unkept.tokens, unkept.caches)
