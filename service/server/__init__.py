@@ -1,5 +1,5 @@
-"""Serves the app with Hypercorn. No other folder imports Hypercorn or h11; docs/server.md lists the departures from
-them.
+"""Serves the app with Hypercorn, which no other folder of the product imports. docs/server.md lists the departures
+from it.
 
 - `server`: binding, signals, start and end
 - `connections`: accepting and closing connections

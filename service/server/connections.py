@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 from service.deadlines import TimedQueue
 from service.server.http1 import Http1
 
+# Connections that the kernel queues. Each one beyond waits for a second.
 BACKLOG = 1024
-"""Connections that the kernel queues. Each one beyond waits for a second."""
 UNSENT_BYTES = 64 * 1024
 
 
