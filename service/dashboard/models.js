@@ -21,7 +21,7 @@ async function change(name, action) {
 }
 
 function stateOf(model) {
-  if (model.idle) return "idle: the next request loads it";
+  if (model.unloaded) return "unloaded: the next request loads it";
   if (model.running + model.waiting) return `${model.status}, ${model.running} running, ${model.waiting} waiting`;
   return model.detail || model.status;
 }

@@ -79,7 +79,7 @@ def _numbers(registry: ModelRegistry, name: str) -> ModelNumbers:
         status=status.state,
         detail=status.detail,
         loaded=status.loaded,
-        idle=status.unloaded,
+        unloaded=status.unloaded,
         managed=registry.managed,
         running=status.running,
         waiting=status.waiting,

@@ -17,14 +17,14 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """`idle`: the next request loads it. `managed`: users can load and unload it. `weight_bytes`: the size of its
+    """`unloaded`: the next request loads it. `managed`: users can load and unload it. `weight_bytes`: the size of its
     files."""
 
     name: str
     status: ModelState
     detail: str
     loaded: bool
-    idle: bool
+    unloaded: bool
     managed: bool
     running: int
     waiting: int

@@ -151,7 +151,7 @@ async def test_models_are_unloaded_and_loaded(page: Page, tmp_path: Path, monkey
     async with running(app, configured) as url:
         await page.open(url + "/dashboard#models")
         await page.until("#models-rows tr:first-child", "healthy")
-        await page.until("#models-rows tr:last-child", "idle: the next request loads it")
+        await page.until("#models-rows tr:last-child", "unloaded: the next request loads it")
         await page.click("#models-rows tr:last-child button")
         await page.until("#models-status", "two: loaded.")
         await page.until("#models-rows tr:last-child", "Unload")
