@@ -140,7 +140,7 @@ def get(key: str, held: HeldAnswers) -> None:
 @command.command("explain")
 @click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--all", "show_all", is_flag=True, help="Every place where they part, not only the first.")
+@click.option("--all", "show_all", is_flag=True, help="Show every difference, not only the first.")
 @click.option("--tokens/--no-tokens", default=True, help="Compare the prompts by token too.  [default: --tokens]")
 @config_option
 def explain(a: Path, b: Path, show_all: bool, tokens: bool, config: str | None) -> None:
@@ -175,7 +175,7 @@ def _describe(found: "BackendStats", indent: str = "") -> list[str]:
     if found.bytes is not None:
         most = f" of at most {show_size(found.max_bytes)}" if found.max_bytes else ""
         parts.append(f"{found.bytes:,} bytes{most}")
-    lines = [f"{indent}{found.backend}: {', '.join(parts) or 'does not tell'}"]
+    lines = [f"{indent}{found.backend}: {', '.join(parts) or 'unknown'}"]
     for tier in found.tiers:
         lines += _describe(tier, indent + "  ")
     return lines

@@ -14,7 +14,10 @@ from service.config import base_url, parse_base_url, server_address
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @config_option
 def command(as_json: bool, config: str | None) -> None:
-    """List the servers that anyclaude started in the background, and the one at the configured address."""
+    """List the servers that anyclaude started in the background, and the one at the configured address.
+
+    STATUS is that of /health, or 'silent' if the server does not answer.
+    """
     settings = read_configuration({"config": config}).settings
     started = {base_url("127.0.0.1", port): server.pid() for port, server in background_servers(settings)}
     configured = server_address(settings)
@@ -32,7 +35,7 @@ def command(as_json: bool, config: str | None) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        click.echo("No server is running. 'anyclaude serve' starts one; so does 'anyclaude', for its own time.")
+        click.echo("No server is running. 'anyclaude serve' starts one, and 'anyclaude' starts one for its session.")
         return
     click.echo(f"{'ADDRESS':28}  {'PID':>7}  {'STATUS':9}  MODEL")
     for row in rows:

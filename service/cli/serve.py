@@ -45,7 +45,7 @@ def run(found: Configuration, *, distributed: bool = False) -> None:
     settings = found.settings
     if found.origins["base_url"].kind == "environment" and not server_address(settings).local:
         here = f"{settings.host}:{settings.port}"
-        click.echo(f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on {here}.", err=True)
+        click.echo(f"Note: VLLM_MLX_URL is for clients; this server listens on {here}.", err=True)
     rank = own_rank(settings) if distributed else None
     configure(settings, rank=rank)
     if rank is not None:
@@ -120,13 +120,13 @@ def _open_cache(settings: Settings) -> "CacheBackend":
     try:
         return open_backend(settings.cache)
     except CacheUnavailable as exc:
-        raise Failure(Exit.UNAVAILABLE, f"{exc} Put the store right, or choose another with --cache.") from None
+        raise Failure(Exit.UNAVAILABLE, f"{exc} Repair the store, or choose another with --cache.") from None
 
 
 def _scripted(settings: Settings) -> "tuple[Executor, str]":
     from service.executor.scripted import ScriptedExecutor
 
-    return ScriptedExecutor(concurrency=settings.most_running), "the scripted executor, which repeats what it is told"
+    return ScriptedExecutor(concurrency=settings.most_running), "the scripted executor, which repeats the last message"
 
 
 def _replay(settings: Settings, path: str) -> "tuple[Executor, CacheBackend, str]":

@@ -8,8 +8,8 @@ from service.cli.server_process import BackgroundServer, background_servers
 
 @click.command("stop", short_help="Stop background servers.")
 @click.argument("port", type=int, required=False)
-@click.option("--all", "stop_all", is_flag=True, help="All of them.")
-@click.option("--force", is_flag=True, help="Also one that an agent uses.")
+@click.option("--all", "stop_all", is_flag=True, help="Stop all of them.")
+@click.option("--force", is_flag=True, help="Stop it even if an agent uses it.")
 @config_option
 def command(port: int | None, stop_all: bool, force: bool, config: str | None) -> None:
     """Stop the background server on PORT, else on the configured port. Running answers may end first.

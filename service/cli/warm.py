@@ -42,7 +42,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 @click.command("warm", short_help="Read the prompts of requests into the prefix cache.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--anthropic/--openai", "anthropic", default=None, help="Whose API it is, where a body does not show it.")
+@click.option("--anthropic/--openai", "anthropic", default=None, help="The API of bodies that do not show it.")
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds for one FILE."
 )

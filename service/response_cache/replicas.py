@@ -120,7 +120,7 @@ class Replicas:
             try:
                 note = await lease.acquire()
             except Exception as exc:
-                log.debug("no lease to be had: %r", exc)
+                log.debug("no lease: %r", exc)
                 return Alone()
             # The order matters: a lease is released after its entry was written.
             record = await self._store.get(key)

@@ -189,7 +189,7 @@ class ResponseStore:
             async with asyncio.timeout(WRITE_SECONDS):
                 stats = await self._backend.stats()
         except Exception as exc:
-            log.debug("response cache, %r: it does not tell how much it holds: %r", self._backend, exc)
+            log.debug("response cache, %r: its answers were not counted: %r", self._backend, exc)
             return
         if stats.items is not None:
             self._items = stats.items

@@ -81,7 +81,7 @@ def test_a_url_of_another_machine_is_not_taken_for_the_place_to_listen_on(termin
         until(terminal.health, "the server")
         server.send_signal(signal.SIGTERM)
         _, err = server.communicate(timeout=PATIENCE_SECONDS)
-    note = f"Note: VLLM_MLX_URL tells clients where a server is; this one listens on 127.0.0.1:{terminal.port}.\n"
+    note = f"Note: VLLM_MLX_URL is for clients; this server listens on 127.0.0.1:{terminal.port}.\n"
     assert err.startswith(note)
 
 

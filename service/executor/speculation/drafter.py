@@ -9,7 +9,7 @@ FIRST_DRAFTED = 3
 SHORTEST_REST = 8
 LONGEST_REST = 128
 
-# A sequence's guesses count as right in this share at first, as if so many had been judged. Older ones count less.
+# A sequence starts as if three of four drafted tokens had been right. Older ones count less.
 FIRST_RIGHT, FIRST_JUDGED = 0.75, 4.0
 OLDER = 0.9
 
