@@ -10,8 +10,8 @@ import msgspec
 from benchmarks.request_bodies import prose
 
 Body = dict[str, Any]
+# Sends a request and returns the answer's text.
 Ask = Callable[[Body], Awaitable[str]]
-"""Sends a request and returns the answer's text."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,7 @@ class CacheUnavailable(Exception):
     """The message names the store and the reason."""
 
 
-class ValueTooLarge(CacheUnavailable):
-    """The store works, but the value does not fit."""
+class ValueTooLarge(CacheUnavailable): ...
 
 
 class InvalidBackendUrl(ValueError):
@@ -50,14 +49,8 @@ class CacheBackend(Protocol):
         """
         ...
 
-    async def delete(self, key: str) -> bool:
-        """True if there was a value."""
-        ...
-
-    async def clear(self) -> int:
-        """Returns the number of removed values."""
-        ...
-
+    async def delete(self, key: str) -> bool: ...
+    async def clear(self) -> int: ...
     async def stats(self) -> BackendStats: ...
     async def aclose(self) -> None:
         """May be called twice."""

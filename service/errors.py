@@ -3,8 +3,8 @@ do next."""
 
 from typing import ClassVar, Self
 
+# Error messages cut text of a client to this length.
 SHOWN_CHARS = 100
-"""Error messages cut text of a client to this length."""
 
 
 class ServiceError(Exception):

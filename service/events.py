@@ -20,7 +20,7 @@ from service.generation import (
 
 
 class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="text"):
-    """More visible text of one choice. `logprobs` belong to the tokens finished since the last delta, and may come with
+    """`logprobs` belong to the tokens finished since the last delta, and may come with
     empty `text` while a token's text is incomplete. None: the request has no logprobs. Otherwise each choice has at
     least one delta with logprobs."""
 
@@ -35,7 +35,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, array_like=True, tag="reasonin
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="call"):
-    """A call whose name is known. Its `ToolCallDelta`s come before anything else of this choice."""
+    """Its `ToolCallDelta`s come before anything else of this choice."""
 
     choice: int
     id: str

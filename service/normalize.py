@@ -1,11 +1,10 @@
-"""Removes meaningless differences between requests, for the response cache and the prefix cache.
+"""Removes meaningless differences between requests, for both caches.
 
 - Claude Code's attribution line, with a checksum of the prompt, is removed.
 - Calls have random ids; they are named by position.
 - Claude Code sends tool results as they finish; they are sorted like their calls.
-- Clients re-encode the arguments of calls; they become compact JSON.
-- Codex puts a random id before a command's output, Qwen Code the number of an ended process behind it; both are
-  removed.
+- Arguments of calls become compact JSON.
+- Codex's random id before a command's output, and Qwen Code's number of an ended process behind it, are removed.
 - Tool choice without tools, the order of stop strings, signs of zero and zero biases are dropped.
 
 White space and dates stay, because Claude Code sends a conversation back unchanged.

@@ -9,19 +9,20 @@ import msgspec
 
 from service.agents.agent import AgentServer, Launch, Setup
 
+# The longest that Claude Code accepts.
 LONGEST_IDLE_MS = 1_800_000
-"""The longest that Claude Code accepts."""
 
+# Claude Code's own prompt and tools, in SmolLM2's tokens.
 OWN_PROMPT_TOKENS = 12_000
-"""Claude Code's own prompt and tools, in SmolLM2's tokens."""
 
 FIRST_TURN_NEEDS_TOKENS = 16_000
+# Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact at every turn.
 COMPACTION_NEEDS_TOKENS = 40_000
-"""Claude Code keeps 13,000 tokens and the answer's share free. In a smaller context it would compact at every turn."""
 
+# Claude Code ignores a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW.
 SMALLEST_WINDOW_TOKENS = 100_000
-"""Claude Code ignores a smaller CLAUDE_CODE_AUTO_COMPACT_WINDOW."""
 
+# They lead Claude Code to another provider, or send it the user's own key.
 OTHER_ACCOUNTS = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_UNIX_SOCKET",
@@ -35,7 +36,6 @@ OTHER_ACCOUNTS = (
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 )
-"""They lead Claude Code to another provider, or send it the user's own key."""
 
 MODEL_VARIABLES = {
     "ANTHROPIC_MODEL": "opus",

@@ -41,6 +41,7 @@ COMMANDS = (
     "cache",
     "warm",
 )
+# Names of other tools for commands here.
 OTHER_NAMES = {
     "list": "models list",
     "ls": "models list",
@@ -62,7 +63,6 @@ OTHER_NAMES = {
     "help": "--help",
     "version": "--version",
 }
-"""Names of other tools for commands here."""
 _OURS = ("-h", "--help", "--version")
 EPILOG = (
     "Without a command, all arguments but --mode go to Claude Code; 'anyclaude -- --help' shows its own help. "

@@ -19,6 +19,7 @@ NAMES: dict[Kind, Names] = {
 STYLES = {"hit": "blue", "collapsed": "cyan", "miss": "yellow", "bypass": "bright_black", "failed": "red"}
 STATE_STYLES = {"healthy": "green", "loading": "yellow", "degraded": "yellow", "unhealthy": "red"}
 RESTARTS = ("engine restart", "engine restarts")
+# Keys are fields of `CallTally`.
 TROUBLES = {
     "repaired": ("repair of tool calls", "repairs of tool calls"),
     "cut": ("tool call cut off", "tool calls cut off"),
@@ -31,11 +32,10 @@ TROUBLES = {
     "over_budget": ("reasoning cut at its budget", "reasonings cut at their budget"),
     "unanswered": ("answer of reasoning alone", "answers of reasoning alone"),
 }
-"""Keys are fields of `CallTally`."""
 BARS = " ▁▂▃▄▅▆▇█"
 NAME_WIDTH = 14
+# Columns of the last requests, with the screen width from which each is shown.
 COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
-"""Columns of the last requests, with the screen width from which each is shown."""
 FIGURES = ("Total", "First", "Prompt", "Answer")
 DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
 

@@ -18,8 +18,6 @@ class _PromptDetails(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    """The usage of either API's answer."""
-
     prompt_tokens: int = 0
     prompt_tokens_details: _PromptDetails = _PromptDetails()
     input_tokens: int = 0
@@ -101,6 +99,5 @@ def _warm(client: ServerClient, request: RequestFile, path: Path, timeout: float
 
 
 def _without_answer(body: dict[str, Any]) -> dict[str, Any]:
-    """Limits the answer to 0 tokens."""
     shaping = {name: value for name, value in body.items() if name not in ("max_completion_tokens", "stream_options")}
     return {**shaping, "max_tokens": 0, "stream": False} | ({"n": 1} if "n" in body else {})

@@ -47,8 +47,8 @@ __all__ = [
 
 FILE_NAME = ".anyclauderc.json"
 DEFAULT_KEY = "vllm-mlx"
+# Keys are fields of `Settings`: `port`, `sampling.top_p`.
 Origins = dict[str, Origin]
-"""Keys are fields of `Settings`: `port`, `sampling.top_p`."""
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,8 +52,8 @@ class Given(msgspec.Struct, frozen=True):
     origin: Origin
 
 
+# Keys are fields of `Settings`.
 Layer = dict[str, Given]
-"""Keys are fields of `Settings`."""
 
 
 def read_file(path: Path) -> bytes:

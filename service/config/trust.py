@@ -27,8 +27,8 @@ class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
     instead: Layer
 
 
+# Returns True if the user approves.
 Ask = Callable[[Unapproved], bool]
-"""Returns True if the user approves."""
 
 
 def decline(_: Unapproved) -> bool:

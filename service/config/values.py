@@ -7,8 +7,8 @@ from msgspec import inspect
 
 from cache_backends.sizes import read_size
 
+# The sizes that `read_size` accepts, for editors.
 SIZE_PATTERN = r"^\s*[0-9]{1,15}(\.[0-9]{1,6})? ?([KkMmGgTt][Ii]?[Bb]|[Bb])?\s*$"
-"""The sizes that `read_size` accepts, for editors."""
 A_SIZE = 'a size in bytes or like "2GiB"'
 
 

@@ -49,7 +49,7 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FormFields(SamplingFields, kw_only=True):
-    """The base of a body's Struct. `json_schema` and `grammar` are llama.cpp's, `guided_...` vLLM's."""
+    """`json_schema` and `grammar` are llama.cpp's, `guided_...` vLLM's."""
 
     response_format: ResponseFormatObject | None = None
     json_schema: dict[str, Any] | None = None

@@ -22,8 +22,6 @@ MAX_BIASES = 10_000
 
 
 class SamplingFields(msgspec.Struct, kw_only=True):
-    """The base of a body's Struct."""
-
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: TopK | None = None

@@ -16,8 +16,8 @@ from service.endpoints.context import ServiceContext
 from service.errors import BadRequest, MissingParameter
 from service.http.responses import NO_STORE, json_response
 
+# Replaces the key, which every reader of this page already has. Any key works if none is required.
 KEY_PLACE = "ANYCLAUDE-API-KEY"
-"""Replaces the key, which every reader of this page already has. Any key works if none is required."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,8 +33,6 @@ HEADERS = {
 
 
 class DashboardFiles:
-    """All files are read once."""
-
     def __init__(self) -> None:
         self._files = {name: read_asset(name) for name in ASSETS}
 

@@ -170,7 +170,6 @@ class GenerationEndpoint:
 
 
 def with_defaults(request: GenerationRequest, profile: ModelProfile, caller: str) -> GenerationRequest:
-    """Fills in the model's defaults, and the caller."""
     thinking = profile.thinking if request.thinking == "default" else request.thinking
     budget = None
     if profile.thinks and thinking != "off":

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger("anyclaude.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Programs poll these. They are logged at debug level only.
 POLLED = frozenset({"/health", "/metrics", "/stats", "/dashboard/events", "/dashboard/logs"})
-"""Programs poll these. They are logged at debug level only."""
 
 
 class AccessLog:

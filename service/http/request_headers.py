@@ -7,8 +7,8 @@ from starlette.types import Scope
 from service.errors import SHOWN_CHARS, InvalidApiKey
 from service.settings import Settings
 
+# Names are in lower case.
 RequestHeaders = Mapping[bytes, bytes]
-"""Names are in lower case."""
 
 
 def read_headers(scope: Scope) -> RequestHeaders:

@@ -21,8 +21,8 @@ logger = logging.getLogger("anyclaude.traces")
 
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"})
 REDACTED = "[redacted]"
+# A shorter credential may be an ordinary word of a body.
 SHORTEST_SECRET = 12
-"""A shorter credential may be an ordinary word of a body."""
 MAX_WAITING = 64
 
 

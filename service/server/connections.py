@@ -116,8 +116,6 @@ class IdleConnections:
 
 
 class Connection(TCPServer):
-    """Serves one client's connection to its end."""
-
     def __init__(
         self,
         app: ASGIWrapper,

@@ -30,8 +30,8 @@ from service.generation import (
 from service.response_cache.base import CachedAnswer, CacheOutcome, completed
 from service.web_search.searxng import SearchFailed, SearxngServer
 
+# A model that never stops searching is stopped here.
 MAX_SEARCHES = 10
-"""A model that never stops searching is stopped here."""
 
 SubmitNext = Callable[[GenerationRequest], Awaitable[CachedAnswer]]
 

@@ -2,9 +2,9 @@
 
 - `engine_process`: the server's `Executor`, one process after another; `child`: one of them
 - `engine_calls`: the requests in flight, over all processes; `pending_call`: one request
-- `identification`: the fingerprint of the model's files, read while the server listens already
+- `identification`: the fingerprint of the model's files
 - `quarantine`: which requests a process gets, so that a deadly one spares the others
-- `engine_host`: the engine's side, started by `__main__`; it runs any `Executor` behind the socket
+- `engine_host`: the engine's side, started by `__main__`
 - `priority`: what the engine leaves of the CPU to the server
 - `call_messages`: what crosses; `frames`: messages as bytes; `log_lines`: the engine's log
 """
