@@ -32,6 +32,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int | None = None
     evictions: int = 0
     errors: int = 0
+    shed: int = 0  # values that were too large for a tier
     tiers: tuple["BackendStats", ...] = ()
 
 

@@ -35,6 +35,7 @@ class TieredBackend:
             raise ValueError("expected at least one tier, found none")
         self._tiers = tuple(tiers)
         self._errors = 0
+        self._shed = 0
         # Counts changes: a value read before a change must not be filled in after it.
         self._changes = 0
         self._fills: set[asyncio.Task[None]] = set()
@@ -75,13 +76,15 @@ class TieredBackend:
         """Raises `CacheUnavailable` if no tier stored the value."""
         self._changes += 1
         results = await asyncio.gather(*(tier.set(key, value, ttl=ttl) for tier in self._tiers), return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
         for tier, result in zip(self._tiers, results, strict=True):
             if isinstance(result, BaseException):
-                self._errors += 1
                 self._report(tier, result)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        shed = [failure for failure in failures if isinstance(failure, ValueTooLarge)]
         if len(failures) == len(results):
-            raise next((failure for failure in failures if not isinstance(failure, ValueTooLarge)), failures[0])
+            raise next((failure for failure in failures if failure not in shed), failures[0])
+        self._shed += len(shed)
+        self._errors += len(failures) - len(shed)
 
     async def delete(self, key: str) -> bool:
         """Raises `CacheUnavailable` if a tier failed. The others have removed the value."""
@@ -109,6 +112,7 @@ class TieredBackend:
             bytes=sum(tier.bytes or 0 for tier in tiers),
             evictions=tiers[-1].evictions,
             errors=self._errors,
+            shed=self._shed,
             tiers=tiers,
         )
 

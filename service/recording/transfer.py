@@ -59,6 +59,6 @@ async def import_answers(store: CacheBackend, path: Path) -> Imported:
                 record = AnswerRecord(entry.key, min(entry.stored_at, time.time()), entry.completion)
                 with suppress(ValueTooLarge):
                     await store.set(entry.key, encode_record(record), ttl=ttl)
-    missed = (await store.stats()).errors
+    stats = await store.stats()
     stored = [key for key in keys if await store.get(key) is not None]
-    return Imported(read=len(keys), stored=len(stored), missed=missed)
+    return Imported(read=len(keys), stored=len(stored), missed=stats.errors + stats.shed)

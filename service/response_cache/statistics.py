@@ -28,8 +28,8 @@ class CacheNumbers(CacheStatistics, frozen=True, kw_only=True):
 
 
 class CacheCounters:
-    """`hits` include `collapsed`. `shed` counts answers too large or too late for the store,
-    `store_failures` calls that raised or hung, `tier_failures` those that another tier made up for."""
+    """`hits` include `collapsed`. `shed` counts answers too large or too late for the store, `store_failures` calls
+    that raised or hung. Another tier made up for `tier_shed` and `tier_failures`."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -40,6 +40,7 @@ class CacheCounters:
         self.shed = 0
         self.store_failures = 0
         self.tier_failures = 0
+        self.tier_shed = 0
 
     def count(self, outcome: CacheOutcome) -> None:
         match outcome:
@@ -64,7 +65,7 @@ class CacheCounters:
             collapsed=self.collapsed,
             bypassed=self.bypassed,
             stored=self.stored,
-            shed=self.shed,
+            shed=self.shed + self.tier_shed,
             store_failures=self.store_failures + self.tier_failures,
         )
 

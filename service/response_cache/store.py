@@ -194,7 +194,7 @@ class ResponseStore:
         if stats.items is not None:
             self._items = stats.items
         if stats.tiers:
-            self._counters.tier_failures = stats.errors  # the other tiers made up for them
+            self._counters.tier_failures, self._counters.tier_shed = stats.errors, stats.shed
 
     def _shed(self, why: str) -> None:
         self._counters.shed += 1

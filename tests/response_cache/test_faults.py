@@ -108,6 +108,18 @@ async def test_failures_of_one_tier_are_counted_though_the_other_answers() -> No
     await executor.aclose()
 
 
+async def test_an_answer_too_large_for_one_tier_is_counted() -> None:
+    executor = CachingExecutor(
+        ScriptedExecutor(), TieredBackend([MemoryBackend(), MemoryBackend(max_bytes=9)]), settings()
+    )
+    await (await executor.submit(ask())).completion()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (statistics := await executor.statistics()).shed == 0:
+            pass
+    assert (statistics.stored, statistics.shed, statistics.store_failures) == (1, 1, 0)
+    await executor.aclose()
+
+
 async def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     backend = FaultyBackend("get", 1, CacheUnavailable("down"), lasts=True)
     store = ResponseStore(backend, CacheCounters())

@@ -76,7 +76,7 @@ def _response_cache(cache: CacheNumbers) -> Iterator[Metric]:
     yield outcomes
     yield Gauge("anyclaude_response_cache_items", "Answers that the response cache keeps.", cache.cached_items)
     yield Counter("anyclaude_response_cache_stored", "Answers written to the store.", cache.stored)
-    yield Counter("anyclaude_response_cache_shed", "Answers that were too large or too late for the store.", cache.shed)
+    yield Counter("anyclaude_response_cache_shed", "Answers too large or too late for the store or a tier.", cache.shed)
     yield Counter(
         "anyclaude_response_cache_store_failures",
         "Calls of the store, or of one of its tiers, that raised or hung; none cost an answer.",
