@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.dialects.base import ClientRequest, Dialect
+from service.dialects.base import ClientRequest, Dialect, Reply
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
+from service.dialects.openai_responses.answer import asked_of
 from service.dialects.openai_responses.kept import KeptResponse, named_responses
 from service.dialects.openai_responses.request import Asked
 from service.dialects.openai_responses.truncation import without_oldest_turns
@@ -52,6 +53,14 @@ class ResponsesEndpoint(SearchingEndpoint):
                 if shorter is None:
                     raise
                 submission = msgspec.structs.replace(submission, request=shorter)
+
+    def _reply(self, submission: Submission, answer: CachedAnswer) -> Reply:
+        reply = super()._reply(submission, answer)
+        if submission.directives.no_store:
+            reply = msgspec.structs.replace(
+                reply, dialect_state=msgspec.structs.replace(asked_of(reply), is_kept=False)
+            )
+        return reply
 
     def _patience(self, asked: ClientRequest) -> float | None:
         # Once the stream is open, the conversation cannot be shortened.

@@ -129,10 +129,35 @@ async def test_a_response_is_deleted_for_each_server_that_has_not_read_it(tmp_pa
         assert [(await client.get(path)).status_code for client in (one, other, reader)] == [404, 404, 200]
 
 
-async def test_what_shall_not_be_stored_is_not(tmp_path: Path) -> None:
-    async with served(tmp_path) as client:
-        response = (await client.post(RESPONSES, json={"input": "one", "store": False})).json()
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("fields", "headers"), [({"store": False}, {}), ({}, {"cache-control": "no-store"})], ids=["field", "header"]
+)
+async def test_what_shall_not_be_stored_is_not(
+    tmp_path: Path, fields: dict[str, Any], headers: dict[str, str], stream: bool
+) -> None:
+    async with served(tmp_path, cache=f"disk://{tmp_path}/answers") as client:
+        body = {"input": "a secret", "stream": stream, **fields}
+        answer = await client.post(RESPONSES, json=body, headers=headers)
+        response = json.loads(answer.text.split("data: ")[-1])["response"] if stream else answer.json()
+        assert response["store"] is False
         assert (await client.get(f"{RESPONSES}/{response['id']}")).status_code == 404
+        further = {"input": "two", "previous_response_id": response["id"]}
+        refused = (await client.post(RESPONSES, json=further)).json()["error"]
+        assert (refused["code"], refused["param"]) == ("previous_response_not_found", "previous_response_id")
+
+
+async def test_nothing_is_on_disk_of_a_request_that_must_not_be_stored(tmp_path: Path) -> None:
+    async with served(tmp_path, cache=f"disk://{tmp_path}/answers") as client:
+        for path in (RESPONSES, f"{RESPONSES}/compact"):
+            answer = await client.post(path, json={"input": "a secret"}, headers={"cache-control": "no-store"})
+            assert answer.status_code == 200
+    assert files_with(b"", tmp_path)
+    assert files_with(b"a secret", tmp_path) == []
+
+
+def files_with(content: bytes, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and content in path.read_bytes()]
 
 
 async def test_a_conversation_that_does_not_fit_loses_its_oldest_turns(tmp_path: Path) -> None:

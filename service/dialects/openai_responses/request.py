@@ -87,16 +87,14 @@ class ResponsesRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The `dialect_state` of a response: fields that it repeats, and the names of tools. `items` are its input."""
+    """The `dialect_state` of a response: fields that it repeats, and the names of tools. `items` are its input.
+    `is_kept`: later requests may name it."""
 
     body: ResponsesRequest
     names: dict[str, WireName]
     items: tuple[msgspec.Raw, ...]
     sampling: SamplingParams
-
-    @property
-    def is_kept(self) -> bool:
-        return self.body.store is not False
+    is_kept: bool
 
     @property
     def has_summaries(self) -> bool:
@@ -137,7 +135,13 @@ def read_request(
         request=request,
         model=asked.model,
         stream=bool(asked.stream),
-        dialect_state=Asked(body=asked, names=dict(read.names), items=items.raws, sampling=sampling),
+        dialect_state=Asked(
+            body=asked,
+            names=dict(read.names),
+            items=items.raws,
+            sampling=sampling,
+            is_kept=asked.store is not False,
+        ),
         unknown_fields=(*others.unknown, *items.others.unknown),
         unread_media=items.unread_media,
         absent_tools=read.absent,
