@@ -8,6 +8,7 @@ from service.dialects.openai_responses import OpenAIResponses
 from service.endpoints.context import ServiceContext
 from service.endpoints.generation import with_defaults
 from service.http.body import check_content
+from service.http.cache_headers import forbids_storing
 from service.http.client_watch import ClientGone, ClientWatch
 
 CountingDialect = AnthropicMessages | OpenAIResponses
@@ -27,7 +28,8 @@ class CountTokensEndpoint:
             asked = dialect.decode_count(body, registry.default.profile.sampling)
             executor = registry.find(asked.model)
             request = with_defaults(asked.request, executor.profile, caller="")
-            count = await ClientWatch(receive).run(executor.count_tokens(request))
+            counting = executor.count_tokens(request, recorded=not forbids_storing(headers))
+            count = await ClientWatch(receive).run(counting)
         except ClientGone:
             return
         await Response(dialect.encode_count(count), media_type="application/json")(scope, receive, send)

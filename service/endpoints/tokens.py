@@ -11,7 +11,9 @@ from service.dialects.openai_chat import OpenAIChat
 from service.endpoints.context import ServiceContext
 from service.errors import MissingParameter
 from service.http.body import check_content
+from service.http.cache_headers import forbids_storing
 from service.http.client_watch import ClientGone, ClientWatch
+from service.http.request_headers import RequestHeaders
 from service.http.responses import json_response
 from service.model_registry.registry import ModelRegistry
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
@@ -41,12 +43,13 @@ _TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 
+AnswerTokens = Callable[[ModelRegistry, RequestHeaders, bytes], Coroutine[Any, Any, dict[str, Any]]]
+
+
 class TokensEndpoint:
     """`answer` is `tokenize` or `detokenize`."""
 
-    def __init__(
-        self, context: ServiceContext, answer: Callable[[ModelRegistry, bytes], Coroutine[Any, Any, dict[str, Any]]]
-    ) -> None:
+    def __init__(self, context: ServiceContext, answer: AnswerTokens) -> None:
         self._context = context
         self._answer = answer
 
@@ -55,25 +58,26 @@ class TokensEndpoint:
         check_content(headers)
         try:
             body = await self._context.bodies.read(receive, headers)
-            content = await ClientWatch(receive).run(self._answer(self._context.registry, body))
+            content = await ClientWatch(receive).run(self._answer(self._context.registry, headers, body))
         except ClientGone:
             return
         await json_response(content)(scope, receive, send)
 
 
-async def tokenize(registry: ModelRegistry, body: bytes) -> dict[str, Any]:
+async def tokenize(registry: ModelRegistry, headers: RequestHeaders, body: bytes) -> dict[str, Any]:
     asked = decode(_TOKENIZE, body)
     executor = registry.find(asked.model)
     if asked.messages is not None and asked.content is None and asked.prompt is None:
         request = OpenAIChat().decode(body, executor.profile.sampling).request
-        content: dict[str, Any] = {"count": await executor.count_tokens(request)}
+        count = await executor.count_tokens(request, recorded=not forbids_storing(headers))
+        content: dict[str, Any] = {"count": count}
     else:
         content = await _tokens(executor, asked)
     content["max_model_len"] = executor.status().context_length(executor.profile)
     return content
 
 
-async def detokenize(registry: ModelRegistry, body: bytes) -> dict[str, Any]:
+async def detokenize(registry: ModelRegistry, _: RequestHeaders, body: bytes) -> dict[str, Any]:
     asked = decode(_DETOKENIZE, body)
     found = await registry.find(asked.model).ask(Detokenize(tuple(asked.tokens)))
     assert isinstance(found, TextFound)  # noqa: S101  (what the query finds)

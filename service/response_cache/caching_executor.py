@@ -35,7 +35,7 @@ from service.settings import Settings
 
 class CachingExecutor:
     """Answers from `backend`, a generation in flight, or `inner`, in this order. Closes all of them. Normalizes
-    requests. `recorder` gets every complete answer, except for `no-store`."""
+    requests. `recorder` gets every count and every complete answer, except for `no-store`."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class CachingExecutor:
         self.counters.count(answer.outcome)
         return answer
 
-    async def count_tokens(self, request: GenerationRequest) -> int:
+    async def count_tokens(self, request: GenerationRequest, *, recorded: bool = True) -> int:
         request = normalize(request)
         count = await self._inner.count_tokens(request)
-        if self._recorder is not None:
+        if recorded and self._recorder is not None:
             self._recorder.record_count(self._key(request), count)
         return count
 

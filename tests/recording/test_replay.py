@@ -83,6 +83,20 @@ async def test_counts_of_tokens_are_recorded_too(tmp_path: Path) -> None:
     assert "has no count of this request's tokens" in missing.json()["error"]["message"]
 
 
+async def test_nothing_is_recorded_of_a_request_that_must_not_be_stored(tmp_path: Path) -> None:
+    said = {"messages": [{"role": "user", "content": "hi"}]}
+    async with running(recording_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
+        for path, content in (
+            (CHAT, said),
+            (f"{MESSAGES}/count_tokens", said),
+            ("/v1/responses/input_tokens", {"input": "hi"}),
+            ("/tokenize", said),
+        ):
+            response = await client.post(url + path, json=content, headers={"cache-control": "no-store"})
+            assert response.status_code == 200
+    assert list(read_entries(tmp_path / "file")) == []
+
+
 async def test_hits_are_recorded_and_nothing_twice(tmp_path: Path) -> None:
     await record(tmp_path, (CHAT, body("a")), (CHAT, body("a")), (MESSAGES, body("a", stream=True)), (CHAT, body("b")))
     assert len(list(read_entries(tmp_path / "file"))) == 2
