@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from service.dialects.body_fields import REFUSES_UNKNOWN, UNREAD, Unread
 from service.dialects.json_body import check_free_form, choose
 from service.dialects.openai_sampling import SamplingFields
 from service.errors import BadRequest, MissingParameter
@@ -23,13 +24,14 @@ _KINDS: dict[str, Literal["text", "json_object", "json_schema", "grammar"]] = {
 }
 
 
-class JsonSchema(msgspec.Struct):
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None = None
     schema: dict[str, Any] | None = None
     strict: bool | None = None
+    description: Unread = UNREAD
 
 
-class ResponseFormatObject(msgspec.Struct):
+class ResponseFormatObject(msgspec.Struct, forbid_unknown_fields=True):
     """llama.cpp has `schema` and `grammar` here."""
 
     type: str
@@ -58,7 +60,7 @@ class FormFields(SamplingFields, kw_only=True):
     guided_regex: GrammarText | None = None
     guided_choice: Choices | None = None
     guided_grammar: GrammarText | None = None
-    structured_outputs: StructuredOutputs | None = None
+    structured_outputs: Annotated[StructuredOutputs, REFUSES_UNKNOWN] | None = None
 
 
 _FORM_FIELDS = tuple(name for name in FormFields.__struct_fields__ if name not in SamplingFields.__struct_fields__)

@@ -1,25 +1,34 @@
 """Separates the fields of a body that are not read.
 
-A body's Struct forbids unknown fields, and declares fields that change no answer as `Unread`. An answer may depend on
+A body's Structs forbid unknown fields, and declare fields that change no answer as `Unread`. An answer may depend on
 any other field, so these become part of the response-cache key.
 """
 
 import re
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec import inspect
 
-from service.dialects.json_body import check_free_form, decode
+from service.dialects.json_body import MAX_VALUES, check_free_form, decode
+from service.errors import BadRequest
 
 B = TypeVar("B", bound=msgspec.Struct)
 
 Unread = msgspec.Raw
 UNREAD = msgspec.Raw(b"")
 
-_ABSENT = (b"", b"null")
+REFUSES_UNKNOWN = msgspec.Meta(extra={"unknown_fields": "refused"})
+"""Annotates a Struct whose unknown fields cannot be left out. `msgspec.inspect` wraps its type in `Metadata`."""
+
+_NULL = b"null"
+_ABSENT = (b"", _NULL)
 _ANYTHING = msgspec.json.Decoder()
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_NO_TAG = msgspec.Raw(b'""')
+_TAG = msgspec.json.Decoder(str)
+_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw])
+_ENCODER = msgspec.json.Encoder()
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
 
@@ -33,38 +42,43 @@ class OtherFields(msgspec.Struct, frozen=True):
 NO_OTHER_FIELDS = OtherFields()
 
 
-class FieldReader(Generic[B]):
-    """Decodes bodies as `body`. `items` are the Structs of its list fields, whose unknown fields are found too. `keyed`
-    are `Unread` fields that an answer may depend on."""
+def join_fields(*others: OtherFields) -> OtherFields:
+    keyed: dict[str, str] = {}
+    unknown: dict[str, None] = {}
+    for each in others:
+        keyed |= each.keyed
+        unknown |= dict.fromkeys(each.unknown)
+    return OtherFields(keyed, tuple(unknown)) if keyed else NO_OTHER_FIELDS
 
-    def __init__(
-        self, body: type[B], *, keyed: tuple[str, ...] = (), items: dict[str, type[msgspec.Struct]] | None = None
-    ) -> None:
-        self._decoder = msgspec.json.Decoder(body)
-        self._known = _names(body)
+
+class FieldReader(Generic[B]):
+    """`keyed` are `Unread` fields that an answer may depend on."""
+
+    def __init__(self, kind: type[B], *, keyed: tuple[str, ...] = ()) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+        self._kind = kind
         self._keyed = keyed
-        self._items = {field: _names(item) for field, item in (items or {}).items()}
 
     def read(self, body: bytes, *, at: str = "") -> tuple[B, OtherFields]:
         """`at` is the field whose value the body is, if it is part of another body. Raises `BadRequest` that names the
         field."""
         try:
-            return self._finished(self._decoder.decode(body), {}, at)
+            return self._finished(self._decoder.decode(body), {})
         except msgspec.ValidationError as exc:
             if not str(exc).startswith("Object contains unknown field"):
-                return decode(self._decoder, body, at=at), OtherFields()  # raises the same, reworded
+                return decode(self._decoder, body, at=at), NO_OTHER_FIELDS  # raises the same, reworded
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            return decode(self._decoder, body, at=at), OtherFields()
-        fields = decode(_OBJECT, body, at=at)
-        unknown = _take_unknown(fields, self._known)
-        for name, known in self._items.items():
-            if name in fields:
-                fields[name] = _without_unknown(fields[name], name, known, unknown)
-        return self._finished(decode(self._decoder, _SORTED.encode(fields), at=at), unknown, at)
+            return decode(self._decoder, body, at=at), NO_OTHER_FIELDS
+        separation = _Separation()
+        known = separation.known_part(msgspec.Raw(body), self._nesting, at)
+        return self._finished(decode(self._decoder, bytes(known), at=at), separation.unknown)
 
-    def _finished(self, asked: B, unknown: dict[str, msgspec.Raw], at: str) -> tuple[B, OtherFields]:
-        if at:
-            unknown = {f"{at}.{name}": value for name, value in unknown.items()}
+    @cached_property
+    def _nesting(self) -> "_Nesting | None":
+        # It takes a few milliseconds, and few bodies need it.
+        return _nesting_of(inspect.type_info(self._kind))
+
+    def _finished(self, asked: B, unknown: dict[str, msgspec.Raw]) -> tuple[B, OtherFields]:
         given = {name: value for name in self._keyed if bytes(value := getattr(asked, name)) not in _ABSENT}
         if not unknown and not given:
             return asked, NO_OTHER_FIELDS
@@ -72,25 +86,64 @@ class FieldReader(Generic[B]):
         return asked, OtherFields(keyed, tuple(dict.fromkeys(re.sub(r"\[\d+\]", "[]", name) for name in unknown)))
 
 
-def _names(struct: type[msgspec.Struct]) -> frozenset[str]:
-    return frozenset(struct.__struct_encode_fields__)
+class _Nesting(msgspec.Struct):
+    """The Structs in a type. `fields` are those of each Struct, by its tag. `items` are those of a list. None
+    stands for a type without Structs, such as a free-form object."""
+
+    fields: dict[str, dict[str, "_Nesting | None"]] = {}
+    tag_field: str | None = None
+    items: "_Nesting | None" = None
 
 
-def _take_unknown(fields: dict[str, msgspec.Raw], known: frozenset[str]) -> dict[str, msgspec.Raw]:
-    """Removes the unknown fields and returns those that are not null."""
-    taken = {name: fields.pop(name) for name in list(fields) if name not in known}
-    return {name: value for name, value in taken.items() if bytes(value) not in _ABSENT}
+def _nesting_of(kind: inspect.Type) -> _Nesting | None:
+    nesting = _Nesting()
+    for part in kind.types if isinstance(kind, inspect.UnionType) else (kind,):
+        if isinstance(part, inspect.StructType):
+            fields = {field.encode_name: _nesting_of(field.type) for field in part.fields}
+            nesting.fields[str(part.tag or "")] = fields
+            if part.tag_field is not None:
+                nesting.tag_field = part.tag_field
+                fields[part.tag_field] = None
+        elif isinstance(part, inspect.ListType):
+            nesting.items = _nesting_of(part.item_type)
+    return nesting if nesting.fields or nesting.items else None
 
 
-def _without_unknown(raw: msgspec.Raw, at: str, known: frozenset[str], unknown: dict[str, msgspec.Raw]) -> msgspec.Raw:
-    """Moves the unknown fields of a list's objects to `unknown`."""
-    try:
-        items = _OBJECTS.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return raw
-    for i, fields in enumerate(items):
-        unknown |= {f"{at}[{i}].{name}": value for name, value in _take_unknown(fields, known).items()}
-    return msgspec.Raw(_SORTED.encode(items))
+class _Separation:
+    """`unknown` collects unknown fields by their paths. Nulls are dropped."""
+
+    def __init__(self) -> None:
+        self.unknown: dict[str, msgspec.Raw] = {}
+        self._levels = 0
+
+    def known_part(self, raw: msgspec.Raw, nesting: _Nesting | None, at: str) -> msgspec.Raw:
+        """Returns the value without the unknown fields of its Structs. A malformed part stays as it is."""
+        if nesting is None:
+            return raw
+        self._levels += 1
+        if self._levels > MAX_VALUES:
+            raise BadRequest.at(at, f"expected at most {MAX_VALUES} objects and lists beside fields not known here.")
+        try:
+            level = _LEVEL.decode(raw)
+            tag = _TAG.decode(level.get(nesting.tag_field, _NO_TAG)) if isinstance(level, dict) else ""
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return raw
+        if isinstance(level, list):
+            items = [self.known_part(item, nesting.items, f"{at}[{i}]") for i, item in enumerate(level)]
+            return msgspec.Raw(_ENCODER.encode(items))
+        if tag not in nesting.fields:
+            return raw
+        return msgspec.Raw(_ENCODER.encode(self._known_fields(level, nesting.fields[tag], f"{at}." if at else "")))
+
+    def _known_fields(
+        self, level: dict[str, msgspec.Raw], known: dict[str, _Nesting | None], before: str
+    ) -> dict[str, msgspec.Raw]:
+        for name, value in level.items():
+            if name not in known and bytes(value) != _NULL:
+                self.unknown[before + name] = value
+        return {
+            name: self.known_part(value, known[name], before + name) for name, value in level.items() if name in known
+        }
 
 
 def _canonical(value: msgspec.Raw, name: str) -> str:

@@ -4,6 +4,7 @@ import msgspec
 
 from service.dialects import sse
 from service.dialects.base import Reply
+from service.dialects.body_fields import UNREAD, Unread
 from service.errors import ServiceError
 
 
@@ -18,8 +19,9 @@ class OpenAIErrorBody(msgspec.Struct):
     error: OpenAIError
 
 
-class StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
+    include_obfuscation: Unread = UNREAD
 
 
 # The words of `reasoning_effort` and `tool_choice`.

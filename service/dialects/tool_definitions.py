@@ -4,7 +4,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from service.dialects.base import WebSearchTool
-from service.dialects.json_body import check_free_form, show
+from service.dialects.body_fields import NO_OTHER_FIELDS, FieldReader, OtherFields
+from service.dialects.json_body import check_free_form, decode, show
 from service.errors import BadRequest
 from service.generation import Tool
 
@@ -20,12 +21,25 @@ _SEARCH_DESCRIPTION = "Searches the web and returns titles, addresses and excerp
 ToolName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}\Z")]
 
 
+D = TypeVar("D", bound=msgspec.Struct)
+
+_DEFINITIONS = msgspec.json.Decoder(list[msgspec.Raw] | None)
+
+
+def read_definitions(reader: FieldReader[D], raw: bytes, at: str = "tools") -> list[tuple[D, OtherFields]]:
+    """Raises `BadRequest`."""
+    definitions = decode(_DEFINITIONS, raw, at=at) or ()
+    return [reader.read(bytes(definition), at=f"{at}[{i}]") for i, definition in enumerate(definitions)]
+
+
 class ReadTools(msgspec.Struct, frozen=True):
-    """`absent` are the names of omitted tools. `web_search` is one of the `tools`."""
+    """`absent` are the names of omitted tools. `web_search` is one of the `tools`. `others` are fields of
+    the other definitions that are not read."""
 
     tools: tuple[Tool, ...] = ()
     absent: tuple[str, ...] = ()
     web_search: WebSearchTool | None = None
+    others: OtherFields = NO_OTHER_FIELDS
 
     @property
     def notice(self) -> str:

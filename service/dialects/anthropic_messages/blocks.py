@@ -9,25 +9,29 @@ from typing import Any
 
 import msgspec
 
+from service.dialects.body_fields import UNREAD, Unread
 from service.dialects.json_body import check_free_form, decode, join_texts
 from service.dialects.media import placeholder
 
 
-class Block(msgspec.Struct, tag_field="type"):
-    """Fields that change no answer (`cache_control`, `citations`, ...) are not read."""
+class Block(msgspec.Struct, tag_field="type", kw_only=True, forbid_unknown_fields=True):
+    cache_control: Unread = UNREAD
 
 
 class TextBlock(Block, tag="text"):
     text: str
+    citations: Unread = UNREAD
 
 
 class ThinkingBlock(Block, tag="thinking"):
     """The `signature` is not read: no model here can check it, unless it is ours."""
 
     thinking: str
+    signature: Unread = UNREAD
 
 
-class RedactedThinkingBlock(Block, tag="redacted_thinking"): ...
+class RedactedThinkingBlock(Block, tag="redacted_thinking"):
+    data: Unread = UNREAD
 
 
 class ToolUseBlock(Block, tag="tool_use"):
@@ -36,21 +40,25 @@ class ToolUseBlock(Block, tag="tool_use"):
     id: str
     name: str
     input: msgspec.Raw
+    caller: Unread = UNREAD
+    toolset_name: Unread = UNREAD
 
 
 class ImageBlock(Block, tag="image"):
     source: dict[str, Any] | None = None
+    transformations: Unread = UNREAD
 
 
 class AudioBlock(ImageBlock, tag="audio"):
     """Not in Anthropic's API, but tools return it (MCP)."""
 
 
-class DocumentSource(msgspec.Struct, tag_field="type"): ...
+class DocumentSource(msgspec.Struct, tag_field="type", forbid_unknown_fields=True): ...
 
 
 class TextSource(DocumentSource, tag="text"):
     data: str
+    media_type: Unread = UNREAD
 
 
 class ContentSource(DocumentSource, tag="content"):
@@ -74,12 +82,14 @@ class DocumentBlock(Block, tag="document"):
     source: TextSource | ContentSource | Base64Source | UrlSource | FileSource | None = None
     title: str | None = None
     context: str | None = None
+    citations: Unread = UNREAD
 
 
 class SearchResultBlock(Block, tag="search_result"):
     source: str
     title: str
     content: list[TextBlock]
+    citations: Unread = UNREAD
 
 
 class ToolReferenceBlock(Block, tag="tool_reference"):
@@ -95,6 +105,7 @@ class ToolResultBlock(Block, tag="tool_result"):
     tool_use_id: str
     content: str | list[BlockInResult] | None = None
     is_error: bool | None = None
+    toolset_name: Unread = UNREAD
 
 
 class ForeignBlock(Block):
@@ -104,18 +115,25 @@ class ForeignBlock(Block):
 class ServerToolUseBlock(ForeignBlock, tag="server_tool_use"):
     name: str
     input: msgspec.Raw
+    id: Unread = UNREAD
+    caller: Unread = UNREAD
 
 
 class McpToolUseBlock(ForeignBlock, tag="mcp_tool_use"):
     name: str
     input: msgspec.Raw
+    id: Unread = UNREAD
+    server_name: Unread = UNREAD
 
 
 class ServerResult(ForeignBlock):
     content: msgspec.Raw = msgspec.Raw(b"null")
+    tool_use_id: Unread = UNREAD
+    caller: Unread = UNREAD
 
 
-class McpToolResult(ServerResult, tag="mcp_tool_result"): ...
+class McpToolResult(ServerResult, tag="mcp_tool_result"):
+    is_error: Unread = UNREAD
 
 
 class WebSearchResult(ServerResult, tag="web_search_tool_result"): ...
@@ -143,6 +161,8 @@ class CompactionBlock(ForeignBlock, tag="compaction"):
     """A summary of the conversation before it, or None."""
 
     content: str | None = None
+    encrypted_content: Unread = UNREAD
+    signature: Unread = UNREAD
 
 
 class ContainerUploadBlock(ForeignBlock, tag="container_upload"):
@@ -152,12 +172,19 @@ class ContainerUploadBlock(ForeignBlock, tag="container_upload"):
 class FallbackBlock(ForeignBlock, tag="fallback"):
     """A mark: another model answered from here on."""
 
+    earlier: Unread = msgspec.field(default=UNREAD, name="from")
+    to: Unread = UNREAD
+    trigger: Unread = UNREAD
+
 
 class McpToolListingBlock(ForeignBlock, tag="mcp_tool_listing"):
     """The tools of an MCP server that Anthropic's servers call."""
 
+    mcp_server_name: Unread = UNREAD
+    tools: Unread = UNREAD
 
-class ToolChange(msgspec.Struct):
+
+class ToolChange(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     name: str | None = None
 

@@ -38,7 +38,7 @@ from service.errors import BadRequest, UnsupportedValue
 from service.generation import Message, Tool, ToolCall
 
 
-class TurnConfig(msgspec.Struct):
+class TurnConfig(msgspec.Struct, forbid_unknown_fields=True):
     effort: str | None = None
 
 

@@ -8,7 +8,7 @@ from service.dialects.anthropic_messages.blocks import TextBlock
 from service.dialects.anthropic_messages.messages import SentMessage, read_messages, unread_media
 from service.dialects.anthropic_messages.tools import AnyToolChoice, read_tool_choice
 from service.dialects.base import ClientRequest
-from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, join_texts
 from service.dialects.sampling import Probability, StopString, TokenCount, temperature_and_top_p
 from service.dialects.tool_definitions import ReadTools, ToolReader
@@ -19,7 +19,9 @@ from service.generation import GenerationRequest, ResponseFormat, SamplingParams
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-class ThinkingSwitch(msgspec.Struct, tag_field="type"): ...
+class ThinkingSwitch(msgspec.Struct, tag_field="type", kw_only=True, forbid_unknown_fields=True):
+    block_binding: Unread = UNREAD
+    display: Unread = UNREAD
 
 
 class ThinkingEnabled(ThinkingSwitch, tag="enabled"):
@@ -36,11 +38,11 @@ class ThinkingBetweenTools(ThinkingSwitch, tag="between_tools"):
     """Off, but for short notes between tool calls."""
 
 
-class OutputFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+class OutputFormat(msgspec.Struct, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
     schema: dict[str, Any]
 
 
-class OutputConfig(msgspec.Struct):
+class OutputConfig(msgspec.Struct, forbid_unknown_fields=True):
     format: OutputFormat | None = None
     effort: str | None = None
 
@@ -96,9 +98,8 @@ class MessagesRequest(CountRequest, kw_only=True, forbid_unknown_fields=True):
 
 # Anthropic's servers shorten the conversation by these rules. Here the model reads all of it.
 _KEYED = ("context_management", "compaction")
-_ITEMS: dict[str, type[msgspec.Struct]] = {"messages": SentMessage}
-_COUNT = FieldReader(CountRequest, keyed=_KEYED, items=_ITEMS)
-_MESSAGES = FieldReader(MessagesRequest, keyed=_KEYED, items=_ITEMS)
+_COUNT = FieldReader(CountRequest, keyed=_KEYED)
+_MESSAGES = FieldReader(MessagesRequest, keyed=_KEYED)
 
 
 def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader[ReadTools]) -> ClientRequest:
@@ -119,6 +120,8 @@ def _client_request(
 ) -> ClientRequest:
     _refuse(asked)
     read = read_tools(bytes(asked.tools))
+    if read.others.keyed:
+        others = join_fields(others, read.others)
     choice = asked.tool_choice
     request = GenerationRequest(
         messages=read_messages(_system(asked, read.notice), asked.messages, read.tools),

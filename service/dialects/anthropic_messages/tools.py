@@ -3,8 +3,9 @@ from typing import Annotated, Any
 import msgspec
 
 from service.dialects.base import WebSearchTool
-from service.dialects.json_body import decode, show
-from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, search_tool
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
+from service.dialects.json_body import show
+from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, read_definitions, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -38,7 +39,7 @@ _NO_MORE_UNDO = "20250429"
 _INSERT_TEXT = "20250728"
 
 
-class ToolDefinition(msgspec.Struct):
+class ToolDefinition(msgspec.Struct, forbid_unknown_fields=True):
     """`type` is "custom", or the name and version of a tool that Anthropic's models know without a schema."""
 
     name: ToolName | None = None
@@ -51,8 +52,11 @@ class ToolDefinition(msgspec.Struct):
     allowed_domains: tuple[str, ...] | None = None
     blocked_domains: tuple[str, ...] | None = None
 
+    cache_control: Unread = UNREAD
+    eager_input_streaming: Unread = UNREAD
 
-class ToolChoiceObject(msgspec.Struct, tag_field="type"):
+
+class ToolChoiceObject(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
     disable_parallel_tool_use: bool | None = None
 
 
@@ -71,18 +75,19 @@ class NamedChoice(ToolChoiceObject, tag="tool", kw_only=True):
 
 AnyToolChoice = AutoChoice | AnyChoice | NoneChoice | NamedChoice
 
-_TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
+_TOOL = FieldReader(ToolDefinition)
 
 
 def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
-    definitions = decode(_TOOLS, raw, at="tools") or []
+    definitions = read_definitions(_TOOL, raw)
+    others: list[OtherFields] = []
     tools: list[Tool] = []
     absent: list[str] = []
     web_search: WebSearchTool | None = None
     first: dict[str, int] = {}
     # If Anthropic's servers search for tools, no one here could load a deferred tool.
-    searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition in definitions)
-    for i, definition in enumerate(definitions):
+    searched = not any((definition.type or "").startswith(_TOOL_SEARCH) for definition, _ in definitions)
+    for i, (definition, unread) in enumerate(definitions):
         at = f"tools[{i}]"
         family, version = _family_and_version(definition)
         schema = _known_schema(family, version) if definition.input_schema is None else definition.input_schema
@@ -100,7 +105,8 @@ def read_tools(raw: bytes, *, searches: bool = False) -> ReadTools:
             here, there = f"{at}.name", f"tools[{first[tool.name]}].name"
             raise BadRequest.at(here, f"'{there}' is {show(tool.name)} already.")
         tools.append(tool)
-    return ReadTools(tuple(tools), tuple(absent), web_search)
+        others.append(unread)
+    return ReadTools(tuple(tools), tuple(absent), web_search, join_fields(*others))
 
 
 def read_tool_choice(choice: AnyToolChoice | None, read: ReadTools) -> ToolChoice:

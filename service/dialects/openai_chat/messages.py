@@ -13,7 +13,7 @@ from service.generation import Message, ToolCall
 _OTHER_MEDIA = ("image_url", "input_audio", "file", "video_url", "audio_url")
 
 
-class ContentPart(msgspec.Struct):
+class ContentPart(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     text: str | None = None
     refusal: str | None = None
@@ -23,18 +23,22 @@ class ContentPart(msgspec.Struct):
     video_url: Any = None
     audio_url: Any = None
 
+    cache_control: Unread = UNREAD
+    prompt_cache_breakpoint: Unread = UNREAD
 
-class CalledFunction(msgspec.Struct):
+
+class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
     """`arguments` should be JSON text; some clients send the object."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
 
 
-class CalledTool(msgspec.Struct):
+class CalledTool(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     function: CalledFunction | None = None
     type: str = "function"
+    index: Unread = UNREAD
 
 
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,13 +1,12 @@
 """Decodes a chat completion request. Null means absent, as the official clients send it."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
 from service.dialects.answer_form import FormFields, read_form
 from service.dialects.base import ClientRequest
-from service.dialects.body_fields import UNREAD, FieldReader, Unread
+from service.dialects.body_fields import UNREAD, FieldReader, Unread, join_fields
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
 from service.dialects.openai_chat.messages import ChatMessage, read_messages, unread_media
 from service.dialects.openai_chat.tools import (
@@ -21,6 +20,7 @@ from service.dialects.openai_chat.tools import (
 from service.dialects.openai_dialect import EFFORTS, StreamOptions
 from service.dialects.openai_sampling import Stop, read_sampling, read_stop
 from service.dialects.sampling import TokenCount
+from service.dialects.tool_definitions import ReadTools, ToolReader
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import GenerationRequest, SamplingParams, Thinking, Tool, ToolChoice
 
@@ -34,7 +34,7 @@ _RESERVED_TEMPLATE_ARGUMENTS = frozenset(
 )
 
 
-class ThinkingObject(msgspec.Struct):
+class ThinkingObject(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     budget_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
 
@@ -88,15 +88,16 @@ class _Calling(msgspec.Struct):
 
 
 # The model decides how long answers are, and no chat template here knows this field.
-_BODY = FieldReader(ChatRequest, keyed=("verbosity",), items={"messages": ChatMessage})
+_BODY = FieldReader(ChatRequest, keyed=("verbosity",))
 
 
-def read_request(
-    body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], tuple[Tool, ...]]
-) -> ClientRequest:
+def read_request(body: bytes, defaults: SamplingParams, read_tools: ToolReader[ReadTools]) -> ClientRequest:
     asked, others = _BODY.read(body)
     _refuse(asked)
-    calling = _calling(asked, read_tools)
+    read = read_tools(bytes(asked.tools))
+    if read.others.keyed:
+        others = join_fields(others, read.others)
+    calling = _calling(asked, read.tools)
     max_tokens = asked.max_completion_tokens
     request = GenerationRequest(
         messages=read_messages(asked.messages),
@@ -142,8 +143,7 @@ def _refuse(asked: ChatRequest) -> None:
         raise UnsupportedValue.at("web_search_options", "this server does not search the web. Leave it out.")
 
 
-def _calling(asked: ChatRequest, read_tools: Callable[[bytes], tuple[Tool, ...]]) -> _Calling:
-    tools = read_tools(bytes(asked.tools))
+def _calling(asked: ChatRequest, tools: tuple[Tool, ...]) -> _Calling:
     if asked.functions:
         if tools:
             raise BadRequest.at("functions", "expected 'tools' or the deprecated 'functions', found both.")

@@ -4,50 +4,54 @@ from typing import Any, Literal
 
 import msgspec
 
-from service.dialects.json_body import choose, decode, show
+from service.dialects.body_fields import UNREAD, FieldReader, Unread, join_fields
+from service.dialects.json_body import choose, show
 from service.dialects.openai_dialect import MODES
-from service.dialects.tool_definitions import ToolName, argument_schema
+from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, read_definitions
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
 
-class FunctionDefinition(msgspec.Struct):
+class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class ToolDefinition(msgspec.Struct):
+class ToolDefinition(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     function: FunctionDefinition | None = None
+    cache_control: Unread = UNREAD
 
 
-class FunctionReference(msgspec.Struct):
+class FunctionReference(msgspec.Struct, forbid_unknown_fields=True):
     name: str
 
 
-class ToolReference(msgspec.Struct):
+class ToolReference(msgspec.Struct, forbid_unknown_fields=True):
     function: FunctionReference
+    type: Unread = UNREAD
 
 
-class AllowedTools(msgspec.Struct):
+class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
     tools: list[ToolReference]
     mode: str = "auto"
 
 
-class ToolChoiceObject(msgspec.Struct):
+class ToolChoiceObject(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     function: FunctionReference | None = None
     allowed_tools: AllowedTools | None = None
 
 
-_TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
+_TOOL = FieldReader(ToolDefinition)
 
 
-def read_tools(raw: bytes) -> tuple[Tool, ...]:
+def read_tools(raw: bytes) -> ReadTools:
+    definitions = read_definitions(_TOOL, raw)
     tools = []
-    for i, definition in enumerate(decode(_TOOLS, raw, at="tools") or ()):
+    for i, (definition, _) in enumerate(definitions):
         at = f"tools[{i}]"
         if definition.type != "function":
             raise UnsupportedValue.at(f"{at}.type", f"expected 'function', found {show(definition.type)}.")
@@ -55,7 +59,7 @@ def read_tools(raw: bytes) -> tuple[Tool, ...]:
             raise MissingParameter(f"{at}.function")
         tools.append(_tool(definition.function, f"{at}.function"))
     _check_names(tools, "tools[{}].function.name")
-    return tuple(tools)
+    return ReadTools(tuple(tools), others=join_fields(*(unread for _, unread in definitions)))
 
 
 def read_functions(functions: list[FunctionDefinition]) -> tuple[Tool, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
 from service.dialects.json_body import check_free_form, choose, decode, join_texts, show
 from service.dialects.media import placeholder
 from service.dialects.openai_responses.kept import CallersResponses
@@ -15,9 +15,8 @@ from service.dialects.openai_responses.tools import (
     INPUT,
     TOOL_SEARCH,
     NamedTools,
-    decode_definitions,
     model_name,
-    read_definitions,
+    read_tools,
 )
 from service.errors import BadRequest, UnsupportedValue
 from service.generation import Message, Role, ToolCall
@@ -31,7 +30,7 @@ _THOUGHTS = {"summary_text": "text", "reasoning_text": "text", "text": "text"}
 _OTHER_MEDIA = ("input_image", "input_file", "input_audio", "computer_screenshot")
 
 
-class ContentPart(msgspec.Struct):
+class ContentPart(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     text: str | None = None
     refusal: str | None = None
@@ -41,6 +40,11 @@ class ContentPart(msgspec.Struct):
     file_url: str | None = None
     file_id: str | None = None
     filename: str | None = None
+
+    annotations: Unread = UNREAD
+    detail: Unread = UNREAD
+    logprobs: Unread = UNREAD
+    prompt_cache_breakpoint: Unread = UNREAD
 
 
 class InputItem(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -181,8 +185,7 @@ class _Reader:
         self._tools = NamedTools()
         self._raws: list[msgspec.Raw] = []
         self._media: list[str] = []
-        self._keyed: dict[str, str] = {}
-        self._unknown: dict[str, None] = {}
+        self._others: list[OtherFields] = []
 
     def read(self, raw: msgspec.Raw, at: str) -> None:
         head = decode(_HEAD, bytes(raw), at=at)
@@ -193,15 +196,14 @@ class _Reader:
             return
         reader, take_in = choose(kind, _KINDS, f"{at}.type")
         item, others = reader.read(bytes(raw), at=at)
-        self._keyed |= others.keyed
-        self._unknown |= dict.fromkeys(others.unknown)
+        self._others.append(others)
         if not isinstance(item, ItemReference):
             self._raws.append(raw)
         take_in(self, item, at)
 
     def finish(self) -> ReadItems:
         self._end_turn()
-        others = OtherFields(self._keyed, tuple(self._unknown))
+        others = join_fields(*self._others)
         return ReadItems(tuple(self._messages), self._tools, tuple(self._raws), others, tuple(self._media))
 
     def reference(self, item: ItemReference, at: str) -> None:
@@ -277,7 +279,8 @@ class _Reader:
 
     def _define(self, raw: msgspec.Raw, at: str) -> str:
         """Remembers tools that arrive in mid-conversation. The text defines them for the model."""
-        read = read_definitions(decode_definitions(bytes(raw), at), at)
+        read = read_tools(bytes(raw), at)
+        self._others.append(read.others)
         known = {tool.name for tool in self._tools.tools}
         new = tuple(msgspec.structs.replace(tool, deferred=True) for tool in read.tools if tool.name not in known)
         self._tools = NamedTools(self._tools.tools + new, names={**read.names, **self._tools.names})

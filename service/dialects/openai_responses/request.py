@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from service.dialects.base import ClientRequest, WebSearchTool
-from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread
+from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
 from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
 from service.dialects.openai_dialect import EFFORTS
 from service.dialects.openai_responses.items import ReadItems, read_items
@@ -25,7 +25,7 @@ _FORMATS: dict[str, Literal["text", "json_object", "json_schema"]] = {
 ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
-class TextFormat(msgspec.Struct, omit_defaults=True):
+class TextFormat(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     type: str
     name: str | None = None
     schema: dict[str, Any] | None = None
@@ -33,12 +33,12 @@ class TextFormat(msgspec.Struct, omit_defaults=True):
     description: str | None = None
 
 
-class TextConfig(msgspec.Struct, omit_defaults=True):
+class TextConfig(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class ReasoningConfig(msgspec.Struct):
+class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):
     """`generate_summary` is the older name of `summary`."""
 
     effort: str | None = None
@@ -116,6 +116,7 @@ def read_request(
     _refuse(asked)
     items = read_items(_earlier(asked, kept), asked.input or (), kept)
     read = _joined(read_tools(bytes(asked.tools)), items.tools)
+    others = join_fields(others, read.others, items.others)
     choice, tools = read_tool_choice(asked.tool_choice, read)
     sampling = read_sampling(asked, defaults)
     request = GenerationRequest(
@@ -129,7 +130,7 @@ def read_request(
         logprobs=_logprobs(asked),
         thinking="off" if asked.reasoning and asked.reasoning.effort == "none" else "default",
         template_arguments=_template_arguments(asked),
-        unread_fields=_keyed(asked, others, items),
+        unread_fields=_keyed(asked, others),
     )
     return ClientRequest(
         request=request,
@@ -142,7 +143,7 @@ def read_request(
             sampling=sampling,
             is_kept=asked.store is not False,
         ),
-        unknown_fields=(*others.unknown, *items.others.unknown),
+        unknown_fields=others.unknown,
         unread_media=items.unread_media,
         absent_tools=read.absent,
         web_search=_web_search(asked, read),
@@ -223,9 +224,8 @@ def _template_arguments(asked: ResponsesRequest) -> dict[str, Any]:
     return {} if effort == "none" else {"reasoning_effort": effort}
 
 
-def _keyed(asked: ResponsesRequest, others: OtherFields, items: ReadItems) -> dict[str, str]:
+def _keyed(asked: ResponsesRequest, others: OtherFields) -> dict[str, str]:
     """The verbosity has the name that chat completions use."""
-    keyed = {**others.keyed, **items.others.keyed}
-    if asked.text is not None and asked.text.verbosity is not None:
-        keyed["verbosity"] = msgspec.json.encode(asked.text.verbosity).decode()
-    return keyed
+    if asked.text is None or asked.text.verbosity is None:
+        return others.keyed
+    return {**others.keyed, "verbosity": msgspec.json.encode(asked.text.verbosity).decode()}

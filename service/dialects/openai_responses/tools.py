@@ -6,9 +6,10 @@ from typing import Any, Literal
 import msgspec
 
 from service.dialects.base import WebSearchTool
-from service.dialects.json_body import choose, decode, show
+from service.dialects.body_fields import FieldReader, join_fields
+from service.dialects.json_body import choose, show
 from service.dialects.openai_dialect import MODES
-from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, search_tool
+from service.dialects.tool_definitions import ReadTools, ToolName, argument_schema, read_definitions, search_tool
 from service.errors import BadRequest, MissingParameter, UnsupportedValue
 from service.generation import Tool, ToolChoice
 
@@ -34,20 +35,19 @@ _LEFT_OUT = (
 )
 
 
-class InputFormat(msgspec.Struct):
+class InputFormat(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     syntax: str | None = None
     definition: str | None = None
 
 
-class SearchFilters(msgspec.Struct):
+class SearchFilters(msgspec.Struct, forbid_unknown_fields=True):
     allowed_domains: tuple[str, ...] | None = None
     blocked_domains: tuple[str, ...] | None = None
 
 
-class ToolDefinition(msgspec.Struct):
-    """`execution` belongs to `tool_search`, `tools` to `namespace`, `filters` and `external_web_access` to
-    `web_search`."""
+class ToolDefinition(msgspec.Struct, forbid_unknown_fields=True):
+    """`execution` belongs to `tool_search`, `filters` and `external_web_access` to `web_search`."""
 
     type: str
     name: ToolName | None = None
@@ -57,17 +57,22 @@ class ToolDefinition(msgspec.Struct):
     defer_loading: bool | None = None
     format: InputFormat | None = None
     execution: str | None = None
-    tools: list["ToolDefinition"] | None = None
     filters: SearchFilters | None = None
     external_web_access: bool | None = None
 
 
-class ToolReference(msgspec.Struct):
+class OfferedTool(ToolDefinition):
+    """`tools` belongs to `namespace`."""
+
+    tools: list[ToolDefinition] | None = None
+
+
+class ToolReference(msgspec.Struct, forbid_unknown_fields=True):
     type: str = "function"
     name: str | None = None
 
 
-class ToolChoiceObject(msgspec.Struct, omit_defaults=True):
+class ToolChoiceObject(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     type: str
     name: str | None = None
     namespace: str | None = None
@@ -89,18 +94,12 @@ class NamedTools(ReadTools, frozen=True, kw_only=True):
     names: Mapping[str, WireName] = {}
 
 
-_TOOLS = msgspec.json.Decoder(list[ToolDefinition] | None)
+_TOOL = FieldReader(OfferedTool)
 
 
-def read_tools(raw: bytes, *, searches: bool) -> NamedTools:
-    return read_definitions(decode_definitions(raw, "tools"), "tools", searches=searches)
-
-
-def decode_definitions(raw: bytes, at: str) -> list[ToolDefinition]:
-    return decode(_TOOLS, raw, at=at) or []
-
-
-def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bool = False) -> NamedTools:
+def read_tools(raw: bytes, at: str = "tools", *, searches: bool = False) -> NamedTools:
+    read = read_definitions(_TOOL, raw, at)
+    definitions = [definition for definition, _ in read]
     tools: dict[str, Tool] = {}
     names: dict[str, WireName] = {}
     absent: list[str] = []
@@ -122,7 +121,8 @@ def read_definitions(definitions: list[ToolDefinition], at: str, *, searches: bo
         deferred = searched and bool(definition.defer_loading)
         tools[name] = _tool(name, definition, path, deferred=deferred)
         names[name] = wire
-    return NamedTools(tuple(tools.values()), tuple(absent), web_search, names=names)
+    others = [unread for tool, unread in read if not _runs_elsewhere(tool) or (searches and _searches_web(tool))]
+    return NamedTools(tuple(tools.values()), tuple(absent), web_search, join_fields(*others), names=names)
 
 
 def model_name(namespace: str, name: str) -> str:
@@ -194,7 +194,7 @@ def _runs_elsewhere(definition: ToolDefinition) -> bool:
     )
 
 
-def _flat(definitions: list[ToolDefinition], at: str) -> Iterable[tuple[str, str, ToolDefinition]]:
+def _flat(definitions: list[OfferedTool], at: str) -> Iterable[tuple[str, str, ToolDefinition]]:
     """Yields path, namespace and definition of each tool."""
     for i, definition in enumerate(definitions):
         if definition.type != "namespace":
