@@ -1,6 +1,8 @@
-"""JSON lines: a header, then an answer or token count each. The last line of a key counts."""
+"""JSON lines: a header, then an answer or token count each. The last line of a key counts. `crc` is the CRC-32 of a
+line's other fields. Lines of older versions have none, and neither have those that a person has edited."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,12 @@ from service.storage import FILE_MODE
 
 FORMAT_VERSION = 1
 
+CHECKSUM = "crc"
+
 CacheKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+_SORTED = msgspec.json.Encoder(order="deterministic")
 
 
 class ArchiveError(Exception):
@@ -63,7 +70,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
     lines = _lines(path)
     _header(path, next(lines, b""))
     for number, line in enumerate(lines, start=2):
-        yield _decode(path, number, line, Entry, "an answer or a count of tokens")
+        yield _entry(path, number, line)
 
 
 class ArchiveWriter:
@@ -111,7 +118,7 @@ class ArchiveWriter:
 
     def _write(self, value: Header | Entry) -> None:
         # One write for each entry, so a killed process leaves whole lines.
-        rest = line = _encode(value)
+        rest = line = _encode(value) if isinstance(value, Header) else _with_checksum(value)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -124,6 +131,15 @@ class ArchiveWriter:
 
 def _encode(value: Header | Entry) -> bytes:
     return msgspec.json.encode(value) + b"\n"
+
+
+def _with_checksum(entry: Entry) -> bytes:
+    fields = msgspec.to_builtins(entry)
+    return msgspec.json.encode({**fields, CHECKSUM: _checksum(fields)}) + b"\n"
+
+
+def _checksum(fields: dict[str, Any]) -> int:
+    return zlib.crc32(_SORTED.encode(fields))
 
 
 def _end_of_last_line(path: Path) -> int:
@@ -151,9 +167,23 @@ def _header(path: Path, line: bytes) -> Header:
     return header
 
 
-def _decode(path: Path, number: int, line: bytes, kind: Any, expected: str) -> Any:
+def _entry(path: Path, number: int, line: bytes) -> Entry:
+    expected = "an answer or a count of tokens"
+    fields: dict[str, Any] = _decode(path, number, line, dict[str, Any], expected)
+    checksum = fields.pop(CHECKSUM, None)
+    entry: Entry = _decode(path, number, fields, Entry, expected)
+    if checksum is not None and checksum != _checksum(fields):
+        raise ArchiveError(
+            f"{path}, line {number}: expected {CHECKSUM!r} {_checksum(fields)}, found {checksum!r}: the line is "
+            f"damaged. If you have edited it, remove {CHECKSUM!r} from it."
+        )
+    return entry
+
+
+def _decode(path: Path, number: int, given: bytes | dict[str, Any], kind: Any, expected: str) -> Any:
+    """`given` is a line, or its fields."""
     try:
-        return msgspec.json.decode(line, type=kind)
+        return msgspec.json.decode(given, type=kind) if isinstance(given, bytes) else msgspec.convert(given, kind)
     except (ValueError, RecursionError) as exc:
         raise ArchiveError(f"{path}, line {number}: expected {expected}, found something else: {exc}.") from None
 

@@ -80,6 +80,34 @@ def test_what_is_written_comes_back(tmp_path: Path, written: list[Entry]) -> Non
     assert list(read_entries(path)) == written
 
 
+def test_no_flipped_bit_of_a_line_gives_another_answer(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with ArchiveWriter(path, new_header(None)) as writer:
+        start = path.stat().st_size
+        writer.add(ANSWER)
+    intact = path.read_bytes()
+    refused = 0
+    for bit in range(8 * start, 8 * len(intact)):
+        damaged = bytearray(intact)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert list(read_entries(path)) == [ANSWER]
+        except ArchiveError:
+            refused += 1
+    assert refused > 2000
+
+
+def test_a_line_without_a_checksum_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with ArchiveWriter(path, new_header(None)) as writer:
+        writer.add(ANSWER)
+    path.write_text(re.sub(r',"crc":\d+', "", path.read_text()).replace("hi", "edited"))
+    (entry,) = read_entries(path)
+    assert isinstance(entry, AnswerEntry)
+    assert entry.completion.choices[0].text == "edited"
+
+
 def test_more_is_added_behind_what_is_there_and_only_the_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "answers"
     for _ in range(2):

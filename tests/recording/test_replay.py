@@ -1,6 +1,7 @@
 """Record what a server answers, then answer from the file alone, through the whole service."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,11 @@ async def test_what_failed_is_not_recorded(tmp_path: Path) -> None:
 async def test_a_recording_can_be_read_and_edited(tmp_path: Path) -> None:
     await record(tmp_path, (CHAT, body("before")))
     file = tmp_path / "file"
-    file.write_text(file.read_text().replace("before", "after"))
+    edited = file.read_text().replace("before", "after")
+    file.write_text(edited)
+    with pytest.raises(ArchiveError, match=r"line 2: .* If you have edited it, remove 'crc' from it"):
+        read_recording(file)
+    file.write_text(re.sub(r',"crc":\d+', "", edited))
     async with running(replaying_app(tmp_path), settings(tmp_path)) as url, client_of() as client:
         response = await client.post(url + CHAT, json=body("before"))
     assert response.json()["choices"][0]["message"]["content"] == "after"
