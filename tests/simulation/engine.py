@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from random import Random
 
+import msgspec
+
 from service.errors import EngineFailed, Overloaded, ShuttingDown
 from service.events import Event, TextDelta
 from service.executor.answer import RunningAnswer
@@ -42,11 +44,18 @@ class EchoWriter(NumberWriter):
         return [TextDelta(self._sequence.choice, f"{question}{token.id} ")]
 
 
+class _Open(msgspec.Struct, frozen=True):
+    question: str
+    answer: RunningAnswer
+    begin: float
+
+
 class SimulatedExecutor:
     """Up to `places` sequences run and `queue` wait. A step takes a random time and fails with probability `faults`.
     With `stalls`, one step takes `STALL_SECONDS`; `stalled` is true from then on.
-    `generating` counts the generations of each question that run now; `begun` is called with the question of each new
-    one."""
+    `generating` counts the generations of each question that run now, and `longest` has the seconds of its longest
+    one. `begun` is called with the question of each new one. `unexpected` are deliveries to sequences that had
+    ended."""
 
     profile = PROFILE
 
@@ -61,6 +70,8 @@ class SimulatedExecutor:
         begun: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.generating: Counter[str] = Counter()
+        self.longest: dict[str, float] = {}
+        self.unexpected: list[Delivery] = []
         self.stalled = False
         self._stalls = stalls
         self._begun = begun
@@ -72,7 +83,7 @@ class SimulatedExecutor:
         self._scheduler = self._new_scheduler(places)
         self._places = places
         self._ids = itertools.count()
-        self._answers: dict[int, tuple[str, RunningAnswer]] = {}
+        self._answers: dict[int, _Open] = {}
         self._aborted: set[int] = set()
         self._stepping: asyncio.Task[None] | None = None
         self._closed = False
@@ -89,6 +100,7 @@ class SimulatedExecutor:
             raise ShuttingDown
         if len(self._answers) >= self._most:
             raise Overloaded("full", retry_after=1.0)
+        begin = asyncio.get_running_loop().time()
         await asyncio.sleep(self._random.choice([0, 0.001, 0.02]))
         if self._closed:
             raise ShuttingDown
@@ -103,7 +115,7 @@ class SimulatedExecutor:
             start_before=asyncio.get_running_loop().time() + 60,
         )
         answer = RunningAnswer([sequence.id], len(question), abort=self._abort)
-        self._answers[sequence.id] = question, answer
+        self._answers[sequence.id] = _Open(question, answer, begin)
         self.generating[question] += 1
         self._begun(question)
         self._inbox.put(Submit(sequence))
@@ -164,24 +176,27 @@ class SimulatedExecutor:
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             if delivery.sequence not in self._answers:
-                continue
-            if isinstance(delivery, Started | PromptRead | Progress):
-                self._answers[delivery.sequence][1].take(delivery)
+                if not self._closed:
+                    self.unexpected.append(delivery)
+            elif isinstance(delivery, Started | PromptRead | Progress):
+                self._answers[delivery.sequence].answer.take(delivery)
             else:
                 self._end(delivery.sequence).take(delivery)
 
     def _end(self, sequence: int) -> RunningAnswer:
-        question, answer = self._answers.pop(sequence)
+        ended = self._answers.pop(sequence)
+        seconds = asyncio.get_running_loop().time() - ended.begin
+        self.longest[ended.question] = max(seconds, self.longest.get(ended.question, 0))
         if sequence not in self._aborted:
-            self.generating[question] -= 1
+            self.generating[ended.question] -= 1
         self._aborted.discard(sequence)
-        return answer
+        return ended.answer
 
     def _abort(self, sequences: list[int]) -> None:
         for sequence in sequences:
             if sequence in self._answers:
                 self._aborted.add(sequence)
-                self.generating[self._answers[sequence][0]] -= 1
+                self.generating[self._answers[sequence].question] -= 1
             self._inbox.put(Abort(sequence))
 
     def _fail(self, step: int) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
+from random import Random
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -20,14 +21,15 @@ class NothingLeftToDo(Exception):
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):
-    """Runs callbacks in the order in which they were scheduled, as asyncio promises. `unhandled` holds what was
-    reported to `call_exception_handler`."""
+    """Runs callbacks in the order in which they were scheduled, as asyncio promises. It promises no order for timers
+    of the same time, so `random` draws it. `unhandled` holds what was reported to `call_exception_handler`."""
 
-    def __init__(self) -> None:
+    def __init__(self, random: Random) -> None:
         self.unhandled: list[dict[str, Any]] = []
+        self._random = random
         self._now = 0.0
         self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, float, int, asyncio.TimerHandle]] = []
         self._order = itertools.count()
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
@@ -49,13 +51,19 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         while not self._ready:
             if not self._timers:
                 raise NothingLeftToDo(f"at {self._now:.3f} s")
-            when, _, timer = heapq.heappop(self._timers)
-            if not timer.cancelled():
-                self._now = max(self._now, when)
-                self._ready.append(timer)
+            self._wake_timer()
+            # Others of this time come before what this one schedules, or after it.
+            while self._timers and self._timers[0][0] <= self._now and self._random.random() < 0.5:
+                self._wake_timer()
         handle = self._ready.popleft()
         if not handle.cancelled():
             handle._run()
+
+    def _wake_timer(self) -> None:
+        when, _, _, timer = heapq.heappop(self._timers)
+        if not timer.cancelled():
+            self._now = max(self._now, when)
+            self._ready.append(timer)
 
     def _close_generator(self, generator: AsyncGenerator[Any, None]) -> None:
         self.create_task(generator.aclose())
@@ -90,7 +98,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._order), timer))
+        heapq.heappush(self._timers, (when, self._random.random(), next(self._order), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -110,7 +118,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
 def simulate(main: Coroutine[Any, Any, None]) -> None:
     """Runs a test on a loop of its own, which must report nothing."""
-    loop = SimulatedLoop()
+    loop = SimulatedLoop(Random(0))
     loop.run(main)
     loop.run(_end_the_others())
     assert not loop.unhandled

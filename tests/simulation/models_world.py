@@ -79,6 +79,7 @@ class ModelsWorld:
     """`run` raises AssertionError for whatever must not be."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.plan = make_plan(self.random)
         self.machine = Machine(self.random, self.plan.gib, self.plan.faults)
@@ -89,7 +90,7 @@ class ModelsWorld:
         return f"<ModelsWorld {self.plan}>"
 
     def run(self) -> None:
-        loop = SimulatedLoop()
+        loop = SimulatedLoop(Random(self.seed))
         loop.run(self._live())
         assert not loop.unhandled, loop.unhandled
 

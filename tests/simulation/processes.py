@@ -1,6 +1,7 @@
 """A machine whose engine processes are simulated: they load, answer, hang and die on the simulated clock."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random
@@ -80,6 +81,7 @@ class SimulatedChild(Child):
         self._name = name
         self._receive = receive
         self._closed = self._loop.create_future()
+        self._wire: deque[Callable[[], None]] = deque()
         self._how = ""
         self._hangs = False
         self._status = ExecutorStatus(state="loading")
@@ -101,7 +103,7 @@ class SimulatedChild(Child):
         await asyncio.sleep(0)
 
     def send(self, message: ToEngine) -> None:
-        self._loop.call_later(WIRE_SECONDS, self._take, message)
+        self._later(partial(self._take, message))
 
     def kill(self, because: str) -> None:
         self.end(because)
@@ -128,7 +130,15 @@ class SimulatedChild(Child):
         self._machine.live.pop(self._name, None)
         for task in self._tasks.values():
             task.cancel()
-        self._loop.call_later(WIRE_SECONDS, self._close)
+        self._later(self._close)
+
+    def _later(self, arrival: Callable[[], None]) -> None:
+        """A wire keeps the order, which timers of the same time may not."""
+        self._wire.append(arrival)
+        self._loop.call_later(WIRE_SECONDS, self._arrive_next)
+
+    def _arrive_next(self) -> None:
+        self._wire.popleft()()
 
     def _close(self) -> None:
         if not self._closed.done():
@@ -213,7 +223,7 @@ class SimulatedChild(Child):
 
     def _say(self, message: ToServer) -> None:
         if not self._how and not self._hangs:
-            self._loop.call_later(WIRE_SECONDS, self._arrive, message)
+            self._later(partial(self._arrive, message))
 
     def _arrive(self, message: ToServer) -> None:
         self.heard_at = self._loop.time()

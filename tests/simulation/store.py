@@ -8,6 +8,7 @@ import msgspec
 
 from cache_backends.base import BackendStats, CacheUnavailable, Found
 from cache_backends.memory import MemoryBackend
+from service.response_cache.replicas import Note
 
 
 class _Held(msgspec.Struct):
@@ -17,17 +18,31 @@ class _Held(msgspec.Struct):
 
 
 class SharedStore:
-    """Values and leases, in the memory of a server that never fails. `disturbed` is set by whoever loses a lease or a
-    call: from then on several servers may generate the same."""
+    """Values and leases, in the memory of a server that never fails. `disturbed` is set by whoever loses a call."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.held: dict[str, _Held] = {}
         self.disturbed = False
+        self._freed: set[str] = set()
 
     def holder(self, key: str) -> _Held | None:
         held = self.held.get(key)
-        return held if held is not None and held.ends > asyncio.get_running_loop().time() else None
+        if held is None or held.ends > asyncio.get_running_loop().time():
+            return held
+        self._freed.add(key)
+        return None
+
+    def hold(self, key: str, holder: str, note: str, ttl: float) -> None:
+        read = msgspec.json.decode(note, type=Note)
+        if read.gave_up or read.queued:
+            self._freed.add(key)
+        self.held[key] = _Held(holder, note, asyncio.get_running_loop().time() + ttl)
+
+    def lets_several(self, key: str) -> bool:
+        """True if several servers may generate the same: a call was lost, or a lease of the key ended before it was
+        released, or its note did not ask others to wait."""
+        return self.disturbed or key in self._freed
 
 
 class Connection:
@@ -84,7 +99,7 @@ class Connection:
         await self._send()
         held = self._store.holder(key)
         if held is None or held.holder == holder:
-            self._store.held[key] = _Held(holder, note, asyncio.get_running_loop().time() + ttl)
+            self._store.hold(key, holder, note, ttl)
         await self._receive()
         return None if held is None or held.holder == holder else held.note
 
@@ -93,7 +108,7 @@ class Connection:
         held = self._store.holder(key)
         ours = held is None or held.holder == holder
         if ours:
-            self._store.held[key] = _Held(holder, note, asyncio.get_running_loop().time() + ttl)
+            self._store.hold(key, holder, note, ttl)
         await self._receive()
         return ours
 

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -179,7 +180,7 @@ def test_hits_beyond_twenty_a_second_share_a_line(caplog: pytest.LogCaptureFixtu
             log.observe(RequestRecord(request_id="missed", dialect="d", started=0, outcome="miss"))
             await asyncio.sleep(1.5)
 
-    SimulatedLoop().run(answer())
+    SimulatedLoop(Random(0)).run(answer())
     lines = [" ".join(record.getMessage().split()[:2]) for record in caplog.records]
     hits = [f"hit {number}" for number in range(HITS_A_SECOND)]
     assert lines == [*hits, "missed d", "5 more", *hits, "missed d", "1 more"]
