@@ -11,7 +11,7 @@ import msgspec
 
 from tests.cache_backends.redis_server import RedisServer
 from tests.history.proxy import Proxy
-from tests.history.records import Asked, LeaseCall, Recorded, read_history
+from tests.history.records import Asked, LeaseCall, Recorded, Silence, read_history
 from tests.patience import PATIENCE_SECONDS
 
 LONGEST_FAULT_SECONDS = 0.8
@@ -31,10 +31,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class World:
-    """Workers, Redis behind a proxy, and a seed that chooses the faults. `stops` holds worker, begin and end."""
+    """Workers, Redis behind a proxy, and a seed that chooses the faults. `longest_fault` is in seconds."""
 
     def __init__(self, redis: RedisServer, proxy: Proxy, folder: Path, plan: Plan) -> None:
-        self.stops: list[tuple[int, float, float]] = []
+        self.stops: list[Silence] = []
+        self.longest_fault = 0.0
         self.counts = dict.fromkeys(plan.faults, 0)
         self._redis = redis
         self._proxy = proxy
@@ -59,7 +60,9 @@ class World:
             order = self._draw.sample(list(self.counts), len(self.counts))
             while time.monotonic() < until or not all(self.counts.values()):
                 await asyncio.sleep(self._draw.uniform(0, LONGEST_REST_SECONDS))
+                begin = time.monotonic()
                 await self._break(order[sum(self.counts.values()) % len(order)])
+                self.longest_fault = max(self.longest_fault, time.monotonic() - begin)
             # A worker asks its store again some seconds after a fault.
             await self._wait_until(self._has_hit)
             self._over.touch()
@@ -158,4 +161,4 @@ class World:
             yield
         finally:
             worker.send_signal(signal.SIGCONT)
-            self.stops.append((number, begin, time.monotonic()))
+            self.stops.append(Silence(number, begin, time.monotonic()))

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import msgspec
 
-from tests.history.records import Asked, LeaseCall
+from tests.history.records import Asked, LeaseCall, Silence
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -48,11 +48,32 @@ def wrong_answers(asked: Iterable[Asked]) -> list[Asked]:
     return [one for one in asked if one.text is not None and one.text != expected_answer(one.question)]
 
 
-def late_answers(asked: Iterable[Asked], stops: Sequence[tuple[int, float, float]], most_seconds: float) -> list[Asked]:
-    """Requests that took longer, except those whose own worker was stopped (`stops`: worker, begin, end)."""
+def late_answers(
+    asked: Iterable[Asked], stops: Sequence[Silence], silences: Iterable[Silence], most_seconds: float
+) -> list[Asked]:
+    """Requests that took longer than `most_seconds` and the time in which any worker had no core. Those whose own
+    worker was stopped are left out."""
+    without_core = [_behind_stops(silence, stops) for silence in silences]
     return [
         one
         for one in asked
-        if one.returned - one.called > most_seconds
-        and not any(worker == one.worker and one.called < end and begin < one.returned for worker, begin, end in stops)
+        if one.returned - one.called > most_seconds + _seconds_within(without_core, one.called, one.returned)
+        and not any(stop.worker == one.worker and stop.meets(one.called, one.returned) for stop in stops)
     ]
+
+
+def _behind_stops(silence: Silence, stops: Iterable[Silence]) -> tuple[float, float]:
+    """A worker that is stopped has no core either, but that is a fault, which the bound counts already."""
+    ends = [stop.end for stop in stops if stop.worker == silence.worker and stop.meets(silence.begin, silence.end)]
+    return max([silence.begin, *ends]), silence.end
+
+
+def _seconds_within(intervals: Iterable[tuple[float, float]], begin: float, end: float) -> float:
+    """Of all intervals together, each moment once."""
+    seconds, counted = 0.0, begin
+    for start, stop in sorted(intervals):
+        start, stop = max(start, counted), min(stop, end)
+        if start < stop:
+            seconds += stop - start
+            counted = stop
+    return seconds

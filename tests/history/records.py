@@ -30,7 +30,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
     text: str | None
 
 
-Recorded = LeaseCall | Asked
+class Silence(msgspec.Struct, frozen=True, tag="silence"):
+    """The worker ran nothing: it was stopped, or had no core although a timer was due at `begin`."""
+
+    worker: int
+    begin: float
+    end: float
+
+    def meets(self, begin: float, end: float) -> bool:
+        return self.begin < end and begin < self.end
+
+
+Recorded = LeaseCall | Asked | Silence
 
 
 class HistoryWriter:

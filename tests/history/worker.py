@@ -17,7 +17,7 @@ from service.response_cache.base import StoreTimes
 from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
 from tests.history.promises import expected_answer
-from tests.history.records import Asked, HistoryWriter, LeaseCall
+from tests.history.records import Asked, HistoryWriter, LeaseCall, Silence
 from tests.no_home import NO_HOME
 from tests.patience import PATIENCE_SECONDS
 
@@ -25,7 +25,8 @@ LEASE_SECONDS = 0.3
 ROUND_SECONDS = 1.0
 QUESTIONS = 8
 CLIENTS = 4
-SLOWEST_GENERATION_SECONDS = 0.4
+SLOWEST_GENERATION_SECONDS = 0.5
+LOOK_SECONDS = 0.02
 
 
 class RecordedLeases:
@@ -72,8 +73,9 @@ class RecordedBackend(RedisBackend):
 
 
 async def script(request: GenerationRequest) -> AsyncIterator[str]:
-    for word in expected_answer(request.messages[0].content).split(" "):
-        await asyncio.sleep(random.uniform(0, SLOWEST_GENERATION_SECONDS / 6))
+    words = expected_answer(request.messages[0].content).split(" ")
+    for word in words:
+        await asyncio.sleep(random.uniform(0, SLOWEST_GENERATION_SECONDS / len(words)))
         yield word if word == "the" else f" {word}"
 
 
@@ -96,6 +98,14 @@ async def client(caching: CachingExecutor, worker: int, history: HistoryWriter, 
         await asyncio.sleep(random.uniform(0, 0.02))
 
 
+async def record_silence(worker: int, history: HistoryWriter, over: Path) -> None:
+    while not over.exists():  # noqa: ASYNC240
+        due = time.monotonic() + LOOK_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+        if (now := time.monotonic()) > due + LOOK_SECONDS:
+            history.add(Silence(worker, due, now))
+
+
 async def main(url: str, worker: int, path: Path, over: Path, *, stealing: bool) -> None:
     history = HistoryWriter(path)
     backend = RecordedBackend(url, history, stealing=stealing)
@@ -103,7 +113,8 @@ async def main(url: str, worker: int, path: Path, over: Path, *, stealing: bool)
     caching = CachingExecutor(
         ScriptedExecutor(script, concurrency=2), backend, settings, times=StoreTimes(lease=LEASE_SECONDS)
     )
-    await asyncio.gather(*(client(caching, worker, history, over) for _ in range(CLIENTS)))
+    clients = [client(caching, worker, history, over) for _ in range(CLIENTS)]
+    await asyncio.gather(record_silence(worker, history, over), *clients)
     await caching.aclose()
 
 
