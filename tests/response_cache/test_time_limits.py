@@ -209,6 +209,27 @@ def test_writes_of_one_key_are_waited_for_alone() -> None:
     simulate(main())
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_stored_is_a_forecast_for_a_stream_and_for_a_late_write(streamed: bool) -> None:
+    async def main() -> None:
+        executor = CachingExecutor(ScriptedExecutor(), Hanging("set"), settings())
+        first = await executor.submit(ask("first"))
+        if not streamed:
+            await first.completion()
+            assert now() == WRITE_WAIT_SECONDS
+        assert first.stored
+        if streamed:
+            await first.completion()
+        await asyncio.sleep(WRITE_SECONDS)
+        assert not first.stored
+        second = await executor.submit(ask("second"))
+        assert not second.stored, "the last write failed"
+        await second.aclose()
+        await executor.aclose()
+
+    simulate(main())
+
+
 def test_an_answer_waits_a_moment_for_its_write() -> None:
     async def main() -> None:
         executor = CachingExecutor(ScriptedExecutor(), Hanging("set"), settings())
