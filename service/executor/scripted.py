@@ -64,8 +64,12 @@ async def echo(request: GenerationRequest) -> AsyncIterator[str | Event]:
 
 def raw_text(raw: RawPrompt) -> str:
     """Each token is a code point."""
-    text = raw.text if raw.tokens is None else "".join(map(chr, raw.tokens))
+    text = raw.text if raw.tokens is None else "".join(map(_character, raw.tokens))
     return text if raw.suffix is None else f"{text}...{raw.suffix}"
+
+
+def _character(code_point: int) -> str:
+    return "\ufffd" if code_point > 0x10FFFF or 0xD800 <= code_point < 0xE000 else chr(code_point)
 
 
 def scripted_embedding(raw: RawPrompt) -> str:

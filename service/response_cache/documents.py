@@ -31,12 +31,10 @@ class DocumentStore:
 
     async def get(self, name: str) -> bytes | None:
         found = await self._ask("read", lambda backend: backend.get(_key(name)))
-        return None if found is None else _unpack(name, found.value)
+        return None if found is None else unpack(name, found.value)
 
     async def put(self, name: str, document: bytes) -> None:
-        await self._ask(
-            "written", lambda backend: backend.set(_key(name), _pack(name, document), ttl=self._ttl_seconds)
-        )
+        await self._ask("written", lambda backend: backend.set(_key(name), pack(name, document), ttl=self._ttl_seconds))
 
     async def remove(self, name: str) -> bool:
         """True if there was a document."""
@@ -62,11 +60,11 @@ def _key(name: str) -> str:
     return hashlib.sha256(DOCUMENT_VERSION + name.encode()).hexdigest()
 
 
-def _pack(name: str, document: bytes) -> bytes:
+def pack(name: str, document: bytes) -> bytes:
     return DOCUMENT_VERSION + _checksum(name, document) + document
 
 
-def _unpack(name: str, value: bytes) -> bytes | None:
+def unpack(name: str, value: bytes) -> bytes | None:
     start = len(DOCUMENT_VERSION) + _CHECKSUM_BYTES
     document = value[start:]
     return document if value[:start] == DOCUMENT_VERSION + _checksum(name, document) else None

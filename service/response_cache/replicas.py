@@ -171,7 +171,7 @@ class Lease:
     async def acquire(self) -> Note | None:
         """Returns None if the lease is ours now, else the holder's note. Raises the store's errors."""
         theirs = await self._within(self._leases.acquire(self.key, self._holder, self._text(), ttl=self._seconds))
-        return None if theirs is None else _read_note(theirs)
+        return None if theirs is None else read_note(theirs)
 
     def start_keeping(self, load: EngineLoad) -> None:
         self._keeping = asyncio.get_running_loop().create_task(self._keep(load))
@@ -227,7 +227,7 @@ class Lease:
             return await call
 
 
-def _read_note(text: str) -> Note:
+def read_note(text: str) -> Note:
     try:
         return msgspec.json.decode(text, type=Note)
     except (msgspec.MsgspecError, ValueError):

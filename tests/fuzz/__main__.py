@@ -2,11 +2,12 @@
 used again by the next run. An input that breaks a promise is written to the committed corpus."""
 
 import argparse
+import hashlib
 import random
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def guided(name: str, seconds: int, kept: Path) -> None:
     atheris.Fuzz()
 
 
+def keeping_failures(target: Callable[[bytes], None], folder: Path) -> Callable[[bytes], None]:
+    """Names the inputs as libFuzzer does."""
+
+    def kept(data: bytes) -> None:
+        try:
+            target(data)
+        except Exception:
+            (folder / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}").write_bytes(data)
+            raise
+
+    return kept
+
+
 def unguided(name: str, seconds: int) -> None:
     from hypothesis import given
     from hypothesis import strategies as st
@@ -55,7 +69,9 @@ def unguided(name: str, seconds: int) -> None:
     from tests.fuzz.targets import TARGETS
 
     seeds = [file.read_bytes() for file in (CORPUS / name).iterdir()]
-    test = given(st.binary(max_size=MOST_INPUT_BYTES) | st.sampled_from(seeds))(lambda data: TARGETS[name](data))
+    test = given(st.binary(max_size=MOST_INPUT_BYTES) | st.sampled_from(seeds))(
+        keeping_failures(TARGETS[name], CORPUS / name)
+    )
     draw, until, runs = random.Random(), time.monotonic() + seconds, 0
     while time.monotonic() < until:
         test.hypothesis.fuzz_one_input(draw.randbytes(draw.randrange(1, MOST_INPUT_BYTES)))

@@ -1,30 +1,44 @@
+import asyncio
 import hashlib
 import json
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from cache_backends.memory import MemoryBackend
+from service.config.layers import ConfigError, file_layer
 from service.dialects.anthropic_messages import AnthropicMessages
-from service.dialects.base import Dialect
+from service.dialects.base import ClientRequest, Dialect
 from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
+from service.dialects.openai_responses.kept import KeptResponses, decode_kept, encode_kept
+from service.endpoints.tokens import detokenize, tokenize
 from service.errors import BadRequest, ServiceError
 from service.executor.prefix.file import LENGTH_BYTES, MAGIC, DamagedFile, SpanHeader, read_header, read_span
 from service.executor.process.call_messages import SubmitCall, ToEngine, ToServer
 from service.executor.process.frames import HEADER, BadFrame, FrameReader, encode_frame
+from service.executor.scripted import ScriptedExecutor
 from service.generation import SamplingParams
 from service.http.cache_headers import read_cache_control
+from service.http.responses import json_response
+from service.model_registry.registry import ModelRegistry
 from service.normalize import normalize
 from service.recording.archive import ArchiveError, new_header, read_entries
+from service.response_cache.caching_executor import CachingExecutor
+from service.response_cache.documents import pack, unpack
 from service.response_cache.key import RequestKeys
 from service.response_cache.record import RECORD_VERSION, decode_record, encode_record
+from service.response_cache.replicas import read_note
+from service.settings import Settings
 from service.tool_calling import FAMILIES
+from tests.no_home import NO_HOME
 from tests.tool_calling.outputs import TOOLS, calls_of, choice_of, events, without_ids
 
 Target = Callable[[bytes], None]
@@ -32,15 +46,17 @@ Target = Callable[[bytes], None]
 DEFAULTS = SamplingParams(temperature=0.6, top_p=0.95)
 FAMILY_NAMES = (None, *sorted(FAMILIES))
 KEY = "0" * 64
+RESPONSE = "resp_1"
 
 
-def fuzz_dialect(dialect: Dialect) -> Target:
+def fuzz_dialect(dialect: Dialect, decode: Callable[[bytes, SamplingParams], ClientRequest] | None = None) -> Target:
     """What is accepted has a key and reaches the engine unchanged; what is refused has an answer."""
     keys = RequestKeys()
+    read = decode or dialect.decode
 
     def target(body: bytes) -> None:
         try:
-            decoded = dialect.decode(body, DEFAULTS)
+            decoded = read(body, DEFAULTS)
         except ServiceError as refused:
             assert 400 <= dialect.error_status(refused) < 500  # noqa: PT017
             json.loads(dialect.encode_error(refused, "req"))
@@ -62,6 +78,53 @@ def fuzz_record(data: bytes) -> None:
     if record is not None:
         assert record.key == KEY
         assert decode_record(encode_record(record), KEY) == record
+
+
+def fuzz_kept_response(data: bytes) -> None:
+    """An odd first byte puts a right checksum before the rest. A response that is read can be read again, and its
+    conversation goes on or is refused."""
+    if data[:1] and data[0] % 2:
+        data = pack(RESPONSE, data[1:])
+    document = unpack(RESPONSE, data)
+    response = None if document is None else decode_kept(document)
+    if response is None:
+        return
+    again = decode_kept(encode_kept(response))
+    assert again is not None
+    assert (list(map(bytes, again.items)), again.encoded) == (list(map(bytes, response.items)), response.encoded)
+    kept = KeptResponses()
+    kept.restore("", RESPONSE, response)
+    with suppress(ServiceError):
+        OpenAIResponses(kept).decode(
+            msgspec.json.encode({"model": "m", "input": "on", "previous_response_id": RESPONSE}), DEFAULTS
+        )
+
+
+def fuzz_tokens(answer: Callable[[ModelRegistry, bytes], Coroutine[Any, Any, dict[str, Any]]]) -> Target:
+    """What is accepted is answered."""
+    executor = ScriptedExecutor()
+    cached = CachingExecutor(executor, MemoryBackend(), Settings(home=NO_HOME))
+    registry = ModelRegistry({executor.profile.id: executor}, cached)
+
+    async def run(body: bytes) -> None:
+        with suppress(ServiceError):
+            json_response(await answer(registry, body))
+
+    return lambda body: asyncio.run(run(body))
+
+
+def fuzz_note(data: bytes) -> None:
+    """Notes of other versions are read too."""
+    read_note(data.decode(errors="replace"))
+
+
+def fuzz_config_file(content: bytes) -> None:
+    try:
+        layer = file_layer(Path("/project/.anyclauderc.json"), content)
+    except ConfigError as refused:
+        str(refused).encode()
+    else:
+        assert layer.keys() <= set(Settings.__struct_fields__)
 
 
 def fuzz_archive(data: bytes) -> None:
@@ -140,11 +203,17 @@ def fuzz_cache_control(value: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "anthropic_messages": fuzz_dialect(AnthropicMessages()),
+    "anthropic_count": fuzz_dialect(AnthropicMessages(), AnthropicMessages().decode_count),
     "openai_chat": fuzz_dialect(OpenAIChat()),
     "openai_completions": fuzz_dialect(OpenAICompletions()),
     "openai_embeddings": fuzz_dialect(OpenAIEmbeddings()),
     "openai_responses": fuzz_dialect(OpenAIResponses()),
     "response_compaction": fuzz_dialect(ResponseCompaction(OpenAIResponses())),
+    "tokenize": fuzz_tokens(tokenize),
+    "detokenize": fuzz_tokens(detokenize),
+    "kept_response": fuzz_kept_response,
+    "lease_note": fuzz_note,
+    "config_file": fuzz_config_file,
     "record": fuzz_record,
     "archive": fuzz_archive,
     "prefix_file": fuzz_prefix_file,
