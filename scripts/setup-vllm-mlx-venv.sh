@@ -49,9 +49,10 @@ is_up_to_date() {
     [ -x "$venv/bin/python" ] && [ -x "$venv/bin/anyclaude" ] && inputs | cmp -s - "$venv/.anyclaude-setup"
 }
 
-is_suitable() { "$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+# With -I, Python imports nothing from the folder where this runs.
+is_suitable() { "$1" -I -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-version_of() { "$1" -c 'import sys; print(sys.version)'; }
+version_of() { "$1" -I -c 'import sys; print(sys.version)'; }
 
 # Sets the variable `python`.
 find_python() {
@@ -90,7 +91,7 @@ make_environment() {
         fi
     fi
     find_python
-    "$python" -m venv --clear "$venv" ||
+    "$python" -I -m venv --clear "$venv" ||
         fail "$python cannot make environments (on Debian and Ubuntu: apt-get install python3-venv)."
 }
 
@@ -98,7 +99,7 @@ install_packages() {
     begin "installing anyclaude${extras:+[$extras]} and its dependencies, in the versions of constraints.txt (about a minute)"
     local quiet=()
     [ -t 1 ] || quiet=(--quiet)
-    "$venv/bin/python" -m pip install --disable-pip-version-check ${quiet[@]+"${quiet[@]}"} \
+    "$venv/bin/python" -I -m pip install --disable-pip-version-check ${quiet[@]+"${quiet[@]}"} \
         --constraint "$project/constraints.txt" --editable "$project${extras:+[$extras]}" ||
         fail "pip could not install (its message is above). Check the network and \`pip config list\`, then run this again."
 }
@@ -106,7 +107,7 @@ install_packages() {
 # True if the service finds OpenBLAS. Prints what it found. Only Linux needs OpenBLAS.
 has_openblas() {
     [ "$(uname)" = Linux ] || return 0
-    "$venv/bin/python" -c '
+    "$venv/bin/python" -I -c '
 import sys
 from service.models.blas import load_openblas
 report = load_openblas()

@@ -42,8 +42,3 @@ def test_the_folder_of_this_package_stays_on_the_path_also_while_we_work_in_it(
 ) -> None:
     monkeypatch.chdir(OWN_FOLDER)
     assert own_environment({"PYTHONPATH": str(OWN_FOLDER)}) == {"PYTHONPATH": str(OWN_FOLDER)}
-
-
-def test_no_other_module_starts_python_itself() -> None:
-    naming = [path for path in (OWN_FOLDER / "service").rglob("*.py") if "sys.executable" in path.read_text()]
-    assert naming == [OWN_FOLDER / "service" / "own_python.py"]

@@ -30,7 +30,7 @@ trap 'exit 143' TERM
 
 # field FILE EXPRESSION: prints a Python expression over the JSON document `d` of the file, or nothing if it fails.
 field() {
-  "$PYTHON" - "$1" "$2" <<'END'
+  "$PYTHON" -I - "$1" "$2" <<'END'
 import json, sys
 try:
     d = json.load(open(sys.argv[1]))

@@ -12,7 +12,7 @@ ask /v1/chat/completions "$BODY" uncached
 ask /v1/chat/completions "$BODY" cached
 ask /v1/chat/completions "$BODY" again
 # Keep the faster of two hits, because the machine may have been busy during the first.
-if "$PYTHON" -c 'import sys; sys.exit(float(sys.argv[1]) >= float(sys.argv[2]))' \
+if "$PYTHON" -I -c 'import sys; sys.exit(float(sys.argv[1]) >= float(sys.argv[2]))' \
   "$(cat "$FOLDER/again.time")" "$(cat "$FOLDER/cached.time")"; then
   mv "$FOLDER/again.time" "$FOLDER/cached.time"
 fi
@@ -30,9 +30,9 @@ esac
 TEXT='d["choices"][0]["message"]["content"]'
 [ "$(field "$FOLDER/uncached.json" "$TEXT")" = "$(field "$FOLDER/cached.json" "$TEXT")" ] ||
   fail "the two answers differ: $(cat "$FOLDER/uncached.json") and $(cat "$FOLDER/cached.json")"
-SPEEDUP="$("$PYTHON" -c 'import sys; print(f"{float(sys.argv[1]) / max(float(sys.argv[2]), 1e-6):.1f}")' \
+SPEEDUP="$("$PYTHON" -I -c 'import sys; print(f"{float(sys.argv[1]) / max(float(sys.argv[2]), 1e-6):.1f}")' \
   "$(cat "$FOLDER/uncached.time")" "$(cat "$FOLDER/cached.time")")"
-"$PYTHON" -c 'import sys; sys.exit(float(sys.argv[1]) <= 1)' "$SPEEDUP" ||
+"$PYTHON" -I -c 'import sys; sys.exit(float(sys.argv[1]) <= 1)' "$SPEEDUP" ||
   fail "the cached answer was not faster (${SPEEDUP}x)"
 say "Answer:   $(field "$FOLDER/cached.json" "$TEXT")"
 printf '\342\234\223 The response cache works: %sx faster\n' "$SPEEDUP"

@@ -11,7 +11,7 @@ ABOUT='"name": "get_weather", "description": "The weather in a city, now."'
 # show TITLE: prints the calls in $FOLDER/calls.json, and fails unless they match the schema.
 show() {
   say "$1:"
-  "$PYTHON" - "$FOLDER/calls.json" <<'END' || fail "$1: the model made no usable call of get_weather"
+  "$PYTHON" -I - "$FOLDER/calls.json" <<'END' || fail "$1: the model made no usable call of get_weather"
 import json, sys
 calls = json.load(open(sys.argv[1]))
 print(json.dumps(calls, indent=2))
@@ -26,7 +26,7 @@ END
 
 ask /v1/chat/completions "{\"messages\": $MESSAGES, \"temperature\": 0, \"max_tokens\": 128, \"tool_choice\": \"required\",
   \"tools\": [{\"type\": \"function\", \"function\": {$ABOUT, \"parameters\": $SCHEMA}}]}" openai
-"$PYTHON" - "$FOLDER/openai.json" >"$FOLDER/calls.json" <<'END' || fail "the answer cannot be read: $(cat "$FOLDER/openai.json")"
+"$PYTHON" -I - "$FOLDER/openai.json" >"$FOLDER/calls.json" <<'END' || fail "the answer cannot be read: $(cat "$FOLDER/openai.json")"
 import json, sys
 calls = json.load(open(sys.argv[1]))["choices"][0]["message"].get("tool_calls") or []
 functions = [call["function"] for call in calls]
@@ -36,7 +36,7 @@ show "OpenAI API, tool_calls"
 
 ask /v1/messages "{\"model\": \"default\", \"messages\": $MESSAGES, \"temperature\": 0, \"max_tokens\": 128,
   \"tool_choice\": {\"type\": \"any\"}, \"tools\": [{$ABOUT, \"input_schema\": $SCHEMA}]}" anthropic
-"$PYTHON" - "$FOLDER/anthropic.json" >"$FOLDER/calls.json" <<'END' || fail "the answer cannot be read: $(cat "$FOLDER/anthropic.json")"
+"$PYTHON" -I - "$FOLDER/anthropic.json" >"$FOLDER/calls.json" <<'END' || fail "the answer cannot be read: $(cat "$FOLDER/anthropic.json")"
 import json, sys
 blocks = json.load(open(sys.argv[1]))["content"]
 calls = [block for block in blocks if block["type"] == "tool_use"]
