@@ -1,18 +1,40 @@
 import asyncio
+import subprocess
+import sys
+import tempfile
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from safetensors.numpy import save
 
 from cache_backends.disk import DiskBackend
 from cache_backends.memory import MemoryBackend
 from service.executor.prefix.file import Buffer, DamagedFile, SpanKey, read_span, write_span
+from service.models.errors import InvalidModel
+from service.models.gguf import convert
+from service.models.progress import Silent
 from service.recording.archive import AnswerEntry, ArchiveError, ArchiveWriter, new_header, read_entries
 from service.recording.transfer import export_answers
 from service.response_cache.record import AnswerRecord, encode_record
 from service.storage import publish_folder, write_file
+from tests.models.hub_server import NAME
 from tests.response_cache.answers import text
 
 KEYS = ("0" * 64, "1" * 64, "2" * 64)
+HUB_FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "model.safetensors": save({"weight": np.ones((16, 8), dtype=np.float32)}),
+    "tokenizer.json": b"{}",
+}
+WRITE_GGUF = """
+import sys
+from pathlib import Path
+from tests.models.tiny_gguf import write_gguf
+write_gguf(Path(sys.argv[1]))
+"""
 
 
 class Work(Protocol):
@@ -93,7 +115,8 @@ class ReplaceFile:
 
 
 class PublishModel:
-    """The last step of a fetch and of a conversion. The caller builds the folder anew at each start."""
+    """In place of an older one, the last step of a fetch and of a conversion. The caller builds the folder anew at each
+    start."""
 
     def prepare(self, folder: Path) -> None:
         self._build(folder / "model", b"old")
@@ -104,8 +127,7 @@ class PublishModel:
         publish_folder(built, folder / "model")
 
     def check(self, folder: Path, *, whole: bool) -> None:
-        files = {path.name: path.read_bytes() for path in (folder / "model").glob("*")}
-        contents = set(files.values())
+        contents = set(read_files(folder / "model").values())
         if whole:
             assert contents == {b"new"}
         # A model that is half removed lacks files, which a start notices. It never mixes old and new.
@@ -115,6 +137,64 @@ class PublishModel:
         folder.mkdir(exist_ok=True)
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
             folder.joinpath(name).write_bytes(content)
+
+
+class FetchModel:
+    """From the hub that HF_ENDPOINT names, whose model has `HUB_FILES`."""
+
+    def prepare(self, folder: Path) -> None:
+        import service.models.hub  # noqa: F401 - once, and not in each fork
+
+    def run(self, folder: Path) -> None:
+        from service.models.hub import ensure_hub_model
+
+        ensure_hub_model(NAME, folder, Silent())
+
+    def check(self, folder: Path, *, whole: bool) -> None:
+        files = read_files(folder / "models" / NAME)
+        assert files == HUB_FILES or (not files and not whole)
+
+
+class ConvertModel:
+    """Converts and publishes as for the demo model. There, the converter is a process of its own."""
+
+    def prepare(self, folder: Path) -> None:
+        import mlx.core  # noqa: F401 - once, and not in each fork
+
+        folder.joinpath("model.gguf").write_bytes(self._gguf)
+
+    def run(self, folder: Path) -> None:
+        built = Path(tempfile.mkdtemp(prefix="built-", dir=folder))
+        try:
+            convert(folder / "model.gguf", built)
+        except Exception as exc:  # safetensors and tokenizers have errors of their own
+            raise InvalidModel("it could not be converted") from exc
+        publish_folder(built, folder / "model")
+
+    def check(self, folder: Path, *, whole: bool) -> None:
+        files = read_files(folder / "model")
+        assert files == self._converted or (not files and not whole)
+
+    @cached_property
+    def _gguf(self) -> bytes:
+        # In a process of its own: MLX computes in threads, which a fork would not copy.
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            subprocess.run([sys.executable, "-c", WRITE_GGUF, file.name], check=True)
+            return Path(file.name).read_bytes()
+
+    @cached_property
+    def _converted(self) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            gguf = Path(folder, "model.gguf")
+            gguf.write_bytes(self._gguf)
+            built = Path(folder, "built")
+            built.mkdir()
+            convert(gguf, built)
+            return read_files(built)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
 
 
 class RecordAnswers:
@@ -157,8 +237,12 @@ WORKS: dict[str, Work] = {
     "write prefix files": WritePrefixFiles(),
     "replace a file": ReplaceFile(),
     "publish a model": PublishModel(),
+    "fetch a model": FetchModel(),
+    "convert a model": ConvertModel(),
     "record answers": RecordAnswers(),
     "export answers": ExportAnswers(),
 }
 # SQLite writes them itself, so no audit event shows what it syncs. `test_disk` loses parts of its journal.
 DATABASES = {"store answers", "replace a damaged store"}
+# Need a hub, and compare what an earlier start left with its digests.
+FETCHES = {"fetch a model"}
