@@ -104,10 +104,18 @@ def _common_beginning(runs: list[Run]) -> int:
 
 def token_chances(logprobs: mx.array, token: int, top: int) -> TokenChances:
     """`logprobs` is one evaluated row, `[vocabulary]`. Forbidden tokens are not in `top`."""
-    # NumPy reads the row in place. An MLX operation would wait for the next token, which is being computed.
-    row = np.asarray(logprobs if logprobs.dtype == mx.float32 else logprobs.astype(mx.float32))
+    row = _as_float32(logprobs)
     if top == 0:
         return TokenChances(float(row[token]), ())
     best = np.argpartition(row, -top)[-top:]
     best = best[np.argsort(-row[best], kind="stable")]
     return TokenChances(float(row[token]), tuple((int(i), float(row[i])) for i in best if row[i] > -np.inf))
+
+
+def _as_float32(row: mx.array) -> Any:
+    # NumPy reads the row in place. An MLX operation would wait for the next token, which is being computed.
+    if row.dtype != mx.bfloat16:
+        return np.asarray(row, dtype=np.float32)
+    # NumPy has no bfloat16, which is the upper half of a float32.
+    buffer: Any = row
+    return (np.frombuffer(memoryview(buffer), np.uint16).astype(np.uint32) << 16).view(np.float32)

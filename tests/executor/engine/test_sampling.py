@@ -126,10 +126,20 @@ def test_neutral_values_cost_nothing() -> None:
     assert make_logits_processors(SamplingParams(temperature=1.0, top_p=0.5), 3) == []
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 def test_chances_are_the_likeliest_in_falling_order(dtype: mx.Dtype) -> None:
     row = mx.array([-4.0, -0.5, -2.0, -1.0]).astype(dtype)
     chances = token_chances(row, 2, 3)
     assert chances.logprob == -2.0
     assert chances.top == ((1, -0.5), (3, -1.0), (2, -2.0))
     assert token_chances(row, 0, 0).top == ()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_chances_take_no_operation_of_mlx(dtype: mx.Dtype) -> None:
+    row = mx.array([-4.0, -0.5, -2.0, -1.0]).astype(dtype)
+    mx.eval(row)
+    mx.synchronize()
+    mx.reset_peak_memory()
+    token_chances(row, 2, 3)
+    assert mx.get_peak_memory() == 0, "MLX has allocated a result"
