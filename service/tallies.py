@@ -1,4 +1,4 @@
-"""Counts of the engine (leaf), with the same names in `/stats` and the metrics."""
+"""Counts and choices of the engine (leaf), with the same names in `/stats` and, of counts, in the metrics."""
 
 import msgspec
 
@@ -42,3 +42,14 @@ class DraftTally(msgspec.Struct):
 
     drafted: int = 0
     accepted: int = 0
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine has chosen by measurement. A prompt is read in chunks of `chunk_tokens` in `lanes`. `guesses`:
+    tokens worth guessing at once while three of four are right, by drafter. Prefixes of `file_tokens` or more get a
+    file; with None, none does."""
+
+    chunk_tokens: int
+    lanes: int = 1
+    guesses: dict[str, int] = {}
+    file_tokens: int | None = None

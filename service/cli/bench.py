@@ -3,7 +3,7 @@ import msgspec
 
 from service.cli.client import ServerClient, server_required
 from service.cli.configuration import read_configuration
-from service.cli.figures import count, duration, size
+from service.cli.figures import ANSWERS, count, counted, duration, size
 from service.cli.launch import on_server, serve_arguments
 from service.cli.measurement import Measurement, measure
 from service.cli.options import config_option
@@ -29,7 +29,7 @@ def command(model: str | None, as_json: bool, config: str | None) -> None:
 
 def table(measured: Measurement) -> list[str]:
     known = f"{count(measured.warm_cached_tokens)} tokens known"
-    memory = "-" if measured.peak_memory_bytes is None else size(measured.peak_memory_bytes)
+    memory = "-" if measured.peak_memory_bytes is None else f"{size(measured.peak_memory_bytes)} at most"
     rows = {
         "prompt, cold": f"{count(measured.prompt_tokens)} tokens in {duration(measured.cold_seconds)}, "
         f"{measured.read_rate:,.0f} a second",
@@ -39,5 +39,16 @@ def table(measured: Measurement) -> list[str]:
         "hit": duration(measured.hit_seconds),
         "context": f"{count(measured.context_length)} tokens",
         "memory of MLX": memory,
+        "chosen": _choices(measured),
     }
     return [f"{name:16}{value}" for name, value in rows.items()]
+
+
+def _choices(measured: Measurement) -> str:
+    places = f"{counted(measured.places, ANSWERS)} at a time"
+    if (tuning := measured.tuning) is None:
+        return places
+    chunks = f"tokens of a chunk {count(tuning.chunk_tokens)}, lanes {tuning.lanes}"
+    guesses = ", ".join(f"{tokens} ({drafter})" for drafter, tokens in tuning.guesses.items()) or "not measured"
+    disk = "nothing" if tuning.file_tokens is None else f"{count(tuning.file_tokens)} tokens or more"
+    return f"{places}; {chunks}; guesses {guesses}; on disk {disk}"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from service.cli.client import ChatChunk, ServerClient
+from service.tallies import Tuning
 
 PROMPT_TOKENS = 4000
 ANSWER_TOKENS = 128
@@ -27,7 +28,8 @@ STORY = "Write a story of two hundred words about a lighthouse and the people wh
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """Rates are in tokens a second. `peak_memory_bytes` is the most that MLX held after any of the steps."""
+    """Rates are in tokens a second. `peak_memory_bytes` is the most that MLX's arrays took since the model was loaded.
+    `places` answers run at a time."""
 
     prompt_tokens: int
     cold_seconds: float
@@ -39,6 +41,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     hit_seconds: float
     context_length: int
     peak_memory_bytes: int | None
+    places: int
+    tuning: Tuning | None
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -58,28 +62,23 @@ class _TimedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def measure(client: ServerClient, progress: Callable[[str], None]) -> Measurement:
     """Fills a few entries of the response cache. Raises like `ServerClient.chat`."""
     context_length = client.model().context_length
-    memory = [client.stats().memory.engine_bytes]
-
-    def step(what: str) -> None:
-        memory.append(client.stats().memory.engine_bytes)
-        progress(what)
-
-    step("writing a prompt")
+    progress("writing a prompt")
     text = _prompt(client, min(PROMPT_TOKENS, context_length // 2))
-    step("reading it cold")
+    progress("reading it cold")
     cold = _ask(client, f"{text}\nName one word of these.", max_tokens=1)
-    step("reading it warm")
+    progress("reading it warm")
     warm = _ask(client, f"{text}\nName another word of these.", max_tokens=1)
-    step("writing alone")
+    progress("writing alone")
     alone = _ask(client, f"{secrets.token_hex(8)}. {STORY}", max_tokens=ANSWER_TOKENS)
-    step("writing four answers at once")
+    progress("writing four answers at once")
     questions = [f"{secrets.token_hex(8)}. {STORY}" for _ in range(AT_ONCE)]
     began = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as threads:
         answers = list(threads.map(lambda question: _ask(client, question, max_tokens=ANSWER_TOKENS), questions))
     at_once = sum(answer.tokens for answer in answers) / (time.perf_counter() - began)
-    step("answering from the response cache")
+    progress("answering from the response cache")
     hits = [_ask(client, questions[0], max_tokens=ANSWER_TOKENS).seconds for _ in range(HITS)]
+    stats = client.stats()
     return Measurement(
         prompt_tokens=cold.prompt_tokens,
         cold_seconds=round(cold.seconds, 3),
@@ -90,7 +89,9 @@ def measure(client: ServerClient, progress: Callable[[str], None]) -> Measuremen
         write_rate_four_at_once=round(at_once, 1),
         hit_seconds=round(statistics.median(hits), 5),
         context_length=context_length,
-        peak_memory_bytes=max((held for held in memory if held is not None), default=None),
+        peak_memory_bytes=stats.memory.engine_peak_bytes,
+        places=stats.engine.max_concurrency,
+        tuning=stats.engine.tuning,
     )
 
 

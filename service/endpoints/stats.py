@@ -57,6 +57,7 @@ class StatsEndpoint:
                 tool_calls=status.tool_calls,
                 drafts=status.drafts,
                 states=status.states,
+                tuning=status.tuning,
             ),
             memory=_memory(status),
             speed=activity.speed(),
@@ -110,5 +111,6 @@ def _memory(status: ExecutorStatus) -> Memory:
         process_bytes=resident,
         peak_bytes=max(peak_bytes(), resident),  # the two are not of the same moment
         engine_bytes=status.memory_bytes,
+        engine_peak_bytes=status.peak_bytes,
         prefix_cache_bytes=status.prefix_cache_bytes,
     )

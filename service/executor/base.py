@@ -9,19 +9,20 @@ from service.generation import Completion, GenerationRequest
 from service.profile import ModelProfile
 from service.queries import Finding, Query
 from service.settings import Settings
-from service.tallies import CallTally, DraftTally, StateTally
+from service.tallies import CallTally, DraftTally, StateTally, Tuning
 
 RETRY_AFTER_SECONDS = 5.0
 
 ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 
-class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """`running` and `waiting` count sequences; `detail` is for people. `permanent` (with `unhealthy`): a new process
     would fail too. `unloaded` (with `healthy`): the next request loads the model.
 
     `memory_bytes` includes `prefix_cache_bytes`, `context_tokens` fit into memory beside the weights, and at present
-    `max_concurrency` sequences may run; None is unknown. Counts start with the executor, tallies with each load.
+    `max_concurrency` sequences may run; None is unknown. Counts start with the executor, tallies and `peak_bytes` with
+    each load.
     `last_end`: how the last engine process that was not asked to has ended.
     """
 
@@ -32,6 +33,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     permanent: bool = False
     unloaded: bool = False
     memory_bytes: int | None = None
+    peak_bytes: int | None = None
     prefix_cache_bytes: int | None = None
     context_tokens: int | None = None
     max_concurrency: int | None = None
@@ -42,6 +44,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: CallTally = msgspec.field(default_factory=CallTally)
     drafts: DraftTally = msgspec.field(default_factory=DraftTally)
     states: StateTally = msgspec.field(default_factory=StateTally)
+    tuning: Tuning | None = None
 
     @property
     def loaded(self) -> bool:

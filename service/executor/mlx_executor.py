@@ -108,6 +108,7 @@ class MlxExecutor:
             detail=detail,
             permanent=supervisor.permanent,
             memory_bytes=pulse.memory_bytes,
+            peak_bytes=pulse.peak_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,
             context_tokens=pulse.longest_tokens,
             max_concurrency=pulse.max_concurrency,
@@ -117,6 +118,7 @@ class MlxExecutor:
             tool_calls=copy(model.tally) if model else CallTally(),
             drafts=copy(model.drafts) if model else DraftTally(),
             states=copy(model.states) if model else StateTally(),
+            tuning=pulse.tuning,
         )
 
     async def start(self) -> None:

@@ -4,7 +4,7 @@ import msgspec
 
 from service.executor.base import ModelState
 from service.response_cache.statistics import CacheNumbers
-from service.tallies import CallTally, DraftTally, StateTally
+from service.tallies import CallTally, DraftTally, StateTally, Tuning
 from service.telemetry.activity import Latency, RecentRequest, RunningRequest
 from service.telemetry.speed import Speed
 from service.telemetry.timeline import Timeline
@@ -44,14 +44,17 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: CallTally
     drafts: DraftTally
     states: StateTally = msgspec.field(default_factory=StateTally)
+    tuning: Tuning | None = None
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """`process_bytes` is the resident size, None if the system does not report it. `peak_bytes` is its maximum."""
+    """`process_bytes` is the resident size, None if the system does not report it. `peak_bytes` is its maximum, and
+    `engine_peak_bytes` that of MLX's arrays since the model was loaded."""
 
     process_bytes: int | None
     peak_bytes: int
     engine_bytes: int | None
+    engine_peak_bytes: int | None = None
     prefix_cache_bytes: int | None
 
 

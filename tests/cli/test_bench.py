@@ -1,5 +1,8 @@
 import json
 
+from service.cli.bench import table
+from service.cli.measurement import Measurement
+from service.tallies import Tuning
 from tests.cli.terminal import Terminal
 from tests.patience import until
 
@@ -13,6 +16,7 @@ def test_bench_measures_the_running_server(terminal: Terminal) -> None:
     assert 3_500 < measured["prompt_tokens"] < 4_500
     assert measured["read_rate"] > 0
     assert measured["write_rate_four_at_once"] > 0
+    assert (measured["places"], measured["tuning"]) == (2, None)
     assert 0 < measured["hit_seconds"] < measured["cold_seconds"] + 1
     assert [line.split("  ")[0] for line in shown.stdout.splitlines()] == [
         "prompt, cold",
@@ -22,6 +26,7 @@ def test_bench_measures_the_running_server(terminal: Terminal) -> None:
         "hit",
         "context",
         "memory of MLX",
+        "chosen",
     ]
 
 
@@ -40,6 +45,7 @@ def test_a_report_has_figures_and_nothing_that_leads_to_its_author(terminal: Ter
     text = file.read_text()
     report = json.loads(text)
     assert report["measurement"]["prompt_tokens"] > 0
+    assert report["measurement"]["places"] == 3
     assert report["figures"]["total"] > report["figures"]["free"]
     assert report["settings"]["backends.vllm-mlx.maxConcurrency"] == 3
     assert report["checks"]["Python"] == "ok"
@@ -54,3 +60,26 @@ def test_a_report_without_a_model_names_the_reason(terminal: Terminal) -> None:
     terminal.run("doctor", "--report", str(file))
     report = json.loads(file.read_text())
     assert (report["measurement"], report["missing"]) == (None, "the model is not on this machine yet")
+
+
+def test_the_choices_of_the_engine_are_shown() -> None:
+    tuning = Tuning(chunk_tokens=1024, guesses={"PromptLookup": 4}, file_tokens=5)
+    measured = Measurement(
+        prompt_tokens=4000,
+        cold_seconds=1.0,
+        read_rate=4000.0,
+        warm_seconds=0.1,
+        warm_cached_tokens=3999,
+        write_rate_alone=50.0,
+        write_rate_four_at_once=90.0,
+        hit_seconds=0.001,
+        context_length=52_224,
+        peak_memory_bytes=2**30,
+        places=4,
+        tuning=tuning,
+    )
+    assert table(measured)[-2:] == [
+        "memory of MLX   1.0 GiB at most",
+        "chosen          4 answers at a time; tokens of a chunk 1,024, lanes 1; guesses 4 (PromptLookup); "
+        "on disk 5 tokens or more",
+    ]

@@ -13,6 +13,7 @@ from service.generation import GenerationRequest, Message, SamplingParams
 from service.profile import ModelProfile
 from service.queries import PrefixBranch
 from service.settings import Settings
+from service.tallies import Tuning
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -48,6 +49,12 @@ class CountingEngine:
 
     def memory_bytes(self) -> int:
         return sum(len(each.prompt.tokens) + each.max_tokens for each in self.held.values())
+
+    def peak_bytes(self) -> int:
+        return self.memory
+
+    def tuning(self) -> Tuning:
+        return Tuning(chunk_tokens=2)
 
     def prefix_cache_bytes(self) -> int:
         return 0

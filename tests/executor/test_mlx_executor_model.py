@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from service.errors import ContextLengthExceeded, EngineFailed
 from service.executor.base import collect
+from service.executor.engine.lanes import most_lanes
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.messages import Sequence
@@ -23,6 +24,7 @@ from service.generation import Completion, SamplingParams
 from service.profile import ModelProfile
 from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
+from service.tallies import Tuning
 from tests.executor.engines import failing_at, question, until
 from tests.no_home import NO_HOME
 
@@ -72,6 +74,10 @@ async def test_what_is_read_and_what_is_kept_can_be_watched(tiny_model: Path) ->
         await collect(answer.events())
         assert answer.prompt_tokens // 2 < (answer.read_tokens or 0) <= answer.prompt_tokens
         await ask(executor, f"{long} two")
+        await until(lambda: (executor.status().peak_bytes or 0) > 0)  # once nothing runs
+        tuning = executor.status().tuning
+        assert tuning is not None
+        assert (tuning.chunk_tokens, tuning.lanes, tuning.file_tokens) == (16, most_lanes(), None)
         found = await executor.ask(ListPrefixes())
         assert isinstance(found, PrefixesFound)
         shared = found.branches[0]
@@ -207,6 +213,12 @@ class FaultyEngine:
 
     def memory_bytes(self) -> int:
         return self._engine.memory_bytes()
+
+    def peak_bytes(self) -> int:
+        return self._engine.peak_bytes()
+
+    def tuning(self) -> Tuning:
+        return self._engine.tuning()
 
     def prefixes(self) -> list[PrefixBranch]:
         return self._engine.prefixes()

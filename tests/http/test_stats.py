@@ -14,7 +14,7 @@ from service.executor.base import ExecutorStatus
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
 from service.settings import Settings
-from service.tallies import StateTally
+from service.tallies import StateTally, Tuning
 from service.telemetry.stats import Stats
 from tests.serving import RawRequest, settings
 
@@ -42,15 +42,22 @@ async def snapshot(app: Service) -> Stats:
 async def test_what_happened_is_told(tmp_path: Path) -> None:
     executor = ScriptedExecutor()
     states = StateTally(turns=2, kept_bytes=3)
+    tuning = Tuning(chunk_tokens=256, lanes=2, guesses={"PromptLookup": 4}, file_tokens=5)
     executor.state = ExecutorStatus(
-        state="healthy", memory_bytes=5, prefix_cache_bytes=3, engine_restarts=1, states=states
+        state="healthy",
+        memory_bytes=5,
+        peak_bytes=7,
+        prefix_cache_bytes=3,
+        engine_restarts=1,
+        states=states,
+        tuning=tuning,
     )
     stats, _ = await read(settings(tmp_path, max_concurrency=3), executor, 3)
     assert (stats.status, stats.model.id, stats.engine.max_concurrency) == ("healthy", "scripted", 3)
     cache = stats.cache
     assert (cache.hits, cache.misses, cache.total_requests, cache.hit_rate, cache.stored) == (2, 1, 3, "66.7%", 1)
     assert (stats.memory.engine_bytes, stats.memory.prefix_cache_bytes, stats.engine.engine_restarts) == (5, 3, 1)
-    assert stats.engine.states == states
+    assert (stats.engine.states, stats.engine.tuning, stats.memory.engine_peak_bytes) == (states, tuning, 7)
     assert stats.memory.peak_bytes > 1024**2
     assert [sum(stats.timeline.outcomes[kind]) for kind in ("hit", "miss")] == [2, 1]
     assert (stats.latency.hit.answers, stats.latency.miss.answers) == (2, 1)

@@ -22,6 +22,7 @@ from service.executor.distributed.ranks import RankLost, Ranks
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Engine, EngineLost, Token
 from service.queries import PrefixBranch
+from service.tallies import Tuning
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ class LeadingEngine:
 
     def memory_bytes(self) -> int:
         return self._engine.memory_bytes()
+
+    def peak_bytes(self) -> int:
+        return self._engine.peak_bytes()
+
+    def tuning(self) -> Tuning:
+        return self._engine.tuning()
 
     def prefix_cache_bytes(self) -> int:
         return self._engine.prefix_cache_bytes()

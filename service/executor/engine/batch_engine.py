@@ -22,8 +22,10 @@ from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.scheduling.turns import Turns
+from service.executor.speculation.drafter import FIRST_RIGHT, MOST_DRAFTED
 from service.executor.speculation.drafters import Drafters
 from service.queries import PrefixBranch
+from service.tallies import Tuning
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class BatchEngine:
         self._chunk_tokens = chunks.first
         self._lanes = Lanes()
         self._start()
+        mx.reset_peak_memory()  # the load takes more for a moment
 
     def shortfall(self, lengths: list[int]) -> int:
         return self._missing(lengths, self._reclaimable)
@@ -85,6 +88,18 @@ class BatchEngine:
 
     def memory_bytes(self) -> int:
         return held_bytes()
+
+    def peak_bytes(self) -> int:
+        return mx.get_peak_memory()
+
+    def tuning(self) -> Tuning:
+        chunk = self._chunks.chosen
+        return Tuning(
+            chunk_tokens=chunk.tokens,
+            lanes=chunk.lanes,
+            guesses=self._drafters.times.useful_guesses(MOST_DRAFTED, FIRST_RIGHT),
+            file_tokens=self._prefixes.file_tokens(self._cost.fixed, self._cost.per_token),
+        )
 
     def prefix_cache_bytes(self) -> int:
         return self._prefixes.nbytes
@@ -251,7 +266,7 @@ class BatchEngine:
 
     def _begin_solo(self, run: Run) -> None:
         if run.unread > READ_AND_DRAWN:
-            self._read(run, len(run.tokens) - 1, self._chunks.lanes)
+            self._read(run, len(run.tokens) - 1, self._chunks.chosen.lanes)
         self._keep_after_first_token(run)
         self.prompt_tokens_read += run.unread
         self._go_solo(run)

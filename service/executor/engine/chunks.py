@@ -85,8 +85,8 @@ def fastest(speeds: Mapping[ChunkShape, float], present: ChunkShape, near: Itera
 
 
 class ChunkSizes:
-    """Begins with `first` tokens in `lanes`. Without `attention`, every chunk has `first` tokens. `contended`: other
-    processes have work."""
+    """Begins with `first` tokens in `lanes`; those that read fastest are `chosen`. Without `attention`, every chunk has
+    `first` tokens. `contended`: other processes have work."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ChunkSizes:
         lanes: int = 1,
     ) -> None:
         self.first = first
-        self._chunk = ChunkShape(first, lanes)
+        self.chosen = ChunkShape(first, lanes)
         self._most_lanes = lanes
         self._attention = attention
         self._contended = contended
@@ -107,33 +107,28 @@ class ChunkSizes:
         self._failed_trials = 0
 
     def __repr__(self) -> str:
-        return f"<ChunkSizes {self._chunk} of {list(self._measured)}>"
-
-    @property
-    def lanes(self) -> int:
-        """Those that read fastest."""
-        return self._chunk.lanes
+        return f"<ChunkSizes {self.chosen} of {list(self._measured)}>"
 
     def choose(self, around: Surroundings) -> ChunkShape:
         if self._contended():
             around = replace(around, beside=True)
-        chunk = self._chunk if around.beside else self._tried()
+        chunk = self.chosen if around.beside else self._tried()
         if self._attention is None:
             return chunk
-        most = largest_chunk(around, self._attention, self._speeds().get(self._chunk))
+        most = largest_chunk(around, self._attention, self._speeds().get(self.chosen))
         return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
 
     def learn(self, chunk: ChunkShape, seconds: float) -> None:
         """Does nothing for the cut end of a prompt, which is slower by the token."""
         near = self._near()
-        if chunk not in (self._chunk, *near):
+        if chunk not in (self.chosen, *near):
             return
         self._measured.setdefault(chunk, deque(maxlen=LAST_MEASURED)).append(seconds / chunk.tokens)
-        if chunk == self._chunk:
+        if chunk == self.chosen:
             return
-        better = fastest(self._speeds(), self._chunk, near)
-        if better != self._chunk:
-            self._chunk, self._failed_trials, self._until_trial = better, 0, TRY_SOON
+        better = fastest(self._speeds(), self.chosen, near)
+        if better != self.chosen:
+            self.chosen, self._failed_trials, self._until_trial = better, 0, TRY_SOON
             self._trials -= 1  # what has paid may pay again
             return
         self._failed_trials += 1
@@ -143,7 +138,7 @@ class ChunkSizes:
         return {chunk: min(measured) for chunk, measured in self._measured.items()}
 
     def _near(self) -> list[ChunkShape]:
-        chunk = self._chunk
+        chunk = self.chosen
         larger = replace(chunk, tokens=min(LARGEST, 2 * chunk.tokens))
         smaller = replace(chunk, tokens=max(SMALLEST, chunk.tokens // 2))
         other_lanes = replace(chunk, lanes=1 if chunk.lanes > 1 else self._most_lanes)
@@ -154,7 +149,7 @@ class ChunkSizes:
         self._until_trial -= 1
         near = self._near()
         if self._until_trial > 0 or not near:
-            return self._chunk
+            return self.chosen
         self._until_trial = TRY_SOON
         chosen = near[self._trials % len(near)]
         self._trials += 1

@@ -28,6 +28,14 @@ class LayerCost(msgspec.Struct, frozen=True):
 class CacheCost(msgspec.Struct, frozen=True):
     layers: tuple[LayerCost, ...]
 
+    @property
+    def fixed(self) -> int:
+        return sum(layer.fixed for layer in self.layers)
+
+    @property
+    def per_token(self) -> int:
+        return sum(layer.per_token for layer in self.layers)
+
     def bytes_for(self, lengths: Iterable[int]) -> int:
         # Each sequence of a batch takes the room of the longest.
         lengths = list(lengths)

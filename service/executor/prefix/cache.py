@@ -80,6 +80,11 @@ class Prefixes(Protocol):
         """Takes in the time in which the model read tokens of a prompt."""
         ...
 
+    def file_tokens(self, fixed: int, per_token: int) -> int | None:
+        """Returns the shortest length that gets a file if a state has `fixed` bytes and `per_token` for each token;
+        None if no length does."""
+        ...
+
     def outline(self) -> list[PrefixBranch]: ...
 
     def rest(self, resting: bool) -> None: ...
@@ -111,6 +116,9 @@ class NoPrefixCache:
         return None
 
     def learn_reading(self, tokens: int, seconds: float) -> None:
+        return None
+
+    def file_tokens(self, fixed: int, per_token: int) -> int | None:
         return None
 
     def outline(self) -> list[PrefixBranch]:
@@ -185,6 +193,9 @@ class PrefixCache:
     def learn_reading(self, tokens: int, seconds: float) -> None:
         if self._store is not None:
             self._store.learn_reading(tokens, seconds)
+
+    def file_tokens(self, fixed: int, per_token: int) -> int | None:
+        return None if self._store is None else self._store.least_tokens(fixed, per_token)
 
     def outline(self) -> list[PrefixBranch]:
         try:

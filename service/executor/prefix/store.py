@@ -19,7 +19,7 @@ from service.executor.prefix.file import (
     read_span,
 )
 from service.executor.prefix.tree import Node
-from service.executor.prefix.worth import MeasuredPrices, is_worth_a_file
+from service.executor.prefix.worth import MeasuredPrices, Prices, is_worth_a_file, least_tokens
 from service.executor.prefix.writer import PATIENCE_SECONDS, QUIET_SECONDS, Job, PrefixWriter
 from service.storage import FOLDER_MODE, files_under, private_folder
 
@@ -139,6 +139,9 @@ class PrefixStore:
         """Takes in the time in which the model read tokens."""
         if self._prices is not None:
             self._prices.learn_token(tokens, seconds)
+
+    def least_tokens(self, fixed: int, per_token: int) -> int | None:
+        return least_tokens(fixed, per_token, Prices() if self._prices is None else self._prices.prices)
 
     def save(self, path: list[Node]) -> None:
         """Queues the states of nodes, each the parent of the next, and marks their files as used."""

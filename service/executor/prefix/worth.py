@@ -8,6 +8,8 @@ LOADED_SHARE = 0.125
 # Opening, renaming and the header. Measured on an SSD: 0.3 to 1 ms.
 FILE_SECONDS = 0.001
 
+SECONDS_OF_A_FILE = FILE_SECONDS * (1 + LOADED_SHARE)
+
 # Assumed until the first file is written and loaded, for a slow SSD.
 FIRST_BYTE_SECONDS = 1 / 500e6
 
@@ -22,12 +24,22 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     written_byte: float = FIRST_BYTE_SECONDS
     loaded_byte: float = FIRST_BYTE_SECONDS
 
+    @property
+    def byte(self) -> float:
+        return self.written_byte + LOADED_SHARE * self.loaded_byte
+
 
 def is_worth_a_file(tokens: int, nbytes: int, prices: Prices) -> bool:
+    return prices.token is None or LOADED_SHARE * tokens * prices.token > SECONDS_OF_A_FILE + nbytes * prices.byte
+
+
+def least_tokens(fixed: int, per_token: int, prices: Prices) -> int | None:
+    """Returns the shortest length that is worth a file if a state has `fixed` bytes and `per_token` for each token;
+    None if no length is."""
     if prices.token is None:
-        return True
-    saved = tokens * prices.token - FILE_SECONDS - nbytes * prices.loaded_byte
-    return LOADED_SHARE * saved > FILE_SECONDS + nbytes * prices.written_byte
+        return 1
+    gain = LOADED_SHARE * prices.token - per_token * prices.byte
+    return int((SECONDS_OF_A_FILE + fixed * prices.byte) / gain) + 1 if gain > 0 else None
 
 
 class MeasuredPrices:

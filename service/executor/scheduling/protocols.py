@@ -7,6 +7,7 @@ from service.events import Event
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
 from service.generation import GenerationRequest
 from service.queries import PrefixBranch
+from service.tallies import Tuning
 
 EndReason = Literal["stop", "length"]
 
@@ -64,7 +65,12 @@ class Engine(Protocol):
         ...
 
     def memory_bytes(self) -> int: ...
+    def peak_bytes(self) -> int:
+        """Returns the most bytes that were held since the model was loaded."""
+        ...
+
     def prefix_cache_bytes(self) -> int: ...
+    def tuning(self) -> Tuning: ...
     def prefixes(self) -> list[PrefixBranch]: ...
 
     def insert(self, sequence: Sequence) -> None:

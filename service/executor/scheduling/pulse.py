@@ -1,6 +1,9 @@
+from service.tallies import Tuning
+
+
 class Pulse:
     """The MLX thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
-    `progress_at` (monotonic seconds)."""
+    `progress_at` (monotonic seconds). `tuning` and `peak_bytes` are of the last moment in which nothing ran."""
 
     __slots__ = (
         "generated_tokens",
@@ -8,11 +11,13 @@ class Pulse:
         "longest_tokens",
         "max_concurrency",
         "memory_bytes",
+        "peak_bytes",
         "prefix_cache_bytes",
         "progress_at",
         "read_tokens",
         "restarts",
         "running",
+        "tuning",
     )
 
     def __init__(self) -> None:
@@ -25,7 +30,9 @@ class Pulse:
         self.longest_tokens: int | None = None
         self.max_concurrency: int | None = None
         self.memory_bytes: int | None = None
+        self.peak_bytes: int | None = None
         self.prefix_cache_bytes: int | None = None
+        self.tuning: Tuning | None = None
 
     def __repr__(self) -> str:
         return f"<Pulse {self.heartbeat} at {self.progress_at:.1f} s, {self.running} running>"

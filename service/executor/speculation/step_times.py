@@ -61,6 +61,9 @@ class StepTimes:
         known = {size: each.seconds for size, each in averages.items() if each.steps >= MEASURED_STEPS}
         return useful_guess(known, most, right)
 
+    def useful_guesses(self, most: int, right: float) -> dict[str, int]:
+        return {kind: self.useful_guess(kind, most, right) for kind in self._guessed}
+
 
 def _bucket(guessed: int) -> int:
     return 1 << (guessed - 1).bit_length()

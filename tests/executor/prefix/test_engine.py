@@ -18,9 +18,11 @@ from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
+from service.executor.prefix.worth import MeasuredPrices, least_tokens
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.speculation.drafters import Drafters
+from service.tallies import Tuning
 from tests.executor.engines import sequence
 
 A_LOT = 10**9
@@ -335,6 +337,20 @@ def test_what_is_kept_follows_the_memory_there_is_now(transformer: Any) -> None:
     left[0] = A_LOT
     harness.finish(started)
     assert harness.prefixes.nbytes > 0
+
+
+def test_what_was_chosen_can_be_seen(model: Any, tmp_path: Path) -> None:
+    states, prices = PromptStates(model), MeasuredPrices()
+    store = PrefixStore(tmp_path, "tiny", A_LOT, states, prices=prices)
+    harness = Harness(model, PrefixCache(states, A_LOT, store))
+    assert harness.engine.tuning() == Tuning(chunk_tokens=CHUNK, file_tokens=1)
+    harness.run(SYSTEM + QUESTION)
+    prices.learn_write(10**6, 1.0)
+    cost = measure_cache_cost(model)
+    expected = least_tokens(cost.fixed, cost.per_token, prices.prices)
+    assert harness.engine.tuning().file_tokens == expected != 1
+    assert harness.engine.peak_bytes() > 0
+    harness.engine.close()
 
 
 def test_answers_to_one_request_read_its_prompt_once(transformer: Any) -> None:

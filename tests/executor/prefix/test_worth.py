@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.executor.prefix.worth import MeasuredPrices, Prices, is_worth_a_file
+from service.executor.prefix.worth import MeasuredPrices, Prices, is_worth_a_file, least_tokens
 
 # Tokens a second that a machine reads, bytes of a token's state, and bytes a second of its disk. Only the CPU's figures
 # were measured.
@@ -37,11 +37,19 @@ def test_a_file_pays_from_some_length_on(machine: str, least: int | None) -> Non
     read_rate, token_bytes, disk_rate = MACHINES[machine]
     prices = Prices(token=1 / read_rate, written_byte=1 / disk_rate, loaded_byte=1 / disk_rate)
     paying = [tokens for tokens in range(1, 20_000) if is_worth_a_file(tokens, tokens * token_bytes, prices)]
-    assert (paying[0] if paying else None) == least
+    assert (paying[0] if paying else None) == least_tokens(0, token_bytes, prices) == least
+
+
+def test_a_state_with_a_fixed_part_pays_later() -> None:
+    prices = Prices(token=0.01)
+    sizes = [(tokens, 10**6 + 1000 * tokens) for tokens in range(1, 100)]
+    paying = [tokens for tokens, nbytes in sizes if is_worth_a_file(tokens, nbytes, prices)]
+    assert paying[0] == least_tokens(10**6, 1000, prices) > least_tokens(0, 1000, prices)
 
 
 def test_everything_is_written_until_the_model_is_measured() -> None:
     assert is_worth_a_file(1, 1000, Prices())
+    assert least_tokens(0, 1000, Prices()) == 1
 
 
 def test_prices_follow_what_is_measured() -> None:

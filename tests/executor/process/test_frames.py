@@ -55,6 +55,7 @@ from service.generation import (
     Usage,
 )
 from service.settings import Settings
+from service.tallies import Tuning
 from tests.executor.process.engines import spec
 
 CALL = ToolCall("call_1", "look", '{"at": "it"}')
@@ -90,7 +91,11 @@ TO_ENGINE: list[ToEngine] = [
     CloseEngine(),
 ]
 TO_SERVER: list[ToServer] = [
-    StatusReport(ExecutorStatus(state="healthy", running=2, memory_bytes=2**40)),
+    StatusReport(
+        ExecutorStatus(
+            state="healthy", running=2, memory_bytes=2**40, tuning=Tuning(chunk_tokens=64, guesses={"PromptLookup": 4})
+        )
+    ),
     CallAccepted(1, 7),
     CallEvents(1, EVENTS),
     CallFound(2, 9),

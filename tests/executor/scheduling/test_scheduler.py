@@ -38,6 +38,7 @@ from service.executor.scheduling.time_slices import TimeSlices
 from service.executor.scheduling.trials import PROBE
 from service.generation import GenerationRequest, Message, RawPrompt, SamplingParams
 from service.queries import PrefixBranch
+from service.tallies import Tuning
 from tests import patience
 from tests.executor.engines import CountingEngine, NumberWriter, failing_at, failing_from, sequence
 
@@ -551,6 +552,13 @@ def test_the_pulse_tells_what_is_held() -> None:
     bench.inbox.put(Abort(1))
     bench.step()
     assert (pulse.running, pulse.memory_bytes, pulse.prefix_cache_bytes) == (0, 0, 50)
+
+
+def test_the_pulse_has_what_the_engine_chose_once_nothing_runs() -> None:
+    bench = Bench(CountingEngine(memory=70))
+    bench.inbox.put(Shutdown())
+    bench.scheduler.run()
+    assert (bench.scheduler.pulse.tuning, bench.scheduler.pulse.peak_bytes) == (Tuning(chunk_tokens=2), 70)
 
 
 def test_the_prefixes_are_delivered_to_who_asks() -> None:

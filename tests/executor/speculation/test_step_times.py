@@ -68,3 +68,12 @@ def test_a_step_that_was_disturbed_hardly_counts() -> None:
         times.learn_guess("lookup", 4, 0.012)
     times.learn_guess("lookup", 4, 60.0)
     assert times.useful_guess("lookup", 4, 0.7) > 0
+
+
+def test_the_useful_guess_of_each_drafter_can_be_seen() -> None:
+    times = StepTimes()
+    for _ in range(MEASURED_STEPS):
+        times.learn_plain(0.01)
+        times.learn_guess("lookup", 4, 0.012)
+        times.learn_guess("model", 1, 1.0)
+    assert times.useful_guesses(4, 0.75) == {"lookup": 4, "model": 0}
