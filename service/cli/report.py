@@ -59,17 +59,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_report(settings: Settings, results: Iterable[Result], progress: Callable[[str], None]) -> Report:
+    figures = machine.mlx()[1]
     report = Report(
         system=platform.platform(),
         python=platform.python_version(),
         versions=_versions(),
-        figures=machine.mlx()[1],
+        figures=figures,
         mac=device.read_mac(),
         metal_limit_mib=device.metal_limit_mib(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         variables={name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ},
         checks={result.name: result.status for result in results},
-        model=setup.needs_of(settings),
+        model=None if figures is None else setup.needs_of(settings, figures.kind),
     )
     return _measured(report, settings, progress)
 

@@ -1,8 +1,37 @@
 from collections.abc import Mapping
 from typing import Any
 
+from service.device.figures import DeviceKind
+
+# Tokens of a prompt that are read at once, at least. Measured on a CPU: chunks of 32 tokens take 1.8 times the
+# processor time of chunks of 64.
+SMALLEST_CHUNK = 64
+
+# The head sizes for which MLX's Metal kernel computes attention without keeping its scores (mlx 0.32).
+FUSED_HEAD_SIZES = (64, 80, 128)
+
+# For a model that does not name its heads.
+USUAL_HEADS = 32
+
+FLOAT32_BYTES = 4
+
 # KV state has 16 bits a value, except on a CPU with dense weights.
 VALUE_BYTES = 2
+
+
+def bytes_per_token(config: Mapping[str, Any], kind: DeviceKind) -> int:
+    """Estimates what one token of a context takes: its KV state, and its attention scores while the smallest chunk is
+    read; 0 if the config names no attention."""
+    kv_bytes = kv_bytes_per_token(config)
+    return kv_bytes + SMALLEST_CHUNK * score_bytes(config, kind) if kv_bytes else 0
+
+
+def score_bytes(config: Mapping[str, Any], kind: DeviceKind) -> int:
+    """Returns what one layer holds for each pair of a query and a key; 0 if scores are not kept."""
+    text = config.get("text_config") or config
+    heads = int(text.get("num_attention_heads") or text.get("n_head") or USUAL_HEADS)
+    head_size = int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
+    return 0 if kind != "cpu" and head_size in FUSED_HEAD_SIZES else heads * FLOAT32_BYTES
 
 
 def kv_bytes_per_token(config: Mapping[str, Any]) -> int:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from service.device.figures import DeviceFigures
-from service.device.kv_estimate import kv_bytes_per_token
+from service.device.kv_estimate import bytes_per_token, kv_bytes_per_token
 from service.device.memory import (
     LEAST_CONTEXT_TOKENS,
     buffer_limit_bytes,
@@ -180,6 +180,24 @@ def test_command_buffers_are_longer_on_macs_only(name: str) -> None:
 )
 def test_the_state_of_a_token_is_estimated_from_the_config(config: dict[str, object], expected: int) -> None:
     assert kv_bytes_per_token(config) == expected
+
+
+GEMMA_27B = {"num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 256}
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "score_bytes"),
+    [
+        (CODER_30B, "M1 Pro 32 GB", 0),
+        (CODER_30B, "Linux 64 GB", 64 * 32 * 4),
+        (GEMMA_27B, "M1 Pro 32 GB", 64 * 32 * 4),
+        ({"text_config": GEMMA_27B}, "RTX 24 GB", 64 * 32 * 4),
+        ({"num_hidden_layers": 24}, "Linux 64 GB", 0),
+    ],
+    ids=["a kernel without scores", "no such kernel on a CPU", "heads too large for it", "nested", "recurrent"],
+)
+def test_a_context_needs_room_for_attention_scores(config: dict[str, object], name: str, score_bytes: int) -> None:
+    assert bytes_per_token(config, MACHINES[name].kind) == kv_bytes_per_token(config) + score_bytes
 
 
 def test_what_is_recommended_fits_where_it_is_recommended() -> None:

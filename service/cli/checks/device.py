@@ -36,7 +36,8 @@ class MacFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """`weight_bytes` of files, `token_bytes` of KV state, and the context that the model and `contextLength` allow."""
+    """`weight_bytes` of files, `token_bytes` of KV state and attention scores, and the context that the model and
+    `contextLength` allow."""
 
     weight_bytes: int
     token_bytes: int

@@ -12,8 +12,8 @@ from service.cli.stores import ask_stores
 from service.config import Configuration
 from service.config.redaction import shown_url
 from service.config.values import show_size
-from service.device.figures import DeviceFigures
-from service.device.kv_estimate import kv_bytes_per_token
+from service.device.figures import DeviceFigures, DeviceKind
+from service.device.kv_estimate import bytes_per_token
 from service.device.memory import memory_in_words
 from service.models.errors import ModelError
 from service.models.folder import read_config, read_json, require_mlx_model, stat_weights
@@ -72,10 +72,10 @@ def memory(settings: Settings, figures: DeviceFigures) -> Result:
             if health.max_concurrency is not None:
                 offered += f", and runs up to {health.max_concurrency} sequences at a time"
             return ok("Memory", f"{memory_in_words(figures)}; {offered}")
-    return device.memory(figures, needs_of(settings))
+    return device.memory(figures, needs_of(settings, figures.kind))
 
 
-def needs_of(settings: Settings) -> device.ModelNeeds | None:
+def needs_of(settings: Settings, kind: DeviceKind) -> device.ModelNeeds | None:
     """Returns None if the configured model is not here, or cannot be read."""
     folder = find_local_model(settings.model, settings.home)
     if folder is None or settings.executor == "scripted":
@@ -87,7 +87,7 @@ def needs_of(settings: Settings) -> device.ModelNeeds | None:
         return None  # the check of the model reports it
     return device.ModelNeeds(
         weight_bytes=sum(sizes),
-        token_bytes=kv_bytes_per_token(config),
+        token_bytes=bytes_per_token(config, kind),
         context_length=min(longest, settings.context_length or longest),
     )
 

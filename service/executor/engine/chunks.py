@@ -11,9 +11,9 @@ import msgspec
 from msgspec.structs import replace
 
 from service.device.figures import DeviceKind
+from service.device.kv_estimate import SMALLEST_CHUNK
 
-# Measured on a CPU: chunks of 32 tokens take 1.8 times the processor time of chunks of 64.
-SMALLEST, LARGEST = 64, 2048
+LARGEST_CHUNK = 2048
 
 # Measured on a CPU: chunks of 64 to 128 tokens read a prompt 1.4 times faster than chunks of 2048.
 FIRST_ON_CPU = 64
@@ -66,11 +66,11 @@ def first_chunk(kind: DeviceKind) -> int:
 
 
 def largest_chunk(around: Surroundings, attention: Attention, seconds_per_token: float | None) -> int:
-    """A power of two from `SMALLEST` to `LARGEST`."""
+    """A power of two from `SMALLEST_CHUNK` to `LARGEST_CHUNK`."""
     most_seconds = MOST_SECONDS_BESIDE if around.beside else MOST_SECONDS_ALONE
     most_bytes = MOST_SCORE_BYTES if around.room is None else min(MOST_SCORE_BYTES, SCORE_SHARE_OF_ROOM * around.room)
-    size = LARGEST
-    while size > SMALLEST and (
+    size = LARGEST_CHUNK
+    while size > SMALLEST_CHUNK and (
         size * (seconds_per_token or 0.0) > most_seconds
         or size * (around.read + size) * attention.score_bytes > most_bytes
     ):
@@ -118,6 +118,12 @@ class ChunkSizes:
         most = largest_chunk(around, self._attention, self._speeds().get(self.chosen))
         return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
 
+    def fits(self, tokens: int, read: int, room: Callable[[], int | None]) -> bool:
+        """Returns False if the scores of `tokens` behind `read` ones take too much memory."""
+        if self._attention is None or self._attention.score_bytes == 0:
+            return True
+        return tokens <= largest_chunk(Surroundings(read=read, room=room()), self._attention, None)
+
     def learn(self, chunk: ChunkShape, seconds: float) -> None:
         """Does nothing for the cut end of a prompt, which is slower by the token."""
         near = self._near()
@@ -139,8 +145,8 @@ class ChunkSizes:
 
     def _near(self) -> list[ChunkShape]:
         chunk = self.chosen
-        larger = replace(chunk, tokens=min(LARGEST, 2 * chunk.tokens))
-        smaller = replace(chunk, tokens=max(SMALLEST, chunk.tokens // 2))
+        larger = replace(chunk, tokens=min(LARGEST_CHUNK, 2 * chunk.tokens))
+        smaller = replace(chunk, tokens=max(SMALLEST_CHUNK, chunk.tokens // 2))
         other_lanes = replace(chunk, lanes=1 if chunk.lanes > 1 else self._most_lanes)
         near = [other_lanes] if self._attention is None else [larger, smaller, other_lanes]
         return [other for other in near if other != chunk]

@@ -8,7 +8,10 @@ import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from service.device.kv_estimate import SMALLEST_CHUNK
 from service.device.memory import missing_bytes
+from service.executor.loading.attention import read_attention
+from service.executor.loading.device import device_kind
 
 # The longest sequence where memory sets no limit. No model has a longer context.
 MOST_TOKENS = 2**24
@@ -24,9 +27,16 @@ class LayerCost(msgspec.Struct, frozen=True):
     window: int | None = None
     fixed: int = 0
 
+    def tokens(self, length: int) -> int:
+        """Returns how many of `length` tokens it keeps."""
+        return length if self.window is None else min(length, self.window)
+
 
 class CacheCost(msgspec.Struct, frozen=True):
+    """`score_bytes`: what attention keeps for each token of the longest sequence while a prompt is read."""
+
     layers: tuple[LayerCost, ...]
+    score_bytes: int = 0
 
     @property
     def fixed(self) -> int:
@@ -40,10 +50,10 @@ class CacheCost(msgspec.Struct, frozen=True):
         # Each sequence of a batch takes the room of the longest.
         lengths = list(lengths)
         longest = -(-max(lengths, default=0) // GROWTH_TOKENS) * GROWTH_TOKENS
-        return len(lengths) * sum(
-            layer.fixed + layer.per_token * (longest if layer.window is None else min(longest, layer.window))
-            for layer in self.layers
-        )
+        state = sum(layer.fixed + layer.per_token * layer.tokens(longest) for layer in self.layers)
+        # One layer after another attends, and one prompt after another is read.
+        attended = max((layer.tokens(longest) for layer in self.layers if layer.per_token), default=0)
+        return len(lengths) * state + self.score_bytes * attended
 
     def longest(self, usable: int | None, held: int) -> int:
         """Returns the tokens that fit into `usable` bytes and the `held` ones, which are in use and count as free."""
@@ -56,7 +66,9 @@ def measure_cache_cost(model: Any) -> CacheCost:
     cache = make_prompt_cache(model)
     model(mx.array([[0]]), cache=cache)
     mx.eval([layer.state for layer in cache])
-    return CacheCost(tuple(_layer_cost(part) for layer in cache for part in getattr(layer, "caches", [layer])))
+    layers = tuple(_layer_cost(part) for layer in cache for part in getattr(layer, "caches", [layer]))
+    attention = read_attention(getattr(model, "args", None), device_kind())
+    return CacheCost(layers, score_bytes=SMALLEST_CHUNK * attention.score_bytes)
 
 
 def _layer_cost(layer: Any) -> LayerCost:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from service.device.figures import DeviceKind
-from service.device.kv_estimate import kv_bytes_per_token
+from service.device.kv_estimate import bytes_per_token
 from service.device.machine import read_machine
 from service.device.memory import DENSE_SHARE, command_buffer_variables, dense_weights_fit, load_refusal
 from service.executor.loading.failures import explained
@@ -73,7 +73,7 @@ def load_model(
     choose_device()
     device_figures = read_device()
     weight_bytes = sum(status.st_size for status in stat_weights(path)) // (division.parts if division else 1)
-    refusal = load_refusal(device_figures, weight_bytes, kv_bytes_per_token(read_config(path)))
+    refusal = load_refusal(device_figures, weight_bytes, bytes_per_token(read_config(path), device_figures.kind))
     if refusal is not None:
         raise InvalidModel(f"{path.name} does not fit into memory: {refusal}")
     set_memory_limits(device_figures, wired, weight_bytes)

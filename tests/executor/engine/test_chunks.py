@@ -2,9 +2,9 @@ import random
 
 import pytest
 
+from service.device.kv_estimate import SMALLEST_CHUNK
 from service.executor.engine.chunks import (
-    LARGEST,
-    SMALLEST,
+    LARGEST_CHUNK,
     Attention,
     ChunkShape,
     ChunkSizes,
@@ -22,19 +22,19 @@ M4_MAX_30B_A3B, M2_PRO_24B, TWO_CORES = 1 / 1500, 1 / 110, 1 / 150
 @pytest.mark.parametrize(
     ("around", "attention", "seconds", "expected"),
     [
-        pytest.param(Surroundings(read=0), Attention(), None, LARGEST, id="nothing is known"),
+        pytest.param(Surroundings(read=0), Attention(), None, LARGEST_CHUNK, id="nothing is known"),
         pytest.param(Surroundings(read=0), Attention(), M4_MAX_30B_A3B, 2048, id="M4 Max alone"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), M4_MAX_30B_A3B, 512, id="M4 Max beside"),
         pytest.param(Surroundings(read=0), Attention(), M2_PRO_24B, 128, id="M2 Pro alone"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), M2_PRO_24B, 64, id="M2 Pro beside"),
         pytest.param(Surroundings(read=0), Attention(), TWO_CORES, 256, id="two cores alone"),
         pytest.param(Surroundings(read=0, beside=True), Attention(), TWO_CORES, 64, id="two cores beside"),
-        pytest.param(Surroundings(read=0, beside=True), Attention(), 1.0, SMALLEST, id="too slow for any"),
+        pytest.param(Surroundings(read=0, beside=True), Attention(), 1.0, SMALLEST_CHUNK, id="too slow for any"),
         pytest.param(Surroundings(read=6_000), KEPT, None, 2048, id="scores fit"),
         pytest.param(Surroundings(read=30_000), KEPT, None, 512, id="scores of a long prompt"),
         pytest.param(Surroundings(read=200_000), KEPT, None, 64, id="scores of the longest prompt"),
         pytest.param(Surroundings(read=30_000, room=GB), KEPT, None, 128, id="little room"),
-        pytest.param(Surroundings(read=30_000, room=0), KEPT, None, SMALLEST, id="no room"),
+        pytest.param(Surroundings(read=30_000, room=0), KEPT, None, SMALLEST_CHUNK, id="no room"),
         pytest.param(
             Surroundings(read=200_000, room=GB), Attention(), None, 2048, id="fused attention keeps no scores"
         ),

@@ -28,3 +28,14 @@ RECURRENT = LayerCost(fixed=5000)
 )  # fmt: skip
 def test_what_sequences_take(layers: tuple[LayerCost, ...], lengths: list[int], expected: int) -> None:
     assert CacheCost(layers).bytes_for(lengths) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [((ATTENTION,) * 3, 1024 * 50), ((WINDOW,), 300 * 50), ((WINDOW, ATTENTION), 1024 * 50), ((RECURRENT,), 0)],
+    ids=["one layer at a time", "in the window", "the longest", "no attention"],
+)
+def test_scores_count_once_for_the_longest(layers: tuple[LayerCost, ...], expected: int) -> None:
+    lengths = [1000, 10]
+    cost, without = CacheCost(layers, score_bytes=50), CacheCost(layers)
+    assert cost.bytes_for(lengths) - without.bytes_for(lengths) == expected

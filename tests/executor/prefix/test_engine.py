@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
+from service.device.kv_estimate import SMALLEST_CHUNK
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
-from service.executor.engine.chunks import ChunkSizes
+from service.executor.engine.chunks import Attention, ChunkSizes
 from service.executor.loading.batching import Batching
-from service.executor.loading.cache_cost import measure_cache_cost
+from service.executor.loading.cache_cost import CacheCost, measure_cache_cost
 from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptStates
@@ -305,9 +306,10 @@ def test_memory_is_counted_and_limited(model: Any, memory: int) -> None:
 
 @pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "and on disk"])
 def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_path: Path, on_disk: bool) -> None:
-    model, prompt = make_model("llama", num_hidden_layers=8), [i % 190 for i in range(2500)]
-    cost = measure_cache_cost(model).bytes_for([len(prompt) + 6])
-    most = int(1.4 * cost)
+    one_head = {"num_attention_heads": 1, "num_key_value_heads": 1}  # scores take little beside the state
+    model, prompt = make_model("llama", num_hidden_layers=8, **one_head), [i % 190 for i in range(2500)]
+    cost = CacheCost(measure_cache_cost(model).layers).bytes_for([len(prompt) + 6])
+    most = int(1.5 * cost)
     before = mx.get_active_memory()
     caches = PromptStates(model)
     store = PrefixStore(tmp_path, "tiny", A_LOT, caches) if on_disk else None
@@ -337,6 +339,23 @@ def test_what_is_kept_follows_the_memory_there_is_now(transformer: Any) -> None:
     left[0] = A_LOT
     harness.finish(started)
     assert harness.prefixes.nbytes > 0
+
+
+def test_scores_count_where_a_prompt_is_admitted(transformer: Any) -> None:
+    harness, lengths = Harness(transformer, NoPrefixCache(), lambda: A_LOT), [40_000]
+    cost = measure_cache_cost(transformer)
+    assert cost.score_bytes == SMALLEST_CHUNK * 4 * 4  # heads, bytes of a float
+    state = CacheCost(cost.layers)
+    assert harness.engine.shortfall(lengths) == state.bytes_for(lengths) + 40_192 * cost.score_bytes - int(0.9 * A_LOT)
+    assert harness.engine.longest() < state.longest(A_LOT, 0)
+
+
+def test_the_end_of_a_prompt_is_read_in_parts_if_its_scores_are_large(transformer: Any) -> None:
+    chunks = ChunkSizes(512, Attention(score_bytes=2**20))
+    harness = Harness(transformer, NoPrefixCache(), lambda: A_LOT, chunks=chunks)
+    harness.start([token % 190 for token in range(300)])
+    harness.engine.step()
+    assert harness.engine.prompt_tokens_read == SMALLEST_CHUNK
 
 
 def test_what_was_chosen_can_be_seen(model: Any, tmp_path: Path) -> None:
