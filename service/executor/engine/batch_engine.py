@@ -80,11 +80,12 @@ class BatchEngine:
 
     def reserve(self, lengths: Mapping[int, int]) -> None:
         self._reserved = lengths
-        needed = list(lengths.values())
-        if self._missing(needed, 0) > 0:
-            self._drafters.forget()
-            mx.clear_cache()
-        self._prefixes.set_headroom(-self._missing(needed, 0))
+        missing, kept = self._missing(list(lengths.values()), 0), self._prefixes.nbytes
+        self._prefixes.set_headroom(-missing)
+        if missing > 0:
+            if missing > kept - self._prefixes.nbytes:
+                self._drafters.forget()
+            mx.clear_cache()  # last, because what was kept is buffers now
 
     def memory_bytes(self) -> int:
         return held_bytes()

@@ -11,6 +11,9 @@ PORTION_TOKENS = 1024
 # The next portion is reserved this many tokens before the present one ends, since a step may draw several tokens.
 MARGIN_TOKENS = 64
 
+# Other programs may take memory during an answer. Looking takes about a tenth of a millisecond.
+LOOK_SECONDS = 1.0
+
 # A sequence waits this long for memory that other programs hold.
 PATIENCE_SECONDS = 30.0
 
@@ -23,6 +26,7 @@ class Room:
         self._engine = engine
         self._clock = clock
         self._short_since: float | None = None
+        self._looked_at = clock()
         self.longest = engine.longest()
 
     @property
@@ -56,10 +60,16 @@ class Room:
                 return wanted
         return reserved
 
-    def look_around(self) -> None:
-        """Gives memory to other programs and takes what they have freed. Nothing may run."""
-        self._engine.reserve({})
-        self._extend()
+    def look_around(self, running: Mapping[int, int]) -> None:
+        """Gives memory to other programs and takes what they have freed."""
+        self._looked_at = self._clock()
+        self._engine.reserve(running)
+        if not running:
+            self._extend()
+
+    def looks_again(self, now: float) -> bool:
+        """True if it has not looked around for a while."""
+        return now - self._looked_at >= LOOK_SECONDS
 
     def forget_waiting(self) -> None:
         self._short_since = None

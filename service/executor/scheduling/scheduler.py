@@ -121,7 +121,7 @@ class Scheduler:
 
     def look_around(self) -> None:
         if not (self._running or self._engine_broken):
-            self._room.look_around()
+            self._room.look_around({})
             self.pulse.longest_tokens = self._room.longest
 
     def step(self) -> None:
@@ -222,7 +222,9 @@ class Scheduler:
     def _lengths(self) -> dict[int, int]:
         return {i: len(each.sequence.prompt.tokens) + each.reserved for i, each in self._running.items()}
 
-    def _grow(self) -> None:
+    def _grow(self, now: float) -> None:
+        if self._room.looks_again(now):
+            self._room.look_around(self._lengths())
         for running in self._running.values():
             grows = running.reserved < running.sequence.max_tokens
             if grows and running.tokens + MARGIN_TOKENS >= running.reserved:
@@ -233,7 +235,7 @@ class Scheduler:
             return
         read, count, started = self._engine.prompt_tokens_read, len(self._running), self._clock()
         try:
-            self._grow()
+            self._grow(started)
             tokens = self._engine.step()
         except Exception as exc:
             self._recover(exc)

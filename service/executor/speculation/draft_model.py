@@ -30,16 +30,18 @@ class DraftModel:
         if caller != self._caller:
             self.forget()
         known = common_length(self._tokens, tokens)
-        self._caller, self._tokens, self._draft = caller, list(tokens), []
+        self._caller, self._tokens, self._draft, self._rests = caller, list(tokens), [], False
         self._cut(min(known, len(tokens) - 1))
 
     def forget(self) -> None:
+        """Drafts nothing until an answer begins: reading its prompt again would take the memory again."""
+        self._rests = True
         self._cache: list[Any] = make_prompt_cache(self._model)
         self._read = 0
         self._draft = []
 
     def can_draft(self) -> bool:
-        return True
+        return not self._rests
 
     def draft(self, at_most: int) -> list[int]:
         try:

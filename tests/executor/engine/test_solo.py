@@ -327,7 +327,7 @@ def test_the_draft_models_state_is_counted_and_gives_way(model: Any, stranger: A
     assert bench.run(PROMPTS["a loop"]) == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"])
 
 
-def test_state_that_gave_way_in_the_middle_is_read_again(
+def test_state_that_gave_way_in_the_middle_is_read_again_for_the_next_answer(
     model: Any, stranger: Any, plain: dict[str, list[int]]
 ) -> None:
     drafters = of("model", model, stranger)
@@ -337,4 +337,6 @@ def test_state_that_gave_way_in_the_middle_is_read_again(
     drafters.forget()
     accepted = drafters.tally.accepted
     assert bench.finish(number) == [plain["longer than a chunk"]]
+    assert (drafters.tally.accepted, drafters.nbytes) == (accepted, 0)
+    assert bench.run(PROMPTS["longer than a chunk"]) == [plain["longer than a chunk"]]
     assert drafters.tally.accepted > accepted

@@ -131,8 +131,8 @@ def test_idle_memory_goes_to_other_programs_and_freed_memory_is_used() -> None:
     bench = Bench(500)
     bench.admit(100)
     bench.engine.memory = 600
-    bench.room.look_around()
+    bench.room.look_around({})
     assert (bench.engine.reserved, bench.room.longest) == ({}, 600)
     bench.engine.memory = 400
-    bench.room.look_around()
+    bench.room.look_around({})
     assert bench.room.longest == 600

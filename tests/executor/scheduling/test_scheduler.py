@@ -32,7 +32,7 @@ from service.executor.scheduling.messages import (
 )
 from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EndReason, EngineLost, Token, Writer
-from service.executor.scheduling.room import PATIENCE_SECONDS, PORTION_TOKENS
+from service.executor.scheduling.room import LOOK_SECONDS, PATIENCE_SECONDS, PORTION_TOKENS
 from service.executor.scheduling.scheduler import Scheduler
 from service.executor.scheduling.time_slices import TimeSlices
 from service.executor.scheduling.trials import PROBE
@@ -506,6 +506,19 @@ def test_an_idle_engine_gives_memory_to_other_programs_and_takes_it_back() -> No
     bench.step()
     bench.scheduler.look_around()
     assert bench.engine.reserved == {1: 10}
+
+
+def test_memory_is_looked_at_again_during_a_long_answer() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=500))
+    bench.step(3)
+    bench.engine.reserved = {}
+    bench.now += LOOK_SECONDS - 0.1
+    bench.step()
+    assert bench.engine.reserved == {}
+    bench.now += 0.1
+    bench.step()
+    assert bench.engine.reserved == {1: 501}
 
 
 def test_a_defect_after_the_last_token_does_not_keep_it_back() -> None:
