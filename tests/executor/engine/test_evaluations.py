@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from service.executor.prefix.cache import NoPrefixCache
 from service.executor.prefix.state import PromptStates
@@ -56,6 +56,32 @@ def test_a_state_is_captured_and_written_in_one_evaluation_each(kind: str) -> No
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_prompt_takes_one_evaluation_a_chunk(kind: str) -> None:
     assert of_a_run(kind, prompt=5 * CHUNK).waited - of_a_run(kind, prompt=2 * CHUNK).waited == 3
+
+
+class Watched:
+    """A model that notes how many tokens its KV state has room for, at each call."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.rooms: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, inputs: mx.array, cache: list[Any]) -> Any:
+        logits = self._model(inputs, cache=cache)
+        if type(cache[0]) is KVCache:  # the batch, which answers, has its own
+            self.rooms.append(cache[0].keys.shape[2])
+        return logits
+
+
+def test_the_state_of_a_prompt_is_allocated_once() -> None:
+    model = Watched(make_model("llama"))
+    harness = Harness(model, NoPrefixCache())
+    model.rooms.clear()
+    harness.run([token % 190 for token in range(2_000)], max_tokens=1)
+    assert len(model.rooms) > 100
+    assert len(set(model.rooms)) == 1
 
 
 @pytest.mark.parametrize("together", [1, 3])
