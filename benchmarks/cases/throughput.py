@@ -13,7 +13,7 @@ from benchmarks.case import Case, Measure, Run
 from benchmarks.http_client import fetch, post_chat
 from benchmarks.model_folders import dense_demo, tiny_model
 from benchmarks.processes import NO_PREFIX_CACHE, watched_module_server, watched_service
-from benchmarks.processor_time import processor_seconds
+from benchmarks.processor_time import page_faults, processor_seconds
 from benchmarks.request_bodies import story
 
 MAX_CONCURRENCY = 8
@@ -34,10 +34,11 @@ LOADS = (Load("demo", tokens=32, requests=1, rounds=5), Load("tiny", tokens=64, 
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Tokens a second, and processor milliseconds a token."""
+    """Tokens a second, and processor milliseconds and page faults a token."""
 
     rate: float
     processor: float
+    faults: float
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -84,6 +85,8 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
                 ),
                 name: statistics.median(our.rate for our, _ in paces),
                 f"{name}, processor time a token": statistics.median(our.processor for our, _ in paces),
+                f"{name}, page faults a token": statistics.median(our.faults for our, _ in paces),
+                f"{name}, page faults a token of mlx_lm.server": statistics.median(their.faults for _, their in paces),
             }
     return values
 
@@ -92,10 +95,11 @@ async def _generate(side: Side, numbers: Iterator[int], concurrency: int, load: 
     """Measures from the start to the last answer."""
     bodies = [story(next(numbers), load.tokens, stream=stream) for _ in range(concurrency * load.requests)]
     requests = iter([post_chat(body) for body in bodies])
-    started, used = time.perf_counter(), processor_seconds(side.pid)
+    started, used, faults = time.perf_counter(), processor_seconds(side.pid), page_faults(side.pid)
     tokens = await asyncio.gather(*(_ask_in_turn(side.port, requests, stream=stream) for _ in range(concurrency)))
     seconds, used = time.perf_counter() - started, processor_seconds(side.pid) - used
-    return Pace(sum(tokens) / seconds, used / sum(tokens) * 1e3)
+    faults = page_faults(side.pid) - faults
+    return Pace(sum(tokens) / seconds, used / sum(tokens) * 1e3, faults / sum(tokens))
 
 
 async def _ask_in_turn(port: int, requests: Iterator[bytes], *, stream: bool) -> int:
@@ -122,9 +126,14 @@ CASE = Case(
     title="Tokens per second against mlx_lm.server",
     measures=(
         *(Measure(name=f"{name}, over mlx_lm.server", at_least=0.98) for name in NAMES),
-        *(Measure(name=f"{name}, processor time over mlx_lm.server") for name in NAMES),
+        *(Measure(name=f"{name}, processor time over mlx_lm.server", at_most=1.02) for name in NAMES),
         *(Measure(name=name, unit="tokens/s") for name in NAMES),
         *(Measure(name=f"{name}, processor time a token", unit="ms") for name in NAMES),
+        *(
+            Measure(name=f"{name}, page faults a token{of}", unit="faults")
+            for name in NAMES
+            for of in ("", " of mlx_lm.server")
+        ),
     ),
     run=run,
     timeout_seconds=600.0,
