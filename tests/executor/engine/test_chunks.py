@@ -130,6 +130,12 @@ def test_lanes_that_read_faster_stay_and_larger_chunks_are_found() -> None:
     assert sum(chunk.tokens for chunk in chosen if chunk == ChunkShape(256, 2)) > 0.9 * 20_000
 
 
+@pytest.mark.parametrize("measured", [ONE_LANE, TWO_LANES], ids=["one lane", "two lanes"])
+def test_a_cpu_is_never_slower_than_with_the_constant_size(measured: dict[int, float]) -> None:
+    chosen = read(ChunkSizes(64, Attention()), 20_000, measured)
+    assert sum(measured[size] for size in chosen) <= sum(chosen) / 64 * measured[64] / 0.98
+
+
 def test_lanes_that_read_slower_are_left() -> None:
     sizes = ChunkSizes(64, Attention(), lanes=2)
     chosen = read_in_lanes(sizes, 20_000, times_in_lanes(TWO_LANES, ONE_LANE))
