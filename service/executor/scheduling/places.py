@@ -9,7 +9,7 @@ FEWEST = 2
 FIRST = 4
 
 # Twice as many sequences have to raise the tokens per second of all by this factor, and to leave each one this share
-# of the tokens per second that it has alone.
+# of the tokens per second that it has alone, or with the fewest others if none has run alone yet.
 LEAST_GAIN = 1.05
 LEAST_SHARE = 0.25
 
@@ -37,7 +37,8 @@ def _pays(rates: Mapping[int, float], places: int, wider: int) -> bool:
     if wider not in rates:
         return True
     gains = rates[wider] >= LEAST_GAIN * rates.get(places, 0.0)
-    return gains and rates[wider] / wider >= LEAST_SHARE * rates.get(1, 0.0)
+    fastest = max(rate / number for number, rate in rates.items())
+    return gains and rates[wider] / wider >= LEAST_SHARE * fastest
 
 
 class Places:

@@ -52,11 +52,13 @@ def test_places_follow_from_the_rates_of_a_machine(machine: str) -> None:
         ({2: 20.0, 4: 20.5}, 16, FEWEST),
         ({2: 20.0, 4: 40.0, 8: 41.0}, 16, 4),
         ({1: 20.0, 4: 30.0, 8: 39.0}, 16, 4),
+        ({2: 30.0, 4: 33.0, 8: 36.0, 16: 40.0}, 16, 8),
         ({1: 40.0, 2: 10.0, 4: 12.0}, 16, FEWEST),
     ],
     ids=[
         "nothing is known", "one at a time", "fewer than the first", "the next is tried", "not beyond the most",
-        "four gain nothing", "eight gain nothing", "eight would slow each too much", "never fewer than two",
+        "four gain nothing", "eight gain nothing", "eight would slow each too much",
+        "sixteen would, though none has run alone", "never fewer than two",
     ],
 )  # fmt: skip
 def test_places_double_while_that_pays(rates: dict[int, float], most: int, places: int) -> None:
