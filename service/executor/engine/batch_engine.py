@@ -217,7 +217,9 @@ class BatchEngine:
         return end if (end - run.read) * len(ends) >= self._chunk_tokens else None
 
     def _read_chunk(self, run: Run) -> None:
-        around = Surroundings(read=run.read, beside=len(self._runs) > 1, room=self._room())
+        # Those that wait for what this one reads have it sooner from the fastest chunks.
+        beside = any(not (other is run or other.waits) for other in self._runs.values())
+        around = Surroundings(read=run.read, beside=beside, room=self._room())
         chunk = self._chunks.choose(around)
         # The last chunks stay, for the batch.
         last = len(run.tokens) - 1

@@ -54,7 +54,7 @@ class Attention(msgspec.Struct, frozen=True):
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """`read`: tokens before the chunk. `beside`: there are other sequences. `room`: free bytes."""
+    """`read`: tokens before the chunk. `beside`: other sequences answer or are read. `room`: free bytes."""
 
     read: int
     beside: bool = False

@@ -12,7 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.kv_estimate import SMALLEST_CHUNK
 from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
-from service.executor.engine.chunks import Attention, ChunkSizes
+from service.executor.engine.chunks import Attention, ChunkShape, ChunkSizes, Surroundings
 from service.executor.loading.batching import Batching
 from service.executor.loading.cache_cost import CacheCost, measure_cache_cost
 from service.executor.loading.device import room_bytes
@@ -167,10 +167,12 @@ def make_model(kind: str, **config: Any) -> Any:
     return made
 
 
-def with_cache(model: Any, folder: Path | None = None, memory: int = A_LOT) -> Harness:
+def with_cache(
+    model: Any, folder: Path | None = None, memory: int = A_LOT, chunks: ChunkSizes | None = None
+) -> Harness:
     caches = PromptStates(model)
     store = None if folder is None else PrefixStore(folder, "tiny", A_LOT, caches)
-    return Harness(model, PrefixCache(caches, memory, store))
+    return Harness(model, PrefixCache(caches, memory, store), chunks=chunks)
 
 
 def conversation(harness: Harness) -> list[Run]:
@@ -397,6 +399,30 @@ def test_requests_that_come_together_read_what_they_share_once(model: Any) -> No
     runs = harness.finish(*started, stranger)
     assert [run.tokens for run in runs] == [*alone, alone[0]]
     assert [run.use.cached_tokens >= len(SYSTEM) for run in runs] == [False, True, False, True, False]
+
+
+class WatchedChunks(ChunkSizes):
+    """Notes which chunks are read beside others."""
+
+    def __init__(self) -> None:
+        super().__init__(CHUNK)
+        self.beside: list[bool] = []
+
+    def choose(self, around: Surroundings) -> ChunkShape:
+        self.beside.append(around.beside)
+        return super().choose(around)
+
+
+def test_a_prompt_that_others_wait_for_is_read_as_fast_as_alone(transformer: Any) -> None:
+    chunks = WatchedChunks()
+    harness = with_cache(transformer, chunks=chunks)
+    started = [harness.start([*SYSTEM, *OTHER, *end]) for end in (QUESTION, OTHER)]
+    harness.finish(*started)
+    assert chunks.beside[0] is False
+    chunks.beside.clear()
+    started = [harness.start(prompt) for prompt in ([*OTHER, *SYSTEM], [*QUESTION, *SYSTEM])]
+    harness.finish(*started)
+    assert chunks.beside[0] is True
 
 
 def test_nothing_stays_of_a_request_that_must_not_be_stored(model: Any, tmp_path: Path) -> None:
