@@ -5,23 +5,33 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import mlx.core as mx
 import msgspec
 import pytest
 
 from service.app import create_app
 from service.device.figures import DeviceFigures
 from service.device.memory import missing_bytes, usable_bytes
-from service.executor.loading.cache_cost import CacheCost, LayerCost
+from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import ChunkSizes
+from service.executor.loading.batching import Batching
+from service.executor.loading.cache_cost import CacheCost, LayerCost, measure_cache_cost
 from service.executor.mlx_executor import MlxExecutor
+from service.executor.prefix.cache import PrefixCache
+from service.executor.prefix.state import PromptStates
+from service.executor.runtime import Loader, Runtime, SharedRuntime, release_thread
 from service.executor.scheduling.messages import Sequence
 from service.profile import ModelProfile
+from service.settings import Settings
 from tests.device.machines import MACHINES
-from tests.executor.engines import CountingEngine, counting_loader
+from tests.executor.engines import CountingEngine, NumberWriter, WordRenderer, counting_loader
+from tests.executor.prefix.test_engine import A_LOT, CHUNK, make_model
 from tests.serving import client_of, running, settings
 
 CODER_30B = CacheCost((LayerCost(per_token=2048),) * 48)
 WEIGHT_BYTES = 17_200_000_000
 PROFILE = ModelProfile(id="Qwen3-Coder-30B", fingerprint="1", context_length=262_144)
+SHORTER = 26
 MAC = msgspec.structs.replace(MACHINES["M1 Pro 32 GB"], active=WEIGHT_BYTES)
 
 
@@ -44,10 +54,33 @@ class SimulatedEngine(CountingEngine):
         self._unread[sequence.id] = 2
 
 
+class TinyModel:
+    """Loads the engine on MLX with a tiny model, on the Mac made smaller: its memory holds a `SHORTER`th of the tokens.
+    `held` are bytes of state, in the Mac's measure, whenever the engine looks at its memory."""
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+
+    def __call__(self, path: Path, profile: ModelProfile, configured: Settings) -> Runtime:
+        model = make_model("llama")
+        cost, before = measure_cache_cost(model), mx.get_active_memory()
+        scale = SHORTER * CODER_30B.per_token // (cost.per_token + cost.score_bytes)
+
+        def room() -> int | None:
+            self.held.append(scale * (mx.get_active_memory() - before))
+            usable = usable_bytes(msgspec.structs.replace(MAC, active=WEIGHT_BYTES + self.held[-1]))
+            return None if usable is None else usable // scale
+
+        prefixes = PrefixCache(PromptStates(model), A_LOT)
+        engine = BatchEngine(model, set(), batching=Batching(2), chunks=ChunkSizes(CHUNK), prefixes=prefixes, room=room)
+        shared = SharedRuntime(renderer=WordRenderer(), logits=100)
+        return Runtime(engine=engine, open_writer=NumberWriter, shared=shared, release=release_thread)
+
+
 @asynccontextmanager
-async def serving(tmp_path: Path, engine: SimulatedEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(tmp_path: Path, load: Loader) -> AsyncIterator[httpx.AsyncClient]:
     configured = settings(tmp_path)
-    executor = MlxExecutor(Path("simulated"), PROFILE, configured, load=counting_loader(engine))
+    executor = MlxExecutor(Path("simulated"), PROFILE, configured, load=load)
     app = create_app(configured, executor=executor)
     async with (
         running(app, configured) as url,
@@ -68,14 +101,14 @@ async def context_length(client: httpx.AsyncClient) -> int:
 
 
 async def test_a_long_prompt_with_a_high_max_tokens_is_answered(tmp_path: Path) -> None:
-    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+    async with serving(tmp_path, counting_loader(SimulatedEngine(MAC))) as client:
         answer = await client.post("/v1/messages", json=message("word " * 20_000, max_tokens=32_000))
         assert answer.status_code == 200
         assert answer.json()["usage"]["output_tokens"] == 32_000
 
 
 async def test_the_context_that_is_offered_is_the_one_that_works(tmp_path: Path) -> None:
-    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+    async with serving(tmp_path, counting_loader(SimulatedEngine(MAC))) as client:
         offered = await context_length(client)
         assert offered == 52_224
         answer = await client.post("/v1/messages", json=message("word " * (offered - 10), max_tokens=32_000))
@@ -95,7 +128,7 @@ async def test_the_context_that_is_offered_is_the_one_that_works(tmp_path: Path)
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_conversation_that_grows_ends_as_too_long_and_never_as_overload(tmp_path: Path, stream: bool) -> None:
-    async with serving(tmp_path, SimulatedEngine(MAC)) as client:
+    async with serving(tmp_path, counting_loader(SimulatedEngine(MAC))) as client:
         for turn in range(1, 201):
             body = message("word " * (400 * turn), max_tokens=32_000, stop_sequences=["5"], stream=stream)
             answer = await client.post("/v1/messages", json=body)
@@ -103,3 +136,17 @@ async def test_a_conversation_that_grows_ends_as_too_long_and_never_as_overload(
                 break
         assert (answer.status_code, turn) == (400, 131)
         assert answer.json()["error"]["message"] == "prompt is too long: 52400 tokens > 52224 maximum"
+
+
+async def test_the_engine_on_mlx_keeps_to_the_memory_of_the_mac(tmp_path: Path) -> None:
+    load = TinyModel()
+    async with serving(tmp_path, load) as client:
+        offered = await context_length(client)
+        assert offered == pytest.approx(52_224 / SHORTER, abs=256)
+        for turn in range(1, offered // 100 + 2):
+            answer = await client.post("/v1/messages", json=message("word " * (100 * turn), max_tokens=100))
+            if answer.status_code != 200:
+                break
+        assert (answer.status_code, turn) == (400, -(-offered // 100))
+        assert answer.json()["error"]["message"] == f"prompt is too long: {100 * turn} tokens > {offered} maximum"
+    assert CODER_30B.bytes_for([10_000]) < max(load.held) < (MAC.recommended or 0) - WEIGHT_BYTES
