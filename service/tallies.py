@@ -1,4 +1,4 @@
-"""Counts and choices of the engine (leaf), with the same names in `/stats` and, of counts, in the metrics."""
+"""Counts and choices of the engine (leaf), with the same names in `/stats` and the metrics."""
 
 import msgspec
 
@@ -45,9 +45,8 @@ class DraftTally(msgspec.Struct):
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine has chosen by measurement. A prompt is read in chunks of `chunk_tokens` in `lanes`. `guesses`:
-    tokens worth guessing at once while three of four are right, by drafter. Prefixes of `file_tokens` or more get a
-    file; with None, none does."""
+    """The engine has chosen these by measurement. `guesses`: tokens guessed at once while three of four are right, by
+    drafter. Prefixes of `file_tokens` or more get a file (None: none does)."""
 
     chunk_tokens: int
     lanes: int = 1

@@ -28,8 +28,8 @@ STORY = "Write a story of two hundred words about a lighthouse and the people wh
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """Rates are in tokens a second. `peak_memory_bytes` is the most that MLX's arrays took since the model was loaded.
-    `places` answers run at a time."""
+    """Rates are in tokens a second. `peak_memory_bytes` is of MLX's arrays, since the load. `places` answers run at a
+    time."""
 
     prompt_tokens: int
     cold_seconds: float

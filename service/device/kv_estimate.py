@@ -20,8 +20,7 @@ VALUE_BYTES = 2
 
 
 def bytes_per_token(config: Mapping[str, Any], kind: DeviceKind) -> int:
-    """Estimates what one token of a context takes: its KV state, and its attention scores while the smallest chunk is
-    read; 0 if the config names no attention."""
+    """Estimates KV state and, while the smallest chunk is read, attention scores."""
     kv_bytes = kv_bytes_per_token(config)
     return kv_bytes + SMALLEST_CHUNK * score_bytes(config, kind) if kv_bytes else 0
 

@@ -49,7 +49,7 @@ class EngineNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """`process_bytes` is the resident size, None if the system does not report it. `peak_bytes` is its maximum, and
-    `engine_peak_bytes` that of MLX's arrays since the model was loaded."""
+    `engine_peak_bytes` that of MLX's arrays."""
 
     process_bytes: int | None
     peak_bytes: int

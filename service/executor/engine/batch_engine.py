@@ -207,7 +207,7 @@ class BatchEngine:
     def _is_last_chunk(self, run: Run) -> bool:
         is_short = 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens
         is_end = is_short and run.next_stop is None and self._awaited_end(run) is None
-        return is_end and self._chunks.fits(run.unread, run.read, self._room)
+        return is_end and self._chunks.scores_fit(run.unread, run.read, self._room)
 
     def _awaited_end(self, run: Run) -> int | None:
         """Returns where those that wait want the state next, or None if that saves less than a chunk."""

@@ -118,8 +118,7 @@ class ChunkSizes:
         most = largest_chunk(around, self._attention, self._speeds().get(self.chosen))
         return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
 
-    def fits(self, tokens: int, read: int, room: Callable[[], int | None]) -> bool:
-        """Returns False if the scores of `tokens` behind `read` ones take too much memory."""
+    def scores_fit(self, tokens: int, read: int, room: Callable[[], int | None]) -> bool:
         if self._attention is None or self._attention.score_bytes == 0:
             return True
         return tokens <= largest_chunk(Surroundings(read=read, room=room()), self._attention, None)

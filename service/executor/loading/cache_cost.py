@@ -27,8 +27,7 @@ class LayerCost(msgspec.Struct, frozen=True):
     window: int | None = None
     fixed: int = 0
 
-    def tokens(self, length: int) -> int:
-        """Returns how many of `length` tokens it keeps."""
+    def kept(self, length: int) -> int:
         return length if self.window is None else min(length, self.window)
 
 
@@ -50,9 +49,9 @@ class CacheCost(msgspec.Struct, frozen=True):
         # Each sequence of a batch takes the room of the longest.
         lengths = list(lengths)
         longest = -(-max(lengths, default=0) // GROWTH_TOKENS) * GROWTH_TOKENS
-        state = sum(layer.fixed + layer.per_token * layer.tokens(longest) for layer in self.layers)
+        state = sum(layer.fixed + layer.per_token * layer.kept(longest) for layer in self.layers)
         # One layer after another attends, and one prompt after another is read.
-        attended = max((layer.tokens(longest) for layer in self.layers if layer.per_token), default=0)
+        attended = max((layer.kept(longest) for layer in self.layers if layer.per_token), default=0)
         return len(lengths) * state + self.score_bytes * attended
 
     def longest(self, usable: int | None, held: int) -> int:

@@ -81,8 +81,7 @@ class Prefixes(Protocol):
         ...
 
     def file_tokens(self, fixed: int, per_token: int) -> int | None:
-        """Returns the shortest length that gets a file if a state has `fixed` bytes and `per_token` for each token;
-        None if no length does."""
+        """Returns the `least_tokens` that are worth a file."""
         ...
 
     def outline(self) -> list[PrefixBranch]: ...

@@ -34,8 +34,7 @@ def is_worth_a_file(tokens: int, nbytes: int, prices: Prices) -> bool:
 
 
 def least_tokens(fixed: int, per_token: int, prices: Prices) -> int | None:
-    """Returns the shortest length that is worth a file if a state has `fixed` bytes and `per_token` for each token;
-    None if no length is."""
+    """A state has `fixed` bytes and `per_token` for each token. Returns None if no length is worth a file."""
     if prices.token is None:
         return 1
     gain = LOADED_SHARE * prices.token - per_token * prices.byte

@@ -3,7 +3,7 @@ from service.tallies import Tuning
 
 class Pulse:
     """The MLX thread writes it; any thread reads it. `heartbeat` counts steps that made progress, the last at
-    `progress_at` (monotonic seconds). `tuning` and `peak_bytes` are of the last moment in which nothing ran."""
+    `progress_at` (monotonic seconds)."""
 
     __slots__ = (
         "generated_tokens",

@@ -68,7 +68,6 @@ class Room:
             self._extend()
 
     def looks_again(self, now: float) -> bool:
-        """True if it has not looked around for a while."""
         return now - self._looked_at >= LOOK_SECONDS
 
     def forget_waiting(self) -> None:

@@ -111,6 +111,7 @@ class Scheduler:
 
     def _idle(self) -> None:
         self._deliver()  # what a failed step left
+        # Only now: a token shall not pay for it.
         self.pulse.tuning, self.pulse.peak_bytes = self._engine.tuning(), self._engine.peak_bytes()
         if not self._waiting:
             self._room.forget_waiting()

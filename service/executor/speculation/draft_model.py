@@ -34,8 +34,7 @@ class DraftModel:
         self._cut(min(known, len(tokens) - 1))
 
     def forget(self) -> None:
-        """Drafts nothing until an answer begins: reading its prompt again would take the memory again."""
-        self._rests = True
+        self._rests = True  # until an answer begins: reading this one's prompt again would take the memory again
         self._cache: list[Any] = make_prompt_cache(self._model)
         self._read = 0
         self._draft = []
