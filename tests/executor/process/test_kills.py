@@ -122,8 +122,7 @@ class Load:
     def _check_error(self, body: dict[str, Any], sent: str, question: Question) -> None:
         assert "The engine process has ended: it was" in body["error"]["message"], body
         if not sent:
-            assert "while it ran this request alone" in body["error"]["message"], body
-            assert self._deaths() - question.deaths >= 2, body
+            assert self._deaths() - question.deaths >= 2, (body, question)
         self.outcomes["failed after it began" if sent else "failed"] += 1
 
 
