@@ -177,9 +177,10 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
 def _spec(settings: Settings, name: str | None, *, distributed: bool = False) -> "EngineSpec":
     """Fetches what is missing."""
     from service.cli.models import fetch_model, model_required
+    from service.device.card import read_engines_device
     from service.executor.mlx_executor import open_mlx_executor
     from service.executor.process.call_messages import EngineSpec
-    from service.models.folder import stat_weights
+    from service.models.folder import load_needs
     from service.models.profile import read_profile, read_properties
 
     with model_required(name):
@@ -187,10 +188,11 @@ def _spec(settings: Settings, name: str | None, *, distributed: bool = False) ->
         # An engine process reads the fingerprint itself, after the server listens.
         at_once = distributed or settings.record is not None
         profile = (read_profile if at_once else read_properties)(path, settings, home=settings.home)
-        weight_bytes = sum(status.st_size for status in stat_weights(path))
+        draft = None
         if settings.draft_model is not None and not distributed:
             draft = fetch_model(settings.draft_model, settings.home)
             settings = msgspec.structs.replace(settings, draft_model=str(draft))
+        needs = load_needs(read_engines_device().kind, path, draft)
     if name is not None:
         profile = msgspec.structs.replace(profile, id=name, aliases=(*profile.aliases, profile.id))
     return EngineSpec(
@@ -198,7 +200,7 @@ def _spec(settings: Settings, name: str | None, *, distributed: bool = False) ->
         profile=profile,
         settings=settings,
         model_path=str(path),
-        weight_bytes=weight_bytes,
+        needs=needs,
     )
 
 

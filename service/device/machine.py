@@ -10,6 +10,9 @@ from service.device.figures import DeviceFigures
 CGROUP = Path("/sys/fs/cgroup")
 CPU_QUOTA = CGROUP / "cpu.max"
 
+# `cpu` keeps MLX off the GPU. MLX has no variable of its own for this.
+DEVICE_VARIABLE = "ANYCLAUDE_DEVICE"
+
 
 def read_machine(system: str = sys.platform) -> DeviceFigures:
     """Reads the system without loading MLX. `darwin` can be read elsewhere too: psutil lacks `wired` there."""

@@ -1,5 +1,6 @@
 from math import ceil
 
+import msgspec
 from msgspec.structs import replace
 
 from service.device.figures import DeviceFigures
@@ -28,6 +29,21 @@ UNLIMITED = 2**60
 
 MIB = 1024**2
 GB = 10**9
+
+
+class LoadNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """A draft model's are included. `token_bytes` are `kv_estimate`'s."""
+
+    weight_bytes: int = 0
+    token_bytes: int = 0
+
+    @property
+    def least_state_bytes(self) -> int:
+        return ceil(LEAST_CONTEXT_TOKENS * self.token_bytes / KV_SHARE)
+
+    @property
+    def least_bytes(self) -> int:
+        return self.weight_bytes + self.least_state_bytes
 
 
 def usable_bytes(figures: DeviceFigures) -> int | None:
@@ -75,28 +91,30 @@ def command_buffer_variables(figures: DeviceFigures) -> dict[str, str]:
     return {"MLX_MAX_OPS_PER_BUFFER": "1000", "MLX_MAX_MB_PER_BUFFER": str(megabytes)}
 
 
-def longest_context(figures: DeviceFigures, weight_bytes: int, token_bytes: int) -> int | None:
+def longest_context(figures: DeviceFigures, needs: LoadNeeds) -> int | None:
     """Returns the tokens that fit beside weights that are not loaded yet; None if unknown."""
     usable = usable_bytes(figures)
-    if usable is None or not token_bytes:
+    if usable is None or not needs.token_bytes:
         return None
-    return max(0, int(KV_SHARE * (usable - weight_bytes))) // token_bytes
+    return max(0, int(KV_SHARE * (usable - needs.weight_bytes))) // needs.token_bytes
 
 
-def load_refusal(figures: DeviceFigures, weight_bytes: int, token_bytes: int) -> str | None:
+def load_refusal(figures: DeviceFigures, needs: LoadNeeds) -> str | None:
     """Returns why a model cannot be loaded, for people; None if it can."""
-    usable = usable_bytes(figures)
-    state_bytes = ceil(LEAST_CONTEXT_TOKENS * token_bytes / KV_SHARE)
-    needed = weight_bytes + state_bytes
+    usable, needed = usable_bytes(figures), needs.least_bytes
     if usable is None or needed <= usable:
         return None
-    longest = longest_context(figures, weight_bytes, token_bytes) or 0
     return (
-        f"it needs {needed / GB:.1f} GB, {weight_bytes / GB:.1f} GB for its weights and {state_bytes / GB:.1f} GB for "
-        f"a context of {LEAST_CONTEXT_TOKENS:,} tokens. {max(0, usable) / GB:.1f} GB can be used: "
-        f"{memory_in_words(figures)}. The longest context that would fit has {longest:,} tokens. "
-        f"{_advice(figures, needed)}"
+        f"it needs {needed / GB:.1f} GB, {needs.weight_bytes / GB:.1f} GB for its weights and "
+        f"{needs.least_state_bytes / GB:.1f} GB for a context of {LEAST_CONTEXT_TOKENS:,} tokens. "
+        f"{max(0, usable) / GB:.1f} GB can be used: {memory_in_words(figures)}. The longest context that would fit has "
+        f"{longest_context(figures, needs) or 0:,} tokens. {_advice(figures, needed)}"
     )
+
+
+def could_fit(figures: DeviceFigures, needs: LoadNeeds) -> bool:
+    """True if only other programs are in the way."""
+    return needs.least_bytes <= _empty_bytes(figures)
 
 
 def memory_in_words(figures: DeviceFigures) -> str:
@@ -137,4 +155,6 @@ def _advice(figures: DeviceFigures, needed: int) -> str:
 
 
 def _empty_bytes(figures: DeviceFigures) -> int:
+    if figures.kind == "cuda" and figures.card_total is not None:
+        return figures.card_total
     return min(figures.recommended or figures.total, figures.total - int(SYSTEM_SHARE * figures.total))

@@ -126,6 +126,7 @@ def _load(path: Path, settings: Settings, division: "Division | None") -> "Loade
         dequantize_on_cpu=settings.dequantize_on_cpu,
         division=division,
         adapter=settings.adapter,
+        draft=None if settings.draft_model is None else Path(settings.draft_model),
         wired=settings.wired_memory_bytes,
     )
 

@@ -77,7 +77,7 @@ class ModelRegistry:
     def weight_bytes(self, name: str) -> int | None:
         """Returns None without an engine process."""
         engine = self._engines.get(name)
-        return None if engine is None else engine.spec.weight_bytes
+        return None if engine is None else engine.spec.needs.weight_bytes
 
     async def start(self) -> None:
         if self._residency is None:

@@ -3,7 +3,11 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from service.device.machine import free_bytes
+import msgspec
+
+from service.device.card import read_engines_device
+from service.device.figures import DeviceFigures
+from service.device.memory import usable_bytes
 from service.errors import NotReady
 from service.executor.base import RETRY_AFTER_SECONDS
 from service.executor.process.engine_process import EngineProcess
@@ -12,10 +16,13 @@ log = logging.getLogger(__name__)
 
 CHECKS_PER_IDLE_TIME = 4
 
+# An engine process without a model: Python, MLX and the tokenizer's libraries, or a card's CUDA context.
+PROCESS_BYTES = 512 * 1024**2
+
 
 class Residency:
     """The least recently used engine is unloaded for one that does not fit, unless it has calls or is `pinned`.
-    Loads that all fit run side by side. `free_bytes` is the system's free memory; None if unknown: everything fits."""
+    Loads that all fit run side by side. Everything fits if memory is unknown."""
 
     def __init__(
         self,
@@ -23,12 +30,12 @@ class Residency:
         pinned: set[EngineProcess],
         *,
         idle_seconds: float | None = None,
-        free_bytes: Callable[[], int | None] = free_bytes,
+        read_device: Callable[[], DeviceFigures] = read_engines_device,
     ) -> None:
         self._engines = engines
         self._pinned = pinned
         self._idle_seconds = idle_seconds
-        self._free_bytes = free_bytes
+        self._read_device = read_device
         # One decision at a time, because each changes the memory that the next one finds.
         self._deciding = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,11 +83,11 @@ class Residency:
 
     async def _make_room(self, engine: EngineProcess) -> None:
         needed = _needed_bytes(engine)
-        while (free := self._free_bytes()) is not None:
+        while (usable := usable_bytes(self._read_device())) is not None:
             others = [other for other in self._engines if other is not engine and other.resident]
             loading = [other for other in others if other.loading]
             # A part of what they need is no longer free. If this counts too much, the figure afterwards is exact.
-            if needed + sum(map(_needed_bytes, loading)) <= free or not others:
+            if needed + sum(map(_needed_bytes, loading)) <= usable or not others:
                 return  # loading itself knows better whether a lone engine fits
             if loading:
                 await loading[0].settled.wait()
@@ -88,7 +95,7 @@ class Residency:
             idle = [other for other in others if self._may_unload(other)]
             if not idle:
                 raise NotReady(
-                    f"{engine.profile.id} needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free, "
+                    f"{engine.profile.id} needs {needed / 2**30:.1f} GiB of memory, {usable / 2**30:.1f} GiB are free, "
                     f"and {', '.join(other.profile.id for other in others)} cannot be unloaded now. Try again later.",
                     retry_after=RETRY_AFTER_SECONDS,
                 )
@@ -111,4 +118,6 @@ class Residency:
 
 
 def _needed_bytes(engine: EngineProcess) -> int:
-    return max(engine.spec.weight_bytes, engine.loaded_bytes)
+    needs = engine.spec.needs
+    loaded = msgspec.structs.replace(needs, weight_bytes=max(needs.weight_bytes, engine.loaded_bytes))
+    return loaded.least_bytes + PROCESS_BYTES

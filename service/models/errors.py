@@ -9,3 +9,7 @@ class FetchFailed(ModelError): ...
 
 
 class InvalidModel(ModelError): ...
+
+
+class NoRoom(InvalidModel):
+    """Other programs have the memory."""

@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+from service.device.figures import DeviceKind
+from service.device.kv_estimate import bytes_per_token
+from service.device.memory import LoadNeeds
 from service.models.errors import InvalidModel, ModelNotThere
 
 NEEDED = "an MLX model is a folder with config.json, model*.safetensors and a tokenizer"
@@ -40,6 +43,15 @@ def stat_weights(folder: Path) -> list[os.stat_result]:
     except OSError as exc:
         raise InvalidModel(f"The weights of {folder} cannot be read: {exc}.") from exc
     return found
+
+
+def load_needs(kind: DeviceKind, model: Path, draft: Path | None = None) -> LoadNeeds:
+    """Raises `InvalidModel`."""
+    folders = [model] if draft is None else [model, draft]
+    return LoadNeeds(
+        weight_bytes=sum(status.st_size for folder in folders for status in stat_weights(folder)),
+        token_bytes=sum(bytes_per_token(read_config(folder), kind) for folder in folders),
+    )
 
 
 def _require_mlx_model(path: Path) -> None:

@@ -18,7 +18,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 class ModelNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """`unloaded`: the next request loads it. `managed`: users can load and unload it. `weight_bytes`: the size of its
-    files."""
+    files, and of its draft model's."""
 
     name: str
     status: ModelState

@@ -7,8 +7,10 @@ from service.device.figures import DeviceFigures
 from service.device.kv_estimate import bytes_per_token, kv_bytes_per_token
 from service.device.memory import (
     LEAST_CONTEXT_TOKENS,
+    LoadNeeds,
     buffer_limit_bytes,
     command_buffer_variables,
+    could_fit,
     load_refusal,
     longest_context,
     usable_bytes,
@@ -21,6 +23,7 @@ from tests.device.machines import GIB, MACHINES, card, linux, mac
 CODER_30B = {"num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128}
 CODER_30B_BYTES = 17_200_000_000
 CODER_30B_TOKEN_BYTES = 98_304
+CODER_30B_NEEDS = LoadNeeds(weight_bytes=CODER_30B_BYTES, token_bytes=CODER_30B_TOKEN_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -88,23 +91,41 @@ def test_the_weights_alone_are_wired(name: str, setting: object, wired: int | No
 def test_the_context_that_fits_beside_the_weights(name: str, coder_30b: int, devstral_24b: int, qwen_4b: int) -> None:
     models = [(CODER_30B_BYTES, CODER_30B_TOKEN_BYTES), (13_300_000_000, 163_840), (2_300_000_000, 147_456)]
     for (weights, per_token), expected in zip(models, (coder_30b, devstral_24b, qwen_4b), strict=True):
-        figures = MACHINES[name]
-        assert longest_context(figures, weights, per_token) == expected
-        assert (load_refusal(figures, weights, per_token) is None) == (expected >= LEAST_CONTEXT_TOKENS)
+        figures, needs = MACHINES[name], LoadNeeds(weight_bytes=weights, token_bytes=per_token)
+        assert longest_context(figures, needs) == expected
+        fits = load_refusal(figures, needs) is None
+        assert fits == (expected >= LEAST_CONTEXT_TOKENS) == (needs.least_bytes <= (usable_bytes(figures) or 0))
 
 
 def test_a_refusal_names_the_figures_and_a_remedy_that_helps() -> None:
-    refusal = load_refusal(MACHINES["M3 24 GB"], CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
+    refusal = load_refusal(MACHINES["M3 24 GB"], CODER_30B_NEEDS)
     assert refusal == (
         "it needs 17.6 GB, 17.2 GB for its weights and 0.4 GB for a context of 4,096 tokens. 17.2 GB can be used: "
         "20.6 GB of 25.8 GB is free, and Metal recommends at most 17.2 GB. The longest context that would fit has 0 "
         "tokens. Choose a smaller or more strongly quantized model, or raise Metal's limit until the next restart: "
         "sudo sysctl iogpu.wired_limit_mb=20480"
     )
-    on_a_card = load_refusal(MACHINES["RTX 8 GB"], CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
+    on_a_card = load_refusal(MACHINES["RTX 8 GB"], CODER_30B_NEEDS)
     assert on_a_card is not None
     assert "8.2 GB of the card's 8.6 GB are free" in on_a_card
     assert "sysctl" not in on_a_card
+
+
+@pytest.mark.parametrize(
+    ("figures", "fits"),
+    [
+        (mac("M1 Pro", 32, free=0.1), True),
+        (mac("M3", 24), False),
+        (linux(24, free=0.1), True),
+        (linux(16), False),
+        (msgspec.structs.replace(card("RTX 4090", 24, host_gib=16), card_free=GIB), True),
+        (card("RTX 4060", 8, host_gib=128), False),
+    ],
+    ids=["a full desktop", "Metal's limit", "a full Linux", "Linux", "a full card", "a small card"],
+)
+def test_other_programs_can_make_room_up_to_the_whole_device(figures: DeviceFigures, fits: bool) -> None:
+    assert load_refusal(figures, CODER_30B_NEEDS) is not None
+    assert could_fit(figures, CODER_30B_NEEDS) == fits
 
 
 CLOSE, RAISE = (
@@ -132,7 +153,7 @@ CLOSE, RAISE = (
     ],
 )  # fmt: skip
 def test_a_refusal_advises_what_helps(figures: DeviceFigures, remedy: str) -> None:
-    refusal = load_refusal(figures, CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
+    refusal = load_refusal(figures, CODER_30B_NEEDS)
     assert refusal is not None
     assert refusal.partition("quantized model")[2] == remedy
 
@@ -203,4 +224,4 @@ def test_a_context_needs_room_for_attention_scores(config: dict[str, object], na
 def test_what_is_recommended_fits_where_it_is_recommended() -> None:
     model = next(each for each in RECOMMENDED if "Coder-30B" in each.id)
     assert (model.size_bytes, model.kv_bytes) == (CODER_30B_BYTES, CODER_30B_TOKEN_BYTES)
-    assert load_refusal(MACHINES["M1 Pro 32 GB"], model.size_bytes, model.kv_bytes) is None
+    assert load_refusal(MACHINES["M1 Pro 32 GB"], CODER_30B_NEEDS) is None

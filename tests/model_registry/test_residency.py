@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.device.figures import DeviceFigures
+from service.device.memory import LoadNeeds
 from service.errors import NotReady
 from service.executor.process.engine_process import EngineProcess
-from service.model_registry.residency import Residency
+from service.model_registry.residency import PROCESS_BYTES, Residency
 from service.settings import Settings
+from tests.device.machines import card, linux, mac
 from tests.executor.engines import question, until
 from tests.executor.process.engines import spec
 from tests.executor.process.test_engine_process import ask, is_there, outcome
@@ -22,29 +25,45 @@ GIB = 2**30
 
 
 class Machine:
-    """Memory of which each resident engine takes its weights."""
+    """Each resident engine takes the memory of its process and weights."""
 
-    def __init__(self, gib: float, engines: list[EngineProcess]) -> None:
-        self._bytes = int(gib * GIB)
+    def __init__(self, empty: DeviceFigures, engines: list[EngineProcess]) -> None:
+        self._empty = empty
         self._engines = engines
 
-    def free_bytes(self) -> int:
-        return self._bytes - sum(engine.spec.weight_bytes for engine in self._engines if engine.resident)
+    def read(self) -> DeviceFigures:
+        taken = sum(PROCESS_BYTES + each.spec.needs.weight_bytes for each in self._engines if each.resident)
+        field = "card_free" if self._empty.kind == "cuda" else "free"
+        free = getattr(self._empty, field)
+        return msgspec.structs.replace(self._empty, **{field: None if free is None else free - taken})
 
 
-def engine(name: str, gib: float = 1.0, *, patience: float = 600.0, **options: Any) -> EngineProcess:
+def machine_with(gib: float) -> DeviceFigures:
+    """All of it can be used."""
+    return DeviceFigures(system="linux", cores=8, total=0, free=int(gib * GIB))
+
+
+def engine(
+    name: str, gib: float = 1.0, *, token_bytes: int = 0, patience: float = 600.0, **options: Any
+) -> EngineProcess:
+    """`gib` for its process and weights."""
     settings = Settings(home=NO_HOME, shutdown_grace_seconds=1.0, queue_timeout_seconds=patience)
     made = spec("counting", settings, **options)
     profile = msgspec.structs.replace(made.profile, id=name)
-    return EngineProcess(msgspec.structs.replace(made, profile=profile, weight_bytes=int(gib * GIB)))
+    needs = LoadNeeds(weight_bytes=int(gib * GIB) - PROCESS_BYTES, token_bytes=token_bytes)
+    return EngineProcess(msgspec.structs.replace(made, profile=profile, needs=needs))
 
 
 @asynccontextmanager
 async def residing(
-    *engines: EngineProcess, gib: float = 100.0, pinned: set[EngineProcess] | None = None, idle: float | None = None
+    *engines: EngineProcess,
+    gib: float = 100.0,
+    empty: DeviceFigures | None = None,
+    pinned: set[EngineProcess] | None = None,
+    idle: float | None = None,
 ) -> AsyncIterator[Residency]:
-    machine = Machine(gib, list(engines))
-    residency = Residency(list(engines), pinned or set(), idle_seconds=idle, free_bytes=machine.free_bytes)
+    machine = Machine(empty or machine_with(gib), list(engines))
+    residency = Residency(list(engines), pinned or set(), idle_seconds=idle, read_device=machine.read)
     await residency.start()
     try:
         yield residency
@@ -68,6 +87,27 @@ async def test_the_least_recently_used_engine_gives_way() -> None:
         assert [each.resident for each in (first, second, third)] == [True, False, True]
         assert await ask(second) == "1 2 3 "
         assert [each.resident for each in (first, second, third)] == [False, True, True]
+
+
+# The second needs its process, its weights, and 0.42 GiB for 4,096 tokens.
+@pytest.mark.parametrize(
+    ("empty", "gib", "stays"),
+    [
+        (mac("M1 Pro", 32), 11.7, True),
+        (mac("M1 Pro", 32), 11.9, False),
+        (linux(64), 23.7, True),
+        (linux(64), 23.9, False),
+        (card("RTX 4090", 24, host_gib=16), 11.2, True),
+        (card("RTX 4090", 24, host_gib=16), 11.4, False),
+        (msgspec.structs.replace(linux(64), free=None), 99.0, True),
+    ],
+    ids=["Mac", "full Mac", "Linux", "full Linux", "card", "full card", "unknown"],
+)
+async def test_room_is_made_by_the_sum_that_a_load_checks(empty: DeviceFigures, gib: float, stays: bool) -> None:
+    first, second = engine("first", gib=gib), engine("second", gib=gib, token_bytes=98_304)
+    async with residing(first, second, empty=empty):
+        assert [await ask(each) for each in (first, second)] == ["1 2 3 "] * 2
+        assert first.resident == stays
 
 
 async def test_an_engine_that_answers_does_not_give_way() -> None:

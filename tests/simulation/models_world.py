@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from cache_backends.memory import MemoryBackend
+from service.device.memory import LoadNeeds
 from service.errors import AnswerLost, NotReady, ServiceError
 from service.events import TextDelta
 from service.executor.process.call_messages import EngineSpec
@@ -105,7 +106,8 @@ class ModelsWorld:
         )
         self.engines = [self._engine(f"model{number}", settings) for number in range(plan.models)]
         pinned = set(self.engines[: plan.pinned])
-        residency = Residency(self.engines, pinned, idle_seconds=plan.idle_seconds, free_bytes=self.machine.free_bytes)
+        read_device = self.machine.read_device
+        residency = Residency(self.engines, pinned, idle_seconds=plan.idle_seconds, read_device=read_device)
         cached = CachingExecutor(self.engines[0], MemoryBackend(clock=now), settings)
         models = {engine.profile.id: engine for engine in self.engines}
         self.registry = ModelRegistry(models, cached, aliases={"other*": "model0"}, residency=residency)
@@ -130,7 +132,7 @@ class ModelsWorld:
             factory="",
             profile=ModelProfile(id=name, fingerprint=name if known else "", context_length=1000),
             settings=settings,
-            weight_bytes=GIB,
+            needs=LoadNeeds(weight_bytes=GIB),
         )
         return EngineProcess(
             spec,

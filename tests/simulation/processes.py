@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from service.device.figures import DeviceFigures
 from service.events import ChoiceFinished, Done, Event, TextDelta
 from service.executor.base import ExecutorStatus
 from service.executor.process.call_messages import (
@@ -59,8 +60,9 @@ class Machine:
         self.loads = 0
         self._bytes = int(gib * GIB)
 
-    def free_bytes(self) -> int:
-        return self._bytes - sum(child.held_bytes for child in self.live.values())
+    def read_device(self) -> DeviceFigures:
+        free = self._bytes - sum(child.held_bytes for child in self.live.values())
+        return DeviceFigures(system="simulated", cores=1, total=0, free=free)
 
     def spawner(self, name: str) -> Callable[[Callable[[list[ToServer]], None]], Child]:
         return lambda receive: SimulatedChild(self, name, receive)
@@ -174,7 +176,7 @@ class SimulatedChild(Child):
     async def _load(self, spec: EngineSpec) -> None:
         random, faults = self._machine.random, self._machine.faults
         self._report()
-        self.held_bytes = spec.weight_bytes // 2
+        self.held_bytes = spec.needs.weight_bytes // 2
         await asyncio.sleep(random.choice([0, 0.05, 0.5]))
         self._perhaps_hang()
         if self._machine.happens(faults.load):
@@ -183,8 +185,8 @@ class SimulatedChild(Child):
             self._say(StatusReport(ExecutorStatus(state="unhealthy", detail="it is broken", permanent=True)))
             self.end("it left")
         await asyncio.sleep(0)
-        self.held_bytes = spec.weight_bytes
-        self._status = ExecutorStatus(state="healthy", memory_bytes=spec.weight_bytes)
+        self.held_bytes = spec.needs.weight_bytes
+        self._status = ExecutorStatus(state="healthy", memory_bytes=self.held_bytes)
         while True:
             self._report()
             await asyncio.sleep(TICK_SECONDS)

@@ -12,6 +12,7 @@ from service.cli.checks import Result, failed, ok, warning
 from service.device.figures import DeviceFigures
 from service.device.memory import (
     GB,
+    LoadNeeds,
     load_refusal,
     longest_context,
     memory_in_words,
@@ -35,12 +36,9 @@ class MacFacts(msgspec.Struct, frozen=True, kw_only=True):
     wheel: tuple[int, ...]
 
 
-class ModelNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """`weight_bytes` of files, `token_bytes` of KV state and attention scores, and the context that the model and
-    `contextLength` allow."""
+class ModelNeeds(LoadNeeds, frozen=True, kw_only=True):
+    """`context_length` is what the model and `contextLength` allow."""
 
-    weight_bytes: int
-    token_bytes: int
     context_length: int
 
 
@@ -86,16 +84,16 @@ def memory(figures: DeviceFigures, needs: ModelNeeds | None) -> Result:
     found = memory_in_words(figures)
     if needs is None or usable_bytes(figures) is None:
         return ok("Memory", found)
-    refusal = load_refusal(figures, needs.weight_bytes, needs.token_bytes)
+    refusal = load_refusal(figures, needs)
     if refusal is not None:
         return failed("Memory", f"the model does not fit: {refusal}", "See above, or 'anyclaude models recommend'.")
-    longest = longest_context(figures, needs.weight_bytes, needs.token_bytes)
+    longest = longest_context(figures, needs)
     context = needs.context_length if longest is None else min(needs.context_length, longest)
     found += f". Beside weights of {needs.weight_bytes / GB:.1f} GB, a context of {context:,} tokens fits"
     if context < needs.context_length:
         found += f", of the model's {needs.context_length:,}"
         raised = with_raised_limit(figures)
-        more = longest_context(raised, needs.weight_bytes, needs.token_bytes) or 0
+        more = longest_context(raised, needs) or 0
         if more > context:
             found += f". {min(more, needs.context_length):,} fit if you raise Metal's limit {raising(raised)}"
     return ok("Memory", found)

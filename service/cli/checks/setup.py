@@ -4,6 +4,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from cache_backends import CacheUnavailable
 from service.cli.checks import Result, device, failed, ok, warning
 from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClient, Unusable
@@ -13,10 +15,9 @@ from service.config import Configuration
 from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.device.figures import DeviceFigures, DeviceKind
-from service.device.kv_estimate import bytes_per_token
 from service.device.memory import memory_in_words
 from service.models.errors import ModelError
-from service.models.folder import read_config, read_json, require_mlx_model, stat_weights
+from service.models.folder import load_needs, read_config, read_json, require_mlx_model
 from service.models.location import find_local_model
 from service.models.profile import context_length
 from service.settings import Settings
@@ -80,15 +81,14 @@ def needs_of(settings: Settings, kind: DeviceKind) -> device.ModelNeeds | None:
     folder = find_local_model(settings.model, settings.home)
     if folder is None or settings.executor == "scripted":
         return None
+    draft = None if settings.draft_model is None else find_local_model(settings.draft_model, settings.home)
     try:
-        config, sizes = read_config(folder), [status.st_size for status in stat_weights(folder)]
-        longest = context_length(config, read_json(folder / "tokenizer_config.json"))
+        needs = load_needs(kind, folder, draft)
+        longest = context_length(read_config(folder), read_json(folder / "tokenizer_config.json"))
     except ModelError:
         return None  # the check of the model reports it
     return device.ModelNeeds(
-        weight_bytes=sum(sizes),
-        token_bytes=bytes_per_token(config, kind),
-        context_length=min(longest, settings.context_length or longest),
+        **msgspec.structs.asdict(needs), context_length=min(longest, settings.context_length or longest)
     )
 
 

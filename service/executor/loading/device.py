@@ -10,15 +10,12 @@ import mlx.core as mx
 import msgspec
 
 from service.device.figures import DeviceFigures, DeviceKind
-from service.device.machine import read_machine
+from service.device.machine import DEVICE_VARIABLE, read_machine
 from service.device.memory import buffer_limit_bytes, usable_bytes, wired_bytes
 from service.executor.loading.simulated_mlx import SimulatedMlx
 from service.settings import WiredMemory
 
 log = logging.getLogger(__name__)
-
-# `cpu` keeps MLX off the GPU. MLX has no variable of its own for this.
-DEVICE_VARIABLE = "ANYCLAUDE_DEVICE"
 
 Mlx = ModuleType | SimulatedMlx
 

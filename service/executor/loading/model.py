@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from service.device.figures import DeviceKind
-from service.device.kv_estimate import bytes_per_token
+from service.device.figures import DeviceFigures, DeviceKind
 from service.device.machine import read_machine
-from service.device.memory import DENSE_SHARE, command_buffer_variables, dense_weights_fit, load_refusal
+from service.device.memory import DENSE_SHARE, command_buffer_variables, could_fit, dense_weights_fit, load_refusal
 from service.executor.loading.failures import explained
 from service.models.blas import load_openblas
-from service.models.errors import InvalidModel
-from service.models.folder import read_config, stat_weights
+from service.models.errors import InvalidModel, NoRoom
+from service.models.folder import load_needs
 from service.settings import Settings, WiredMemory
 
 if TYPE_CHECKING:
@@ -58,10 +57,11 @@ def load_model(
     dequantize_on_cpu: bool = True,
     division: Division | None = None,
     adapter: str | None = None,
+    draft: Path | None = None,
     wired: WiredMemory | int = "weights",
 ) -> LoadedModel:
-    """`adapter` is the folder of a LoRA adapter. Fetches nothing and runs no code of the model. Raises
-    `InvalidModel`."""
+    """`adapter` is the folder of a LoRA adapter; `draft` is loaded later. Fetches nothing and runs no code of a model.
+    Raises `InvalidModel`."""
     if adapter is not None and division is not None:
         raise InvalidModel(f"The adapter {adapter} cannot be divided among ranks. Start without it, or on one machine.")
     prepare_libraries()
@@ -71,12 +71,9 @@ def load_model(
     from service.executor.loading.device import choose_device, read_device, set_memory_limits
 
     choose_device()
-    device_figures = read_device()
-    weight_bytes = sum(status.st_size for status in stat_weights(path)) // (division.parts if division else 1)
-    refusal = load_refusal(device_figures, weight_bytes, bytes_per_token(read_config(path), device_figures.kind))
-    if refusal is not None:
-        raise InvalidModel(f"{path.name} does not fit into memory: {refusal}")
-    set_memory_limits(device_figures, wired, weight_bytes)
+    device_figures, parts = read_device(), division.parts if division else 1
+    _require_room(path, draft, device_figures, parts)
+    set_memory_limits(device_figures, wired, load_needs(device_figures.kind, path).weight_bytes // parts)
     with explained(path):
         model, config = mlx_lm_utils.load_model(path, lazy=division is not None)
         tokenizer = mlx_lm_utils.load_tokenizer(path, PASSIVE_TOKENIZER, eos_token_ids=config.get("eos_token_id"))
@@ -120,6 +117,14 @@ def prepare_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would warn that PyTorch is missing
     for name, value in command_buffer_variables(read_machine()).items():
         os.environ.setdefault(name, value)
+
+
+def _require_room(path: Path, draft: Path | None, device_figures: DeviceFigures, parts: int) -> None:
+    needs = load_needs(device_figures.kind, path, draft)
+    needs = msgspec.structs.replace(needs, weight_bytes=needs.weight_bytes // parts)
+    if (refusal := load_refusal(device_figures, needs)) is not None:
+        error = NoRoom if could_fit(device_figures, needs) else InvalidModel
+        raise error(f"{path.name} does not fit into memory: {refusal}")
 
 
 def _dense_on_cpu(model: Any, division: Division | None) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from service import errors
+from service.device.memory import LoadNeeds
 from service.errors import ServiceError
 from service.events import Event
 from service.executor.base import ExecutorStatus
@@ -16,14 +17,13 @@ from service.settings import Settings
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """`factory` is `module:function`; it takes this Struct and returns an `Executor`. `weight_bytes` is the size of the
-    model's files."""
+    """`factory` is `module:function`; it takes this Struct and returns an `Executor`."""
 
     factory: str
     profile: ModelProfile
     settings: Settings
     model_path: str = ""
-    weight_bytes: int = 0
+    needs: LoadNeeds = LoadNeeds()
     options: dict[str, Any] = {}
 
 

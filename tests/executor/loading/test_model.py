@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from service.device.machine import total_bytes
 from service.executor.distributed.local_ranks import local_ranks
 from service.executor.distributed.rank_division import RankDivision
 from service.executor.loading.model import import_mlx_lm, load_model
-from service.models.errors import InvalidModel
+from service.models.errors import InvalidModel, NoRoom
 
 LIMITS_AFTER = """
 import resource
@@ -92,8 +93,21 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(2**43)  # a file of holes
-    with pytest.raises(InvalidModel, match=r"does not fit into memory: it needs 8796\.1 GB"):
+    with pytest.raises(InvalidModel, match=r"does not fit into memory: it needs 8796\.1 GB") as error:
         load_model(tmp_path)
+    assert not isinstance(error.value, NoRoom)
+
+
+@pytest.mark.parametrize("folders", [1, 2], ids=["a model", "a model and its draft model"])
+def test_a_model_that_would_fit_without_other_programs_has_no_room(folders: int, tmp_path: Path) -> None:
+    model, *drafts = [tmp_path / str(number) for number in range(folders)]
+    for folder in (model, *drafts):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        with (folder / "model.safetensors").open("wb") as file:
+            file.truncate((int(0.95 * total_bytes()) - 2**20) // folders)  # holes, and all that the system is not left
+    with pytest.raises(NoRoom, match="does not fit into memory"):
+        load_model(model, draft=drafts[0] if drafts else None)
 
 
 def test_batches_of_mlx_lm_do_not_wire_more_than_the_weights() -> None:
