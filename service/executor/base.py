@@ -18,7 +18,8 @@ ModelState = Literal["loading", "healthy", "degraded", "unhealthy"]
 
 class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """`running` and `waiting` count sequences; `detail` is for people. `permanent` (with `unhealthy`): a new process
-    would fail too. `unloaded` (with `healthy`): the next request loads the model.
+    would fail too; `no_room`: it would until there is more memory. `unloaded` (with `healthy`): the next request loads
+    the model.
 
     `memory_bytes` includes `prefix_cache_bytes`, `context_tokens` fit into memory beside the weights, and at present
     `max_concurrency` sequences may run; None is unknown. Counts start with the executor, tallies and `peak_bytes` with
@@ -31,6 +32,7 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     waiting: int = 0
     detail: str = ""
     permanent: bool = False
+    no_room: bool = False
     unloaded: bool = False
     memory_bytes: int | None = None
     peak_bytes: int | None = None

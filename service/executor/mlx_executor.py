@@ -107,6 +107,7 @@ class MlxExecutor:
             waiting=max(0, supervisor.in_flight - pulse.running) + self._arriving,
             detail=detail,
             permanent=supervisor.permanent,
+            no_room=supervisor.no_room,
             memory_bytes=pulse.memory_bytes,
             peak_bytes=pulse.peak_bytes,
             prefix_cache_bytes=pulse.prefix_cache_bytes,

@@ -48,6 +48,7 @@ class Supervisor:
         self._in_flight: dict[int, RunningAnswer] = {}
         self._inspections: list[asyncio.Future[list[PrefixBranch]]] = []
         self.permanent = False
+        self.no_room = False
         self._failure = ""
         self._closing = False
         # Progress is expected from this time, or from the pulse's last progress if that is later.
@@ -155,9 +156,9 @@ class Supervisor:
             if answer is not None:
                 answer.take(delivery)
 
-    def _ended(self, reason: str) -> None:
+    def _ended(self, reason: str, no_room: bool) -> None:
         if self.model is None:
-            self.permanent = True
+            self.permanent, self.no_room = not no_room, no_room
             self.fail(f"The model {self._model_id} could not be loaded: {reason}")
         else:
             self.fail(f"The MLX thread has ended: {reason}")

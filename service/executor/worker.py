@@ -12,6 +12,7 @@ from service.executor.scheduling.messages import Command, Delivery, Shutdown
 from service.executor.scheduling.places import Places
 from service.executor.scheduling.pulse import Pulse
 from service.executor.scheduling.scheduler import Scheduler
+from service.models.errors import NoRoom
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Worker:
         *,
         loaded: Callable[[SharedRuntime], None],
         receive: Callable[[list[Delivery]], None],
-        ended: Callable[[str], None],
+        ended: Callable[[str, bool], None],
     ) -> None:
         self._load = load
         self._inbox = inbox
@@ -56,17 +57,18 @@ class Worker:
         return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended\n"
 
     def _run(self) -> None:
-        reason = "it was shut down"
+        reason, no_room = "it was shut down", False
         try:
             self._serve(self._load())
         except BaseException as exc:  # also SystemExit: `mlx_lm.models.olmo` exits when it is imported
             log.critical("The MLX thread has ended", exc_info=exc)
             reason = str(exc) if isinstance(exc, Exception) else f"{type(exc).__name__}: {exc}"
+            no_room = isinstance(exc, NoRoom)
         finally:
             try:
                 self._release()
             finally:
-                self._post(self._ended, reason)
+                self._post(self._ended, reason, no_room)
 
     def _serve(self, runtime: Runtime) -> None:
         self._release, settings = runtime.release, self._settings

@@ -15,6 +15,7 @@ from service.executor.base import collect
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Runtime
 from service.generation import Completion
+from service.models.errors import NoRoom
 from service.profile import ModelProfile
 from service.queries import ListPrefixes, PrefixBranch, PrefixesFound
 from service.settings import Settings
@@ -73,6 +74,17 @@ async def test_a_model_that_cannot_be_loaded_fails_for_good() -> None:
         with pytest.raises(NotReady, match="counting could not be loaded: SystemExit: 1"):
             await ask(executor)
         assert (executor.status().state, executor.status().permanent) == ("unhealthy", True)
+
+
+async def test_a_model_without_enough_memory_may_be_loaded_later() -> None:
+    def load(*_: Any) -> Runtime:
+        raise NoRoom("other programs have the memory")
+
+    async with running(load) as executor:
+        with pytest.raises(NotReady, match="other programs have the memory"):
+            await ask(executor)
+        status = executor.status()
+        assert (status.state, status.permanent, status.no_room) == ("unhealthy", False, True)
 
 
 async def test_an_engine_that_cannot_be_rebuilt_ends_the_thread() -> None:

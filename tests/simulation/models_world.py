@@ -68,7 +68,7 @@ def make_plan(random: Random) -> Plan:
         pinned=random.choice([0, 0, 1]),
         idle_seconds=random.choice([None, 1.0, 5.0]),
         deaths_at_most=3 if calm else random.choice([0, 1, 3, 100]),
-        faults=Faults() if calm else Faults(*[random.choice(chances) for _ in range(4)]),
+        faults=Faults() if calm else Faults(*[random.choice(chances) for _ in range(5)]),
         broken_files=0.0 if calm else random.choice([0, 0, 0.3]),
         kills=random.choice([0, 1]) if calm else random.choice([0, 1, 5]),
         closes=not calm and random.random() < 0.3,

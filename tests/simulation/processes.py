@@ -42,12 +42,13 @@ POISON = "poison"
 
 class Faults(msgspec.Struct):
     """Probabilities. `start`: the process cannot be created; `load`: it dies while it loads; `broken`: its model cannot
-    be loaded; `hang`: it falls silent while it loads, answers or closes."""
+    be loaded; `hang`: it falls silent while it loads, answers or closes; `full`: other programs have the memory."""
 
     start: float = 0.0
     load: float = 0.0
     broken: float = 0.0
     hang: float = 0.0
+    full: float = 0.0
 
 
 class Machine:
@@ -181,9 +182,10 @@ class SimulatedChild(Child):
         self._perhaps_hang()
         if self._machine.happens(faults.load):
             self.end("it died while it loaded")
-        if self._machine.happens(faults.broken):
-            self._say(StatusReport(ExecutorStatus(state="unhealthy", detail="it is broken", permanent=True)))
-            self.end("it left")
+        for probability, kind in ((faults.broken, "permanent"), (faults.full, "no_room")):
+            if self._machine.happens(probability):
+                self._say(StatusReport(ExecutorStatus(state="unhealthy", detail="it is not loaded", **{kind: True})))
+                self.end("it left")
         await asyncio.sleep(0)
         self.held_bytes = spec.needs.weight_bytes
         self._status = ExecutorStatus(state="healthy", memory_bytes=self.held_bytes)

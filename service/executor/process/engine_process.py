@@ -46,7 +46,7 @@ class EngineProcess:
 
     A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls that received nothing run again
     once; the others end in `AnswerLost`. After more than `deaths_at_most` deaths in ten minutes, or if the model
-    cannot be loaded, none replaces it.
+    cannot be loaded, none replaces it. A refusal for memory is forgotten after `RETRY_AFTER_SECONDS`.
 
     The fingerprint is read anew for each process. It is empty meanwhile, and a while after the last process has ended:
     the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default). No call
@@ -283,8 +283,7 @@ class EngineProcess:
             self._calls.serve(child)
 
     async def _watch(self, child: Child) -> None:
-        limit = self._settings.stall_seconds
-        logged = False
+        limit, logged = self._settings.stall_seconds, False
         while not await child.until_closed(min(WATCH_SECONDS, limit / 4)):
             silence = self._silence()
             if silence >= 2 * limit:
@@ -297,8 +296,10 @@ class EngineProcess:
     def _judge_death(self, reason: str, reported: ExecutorStatus) -> None:
         end = reported.detail if reported.state == "unhealthy" else f"The engine process has ended: {reason}"
         self._past = msgspec.structs.replace(self._past, last_end=end)
-        if reported.permanent:
+        if reported.permanent or reported.no_room:
             self._give_up(end)
+            if reported.no_room:  # not at once, because each try costs a process
+                asyncio.get_running_loop().call_later(RETRY_AFTER_SECONDS, self._forget_failure)
             return
         log.error("%s", end)
         if self._calls.lose(end):
@@ -320,6 +321,9 @@ class EngineProcess:
         self._failure = failure
         self.settled.set()
         self._calls.end_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))
+
+    def _forget_failure(self) -> None:
+        self._failure = ""
 
     async def _end_run(self) -> None:
         if self._identifying is not None:

@@ -26,6 +26,7 @@ from service.executor.scheduling.protocols import Engine, Token
 from service.executor.scheduling.time_slices import open_time_slices
 from service.executor.scripted import ScriptedExecutor, echo
 from service.generation import GenerationRequest
+from service.models.errors import NoRoom
 from service.profile import ModelProfile
 from service.settings import Settings
 from tests.executor.engines import CountingEngine, NumberWriter, WordRenderer
@@ -40,6 +41,7 @@ NONSENSE = {
 }
 WEIGHT_BYTES = 1_000_000
 PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
+ERRORS = {"raise": RuntimeError("injected"), "no room": NoRoom("other programs have the memory")}
 
 
 def spec(factory: str, settings: Settings | None = None, **options: Any) -> EngineSpec:
@@ -229,8 +231,8 @@ def end(how: str) -> None:
             os._exit(3)
         case "sys.exit":
             sys.exit("the library gives up")
-        case "raise":
-            raise RuntimeError("injected")
+        case "raise" | "no room":
+            raise ERRORS[how]
         case "spin":
             while True:
                 pass

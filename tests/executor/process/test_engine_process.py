@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from service.errors import (
 )
 from service.events import Event
 from service.executor.base import collect
-from service.executor.process.child import ending
+from service.executor.process.call_messages import ToServer
+from service.executor.process.child import Child, ending
 from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
 from service.generation import Completion
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
@@ -294,6 +295,30 @@ async def test_a_model_that_cannot_be_loaded_is_not_loaded_again(way: str, why: 
         assert (engine.status().state, engine.status().engine_restarts) == ("unhealthy", 0)
         assert why in engine.status().detail
         assert engine.pid is None
+
+
+async def test_a_load_without_enough_memory_is_tried_again_but_not_at_once(tmp_path: Path) -> None:
+    processes: list[Child] = []
+
+    def spawn(receive: Callable[[list[ToServer]], None]) -> Child:
+        processes.append(Child(receive))
+        return processes[-1]
+
+    made = spec("counting", at="loading", how="no room", once=str(tmp_path / "once"))
+    engine = EngineProcess(made, spawn=spawn)
+    try:
+        for _ in range(3):
+            refused = await asyncio.gather(*[outcome(engine) for _ in range(5)])
+            assert {str(error) for error in refused} == {
+                "The model counting could not be loaded: other programs have the memory"
+            }
+        assert (engine.status().state, len(processes)) == ("unhealthy", 1)
+        await until(lambda: engine.status().unloaded)
+        assert engine.status().state == "healthy"
+        assert await ask(engine) == "1 2 3 "
+        assert (engine.status().engine_restarts, len(processes)) == (0, 2)
+    finally:
+        await engine.aclose()
 
 
 async def test_a_fork_that_keeps_the_socket_of_a_dead_engine_is_not_waited_for(tmp_path: Path) -> None:
