@@ -76,7 +76,8 @@ def _app(settings: Settings, leader: "Leader | None") -> "tuple[Service, str]":
         else:
             cache = _open_cache(settings)
             executor, described = _scripted(settings) if settings.executor == "scripted" else _mlx(settings, leader)
-        others = {} if settings.replay is not None or settings.executor == "scripted" else _others(settings, leader)
+        alone = settings.replay is not None or settings.executor == "scripted"
+        others = {} if alone else _others(settings, leader, executor.profile.id)
         app = create_app(settings, executor=executor, cache=cache, others=others)
     except ArchiveError as exc:
         raise Failure(Exit.CONFIG, str(exc)) from None
@@ -161,7 +162,7 @@ def _mlx(settings: Settings, leader: "Leader | None") -> "tuple[Executor, str]":
     return EngineProcess(spec), described
 
 
-def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]":
+def _others(settings: Settings, leader: "Leader | None", default_id: str) -> "dict[str, Executor]":
     from service.executor.process.engine_process import EngineProcess
     from service.model_registry.configured import settings_of
 
@@ -171,6 +172,11 @@ def _others(settings: Settings, leader: "Leader | None") -> "dict[str, Executor]
     models = list(settings.models.items())
     if settings.model is None:
         models = models[1:]  # the first is the default
+    if default_id in dict(models):
+        raise Failure(
+            Exit.CONFIG,
+            f"expected another name than '{default_id}' in 'models': it is the id of 'model'. Rename the entry.",
+        )
     return {name: EngineProcess(_spec(settings_of(settings, model), name)) for name, model in models}
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from service.config.keys import SETTING_KEYS
 from tests.cli.terminal import Terminal
+from tests.models.test_folder import write_model
 from tests.patience import PATIENCE_SECONDS, until
 
 
@@ -61,6 +62,15 @@ def test_a_port_in_use_is_one_line(terminal: Terminal) -> None:
         done = terminal.run("serve")
     assert done.returncode == 75
     assert done.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{terminal.port}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_model_with_the_id_of_the_default_is_refused(terminal: Terminal) -> None:
+    twin = str(write_model(terminal.home / "twin"))
+    terminal.configure(model=twin, models={"small": {"model": twin}, "twin": {"model": twin}})
+    done = terminal.run("serve")
+    assert done.returncode == 78
+    assert done.stderr.startswith("Error: expected another name than 'twin' in 'models': ")
     assert len(done.stderr.splitlines()) == 1
 
 
