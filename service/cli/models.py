@@ -10,6 +10,8 @@ import click
 from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
+from service.config import server_address
+from service.settings import Settings
 
 SLOW_WITHOUT_GPU = "Without a GPU, MLX is slow: the largest models here are for Macs."
 
@@ -57,24 +59,56 @@ def model_required(name: str | None = None) -> Iterator[None]:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @config_option
-def list_models(as_json: bool, config: str | None) -> None:
-    """List the MLX models on this machine: anyclaude's own, Hugging Face's cache, LM Studio's."""
+@url_option
+def list_models(as_json: bool, config: str | None, url: str | None) -> None:
+    """List the MLX models on this machine (anyclaude's, Hugging Face's, LM Studio's), and those of the server."""
     from service.models.inventory import installed_models
 
-    settings = read_configuration({"config": config}).settings
-    found = list(installed_models(settings.home, Path.home()))
+    settings = read_configuration({"config": config, "base_url": url}).settings
+    installed = list(installed_models(settings.home, Path.home()))
+    configured, states = _configured(settings), _states(settings)
     if as_json:
-        rows = [{"name": m.name, "path": str(m.path), "bytes": m.size_bytes, "source": m.source} for m in found]
-        click.echo(json.dumps(rows, indent=2))
+        on_disk = [{"name": m.name, "path": str(m.path), "bytes": m.size_bytes, "source": m.source} for m in installed]
+        click.echo(json.dumps({"installed": on_disk, "configured": configured, "served": states}, indent=2))
         return
-    if not found:
-        click.echo("No MLX model is on this machine. 'anyclaude models recommend' lists some.")
-        return
-    width = max(len(model.name) for model in found)
-    for model in found:
-        mark = "*" if model.name == (settings.model or "demo") or str(model.path) == settings.model else " "
+    width = max((len(name) for name in (*(model.name for model in installed), *configured, *states)), default=0)
+    for model in installed:
+        mark = "*" if {model.name, str(model.path)} & set(configured.values()) else " "
         click.echo(f"{mark} {model.name:{width}}  {model.size_bytes / 1e9:6.2f} GB  {model.source}")
-    click.echo("* is the configured model.")
+    if installed:
+        click.echo("* is configured.")
+    else:
+        click.echo("No MLX model is on this machine. 'anyclaude models recommend' lists some.")
+    if states:
+        _print_named(f"Served at {server_address(settings).root}:", states, width)
+    elif settings.models:
+        _print_named("Configured, and not served now:", configured, width)
+
+
+def _print_named(title: str, values: dict[str, str], width: int) -> None:
+    click.echo(f"\n{title}")
+    for name, value in values.items():
+        click.echo(f"  {name:{width}}  {value}")
+
+
+def _configured(settings: Settings) -> dict[str, str]:
+    models = {name: model.model for name, model in settings.models.items()}
+    default = settings.model or (None if models else "demo")
+    return models if default is None else {default: default, **models}
+
+
+def _states(settings: Settings) -> dict[str, str]:
+    """Empty if no server answers."""
+    from service.cli.client import ServerClient, Unusable
+
+    try:
+        models = ServerClient.of(settings).health().models
+    except Unusable:
+        return {}
+    return {
+        model.name: "loaded" if model.model_loaded else "not loaded" if model.status == "healthy" else model.status
+        for model in models
+    }
 
 
 @command.command("rm")

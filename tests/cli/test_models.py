@@ -1,7 +1,9 @@
 """`anyclaude models`: what is on the machine, and what to fetch."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,11 @@ def user(terminal: Terminal) -> Terminal:
 
 
 def names(user: Terminal) -> dict[str, str]:
-    return {row["name"]: row["source"] for row in json.loads(user.run("models", "list", "--json").stdout)}
+    return {row["name"]: row["source"] for row in listed(user)["installed"]}
+
+
+def listed(user: Terminal) -> Any:
+    return json.loads(user.run("models", "list", "--json").stdout)
 
 
 def snapshot(user: Terminal, name: str) -> Path:
@@ -35,8 +41,14 @@ def test_the_models_of_all_programs_are_listed(user: Terminal) -> None:
     (ours / "org" / "broken" / "config.json").write_text("{}")
     found = {"demo": "anyclaude", "org/mine": "anyclaude", "org/cached": "Hugging Face", str(lm_studio): "LM Studio"}
     assert names(user) == found
-    user.configure(model="org/mine")
-    assert "* org/mine" in user.run("models", "list").stdout
+    user.configure(model="org/mine", models={"small": {"model": "org/cached"}, "far": {"model": "org/far"}})
+    shown = user.run("models", "list").stdout
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("* ")][:-1] == ["org/mine", "org/cached"]
+    assert re.search(
+        r"^Configured, and not served now:\n  org/mine +org/mine\n  small +org/cached\n  far ", shown, re.M
+    )
+    assert listed(user)["configured"] == {"org/mine": "org/mine", "small": "org/cached", "far": "org/far"}
+    assert listed(user)["served"] == {}
 
 
 def test_no_model_at_all(user: Terminal) -> None:
@@ -92,4 +104,6 @@ def test_a_server_that_has_no_engine_process_says_so(user: Terminal) -> None:
         until(user.health, "the server")
         refused = user.run("models", "unload", "scripted")
         assert (refused.returncode, "always loaded" in refused.stderr) == (1, True)
+        assert listed(user)["served"] == {"scripted": "loaded"}
+        assert f"Served at {user.url}:\n  scripted  loaded\n" in user.run("models", "list").stdout
         assert "is not served here" in user.run("models", "load", "no such/model").stderr

@@ -154,7 +154,8 @@ def test_a_model_is_unloaded_and_loaded_by_hand_and_by_requests(
         assert len(text_of(ask(server, "small", "something else"))) > 0
         assert states(server)["small"] is True
         assert "is unloaded" in cli(server, "models", "unload", "small")
-        assert states(server)["small"] is False
+        listed = json.loads(cli(server, "models", "list", "--json"))
+        assert listed["served"] == {"big": "loaded", "small": "not loaded"}
         assert "is loaded" in cli(server, "models", "load", "small")
         loaded = httpx.post(f"{server.url}/v1/models/small/load", timeout=PATIENCE_SECONDS)
         assert (loaded.status_code, loaded.json()["loaded"]) == (200, True)
