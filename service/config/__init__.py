@@ -73,7 +73,7 @@ def load_configuration(
     above = [environment_layer(environ), flag_layer(flags)]
 
     def merge(layer: Layer) -> Layer:
-        return _merge([below, layer, *above])
+        return _merge([below, layer], above)
 
     # A relative home lies in the working folder, where a repository could bring its own approvals.
     own_home = home / _expand_user(merge({})["home"].value, home)
@@ -125,7 +125,21 @@ def server_address(settings: Settings) -> Address:
     return parse_base_url(settings.base_url)
 
 
-def _merge(layers: list[Layer]) -> Layer:
+def _merge(files: list[Layer], above: list[Layer]) -> Layer:
+    merged = _overlay([*files, *above])
+    # A key is only sent where its file alone would send it: the address of another file might lead anywhere.
+    with_keys = [file for file in reversed(files) if "api_key" in file]
+    if not with_keys:
+        return merged
+    for file in with_keys:
+        if _overlay([file, *above])["base_url"].value == merged["base_url"].value:
+            return merged | {"api_key": file["api_key"]}
+    other = with_keys[0]["api_key"].origin.where
+    why = f"default, because the key in {other} is not sent to the address of another file"
+    return merged | {"api_key": Given(DEFAULT_KEY, Origin("default", why))}
+
+
+def _overlay(layers: list[Layer]) -> Layer:
     """Later layers win. A stronger layer's host or port replaces that of a local `base_url`."""
     merged: Layer = {}
     for layer in layers:
@@ -135,7 +149,6 @@ def _merge(layers: list[Layer]) -> Layer:
         elif layer.keys() & {"host", "port"} and _is_local_url(merged.get("base_url")):
             del merged["base_url"]
         merged |= layer
-    merged = _key_for_its_url(merged, layers)
     for key in SETTING_KEYS:
         if key.field not in merged:
             merged[key.field] = Given(key.default, Origin("default"))
@@ -143,21 +156,6 @@ def _merge(layers: list[Layer]) -> Layer:
         url = base_url(merged["host"].value, merged["port"].value)
         merged["base_url"] = Given(url, merged["port"].origin)
     return merged
-
-
-def _key_for_its_url(merged: Layer, layers: list[Layer]) -> Layer:
-    """An `api_key` is not sent to another file's `base_url`, which might lead anywhere."""
-    url = merged.get("base_url")
-    if url is None or url.origin.kind != "file" or "api_key" not in merged:
-        return merged
-    keys = [
-        layer["api_key"] for layer in layers if "api_key" in layer and layer["api_key"].origin.where == url.origin.where
-    ]
-    if keys:
-        return merged | {"api_key": keys[-1]}
-    other = merged["api_key"].origin.where
-    why = f"default, because the key in {other} is not sent to the baseUrl of another file"
-    return merged | {"api_key": Given(DEFAULT_KEY, Origin("default", why))}
 
 
 def _is_local_url(given: Given | None) -> bool:
@@ -241,7 +239,7 @@ def _check_exposure(settings: Settings, given: Layer) -> None:
         raise ConfigError(origin.where, origin.key, problem)
     if settings.api_key == DEFAULT_KEY:
         problem = (
-            f'others can reach "{settings.host}", and apiKey is the default that everybody knows. '
+            f'others can reach "{settings.host}", and everybody knows the apiKey ({given["api_key"].origin}). '
             "Set apiKey to a secret, or listen on 127.0.0.1."
         )
         raise ConfigError(origin.where, origin.key, problem)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.config import Configuration, load_configuration
+from service.config import ConfigError, Configuration, load_configuration
 from service.config.keys import SETTING_KEYS
 from service.config.trust import Unapproved
 from service.settings import Harmless, Settings
@@ -65,7 +65,10 @@ ATTACKS: list[tuple[dict[str, Any], set[str]]] = [
     ({"cache": ["disk:///home/me/.anyclaude/cache/../models"]}, {"cache"}),
     ({"cache": ["disk://~/.anyclaude/cache/../../poisoned"]}, {"cache"}),
     ({"warm": ["../../private.json"]}, {"warm"}),
+    ({"models": {"big": {"model": "thief/model"}}}, {"models"}),
+    ({"adapter": "thief/adapter"}, {"adapter"}),
     ({"allowedHosts": ["thief.example"]}, {"allowed_hosts"}),
+    ({"allowedOrigins": ["https://thief.example"]}, {"allowed_origins"}),
     ({"requireApiKey": False}, {"require_api_key"}),
 ]
 
@@ -204,19 +207,54 @@ def test_a_home_folder_reached_by_a_link_is_the_home_folder(computer: Computer, 
     assert load_configuration({}, {}, computer.home, link).unapproved is None
 
 
-@pytest.mark.parametrize("url", ["https://gpu.example/v1", "http://localhost:9000/v1"])
-def test_a_key_is_never_sent_to_the_url_of_another_file(computer: Computer, url: str) -> None:
-    computer.repository(baseUrl=url)
-    found = computer.load(answer=True)
+@pytest.mark.parametrize(
+    ("own", "keys", "flags", "url"),
+    [
+        ({}, {"baseUrl": "https://gpu.example/v1"}, {}, "https://gpu.example/v1"),
+        ({}, {"baseUrl": "http://localhost:9000/v1"}, {}, "http://localhost:9000/v1"),
+        ({}, {"port": 9000}, {}, "http://127.0.0.1:9000/v1"),
+        ({"port": 8000, "host": "::1"}, {"port": 9000}, {}, "http://[::1]:9000/v1"),
+        ({"baseUrl": "http://localhost:8000/v1"}, {"port": 9000}, {}, "http://127.0.0.1:9000/v1"),
+        ({}, {"host": "127.0.0.2"}, {}, "http://127.0.0.2:8081/v1"),
+        ({}, {"host": "127.0.0.2"}, {"port": 9000}, "http://127.0.0.2:9000/v1"),
+    ],
+)
+def test_a_key_is_never_sent_to_the_address_of_another_file(
+    computer: Computer, own: dict[str, Any], keys: dict[str, Any], flags: dict[str, Any], url: str
+) -> None:
+    computer.own(apiKey=SECRET, **own)
+    computer.repository(**keys)
+    found = computer.load(answer=True, **flags)
     assert (found.settings.base_url, found.settings.api_key) == (url, Settings(home=computer.home).api_key)
-    assert "is not sent to the baseUrl of another file" in str(found.origins["api_key"])
+    assert "is not sent to the address of another file" in str(found.origins["api_key"])
 
 
-def test_a_key_of_the_repository_is_not_sent_to_the_url_of_the_user(computer: Computer) -> None:
-    computer.own(apiKey=SECRET, baseUrl="https://gpu.example/v1")
+def test_a_server_that_others_reach_does_not_start_without_its_files_key(computer: Computer) -> None:
+    computer.own(apiKey=SECRET, host="0.0.0.0", requireApiKey=True)
+    computer.repository(port=9000)
+    with pytest.raises(ConfigError, match=r"everybody knows the apiKey \(default, because the key in .*another file\)"):
+        computer.load()
+
+
+@pytest.mark.parametrize("own", [{}, {"port": 8081}, {"baseUrl": "http://127.0.0.1:8081/v1"}])
+@pytest.mark.parametrize("keys", [{"port": 8081}, {"host": "127.0.0.1"}, {"baseUrl": "http://127.0.0.1:8081/v1"}])
+def test_a_key_is_sent_to_its_own_address_whoever_repeats_that(
+    computer: Computer, own: dict[str, Any], keys: dict[str, Any]
+) -> None:
+    computer.own(apiKey=SECRET, **own)
+    computer.repository(**keys)
+    assert computer.load().settings.api_key == SECRET
+
+
+@pytest.mark.parametrize("own", [{"baseUrl": "https://gpu.example/v1"}, {"port": 9000}])
+def test_a_key_of_the_repository_is_not_sent_to_the_address_of_the_user(
+    computer: Computer, own: dict[str, Any]
+) -> None:
+    computer.own(apiKey=SECRET, **own)
+    alone = load_configuration({}, {}, computer.home, computer.home).settings
     computer.repository(apiKey="theirs")
-    found = computer.load(answer=True)
-    assert (found.settings.base_url, found.settings.api_key) == ("https://gpu.example/v1", SECRET)
+    found = computer.load(answer=True).settings
+    assert (found.base_url, found.api_key) == (alone.base_url, SECRET)
 
 
 def test_a_key_goes_with_the_url_of_its_file_and_of_the_environment(computer: Computer) -> None:
