@@ -342,6 +342,19 @@ def test_doctor_finds_what_is_there(terminal: Terminal) -> None:
     assert results["Port"]["found"] == f"{terminal.port} is free"
 
 
+def test_doctor_says_where_each_value_came_from(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", apiKey="do not show", sampling={"topP": 0.9})
+    (terminal.cwd / ".anyclauderc.json").write_text(json.dumps({"backends": {"vllm-mlx": {"maxQueue": 7}}}))
+    _, results = checked(terminal, VLLM_MLX_MODEL="demo")
+    parts = [part.partition(" from ") for part in results["Configuration"]["found"].split("; ")]
+    assert {where: set(names.split(", ")) for names, _, where in parts} == {
+        f"{terminal.cwd}/.anyclauderc.json": {"maxQueue"},
+        "VLLM_MLX_MODEL": {"model"},
+        str(terminal.configuration): {"executor", "apiKey", "sampling.topP", "port", "baseUrl"},
+    }
+    assert "do not show" not in str(results)
+
+
 def test_doctor_says_what_to_do(terminal: Terminal) -> None:
     (terminal.bin / "claude").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     (terminal.bin / "claude").chmod(0o755)

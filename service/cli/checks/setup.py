@@ -1,6 +1,7 @@
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from service.cli.client import NoAnswer, NotOurs, NotThere, Refused, ServerClien
 from service.cli.configuration import left_out
 from service.cli.stores import ask_stores
 from service.config import Configuration
+from service.config.keys import BACKEND, SETTING_KEYS
 from service.config.redaction import shown_url
 from service.config.values import show_size
 from service.device.figures import DeviceFigures, DeviceKind
@@ -29,15 +31,20 @@ LOCAL_SECONDS = 0.5
 
 
 def configuration(found: Configuration) -> Result:
+    sources = "; ".join(_sources(found)) or "the defaults are in force ('anyclaude config' prints them)"
     if found.unapproved is not None:
-        return warning(
-            "Configuration",
-            left_out(found.unapproved),
-            "'anyclaude config' shows them; 'anyclaude trust' approves the file.",
-        )
-    if not found.files:
-        return ok("Configuration", "no .anyclauderc.json; the defaults are in force ('anyclaude config' prints them)")
-    return ok("Configuration", ", ".join(str(path) for path in found.files))
+        advice = "'anyclaude config' shows them; 'anyclaude trust' approves the file."
+        return warning("Configuration", f"{left_out(found.unapproved)} In force: {sources}", advice)
+    return ok("Configuration", sources if found.files else f"no .anyclauderc.json; {sources}")
+
+
+def _sources(found: Configuration) -> Iterator[str]:
+    keys: dict[str, list[str]] = {str(path): [] for path in found.files}
+    for key in SETTING_KEYS:
+        if where := found.origins[key.field].where:
+            keys.setdefault(where, []).append(key.dotted.removeprefix(".".join(BACKEND) + "."))
+    for where, names in keys.items():
+        yield f"{', '.join(names) or 'nothing'} from {where}"
 
 
 def model(settings: Settings) -> Result:
