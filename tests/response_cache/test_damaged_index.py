@@ -1,4 +1,4 @@
-"""A damaged index of the disk store leads to a whole row of another key: that must be a miss, never an answer."""
+"""A damaged file of the disk store may lead to a whole row of another key: that must be a miss, never an answer."""
 
 import sqlite3
 import time
@@ -13,6 +13,7 @@ from service.response_cache.store import ResponseStore
 from tests.response_cache.answers import text
 
 KEYS = [f"{index:x}" * 64 for index in range(1, 7)]
+FILE, JOURNAL = "cache.db", "cache.db-wal"
 # As diskcache asks.
 LOOKUP = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 
@@ -20,15 +21,29 @@ LOOKUP = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS 
 @pytest.fixture
 async def database(tmp_path: Path) -> bytes:
     """The file of a store with an answer of its own under each key."""
-    backend = DiskBackend(tmp_path / "store")
-    for key in KEYS:
-        await backend.set(key, encode_record(AnswerRecord(key, 1000.0, text(key))))
+    backend = await filled_store(tmp_path / "store")
     await backend.aclose()
-    connection = sqlite3.connect(tmp_path / "store" / "cache.db")
+    connection = sqlite3.connect(tmp_path / "store" / FILE)
     connection.execute("PRAGMA journal_mode = DELETE")
     content = connection.serialize()
     connection.close()
     return content
+
+
+@pytest.fixture
+async def killed(tmp_path: Path) -> dict[str, bytes]:
+    """The files of the same store if its process is killed: the answers are in the journal alone."""
+    backend = await filled_store(tmp_path / "killed")
+    files = {name: (tmp_path / "killed" / name).read_bytes() for name in (FILE, JOURNAL)}
+    await backend.aclose()
+    return files
+
+
+async def filled_store(folder: Path) -> DiskBackend:
+    backend = DiskBackend(folder)
+    for key in KEYS:
+        await backend.set(key, encode_record(AnswerRecord(key, 1000.0, text(key))))
+    return backend
 
 
 def key_index(database: bytes) -> range:
@@ -47,9 +62,9 @@ def flipped(database: bytes, bit: int) -> bytes:
     return bytes(damaged)
 
 
-def used_bits(database: bytes, page: range) -> list[int]:
-    """All bits of a page but those of its gap of zeros, which nothing reads."""
-    used = [place for place in page if any(database[max(page.start, place - 4) : place + 5])]
+def used_bits(content: bytes, part: range) -> list[int]:
+    """All bits of a part but those of its gaps of zeros, which nothing reads."""
+    used = [place for place in part if any(content[max(part.start, place - 4) : place + 5])]
     return [place * 8 + bit for place in used for bit in range(8)]
 
 
@@ -63,7 +78,7 @@ def rows(database: bytes) -> dict[str, bytes]:
             row = connection.execute(LOOKUP, (key, time.time())).fetchone()
             if row is not None and isinstance(row[0], bytes):
                 found[key] = row[0]
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         pass
     finally:
         connection.close()
@@ -80,14 +95,33 @@ async def test_no_flipped_bit_of_the_index_gives_the_answer_of_another_key(datab
     assert misled > 10, "expected flips that lead to the row of another key"
 
 
-async def test_a_store_with_a_flipped_bit_answers_rightly_or_not_at_all(database: bytes, tmp_path: Path) -> None:
-    bits = used_bits(database, key_index(database))
-    for number, bit in enumerate(bits[:: len(bits) // 40]):
+@pytest.mark.parametrize("every", [pytest.param(53, id="some"), pytest.param(1, id="all", marks=pytest.mark.endurance)])
+def test_no_flipped_bit_of_the_file_gives_the_answer_of_another_key(every: int, database: bytes) -> None:
+    for bit in used_bits(database, range(len(database)))[::every]:
+        for key, value in rows(flipped(database, bit)).items():
+            record = decode_record(value, key)
+            assert record is None or record.completion == text(key), f"bit {bit}"
+
+
+@pytest.mark.parametrize(
+    "bits", [pytest.param(40, id="some"), pytest.param(500, id="more", marks=pytest.mark.endurance)]
+)
+@pytest.mark.parametrize("damaged", [FILE, JOURNAL])
+async def test_a_store_with_a_flipped_bit_answers_rightly_or_not_at_all(
+    damaged: str, bits: int, killed: dict[str, bytes], database: bytes, tmp_path: Path
+) -> None:
+    files = killed if damaged == JOURNAL else {FILE: database}
+    used = used_bits(files[damaged], range(len(files[damaged])))
+    found = 0
+    for number, bit in enumerate(used[:: len(used) // bits]):
         folder = tmp_path / str(number)
         folder.mkdir(mode=0o700)
-        (folder / "cache.db").write_bytes(flipped(database, bit))
+        for name, content in files.items():
+            (folder / name).write_bytes(flipped(content, bit) if name == damaged else content)
         store = ResponseStore(DiskBackend(folder), CacheCounters(), lookup_seconds=10)
         for key in KEYS:
             record = await store.get(key)
             assert record is None or record.completion == text(key), f"bit {bit}"
+            found += record is not None
         await store.aclose()
+    assert found > bits, "expected most answers of most stores"
