@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 
 from service.errors import ContextLengthExceeded, EngineFailed
 from service.executor.base import collect
-from service.executor.engine.lanes import most_lanes
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.runtime import Loader, Runtime, load_runtime
 from service.executor.scheduling.messages import Sequence
@@ -77,7 +76,7 @@ async def test_what_is_read_and_what_is_kept_can_be_watched(tiny_model: Path) ->
         await until(lambda: (executor.status().peak_bytes or 0) > 0)  # once nothing runs
         tuning = executor.status().tuning
         assert tuning is not None
-        assert (tuning.chunk_tokens, tuning.lanes, tuning.file_tokens) == (16, most_lanes(), None)
+        assert (tuning.chunk_tokens, tuning.file_tokens) == (16, None)
         found = await executor.ask(ListPrefixes())
         assert isinstance(found, PrefixesFound)
         shared = found.branches[0]
