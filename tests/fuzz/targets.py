@@ -3,10 +3,9 @@ import hashlib
 import json
 import tempfile
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,7 +18,7 @@ from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_embeddings import OpenAIEmbeddings
 from service.dialects.openai_responses import OpenAIResponses, ResponseCompaction
 from service.dialects.openai_responses.kept import KeptResponses, decode_kept, encode_kept
-from service.endpoints.tokens import detokenize, tokenize
+from service.endpoints.tokens import AnswerTokens, detokenize, tokenize
 from service.errors import BadRequest, ServiceError
 from service.executor.prefix.file import LENGTH_BYTES, MAGIC, DamagedFile, SpanHeader, read_header, read_span
 from service.executor.process.call_messages import SubmitCall, ToEngine, ToServer
@@ -100,7 +99,7 @@ def fuzz_kept_response(data: bytes) -> None:
         )
 
 
-def fuzz_tokens(answer: Callable[[ModelRegistry, bytes], Coroutine[Any, Any, dict[str, Any]]]) -> Target:
+def fuzz_tokens(answer: AnswerTokens) -> Target:
     """What is accepted is answered."""
     executor = ScriptedExecutor()
     cached = CachingExecutor(executor, MemoryBackend(), Settings(home=NO_HOME))
@@ -108,7 +107,7 @@ def fuzz_tokens(answer: Callable[[ModelRegistry, bytes], Coroutine[Any, Any, dic
 
     async def run(body: bytes) -> None:
         with suppress(ServiceError):
-            json_response(await answer(registry, body))
+            json_response(await answer(registry, {}, body))
 
     return lambda body: asyncio.run(run(body))
 
