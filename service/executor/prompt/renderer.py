@@ -75,9 +75,7 @@ class PromptRenderer:
 
     def render(self, request: GenerationRequest) -> Prompt:
         """Raises `ContextLengthExceeded`, and `BadRequest` if the template refuses the messages."""
-        excess = self._excess(request)
-        if excess is not None:
-            raise ContextLengthExceeded(excess, self._context_length, estimated=True)
+        self._refuse(self._excess(request))
         prompt = self._prompt(request)
         if len(prompt.tokens) >= self._context_length:
             raise ContextLengthExceeded(len(prompt.tokens), self._context_length)
@@ -100,6 +98,8 @@ class PromptRenderer:
         return len(self._prompt(request).tokens) if excess is None else excess
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Raises `ContextLengthExceeded` if the text is far too long."""
+        self._refuse(estimate_excess((text,), self._encode_plainly, self._context_length))
         return list(self._tokenizer.encode(text, add_special_tokens=special)) if text else []
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -113,6 +113,10 @@ class PromptRenderer:
         answer = family.answer if family is not None and family.thought is not None else "\n\n"
         closing, begun = self._encode(thought.closes), self._encode(answer)
         return ReasoningForm(thought.opens, thought.closes, tuple(closing), tuple(begun))
+
+    def _refuse(self, excess: int | None) -> None:
+        if excess is not None:
+            raise ContextLengthExceeded(excess, self._context_length, estimated=True)
 
     def _excess(self, request: GenerationRequest) -> int | None:
         """Returns an estimate of the tokens, if the texts alone are certainly too long."""

@@ -237,6 +237,13 @@ def test_what_is_far_too_long_is_not_read_to_its_end(tokenizer: Any, request_: G
     assert parts.characters < 0.2 * len("word ") * FAR_TOO_LONG
 
 
+def test_text_that_is_far_too_long_is_not_tokenized(tokenizer: Any) -> None:
+    parts = CountingParts(tokenizer, CHATML)
+    with pytest.raises(ContextLengthExceeded, match="the prompt has about "):
+        PromptRenderer(parts, context_length=2048).tokenize("word " * FAR_TOO_LONG, special=False)
+    assert parts.characters < 0.2 * len("word ") * FAR_TOO_LONG
+
+
 def test_what_was_thought_in_earlier_turns_does_not_count(tokenizer: Any) -> None:
     """Templates leave it out."""
     template = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
