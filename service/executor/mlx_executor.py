@@ -24,7 +24,7 @@ from service.executor.base import (
 )
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.priority import give_way_to_the_server
-from service.executor.prompt.preparation import JobLimits, Preparation
+from service.executor.prompt.preparation import JobLimits, Preparation, limits_for
 from service.executor.runtime import Loader, Runtime, SharedRuntime, load_runtime
 from service.executor.scheduling.messages import Prompt, Sequence
 from service.executor.supervisor import Supervisor
@@ -87,7 +87,7 @@ class MlxExecutor:
         self._settings = settings
         self._peers = peers
         self._together_seconds = together_seconds
-        self._limits = limits or JobLimits()
+        self._limits = limits or limits_for(profile.context_length)
         self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
         self._preparation: Preparation | None = None
         self._ids = itertools.count()

@@ -94,7 +94,8 @@ def counting(spec: EngineSpec) -> Executor:
             shared=SharedRuntime(renderer=FaultyRenderer(fault), logits=100),
         )
 
-    limits = JobLimits(seconds=spec.options.get("render_seconds", 30.0), max_bytes=256 * 2**20)
+    seconds = spec.options.get("render_seconds", 30.0)
+    limits = JobLimits(seconds=seconds, max_bytes=256 * 2**20, engine_bytes_per_second=0)
     return MlxExecutor(Path("counting"), spec.profile, spec.settings, load=load, limits=limits)
 
 
@@ -195,7 +196,11 @@ class FaultyRenderer(WordRenderer):
 
     def render(self, request: GenerationRequest) -> Prompt:
         self._fault.strike("rendering", request)
-        return super().render(request)
+        return Prompt([1] * super().count(request))
+
+    def count(self, request: GenerationRequest) -> int:
+        self._fault.strike("counting", request)
+        return super().count(request)
 
 
 class FaultyEngine(CountingEngine):

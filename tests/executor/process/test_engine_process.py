@@ -377,18 +377,27 @@ async def test_an_engine_that_stops_within_an_answer_is_replaced(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("way", "why"), [("spin", "within 3 seconds"), ("swell", "of memory"), ("a swelling template", "of memory")]
+    ("stage", "way", "why"),
+    [
+        ("rendering", "spin", "within 6 seconds"),
+        ("counting", "spin", "within 6 seconds"),
+        ("rendering", "swell", "of memory"),
+        ("rendering", "a swelling template", "of memory"),
+    ],
 )
-async def test_a_prompt_that_is_never_ready_fails_alone(way: str, why: str, tmp_path: Path) -> None:
+async def test_a_prompt_that_is_never_ready_fails_alone(stage: str, way: str, why: str, tmp_path: Path) -> None:
     once = str(tmp_path / "once")
-    async with running(at="rendering", how=way, once=once, render_seconds=3.0 if way == "spin" else 30.0) as engine:
-        stuck = asyncio.ensure_future(outcome(engine))
+    async with running(at=stage, how=way, once=once, render_seconds=6.0 if way == "spin" else 30.0) as engine:
+        counting = stage == "counting"
+        stuck = asyncio.ensure_future(engine.count_tokens(question()) if counting else engine.submit(question()))
         await until(Path(once).exists)
         others = [asyncio.ensure_future(ask(engine)) for _ in range(3)]
         await until(lambda: engine.status().waiting == 4)
-        error = await stuck
-        assert isinstance(error, GenerationTimeout)
-        assert why in error.message
+        if way == "spin":
+            await until(lambda: "a prompt has been in preparation for" in engine.status().detail)
+            assert engine.status().state == "degraded"
+        with pytest.raises(GenerationTimeout, match=why):
+            await stuck
         assert await asyncio.gather(*others) == ["1 2 3 "] * 3
         assert engine.status().engine_restarts == 1
 
