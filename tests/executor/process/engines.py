@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from llguidance import LLMatcher
 
 from service.errors import ContextLengthExceeded
 from service.events import Event
@@ -19,6 +20,7 @@ from service.executor.base import Executor
 from service.executor.mlx_executor import MlxExecutor
 from service.executor.process.call_messages import EngineSpec
 from service.executor.process.frames import HEADER, MAX_FRAME_BYTES
+from service.executor.prompt.grammars import ConstrainingRenderer, GrammarCompiler
 from service.executor.prompt.preparation import JobLimits
 from service.executor.runtime import Runtime, SharedRuntime, load_runtime
 from service.executor.scheduling.messages import Prompt
@@ -88,10 +90,11 @@ def counting(spec: EngineSpec) -> Executor:
         fault.strike("loading")
         if fault.at == "idle":
             threading.Timer(0.05, fault.strike, ["idle"]).start()
+        renderer = ConstrainingRenderer(FaultyRenderer(fault), FaultyCompiler(fault))
         return Runtime(
             engine=engine,
             open_writer=NumberWriter,
-            shared=SharedRuntime(renderer=FaultyRenderer(fault), logits=100),
+            shared=SharedRuntime(renderer=renderer, logits=100),
         )
 
     seconds = spec.options.get("render_seconds", 30.0)
@@ -190,6 +193,9 @@ class Fault:
 
 
 class FaultyRenderer(WordRenderer):
+    knows_tools = False
+    tool_family = None
+
     def __init__(self, fault: Fault) -> None:
         super().__init__()
         self._fault = fault
@@ -201,6 +207,22 @@ class FaultyRenderer(WordRenderer):
     def count(self, request: GenerationRequest) -> int:
         self._fault.strike("counting", request)
         return super().count(request)
+
+    def thought(self, request: GenerationRequest, prompt: Prompt) -> None:
+        return None
+
+
+class FaultyCompiler(GrammarCompiler):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(None)
+        self._fault = fault
+
+    def spell(self, text: str) -> list[str | int]:
+        return [text]
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        self._fault.strike("compiling")
+        return super()._compile(grammar)
 
 
 class FaultyEngine(CountingEngine):

@@ -27,7 +27,7 @@ from service.executor.base import collect
 from service.executor.process.call_messages import ToServer
 from service.executor.process.child import Child, ending
 from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
-from service.generation import Completion
+from service.generation import Completion, ResponseFormat
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from tests.executor.engines import question, until
@@ -381,6 +381,7 @@ async def test_an_engine_that_stops_within_an_answer_is_replaced(tmp_path: Path)
     [
         ("rendering", "spin", "within 6 seconds"),
         ("counting", "spin", "within 6 seconds"),
+        ("compiling", "spin", "within 6 seconds"),
         ("rendering", "swell", "of memory"),
         ("rendering", "a swelling template", "of memory"),
     ],
@@ -388,8 +389,8 @@ async def test_an_engine_that_stops_within_an_answer_is_replaced(tmp_path: Path)
 async def test_a_prompt_that_is_never_ready_fails_alone(stage: str, way: str, why: str, tmp_path: Path) -> None:
     once = str(tmp_path / "once")
     async with running(at=stage, how=way, once=once, render_seconds=6.0 if way == "spin" else 30.0) as engine:
-        counting = stage == "counting"
-        stuck = asyncio.ensure_future(engine.count_tokens(question()) if counting else engine.submit(question()))
+        request = question(response_format=ResponseFormat(kind="json_object") if stage == "compiling" else None)
+        stuck = asyncio.ensure_future(engine.count_tokens(request) if stage == "counting" else engine.submit(request))
         await until(Path(once).exists)
         others = [asyncio.ensure_future(ask(engine)) for _ in range(3)]
         await until(lambda: engine.status().waiting == 4)
