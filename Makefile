@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 120
 PYTEST = "$(VENV)/bin/python" -m pytest
 SHARED = -n 2 --dist loadfile --no-loadscope-reorder
 FAST = not endurance and not model and not models and not client and not browser and not deployment and not process \
-	and not exhaustive
+	and not exhaustive and not waits
 
 # Without bytecode, each process that a test starts would compile the package.
 unexport PYTHONDONTWRITEBYTECODE

@@ -109,6 +109,7 @@ async def test_a_server_that_is_not_there_at_the_start(redis_server: RedisServer
     await backend.aclose()
 
 
+@pytest.mark.waits
 async def test_a_late_answer_is_not_taken_for_another(
     redis: RedisBackend, patient: RedisBackend, redis_server: RedisServer
 ) -> None:
@@ -197,6 +198,7 @@ async def test_keys_are_cleared_counted_and_listed_in_batches(patient: RedisBack
     assert (await patient.stats()) == BackendStats(backend="redis", items=0, errors=0)
 
 
+@pytest.mark.waits
 async def test_counting_listing_and_clearing_may_take_longer_than_a_lookup(redis_server: RedisServer) -> None:
     backend = RedisBackend(redis_server.url, timeout=1.0)
     await backend.set("k", b"v")

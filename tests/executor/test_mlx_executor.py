@@ -237,6 +237,7 @@ async def test_an_answer_that_takes_too_long_is_ended() -> None:
         await until(lambda: executor.status().running == 0)
 
 
+@pytest.mark.waits
 async def test_the_time_in_the_queue_is_not_part_of_the_answers_time() -> None:
     gate = Gate()
     load = counting_loader(CountingEngine(gate))

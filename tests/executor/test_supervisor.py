@@ -168,6 +168,7 @@ class Gate:
             assert self.open.wait(PATIENCE_SECONDS)
 
 
+@pytest.mark.waits
 async def test_an_engine_that_hangs_is_seen_and_then_given_up(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate(3)
     with caplog.at_level(logging.WARNING):

@@ -57,6 +57,7 @@ async def until_health(client: httpx.AsyncClient, status: str) -> tuple[int, dic
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.waits
 async def test_an_engine_that_hangs_is_degraded_then_unhealthy(tmp_path: Path) -> None:
     gate = Gate(at=3)
     async with serving(tmp_path, counting_loader(CountingEngine(gate))) as client:

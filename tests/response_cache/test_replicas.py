@@ -135,6 +135,7 @@ def key(request: GenerationRequest | None = None) -> str:
     return RequestKeys().key(PROFILE.fingerprint, request or ask())
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("tiered", [False, True])
 async def test_one_generates_and_the_others_wait_for_its_entry(start: Start, tiered: bool) -> None:
     first, *others = [start(tiered=tiered, lease_seconds=LEASE_SECONDS) for _ in range(3)]
@@ -171,6 +172,7 @@ async def test_a_stream_that_waits_opens_as_soon_as_the_other_engine_has_accepte
     assert await client == ("miss", "by 1")
 
 
+@pytest.mark.waits
 async def test_what_a_dead_server_began_is_taken_over_by_one_of_the_others(start: Start) -> None:
     replicas = [start() for _ in range(3)]
     for replica in replicas:
@@ -184,6 +186,7 @@ async def test_what_a_dead_server_began_is_taken_over_by_one_of_the_others(start
     assert len({text for _, text in answers}) == 1
 
 
+@pytest.mark.waits
 async def test_an_engine_without_progress_is_not_waited_for(start: Start) -> None:
     first, second = start(lease_seconds=LEASE_SECONDS), start()
     second.gate.set()
@@ -321,6 +324,7 @@ async def test_who_cannot_write_waits_for_nobody(redis_server: RedisServer) -> N
     await caching.aclose()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("away", ["stopped", "paused"])
 async def test_an_outage_costs_the_first_request_the_stores_timeout_and_the_others_nothing(
     start: Start, redis_server: RedisServer, away: str
