@@ -32,7 +32,7 @@ class Child(asyncio.Protocol):
 
     def __init__(self, receive: Callable[[list[ToServer]], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self.heard_at = self._loop.time()
+        self.heard_at = self._started_at = self._loop.time()
         self._receive = receive
         self._reader: FrameReader[ToServer] = FrameReader(list[ToServer])
         self._transport: asyncio.Transport | None = None
@@ -58,6 +58,11 @@ class Child(asyncio.Protocol):
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return self._loop.time() - self._started_at
 
     async def connect(self) -> None:
         await self._loop.connect_read_pipe(lambda: self._stderr, self._process.stdout)

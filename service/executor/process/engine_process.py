@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from service.device.memory import LoadNeeds
 from service.errors import EngineFailed, NotReady, ServiceError, ShuttingDown
 from service.executor.base import RETRY_AFTER_SECONDS, ExecutorStatus, ModelState, refuse_when_full
 from service.executor.process.call_messages import (
@@ -21,10 +22,10 @@ from service.executor.process.call_messages import (
 )
 from service.executor.process.child import Child
 from service.executor.process.engine_calls import EngineCalls
-from service.executor.process.identification import Identify, with_fingerprint
+from service.executor.process.identification import Identification, Identify, with_fingerprint
 from service.executor.process.pending_call import PendingCall
 from service.generation import GenerationRequest
-from service.models.errors import InvalidModel
+from service.profile import ModelProfile
 from service.queries import Finding, Query
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,14 @@ CLOSE_SECONDS = 2.0
 # Silence allowed while the executor loads: imports hold the interpreter's lock for seconds.
 STARTUP_SECONDS = 60.0
 
-# While no process has the model, a request that comes later than this looks at the files again: some milliseconds.
-TRUST_SECONDS = 1.0
+# A load that takes longer hangs: this, and the time that a slow network drive takes for the weights.
+LOAD_SECONDS = 600.0
+LOAD_BYTES_PER_SECOND = 20e6
+
+
+def load_seconds(needs: LoadNeeds) -> float:
+    """The most that a load may take."""
+    return LOAD_SECONDS + needs.weight_bytes / LOAD_BYTES_PER_SECOND
 
 
 class EngineProcess:
@@ -46,7 +53,8 @@ class EngineProcess:
 
     A process that dies, or is silent for twice `stall_seconds`, is replaced. Calls that received nothing run again
     once; the others end in `AnswerLost`. After more than `deaths_at_most` deaths in ten minutes, or if the model
-    cannot be loaded, none replaces it. A refusal for memory is forgotten after `RETRY_AFTER_SECONDS`.
+    cannot be loaded, none replaces it. A refusal for memory, or a load that took longer than `load_within` allows, is
+    forgotten after `RETRY_AFTER_SECONDS`: the next call loads again.
 
     The fingerprint is read anew for each process. It is empty meanwhile, and a while after the last process has ended:
     the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default). No call
@@ -59,20 +67,19 @@ class EngineProcess:
         *,
         deaths_at_most: int = DEATHS_AT_MOST,
         identify: Identify = with_fingerprint,
+        load_within: Callable[[LoadNeeds], float] = load_seconds,
         spawn: Callable[[Callable[[list[ToServer]], None]], Child] = Child,
     ) -> None:
-        self.profile = spec.profile
-        self.spec = spec
         self.wanted: Callable[[], Awaitable[None]] = self.load
         self.loaded_bytes = 0
         self.settled = asyncio.Event()  # the model is loaded, could not be loaded, or will not be
-        self._with_fingerprint = identify
+        self._load_within = load_within
+        self._identification = Identification(spec, identify, lambda: self.resident or bool(self._failure))
         self._spawn = spawn
         self._settings = spec.settings
         self._ids = itertools.count()
         self._calls = EngineCalls(spec.settings.queue_timeout_seconds, self._too_late)
         self._wanting = 0  # calls that wait for `wanted` or the fingerprint
-        self._identifying: asyncio.Task[str] | None = None
         # From `load` to the end of its last process. The other fields are about this run.
         self._running: asyncio.Task[None] | None = None
         self._ending = False
@@ -85,6 +92,15 @@ class EngineProcess:
         self._last_end = ""
         self._failure = ""
         self._closing = False
+
+    @property
+    def profile(self) -> ModelProfile:
+        return self._identification.profile
+
+    @property
+    def spec(self) -> EngineSpec:
+        """With the last fingerprint that was read."""
+        return self._identification.spec
 
     @property
     def pid(self) -> int | None:
@@ -166,7 +182,7 @@ class EngineProcess:
         self._refuse_when_full()
         async with self._waiting():
             while not self.profile.fingerprint:
-                await self._read_fingerprint()
+                await self._read_files()
 
     async def submit(self, request: GenerationRequest) -> PendingCall:
         self._refuse_when_full()
@@ -239,8 +255,8 @@ class EngineProcess:
     async def _run(self) -> None:
         try:
             while not (self._ending or self._failure):
-                self._forget_fingerprint()
-                await self._read_fingerprint()
+                self._identification.forget()
+                await self._read_files()
                 if not self._ending:
                     await self._run_process()
         except ServiceError as exc:
@@ -250,7 +266,12 @@ class EngineProcess:
             self._give_up(f"The engine process cannot be started: {exc}.")
         self._running, self._child, self._ending = None, None, False
         self.settled.set()
-        self._distrust_soon()
+        self._identification.forget_soon()
+
+    async def _read_files(self) -> None:
+        """Raises `NotReady` and `ShuttingDown`."""
+        if self._closing or self._failure or not await self._identification.read():
+            raise self._refusal()
 
     async def _run_process(self) -> None:
         child = self._child = self._spawn(self._receive)
@@ -265,16 +286,12 @@ class EngineProcess:
         self._past, reported = self.status(), self._reported
         self._child, self._reported = None, ExecutorStatus(state="loading")
         if not self._ending:
-            self._judge_death(reason, reported)
+            self._judge_death(reason, reported, hung=self._hangs_loading(child))
 
     async def _serve(self, child: Child) -> None:
         await self._loaded.wait()
         # The files may have changed after their fingerprint was read and before the process read them.
-        try:
-            changed = await self._with_fingerprint(self.spec) != self.spec
-        except InvalidModel:  # the next process cannot be started
-            changed = True
-        if changed:
+        if await self._identification.changed():
             child.kill("the files of the model changed while it read them")
         elif not self._ending:
             # Later figures include the state of answers, which a load does not need.
@@ -288,17 +305,22 @@ class EngineProcess:
             silence = self._silence()
             if silence >= 2 * limit:
                 child.kill(f"it was silent for {silence:.0f} s")
+            elif self._hangs_loading(child):
+                child.kill(f"it had not loaded the model after {child.age:.0f} s")
             elif silence >= limit and not logged:
                 logged = True
                 log.error("The engine process has been silent for %.0f s. Its threads:", silence)
                 child.dump_threads()
 
-    def _judge_death(self, reason: str, reported: ExecutorStatus) -> None:
+    def _hangs_loading(self, child: Child) -> bool:
+        return not self._loaded.is_set() and child.age >= self._load_within(self.spec.needs)
+
+    def _judge_death(self, reason: str, reported: ExecutorStatus, *, hung: bool) -> None:
         end = reported.detail if reported.state == "unhealthy" else f"The engine process has ended: {reason}"
         self._past = msgspec.structs.replace(self._past, last_end=end)
-        if reported.permanent or reported.no_room:
+        if reported.permanent or reported.no_room or hung:
             self._give_up(end)
-            if reported.no_room:  # not at once, because each try costs a process
+            if not reported.permanent:  # not at once, because each try costs a process
                 asyncio.get_running_loop().call_later(RETRY_AFTER_SECONDS, self._forget_failure)
             return
         log.error("%s", end)
@@ -326,9 +348,7 @@ class EngineProcess:
         self._failure = ""
 
     async def _end_run(self) -> None:
-        if self._identifying is not None:
-            self._identifying.cancel()
-            self._identifying = None
+        self._identification.cancel()
         if not self.resident:
             return
         self._ending = True
@@ -341,41 +361,6 @@ class EngineProcess:
     async def _until_away(self) -> None:
         if self._running is not None:
             await asyncio.wait({self._running})  # a cancelled caller does not cancel it
-
-    # Its files
-
-    async def _read_fingerprint(self) -> None:
-        """Concurrent calls share one reading. Raises `NotReady` and `ShuttingDown`."""
-        if self._closing or self._failure:
-            raise self._refusal()
-        if self._identifying is None or self._identifying.done():
-            self._identifying = asyncio.get_running_loop().create_task(self._identify())
-        reading = self._identifying
-        await asyncio.wait({reading})  # a cancelled caller does not cancel it
-        if reading.cancelled():
-            raise self._refusal()
-        if wrong := reading.result():
-            raise NotReady(wrong)
-
-    async def _identify(self) -> str:
-        """Returns what is wrong with the files."""
-        try:
-            self.spec = await self._with_fingerprint(self.spec)
-        except InvalidModel as exc:
-            return str(exc)
-        self.profile = self.spec.profile
-        self._distrust_soon()
-        return ""
-
-    def _distrust_soon(self) -> None:
-        asyncio.get_running_loop().call_later(TRUST_SECONDS, self._distrust)
-
-    def _distrust(self) -> None:
-        if not (self.resident or self._failure):
-            self._forget_fingerprint()
-
-    def _forget_fingerprint(self) -> None:
-        self.profile = msgspec.structs.replace(self.profile, fingerprint="")
 
     # Its state
 

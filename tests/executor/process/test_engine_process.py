@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service.device.memory import LoadNeeds
 from service.errors import (
     AnswerLost,
     BadRequest,
@@ -26,7 +27,7 @@ from service.events import Event
 from service.executor.base import collect
 from service.executor.process.call_messages import ToServer
 from service.executor.process.child import Child, ending
-from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess
+from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess, load_seconds
 from service.generation import Completion, ResponseFormat
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
@@ -319,6 +320,29 @@ async def test_a_load_without_enough_memory_is_tried_again_but_not_at_once(tmp_p
         assert (engine.status().engine_restarts, len(processes)) == (0, 2)
     finally:
         await engine.aclose()
+
+
+async def test_a_load_that_hangs_is_ended_and_tried_again_but_not_at_once(tmp_path: Path) -> None:
+    gate, limit = tmp_path / "gate", 1.0
+    engine = EngineProcess(spec("counting", load_after=str(gate)), load_within=lambda _: limit)
+    try:
+        for _ in range(3):
+            refused = await outcome(engine)
+            assert isinstance(refused, NotReady)
+            assert "it had not loaded the model after" in refused.message
+        assert (engine.status().state, engine.pid) == ("unhealthy", None)
+        gate.touch()
+        limit = PATIENCE_SECONDS
+        await until(lambda: engine.status().unloaded)
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 0
+    finally:
+        await engine.aclose()
+
+
+@pytest.mark.parametrize(("gigabytes", "minutes"), [(0.3, 10.25), (18, 25), (120, 110)])
+def test_a_load_may_take_as_long_as_a_slow_drive(gigabytes: float, minutes: float) -> None:
+    assert load_seconds(LoadNeeds(weight_bytes=int(gigabytes * 1e9))) == minutes * 60
 
 
 async def test_a_fork_that_keeps_the_socket_of_a_dead_engine_is_not_waited_for(tmp_path: Path) -> None:
