@@ -37,7 +37,13 @@ NAME_WIDTH = 14
 # Columns of the last requests, with the screen width from which each is shown.
 COLUMNS = {"Time": 0, "Outcome": 0, "Total": 0, "First": 70, "Prompt": 0, "Answer": 0, "API": 80}
 FIGURES = ("Total", "First", "Prompt", "Answer")
-DIALECTS = {"openai_chat": "OpenAI", "anthropic_messages": "Anthropic"}
+DIALECTS = {
+    "openai_chat": "OpenAI",
+    "openai_completions": "OpenAI completions",
+    "openai_embeddings": "OpenAI embeddings",
+    "openai_responses": "OpenAI responses",
+    "anthropic_messages": "Anthropic",
+}
 
 
 def view(stats: Stats, root: str, *, recent: int, width: int) -> RenderableType:
