@@ -213,7 +213,8 @@ def finish_reason(server: ServerProcess, begun: threading.Event) -> str | None:
 
 def test_ctrl_c_lets_a_running_answer_end(tiny_model: Path, tmp_path: Path) -> None:
     """A terminal sends it to the whole process group."""
-    with serving(tmp_path / "home", str(tiny_model)) as server, ThreadPoolExecutor(1) as pool:
+    patient = ("--shutdown-grace-seconds", str(PATIENCE_SECONDS))
+    with serving(tmp_path / "home", str(tiny_model), *patient) as server, ThreadPoolExecutor(1) as pool:
         begun = threading.Event()
         asked = pool.submit(finish_reason, server, begun)
         assert begun.wait(PATIENCE_SECONDS)
