@@ -1,6 +1,6 @@
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -77,22 +77,31 @@ class Residency:
 
     async def _begin_load(self, engine: EngineProcess) -> None:
         """Concurrent calls share one load."""
-        async with self._deciding:
-            if not engine.takes_calls:
-                await self._make_room(engine)
-                await engine.load()
+        while True:
+            async with self._deciding:
+                if engine.takes_calls:
+                    return
+                awaited = await self._make_room(engine)
+                if awaited is None:
+                    await engine.load()
+                    return
+            await awaited()  # without the lock, so that an engine that fits does not wait
 
-    async def _make_room(self, engine: EngineProcess) -> None:
+    async def _make_room(self, engine: EngineProcess) -> Callable[[], Awaitable[object]] | None:
+        """Returns what to await before the next try, None if the engine may be loaded."""
+        if engine.ending:  # it still has memory
+            return engine.until_away
         needed = _needed_bytes(engine)
         while (usable := usable_bytes(self._read_device())) is not None:
             others = [other for other in self._engines if other is not engine and other.resident]
             loading = [other for other in others if other.loading]
             # A part of what they need is no longer free. If this counts too much, the figure afterwards is exact.
             if needed + sum(map(_needed_bytes, loading)) <= usable or not others:
-                return  # loading itself knows better whether a lone engine fits
+                return None  # loading itself knows better whether a lone engine fits
             if loading:
-                await loading[0].settled.wait()
-                continue
+                return loading[0].settled.wait
+            if ending := [other for other in others if other.ending]:
+                return ending[0].until_away
             idle = [other for other in others if self._may_unload(other)]
             if not idle:
                 raise NotReady(
@@ -103,6 +112,7 @@ class Residency:
             oldest = min(idle, key=lambda other: other.used_at)
             log.info("%s is unloaded to make room for %s", oldest.profile.id, engine.profile.id)
             await oldest.unload()
+        return None
 
     async def _sweep(self, idle_seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -191,6 +191,18 @@ async def test_a_request_that_arrives_while_its_engine_ends_is_answered_by_the_n
         await unloading
 
 
+async def test_a_request_that_arrives_while_its_engine_ends_unloads_no_other() -> None:
+    first, neighbour = engine("first"), engine("neighbour")
+    async with residing(first, neighbour, gib=2.5) as residency:
+        assert [await ask(each) for each in (first, neighbour)] == ["1 2 3 "] * 2
+        pid = neighbour.pid
+        unloading = asyncio.create_task(residency.unload(first))
+        await until(lambda: first.ending)
+        assert await ask(first) == "1 2 3 "
+        await unloading
+        assert neighbour.pid == pid
+
+
 async def test_a_client_that_leaves_does_not_end_a_load_that_others_wait_for() -> None:
     first, second = engine("first"), engine("second", load_seconds=0.3)
     async with residing(first, second):
@@ -227,6 +239,21 @@ async def test_a_load_without_room_beside_another_waits_for_its_end(tmp_path: Pa
         gate.touch()
         assert await asyncio.gather(*asking) == ["1 2 3 "] * 2
         assert (first.resident, slow.resident, third.resident) == (False, True, True)
+
+
+async def test_a_load_that_waits_for_another_does_not_hold_up_one_that_fits(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first, slow = engine("first"), engine("slow", load_after=str(gate))
+    large, small = engine("large", gib=3.0), engine("small")
+    async with residing(first, slow, large, small, gib=4.5):
+        asking = [asyncio.ensure_future(ask(slow))]
+        await until(lambda: slow.resident)
+        asking.append(asyncio.ensure_future(ask(large)))
+        await until(lambda: large.busy)
+        assert await ask(small) == "1 2 3 "
+        assert (slow.loading, large.resident) == (True, False)
+        gate.touch()
+        assert await asyncio.gather(*asking) == ["1 2 3 "] * 2
 
 
 async def test_unloading_ends_a_load_that_hangs_and_what_waits_for_it(tmp_path: Path) -> None:
