@@ -171,8 +171,8 @@ class CachingExecutor:
     async def _look_up(
         self, key: str, request: GenerationRequest, directives: CacheDirectives
     ) -> StoredAnswer | FlightAnswer:
-        fingerprint = self.profile.fingerprint
-        flight = self._flights.find(key)
+        fingerprint, joined = self.profile.fingerprint, (self.profile.id, key)
+        flight = self._flights.find(joined)
         record = await self._store.get(key, directives.max_age)
         if record is not None:
             if self._recorder is not None:
@@ -182,7 +182,7 @@ class CachingExecutor:
         if flight is not None and flight.completion is not None:
             # The flight ended during the lookup, which therefore missed its answer.
             return StoredAnswer(flight.completion, "collapsed")
-        flight = self._flights.find(key)
+        flight = self._flights.find(joined)
         if flight is not None:
             return flight.join("collapsed")
         if directives.only_if_cached:
@@ -224,7 +224,7 @@ class CachingExecutor:
             will_store=stores and self._store.writes,
             linger_seconds=self._linger_seconds if stores else 0,
         )
-        self._flights.start(flight, key if stores else None)
+        self._flights.start(flight, (self.profile.id, key) if stores and key is not None else None)
         return flight.join(outcome)
 
     def _key(self, request: GenerationRequest) -> str:

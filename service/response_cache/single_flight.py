@@ -20,6 +20,9 @@ log = getLogger(__name__)
 # Calls `accept` of the flight, then yields its events. Raises the error that refused the request.
 Producer = Callable[["Flight"], AsyncGenerator[Event, None]]
 
+# The model's id, and the key of the request.
+FlightKey = tuple[str, str]
+
 # Called with a complete flight before its readers see the end. None: the answer is not stored.
 Keep = Callable[["Flight"], PendingWrite | None]
 
@@ -285,14 +288,16 @@ class FlightAnswer:
 
 
 class Flights:
+    """Models with the same files have the same keys and different limits, so they share no flights."""
+
     def __init__(self) -> None:
-        self._joinable: dict[str, Flight] = {}
+        self._joinable: dict[FlightKey, Flight] = {}
         self._tasks: dict[asyncio.Task[None], Flight] = {}
 
-    def find(self, key: str) -> Flight | None:
+    def find(self, key: FlightKey) -> Flight | None:
         return self._joinable.get(key)
 
-    def start(self, flight: Flight, key: str | None) -> None:
+    def start(self, flight: Flight, key: FlightKey | None) -> None:
         """Others may join under the key until the flight ends. A key keeps its first flight."""
         task = flight.start(lambda flight: self._forget(flight, key))
         self._tasks[task] = flight
@@ -310,6 +315,6 @@ class Flights:
                 for task in tasks:
                     await asyncio.wait({task})
 
-    def _forget(self, flight: Flight, key: str | None) -> None:
+    def _forget(self, flight: Flight, key: FlightKey | None) -> None:
         if key is not None and self._joinable.get(key) is flight:
             del self._joinable[key]

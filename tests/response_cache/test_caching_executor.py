@@ -415,6 +415,19 @@ async def test_two_models_share_a_store_and_no_answer() -> None:
     await executor.aclose()
 
 
+async def test_two_models_with_the_same_files_share_no_generation() -> None:
+    """One may be unloaded, or have less room."""
+    scripted = Numbered()
+    scripted.gate.clear()
+    executor = CachingExecutor(ScriptedExecutor(scripted.script), MemoryBackend(), settings())
+    beside = executor.around(ScriptedExecutor(profile=msgspec.structs.replace(executor.profile, id="beside")))
+    answers = [await each.submit(ask()) for each in (executor, beside)]
+    assert [answer.outcome for answer in answers] == ["miss", "miss"]
+    scripted.gate.set()
+    assert [(await answer.completion()).choices[0].text for answer in answers] == ["answer 1", "one two three"]
+    await executor.aclose()
+
+
 async def test_an_answer_may_be_closed_unread() -> None:
     executor = numbered()
     answers: list[CachedAnswer] = [await executor.submit(ask())]

@@ -432,12 +432,12 @@ async def one_delta(flight: Flight) -> AsyncGenerator[Event, None]:
 async def test_a_flight_that_is_over_cannot_be_aborted() -> None:
     flights = Flights()
     flight = Flight(one_delta, lambda flight: None)
-    flights.start(flight, "key")
+    flights.start(flight, ("model", "key"))
     reader = flight.join("miss")
     completion = await reader.completion()
     flight.abort(EngineFailed("too late"))
     assert (flight.completion, flight.error) == (completion, None)
-    assert flights.find("key") is None
+    assert flights.find(("model", "key")) is None
 
 
 async def test_closing_waits_until_a_generation_has_cleaned_up() -> None:

@@ -306,7 +306,7 @@ def test_closing_waits_for_flights_no_longer_than_its_limit() -> None:
 
     async def main() -> None:
         flights = Flights()
-        flights.start(Flight(stubborn, lambda flight: None), "k")
+        flights.start(Flight(stubborn, lambda flight: None), ("m", "k"))
         await asyncio.sleep(0.5)
         await flights.aclose(7)
         assert now() == 7.5
