@@ -53,9 +53,9 @@ class HistoryWriter:
 
 
 def read_history(path: Path, last_bytes: int | None = None) -> list[Recorded]:
-    """Returns all records, or those that lie wholly in the last bytes."""
+    """Returns all records, or those that lie wholly in the last bytes. Leaves out a line that is being written."""
     with path.open("rb") as file:
         if last_bytes is not None and path.stat().st_size > last_bytes:
             file.seek(-last_bytes, os.SEEK_END)
             file.readline()
-        return [msgspec.json.decode(line, type=Recorded) for line in file]
+        return [msgspec.json.decode(line, type=Recorded) for line in file if line.endswith(b"\n")]
