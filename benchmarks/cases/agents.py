@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.case import Case, Measure, Run
-from benchmarks.http_client import post_chat, stream
+from benchmarks.http_client import UnexpectedResponse, post_chat, stream
 from benchmarks.model_folders import dense_demo
 from benchmarks.processes import command_server, module_server, service
 from benchmarks.request_bodies import prose
@@ -56,8 +56,9 @@ NAMES = {
 
 
 class Side:
-    def __init__(self, port: int, sizes: Sizes) -> None:
+    def __init__(self, name: str, port: int, sizes: Sizes) -> None:
         self.waits = Waits()
+        self._name = name
         self._port = port
         self._sizes = sizes
         self._system = {"role": "system", "content": prose(random.Random(0), sizes.instruction_words)}  # noqa: S311
@@ -98,7 +99,10 @@ class Side:
             "stream": True,
         }
         started = time.perf_counter()
-        answer = await stream(self._port, post_chat(body))
+        try:
+            answer = await stream(self._port, post_chat(body))
+        except UnexpectedResponse as exc:
+            raise UnexpectedResponse(f"{self._name}: {exc}") from None
         return time.perf_counter() - started, answer.first_text_seconds, answer.text
 
 
@@ -107,11 +111,14 @@ async def run(run: Run) -> dict[str, float]:
     model = await dense_demo(run)
     async with AsyncExitStack() as stack:
         ours = {
-            name: Side(await stack.enter_async_context(service(run.scratch, str(model), maxConcurrency=places)), sizes)
+            name: Side(
+                name, await stack.enter_async_context(service(run.scratch, str(model), maxConcurrency=places)), sizes
+            )
             for name, places in PLACES.items()
         }
         peers = {
-            name: Side(await _open_peer(stack, name, model, run.scratch), sizes) for name in (MLX_LM, *_commands())
+            name: Side(name, await _open_peer(stack, name, model, run.scratch), sizes)
+            for name in (MLX_LM, *_commands())
         }
         await _work([*ours.values(), *peers.values()], sizes)
     return _figures(ours, peers)

@@ -1,6 +1,7 @@
 """Measures the time to the next right answer after the engine fails, and after its process is killed."""
 
 import asyncio
+import itertools
 import os
 import signal
 import statistics
@@ -27,6 +28,8 @@ MODELS = ("tiny", "demo")
 # A process that dies more than three times in ten minutes is not replaced.
 FAULTS_OF_A_KIND = 3
 QUESTION = post_chat(story(1, tokens=8))
+# A request that ran when an engine failed runs alone when it is sent again.
+STORIES = itertools.count(2)
 PAUSE_SECONDS = 0.005
 PATIENCE_SECONDS = 60.0
 
@@ -79,7 +82,7 @@ async def _served(run: Run, model: Path) -> AsyncIterator[Server]:
 
 async def _recover(server: Server, fault: Fault, right: str, tally: Tally) -> float:
     """Returns the seconds from a fault to the next right answer. A refused or failed request is sent again."""
-    async with _running(server, tally), _running(server, tally):
+    async with _running(server, tally, next(STORIES)), _running(server, tally, next(STORIES)):
         started = time.perf_counter()
         server.kill(SIGNALS[fault])
         answer = await _answer(server)
@@ -100,10 +103,10 @@ async def _answer(server: Server) -> str:
 
 
 @asynccontextmanager
-async def _running(server: Server, tally: Tally) -> AsyncIterator[None]:
+async def _running(server: Server, tally: Tally, number: int) -> AsyncIterator[None]:
     """A stream that runs when the fault comes. It must end, with its answer or with an error."""
     reader, writer = await asyncio.open_connection(HOST, server.port)
-    writer.write(post_chat(story(2, tokens=2_000, stream=True)))
+    writer.write(post_chat(story(number, tokens=2_000, stream=True)))
     async for line in reader:  # Up to the first text: before it, a request would run again.
         if b'"content":"' in line and b'"content":""' not in line:
             break
