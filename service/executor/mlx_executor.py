@@ -91,7 +91,8 @@ class MlxExecutor:
         self._supervisor = Supervisor(profile.id, lambda: load(model_path, profile, settings), settings)
         self._preparation: Preparation | None = None
         self._ids = itertools.count()
-        self._arriving = 0
+        self._arriving = 0  # sequences whose prompts are prepared
+        self._asking = 0  # counts and queries
         self._rendering = 0
         self._all_rendered = asyncio.Event()
         self._closing = False
@@ -104,7 +105,7 @@ class MlxExecutor:
         return ExecutorStatus(
             state=state,
             running=pulse.running,
-            waiting=max(0, supervisor.in_flight - pulse.running) + self._arriving,
+            waiting=max(0, supervisor.in_flight - pulse.running) + self._arriving + self._asking,
             detail=detail,
             permanent=supervisor.permanent,
             no_room=supervisor.no_room,
@@ -152,12 +153,12 @@ class MlxExecutor:
         return AnswerFromEvents(running.prompt_tokens, prompt_read(running, request), source=running)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        with self._arrival(1):
+        with self._arrival(asking=1):
             model = await self._ready()
             return await self._prepare(lambda: model.renderer.count(request))
 
     async def ask(self, query: Query) -> Finding:
-        with self._arrival(1):
+        with self._arrival(asking=1):
             model = await self._ready()
             if isinstance(query, ListPrefixes):
                 return PrefixesFound(await self._supervisor.prefixes())
@@ -182,13 +183,15 @@ class MlxExecutor:
     # The way of a request, on the event loop
 
     @contextmanager
-    def _arrival(self, sequences: int) -> Iterator[None]:
+    def _arrival(self, sequences: int = 0, *, asking: int = 0) -> Iterator[None]:
         self._refuse_when_closing()
         self._arriving += sequences
+        self._asking += asking
         try:
             yield
         finally:
             self._arriving -= sequences
+            self._asking -= asking
 
     async def _ready(self) -> SharedRuntime:
         supervisor = self._supervisor

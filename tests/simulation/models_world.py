@@ -29,13 +29,14 @@ from tests.simulation.processes import GIB, POISON, TOKENS, Faults, Machine
 
 STALL_SECONDS = 2.0
 GRACE_SECONDS = 1.0
+LOAD_SECONDS = 90.0
 # What a calm world may answer to a request that needs room, to one to unload, and to one that waits for a load.
 REFUSALS = ("cannot be unloaded now. Try again later.", "is answering.", "was unloaded. Try again.")
 # A silent process that loads is killed after a minute, four times at most in a row, for each model before this one.
 LONGEST_WAIT = 1200.0
 LONGEST_CALM_WAIT = 60.0
 LONGEST_CLOSE = 10.0
-REST_SECONDS = 70.0  # longer than the start may take
+REST_SECONDS = 100.0  # longer than a load may take
 
 Deed = Callable[[str, int], Coroutine[Any, Any, None]]
 
@@ -68,7 +69,7 @@ def make_plan(random: Random) -> Plan:
         pinned=random.choice([0, 0, 1]),
         idle_seconds=random.choice([None, 1.0, 5.0]),
         deaths_at_most=3 if calm else random.choice([0, 1, 3, 100]),
-        faults=Faults() if calm else Faults(*[random.choice(chances) for _ in range(5)]),
+        faults=Faults() if calm else Faults(*[random.choice(chances) for _ in range(6)]),
         broken_files=0.0 if calm else random.choice([0, 0, 0.3]),
         kills=random.choice([0, 1]) if calm else random.choice([0, 1, 5]),
         closes=not calm and random.random() < 0.3,
@@ -138,6 +139,7 @@ class ModelsWorld:
             spec,
             deaths_at_most=self.plan.deaths_at_most,
             identify=self._identify,
+            load_within=lambda _: LOAD_SECONDS,
             spawn=self.machine.spawner(name),
         )
 

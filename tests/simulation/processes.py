@@ -42,12 +42,14 @@ POISON = "poison"
 
 class Faults(msgspec.Struct):
     """Probabilities. `start`: the process cannot be created; `load`: it dies while it loads; `broken`: its model cannot
-    be loaded; `hang`: it falls silent while it loads, answers or closes; `full`: other programs have the memory."""
+    be loaded; `hang`: it falls silent while it loads, answers or closes; `stuck`: it reports and never has the model;
+    `full`: other programs have the memory."""
 
     start: float = 0.0
     load: float = 0.0
     broken: float = 0.0
     hang: float = 0.0
+    stuck: float = 0.0
     full: float = 0.0
 
 
@@ -78,7 +80,8 @@ class SimulatedChild(Child):
 
     def __init__(self, machine: Machine, name: str, receive: Callable[[list[ToServer]], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self.heard_at = self._loop.time()
+        self.heard_at = self._started_at = self._loop.time()
+        self._killed_because = ""
         self.held_bytes = 0
         self._machine = machine
         self._name = name
@@ -109,6 +112,7 @@ class SimulatedChild(Child):
         self._later(partial(self._take, message))
 
     def kill(self, because: str) -> None:
+        self._killed_because = self._killed_because or because
         self.end(because)
 
     def dump_threads(self) -> None:
@@ -188,7 +192,8 @@ class SimulatedChild(Child):
                 self.end("it left")
         await asyncio.sleep(0)
         self.held_bytes = spec.needs.weight_bytes
-        self._status = ExecutorStatus(state="healthy", memory_bytes=self.held_bytes)
+        if not self._machine.happens(faults.stuck):
+            self._status = ExecutorStatus(state="healthy", memory_bytes=self.held_bytes)
         while True:
             self._report()
             await asyncio.sleep(TICK_SECONDS)

@@ -74,6 +74,10 @@ class Child(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
+    @property
+    def killed(self) -> bool:
+        return bool(self._killed_because)
+
     def kill(self, because: str) -> None:
         if not self._closed.done():
             log.info("Engine process %d is killed: %s", self.pid, because)

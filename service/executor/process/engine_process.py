@@ -22,6 +22,7 @@ from service.executor.process.call_messages import (
 )
 from service.executor.process.child import Child
 from service.executor.process.engine_calls import EngineCalls
+from service.executor.process.failure import Failure
 from service.executor.process.identification import Identification, Identify, with_fingerprint
 from service.executor.process.pending_call import PendingCall
 from service.generation import GenerationRequest
@@ -38,13 +39,13 @@ CLOSE_SECONDS = 2.0
 # Silence allowed while the executor loads: imports hold the interpreter's lock for seconds.
 STARTUP_SECONDS = 60.0
 
-# A load that takes longer hangs: this, and the time that a slow network drive takes for the weights.
+# A load that takes longer hangs: this, and the time that a very slow network drive takes for the weights.
 LOAD_SECONDS = 600.0
-LOAD_BYTES_PER_SECOND = 20e6
+LOAD_BYTES_PER_SECOND = 5e6
 
 
 def load_seconds(needs: LoadNeeds) -> float:
-    """The most that a load may take."""
+    """The most that reading the files, or a load, may take."""
     return LOAD_SECONDS + needs.weight_bytes / LOAD_BYTES_PER_SECOND
 
 
@@ -58,7 +59,7 @@ class EngineProcess:
 
     The fingerprint is read anew for each process. It is empty meanwhile, and a while after the last process has ended:
     the files may change. Without a process, a call awaits `wanted`, which has to call `load` (the default). No call
-    waits longer than `queue_timeout_seconds` before a process takes it.
+    waits longer than `queue_timeout_seconds` for the fingerprint, for `wanted`, or for a process that takes it.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class EngineProcess:
         self.loaded_bytes = 0
         self.settled = asyncio.Event()  # the model is loaded, could not be loaded, or will not be
         self._load_within = load_within
-        self._identification = Identification(spec, identify, lambda: self.resident or bool(self._failure))
+        self._identification = Identification(spec, identify, lambda: self.resident)
+        self._failure = Failure()
         self._spawn = spawn
         self._settings = spec.settings
         self._ids = itertools.count()
@@ -82,15 +84,15 @@ class EngineProcess:
         self._wanting = 0  # calls that wait for `wanted` or the fingerprint
         # From `load` to the end of its last process. The other fields are about this run.
         self._running: asyncio.Task[None] | None = None
-        self._ending = False
+        self.ending = False  # its last process was asked to end
         self._child: Child | None = None
         self._loaded = asyncio.Event()  # by the present process
+        self._hung = False  # the present process was killed because its load took too long
         self._reported = ExecutorStatus(state="loading")  # of the present process
         self._past = ExecutorStatus(state="unhealthy")  # counts and `last_end` of ended processes
         self._context_tokens: int | None = None  # the last known: clients ask while no process is loaded
         self._deaths: deque[float] = deque(maxlen=deaths_at_most + 1)
         self._last_end = ""
-        self._failure = ""
         self._closing = False
 
     @property
@@ -118,7 +120,7 @@ class EngineProcess:
     @property
     def takes_calls(self) -> bool:
         """Calls wait while the model is loaded."""
-        return self.resident and not self._ending
+        return self.resident and not self.ending
 
     @property
     def busy(self) -> bool:
@@ -149,11 +151,12 @@ class EngineProcess:
 
     async def load(self) -> None:
         """Forgets earlier failures. Does not wait for the model."""
-        if self._ending:
-            await self._until_away()
+        if self.ending:
+            await self.until_away()
         if self.resident or self._closing:
             return
-        self._failure, self._last_end = "", ""
+        self._failure.forget()
+        self._last_end = ""
         self._deaths.clear()
         self._calls.begin_anew()
         self.settled.clear()
@@ -191,10 +194,12 @@ class EngineProcess:
         return call
 
     async def count_tokens(self, request: GenerationRequest) -> int:
+        refuse_when_full(len(self._calls) + self._wanting, self._settings)
         count: int = await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._calls.abort))
         return count
 
     async def ask(self, query: Query) -> Finding:
+        refuse_when_full(len(self._calls) + self._wanting, self._settings)
         finding: Finding = await self._accepted(PendingCall(QueryCall(next(self._ids), query), 0, self._calls.abort))
         return finding
 
@@ -235,7 +240,9 @@ class EngineProcess:
     def _refusal(self) -> ServiceError:
         if self._closing:
             return ShuttingDown()
-        return NotReady(self._failure or f"The model {self.profile.id} was unloaded. Try again.")
+        if self._failure:
+            return self._failure.error()
+        return NotReady(f"The model {self.profile.id} was unloaded. Try again.")
 
     def _receive(self, messages: list[ToServer]) -> None:
         for message in messages:
@@ -254,23 +261,35 @@ class EngineProcess:
 
     async def _run(self) -> None:
         try:
-            while not (self._ending or self._failure):
+            while not (self.ending or self._failure):
                 self._identification.forget()
                 await self._read_files()
-                if not self._ending:
+                if not self.ending:
                     await self._run_process()
         except ServiceError as exc:
-            if not self._ending:
-                self._give_up(exc.message)
+            if not self.ending:
+                self._give_up(exc.message, for_good=exc.retry_after is None)
         except Exception as exc:  # else requests would wait for ever
-            self._give_up(f"The engine process cannot be started: {exc}.")
-        self._running, self._child, self._ending = None, None, False
+            if self._child is not None:
+                self._child.kill("it cannot be used")
+            self._give_up(f"The engine process cannot be started: {exc}.", for_good=True)
+        self._running, self._child, self.ending = None, None, False
         self.settled.set()
         self._identification.forget_soon()
 
     async def _read_files(self) -> None:
         """Raises `NotReady` and `ShuttingDown`."""
-        if self._closing or self._failure or not await self._identification.read():
+        if self._closing:
+            raise self._refusal()
+        seconds = self._load_within(self.spec.needs)
+        try:
+            async with asyncio.timeout(seconds):
+                was_read = await self._identification.read()
+        except TimeoutError:
+            self._identification.cancel()  # the next call begins a new reading
+            message = f"The files of {self.profile.id} could not be read within {seconds:.0f} s."
+            raise NotReady(message, retry_after=RETRY_AFTER_SECONDS) from None
+        if not was_read:
             raise self._refusal()
 
     async def _run_process(self) -> None:
@@ -279,21 +298,22 @@ class EngineProcess:
         log.info("Engine process %d loads %s", child.pid, self.profile.id)
         child.send(StartEngine(self.spec))
         self._loaded.clear()
+        self._hung = False
         serving = asyncio.get_running_loop().create_task(self._serve(child))
         await self._watch(child)
         serving.cancel()
         reason = await child.until_ended()
         self._past, reported = self.status(), self._reported
         self._child, self._reported = None, ExecutorStatus(state="loading")
-        if not self._ending:
-            self._judge_death(reason, reported, hung=self._hangs_loading(child))
+        if not self.ending:
+            self._judge_death(reason, reported)
 
     async def _serve(self, child: Child) -> None:
         await self._loaded.wait()
         # The files may have changed after their fingerprint was read and before the process read them.
         if await self._identification.changed():
             child.kill("the files of the model changed while it read them")
-        elif not self._ending:
+        elif not (self.ending or child.killed):
             # Later figures include the state of answers, which a load does not need.
             self.loaded_bytes = (self._reported.memory_bytes or 0) - (self._reported.prefix_cache_bytes or 0)
             self.settled.set()
@@ -305,29 +325,26 @@ class EngineProcess:
             silence = self._silence()
             if silence >= 2 * limit:
                 child.kill(f"it was silent for {silence:.0f} s")
-            elif self._hangs_loading(child):
+            elif not self.settled.is_set() and child.age >= self._load_within(self.spec.needs):
+                self._hung = True
                 child.kill(f"it had not loaded the model after {child.age:.0f} s")
             elif silence >= limit and not logged:
                 logged = True
                 log.error("The engine process has been silent for %.0f s. Its threads:", silence)
                 child.dump_threads()
 
-    def _hangs_loading(self, child: Child) -> bool:
-        return not self._loaded.is_set() and child.age >= self._load_within(self.spec.needs)
-
-    def _judge_death(self, reason: str, reported: ExecutorStatus, *, hung: bool) -> None:
+    def _judge_death(self, reason: str, reported: ExecutorStatus) -> None:
         end = reported.detail if reported.state == "unhealthy" else f"The engine process has ended: {reason}"
         self._past = msgspec.structs.replace(self._past, last_end=end)
-        if reported.permanent or reported.no_room or hung:
-            self._give_up(end)
-            if not reported.permanent:  # not at once, because each try costs a process
-                asyncio.get_running_loop().call_later(RETRY_AFTER_SECONDS, self._forget_failure)
+        if reported.permanent or reported.no_room or self._hung:
+            self._give_up(end, for_good=reported.permanent)
             return
         log.error("%s", end)
         if self._calls.lose(end):
             self._deaths.clear()
         if self._died_too_often():
-            self._give_up(f"{end}. It has ended {len(self._deaths)} times within {DEATH_WINDOW_SECONDS:g} s.")
+            often = f"It has ended {len(self._deaths)} times within {DEATH_WINDOW_SECONDS:g} s."
+            self._give_up(f"{end}. {often}", for_good=True)
             return
         self._past = msgspec.structs.replace(self._past, engine_restarts=self._past.engine_restarts + 1)
         self._last_end = end
@@ -338,27 +355,24 @@ class EngineProcess:
         self._deaths.append(now)
         return len(self._deaths) == self._deaths.maxlen and now - self._deaths[0] < DEATH_WINDOW_SECONDS
 
-    def _give_up(self, failure: str) -> None:
-        log.critical("%s", failure)
-        self._failure = failure
+    def _give_up(self, reason: str, *, for_good: bool) -> None:
+        log.critical("%s", reason)
+        self._failure.begin(reason, for_good=for_good)
         self.settled.set()
-        self._calls.end_all(lambda call: EngineFailed(failure) if call.accepted.done() else NotReady(failure))
-
-    def _forget_failure(self) -> None:
-        self._failure = ""
+        self._calls.end_all(lambda call: EngineFailed(reason) if call.accepted.done() else self._failure.error())
 
     async def _end_run(self) -> None:
         self._identification.cancel()
         if not self.resident:
             return
-        self._ending = True
+        self.ending = True
         self._calls.end_all(lambda _: self._refusal())
         if self._child is not None:
             loading = self._reported.state == "loading"
             self._child.close(0 if loading else max(CLOSE_SECONDS, self._settings.shutdown_grace_seconds))
-        await self._until_away()
+        await self.until_away()
 
-    async def _until_away(self) -> None:
+    async def until_away(self) -> None:
         if self._running is not None:
             await asyncio.wait({self._running})  # a cancelled caller does not cancel it
 
@@ -374,7 +388,7 @@ class EngineProcess:
     def _judge(self) -> tuple[ModelState, str]:
         reported = self._reported
         if self._failure:
-            return "unhealthy", self._failure
+            return "unhealthy", self._failure.reason
         if not self.resident:
             return "healthy", f"{self.profile.id} is not loaded; the next request loads it"
         if not self.settled.is_set():

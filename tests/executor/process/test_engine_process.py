@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from service.device.memory import LoadNeeds
 from service.errors import (
@@ -25,9 +26,9 @@ from service.errors import (
 )
 from service.events import Event
 from service.executor.base import collect
-from service.executor.process.call_messages import ToServer
+from service.executor.process.call_messages import EngineSpec, ToServer
 from service.executor.process.child import Child, ending
-from service.executor.process.engine_process import DEATHS_AT_MOST, EngineProcess, load_seconds
+from service.executor.process.engine_process import DEATHS_AT_MOST, WATCH_SECONDS, EngineProcess, load_seconds
 from service.generation import Completion, ResponseFormat
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
@@ -330,17 +331,77 @@ async def test_a_load_that_hangs_is_ended_and_tried_again_but_not_at_once(tmp_pa
             refused = await outcome(engine)
             assert isinstance(refused, NotReady)
             assert "it had not loaded the model after" in refused.message
+            assert refused.retry_after
         assert (engine.status().state, engine.pid) == ("unhealthy", None)
         gate.touch()
         limit = PATIENCE_SECONDS
         await until(lambda: engine.status().unloaded)
+        assert await ask(engine) == "1 2 3 "
+        limit = 0.0
+        await asyncio.sleep(1.5 * WATCH_SECONDS)  # a loaded engine has no limit
         assert await ask(engine) == "1 2 3 "
         assert engine.status().engine_restarts == 0
     finally:
         await engine.aclose()
 
 
-@pytest.mark.parametrize(("gigabytes", "minutes"), [(0.3, 10.25), (18, 25), (120, 110)])
+@pytest.mark.parametrize("hanging", [0, 1], ids=["before the process", "after the load"])
+async def test_files_that_cannot_be_read_to_their_end_do_not_hold_a_load(hanging: int) -> None:
+    """A network drive may hang at any time: the files are read before the process starts, and when it has loaded."""
+    limit, readings = 3.0, 0
+
+    async def identify(spec: EngineSpec) -> EngineSpec:
+        nonlocal readings
+        readings += 1
+        if readings == hanging + 1:
+            await asyncio.Event().wait()
+        return spec
+
+    engine = EngineProcess(spec("counting"), identify=identify, load_within=lambda _: limit)
+    try:
+        refused = await outcome(engine)
+        assert isinstance(refused, NotReady)
+        assert ("could not be read within 3 s", "it had not loaded the model after")[hanging] in refused.message
+        assert refused.retry_after
+        limit = PATIENCE_SECONDS
+        await until(lambda: engine.status().unloaded)
+        assert await ask(engine) == "1 2 3 "
+    finally:
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("how", ["no room", "raise"])
+async def test_the_files_of_a_model_that_failed_are_read_again(how: str) -> None:
+    """Else the answers of the old files would be hits after the model was repaired or replaced."""
+    fingerprint = "old"
+
+    async def identify(made: EngineSpec) -> EngineSpec:
+        return replace(made, profile=replace(made.profile, fingerprint=fingerprint))
+
+    engine = EngineProcess(spec("counting", at="loading", how=how), identify=identify)
+    try:
+        assert isinstance(await outcome(engine), NotReady)
+        await until(lambda: not engine.profile.fingerprint)
+        fingerprint = "new"
+        await engine.identify()
+        assert engine.profile.fingerprint == "new"
+    finally:
+        await engine.aclose()
+
+
+async def test_counts_are_refused_when_the_queue_is_full(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    settings = {"max_concurrency": 1, "max_queue": 1}
+    async with running(load_after=str(gate), settings=settings) as engine:
+        counting = [asyncio.ensure_future(engine.count_tokens(question("a b"))) for _ in range(2)]
+        await until(lambda: engine.busy)
+        with pytest.raises(Overloaded):
+            await engine.count_tokens(question("a b"))
+        gate.touch()
+        assert await asyncio.gather(*counting) == [2, 2]
+
+
+@pytest.mark.parametrize(("gigabytes", "minutes"), [(0.3, 11), (18, 70), (120, 410)])
 def test_a_load_may_take_as_long_as_a_slow_drive(gigabytes: float, minutes: float) -> None:
     assert load_seconds(LoadNeeds(weight_bytes=int(gigabytes * 1e9))) == minutes * 60
 
