@@ -16,6 +16,8 @@ from service.settings import Harmless
 from service.storage import write_file
 
 RULES = {key.field: key.harmless for key in SETTING_KEYS}
+# Aliases lead to `models`; an adapter and a draft model fit one model. They are left out with it.
+NEEDED = {"aliases": "models", "adapter": "model", "draft_model": "model"}
 
 
 class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +77,7 @@ def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path)
         for field, given in changed.items()
         if RULES[field] is not Harmless.KEY_OF_LOOPBACK and not is_harmless(RULES[field], given.value, home)
     }
+    asked |= {field: changed[field] for field, needed in NEEDED.items() if field in changed and needed in asked}
     # A key is judged last, because its rule depends on the addresses: where it is sent and who could use it.
     kept = merge({field: given for field, given in layer.items() if field not in asked})
     on_loopback = is_loopback(kept["host"].value) and _is_loopback_url(kept["base_url"].value)

@@ -91,6 +91,17 @@ def test_trust_approves_and_revokes(user: Terminal) -> None:
     assert user.run("trust", "--revoke").stdout.endswith(".anyclauderc.json was not approved.\n")
 
 
+def test_trust_approves_models_with_their_aliases(user: Terminal) -> None:
+    repository(user, models={"big": {"model": "org/big"}}, aliases={"claude-*": "big"})
+    assert "left out: models, aliases." in user.run("config").stdout
+    approved = user.run("trust")
+    assert (approved.returncode, approved.stderr) == (0, "")
+    assert 'aliases: {"claude-*": "big"}, instead of {}' in approved.stdout
+    values = json.loads(user.run("config", "--json").stdout)
+    assert values["backends.vllm-mlx.aliases"]["value"] == {"claude-*": "big"}
+    assert list(values["backends.vllm-mlx.models"]["value"]) == ["big"]
+
+
 def test_trust_without_a_file(terminal: Terminal) -> None:
     done = terminal.run("trust")
     assert (done.returncode, done.stderr) == (1, f"Error: There is no {terminal.cwd}/.anyclauderc.json.\n")
