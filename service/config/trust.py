@@ -18,6 +18,7 @@ from service.storage import write_file
 RULES = {key.field: key.harmless for key in SETTING_KEYS}
 # Aliases lead to `models`; an adapter and a draft model fit one model. They are left out with it.
 NEEDED = {"aliases": "models", "adapter": "model", "draft_model": "model"}
+ADDRESS = ("host", "port", "base_url")
 
 
 class Unapproved(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +81,11 @@ def values_to_approve(layer: Layer, merge: Callable[[Layer], Layer], home: Path)
     asked |= {field: changed[field] for field, needed in NEEDED.items() if field in changed and needed in asked}
     # A key is judged last, because its rule depends on the addresses: where it is sent and who could use it.
     kept = merge({field: given for field, given in layer.items() if field not in asked})
+    if "api_key" not in layer:
+        # The user's key stays with the address of its file, so the server would require the default key instead.
+        if without["require_api_key"].value and kept["api_key"].value != without["api_key"].value:
+            asked |= {field: layer[field] for field in ADDRESS if field in layer}
+        return asked
     on_loopback = is_loopback(kept["host"].value) and _is_loopback_url(kept["base_url"].value)
     if "base_url" in asked or not on_loopback:
         asked |= {f: given for f, given in changed.items() if RULES[f] is Harmless.KEY_OF_LOOPBACK}

@@ -70,6 +70,10 @@ ATTACKS: list[tuple[dict[str, Any], set[str]]] = [
     ({"adapter": "thief/adapter"}, {"adapter"}),
     ({"model": "thief/model", "adapter": "./adapter"}, {"model", "adapter"}),
     ({"model": "thief/model", "draftModel": "./draft"}, {"model", "draft_model"}),
+    ({"port": 9000}, {"port"}),
+    ({"host": "127.0.0.1", "port": 9000}, {"host", "port"}),
+    ({"host": "0.0.0.0", "port": 9000}, {"host", "port"}),
+    ({"baseUrl": "http://localhost:9000/v1"}, {"base_url"}),
     ({"allowedHosts": ["thief.example"]}, {"allowed_hosts"}),
     ({"allowedOrigins": ["https://thief.example"]}, {"allowed_origins"}),
     ({"requireApiKey": False}, {"require_api_key"}),
@@ -232,11 +236,20 @@ def test_a_key_is_never_sent_to_the_address_of_another_file(
     assert "is not sent to the address of another file" in str(found.origins["api_key"])
 
 
+def test_a_key_that_the_user_requires_is_not_replaced_by_the_default_one(computer: Computer) -> None:
+    computer.own(apiKey=SECRET, requireApiKey=True, baseUrl="http://localhost:8000/v1")
+    computer.repository(host="127.0.0.1", maxQueue=7)
+    found = computer.load().settings
+    assert (found.base_url, found.api_key, found.max_queue) == ("http://localhost:8000/v1", SECRET, 7)
+    assert computer.left_out() == {"host"}
+
+
 def test_a_server_that_others_reach_does_not_start_without_its_files_key(computer: Computer) -> None:
     computer.own(apiKey=SECRET, host="0.0.0.0", requireApiKey=True)
     computer.repository(port=9000)
+    assert computer.left_out() == {"port"}
     with pytest.raises(ConfigError, match=r"everybody knows the apiKey \(default, because the key in .*another file\)"):
-        computer.load()
+        computer.load(answer=True)
 
 
 @pytest.mark.parametrize("own", [{}, {"port": 8081}, {"baseUrl": "http://127.0.0.1:8081/v1"}])
