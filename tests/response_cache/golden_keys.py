@@ -1,9 +1,10 @@
 """Digests of the prompt and the key of 50 requests, which `KEY_VERSION` protects.
 
-`python -m tests.response_cache.golden_keys` writes them anew.
+`python -m tests.response_cache.golden_keys` writes them anew, if `KEY_VERSION` was raised.
 """
 
 import hashlib
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -79,5 +80,13 @@ def measure() -> Golden:
     return Golden(KEY_VERSION, digests)
 
 
+def renew(file: Path, measured: Golden) -> None:
+    """Raises SystemExit if the digests differ at the same version."""
+    golden = msgspec.json.decode(file.read_bytes(), type=Golden)
+    if golden.key_version == measured.key_version and golden.digests != measured.digests:
+        sys.exit("The digests have changed. Raise KEY_VERSION in service/response_cache/key.py first.")
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1) + b"\n")
+
+
 if __name__ == "__main__":
-    FILE.write_bytes(msgspec.json.format(msgspec.json.encode(measure()), indent=1) + b"\n")
+    renew(FILE, measure())

@@ -1,8 +1,11 @@
 """`KEY_VERSION` rises whenever prompts or keys change."""
 
-import msgspec
+from pathlib import Path
 
-from tests.response_cache.golden_keys import FILE, Golden, measure
+import msgspec
+import pytest
+
+from tests.response_cache.golden_keys import FILE, Golden, measure, renew
 
 WRITE = "write tests/response_cache/golden_keys.json anew: python -m tests.response_cache.golden_keys"
 
@@ -19,3 +22,13 @@ def test_prompts_and_keys_change_with_the_key_version_alone() -> None:
         f"be given to other prompts. Raise KEY_VERSION in service/response_cache/key.py, then {WRITE}"
     )
     assert len({*golden.digests}) == 50
+
+
+def test_digests_are_renewed_with_the_key_version_alone(tmp_path: Path) -> None:
+    file = tmp_path / "golden.json"
+    file.write_bytes(msgspec.json.encode(Golden(1, ["a"])))
+    with pytest.raises(SystemExit, match="Raise KEY_VERSION"):
+        renew(file, Golden(1, ["b"]))
+    assert msgspec.json.decode(file.read_bytes(), type=Golden) == Golden(1, ["a"])
+    renew(file, Golden(2, ["b"]))
+    assert msgspec.json.decode(file.read_bytes(), type=Golden) == Golden(2, ["b"])
