@@ -87,9 +87,10 @@ class RawPrompt(msgspec.Struct, frozen=True, kw_only=True):
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are resolved. `max_tokens`: None is the rest of the context, 0 only reads the prompt. `logprobs`:
-    alternatives to each token (0 to 20). `thinking_budget` is in tokens. `caller`: digest of the key, if keys are
-    required, so callers never share answers. `unread_fields` are JSON text, because an answer may depend on them.
-    `no_store`: neither cache keeps anything. A `raw_prompt` has no messages or tools."""
+    alternatives to each token (0 to 20). `thinking_budget` is in tokens. `end_loops` and `answer_after_reasoning` are
+    settings of the server. `caller`: digest of the key, if keys are required, so callers never share answers.
+    `unread_fields` are JSON text, because an answer may depend on them. `no_store`: neither cache keeps anything. A
+    `raw_prompt` has no messages or tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -103,6 +104,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     thinking: Thinking = "default"
     thinking_budget: int | None = None
+    end_loops: bool = False
+    answer_after_reasoning: bool = True
     template_arguments: dict[str, Any] = {}
     caller: str = ""
     unread_fields: dict[str, str] = {}

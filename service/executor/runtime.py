@@ -102,7 +102,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, division
     gc.freeze()
     return Runtime(
         engine=engine,
-        open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally, settings),
+        open_writer=writer_opener(loaded.tokenizer, prompts, vocabulary, tally),
         shared=SharedRuntime(
             renderer=open_renderer(loaded, prompts, vocabulary if prefixes.needs_boundaries else None),
             logits=loaded.logits,
@@ -171,7 +171,7 @@ def query_answerer(prompts: "PromptRenderer", vocabulary: "Vocabulary") -> Calla
 
 
 def writer_opener(
-    tokenizer: Any, prompts: "PromptRenderer", vocabulary: "Vocabulary", tally: CallTally, settings: Settings
+    tokenizer: Any, prompts: "PromptRenderer", vocabulary: "Vocabulary", tally: CallTally
 ) -> Callable[[Sequence], Writer]:
     """`tally` counts the calls of all answers."""
     from service.executor.output.choice_writer import ChoiceWriter, Watches
@@ -200,8 +200,8 @@ def writer_opener(
             watches=Watches(
                 calls=CallWatch(tools, tally) if tools else None,
                 find_calls=find_calls if tools else None,
-                loops=LoopGuard(request.messages, tally, ends=settings.end_loops),
-                reasoning=open_guard(sequence, vocabulary, tally, retries=settings.answer_after_reasoning),
+                loops=LoopGuard(request.messages, tally, ends=request.end_loops),
+                reasoning=open_guard(sequence, vocabulary, tally),
             ),
         )
 

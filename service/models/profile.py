@@ -60,6 +60,8 @@ def read_properties(path: Path, settings: Settings, *, home: Path) -> ModelProfi
         thinks=_thinks(path, tokenizer_config),
         thinking=settings.thinking or "default",
         thinking_budgets={str(effort): tokens for effort, tokens in settings.thinking_budgets.items()},
+        end_loops=settings.end_loops,
+        answer_after_reasoning=settings.answer_after_reasoning,
     )
 
 

@@ -10,7 +10,7 @@ from service.generation import GenerationRequest, Tool
 # Raise it whenever the same request to the same model would get another answer: after a change of normalization,
 # prompts, grammars, sampling or parsing. Every stored answer then becomes a miss.
 # tests/response_cache/test_golden_keys.py detects changes of prompts and of the key itself.
-KEY_VERSION = 7
+KEY_VERSION = 8
 
 # An agent sends the same 64 KB of tools with every request, and dialects decode equal ones to one object.
 REMEMBERED_TOOL_SETS = 8

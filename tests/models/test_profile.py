@@ -28,11 +28,13 @@ def test_a_profile_is_read_from_files(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 4096}')
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_p": 0.9}')
     os.utime(folder / "model.safetensors", (1_700_000_000, 1_700_000_000))
-    profile = read_profile(folder, Settings(home=home, sampling=SamplingDefaults(top_p=0.5)), home=home)
+    settings = Settings(home=home, sampling=SamplingDefaults(top_p=0.5), end_loops=True, answer_after_reasoning=False)
+    profile = read_profile(folder, settings, home=home)
     assert (profile.id, profile.context_length, profile.created) == ("Some-Model", 4096, 1_700_000_000)
     assert profile.sampling == SamplingParams(temperature=0.6, top_p=0.5)
     assert len(profile.fingerprint) == 64
     assert profile.aliases == ("demo",)
+    assert (profile.end_loops, profile.answer_after_reasoning) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ CHANGES: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "GenerationRequest.logprobs": (("logprobs",), 0),
     "GenerationRequest.thinking": (("thinking",), "off"),
     "GenerationRequest.thinking_budget": (("thinking_budget",), 1024),
+    "GenerationRequest.end_loops": (("end_loops",), True),
+    "GenerationRequest.answer_after_reasoning": (("answer_after_reasoning",), False),
     "GenerationRequest.template_arguments": (("template_arguments", "effort"), "low"),
     "GenerationRequest.caller": (("caller",), "digest"),
     "GenerationRequest.unread_fields": (("unread_fields",), {"novel": "1"}),

@@ -61,11 +61,15 @@ class ReasoningGuard:
         return self._budget is not None and self._used >= self._budget and not unfinished
 
 
-def open_guard(sequence: Sequence, vocabulary: Vocabulary, tally: CallTally, *, retries: bool) -> ReasoningGuard | None:
-    prompt = sequence.prompt
+def open_guard(sequence: Sequence, vocabulary: Vocabulary, tally: CallTally) -> ReasoningGuard | None:
+    prompt, request = sequence.prompt, sequence.request
     if prompt.reasoning is None:
         return None
-    budget = sequence.request.thinking_budget
     return ReasoningGuard(
-        prompt.reasoning, vocabulary.token_bytes, tally, inside=prompt.in_reasoning, budget=budget, retries=retries
+        prompt.reasoning,
+        vocabulary.token_bytes,
+        tally,
+        inside=prompt.in_reasoning,
+        budget=request.thinking_budget,
+        retries=request.answer_after_reasoning,
     )

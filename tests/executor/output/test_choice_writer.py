@@ -7,13 +7,16 @@ from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta, Too
 from service.executor.output.choice_writer import ChoiceWriter, Watches
 from service.executor.output.reasoning import ReasoningSplitter
 from service.executor.output.vocabulary import Vocabulary
+from service.executor.runtime import writer_opener
 from service.executor.scheduling.messages import ReasoningMarkers
-from service.executor.scheduling.protocols import EndReason, Token, TokenChances
+from service.executor.scheduling.protocols import EndReason, Token, TokenChances, Writer
 from service.generation import Message, Tool, ToolCall
 from service.tallies import CallTally
 from service.tool_calling import StreamParser, whole_calls
 from service.tool_calling.loops import LoopGuard
 from service.tool_calling.watch import CallWatch
+from tests.executor.engines import sequence
+from tests.response_cache.prompts import byte_renderer
 
 THINK = ReasoningMarkers("<think>", "</think>")
 
@@ -59,7 +62,7 @@ def writer(
     return ChoiceWriter(0, letters, vocabulary, parser, stop=stop, reasoning=reasoning, watches=watches)
 
 
-def write(writer: ChoiceWriter, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
+def write(writer: Writer, text: str | bytes, end: EndReason = "stop", *, logprobs: bool = False) -> list[Event]:
     """Feeds a text byte by byte, as the scheduler does."""
     events: list[Event] = []
     for byte in text.encode() if isinstance(text, str) else text:
@@ -254,6 +257,14 @@ def test_an_answer_in_a_loop_is_ended_if_that_is_set(ends: bool) -> None:
     assert tally.looping == 1
     assert len(text_of(events)) == (400 if ends else 600)
     assert events[-1] == ChoiceFinished(0, "length" if ends else "stop")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_request_decides_whether_loops_end(ends: bool) -> None:
+    letters = Letters()
+    open_writer = writer_opener(letters, byte_renderer(), Vocabulary(letters), CallTally())
+    events = write(open_writer(sequence(1, end_loops=ends)), "ab" * 300)
+    assert len(text_of(events)) == (400 if ends else 600)
 
 
 def test_behind_a_loop_of_calls_the_answer_is_the_refusal() -> None:

@@ -1,11 +1,14 @@
 """When the server ends reasoning, byte by byte: a token is a byte."""
 
+import msgspec
 import pytest
 
-from service.executor.output.reasoning_guard import ReasoningGuard
-from service.executor.scheduling.messages import ReasoningForm
+from service.executor.output.reasoning_guard import ReasoningGuard, open_guard
+from service.executor.output.vocabulary import Vocabulary
+from service.executor.scheduling.messages import Prompt, ReasoningForm
 from service.executor.scheduling.protocols import EndReason
 from service.tallies import CallTally
+from tests.executor.engines import sequence
 
 CLOSING, ANSWER = (1, 2), (3,)
 FORM = ReasoningForm("<think>", "</think>", CLOSING, ANSWER)
@@ -77,3 +80,21 @@ def test_the_second_attempt_can_be_switched_off() -> None:
     bench = Bench(retries=False)
     bench.read("hm")
     assert bench.end() == ()
+
+
+class Characters:
+    detokenizer = None
+
+    def decode(self, tokens: list[int]) -> str:
+        return chr(tokens[0])
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_the_request_decides_whether_there_is_a_second_attempt(retries: bool) -> None:
+    one = msgspec.structs.replace(
+        sequence(1, answer_after_reasoning=retries), prompt=Prompt([7], in_reasoning=True, reasoning=FORM)
+    )
+    guard = open_guard(one, Vocabulary(Characters()), CallTally())
+    assert guard is not None
+    guard.feed(ord("a"))
+    assert guard.interjection("stop", 100) == ((*CLOSING, *ANSWER) if retries else ())
