@@ -62,9 +62,12 @@ class WebSearched(msgspec.Struct, frozen=True, array_like=True, tag="searched"):
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, array_like=True, tag="finished"):
+    """`tokens` is the length of the choice, None if it is unknown. It is no part of the `Completion`."""
+
     choice: int
     reason: FinishReason
     stop_sequence: str | None = None
+    tokens: int | None = None
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):

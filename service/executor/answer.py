@@ -103,10 +103,11 @@ class RunningAnswer:
         self._completion_tokens += finished.completion_tokens
         self._reasoning_tokens += finished.reasoning_tokens
         self._prompt_uses.append(finished.prompt_use)
+        events = [_with_tokens(event, finished.completion_tokens) for event in finished.events]
         if self._open:
-            self._queue.put(finished.events)
+            self._queue.put(events)
         else:
-            self._queue.put([*finished.events, self._done()], last=True)
+            self._queue.put([*events, self._done()], last=True)
             self._stop_waiting()
 
     def _left(self) -> None:
@@ -131,6 +132,10 @@ class RunningAnswer:
                 reasoning_tokens=self._reasoning_tokens,
             )
         )
+
+
+def _with_tokens(event: Event, tokens: int) -> Event:
+    return msgspec.structs.replace(event, tokens=tokens) if isinstance(event, ChoiceFinished) else event
 
 
 async def prompt_read(reading: RunningAnswer, request: GenerationRequest) -> AsyncGenerator[Event, None]:

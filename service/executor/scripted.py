@@ -227,7 +227,7 @@ class _ChoiceWriter:
 
     def finish(self) -> list[Event]:
         asked: list[Event] = [] if self._top is None else [TextDelta(self._choice, "", ())]
-        return [*self._flush(), *asked, self._end]
+        return [*self._flush(), *asked, msgspec.structs.replace(self._end, tokens=self.tokens)]
 
     def _finish(self, end: ChoiceFinished) -> None:
         self._end = end

@@ -1,9 +1,9 @@
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from service.events import Event, ToolCallAbandoned
+from service.events import ChoiceFinished, Event, ToolCallAbandoned
 from service.generation import Choice, Completion, GenerationRequest, SamplingParams
 from service.settings import CachePolicy
 
@@ -23,13 +23,13 @@ def is_deterministic(sampling: SamplingParams) -> bool:
     return sampling.temperature == 0 or sampling.seed is not None
 
 
-def may_store(request: GenerationRequest, completion: Completion, events: Iterable[Event]) -> bool:
+def may_store(request: GenerationRequest, completion: Completion, events: Sequence[Event]) -> bool:
     """True if every choice is complete, not empty, and JSON where JSON is required. Only `events` show a broken
-    call."""
+    call and the length of each choice."""
     return (
         len(completion.choices) == request.n
         and all(_is_whole(choice, request) for choice in completion.choices)
-        and not _lacked_room(request, completion)
+        and not _lacked_room(request, completion, events)
         and not any(isinstance(event, ToolCallAbandoned) for event in events)
     )
 
@@ -45,10 +45,22 @@ def _is_whole(choice: Choice, request: GenerationRequest) -> bool:
     return _is_json_object(choice.text) if wanted.kind == "json_object" else _is_json(choice.text)
 
 
-def _lacked_room(request: GenerationRequest, completion: Completion) -> bool:
-    """True if memory or the context ended an answer before `max_tokens`."""
-    cut = sum(choice.finish_reason == "length" for choice in completion.choices)
-    return cut > 0 and (request.max_tokens is None or completion.usage.completion_tokens < cut * request.max_tokens)
+def _lacked_room(request: GenerationRequest, completion: Completion, events: Sequence[Event]) -> bool:
+    """True if memory, the context or a loop ended a choice before `max_tokens`, or may have: a choice of unknown length
+    has reached it for certain only if all have."""
+    return any(
+        not _is_full(event, request, completion)
+        for event in events
+        if isinstance(event, ChoiceFinished) and event.reason == "length"
+    )
+
+
+def _is_full(end: ChoiceFinished, request: GenerationRequest, completion: Completion) -> bool:
+    if request.max_tokens is None:
+        return False
+    if end.tokens is None:
+        return completion.usage.completion_tokens >= request.n * request.max_tokens
+    return end.tokens >= request.max_tokens
 
 
 def _is_json_object(text: str) -> bool:

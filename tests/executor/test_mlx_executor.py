@@ -91,6 +91,13 @@ async def test_without_max_tokens_the_rest_of_the_context_is_written() -> None:
     assert completion.choices[0].finish_reason == "length"
 
 
+async def test_each_choice_ends_with_its_number_of_tokens() -> None:
+    async with running(counting_loader(CountingEngine())) as executor:
+        answer = await executor.submit(question("a b", max_tokens=3, n=2))
+        ends = [event async for event in answer.events() if isinstance(event, ChoiceFinished)]
+    assert ends == [ChoiceFinished(choice, "length", tokens=3) for choice in (0, 1)]
+
+
 async def test_max_tokens_of_zero_reads_the_prompt_once_and_writes_nothing() -> None:
     engine = CountingEngine()
     async with running(counting_loader(engine)) as executor:

@@ -4,15 +4,18 @@ from typing import Any
 
 import pytest
 
-from service.events import Event, TextDelta, ToolCallAbandoned, events_of
+from service.events import ChoiceFinished, Event, TextDelta, ToolCallAbandoned, events_of
 from service.generation import (
+    Choice,
     Completion,
+    FinishReason,
     GenerationRequest,
     Reasoning,
     ResponseFormat,
     SamplingParams,
     Text,
     ToolCall,
+    Usage,
 )
 from service.response_cache.policy import may_look_up, may_store
 from service.settings import CachePolicy
@@ -83,9 +86,38 @@ STORED: list[tuple[str, GenerationRequest, Completion, bool]] = [
     ("request_", "completion", "expected"), [case[1:] for case in STORED], ids=[case[0] for case in STORED]
 )
 def test_what_is_stored(request_: GenerationRequest, completion: Completion, expected: bool) -> None:
-    assert may_store(request_, completion, events_of(completion)) is expected
+    assert may_store(request_, completion, list(events_of(completion))) is expected
 
 
 def test_a_call_that_broke_off_is_not_stored() -> None:
     events: list[Event] = [ToolCallAbandoned(0), TextDelta(0, "<tool_call>{")]
     assert not may_store(ask(), answer(Text("<tool_call>{")), events)
+
+
+Ends = list[tuple[FinishReason, int | None]]
+STOP, UNKNOWN_STOP, FULL, CUT, UNKNOWN = ("stop", 90), ("stop", None), ("length", 100), ("length", 50), ("length", None)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "ends", "total", "expected"),
+    [
+        (100, [STOP, FULL], 190, True),
+        (100, [STOP, CUT], 140, False),
+        (100, [FULL, FULL], 200, True),
+        (100, [FULL, CUT], 150, False),
+        (None, [STOP, FULL], 190, False),
+        (None, [STOP, STOP], 180, True),
+        (100, [UNKNOWN_STOP, UNKNOWN], 140, False),
+        (100, [UNKNOWN, UNKNOWN], 200, True),
+        (100, [UNKNOWN_STOP, UNKNOWN_STOP], 140, True),
+    ],
+)
+def test_each_choice_that_is_cut_must_have_all_its_tokens(
+    max_tokens: int | None, ends: Ends, total: int, expected: bool
+) -> None:
+    completion = Completion(
+        choices=tuple(Choice(parts=(Text("a"),), finish_reason=reason) for reason, _ in ends),
+        usage=Usage(prompt_tokens=3, completion_tokens=total),
+    )
+    events: list[Event] = [ChoiceFinished(index, reason, tokens=tokens) for index, (reason, tokens) in enumerate(ends)]
+    assert may_store(ask(n=2, max_tokens=max_tokens), completion, events) is expected

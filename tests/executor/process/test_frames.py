@@ -80,7 +80,7 @@ EVENTS = [
     ToolCallStarted(0, "call_2", "look"),
     ToolCallDelta(0, "{}"),
     ToolCallAbandoned(0),
-    ChoiceFinished(0, "stop", "x"),
+    ChoiceFinished(0, "stop", "x", 2),
     Done(Usage(prompt_tokens=3, completion_tokens=2)),
 ]
 TO_ENGINE: list[ToEngine] = [
