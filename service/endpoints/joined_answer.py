@@ -24,7 +24,7 @@ class JoinedAnswer:
 
     @property
     def stored(self) -> bool:
-        return any(answer.stored for answer in self._answers)
+        return self.outcome != "hit" and all(answer.stored or answer.outcome == "hit" for answer in self._answers)
 
     @property
     def age(self) -> float | None:

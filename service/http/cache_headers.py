@@ -51,7 +51,7 @@ def cache_headers(answer: CachedAnswer) -> list[tuple[bytes, bytes]]:
 
 
 def cache_status(answer: CachedAnswer) -> str:
-    """`stored` on a stream is a promise, because the header precedes the answer."""
+    """`stored` on a stream is a forecast, because the header precedes the answer."""
     stored = "; stored" if answer.stored else ""
     match answer.outcome:
         case "hit":

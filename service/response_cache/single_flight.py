@@ -78,9 +78,14 @@ class Flight:
 
     @property
     def stored(self) -> bool:
+        return self.found or (self.write is not None and self.write.stored)
+
+    @property
+    def expected(self) -> bool:
+        """True if the answer is stored or will probably be."""
         if not self.over:
             return self._will_store
-        return self.found or (self.write is not None and self.write.stored)
+        return self.found or (self.write is not None and self.write.expected)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
         """Calls `ended` before any reader sees the end. The task cleans up."""
@@ -207,6 +212,7 @@ class FlightAnswer:
         self._flight = flight
         self._begun = False
         self._left = False
+        self._whole = False
 
     async def until_accepted(self, patience: float | None) -> None:
         """Waits at most `patience` seconds. Leaves if it raises the error that refused the request."""
@@ -222,7 +228,8 @@ class FlightAnswer:
 
     @property
     def stored(self) -> bool:
-        return self._flight.stored
+        """A forecast before `completion` returns, as for the header of a stream."""
+        return self._flight.stored if self._whole else self._flight.expected
 
     @property
     def prompt_tokens(self) -> int:
@@ -267,6 +274,7 @@ class FlightAnswer:
             flight.raise_error()
             if flight.write is not None:
                 await flight.write.wait(WRITE_WAIT_SECONDS)
+            self._whole = True
         finally:
             self._leave()
         if flight.completion is None:

@@ -30,10 +30,12 @@ class PendingWrite:
 
     @property
     def stored(self) -> bool:
+        return self._task.done() and not self._task.cancelled() and self._task.result()
+
+    @property
+    def expected(self) -> bool:
         """True if the backend has the value or will probably get it."""
-        if not self._task.done():
-            return self._expected
-        return not self._task.cancelled() and self._task.result()
+        return self.stored if self._task.done() else self._expected
 
     async def wait(self, seconds: float) -> None:
         await asyncio.wait({self._task}, timeout=seconds)

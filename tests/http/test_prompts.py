@@ -52,6 +52,18 @@ async def test_embeddings_are_cached_whatever_their_form(tmp_path: Path) -> None
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")
 
 
+async def test_stored_means_that_all_answers_are_stored(tmp_path: Path) -> None:
+    async def script(request):
+        if request.raw_prompt.text != "silence":
+            yield "good"
+
+    configured = settings(tmp_path)
+    app = create_app(configured, executor=ScriptedExecutor(script))
+    async with running(app, configured) as url, client_of(url) as client:
+        asked = [await client.post(COMPLETIONS, json={"prompt": p}) for p in (["a", "silence"], ["a", "b"], ["b", "a"])]
+    assert [answer.headers["cache-status"] for answer in asked] == [MISS.removesuffix("; stored"), MISS, HIT]
+
+
 async def test_one_prompt_that_fails_fails_all(tmp_path: Path) -> None:
     async def script(request):
         if request.raw_prompt.text == "bad":
