@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,9 @@ def read_recording(path: Path) -> Recording:
     for entry in read_entries(path):
         match entry:
             case AnswerEntry():
-                recording.answers[entry.key] = AnswerRecord(entry.key, entry.stored_at, entry.completion)
+                # An answer from the future would stay fresh for ever.
+                stored_at = min(entry.stored_at, time.time())
+                recording.answers[entry.key] = AnswerRecord(entry.key, stored_at, entry.completion)
             case CountEntry():
                 recording.counts[entry.key] = entry.prompt_tokens
     return recording

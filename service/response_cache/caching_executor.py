@@ -115,8 +115,13 @@ class CachingExecutor:
 
     async def count_tokens(self, request: GenerationRequest, *, recorded: bool = True) -> int:
         request = normalize(request)
+        if not recorded or self._recorder is None:
+            return await self._inner.count_tokens(request)
+        await self._inner.identify()
+        fingerprint = self.profile.fingerprint
         count = await self._inner.count_tokens(request)
-        if recorded and self._recorder is not None:
+        # A process that started meanwhile may have counted with other files.
+        if fingerprint and self.profile.fingerprint == fingerprint:
             self._recorder.record_count(self._key(request), count)
         return count
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from starlette.applications import Starlette
 
 from service.app import create_app
 from service.executor.scripted import ScriptedExecutor
-from service.recording.archive import ArchiveError, ArchiveWriter, new_header, read_entries
+from service.recording.archive import AnswerEntry, ArchiveError, ArchiveWriter, new_header, read_entries
 from service.recording.player import RecordedAnswers, ReplayExecutor, read_recording
+from tests.response_cache.answers import text
 from tests.serving import client_of, running, settings
 
 CHAT = "/v1/chat/completions"
@@ -121,6 +123,14 @@ async def test_a_recording_can_be_read_and_edited(tmp_path: Path) -> None:
         response = await client.post(url + CHAT, json=body("before"))
     assert response.json()["choices"][0]["message"]["content"] == "after"
     assert [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_recorded_answer_from_the_future_is_not_fresh_for_ever(tmp_path: Path) -> None:
+    profile = ScriptedExecutor().profile
+    with ArchiveWriter(tmp_path / "file", new_header(profile)) as writer:
+        writer.add(AnswerEntry(key="0" * 64, stored_at=time.time() + 1e6, completion=text()))
+    (record,) = read_recording(tmp_path / "file").answers.values()
+    assert record.stored_at <= time.time()
 
 
 def test_an_export_is_no_recording(tmp_path: Path) -> None:

@@ -250,6 +250,25 @@ async def test_every_answer_is_recorded_unless_its_request_forbids_to_store_it(p
     assert records.closed
 
 
+@pytest.mark.parametrize(("later", "recorded"), [("first", [3]), ("second", [])])
+async def test_a_count_is_recorded_under_the_key_of_the_files_that_counted(later: str, recorded: list[int]) -> None:
+    class Identified(ScriptedExecutor):
+        async def identify(self) -> None:
+            self.profile = msgspec.structs.replace(self.profile, fingerprint="first")
+
+        async def count_tokens(self, request: GenerationRequest) -> int:
+            self.profile = msgspec.structs.replace(self.profile, fingerprint=later)
+            return await super().count_tokens(request)
+
+    records = Records()
+    unknown = msgspec.structs.replace(ScriptedExecutor().profile, fingerprint="")
+    executor = CachingExecutor(Identified(profile=unknown), MemoryBackend(), settings(), recorder=records)
+    assert await executor.count_tokens(ask()) == 3
+    assert records.counts == recorded
+    assert records.keys == [RequestKeys().key("first", ask())] * len(recorded)
+    await executor.aclose()
+
+
 async def test_only_if_cached_never_generates() -> None:
     executor = numbered()
     with pytest.raises(NotCached) as refused:
