@@ -67,7 +67,10 @@ def stats(held: HeldAnswers, as_json: bool) -> None:
 @_with_answers
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(held: HeldAnswers, yes: bool) -> None:
-    """Remove every answer, from the memory of the running server too."""
+    """Remove every answer, from the memory of the running server too.
+
+    The stored responses of POST /v1/responses are in the same store and are removed too.
+    """
     if not yes:
         click.confirm(f"Remove every answer from {held.name}?", abort=True)
     click.echo(f"{counted(held.clear(), ANSWERS)} removed.")
