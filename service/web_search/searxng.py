@@ -56,12 +56,10 @@ class SearxngServer:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 body = await self._get(urlencode({"q": restricted(query, tool), "format": "json"}))
-            found = msgspec.json.decode(body, type=SearchPage).results
+            return read_results(body, tool)
         except (OSError, httpx2.HTTPError, msgspec.DecodeError, UnicodeError, RecursionError) as exc:
             logger.warning("the web search at %s failed: %s", self._address.root, exc or "no answer in time")
             raise SearchFailed("unavailable") from exc
-        wanted = (page for page in found if len(page.url) <= MAX_URL_CHARS and is_wanted(page.url, tool))
-        return tuple(_result(page) for page, _ in zip(wanted, range(MAX_RESULTS), strict=False))
 
     async def _get(self, query: str) -> bytes:
         """Raises httpx2.HTTPError."""
@@ -84,6 +82,13 @@ class SearxngServer:
         hint = ". Add 'json' to search.formats in SearXNG's settings.yml" if status == 403 else ""
         logger.warning("the web search at %s failed: HTTP status %d%s", self._address.root, status, hint)
         raise SearchFailed("too_many_requests" if status == 429 else "unavailable")
+
+
+def read_results(body: bytes, tool: WebSearchTool) -> tuple[SearchResult, ...]:
+    """Raises DecodeError, UnicodeError and RecursionError for a body that is no answer of SearXNG's."""
+    found = msgspec.json.decode(body, type=SearchPage).results
+    wanted = (page for page in found if len(page.url) <= MAX_URL_CHARS and is_wanted(page.url, tool))
+    return tuple(_result(page) for page, _ in zip(wanted, range(MAX_RESULTS), strict=False))
 
 
 def _result(page: FoundPage) -> SearchResult:

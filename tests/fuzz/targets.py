@@ -12,7 +12,7 @@ import msgspec
 from cache_backends.memory import MemoryBackend
 from service.config.layers import ConfigError, file_layer
 from service.dialects.anthropic_messages import AnthropicMessages
-from service.dialects.base import ClientRequest, Dialect
+from service.dialects.base import ClientRequest, Dialect, WebSearchTool
 from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_embeddings import OpenAIEmbeddings
@@ -37,6 +37,7 @@ from service.response_cache.record import RECORD_VERSION, decode_record, encode_
 from service.response_cache.replicas import read_note
 from service.settings import Settings
 from service.tool_calling import FAMILIES
+from service.web_search.searxng import MAX_RESULTS, MAX_URL_CHARS, read_results
 from tests.no_home import NO_HOME
 from tests.tool_calling.outputs import TOOLS, calls_of, choice_of, events, without_ids
 
@@ -200,6 +201,18 @@ def fuzz_cache_control(value: bytes) -> None:
             refused.message.encode()
 
 
+def fuzz_search_results(body: bytes) -> None:
+    """What is read is short and can be sent on. The second tool allows one domain only."""
+    for tool in (WebSearchTool(name="s"), WebSearchTool(name="s", allowed_domains=("bern.example/a",))):
+        try:
+            results = read_results(body, tool)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return
+        assert len(results) <= MAX_RESULTS
+        assert all(0 < len(result.url) <= MAX_URL_CHARS and result.title for result in results)
+        msgspec.json.encode(results)
+
+
 TARGETS: dict[str, Target] = {
     "anthropic_messages": fuzz_dialect(AnthropicMessages()),
     "anthropic_count": fuzz_dialect(AnthropicMessages(), AnthropicMessages().decode_count),
@@ -207,6 +220,7 @@ TARGETS: dict[str, Target] = {
     "openai_completions": fuzz_dialect(OpenAICompletions()),
     "openai_embeddings": fuzz_dialect(OpenAIEmbeddings()),
     "openai_responses": fuzz_dialect(OpenAIResponses()),
+    "responses_count": fuzz_dialect(OpenAIResponses(), OpenAIResponses().decode_count),
     "response_compaction": fuzz_dialect(ResponseCompaction(OpenAIResponses())),
     "tokenize": fuzz_tokens(tokenize),
     "detokenize": fuzz_tokens(detokenize),
@@ -219,4 +233,5 @@ TARGETS: dict[str, Target] = {
     "frames": fuzz_frames,
     "tool_calls": fuzz_tool_calls,
     "cache_control": fuzz_cache_control,
+    "search_results": fuzz_search_results,
 }
