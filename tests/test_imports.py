@@ -42,6 +42,7 @@ FORBIDDEN = [
     ("cache_backends", ("service",)),
     ("service/executor", ("service.dialects", "service.response_cache", *HTTP)),
     ("service/executor/scheduling", MLX),
+    ("service/executor/loading", ("service.executor.distributed",)),
     ("service/tool_calling", ("service.executor", "service.dialects", *HTTP, *MLX)),
     ("service/keep_awake.py", ("service.executor", "service.models", "service.cli", *HTTP, *MLX)),
     ("service/device", ("service.executor", "service.models", "service.cli", *HTTP, *MLX)),

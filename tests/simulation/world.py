@@ -264,6 +264,9 @@ class World:
             status = executor.status()
             assert (status.running, status.waiting) == (0, 0), status
             assert not +executor.generating, executor.generating
+            flights = self.servers[index]._flights
+            assert not flights._tasks, flights._tasks
+            assert not flights._joinable, flights._joinable
         assert not [key for key in self.store.held if self.store.holder(key) is not None]
 
     async def _check_recovery(self) -> None:
