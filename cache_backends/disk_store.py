@@ -51,8 +51,8 @@ class DamagedDatabase(Exception):
 
 
 class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
-    """Refuses every row but bytes under text. diskcache unpickles any row whose `mode` says pickle, even in a database
-    that only stored bytes (CVE-2025-69872)."""
+    """Accepts only rows whose key is text and whose value is bytes. diskcache unpickles a row of
+    the `mode` pickle even in a database that only stored bytes (CVE-2025-69872)."""
 
     def put(self, key: object) -> tuple[str, bool]:
         if type(key) is not str:

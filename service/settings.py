@@ -74,8 +74,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     adapter: Annotated[Name | None, Meta(description="The folder of a LoRA adapter of mlx-lm's.")] = None
     draft_model: Annotated[Name | None, Meta(description="A small model that guesses the next tokens.")] = None
     context_length: Annotated[Count | None, Meta(description="The longest context to offer, in tokens.")] = None
-    sampling: Annotated[SamplingDefaults, Meta(description="Applies where a request is silent.")] = SamplingDefaults()
-    thinking: Annotated[ThinkingDefault | None, Meta(description="Applies where a request is silent.")] = None
+    sampling: Annotated[SamplingDefaults, Meta(description="Applies if a request has no value.")] = SamplingDefaults()
+    thinking: Annotated[ThinkingDefault | None, Meta(description="Applies if a request has no value.")] = None
     pin: Annotated[bool, Meta(description="Load it at the start, and never unload it.")] = False
 
 
@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     thinking: Annotated[
         ThinkingDefault | None,
-        setting("Whether the model thinks where a request is silent. Null: as its template has it.", Harmless.ANY),
+        setting("Whether the model thinks if a request does not choose. Null: the template decides.", Harmless.ANY),
     ] = None
     models: Annotated[
         dict[Name, ModelSettings],
@@ -232,7 +232,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = True
     prompt_lookup: Annotated[
         bool,
-        setting("Guess that an answer repeats text that it has seen, where that is measured to pay.", Harmless.ANY),
+        setting("Guess the next tokens from earlier text, if measured times show a gain.", Harmless.ANY),
     ] = True
     draft_model: Annotated[
         Name | None,

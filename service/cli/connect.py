@@ -16,7 +16,7 @@ from service.cli.options import config_option, url_option
 @url_option
 @config_option
 def command(name: str, url: str | None, config: str | None) -> None:
-    """Print what makes AGENT use the running server: variables, files, and the command with its arguments.
+    """Print the variables, the files and the command with which AGENT uses the running server.
 
     'anyclaude AGENT' does the same for one run and leaves the agent's own files alone.
     """

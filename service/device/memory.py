@@ -128,7 +128,7 @@ def memory_in_words(figures: DeviceFigures) -> str:
 
 
 def with_raised_limit(figures: DeviceFigures) -> DeviceFigures:
-    """Returns the figures after Metal's limit was raised as far as macOS can bear."""
+    """Returns the figures with Metal's limit raised to all memory but the part that macOS needs."""
     if figures.recommended is None:
         return figures
     most = figures.total - max(MACOS_BYTES, int(SYSTEM_SHARE * figures.total))

@@ -101,7 +101,7 @@ class CachingExecutor:
         *,
         patience: float | None = None,
     ) -> CachedAnswer:
-        """Returns after `patience` seconds at the latest. The answer then raises what refuses its request."""
+        """Returns within `patience` seconds. If the request is refused later, reading the answer raises the error."""
         request = normalize(request)
         answer: StoredAnswer | FlightAnswer
         if await self._has_key(directives, patience):
