@@ -42,13 +42,20 @@ class Room:
             self._extend()
         if prompt >= self.longest > 0:
             raise ContextLengthExceeded(prompt, self.longest)
-        portion = min(sequence.max_tokens, PORTION_TOKENS, max(1, self.longest - prompt))
-        if self._take(running, sequence.id, prompt + portion):
-            self._short_since = None
+        portion = self._begin(sequence, running)
+        if portion or running or self._waits_on():
             return portion
-        if not running:
-            self._endure(prompt)
-        return 0
+        # Only now: other programs may need memory for a moment, and a client that shortens its prompt loses context.
+        self.longest = self._engine.longest()
+        if prompt >= self.longest > 0:
+            raise ContextLengthExceeded(prompt, self.longest)
+        portion = self._begin(sequence, running)  # a smaller one may fit
+        if portion:
+            return portion
+        raise Overloaded(
+            "Other programs hold the memory that an answer needs. Close some, or try again later.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
     def grow(self, sequence: Sequence, reserved: int, running: Mapping[int, int]) -> int:
         """Returns the tokens that are reserved now, with or without a further portion."""
@@ -73,6 +80,14 @@ class Room:
     def forget_waiting(self) -> None:
         self._short_since = None
 
+    def _begin(self, sequence: Sequence, running: Mapping[int, int]) -> int:
+        prompt = len(sequence.prompt.tokens)
+        portion = min(sequence.max_tokens, PORTION_TOKENS, max(1, self.longest - prompt))
+        if not self._take(running, sequence.id, prompt + portion):
+            return 0
+        self._short_since = None
+        return portion
+
     def _take(self, running: Mapping[int, int], sequence: int, length: int) -> bool:
         lengths = {**running, sequence: length}
         if self._engine.shortfall(list(lengths.values())) > 0:
@@ -80,21 +95,15 @@ class Room:
         self._engine.reserve(lengths)
         return True
 
-    def _endure(self, prompt: int) -> None:
+    def _waits_on(self) -> bool:
+        """Returns False once, when patience has ended."""
         now = self._clock()
         if self._short_since is None:
             self._short_since = now
         if now - self._short_since < PATIENCE_SECONDS:
-            return
+            return True
         self._short_since = None
-        # Only now: other programs may need memory for a moment, and a client that shortens its prompt loses context.
-        self.longest = self._engine.longest()
-        if self.longest > 0:
-            raise ContextLengthExceeded(prompt, self.longest)
-        raise Overloaded(
-            "Other programs hold the memory that an answer needs. Close some, or try again later.",
-            retry_after=RETRY_AFTER_SECONDS,
-        )
+        return False
 
     def _extend(self) -> None:
         self.longest = max(self.longest, self._engine.longest())

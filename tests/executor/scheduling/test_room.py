@@ -11,9 +11,9 @@ from tests.executor.engines import CountingEngine, sequence
 
 
 class Bench:
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, engine: CountingEngine | None = None) -> None:
         self.now = 1000.0
-        self.engine = CountingEngine(memory=memory)
+        self.engine = engine or CountingEngine(memory=memory)
         self.room = Room(self.engine, lambda: self.now)
 
     def admit(self, prompt: int, max_tokens: int = 10, running: Mapping[int, int] | None = None) -> int:
@@ -81,6 +81,30 @@ def test_a_prompt_waits_with_patience_for_memory_of_other_programs(left: int) ->
         assert str(refused.value).startswith("Other programs hold the memory")
     assert not bench.room.short
     assert bench.room.longest == left
+
+
+@pytest.mark.parametrize(("left", "portion"), [(405, 5), (401, 1)])
+def test_after_patience_an_answer_gets_what_memory_is_left(left: int, portion: int) -> None:
+    bench = Bench(500)
+    bench.engine.memory = left
+    assert bench.admit(400) == 0
+    bench.now += PATIENCE_SECONDS
+    assert bench.admit(400) == portion
+    assert bench.engine.reserved == {9: 400 + portion}
+    assert (bench.room.longest, bench.room.short) == (left, False)
+
+
+def test_a_prompt_does_not_wait_again_when_memory_comes_and_goes() -> None:
+    class Unsteady(CountingEngine):
+        def shortfall(self, lengths: list[int]) -> int:
+            return 1
+
+    bench = Bench(500, Unsteady(memory=500))
+    assert bench.admit(400) == 0
+    bench.now += PATIENCE_SECONDS
+    with pytest.raises(Overloaded):
+        bench.admit(400)
+    assert not bench.room.short
 
 
 def test_without_any_memory_a_prompt_waits_too() -> None:
