@@ -3,6 +3,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from service.device.memory import LEAST_CONTEXT_TOKENS
 from service.errors import Overloaded
 from service.events import CompletionBuilder, Event, events_of
 from service.generation import Completion, GenerationRequest
@@ -54,7 +55,10 @@ class ExecutorStatus(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
 
     def context_length(self, profile: ModelProfile) -> int:
         """Returns the tokens that both the model and memory allow."""
-        return min(profile.context_length, self.context_tokens or profile.context_length)
+        if self.context_tokens is None:
+            return profile.context_length
+        # If other programs hold all memory, clients are offered what a load needs: no client can use a context of 0.
+        return min(profile.context_length, self.context_tokens or LEAST_CONTEXT_TOKENS)
 
     @property
     def makes_progress(self) -> bool:

@@ -241,7 +241,9 @@ class MlxExecutor:
 
     def _room_for(self, prompt: Prompt) -> int:
         """Returns the tokens that are left for an answer. Raises `ContextLengthExceeded`."""
-        context_length = self.status().context_length(self.profile)
+        status = self.status()
+        # Without any memory, a request waits for other programs.
+        context_length = status.context_length(self.profile) if status.context_tokens else self.profile.context_length
         if len(prompt.tokens) >= context_length:
             raise ContextLengthExceeded(len(prompt.tokens), context_length)
         return context_length - len(prompt.tokens)

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from service.device.memory import LEAST_CONTEXT_TOKENS
 from service.errors import (
     BadRequest,
     ContextLengthExceeded,
@@ -36,10 +38,10 @@ PROFILE = ModelProfile(id="counting", fingerprint="1", context_length=1000)
 
 @asynccontextmanager
 async def running(
-    load: Loader, together_seconds: float = TOGETHER_SECONDS, **settings: Any
+    load: Loader, together_seconds: float = TOGETHER_SECONDS, profile: ModelProfile = PROFILE, **settings: Any
 ) -> AsyncIterator[MlxExecutor]:
     configured = Settings(home=NO_HOME, shutdown_grace_seconds=5.0, **settings)
-    executor = MlxExecutor(Path("counting"), PROFILE, configured, load=load, together_seconds=together_seconds)
+    executor = MlxExecutor(Path("counting"), profile, configured, load=load, together_seconds=together_seconds)
     await executor.start()
     try:
         yield executor
@@ -266,6 +268,16 @@ async def test_what_the_engine_refuses_is_refused_before_there_is_an_answer() ->
         assert executor.status().context_length(executor.profile) == 950
         assert (executor.status().running, executor.status().waiting) == (0, 0)
         assert (await collect((await executor.submit(question(max_tokens=1))).events())).choices[0].text == "1 "
+
+
+async def test_a_long_prompt_waits_if_other_programs_hold_all_memory() -> None:
+    engine, words = CountingEngine(memory=0), 2 * LEAST_CONTEXT_TOKENS
+    profile = msgspec.structs.replace(PROFILE, context_length=4 * words)
+    async with running(counting_loader(engine), profile=profile) as executor:
+        answer = await executor.submit(question("word " * words, max_tokens=1))
+        assert executor.status().context_length(profile) == LEAST_CONTEXT_TOKENS
+        engine.memory = profile.context_length
+        assert (await collect(answer.events())).usage.prompt_tokens == words
 
 
 async def test_a_client_that_leaves_before_its_answer_has_begun_frees_its_place() -> None:
