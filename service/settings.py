@@ -204,7 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "all"
     prefix_memory_bytes: Annotated[
         Bytes | None,
-        setting("Prefix cache in memory. Null: a quarter of what is free once the model is loaded.", Harmless.ANY),
+        setting("Prefix cache in memory. Null: half of what is free once the model is loaded.", Harmless.ANY),
     ] = None
     prefix_disk_bytes: Annotated[Bytes, setting("Prefix cache on disk; 0 switches it off.", Harmless.ANY)] = (
         20 * 1024**3

@@ -23,32 +23,58 @@ HEADS_OF_128 = SimpleNamespace(num_attention_heads=32, hidden_size=4096)
 HEADS_OF_256 = SimpleNamespace(num_attention_heads=16, hidden_size=2048, head_dim=256)
 
 
-# A quarter of what is usable, in MiB.
+# Half of what is usable, in MiB.
 @pytest.mark.parametrize(
     ("name", "prefix_mib"),
     [
-        ("M1 8 GB", 921),
-        ("M2 16 GB", 2_730),
-        ("M3 24 GB", 4_096),
-        ("M1 Pro 32 GB", 5_461),
-        ("M4 Pro 36 GB", 6_912),
-        ("M4 Max 48 GB", 9_216),
-        ("M5 Max 128 GB", 24_576),
-        ("M3 Ultra 512 GB", 98_304),
-        ("RTX 8 GB", 1_966),
-        ("RTX 24 GB", 5_898),
-        ("A100 80 GB", 19_660),
-        ("Linux 16 GB", 3_072),
-        ("Linux 64 GB", 12_288),
+        ("M1 8 GB", 1_843),
+        ("M2 16 GB", 5_461),
+        ("M3 24 GB", 8_192),
+        ("M1 Pro 32 GB", 10_922),
+        ("M4 Pro 36 GB", 13_824),
+        ("M4 Max 48 GB", 18_432),
+        ("M5 Max 128 GB", 49_152),
+        ("M3 Ultra 512 GB", 196_608),
+        ("RTX 8 GB", 3_932),
+        ("RTX 24 GB", 11_796),
+        ("A100 80 GB", 39_321),
+        ("Linux 16 GB", 6_144),
+        ("Linux 64 GB", 24_576),
     ],
 )
-def test_the_prefix_cache_takes_a_quarter_of_what_is_free(name: str, prefix_mib: int) -> None:
+def test_the_prefix_cache_takes_half_of_what_is_free(name: str, prefix_mib: int) -> None:
     assert memory_for_prefixes(None, usable_bytes(MACHINES[name])) // 2**20 == prefix_mib
+
+
+# Bytes of 4-bit weights, and of the state of a token.
+QWEN3_8B = (4_600_000_000, 147_456)
+QWEN3_14B = (8_300_000_000, 163_840)
+CODER_30B = (17_200_000_000, 98_304)
+
+
+# Claude Code's own prompt has about 12,000 tokens.
+@pytest.mark.parametrize(
+    ("name", "model", "tokens"),
+    [
+        ("M2 16 GB", QWEN3_8B, 23_238),
+        ("M3 24 GB", QWEN3_14B, 27_099),
+        ("M1 Pro 32 GB", CODER_30B, 29_024),
+        ("M4 Max 48 GB", CODER_30B, 109_124),
+        ("RTX 24 GB", CODER_30B, 38_345),
+    ],
+)
+def test_the_prefix_cache_holds_a_conversation_beside_the_weights(
+    name: str, model: tuple[int, int], tokens: int
+) -> None:
+    (weights, token_bytes), empty = model, MACHINES[name]
+    free, card_free = (empty.free or 0) - weights, (empty.card_free or 0) - weights
+    loaded = replace(empty, active=weights, free=free, card_free=card_free)
+    assert memory_for_prefixes(None, usable_bytes(loaded)) // token_bytes == tokens
 
 
 @pytest.mark.parametrize(
     ("setting", "room", "nbytes"),
-    [(7, 2**40, 7), (0, 2**40, 0), (None, None, FALLBACK_BYTES // 4), (None, 0, 0), (None, -(2**30), 0)],
+    [(7, 2**40, 7), (0, 2**40, 0), (None, None, FALLBACK_BYTES // 2), (None, 0, 0), (None, -(2**30), 0)],
     ids=["set", "off", "unknown", "none free", "others need some of it"],
 )
 def test_the_prefix_cache_takes_nothing_that_is_not_free(setting: int | None, room: int | None, nbytes: int) -> None:
