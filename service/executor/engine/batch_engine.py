@@ -8,7 +8,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.memory import missing_bytes
 from service.executor.engine.batch import Batch
-from service.executor.engine.chunks import ChunkShape, ChunkSizes, Surroundings
+from service.executor.engine.chunks import LAST_CHUNKS, ChunkShape, ChunkSizes, Surroundings
 from service.executor.engine.embedding import embedding
 from service.executor.engine.lanes import Lanes
 from service.executor.engine.run import Drawn, Run
@@ -28,9 +28,6 @@ from service.queries import PrefixBranch
 from service.tallies import Tuning
 
 log = logging.getLogger(__name__)
-
-# The last two chunks of a prompt are read together, in one batch with other prompts that end.
-LAST_CHUNKS = 2
 
 # A lone sequence reads up to this many last tokens and draws in one step. Measured on a CPU: 10 to 25 % faster than
 # reading all but the last token first. At 64 tokens it is no faster, because each of them gets logits.
@@ -198,16 +195,28 @@ class BatchEngine:
             chosen.reuse(self._prefixes)
         if chosen.unread and not self._is_last_chunk(chosen):
             self._read_chunk(chosen)
-        elif last := [self._runs[i] for i in costs if self._is_last_chunk(self._runs[i])]:
+        elif last := self._ending([self._runs[i] for i in costs]):
             if self._can_be_solo(last[0]) or not self._batching.possible:
                 self._begin_solo(last[0])
             else:
                 self._join(last)
 
     def _is_last_chunk(self, run: Run) -> bool:
-        is_short = 0 < run.unread <= LAST_CHUNKS * self._chunk_tokens
+        is_short = 0 < run.unread <= self._chunks.most_at_end(self._is_beside(run))
         is_end = is_short and run.next_stop is None and self._awaited_end(run) is None
         return is_end and self._chunks.scores_fit(run.unread, run.read, self._room)
+
+    def _ending(self, runs: list[Run]) -> list[Run]:
+        """Returns those whose ends are read now, in one batch."""
+        last = [run for run in runs if self._is_last_chunk(run)]
+        if len(last) < 2:
+            return last
+        around = Surroundings(read=max(run.read for run in last), beside=True, room=self._room())
+        return last[: self._chunks.ends_together([run.unread for run in last], around)]
+
+    def _is_beside(self, run: Run) -> bool:
+        # Those that wait for what this one reads have it sooner from the fastest chunks.
+        return any(not (other is run or other.waits) for other in self._runs.values())
 
     def _awaited_end(self, run: Run) -> int | None:
         """Returns where those that wait want the state next, or None if that saves less than a chunk."""
@@ -217,9 +226,7 @@ class BatchEngine:
         return end if (end - run.read) * len(ends) >= self._chunk_tokens else None
 
     def _read_chunk(self, run: Run) -> None:
-        # Those that wait for what this one reads have it sooner from the fastest chunks.
-        beside = any(not (other is run or other.waits) for other in self._runs.values())
-        around = Surroundings(read=run.read, beside=beside, room=self._room())
+        around = Surroundings(read=run.read, beside=self._is_beside(run), room=self._room())
         chunk = self._chunks.choose(around)
         # The last chunks stay, for the batch.
         last = len(run.tokens) - 1

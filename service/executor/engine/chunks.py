@@ -6,6 +6,7 @@ What reads fastest depends on machine and model, so it is measured.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +21,9 @@ FIRST_ON_CPU = 64
 
 # Large enough to fill a GPU, small enough that running sequences continue in between.
 FIRST_ON_GPU = 512
+
+# The last two chunks of a prompt are read together, in one batch with other prompts that end.
+LAST_CHUNKS = 2
 
 # A running answer waits about this long for a chunk of another prompt.
 MOST_SECONDS_BESIDE = 0.5
@@ -117,6 +121,23 @@ class ChunkSizes:
             return chunk
         most = largest_chunk(around, self._attention, self._speeds().get(self.chosen))
         return replace(chunk, tokens=min(chunk.tokens, most, self.first if around.beside else most))
+
+    def most_at_end(self, beside: bool) -> int:
+        """Returns how many tokens are read at once where a prompt ends, if `scores_fit`."""
+        if self._attention is None:
+            return LAST_CHUNKS * self.first
+        around = Surroundings(read=0, beside=beside or self._contended())
+        return LAST_CHUNKS * min(self.first, largest_chunk(around, Attention(), self._speeds().get(self.chosen)))
+
+    def ends_together(self, unread: list[int], around: Surroundings) -> int:
+        """Returns how many of the ends, which have these lengths, are read in one batch: one at least."""
+        # A CPU's chunks are never smaller than its first. Its batches were measured with all ends.
+        if self._attention is None or self.first <= SMALLEST_CHUNK:
+            return len(unread)
+        most = min(self.most_at_end(around.beside), largest_chunk(around, self._attention, None))
+        # The batch pads all to the longest.
+        padded = (rows * longest for rows, longest in enumerate(accumulate(unread, max), start=1))
+        return max(1, sum(tokens <= most for tokens in padded))
 
     def scores_fit(self, tokens: int, read: int, room: Callable[[], int | None]) -> bool:
         if self._attention is None or self._attention.score_bytes == 0:

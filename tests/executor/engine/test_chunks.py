@@ -105,6 +105,54 @@ def test_no_larger_chunk_is_tried_beside_an_answer() -> None:
     assert set(read(sizes, 20_000, gpu, beside=True)) == {512}
 
 
+@pytest.mark.parametrize(
+    ("first", "seconds", "alone", "beside"),
+    [
+        (512, None, 1024, 1024),
+        (512, M4_MAX_30B_A3B, 1024, 1024),
+        (512, M2_PRO_24B, 256, 128),
+        (64, M2_PRO_24B, 128, 128),
+        (64, 1.0, 128, 128),
+    ],
+    ids=["not measured", "M4 Max", "M2 Pro", "a CPU", "a slow CPU"],
+)
+def test_the_end_of_a_prompt_follows_the_speed(first: int, seconds: float | None, alone: int, beside: int) -> None:
+    sizes = ChunkSizes(first, Attention())
+    if seconds is not None:
+        sizes.learn(sizes.chosen, first * seconds)
+    assert (sizes.most_at_end(False), sizes.most_at_end(True)) == (alone, beside)
+
+
+def test_the_end_of_a_prompt_is_short_while_another_process_waits() -> None:
+    sizes = ChunkSizes(512, Attention(), lambda: True)
+    sizes.learn(sizes.chosen, 512 * M2_PRO_24B)
+    assert sizes.most_at_end(False) == 128
+
+
+def test_a_configured_size_is_that_of_an_end_too() -> None:
+    sizes = ChunkSizes(512)
+    sizes.learn(sizes.chosen, 512 * M2_PRO_24B)
+    assert sizes.most_at_end(True) == 1024
+    assert sizes.ends_together([1000] * 4, Surroundings(read=0, beside=True)) == 4
+
+
+@pytest.mark.parametrize(
+    ("unread", "together"),
+    [([128], 1), ([64, 64], 2), ([64, 65], 1), ([30] * 8, 4), ([5, 100, 5], 1)],
+    ids=["one", "two", "too many", "some of eight", "padded"],
+)
+def test_ends_are_read_together_if_they_fit_with_padding(unread: list[int], together: int) -> None:
+    sizes = ChunkSizes(512, Attention())
+    sizes.learn(sizes.chosen, 512 * M2_PRO_24B)
+    assert sizes.ends_together(unread, Surroundings(read=0, beside=True)) == together
+
+
+@pytest.mark.parametrize(("read", "room", "together"), [(0, None, 4), (30_000, None, 2), (30_000, GB, 1), (0, 0, 1)])
+def test_ends_are_read_together_if_their_scores_fit(read: int, room: int | None, together: int) -> None:
+    sizes = ChunkSizes(512, KEPT)
+    assert sizes.ends_together([200] * 4, Surroundings(read=read, beside=True, room=room)) == together
+
+
 def test_no_larger_chunk_is_read_while_another_process_waits() -> None:
     gpu = {size: 0.01 + size / 10_000 for size in (256, 512, 1024, 2048)}
     assert max(read(ChunkSizes(512, Attention(), lambda: True), 60_000, gpu)) == 512

@@ -3,7 +3,10 @@
 from typing import Any
 
 import mlx.core as mx
+import pytest
 
+from service.device.kv_estimate import SMALLEST_CHUNK
+from service.executor.engine.chunks import LAST_CHUNKS, Attention, ChunkSizes
 from service.executor.prefix.cache import PrefixCache
 from service.executor.prefix.state import PromptStates
 from service.executor.speculation.drafters import Drafters
@@ -82,3 +85,44 @@ def test_an_answer_alone_reads_and_draws_each_token_once() -> None:
         guessed = drafters.tally.drafted - guessed
         new = len(prompt) - run.use.cached_tokens
         assert sum(tokens for _, tokens in model.passes) == new + len(run.tokens) - 1 + guessed
+
+
+# A 24B model on a Mac reads 110 tokens per second, as measured by others.
+M2_PRO_24B = 1 / 110
+
+# A 30B model with 3B active parameters on a faster Mac.
+M4_MAX_30B_A3B = 1 / 1500
+
+
+def most_read_beside_an_answer(chunks: ChunkSizes, ends: list[int]) -> int:
+    """Returns the tokens, padding included, of the largest pass over prompts that begin while another is answered."""
+    model, harness = watched(chunks=chunks)
+    answered = harness.start(QUESTION, max_tokens=200)
+    while not harness.engine.step():
+        pass
+    model.passes.clear()
+    started = [harness.start([(seed * i + seed) % 190 for i in range(end)]) for seed, end in enumerate(ends, start=3)]
+    harness.finish(*started, answered)
+    return max(rows * tokens for rows, tokens in model.passes)
+
+
+def taught(first: int, seconds_per_token: float) -> ChunkSizes:
+    chunks = ChunkSizes(first, Attention())
+    chunks.learn(chunks.chosen, first * seconds_per_token)
+    return chunks
+
+
+@pytest.mark.parametrize(
+    "ends", [[1000], [120] * 3, [30] * 3, [100, 30, 20]], ids=["a turn", "long", "short", "different"]
+)
+def test_ends_of_prompts_beside_an_answer_are_no_longer_than_the_machine_is_fast(ends: list[int]) -> None:
+    assert most_read_beside_an_answer(taught(512, M2_PRO_24B), ends) <= LAST_CHUNKS * SMALLEST_CHUNK
+
+
+def test_ends_that_are_short_enough_are_read_in_one_batch() -> None:
+    assert most_read_beside_an_answer(taught(512, M2_PRO_24B), [30] * 3) == 3 * 29
+    assert most_read_beside_an_answer(taught(512, M4_MAX_30B_A3B), [1000]) == 999
+
+
+def test_a_cpu_reads_all_ends_in_one_batch() -> None:
+    assert most_read_beside_an_answer(taught(SMALLEST_CHUNK, M2_PRO_24B), [120] * 3) == 3 * 119

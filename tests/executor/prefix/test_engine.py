@@ -11,8 +11,8 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from service.device.kv_estimate import SMALLEST_CHUNK
-from service.executor.engine.batch_engine import LAST_CHUNKS, BatchEngine
-from service.executor.engine.chunks import Attention, ChunkShape, ChunkSizes, Surroundings
+from service.executor.engine.batch_engine import BatchEngine
+from service.executor.engine.chunks import LAST_CHUNKS, Attention, ChunkShape, ChunkSizes, Surroundings
 from service.executor.loading.batching import Batching
 from service.executor.loading.cache_cost import CacheCost, measure_cache_cost
 from service.executor.loading.device import room_bytes
