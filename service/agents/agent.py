@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from glob import glob
@@ -73,5 +74,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return f"there is no '{self.name}' on PATH or where its installers put it"
 
     def find(self, environ: Mapping[str, str]) -> str | None:
-        others = os.pathsep.join(found for place in OTHER_PLACES for found in sorted(glob(os.path.expanduser(place))))
+        others = os.pathsep.join(found for place in OTHER_PLACES for found in _newest_first(os.path.expanduser(place)))
         return shutil.which(self.name, path=environ.get("PATH")) or shutil.which(self.name, path=others or "/")
+
+
+def _newest_first(pattern: str) -> list[str]:
+    return sorted(glob(pattern), key=lambda path: [int(number) for number in re.findall(r"\d+", path)], reverse=True)

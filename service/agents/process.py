@@ -3,7 +3,16 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+
+
+def with_folder_of(program: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Adds the program's folder to the end of PATH."""
+    # npm's programs begin with `#!/usr/bin/env node`, and `node` is in the same folder. The PATH of an IDE or of
+    # launchd may lack it.
+    path, folder = environ.get("PATH", os.defpath), str(Path(program).parent)
+    return dict(environ) if folder in path.split(os.pathsep) else {**environ, "PATH": path + os.pathsep + folder}
 
 
 def run_agent(command: list[str], environ: Mapping[str, str]) -> int:

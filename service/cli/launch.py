@@ -15,7 +15,7 @@ import msgspec
 
 from service.agents.agent import Agent, AgentServer, Launch
 from service.agents.claude_code import TIER_NAMES, prompt_too_long
-from service.agents.process import run_agent
+from service.agents.process import run_agent, with_folder_of
 from service.agents.table import AGENTS
 from service.cli import serve
 from service.cli.client import Model, Refused, ServerClient, Unusable, server_required
@@ -124,7 +124,7 @@ def _run(agent: Agent, program: str, server: AgentServer, arguments: tuple[str, 
             write_file(Path(folder, name), content.encode())
         kept = {name: value for name, value in os.environ.items() if name not in setup.removed}
         environment = kept | setup.variables | _no_proxy(kept, server)
-        return run_agent([program, *setup.arguments, *arguments], environment)
+        return run_agent([program, *setup.arguments, *arguments], with_folder_of(program, environment))
 
 
 def _no_proxy(environ: Mapping[str, str], server: AgentServer) -> dict[str, str]:

@@ -90,6 +90,32 @@ def test_a_program_is_found_where_installers_put_it(
     assert AGENTS[name].find(elsewhere) == str(terminal.bin / name)
 
 
+def test_the_newest_of_nvms_versions_is_taken(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(terminal.home))
+    for version in ("v9.11.2", "v18.20.0", "v18.3.1"):
+        folder = terminal.home / ".nvm/versions/node" / version / "bin"
+        folder.mkdir(parents=True)
+        (folder / "qwen").write_text(REPORT)
+        (folder / "qwen").chmod(0o755)
+    assert AGENTS["qwen"].find({"PATH": str(terminal.bin)}) == str(
+        terminal.home / ".nvm/versions/node/v18.20.0/bin/qwen"
+    )
+
+
+def test_a_program_finds_the_interpreter_beside_it(terminal: Terminal) -> None:
+    folder = terminal.home / ".npm-global/bin"
+    folder.mkdir(parents=True)
+    (folder / "claude").write_text("#!/usr/bin/env helper\n")
+    (folder / "helper").write_text("#!/bin/sh\necho '2.1.197 (Claude Code)'\n")
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    launched = terminal.run("-p", "hello", PATH=str(terminal.bin))
+    assert (launched.returncode, launched.stdout) == (0, "2.1.197 (Claude Code)\n"), launched.stderr
+    checks = json.loads(terminal.run("doctor", "--json", PATH=str(terminal.bin)).stdout)
+    found = {check["name"]: check["found"] for check in checks}
+    assert found["Claude Code"] == f"2.1.197 (Claude Code) ({folder}/claude)"
+
+
 @pytest.mark.parametrize("place", ["/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin"])
 def test_homebrews_folders_are_searched(place: str) -> None:
     assert place in OTHER_PLACES

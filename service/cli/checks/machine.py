@@ -2,10 +2,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
+from service.agents.process import with_folder_of
 from service.agents.table import AGENTS
 from service.cli.checks import Result, failed, ok, warning
 from service.cli.checks.device import computes_on
@@ -31,7 +33,7 @@ def mlx() -> tuple[Result, DeviceFigures | None]:
         versions = f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}"
     except PackageNotFoundError as exc:
         return failed("MLX", f"{exc.name} is not installed", SETUP), None
-    code, said = _run(own_python("-m", "service.executor.loading.device"))
+    code, said = _run(own_python("-m", "service.executor.loading.device"), own_environment())
     last = said.splitlines()[-1] if said else f"exit code {code}"
     if code != 0:
         return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}"), None
@@ -57,7 +59,7 @@ def claude_code() -> Result:
     path, install = agent.find(os.environ), agent.install
     if path is None:
         return warning("Claude Code", agent.missing, f"API clients work without it. Install: {install}")
-    code, said = _run([path, "--version"])
+    code, said = _run([path, "--version"], with_folder_of(path, own_environment()))
     first = said.splitlines()[0] if said else ""
     if code != 0:
         return failed("Claude Code", f"{path} does not start: {first or f'exit code {code}'}", f"Reinstall: {install}")
@@ -66,11 +68,11 @@ def claude_code() -> Result:
     return ok("Claude Code", f"{first} ({path})")
 
 
-def _run(command: list[str]) -> tuple[int, str]:
+def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or the user's claude
             command,
-            env=own_environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
