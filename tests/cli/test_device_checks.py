@@ -49,13 +49,24 @@ def test_the_system_that_a_wheel_was_built_for() -> None:
     ],
 )
 def test_what_mlx_computes_on(name: str, says: str) -> None:
-    result = computes_on(MACHINES[name], "mlx 1")
+    result = computes_on(MACHINES[name], "mlx 1", None)
     assert (result.status, result.found) == ("ok", says)
 
 
 def test_the_cpu_of_a_mac_is_a_failure() -> None:
     figures = msgspec.structs.replace(MACHINES["M4 Max 48 GB"], kind="cpu", recommended=None)
-    assert computes_on(figures, "mlx 1").status == "failed"
+    assert computes_on(figures, "mlx 1", None).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "advice"),
+    [("M4 Max 48 GB", "warning", "To use the GPU, unset ANYCLAUDE_DEVICE."), ("Linux 64 GB", "ok", "")],
+)
+def test_a_cpu_that_was_asked_for_is_no_failure(name: str, status: str, advice: str) -> None:
+    figures = msgspec.structs.replace(MACHINES[name], kind="cpu", recommended=None)
+    result = computes_on(figures, "mlx 1", "cpu")
+    assert (result.status, result.advice) == (status, advice)
+    assert result.found.endswith("as ANYCLAUDE_DEVICE=cpu demands")
 
 
 def test_memory_names_the_context_that_fits() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from service.cli.checks import Result, failed, ok, warning
 from service.device.figures import DeviceFigures
+from service.device.machine import DEVICE_VARIABLE
 from service.device.memory import (
     GB,
     LoadNeeds,
@@ -70,8 +71,14 @@ def mac(facts: MacFacts, chip: str) -> Result:
     return ok("Mac", found)
 
 
-def computes_on(figures: DeviceFigures, versions: str) -> Result:
+def computes_on(figures: DeviceFigures, versions: str, asked: str | None) -> Result:
+    """`asked` is the value of `ANYCLAUDE_DEVICE`."""
     name = f" ({figures.name})" if figures.name else ""
+    if figures.kind == "cpu" and asked == "cpu":
+        found = f"{versions}, on the CPU{name}, as {DEVICE_VARIABLE}=cpu demands"
+        if figures.system != "darwin":
+            return ok("MLX", found)
+        return warning("MLX", found, f"To use the GPU, unset {DEVICE_VARIABLE}.")
     if figures.kind == "cpu" and figures.system == "darwin":
         advice = "Use a terminal of the Mac itself, not a virtual machine or a container, and install mlx again."
         return failed("MLX", f"{versions}, on the CPU of a Mac{name}: Metal is not available", advice)

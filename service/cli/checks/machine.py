@@ -12,6 +12,7 @@ from service.agents.table import AGENTS
 from service.cli.checks import Result, failed, ok, warning
 from service.cli.checks.device import computes_on
 from service.device.figures import DeviceFigures
+from service.device.machine import DEVICE_VARIABLE
 from service.own_python import own_environment, own_python
 
 SETUP = "Run 'make setup', or scripts/setup-vllm-mlx-venv.sh."
@@ -38,7 +39,7 @@ def mlx() -> tuple[Result, DeviceFigures | None]:
     if code != 0:
         return failed("MLX", f"{versions} does not work: {last}", f"Install it again for this machine. {SETUP}"), None
     figures = msgspec.json.decode(last, type=DeviceFigures)
-    return computes_on(figures, versions), figures
+    return computes_on(figures, versions, os.environ.get(DEVICE_VARIABLE)), figures
 
 
 def blas() -> Result:

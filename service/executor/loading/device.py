@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import mlx.core as mx
@@ -48,6 +48,19 @@ def read_device(mlx: Mlx = mx) -> DeviceFigures:
     )
 
 
+def _multiply() -> None:
+    mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
+
+
+def try_device(
+    environ: Mapping[str, str] = os.environ, mlx: Mlx = mx, compute: Callable[[], None] = _multiply
+) -> DeviceFigures:
+    """Computes on the device that an engine would choose, and reads it."""
+    choose_device(environ, mlx)
+    compute()
+    return read_device(mlx)
+
+
 def _bytes(info: dict[str, str | int], key: str) -> int | None:
     return int(info[key]) if key in info else None
 
@@ -74,5 +87,4 @@ def held_bytes() -> int:
 
 
 if __name__ == "__main__":
-    mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
-    sys.stdout.write(msgspec.json.encode(read_device()).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(try_device()).decode() + "\n")

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.device.figures import DeviceFigures
+from service.device.figures import DeviceFigures, DeviceKind
 from service.device.memory import buffer_limit_bytes, usable_bytes
-from service.executor.loading.device import choose_device, device_kind, read_device, set_memory_limits
+from service.executor.loading.device import choose_device, device_kind, read_device, set_memory_limits, try_device
 from service.executor.loading.simulated_mlx import SimulatedMlx
 from tests.device.machines import GIB, MACHINES
 
@@ -34,6 +34,14 @@ def test_a_variable_keeps_mlx_off_the_gpu(name: str) -> None:
     choose_device({"ANYCLAUDE_DEVICE": "cpu"}, mlx)
     figures = read_device(mlx)
     assert (figures.kind, figures.recommended, figures.card_total, figures.card_free) == ("cpu", None, None, None)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_doctor_tries_the_device_of_the_engine(name: str) -> None:
+    mlx = SimulatedMlx(MACHINES[name])
+    tried: list[DeviceKind] = []
+    figures = try_device({"ANYCLAUDE_DEVICE": "cpu"}, mlx, lambda: tried.append(device_kind(mlx)))
+    assert [figures.kind] == tried == ["cpu"]
 
 
 def test_a_card_that_does_not_report_its_memory_limits_nothing() -> None:
