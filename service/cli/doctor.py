@@ -60,7 +60,7 @@ def run_checks(config: str | None) -> Iterator[Result]:
     mlx, figures = machine.mlx()
     yield mlx
     if (mac := device.read_mac()) is not None:
-        yield device.mac(mac, figures.name if figures is not None else "")
+        yield device.mac(mac, figures.name if figures is not None else "", device.reinstall_wheel())
     yield from (machine.blas(), machine.claude_code())
     try:
         found = load_configuration({"config": config}, os.environ, Path.cwd(), Path.home())

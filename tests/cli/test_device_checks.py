@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.cli.checks.device import MacFacts, ModelNeeds, computes_on, mac, memory, wheel_macos
+from service.cli.checks.device import MacFacts, ModelNeeds, computes_on, mac, memory, reinstallation, wheel_macos
 from service.cli.checks.setup import port
 from service.settings import Settings
 from tests.device.machines import MACHINES, linux
@@ -30,10 +30,29 @@ CODER_30B = ModelNeeds(weight_bytes=17_200_000_000, token_bytes=98_304, context_
     ],
 )
 def test_a_mac(changes: dict[str, object], chip: str, status: str, says: str) -> None:
-    result = mac(msgspec.structs.replace(SOUND, **changes), chip)
+    result = mac(msgspec.structs.replace(SOUND, **changes), chip, "pip install it")
     assert result.status == status
     assert says in result.found
     assert bool(result.advice) == (status != "ok")
+
+
+@pytest.mark.parametrize("macos", [(15, 6), (26, 2)])
+def test_the_wheel_for_another_macos_is_replaced_by_a_command(macos: tuple[int, int]) -> None:
+    wheel = (26, 0) if macos < (26, 0) else (15, 0)
+    result = mac(msgspec.structs.replace(SOUND, macos=macos, wheel=wheel), "Apple M5", "pip install it")
+    assert result.advice.endswith(": pip install it")
+
+
+@pytest.mark.parametrize(
+    ("has_pip", "command"),
+    [
+        (True, "'/my env/python' -m pip install --force-reinstall --no-deps --no-cache-dir mlx-metal==0.32.4"),
+        (False, "uv pip install --python '/my env/python' --reinstall --no-deps --no-cache mlx-metal==0.32.4"),
+    ],
+)
+def test_the_wheel_is_installed_again_in_the_same_version_for_this_python(has_pip: bool, command: str) -> None:
+    found = reinstallation("mlx-metal==0.32.4", "/my env/python", has_pip=has_pip)
+    assert found == f"SYSTEM_VERSION_COMPAT=0 {command}"
 
 
 def test_the_system_that_a_wheel_was_built_for() -> None:

@@ -1,10 +1,12 @@
 """Checks of the device: what MLX computes on, the system of a Mac, and memory. They judge figures, so tests can use
 those of any machine."""
 
+import importlib.util
 import platform
+import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 
 import msgspec
 
@@ -25,7 +27,6 @@ from service.device.memory import (
 OLDEST_MACOS = (14, 0)
 # mlx's wheel for this macOS has kernels for the M5's matrix units.
 MATRIX_WHEEL = (26, 0)
-NEW_WHEEL = "SYSTEM_VERSION_COMPAT=0 python -m pip install --force-reinstall --no-cache-dir mlx-metal"
 
 
 class MacFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,8 @@ def read_mac() -> MacFacts | None:
     )
 
 
-def mac(facts: MacFacts, chip: str) -> Result:
+def mac(facts: MacFacts, chip: str, reinstall: str) -> Result:
+    """`reinstall` is a shell command."""
     found = f"macOS {_dotted(facts.macos)}, {chip or facts.machine}, mlx built for macOS {_dotted(facts.wheel) or '?'}"
     if facts.translated:
         return failed("Mac", f"{found}; Rosetta runs this Python", "Install a Python for arm64, and anyclaude with it.")
@@ -65,10 +67,27 @@ def mac(facts: MacFacts, chip: str) -> Result:
     if facts.macos < OLDEST_MACOS:
         return failed("Mac", found, f"MLX needs macOS {_dotted(OLDEST_MACOS)} or newer: update macOS.")
     if facts.wheel > facts.macos:
-        return failed("Mac", found, f"mlx was built for a newer macOS. Install the one for this: {NEW_WHEEL}")
+        return failed("Mac", found, f"mlx was built for a newer macOS. Install the one for this: {reinstall}")
     if facts.wheel and facts.wheel < MATRIX_WHEEL <= facts.macos and "M5" in chip:
-        return warning("Mac", found, f"This mlx does not use the matrix units of an M5. Install it again: {NEW_WHEEL}")
+        return warning("Mac", found, f"This mlx does not use the matrix units of an M5. Install it again: {reinstall}")
     return ok("Mac", found)
+
+
+def reinstall_wheel() -> str:
+    has_pip = importlib.util.find_spec("pip") is not None
+    try:
+        requirement = f"mlx-metal=={version('mlx-metal')}"
+    except PackageNotFoundError:
+        requirement = "mlx-metal"
+    return reinstallation(requirement, sys.executable, has_pip=has_pip)
+
+
+def reinstallation(requirement: str, python: str, *, has_pip: bool) -> str:
+    """Returns a shell command. `uv tool install` makes environments without pip."""
+    pip = [python, "-m", "pip", "install", "--force-reinstall", "--no-deps", "--no-cache-dir"]
+    uv = ["uv", "pip", "install", "--python", python, "--reinstall", "--no-deps", "--no-cache"]
+    # Without the variable, a Python that was built with an older SDK takes the wheel for an older macOS.
+    return f"SYSTEM_VERSION_COMPAT=0 {shlex.join([*(pip if has_pip else uv), requirement])}"
 
 
 def computes_on(figures: DeviceFigures, versions: str, asked: str | None) -> Result:
