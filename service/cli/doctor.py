@@ -49,7 +49,7 @@ def _write_report(file: Path, config: str | None, results: list[Result]) -> None
     from service.cli.report import make_report
 
     settings = read_configuration({"config": config}).settings
-    made = make_report(settings, results, lambda step: click.echo(f"{step} ...", err=True))
+    made = make_report(settings, config, results, lambda step: click.echo(f"{step} ...", err=True))
     file.write_bytes(msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     click.echo(f"{file} is written. Look through it before you attach it.", err=True)
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,11 +12,14 @@ import msgspec
 from service.cli.checks import Result, device, machine, setup
 from service.cli.client import ServerClient, Unusable
 from service.cli.exits import Failure
-from service.cli.launch import on_server
+from service.cli.launch import on_server, serve_arguments
 from service.cli.measurement import Measurement, measure
 from service.config.keys import SETTING_KEYS
 from service.device.figures import DeviceFigures
+from service.device.memory import command_buffer_variables, wired_bytes
 from service.keep_awake import kept_awake
+from service.models.errors import ModelError
+from service.models.folder import load_needs
 from service.models.location import find_local_model
 from service.settings import Settings
 
@@ -38,8 +41,8 @@ SHOWN_SETTINGS = (
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`settings` are those in force, and `unset` what the server chose in place of null. `missing` is the reason if
-    there is no measurement."""
+    """`variables` and `wired_bytes` are what an engine sets. `settings` are those in force, and `unset` what the server
+    chose in place of null. `missing` is the reason if there is no measurement."""
 
     system: str
     python: str
@@ -47,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     figures: DeviceFigures | None
     mac: device.MacFacts | None
     metal_limit_mib: int | None
+    wired_bytes: int | None
     open_files: tuple[int, int]
     variables: dict[str, str]
     checks: dict[str, str]
@@ -58,7 +62,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     missing: str = ""
 
 
-def make_report(settings: Settings, results: Iterable[Result], progress: Callable[[str], None]) -> Report:
+def make_report(
+    settings: Settings, config: str | None, results: Iterable[Result], progress: Callable[[str], None]
+) -> Report:
+    """`config` is the file that replaces the usual ones."""
     figures = machine.mlx()[1]
     report = Report(
         system=platform.platform(),
@@ -68,19 +75,39 @@ def make_report(settings: Settings, results: Iterable[Result], progress: Callabl
         mac=device.read_mac(),
         metal_limit_mib=device.metal_limit_mib(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
-        variables={name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ},
+        wired_bytes=None if figures is None else wired_by_engine(settings, figures),
+        variables=engine_variables(os.environ, figures),
         checks={result.name: result.status for result in results},
         model=None if figures is None else setup.needs_of(settings, figures.kind),
     )
-    return _measured(report, settings, progress)
+    return _measured(report, settings, serve_arguments(None, config), progress)
 
 
-def _measured(report: Report, settings: Settings, progress: Callable[[str], None]) -> Report:
+def engine_variables(environ: Mapping[str, str], figures: DeviceFigures | None) -> dict[str, str]:
+    set_by_engine = {} if figures is None else command_buffer_variables(figures)
+    return set_by_engine | {name: environ[name] for name in SHOWN_VARIABLES if name in environ}
+
+
+def wired_by_engine(settings: Settings, figures: DeviceFigures) -> int | None:
+    """Returns None if nothing is wired, or the model is not here."""
+    folder = find_local_model(settings.model, settings.home)
+    if folder is None or settings.executor == "scripted":
+        return None
+    try:
+        weight_bytes = load_needs(figures.kind, folder).weight_bytes
+    except ModelError:
+        return None
+    return wired_bytes(figures, settings.wired_memory_bytes, weight_bytes)
+
+
+def _measured(
+    report: Report, settings: Settings, arguments: tuple[str, ...], progress: Callable[[str], None]
+) -> Report:
     if settings.executor == "mlx" and find_local_model(settings.model, settings.home) is None:
         return msgspec.structs.replace(report, missing="the model is not on this machine yet")
     client = ServerClient.of(settings)
     try:
-        with on_server(settings, client), kept_awake(settings):
+        with on_server(settings, client, arguments), kept_awake(settings):
             measurement, stats = measure(client, progress), client.stats()
     except Failure as exc:
         return msgspec.structs.replace(report, missing=f"the server did not start (exit code {exc.exit_code})")

@@ -1,9 +1,16 @@
 import json
+from pathlib import Path
+
+import pytest
 
 from service.cli.bench import table
 from service.cli.measurement import Measurement
+from service.cli.report import engine_variables, wired_by_engine
+from service.settings import Settings
 from service.tallies import Tuning
 from tests.cli.terminal import Terminal
+from tests.device.machines import MACHINES
+from tests.models.test_folder import write_model
 from tests.patience import until
 
 
@@ -52,6 +59,31 @@ def test_a_report_has_figures_and_nothing_that_leads_to_its_author(terminal: Ter
     for private in ("do-not-show", str(terminal.home), str(terminal.cwd), "127.0.0.1", f":{terminal.port}", "amber"):
         assert private not in text
     assert terminal.health() is None
+
+
+def test_a_report_measures_the_server_of_another_file(terminal: Terminal) -> None:
+    terminal.configure(executor="scripted", maxConcurrency=3)
+    other = terminal.cwd / "other.json"
+    keys = {"port": terminal.port, "executor": "scripted", "maxConcurrency": 5}
+    other.write_text(json.dumps({"backends": {"vllm-mlx": keys}}))
+    done = terminal.run("doctor", "--config", "other.json", "--report", "report.json")
+    assert "report.json is written" in done.stderr, done.stderr
+    report = json.loads((terminal.cwd / "report.json").read_text())
+    assert report["settings"]["backends.vllm-mlx.maxConcurrency"] == report["measurement"]["places"] == 5
+
+
+@pytest.mark.parametrize(("name", "set_here"), [("M4 Max 48 GB", True), ("Linux 64 GB", False)])
+def test_a_report_has_what_the_engine_sets(name: str, set_here: bool, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    settings = Settings(home=tmp_path, model=str(folder))
+    wired = (folder / "model.safetensors").stat().st_size
+    assert wired_by_engine(settings, MACHINES[name]) == (wired if set_here else None)
+    assert ("MLX_MAX_MB_PER_BUFFER" in engine_variables({}, MACHINES[name])) == set_here
+    own = {"MLX_MAX_MB_PER_BUFFER": "50"}
+    assert engine_variables(own | {"HOME": "/home/me"}, MACHINES["M4 Max 48 GB"]) == {
+        "MLX_MAX_OPS_PER_BUFFER": "1000",
+        **own,
+    }
 
 
 def test_a_report_without_a_model_names_the_reason(terminal: Terminal) -> None:
