@@ -3,9 +3,20 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from service.device.figures import DeviceKind
 from service.executor.engine.batch_engine import BatchEngine
 from service.executor.engine.chunks import ChunkSizes
-from service.executor.loading.batching import LAST, LONG, SHORT, UNREAD_LONG, open_batching, try_batching
+from service.executor.loading.batching import (
+    LAST,
+    LONG,
+    SHORT,
+    TOLERANCE_16_BIT,
+    TOLERANCE_F32,
+    UNREAD_LONG,
+    open_batching,
+    tolerance_for,
+    try_batching,
+)
 from service.executor.loading.shared_prefix import LEAST_SAVED_BYTES
 from service.models.errors import InvalidModel
 from tests.executor.engines import sequence
@@ -75,6 +86,20 @@ def test_the_noise_of_half_precision_is_no_fault(dtype: mx.Dtype) -> None:
     model.set_dtype(dtype)
     batching = try_batching(model, 4)
     assert (batching.padded, batching.shares_from is not None) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact", "tolerance"),
+    [
+        ("cpu", True, TOLERANCE_F32),
+        ("cpu", False, TOLERANCE_16_BIT),
+        ("metal", True, TOLERANCE_16_BIT),
+        ("metal", False, TOLERANCE_16_BIT),
+        ("cuda", True, TOLERANCE_16_BIT),
+    ],
+)
+def test_only_a_cpu_multiplies_f32_exactly(kind: DeviceKind, exact: bool, tolerance: float) -> None:
+    assert tolerance_for(kind, exact=exact) == tolerance
 
 
 def test_the_trial_takes_nine_short_passes() -> None:
