@@ -401,6 +401,7 @@ def test_doctor_goes_on_without_a_configuration_that_it_can_read(terminal: Termi
     assert "Python: 3." in done.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="macOS has no /dev/full")
 def test_a_full_disk_behind_the_output_is_one_line(terminal: Terminal) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
