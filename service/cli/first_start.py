@@ -1,6 +1,5 @@
 """The first start of an agent: chooses a model, fetches it, tries it, and writes it to the configuration."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from service.cli.configuration import in_terminal
 from service.cli.exits import Exit, Failure
 from service.config import FILE_NAME, server_address
 from service.config.edit import write_first_choice
+from service.device.figures import DeviceFigures
 from service.settings import Settings
 
 SHOWN_FITS = 3
@@ -66,7 +66,9 @@ def lacks_model(settings: Settings) -> bool:
 def choose_model(settings: Settings) -> str:
     """Asks the user for a model and fetches it. Without a terminal, ends the command with what to do."""
     from service.cli.models import fetch_model, model_required
+    from service.device.card import read_engines_device
     from service.models.location import find_local_model
+    from service.models.recommended import present_refusal
 
     if not in_terminal():
         advice = (
@@ -74,8 +76,11 @@ def choose_model(settings: Settings) -> str:
             "('anyclaude models recommend' lists some)."
         )
         raise Failure(Exit.NO_MODEL, f"No model is configured. {advice}")
-    name = _ask(_offer(settings.home))
+    figures = read_engines_device()
+    name = _ask(_offer(settings.home, figures))
     if find_local_model(name, settings.home) is None:
+        if (refusal := present_refusal(name, figures)) is not None:
+            click.echo(f"Note: now this machine could not load {name}: {refusal}", err=True)
         click.confirm(f"Download {name}? An interrupted download continues.", default=True, abort=True, err=True)
     with model_required():
         folder = fetch_model(name, settings.home)
@@ -109,24 +114,21 @@ def calls_tool(client: ServerClient) -> bool:
         return False
 
 
-def _offer(home: Path) -> list[str]:
+def _offer(home: Path, figures: DeviceFigures) -> list[str]:
     """Shows numbered models. Returns their names."""
-    from service.cli.models import SLOW_WITHOUT_GPU
-    from service.device.machine import total_bytes
+    from service.cli.models import SLOW_WITHOUT_GPU, memory_for_models
     from service.models.inventory import installed_models
     from service.models.names import DEMO
-    from service.models.recommended import fitting, usable_bytes
+    from service.models.recommended import fitting
 
-    memory = total_bytes()
-    usable = usable_bytes(memory)
     click.echo("No model is configured yet.", err=True)
-    click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use {usable / 1e9:.0f} GB.", err=True)
+    click.echo(memory_for_models(figures), err=True)
     installed = [model for model in installed_models(home, Path.home()) if model.name != DEMO]
     own = {model.name for model in installed}
-    new = [model for model in fitting(usable) if model.id not in own]
-    if sys.platform == "linux":
+    new = [model for model in fitting(figures) if model.id not in own]
+    if figures.kind == "cpu":
         click.echo(f"{SLOW_WITHOUT_GPU}\n", err=True)
-        new.reverse()
+        new.sort(key=lambda model: model.size_bytes)
     new = new[:SHOWN_FITS]
     rows = [(model.name, model.size_bytes, f"on this machine, from {model.source}") for model in installed]
     rows += [(model.id, model.size_bytes, f"to download; {model.good_for}") for model in new]

@@ -1,6 +1,5 @@
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from service.cli.configuration import read_configuration
 from service.cli.exits import Exit, Failure
 from service.cli.options import config_option, url_option
 from service.config import server_address
+from service.device.figures import DeviceFigures
 from service.settings import Settings
 
 SLOW_WITHOUT_GPU = "Without a GPU, MLX is slow: the largest models here are for Macs."
@@ -168,19 +168,27 @@ def _tell_server(name: str, action: str, flags: dict[str, object]) -> None:
 
 @command.command("recommend")
 def recommend() -> None:
-    """List models for coding agents, and mark the largest one that fits this machine."""
-    from service.device.machine import total_bytes
-    from service.models.recommended import RECOMMENDED, USABLE_MEMORY, fitting, usable_bytes
+    """List models for coding agents, and mark the largest one that suits this machine."""
+    from service.device.card import read_engines_device
+    from service.models.recommended import RECOMMENDED, fitting
 
-    memory = total_bytes()
-    best = next(iter(fitting(usable_bytes(memory))), None)
-    click.echo(f"This machine has {memory / 1e9:.0f} GB of memory; models can use about {USABLE_MEMORY:.0%} of it.\n")
+    figures = read_engines_device()
+    best = next(iter(fitting(figures)), None)
+    click.echo(f"{memory_for_models(figures)}\n")
     click.echo(f"  {'MODEL':46}  {'DOWNLOAD':>8}  {'MEMORY':>7}  {'CONTEXT':>7}  GOOD FOR")
     for model in RECOMMENDED:
         mark = "*" if model == best else " "
         sizes = f"{model.size_bytes / 1e9:5.1f} GB  {model.needed_bytes / 1e9:4.0f} GB  {model.context_length:7,}"
         click.echo(f"{mark} {model.id:46}  {sizes}  {model.good_for}")
     if best is not None:
-        click.echo(f"\n* fits here. To fetch it: anyclaude models pull {best.id}")
-    if sys.platform == "linux":
+        click.echo(f"\n* suits this machine. To fetch it: anyclaude models pull {best.id}")
+    if figures.kind == "cpu":
         click.echo(SLOW_WITHOUT_GPU)
+
+
+def memory_for_models(figures: DeviceFigures) -> str:
+    from service.models.recommended import most_usable_bytes
+
+    owner = "This machine's card" if figures.card_total else "This machine"
+    memory, usable = figures.card_total or figures.total, most_usable_bytes(figures)
+    return f"{owner} has {memory / 1e9:.0f} GB of memory; models can use {usable / 1e9:.0f} GB."

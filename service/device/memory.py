@@ -24,6 +24,9 @@ LEAST_CONTEXT_TOKENS = 4096
 # What macOS needs beside a raised `iogpu.wired_limit_mb`, or `SYSTEM_SHARE` if that is more.
 MACOS_BYTES = 4 * 1024**3
 
+# Macs with less memory than this recommend two thirds of it, others three quarters.
+LARGE_MAC_BYTES = 36 * 1024**3
+
 # Bytes to spare if memory is unknown.
 UNLIMITED = 2**60
 
@@ -39,11 +42,14 @@ class LoadNeeds(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def least_state_bytes(self) -> int:
-        return ceil(LEAST_CONTEXT_TOKENS * self.token_bytes / KV_SHARE)
+        return self.state_bytes(LEAST_CONTEXT_TOKENS)
 
     @property
     def least_bytes(self) -> int:
         return self.weight_bytes + self.least_state_bytes
+
+    def state_bytes(self, tokens: int) -> int:
+        return ceil(tokens * self.token_bytes / KV_SHARE)
 
 
 def usable_bytes(figures: DeviceFigures) -> int | None:
@@ -125,6 +131,19 @@ def memory_in_words(figures: DeviceFigures) -> str:
     if figures.recommended is not None:
         words += f", and Metal recommends at most {figures.recommended / GB:.1f} GB"
     return words
+
+
+def with_default_limit(figures: DeviceFigures) -> DeviceFigures:
+    """Returns the figures with the limit that Metal has by default, unless it was read."""
+    if figures.kind != "metal" or figures.recommended is not None:
+        return figures
+    share = 2 / 3 if figures.total < LARGE_MAC_BYTES else 3 / 4
+    return replace(figures, recommended=int(share * figures.total))
+
+
+def without_programs(figures: DeviceFigures) -> DeviceFigures:
+    """Returns the figures if nothing ran on the machine."""
+    return replace(figures, free=figures.total, card_free=figures.card_total, active=0, buffers=0)
 
 
 def with_raised_limit(figures: DeviceFigures) -> DeviceFigures:

@@ -14,9 +14,11 @@ from service.cli.client import ServerClient
 from service.cli.first_start import calls_tool
 from service.config import parse_base_url
 from service.config.edit import write_first_choice
+from service.device.card import read_engines_device
 from service.events import Event, ToolCallDelta, ToolCallStarted
 from service.executor.scripted import ScriptedExecutor
 from service.generation import GenerationRequest
+from service.models.recommended import RECOMMENDED, present_refusal
 from tests.cli.screen import on_screen
 from tests.cli.terminal import Terminal
 from tests.models.hub_server import NAME, serve_hub
@@ -77,6 +79,18 @@ def test_a_model_that_is_there_is_offered_and_a_no_keeps_the_configuration(user:
         assert screen.end() == 1
     assert configured(user) == {"port": user.port}
     assert not (user.folder / "claude.json").exists()
+
+
+def test_a_model_without_room_is_said_before_it_is_fetched(user: Terminal) -> None:
+    largest = RECOMMENDED[-1].id
+    with on_screen(user) as screen:
+        screen.until("Which model?")
+        screen.type(largest)
+        screen.until(f"Download {largest}?")
+        without_room = present_refusal(largest, read_engines_device()) is not None
+        assert (f"Note: now this machine could not load {largest}: it needs 6" in screen.shown) == without_room
+        screen.type("n")
+        assert screen.end() == 1
 
 
 def test_a_name_that_is_no_model_ends_with_the_nearest(user: Terminal) -> None:

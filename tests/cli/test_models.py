@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.models.recommended import RECOMMENDED, fitting, nearest_ids
+from service.models.recommended import RECOMMENDED, nearest_ids
 from tests.cli.terminal import Terminal
 from tests.models.test_folder import write_model
 from tests.patience import until
@@ -82,15 +82,6 @@ def test_recommendations_name_the_way_to_fetch_one(user: Terminal) -> None:
     shown = user.run("models", "recommend").stdout
     assert all(model.id in shown for model in RECOMMENDED)
     assert "anyclaude models pull" in shown
-
-
-@pytest.mark.parametrize(
-    ("gigabytes", "name"),
-    [(4, None), (8, "Qwen3-0.6B-4bit"), (23, "Qwen3-Coder-30B-A3B-Instruct-4bit"), (100, "GLM-4.5-Air-4bit")],
-)
-def test_the_largest_model_that_fits(gigabytes: int, name: str | None) -> None:
-    found = next(iter(fitting(gigabytes * 10**9)), None)
-    assert (found and found.id.rpartition("/")[2]) == name
 
 
 def test_every_recommended_model_is_found_by_the_start_of_its_name() -> None:
