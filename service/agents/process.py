@@ -8,7 +8,6 @@ from types import FrameType
 
 
 def with_folder_of(program: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Adds the program's folder to the end of PATH."""
     # npm's programs begin with `#!/usr/bin/env node`, and `node` is in the same folder. The PATH of an IDE or of
     # launchd may lack it.
     path, folder = environ.get("PATH", os.defpath), str(Path(program).parent)

@@ -4,7 +4,6 @@ from service.agents.agent import Agent, Launch
 
 
 def setup_script(agent: Agent, launch: Launch) -> str:
-    """Returns a script for a POSIX shell."""
     setup, folder = agent.prepare(launch), launch.folder
     lines = []
     for file, content in setup.files.items():

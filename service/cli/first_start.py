@@ -115,7 +115,6 @@ def calls_tool(client: ServerClient) -> bool:
 
 
 def _offer(home: Path, figures: DeviceFigures) -> list[str]:
-    """Shows numbered models. Returns their names."""
     from service.cli.models import SLOW_WITHOUT_GPU, memory_for_models
     from service.models.inventory import installed_models
     from service.models.names import DEMO

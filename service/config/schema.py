@@ -24,7 +24,6 @@ def render_schema() -> str:
 
 
 def build_example() -> dict[str, Any]:
-    """Returns a file with every key at its default."""
     return _example(KEY_TREE)
 
 

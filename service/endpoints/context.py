@@ -33,5 +33,4 @@ class ServiceContext:
 
     @property
     def executor(self) -> CachingExecutor:
-        """The executor of the default model."""
         return self.registry.default

@@ -95,7 +95,6 @@ def shown_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _meaning_of_null(key: Key) -> str:
-    """Returns the words of the key's description."""
     return key.description.partition("Null: ")[2].removesuffix(".") or "none"
 
 

@@ -26,7 +26,6 @@ class StoredResponses:
         return self._kept.of(caller)
 
     async def save(self) -> None:
-        """Writes the responses that are new in memory."""
         for (caller, response_id), kept in self._kept.take_new().items():
             await self._documents.put(_name(caller, response_id), encode_kept(kept))
 

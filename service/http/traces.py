@@ -106,7 +106,6 @@ def file_name(exchange: Exchange) -> str:
 
 
 def find_trace(folder: Path, request_id: str) -> bytes | None:
-    """Returns the newest trace of this id."""
     for path in sorted(folder.glob(f"*Z-{_safe(request_id)}.json"), reverse=True):
         with suppress(OSError):  # the oldest are removed at any time
             return path.read_bytes()

@@ -75,7 +75,6 @@ class ModelRegistry:
         return self._residency is not None
 
     def weight_bytes(self, name: str) -> int | None:
-        """Returns None without an engine process."""
         engine = self._engines.get(name)
         return None if engine is None else engine.spec.needs.weight_bytes
 

@@ -31,7 +31,6 @@ class RecommendedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needed_bytes(self) -> int:
-        """The bytes for the weights and a session."""
         return self.size_bytes + self.needs.state_bytes(min(SESSION_TOKENS, self.context_length))
 
     def suits(self, figures: DeviceFigures) -> bool:

@@ -27,7 +27,6 @@ def listed_tools(request: GenerationRequest) -> tuple[Tool, ...]:
 def instructions(
     tools: Sequence[Tool], choice: ToolChoice, *, parallel: bool = True, form: CallForm = hermes.FORM
 ) -> str:
-    """Returns "" if no tool may be called."""
     if not tools or choice.mode == "none":
         return ""
     example = form.render([ToolCall("", "TOOL_NAME", '{"ARGUMENT": "VALUE"}')])

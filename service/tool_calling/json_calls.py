@@ -56,7 +56,6 @@ def read_end(source: Source, attempt: CallAttempt, *ends: str) -> Reading[None]:
 
 
 def read_fence(source: Source) -> Reading[bool]:
-    """Returns True if a fence opens here."""
     fenced = yield from source.skip(FENCE)
     if fenced:
         yield from source.run(_FENCE_INFO)

@@ -104,7 +104,6 @@ def parse(text: str, tools: Sequence[Tool], family: str | None = None, *, trunca
 
 
 def whole_calls(text: str, tools: Sequence[Tool], family: str | None, *, choice: int, single: bool) -> list[Event]:
-    """Returns the events of complete calls only."""
     parser = StreamParser(tools, family, choice=choice, single=single)
     calls: list[list[Event]] = []
     for event in (*parser.feed(text), *parser.finish()):

@@ -62,7 +62,6 @@ class CallScanner:
         return read or not self._tail
 
     def _line_start(self) -> Reading[bool]:
-        """Returns True if another line begins."""
         self._text((yield from self._source.run(BLANK)))
         fence = yield from self._source.which(("```", "~~~"))
         if fence:

@@ -23,6 +23,7 @@ from service.device.memory import (
     usable_bytes,
     with_raised_limit,
 )
+from service.own_python import own_python
 
 OLDEST_MACOS = (14, 0)
 # mlx's wheel for this macOS has kernels for the M5's matrix units.
@@ -58,7 +59,6 @@ def read_mac() -> MacFacts | None:
 
 
 def mac(facts: MacFacts, chip: str, reinstall: str) -> Result:
-    """`reinstall` is a shell command."""
     found = f"macOS {_dotted(facts.macos)}, {chip or facts.machine}, mlx built for macOS {_dotted(facts.wheel) or '?'}"
     if facts.translated:
         return failed("Mac", f"{found}; Rosetta runs this Python", "Install a Python for arm64, and anyclaude with it.")
@@ -79,7 +79,7 @@ def reinstall_wheel() -> str:
         requirement = f"mlx-metal=={version('mlx-metal')}"
     except PackageNotFoundError:
         requirement = "mlx-metal"
-    return reinstallation(requirement, sys.executable, has_pip=has_pip)
+    return reinstallation(requirement, own_python()[0], has_pip=has_pip)
 
 
 def reinstallation(requirement: str, python: str, *, has_pip: bool) -> str:
@@ -91,7 +91,6 @@ def reinstallation(requirement: str, python: str, *, has_pip: bool) -> str:
 
 
 def computes_on(figures: DeviceFigures, versions: str, asked: str | None) -> Result:
-    """`asked` is the value of `ANYCLAUDE_DEVICE`."""
     name = f" ({figures.name})" if figures.name else ""
     if figures.kind == "cpu" and asked == "cpu":
         found = f"{versions}, on the CPU{name}, as {DEVICE_VARIABLE}=cpu demands"

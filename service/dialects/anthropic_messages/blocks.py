@@ -235,7 +235,6 @@ _LEFT_OUT = ("signature", "cache_control", "citations")
 
 
 def foreign_text(block: ForeignBlock, at: str) -> str | None:
-    """Returns None if the block carries no text."""
     match block:
         case CompactionBlock(content):
             return content
@@ -276,7 +275,6 @@ def image_text(image: ImageBlock) -> str:
 
 
 def is_unread(block: Block) -> bool:
-    """Returns True if text replaces the block."""
     return isinstance(block, ImageBlock) or (
         isinstance(block, DocumentBlock) and not isinstance(block.source, (TextSource, ContentSource))
     )

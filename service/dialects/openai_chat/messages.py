@@ -123,7 +123,6 @@ class _Reader:
 
 
 def unread_media(messages: list[ChatMessage]) -> tuple[str, ...]:
-    """Returns the paths of parts that text replaces."""
     found: list[str] = []
     for i, message in enumerate(messages):
         if isinstance(message.content, list):

@@ -103,7 +103,6 @@ class KeptResponses:
         self._new[caller, response_id] = kept
 
     def restore(self, caller: str, response_id: str, kept: KeptResponse) -> None:
-        """Adds a response that is stored already."""
         self.remove(caller, response_id)
         self._responses[caller, response_id] = kept
         self.size += kept.size

@@ -132,7 +132,6 @@ def model_name(namespace: str, name: str) -> str:
 
 
 def read_tool_choice(choice: str | ToolChoiceObject | None, read: NamedTools) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """Returns the choice and the tools that it leaves."""
     tools = read.tools
     match choice:
         case None:
@@ -195,7 +194,6 @@ def _runs_elsewhere(definition: ToolDefinition) -> bool:
 
 
 def _flat(definitions: list[OfferedTool], at: str) -> Iterable[tuple[str, str, ToolDefinition]]:
-    """Yields path, namespace and definition of each tool."""
     for i, definition in enumerate(definitions):
         if definition.type != "namespace":
             yield f"{at}[{i}]", "", definition

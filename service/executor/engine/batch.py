@@ -60,12 +60,10 @@ class Batch:
         self._forget(run)
 
     def take(self, run: Run) -> None:
-        """Returns the state to the run."""
         self.restore(run)
         self.remove(run)
 
     def restore(self, run: Run) -> None:
-        """Gives a run a copy of its state."""
         self._give_back(run, *self._generator.extract_cache([run.uid])[run.uid])
 
     def step(self) -> list[Drawn]:

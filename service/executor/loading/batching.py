@@ -100,7 +100,6 @@ def _error(row: mx.array, expected: mx.array) -> float:
 
 
 def tolerance_for(kind: DeviceKind, *, exact: bool) -> float:
-    """`exact`: all weights are f32."""
     return TOLERANCE_F32 if exact and kind == "cpu" else TOLERANCE_16_BIT
 
 

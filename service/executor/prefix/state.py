@@ -112,7 +112,6 @@ def _chunk(leaf: ChunkedKVCache) -> tuple[Any, ...]:
 
 
 def _taken(tree: Any, parts: list[mx.array]) -> Any:
-    """Returns the tree with indices into `parts`."""
     if isinstance(tree, mx.array):
         parts.append(tree)
         return _Part(len(parts) - 1)

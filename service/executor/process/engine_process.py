@@ -22,8 +22,8 @@ from service.executor.process.call_messages import (
 )
 from service.executor.process.child import Child
 from service.executor.process.engine_calls import EngineCalls
-from service.executor.process.failure import Failure
 from service.executor.process.identification import Identification, Identify, with_fingerprint
+from service.executor.process.outage import Outage
 from service.executor.process.pending_call import PendingCall
 from service.generation import GenerationRequest
 from service.profile import ModelProfile
@@ -45,7 +45,6 @@ LOAD_BYTES_PER_SECOND = 5e6
 
 
 def load_seconds(needs: LoadNeeds) -> float:
-    """The most that reading the files, or a load, may take."""
     return LOAD_SECONDS + needs.weight_bytes / LOAD_BYTES_PER_SECOND
 
 
@@ -76,7 +75,7 @@ class EngineProcess:
         self.settled = asyncio.Event()  # the model is loaded, could not be loaded, or will not be
         self._load_within = load_within
         self._identification = Identification(spec, identify, lambda: self.resident)
-        self._failure = Failure()
+        self._outage = Outage()
         self._spawn = spawn
         self._settings = spec.settings
         self._ids = itertools.count()
@@ -137,7 +136,7 @@ class EngineProcess:
             reported,
             state=state,
             detail=detail,
-            unloaded=not (self.resident or self._failure),
+            unloaded=not (self.resident or self._outage),
             context_tokens=self._context_tokens,
             waiting=max(reported.waiting, self._calls.sequences + self._wanting - reported.running),
             last_end=past.last_end,
@@ -155,7 +154,7 @@ class EngineProcess:
             await self.until_away()
         if self.resident or self._closing:
             return
-        self._failure.forget()
+        self._outage.forget()
         self._last_end = ""
         self._deaths.clear()
         self._calls.begin_anew()
@@ -165,7 +164,7 @@ class EngineProcess:
     async def until_loaded(self) -> None:
         """Raises `NotReady` and `ShuttingDown`."""
         await self.settled.wait()
-        if self._failure or not self.takes_calls:
+        if self._outage or not self.takes_calls:
             raise self._refusal()
 
     async def unload(self) -> None:
@@ -211,9 +210,9 @@ class EngineProcess:
     async def _accepted(self, call: PendingCall) -> Any:
         """Returns the number of prompt tokens, or the finding."""
         async with self._waiting():
-            while not (self.takes_calls or self._closing or self._failure):
+            while not (self.takes_calls or self._closing or self._outage):
                 await self.wanted()
-        if self._closing or self._failure:
+        if self._closing or self._outage:
             raise self._refusal()
         self._calls.add(call)
         try:
@@ -240,8 +239,8 @@ class EngineProcess:
     def _refusal(self) -> ServiceError:
         if self._closing:
             return ShuttingDown()
-        if self._failure:
-            return self._failure.error()
+        if self._outage:
+            return self._outage.error()
         return NotReady(f"The model {self.profile.id} was unloaded. Try again.")
 
     def _receive(self, messages: list[ToServer]) -> None:
@@ -261,7 +260,7 @@ class EngineProcess:
 
     async def _run(self) -> None:
         try:
-            while not (self.ending or self._failure):
+            while not (self.ending or self._outage):
                 self._identification.forget()
                 await self._read_files()
                 if not self.ending:
@@ -357,9 +356,9 @@ class EngineProcess:
 
     def _give_up(self, reason: str, *, for_good: bool) -> None:
         log.critical("%s", reason)
-        self._failure.begin(reason, for_good=for_good)
+        self._outage.begin(reason, for_good=for_good)
         self.settled.set()
-        self._calls.end_all(lambda call: EngineFailed(reason) if call.accepted.done() else self._failure.error())
+        self._calls.end_all(lambda call: EngineFailed(reason) if call.accepted.done() else self._outage.error())
 
     async def _end_run(self) -> None:
         self._identification.cancel()
@@ -387,8 +386,8 @@ class EngineProcess:
 
     def _judge(self) -> tuple[ModelState, str]:
         reported = self._reported
-        if self._failure:
-            return "unhealthy", self._failure.reason
+        if self._outage:
+            return "unhealthy", self._outage.reason
         if not self.resident:
             return "healthy", f"{self.profile.id} is not loaded; the next request loads it"
         if not self.settled.is_set():

@@ -42,7 +42,6 @@ class Identification:
         return True
 
     async def changed(self) -> bool:
-        """Compares the files with `spec`."""
         try:
             return await self._read(self.spec) != self.spec
         except InvalidModel:  # the next process cannot be started

@@ -216,7 +216,6 @@ def _refusals() -> Iterator[None]:
 
 
 def begun_answer(request: GenerationRequest) -> Message | None:
-    """Returns the last message, if it begins the answer."""
     last = request.messages[-1] if request.messages else None
     return last if last is not None and last.role == "assistant" and not last.tool_calls else None
 

@@ -96,7 +96,6 @@ class Room:
         return True
 
     def _waits_on(self) -> bool:
-        """Returns False once, when patience has ended."""
         now = self._clock()
         if self._short_since is None:
             self._short_since = now

@@ -4,7 +4,7 @@ from service.errors import NotReady
 from service.executor.base import RETRY_AFTER_SECONDS
 
 
-class Failure:
+class Outage:
     """Why a model is not served; false if there is no reason. One that may pass is forgotten after
     `RETRY_AFTER_SECONDS`, because each try costs a process."""
 
