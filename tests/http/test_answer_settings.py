@@ -13,8 +13,8 @@ from service.executor.scripted import PROFILE, ScriptedExecutor
 from tests.serving import client_of, running, settings
 
 CHAT = ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
-COMPLETION = ("/v1/completions", {"model": "m", "prompt": "Hi"})
-EMBEDDING = ("/v1/embeddings", {"model": "m", "input": "Hi"})
+COMPLETION = ("/v1/completions", {"model": PROFILE.id, "prompt": "Hi"})
+EMBEDDING = ("/v1/embeddings", {"model": PROFILE.id, "input": "Hi"})
 ENDS_LOOPS, LEAVES_REASONING = {"end_loops": True}, {"answer_after_reasoning": False}
 
 
