@@ -4,6 +4,8 @@ from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from service.config import DEFAULT_KEY
 from service.config.keys import Key
 from service.config.layers import Given
@@ -36,4 +38,4 @@ def _shown(key: Key, value: Any) -> Any:
         return [shown_url(url) for url in value]
     if key.is_size and value is not None:
         return show_size(value)
-    return str(value) if key.field == "home" else value
+    return str(value) if key.field == "home" else msgspec.to_builtins(value)
