@@ -252,7 +252,8 @@ class EngineProcess:
 
     def _see(self, status: ExecutorStatus) -> None:
         self._reported = status
-        self._context_tokens = status.context_tokens or self._context_tokens
+        if status.context_tokens is not None:
+            self._context_tokens = status.context_tokens
         if status.loaded:
             self._loaded.set()
 
