@@ -45,7 +45,7 @@ run:
 
 # Three processes share the test files; the tests of one file run in order in one process. In their alphabetical order
 # small files are last, so that no process waits long for another. Many tests wait, so on two cores the third process
-# saves a fifth of the time.
+# saves a third of the time.
 test: setup
 	$(PYTEST) -n 3 $(SHARED) -m "not models and not suites and not endurance and not container" --durations=10 $(ARGS)
 
