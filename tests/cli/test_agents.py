@@ -92,7 +92,7 @@ def test_a_program_is_found_where_installers_put_it(
 
 def test_the_newest_of_nvms_versions_is_taken(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(terminal.home))
-    for version in ("v9.11.2", "v18.20.0", "v18.3.1"):
+    for version in ("v9.11.2", "v10.24.1", "v18.20.0", "v18.3.1"):
         folder = terminal.home / ".nvm/versions/node" / version / "bin"
         folder.mkdir(parents=True)
         (folder / "qwen").write_text(REPORT)
