@@ -176,8 +176,8 @@ class CachingExecutor:
     async def _look_up(
         self, key: str, request: GenerationRequest, directives: CacheDirectives
     ) -> StoredAnswer | FlightAnswer:
-        fingerprint, joined = self.profile.fingerprint, (self.profile.id, key)
-        flight = self._flights.find(joined)
+        fingerprint, flight_key = self.profile.fingerprint, (self.profile.id, key)
+        flight = self._flights.find(flight_key)
         record = await self._store.get(key, directives.max_age)
         if record is not None:
             if self._recorder is not None:
@@ -187,7 +187,7 @@ class CachingExecutor:
         if flight is not None and flight.completion is not None:
             # The flight ended during the lookup, which therefore missed its answer.
             return StoredAnswer(flight.completion, "collapsed")
-        flight = self._flights.find(joined)
+        flight = self._flights.find(flight_key)
         if flight is not None:
             return flight.join("collapsed")
         if directives.only_if_cached:

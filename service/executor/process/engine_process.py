@@ -181,31 +181,31 @@ class EngineProcess:
         """Does not load the model."""
         if self.profile.fingerprint:
             return
-        self._refuse_when_full()
+        self._refuse_when_full(self._calls.sequences)
         async with self._waiting():
             while not self.profile.fingerprint:
                 await self._read_files()
 
     async def submit(self, request: GenerationRequest) -> PendingCall:
-        self._refuse_when_full()
+        self._refuse_when_full(self._calls.sequences)
         call = PendingCall(SubmitCall(next(self._ids), request), request.n, self._calls.abort)
         call.prompt_tokens = await self._accepted(call)
         return call
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        refuse_when_full(len(self._calls) + self._wanting, self._settings)
+        self._refuse_when_full(len(self._calls))
         count: int = await self._accepted(PendingCall(CountCall(next(self._ids), request), 0, self._calls.abort))
         return count
 
     async def ask(self, query: Query) -> Finding:
-        refuse_when_full(len(self._calls) + self._wanting, self._settings)
+        self._refuse_when_full(len(self._calls))
         finding: Finding = await self._accepted(PendingCall(QueryCall(next(self._ids), query), 0, self._calls.abort))
         return finding
 
     # Calls
 
-    def _refuse_when_full(self) -> None:
-        refuse_when_full(self._calls.sequences + self._wanting, self._settings)
+    def _refuse_when_full(self, inside: int) -> None:
+        refuse_when_full(inside + self._wanting, self._settings)
 
     async def _accepted(self, call: PendingCall) -> Any:
         """Returns the number of prompt tokens, or the finding."""
