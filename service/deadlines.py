@@ -39,6 +39,7 @@ class TimedQueue(Generic[Item]):
         self._ends.pop(item, None)
 
     def expire_oldest(self) -> bool:
+        """Returns whether there was an item."""
         for item in self._ends:
             del self._ends[item]
             self._expire(item)
@@ -68,6 +69,8 @@ class DeadlineExpired(TimeoutError):
 
 
 class Deadline:
+    """Cancels work after `seconds`, like `asyncio.timeout`."""
+
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._limits: TimedQueue[_Limit] = TimedQueue(seconds, _Limit.expire)

@@ -107,6 +107,7 @@ class Source:
         return "".join((*self._before, self._text[self._mark : self._at])) if self._mark is not None else ""
 
     def rewind(self) -> int:
+        """Returns the number of characters given back."""
         here = self._at
         if self._before:
             before = "".join(self._before)

@@ -32,6 +32,7 @@ class Constraint:
         self._consume(tokens[self._followed :])
 
     def forced(self) -> list[int]:
+        """Returns no tokens if there is a choice."""
         return [] if self.error else list(self._matcher.compute_ff_tokens())
 
     def permitted(self, draft: list[int]) -> list[int]:

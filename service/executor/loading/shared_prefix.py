@@ -40,6 +40,7 @@ def shareable(caches: list[Any], beginning: Beginning) -> list[Any]:
 
 
 def plain(caches: list[Any]) -> list[Any]:
+    """Returns what `shareable` was given, if nothing was merged."""
     return [_plain(cache) for cache in caches]
 
 

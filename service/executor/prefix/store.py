@@ -157,6 +157,7 @@ class PrefixStore:
                     os.utime(file, (now, now))
 
     def collect_writes(self) -> list[Node]:
+        """Returns the nodes that have no state left."""
         lost: list[Node] = []
         for job, file_bytes, seconds in self._writer.written():
             if self._prices is not None and file_bytes:
@@ -246,6 +247,7 @@ class PrefixStore:
         self._files[path] = file
 
     def _shrink(self) -> list[Node]:
+        """Returns the nodes that lost their file."""
         nodes: list[Node] = []
         while self._nbytes > self._max_bytes and self._files:
             path, file = next(iter(self._files.items()))
