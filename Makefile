@@ -17,7 +17,7 @@ FAST = not endurance and not model and not models and not client and not browser
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test coverage test-fast test-models test-clients test-suites test-simulation test-history test-mutation test-container \
-	fuzz check bench
+	test-endurance fuzz check bench
 
 help:
 	@echo "make run              install what running needs, and serve (MODEL=... PORT=...; default: the demo model on 8081)"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-suites      run the official SDKs' own tests against this server, and name those that fail"
 	@echo "make test-simulation  try 10,000 seeded worlds of servers, clients and a failing store"
 	@echo "make test-history     check what servers on one Redis recorded under 90 seconds of faults"
+	@echo "make test-endurance   flip every bit, end a fetch at every point, kill 100 engines, and watch memory for long"
 	@echo "make test-container   build the container image without a daemon or a registry, and run it once"
 	@echo "make test-mutation    change the caches and the scheduler in small ways, and list what no test notices"
 	@echo "make fuzz             feed every decoder for FUZZ_SECONDS (120) with inputs guided by coverage"
@@ -78,6 +79,9 @@ test-simulation: setup
 # ANYCLAUDE_SEED=N chooses other faults.
 test-history: setup
 	$(PYTEST) tests/history $(ARGS)
+
+test-endurance: setup
+	$(PYTEST) -m endurance tests $(ARGS)
 
 # Needs root, and Debian's buildah and debootstrap. The base image is made once, in tests/.cache.
 test-container: setup

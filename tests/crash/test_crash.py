@@ -34,11 +34,28 @@ def test_an_end_at_every_point_of_a_fetch_leaves_nothing_wrong(fault: str, hub: 
     end_at_points(*FETCHES, fault, 1, hub, tmp_path)
 
 
+@pytest.mark.parametrize("name", sorted(WORKS.keys() - DATABASES))
+def test_a_power_failure_at_any_point_leaves_nothing_wrong(name: str, hub: Hub, tmp_path: Path) -> None:
+    lose_power(name, SOME if name in FETCHES else 1, hub, tmp_path)
+
+
+@pytest.mark.endurance
+def test_a_power_failure_at_every_point_of_a_fetch_leaves_nothing_wrong(hub: Hub, tmp_path: Path) -> None:
+    lose_power(*FETCHES, 1, hub, tmp_path)
+
+
 def end_at_points(name: str, fault: str, every: int, hub: Hub, folder: Path) -> None:
-    command = [sys.executable, "-m", "tests.crash.points", name, fault, str(every), str(folder)]
+    run("tests.crash.points", name, fault, every, hub=hub, folder=folder)
+
+
+def lose_power(name: str, every: int, hub: Hub, folder: Path) -> None:
+    run("tests.crash.power", name, every, hub=hub, folder=folder)
+
+
+def run(module: str, *arguments: object, hub: Hub, folder: Path) -> None:
     variables = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1"}
     ended = subprocess.run(
-        command,
+        [sys.executable, "-m", module, *map(str, arguments), str(folder)],
         env=os.environ | variables,
         capture_output=True,
         text=True,
@@ -46,17 +63,3 @@ def end_at_points(name: str, fault: str, every: int, hub: Hub, folder: Path) -> 
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-
-
-@pytest.mark.parametrize("name", sorted(WORKS.keys() - DATABASES - FETCHES))
-def test_a_power_failure_at_any_point_leaves_nothing_wrong(name: str, tmp_path: Path) -> None:
-    work = WORKS[name]
-    command = [sys.executable, "-m", "tests.crash.power", name, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-    assert ended.returncode == 0, ended.stderr
-    left = list((tmp_path / "states").iterdir())
-    assert len(left) > 4
-    for folder in left:
-        work.check(folder, whole=False)
-        work.run(folder)
-        work.check(folder, whole=True)

@@ -244,5 +244,5 @@ WORKS: dict[str, Work] = {
 }
 # SQLite writes them itself, so no audit event shows what it syncs. `test_disk` loses parts of its journal.
 DATABASES = {"store answers", "replace a damaged store"}
-# Need a hub, and compare what an earlier start left with its digests.
+# They need a hub.
 FETCHES = {"fetch a model"}
