@@ -16,6 +16,7 @@ from service.cli.launch import on_server, serve_arguments
 from service.cli.measurement import Measurement, measure
 from service.config.keys import SETTING_KEYS
 from service.device.figures import DeviceFigures
+from service.device.machine import metal_limit_mib
 from service.device.memory import command_buffer_variables, wired_bytes
 from service.keep_awake import kept_awake
 from service.models.errors import ModelError
@@ -73,7 +74,7 @@ def make_report(
         versions=_versions(),
         figures=figures,
         mac=device.read_mac(),
-        metal_limit_mib=device.metal_limit_mib(),
+        metal_limit_mib=metal_limit_mib(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         wired_bytes=None if figures is None else wired_by_engine(settings, figures),
         variables=engine_variables(os.environ, figures),

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from service.device.figures import DeviceFigures
-from service.device.machine import DEVICE_VARIABLE, read_machine
+from service.device.machine import DEVICE_VARIABLE, metal_limit_mib, read_machine
+from service.device.memory import MIB
 
 
 class _NvmlMemory(ctypes.Structure):
@@ -17,15 +18,20 @@ class _NvmlMemory(ctypes.Structure):
 
 
 def read_engines_device() -> DeviceFigures:
-    """Does not load MLX. Metal's limit is unknown here."""
+    """Does not load MLX, so Metal's limit is known only if it was changed."""
     machine = read_machine()
     if os.environ.get(DEVICE_VARIABLE) == "cpu":
         return machine
     if machine.system == "darwin":
-        return msgspec.structs.replace(machine, kind="metal")
+        return with_metal(machine, metal_limit_mib())
     if not _mlx_has_cuda() or (nvml := _open_nvml()) is None:
         return machine
     return with_card(machine, nvml, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def with_metal(machine: DeviceFigures, limit_mib: int | None) -> DeviceFigures:
+    # Metal recommends what `iogpu.wired_limit_mb` allows, unless it is 0.
+    return msgspec.structs.replace(machine, kind="metal", recommended=limit_mib * MIB if limit_mib else None)
 
 
 def with_card(machine: DeviceFigures, nvml: Any, visible: str) -> DeviceFigures:

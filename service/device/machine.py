@@ -2,6 +2,7 @@ import math
 import os
 import platform
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from service.device.figures import DeviceFigures
 
 CGROUP = Path("/sys/fs/cgroup")
 CPU_QUOTA = CGROUP / "cpu.max"
+SYSCTL = "/usr/sbin/sysctl"
 
 # `cpu` keeps MLX off the GPU. MLX has no variable of its own for this.
 DEVICE_VARIABLE = "ANYCLAUDE_DEVICE"
@@ -61,6 +63,18 @@ def wired_bytes(system: str = sys.platform) -> int | None:
     import psutil
 
     return getattr(psutil.virtual_memory(), "wired", None)
+
+
+def metal_limit_mib(system: str = sys.platform, sysctl: str = SYSCTL) -> int | None:
+    """Returns `iogpu.wired_limit_mb`; 0 is the system's default, None unknown."""
+    if system != "darwin":
+        return None
+    command = (sysctl, "-n", "iogpu.wired_limit_mb")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - macOS's
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return int(done.stdout) if done.stdout.strip().isdigit() else None
 
 
 def own_bytes(system: str = sys.platform) -> int:

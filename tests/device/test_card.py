@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.device.card import read_engines_device, with_card
+from service.device.card import read_engines_device, with_card, with_metal
 from service.device.machine import read_machine
 from tests.device.machines import GIB, linux
 
@@ -39,6 +39,12 @@ def test_the_card_that_mlx_uses_is_the_first_visible_one(visible: str, total: in
 @pytest.mark.parametrize("visible", ["7", "-1", "NoDevFiles", "GPU-other"])
 def test_without_such_a_card_the_systems_memory_counts(visible: str) -> None:
     assert with_card(linux(16), Nvml(), visible) == linux(16)
+
+
+@pytest.mark.parametrize(("limit_mib", "recommended"), [(None, None), (0, None), (28672, 28 * GIB)])
+def test_metal_recommends_the_limit_that_was_set(limit_mib: int | None, recommended: int | None) -> None:
+    figures = with_metal(linux(32), limit_mib)
+    assert (figures.kind, figures.recommended) == ("metal", recommended)
 
 
 def test_mlx_for_the_cpu_needs_no_card() -> None:

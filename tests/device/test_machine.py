@@ -4,7 +4,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.device.machine import container_left_bytes, read_machine, total_bytes
+from service.device.machine import container_left_bytes, metal_limit_mib, read_machine, total_bytes
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,24 @@ def test_free_and_own_memory_of_a_mac_are_read_from_psutil() -> None:
     assert mac.free is not None
     assert 0 < mac.free < psutil.virtual_memory().total
     assert 0.5 < mac.own / machine.own < 2
+
+
+@pytest.mark.parametrize(
+    ("script", "limit"),
+    [
+        ('[ "$*" = "-n iogpu.wired_limit_mb" ] && echo 28672', 28672),
+        ("echo 0", 0),
+        ("echo unknown oid >&2; exit 1", None),
+    ],
+    ids=["raised", "default", "Intel"],
+)
+def test_metals_limit_is_what_sysctl_says(script: str, limit: int | None, tmp_path: Path) -> None:
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text(f"#!/bin/sh\n{script}\n")
+    sysctl.chmod(0o700)
+    assert metal_limit_mib("darwin", str(sysctl)) == limit
+    assert metal_limit_mib("darwin", str(tmp_path / "missing")) is None
+    assert metal_limit_mib("linux", str(sysctl)) is None
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="psutil reads wired memory on macOS")

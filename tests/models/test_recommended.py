@@ -53,6 +53,16 @@ def test_the_choice_does_not_depend_on_what_runs_now() -> None:
     assert present_refusal("org/unknown", full) is None
 
 
+def test_a_limit_of_metal_that_was_set_counts() -> None:
+    machine = MACHINES["M1 Pro 32 GB"]
+    assert most_usable_bytes(replace(machine, recommended=28 * GIB)) == 28 * GIB
+    lowered = replace(machine, recommended=16 * GIB)
+    assert fitting(lowered)[0].id == REASONING
+    refusal = present_refusal(CODER, lowered)
+    assert refusal is not None
+    assert "Metal recommends at most 17.2 GB" in refusal
+
+
 def test_a_machine_for_no_model_gets_none() -> None:
     assert fitting(linux(1, free=0.9))[:1] == [RECOMMENDED[0]]
     assert fitting(replace(linux(1), total=GIB // 2)) == []

@@ -124,12 +124,6 @@ def memory(figures: DeviceFigures, needs: ModelNeeds | None) -> Result:
     return ok("Memory", found)
 
 
-def metal_limit_mib() -> int | None:
-    """Returns `iogpu.wired_limit_mb`; 0 is the system's default, None another system."""
-    text = _output("sysctl", "-n", "iogpu.wired_limit_mb") if sys.platform == "darwin" else ""
-    return int(text) if text.isdigit() else None
-
-
 def _wheel() -> tuple[int, ...]:
     try:
         lines = (distribution("mlx-metal").read_text("WHEEL") or "").splitlines()
