@@ -2,6 +2,8 @@ from urllib.parse import urlsplit
 
 from service.dialects.base import WebSearchTool
 
+MAX_SITES_CHARS = 2000
+
 
 def is_wanted(url: str, tool: WebSearchTool) -> bool:
     """False for a URL that is not HTTP."""
@@ -18,8 +20,13 @@ def is_wanted(url: str, tool: WebSearchTool) -> bool:
 
 
 def restricted(query: str, tool: WebSearchTool) -> str:
-    """Adds the allowed domains to the query: otherwise few of its results would be in them."""
-    sites = " OR ".join(f"site:{domain}" for domain in tool.allowed_domains)
+    """Adds allowed domains to the query, otherwise few of its results would be in them; as many as are short enough for
+    a URL."""
+    sites = ""
+    for domain in tool.allowed_domains:
+        longer = f"{sites} OR site:{domain}" if sites else f"site:{domain}"
+        if len(longer) <= MAX_SITES_CHARS:
+            sites = longer
     return f"{query} {sites}" if sites else query
 
 

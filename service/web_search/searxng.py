@@ -57,7 +57,7 @@ class SearxngServer:
             async with asyncio.timeout(self._deadline_seconds):
                 body = await self._get(urlencode({"q": restricted(query, tool), "format": "json"}))
             return read_results(body, tool)
-        except (OSError, httpx2.HTTPError, msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        except (OSError, httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError, UnicodeError, RecursionError) as exc:
             logger.warning("the web search at %s failed: %s", self._address.root, exc or "no answer in time")
             raise SearchFailed("unavailable") from exc
 

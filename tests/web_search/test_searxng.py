@@ -29,6 +29,22 @@ async def test_the_engine_is_asked_for_the_allowed_domains() -> None:
     assert [page.title for page in found] == ["Bern"]
 
 
+async def test_as_many_domains_are_named_as_a_url_holds() -> None:
+    domains = ("bern.example", *(f"host-{number}.example" for number in range(6000)))
+    async with search_engine(sends()) as engine:
+        found = await SearxngServer(engine.url).search("towns", WebSearchTool(name="s", allowed_domains=domains))
+    assert engine.queries[0].startswith("towns site:bern.example OR site:host-0.example OR ")
+    assert len(engine.queries[0]) < 2100
+    assert [page.title for page in found] == ["Bern"]
+
+
+async def test_a_domain_that_is_longer_than_a_url_is_not_named() -> None:
+    async with search_engine(sends()) as engine:
+        tool = WebSearchTool(name="s", allowed_domains=("a" * 100_000, "bern.example"))
+        await SearxngServer(engine.url).search("towns", tool)
+    assert engine.queries == ["towns site:bern.example"]
+
+
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
