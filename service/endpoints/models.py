@@ -5,6 +5,7 @@ import datetime
 from starlette.types import Receive, Scope, Send
 
 from service.endpoints.context import ServiceContext
+from service.http.body import check_origin
 from service.http.responses import json_response
 from service.response_cache.caching_executor import CachingExecutor
 from service.settings import Settings
@@ -38,6 +39,7 @@ class ModelLoadEndpoint:
         self._loads = loads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_origin(scope["state"]["headers"])
         registry, name = self._context.registry, scope["path_params"]["id"]
         await (registry.load(name) if self._loads else registry.unload(name))
         await json_response(describe(registry.find(name), self._context.settings))(scope, receive, send)

@@ -23,6 +23,17 @@ def check_content(headers: RequestHeaders) -> None:
         )
 
 
+def check_origin(headers: RequestHeaders) -> None:
+    """Refuses a request without a body that a web page of another origin could send without a preflight request."""
+    origin = headers.get(b"origin")
+    if origin is None or _is_json(headers.get(b"content-type", b"")):
+        return
+    if origin.partition(b"://")[2] != headers.get(b"host"):
+        raise UnsupportedMediaType(
+            f"A web page of {shown(origin)} has to send the header 'Content-Type: application/json'."
+        )
+
+
 def _is_json(content_type: bytes) -> bool:
     media_type = content_type.partition(b";")[0].strip().lower()
     return media_type == b"application/json" or media_type.endswith(b"+json")

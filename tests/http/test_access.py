@@ -53,6 +53,23 @@ async def test_loading_and_unloading_by_hand_need_the_key(tmp_path: Path, action
 
 
 @pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"origin": "http://evil.example", "content-type": "text/plain"}, 415),
+        ({"origin": "null", "content-type": ""}, 415),
+        ({"origin": "http://localhost.evil.example", "content-type": ""}, 415),
+        ({"origin": "http://localhost", "content-type": ""}, 400),
+        ({"origin": "http://app.example", "content-type": "application/json"}, 400),
+        ({"content-type": ""}, 400),
+    ],
+    ids=["another site", "a sandbox", "a similar name", "the dashboard", "after a preflight", "no browser"],
+)
+async def test_a_page_of_another_site_loads_no_model(tmp_path: Path, headers: dict[str, str], expected: int) -> None:
+    app = create_app(settings(tmp_path))
+    assert await status(app, "POST", "/v1/models/default/unload", headers) == expected  # 400: it has no process
+
+
+@pytest.mark.parametrize(
     "path", ["/nowhere", "/v1/messages/nothing", "/dashboard/a/b", "//health", "/health/", "/dashboard/events/"]
 )
 async def test_a_path_that_does_not_exist_is_closed(tmp_path: Path, path: str) -> None:
