@@ -64,6 +64,11 @@ class GrammarCompiler:
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise GrammarError(_PLACE.sub("", matcher.get_error()).strip())
+        # A schema that refers to itself alone compiles. Only the first mask shows that nothing can follow it.
+        begun = matcher.deep_copy()
+        begun.compute_bitmask()
+        if begun.is_error():
+            raise GrammarError("no answer can have this form")
         return matcher
 
 

@@ -15,6 +15,7 @@ from service.tool_calling.grammar import Thought
 
 OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 BAD = {"type": "array", "uniqueItems": True}
+CIRCLE = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,8 @@ def test_a_grammar_is_compiled_once_and_used_from_its_beginning(compiler: Gramma
         (schema(BAD), "response_format.json_schema.schema", "uniqueItems"),
         (schema({"type": "string", "pattern": "(?=a)b"}), "response_format.json_schema.schema", "look-around"),
         (schema({"$ref": "https://example.org/x"}), "response_format.json_schema.schema", "example.org"),
+        (schema({"$ref": "#"}), "response_format.json_schema.schema", "no answer"),
+        (schema(CIRCLE), "response_format.json_schema.schema", "no answer"),
         (
             ask(tools=(Tool(name="f"), Tool(name="g", strict=True, parameters={"properties": {"x": BAD}}))),
             "tools[1].function.parameters",
