@@ -25,7 +25,7 @@ NO_DIRECTIVES = CacheDirectives()
 
 
 class StoreTimes(msgspec.Struct, frozen=True, kw_only=True):
-    lookup: float = 0.5  # seconds; a longer one is a miss
+    lookup: float = 2.0  # seconds; a longer one is a miss, which mostly costs more
     lease: float = 3.0  # unless it is renewed
     lease_call: float = 0.5  # after a longer one, the server generates without a lease
 
