@@ -20,8 +20,10 @@ class Run:
     __slots__ = (
         "answering",
         "cache",
+        "changes_seen",
         "constraint",
         "processors",
+        "question_tokens",
         "read",
         "reader_ahead",
         "reused",
@@ -38,10 +40,10 @@ class Run:
         self.sequence = sequence
         self.tokens = sequence.prompt.tokens
         self.sampler = make_sampler(sequence.sampling)
-        question_tokens = len(self.tokens) - sequence.answered
-        self.processors = make_logits_processors(sequence.sampling, question_tokens)
+        self.question_tokens = len(self.tokens) - sequence.answered
+        self.processors = make_logits_processors(sequence.sampling, self.question_tokens)
         grammar = sequence.prompt.grammar
-        self.constraint = None if grammar is None else Constraint(grammar, question_tokens)
+        self.constraint = None if grammar is None else Constraint(grammar, self.question_tokens)
         if self.constraint is not None:
             self.processors.append(self.constraint)
         self.cache: list[Any] | None = None
@@ -55,6 +57,7 @@ class Run:
         self.answering = False
         self.reader_ahead: Run | None = None
         self.shared = 0
+        self.changes_seen = -1
         self.reuse(prefixes)
 
     @property
@@ -87,7 +90,7 @@ class Run:
 
     def draw_next_at(self, index: int) -> None:
         if isinstance(self.sampler, Draw):
-            self.sampler.position = index - len(self.sequence.prompt.tokens)
+            self.sampler.position = index - self.question_tokens
 
     def extend(self, tokens: list[int]) -> None:
         self.tokens += tokens
@@ -98,7 +101,9 @@ class Run:
         return draft if self.constraint is None else self.constraint.permitted(draft)
 
     def reuse(self, prefixes: Prefixes) -> None:
-        if self.read == self.reused:
+        # If nothing was kept since, the same would be found, and perhaps read from disk again.
+        if self.read == self.reused and self.changes_seen != prefixes.changes:
+            self.changes_seen = prefixes.changes
             reuse = prefixes.find(self.sequence.request.caller, self.tokens)
             self.cache, self.read, self.reused = reuse.caches, reuse.length, reuse.length
 

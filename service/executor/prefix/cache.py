@@ -42,6 +42,11 @@ class Prefixes(Protocol):
     """The MLX thread calls it. No method raises: a failure costs time, not an answer."""
 
     @property
+    def changes(self) -> int:
+        """Rises with each state that is added."""
+        ...
+
+    @property
     def tally(self) -> StateTally: ...
 
     @property
@@ -95,6 +100,7 @@ class NoPrefixCache:
     nbytes = 0
 
     def __init__(self) -> None:
+        self.changes = 0
         self.tally = StateTally()
 
     def stops(self, prompt: Prompt) -> list[int]:
@@ -134,6 +140,7 @@ class PrefixCache:
     shares = True
 
     def __init__(self, states: States, memory_bytes: int, store: PrefixStore | None = None) -> None:
+        self.changes = 0
         self.tally = StateTally()
         self._states = states
         self._memory_bytes = memory_bytes
@@ -241,6 +248,7 @@ class PrefixCache:
     def _add(self, parent: Node, start: int, tokens: list[int], caches: list[Any]) -> Node:
         state = self._states.capture(caches, start, len(tokens))
         node = self._tree.add(parent, start, tuple(tokens[start:]), state, state.nbytes)
+        self.changes += 1
         self.tally.kept_bytes += state.nbytes
         self._save([node])
         self._shrink()  # after each span, so that a long prompt's state is never held twice

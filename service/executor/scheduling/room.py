@@ -99,10 +99,8 @@ class Room:
         now = self._clock()
         if self._short_since is None:
             self._short_since = now
-        if now - self._short_since < PATIENCE_SECONDS:
-            return True
-        self._short_since = None
-        return False
+        # Patience that is over is over for all who wait: one after the other they would wait for minutes.
+        return now - self._short_since < PATIENCE_SECONDS
 
     def _extend(self) -> None:
         self.longest = max(self.longest, self._engine.longest())

@@ -189,11 +189,13 @@ class Scheduler:
             try:
                 reserved = self._room.admit(sequence, self._lengths())
                 if not reserved:
+                    if self._room.short:
+                        self.pulse.progress_at = self._clock()  # to wait for other programs is no stall
                     return
                 del self._waiting[sequence.id]
                 if sequence.request.raw_prompt is not None and sequence.request.raw_prompt.embeds:
                     self._embed(sequence)
-                    continue
+                    return  # the others' next token comes before the next embedding
                 writer = self._open_writer(sequence)
                 self._engine.insert(sequence)
             except Exception as exc:

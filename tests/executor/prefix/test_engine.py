@@ -20,6 +20,7 @@ from service.executor.loading.device import room_bytes
 from service.executor.prefix.cache import SPAN_TOKENS, NoPrefixCache, PrefixCache, Prefixes
 from service.executor.prefix.state import PromptStates
 from service.executor.prefix.store import PrefixStore
+from service.executor.prefix.tree import Node
 from service.executor.prefix.worth import MeasuredPrices, least_tokens
 from service.executor.scheduling.messages import Prompt, PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
@@ -257,6 +258,28 @@ def test_a_restart_keeps_what_is_known(model: Any, tmp_path: Path) -> None:
     # Of states that cannot be cut, those of an earlier turn were dropped.
     assert second.prefixes.needs_boundaries or all(run.use.stored_tokens == 0 for run in after)
     second.engine.close()
+
+
+def test_a_state_is_loaded_once_for_a_prompt(model: Any, tmp_path: Path) -> None:
+    class CountedStore(PrefixStore):
+        loads = 0
+
+        def load(self, node: Node) -> Any:
+            self.loads += 1
+            return super().load(node)
+
+    first = with_cache(model, tmp_path)
+    first.run(SYSTEM + QUESTION)
+    first.engine.close()
+    states = PromptStates(model)
+    store = CountedStore(tmp_path, "tiny", A_LOT, states)
+    harness = Harness(model, PrefixCache(states, 0, store))  # memory keeps none of them
+    started = harness.start(SYSTEM + OTHER)
+    loads = store.loads
+    assert loads > 0
+    assert harness.finish(started)[0].use.cached_tokens >= len(SYSTEM)
+    assert store.loads == loads
+    harness.engine.close()
 
 
 def test_an_aborted_prompt_leaves_what_was_read(model: Any) -> None:

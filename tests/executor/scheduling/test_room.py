@@ -79,7 +79,6 @@ def test_a_prompt_waits_with_patience_for_memory_of_other_programs(left: int) ->
     else:
         assert refused.value.retry_after == RETRY_AFTER_SECONDS
         assert str(refused.value).startswith("Other programs hold the memory")
-    assert not bench.room.short
     assert bench.room.longest == left
 
 
@@ -104,7 +103,18 @@ def test_a_prompt_does_not_wait_again_when_memory_comes_and_goes() -> None:
     bench.now += PATIENCE_SECONDS
     with pytest.raises(Overloaded):
         bench.admit(400)
-    assert not bench.room.short
+
+
+def test_all_who_wait_for_memory_have_one_patience() -> None:
+    bench = Bench(500)
+    bench.engine.memory = 0
+    assert bench.admit(400) == 0
+    bench.now += PATIENCE_SECONDS
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            bench.admit(400)
+    bench.room.forget_waiting()
+    assert bench.admit(400) == 0
 
 
 def test_without_any_memory_a_prompt_waits_too() -> None:

@@ -458,6 +458,19 @@ def test_a_prompt_does_not_wait_for_ever_for_other_programs(left: int, expected:
     assert isinstance(bench.of(2)[-1], Finished)
 
 
+def test_those_who_wait_for_other_programs_are_refused_together() -> None:
+    bench = Bench(CountingEngine(memory=2_000))
+    bench.engine.memory = -1
+    bench.submit(*(sequence(number, prompt=900) for number in range(1, 9)))
+    for _ in range(int(PATIENCE_SECONDS)):
+        bench.step()
+        assert bench.scheduler.pulse.progress_at == bench.now  # no stall: the engine is not replaced
+        assert not bench.of(1)
+        bench.now += 1
+    bench.step()
+    assert all(isinstance(bench.error(number), Overloaded) for number in range(1, 9))
+
+
 def test_a_thread_without_work_looks_for_memory_again() -> None:
     class Freed(CountingEngine):
         looks = 0
@@ -880,8 +893,8 @@ def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
     embeds = sequence(1, prompt=4, raw_prompt=RawPrompt(text="", embeds=True))
     bench.now = 5.0
     bench.submit(embeds, sequence(2, prompt=9))
-    bench.step()
-    assert bench.batches[0] == [
+    bench.step(2)
+    assert [delivery for batch in bench.batches for delivery in batch][:3] == [
         Started(1),
         Finished(
             sequence=1,
@@ -896,9 +909,27 @@ def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
     alone = Bench()
     alone.now = 5.0
     alone.submit(embeds, msgspec.structs.replace(embeds, id=3))
-    alone.step()
+    alone.step(2)
     pulse = alone.scheduler.pulse
     assert (pulse.read_tokens, pulse.heartbeat, pulse.progress_at) == (8, 2, 5.0)
+
+
+def test_an_answer_goes_on_between_embeddings() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=50))
+    bench.step()
+    embeds = sequence(2, prompt=4, raw_prompt=RawPrompt(text="", embeds=True))
+    bench.submit(*(msgspec.structs.replace(embeds, id=number) for number in range(2, 12)))
+    for number in range(2, 12):
+        before = bench.text(1)
+        bench.step()
+        assert len(bench.text(1)) > len(before)
+        assert len(bench.of(number)) == 1
+    bench.submit(embeds, msgspec.structs.replace(embeds, id=3))
+    bench.inbox.put(Abort(3))
+    computed = bench.scheduler.pulse.read_tokens
+    bench.step(3)
+    assert bench.scheduler.pulse.read_tokens == computed + 4
 
 
 def test_the_probe_is_one_token_of_the_prompt_that_is_suspected() -> None:
