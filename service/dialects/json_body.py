@@ -40,6 +40,27 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, at: str = "") -> T:
         raise InvalidJson(f"{_whole(at)} nests too deep to be read.", param=at or None) from None
 
 
+def check_utf8(body: bytes) -> None:
+    """Raises `InvalidJson` that names the field. msgspec copies a `Raw` without a look at its characters."""
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as exc:
+        raise _malformed(exc, body, "") from None
+
+
+def on_one_line(value: msgspec.Raw, param: str) -> msgspec.Raw:
+    """Returns JSON text without line breaks, which would end a line of a stream. Numbers keep their digits."""
+    text = bytes(value)
+    if b"\n" not in text and b"\r" not in text:
+        return value
+    try:
+        return msgspec.Raw(msgspec.json.format(text, indent=-1))
+    except RecursionError:
+        raise InvalidJson(f"'{param}' nests too deep to be read.", param=param) from None
+
+
 def check_free_form(value: Any, param: str) -> None:
     """Raises `BadRequest` beyond `MAX_DEPTH` or `MAX_VALUES`."""
     level: list[Any] = [value]

@@ -318,9 +318,9 @@ def web_search_call(search: WebSearch, identity: str) -> WebSearchCall:
 def _object(arguments: str) -> msgspec.Raw:
     try:
         _OBJECT.decode(arguments)
+        return msgspec.Raw(msgspec.json.format(arguments, indent=-1))
     except (msgspec.DecodeError, RecursionError):
         return msgspec.Raw(_ENCODER.encode({INPUT: arguments}))
-    return msgspec.Raw(arguments)
 
 
 def _error_code(error: ServiceError) -> str:

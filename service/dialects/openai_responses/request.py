@@ -7,7 +7,7 @@ import msgspec
 
 from service.dialects.base import ClientRequest, WebSearchTool
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
-from service.dialects.json_body import MAX_MESSAGES, check_free_form, choose
+from service.dialects.json_body import MAX_MESSAGES, check_free_form, check_utf8, choose, on_one_line
 from service.dialects.openai_dialect import EFFORTS
 from service.dialects.openai_responses.items import ReadItems, read_items
 from service.dialects.openai_responses.kept import CallersResponses
@@ -112,7 +112,7 @@ _BODY = FieldReader(ResponsesRequest, keyed=("context_management", "image"))
 def read_request(
     body: bytes, defaults: SamplingParams, read_tools: Callable[[bytes], NamedTools], kept: CallersResponses
 ) -> ClientRequest:
-    asked, others = _BODY.read(body)
+    asked, others = _read_body(body)
     _refuse(asked)
     items = read_items(_earlier(asked, kept), asked.input or (), kept)
     read = _joined(read_tools(bytes(asked.tools)), items.tools)
@@ -148,6 +148,16 @@ def read_request(
         absent_tools=read.absent,
         web_search=_web_search(asked, read),
     )
+
+
+def _read_body(body: bytes) -> tuple[ResponsesRequest, OtherFields]:
+    asked, others = _BODY.read(body)
+    check_utf8(body)
+    # Every event that holds the response repeats these.
+    asked.tools = on_one_line(asked.tools, "tools")
+    asked.metadata = on_one_line(asked.metadata, "metadata")
+    asked.user = on_one_line(asked.user, "user")
+    return asked, others
 
 
 def _refuse(asked: ResponsesRequest) -> None:
