@@ -19,6 +19,7 @@ from tests.patience import PATIENCE_SECONDS, POLL_SECONDS
 from tests.serving import RawRequest, client_of, running, settings
 
 RESPONSES = "/v1/responses"
+JSON = {"content-type": "application/json"}
 MISS, HIT = "anyclaude; fwd=uri-miss; stored", "anyclaude; hit"
 
 
@@ -112,6 +113,17 @@ async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with served(tmp_path, cache=disk) as client:
         gone = await client.post(RESPONSES, json={"input": "two", "previous_response_id": first["id"]})
         assert (gone.status_code, gone.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+@pytest.mark.parametrize("item_id", [5, None, ["x"], {}, 10**30, "1e999"], ids=str)
+async def test_an_item_whose_id_is_no_text_does_not_hide_the_conversation(tmp_path: Path, item_id: object) -> None:
+    disk = f"disk://{tmp_path}/answers"
+    async with served(tmp_path, cache=disk) as client:
+        first = (await client.post(RESPONSES, json={"input": "one"})).json()
+    async with served(tmp_path, cache=disk) as client:
+        odd = {"type": "message", "role": "user", "content": "two", "id": item_id}
+        sent = json.dumps({"input": [odd], "previous_response_id": first["id"]}).replace('"1e999"', "1e999")
+        assert said(await client.post(RESPONSES, content=sent, headers=JSON)) == "one | one | two"
 
 
 async def test_a_response_is_deleted_for_each_server_that_has_not_read_it(tmp_path: Path) -> None:

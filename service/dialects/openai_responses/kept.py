@@ -1,5 +1,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -33,12 +34,16 @@ class _Response(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    type: str | None = None
-    id: str | None = None
+    # They may be anything: some are never read, and others are refused later.
+    type: Any = None
+    id: Any = None
 
 
-class _Names(msgspec.Struct):
+class _Previous(msgspec.Struct):
     previous_response_id: str | None = None
+
+
+class _Names(_Previous):
     input: list[_Item] | str | None = None
 
 
@@ -46,6 +51,7 @@ _ENCODER = msgspec.json.Encoder()
 _KEPT = msgspec.json.Decoder(KeptResponse)
 _RESPONSE = msgspec.json.Decoder(_Response)
 _ITEM = msgspec.json.Decoder(_Item)
+_PREVIOUS = msgspec.json.Decoder(_Previous)
 _NAMES = msgspec.json.Decoder(_Names)
 
 
@@ -66,14 +72,22 @@ def decode_kept(data: bytes) -> KeptResponse | None:
 def named_responses(body: bytes) -> Iterator[str]:
     """Yields the ids of earlier responses that the request needs. A malformed request needs none."""
     try:
-        names = _NAMES.decode(body)
+        names = _read_names(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return
     if names.previous_response_id:
         yield names.previous_response_id
     for item in names.input if isinstance(names.input, list) else ():
-        if item.id and item.type in (None, "item_reference"):
+        if item.id and isinstance(item.id, str) and item.type in (None, "item_reference"):
             yield _response_of(item.id)
+
+
+def _read_names(body: bytes) -> _Names:
+    try:
+        return _NAMES.decode(body)
+    except msgspec.ValidationError:
+        # The input is malformed, or a number in it is too large to be read.
+        return _Names(_PREVIOUS.decode(body).previous_response_id)
 
 
 def _response_of(item_id: str) -> str:
