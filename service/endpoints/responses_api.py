@@ -24,6 +24,8 @@ from service.http.responses import json_response
 from service.response_cache.base import CachedAnswer
 
 MAX_PAGE = 100
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
 # Leaves room for errors in the estimate that shortens a conversation.
 SPARE = 0.95
 
@@ -122,8 +124,13 @@ def _shortened(
 
 
 def _identified(item: msgspec.Raw, response_id: str, index: int) -> dict[str, Any]:
-    fields: dict[str, Any] = {"type": "message", **msgspec.json.decode(item)}
-    return {"id": f"{response_id.replace('resp', 'item')}{index:03d}", **fields}
+    # Fields that nothing read stay as they were sent: not every number in them can be decoded.
+    fields: dict[str, Any] = {"type": "message", **_FIELDS.decode(item)}
+    try:
+        fields["id"] = _TEXT.decode(fields["id"])
+    except (KeyError, UnicodeError, msgspec.ValidationError):
+        fields["id"] = f"{response_id.replace('resp', 'item')}{index:03d}"
+    return fields
 
 
 def _page(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:

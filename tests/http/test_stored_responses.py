@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -93,6 +94,22 @@ async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "response_not_found")
         refused = await client.post(RESPONSES, json={"input": "x", "previous_response_id": second["id"]})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+async def test_items_are_listed_with_fields_that_nothing_read(tmp_path: Path) -> None:
+    fields = '"status":1e999,"phase":' + "1" * 5_000 + ',"caller":' + "[" * 100 + "]" * 100
+    items = [f'{{"role":"user","content":"x",{fields},"id":{item_id}}}' for item_id in ("1e999", "null", '"mine"')]
+    async with served(tmp_path) as client:
+        body = f'{{"input":[{",".join(items)}]}}'
+        response_id = (await client.post(RESPONSES, content=body, headers=JSON)).json()["id"]
+        path = f"{RESPONSES}/{response_id}/input_items?order=asc"
+        listed = await client.get(path)
+        second = (await client.get(f"{path}&limit=1")).text.partition('"last_id":"')[2].partition('"')[0]
+        following = await client.get(f"{path}&after={second}&limit=1")
+    assert listed.text.count(fields) == 3
+    names = [f"{response_id.replace('resp', 'item')}{i:03d}" for i in range(2)]
+    assert re.findall('"id":"([^"]*)"', listed.text) == [*names, "mine"]
+    assert re.findall('"id":"([^"]*)"', following.text) == [names[1]]
 
 
 async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
