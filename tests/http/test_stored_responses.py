@@ -96,6 +96,20 @@ async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
 
 
+async def test_a_compaction_keeps_fields_that_nothing_read(tmp_path: Path) -> None:
+    part = '{"type":"input_text","text":"one","annotations":1e999}'
+    items = [
+        f'{{"role":"user","content":[{part}]}}',
+        '{"type":"additional_tools","role":5,"tools":[]}',
+        '{"type":"web_search_call","role":[],"content":{}}',
+    ]
+    async with served(tmp_path) as client:
+        compacted = await client.post(f"{RESPONSES}/compact", content=f'{{"input":[{",".join(items)}]}}', headers=JSON)
+    assert compacted.status_code == 200
+    assert f'"content":[{part}]' in compacted.text
+    assert [item["type"] for item in compacted.json()["output"]] == ["message", "compaction"]
+
+
 async def test_items_are_listed_with_fields_that_nothing_read(tmp_path: Path) -> None:
     fields = '"status":1e999,"phase":' + "1" * 5_000 + ',"caller":' + "[" * 100 + "]" * 100
     items = [f'{{"role":"user","content":"x",{fields},"id":{item_id}}}' for item_id in ("1e999", "null", '"mine"')]

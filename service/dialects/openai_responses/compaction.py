@@ -1,11 +1,10 @@
 """`POST /v1/responses/compact` returns the user's messages and a summary, as the `input` that continues the
 conversation."""
 
-from typing import Any
-
 import msgspec
 
 from service.dialects.base import ClientRequest, Reply, StreamEncoder
+from service.dialects.body_fields import UNREAD
 from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.openai_responses.answer import ResponseUsage, asked_of, item_id, response_usage
 from service.dialects.openai_responses.dialect import OpenAIResponses
@@ -27,7 +26,7 @@ class Compacted(msgspec.Struct, tag_field="type", tag="compaction"):
 
 class UsersMessage(msgspec.Struct, tag_field="type", tag="message"):
     id: str
-    content: list[dict[str, Any]]
+    content: msgspec.Raw
     role: str = "user"
     status: str = "completed"
 
@@ -44,11 +43,16 @@ class GivenItem(msgspec.Struct):
     """The `content` of a message is text or a list of parts."""
 
     type: str = "message"
-    role: str | None = None
-    content: Any = None
+    role: msgspec.Raw = UNREAD
+    content: msgspec.Raw = UNREAD
+
+
+class GivenText(msgspec.Struct, tag_field="type", tag="input_text"):
+    text: msgspec.Raw
 
 
 _ENCODER = msgspec.json.Encoder()
+_TEXT = msgspec.json.Decoder(str)
 _GIVEN = msgspec.json.Decoder(GivenItem)
 
 
@@ -73,7 +77,7 @@ class ResponseCompaction(OpenAIDialect):
 
     def encode(self, completion: Completion, reply: Reply) -> bytes:
         given = [_GIVEN.decode(item) for item in asked_of(reply).items]
-        users = [item for item in given if item.type == "message" and item.role == "user"]
+        users = [item for item in given if item.type == "message" and _TEXT.decode(item.role) == "user"]
         said = [UsersMessage(item_id("msg", i, reply), _parts(item.content)) for i, item in enumerate(users)]
         summary = Compacted(item_id("cmp", len(said), reply), seal(completion.choices[0].text))
         return _ENCODER.encode(
@@ -89,5 +93,8 @@ class ResponseCompaction(OpenAIDialect):
         raise BadRequest("A compaction is not streamed.")  # refused by `decode`
 
 
-def _parts(content: Any) -> list[dict[str, Any]]:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content or []
+def _parts(content: msgspec.Raw) -> msgspec.Raw:
+    """Returns a list of parts as it was sent."""
+    if bytes(content).startswith(b"["):
+        return content
+    return msgspec.Raw(_ENCODER.encode([GivenText(content)]))
