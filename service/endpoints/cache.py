@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.endpoints.context import ServiceContext
-from service.errors import BadRequest
+from service.http.query import read_limit
 from service.http.responses import NO_STORE, json_response
 from service.response_cache.upkeep import MOST_LISTED
 
@@ -16,10 +16,8 @@ class CacheEndpoint:
         self._upkeep = context.executor.upkeep
 
     async def list(self, request: Request) -> Response:
-        limit = request.query_params.get("limit", str(LISTED))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:12]) <= MOST_LISTED):
-            raise BadRequest.at("limit", f"expected a number from 1 to {MOST_LISTED}, found '{limit[:20]}'.")
-        return json_response(await self._upkeep.list(int(limit)), headers=NO_STORE)
+        limit = read_limit(request, LISTED, MOST_LISTED)
+        return json_response(await self._upkeep.list(limit), headers=NO_STORE)
 
     async def clear(self, _: Request) -> Response:
         return json_response({"removed": await self._upkeep.clear()})

@@ -20,10 +20,11 @@ from service.endpoints.searching import SearchingEndpoint
 from service.endpoints.stored_responses import StoredResponses
 from service.errors import BadRequest, ContextLengthExceeded
 from service.generation import GenerationRequest
+from service.http.query import read_limit
 from service.http.responses import json_response
 from service.response_cache.base import CachedAnswer
 
-MAX_PAGE = 100
+PAGE, MAX_PAGE = 20, 100
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 # Leaves room for errors in the estimate that shortens a conversation.
@@ -136,15 +137,13 @@ def _identified(item: msgspec.Raw, response_id: str, index: int) -> dict[str, An
 def _page(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
     """Newest first, unless the request has `order=asc`."""
     order, after = request.query_params.get("order", "desc"), request.query_params.get("after")
-    limit = request.query_params.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MAX_PAGE):
-        raise BadRequest.at("limit", f"expected a number from 1 to {MAX_PAGE}, found '{limit[:20]}'.")
+    limit = read_limit(request, PAGE, MAX_PAGE)
     if order == "desc":
         items = items[::-1]
     if after is not None:
         start = next((i + 1 for i, item in enumerate(items) if item["id"] == after), len(items))
         items = items[start:]
-    page = items[: int(limit)]
+    page = items[:limit]
     return {
         "object": "list",
         "data": page,

@@ -70,7 +70,7 @@ async def test_a_limit_is_kept_and_checked(tmp_path: Path) -> None:
             await ask(client, text)
         listed = (await client.get("/cache?limit=2")).json()
         assert (len(listed["answers"]), listed["complete"]) == (2, False)
-        for limit in ("0", "-1", "x", "999999999999", "%C2%B2"):
+        for limit in ("0", "-1", "x", "999999999999", "%C2%B2", "0" * 11 + "1" * 4_401):
             refused = await client.get(f"/cache?limit={limit}")
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, "limit")
 

@@ -80,7 +80,9 @@ async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
         assert [item["role"] for item in items["data"]] == ["user", "assistant", "user"]
         page = (await client.get(f"{path}/input_items", params={"limit": 1, "after": items["last_id"]})).json()
         assert (page["data"], page["has_more"]) == ([items["data"][1]], True)
-        assert (await client.get(f"{path}/input_items", params={"limit": 0})).status_code == 400
+        for limit in ("0", "0001999", "0001" + "9" * 4_400):
+            refused = await client.get(f"{path}/input_items", params={"limit": limit})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "limit")
         assert (await client.get(path, params={"stream": "true"})).status_code == 400
         assert (await client.post(f"{path}/cancel")).status_code == 400
         assert (await client.delete(path)).json() == {"id": second["id"], "object": "response", "deleted": True}
