@@ -167,6 +167,12 @@ class AnswerLost(EngineFailed):
     """The engine failed within the answer. Another run may succeed."""
 
 
+class SummaryFailed(ServiceError):
+    status = 500
+    code = "summary_failed"
+    final = True
+
+
 class Overloaded(ServiceError):
     status = 503
     code = "overloaded"

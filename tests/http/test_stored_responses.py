@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.events import Event
+from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
 from tests.http.test_generation import gated_app
@@ -96,6 +96,31 @@ async def test_stored_responses_can_be_read_and_deleted(tmp_path: Path) -> None:
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "response_not_found")
         refused = await client.post(RESPONSES, json={"input": "x", "previous_response_id": second["id"]})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+@pytest.mark.parametrize(
+    ("written", "fields", "status", "code"),
+    [
+        ([TextDelta(0, "All of it. ")], {"max_output_tokens": 0}, 400, "invalid_value"),
+        ([TextDelta(0, "All of it. ")] * 3, {"max_output_tokens": 1}, 400, "invalid_value"),
+        ([TextDelta(0, "Half"), ChoiceFinished(0, "length")], {}, 500, "summary_failed"),
+        ([], {}, 500, "summary_failed"),
+        ([ReasoningDelta(0, "Hm."), TextDelta(0, "\n")], {}, 500, "summary_failed"),
+    ],
+    ids=["no-tokens", "one-token", "cut", "nothing", "thought"],
+)
+async def test_a_compaction_without_a_whole_summary_fails(
+    tmp_path: Path, written: list[Event], fields: dict[str, int], status: int, code: str
+) -> None:
+    async def summarize(request: GenerationRequest) -> AsyncIterator[str | Event]:
+        for event in written:
+            yield event
+
+    async with served(tmp_path, ScriptedExecutor(summarize)) as client:
+        for _ in range(2):
+            refused = await client.post(f"{RESPONSES}/compact", json={"input": "one", **fields})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+            assert refused.headers.get("x-should-retry") == ("false" if status == 500 else None)
 
 
 async def test_a_compaction_keeps_fields_that_nothing_read(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from service.dialects.openai_dialect import OpenAIDialect
 from service.dialects.openai_responses.answer import ResponseUsage, asked_of, item_id, response_usage
 from service.dialects.openai_responses.dialect import OpenAIResponses
 from service.dialects.openai_responses.items import seal
-from service.errors import BadRequest
-from service.generation import Completion, Message, SamplingParams
+from service.dialects.openai_responses.request import Asked
+from service.errors import BadRequest, SummaryFailed
+from service.generation import Choice, Completion, Message, SamplingParams
 
 PROMPT = (
     "Summarize this conversation for a colleague who continues it and sees nothing else of it: what the user wants, "
@@ -79,7 +80,7 @@ class ResponseCompaction(OpenAIDialect):
         given = [_GIVEN.decode(item) for item in asked_of(reply).items]
         users = [item for item in given if item.type == "message" and _TEXT.decode(item.role) == "user"]
         said = [UsersMessage(item_id("msg", i, reply), _parts(item.content)) for i, item in enumerate(users)]
-        summary = Compacted(item_id("cmp", len(said), reply), seal(completion.choices[0].text))
+        summary = Compacted(item_id("cmp", len(said), reply), seal(_summary(completion.choices[0], asked_of(reply))))
         return _ENCODER.encode(
             CompactedResponse(
                 id=f"resp_{reply.id}",
@@ -91,6 +92,17 @@ class ResponseCompaction(OpenAIDialect):
 
     def encode_stream(self, reply: Reply) -> StreamEncoder:
         raise BadRequest("A compaction is not streamed.")  # refused by `decode`
+
+
+def _summary(choice: Choice, asked: Asked) -> str:
+    """Raises `SummaryFailed` or `BadRequest`, so that clients keep the conversation."""
+    if choice.finish_reason == "length" and asked.body.max_output_tokens is not None:
+        raise BadRequest.at("max_output_tokens", "the summary is longer. Raise the value, or leave it out.")
+    if choice.finish_reason == "length":
+        raise SummaryFailed("The model did not finish its summary. Go on with the conversation itself.")
+    if not choice.text.strip():
+        raise SummaryFailed("The model wrote no summary. Go on with the conversation itself.")
+    return choice.text
 
 
 def _parts(content: msgspec.Raw) -> msgspec.Raw:
