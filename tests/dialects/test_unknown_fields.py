@@ -13,6 +13,7 @@ from service.dialects.json_body import MAX_VALUES
 from service.dialects.openai_chat import OpenAIChat
 from service.dialects.openai_completions import OpenAICompletions
 from service.dialects.openai_responses import OpenAIResponses
+from service.dialects.openai_responses.kept import KeptResponse
 from service.errors import BadRequest
 from service.generation import SamplingParams
 
@@ -194,6 +195,18 @@ def test_fields_of_a_tool_that_is_left_out_are_not_in_the_key() -> None:
         asked = decoded(dialect, {**body, "tools": [*body["tools"], tool]})
         assert asked.absent_tools
         assert (asked.request.unread_fields, asked.unknown_fields) == ({}, ())
+
+
+def test_new_fields_of_several_kept_items_are_all_in_the_key() -> None:
+    dialect, items = OpenAIResponses(), [{"role": "user", "content": "u", NEW: i} for i in (1, 9)]
+    kept = tuple(msgspec.Raw(msgspec.json.encode(item)) for item in items)
+    dialect.kept.add("", "resp_1", KeptResponse(kept, msgspec.Raw(b'{"output":[]}')))
+    asked = decoded(dialect, {"input": "more", "previous_response_id": "resp_1"})
+    assert asked.request.unread_fields == {
+        f"previous_response_id[0].{NEW}": "1",
+        f"previous_response_id[1].{NEW}": "9",
+    }
+    assert asked.unknown_fields == (f"previous_response_id[].{NEW}",)
 
 
 def test_numbers_beside_a_new_field_are_not_rounded() -> None:

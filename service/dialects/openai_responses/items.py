@@ -169,8 +169,8 @@ def read_items(earlier: Sequence[msgspec.Raw], given: str | Sequence[msgspec.Raw
     if isinstance(given, str):
         given = (msgspec.Raw(_ENCODER.encode({"type": "message", "role": "user", "content": given})),)
     reader = _Reader(kept)
-    for raw in earlier:
-        reader.read(raw, "previous_response_id")
+    for i, raw in enumerate(earlier):
+        reader.read(raw, f"previous_response_id[{i}]")
     for i, raw in enumerate(given):
         reader.read(raw, f"input[{i}]")
     return reader.finish()
