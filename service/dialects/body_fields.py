@@ -24,6 +24,7 @@ REFUSES_UNKNOWN = msgspec.Meta(extra={"unknown_fields": "refused"})
 
 _NULL = b"null"
 _ABSENT = (b"", _NULL)
+_SEPARATORS = re.compile(r'[.\["]')
 _ANYTHING = msgspec.json.Decoder()
 _NO_TAG = msgspec.Raw(b'""')
 _TAG = msgspec.json.Decoder(str)
@@ -140,10 +141,15 @@ class _Separation:
     ) -> dict[str, msgspec.Raw]:
         for name, value in level.items():
             if name not in known and bytes(value) != _NULL:
-                self.unknown[before + name] = value
+                self.unknown[before + _in_path(name)] = value
         return {
             name: self.known_part(value, known[name], before + name) for name, value in level.items() if name in known
         }
+
+
+def _in_path(name: str) -> str:
+    # Else `{"a.b": 1}` and `{"a": {"b": 1}}` would have one path.
+    return _ENCODER.encode(name).decode() if _SEPARATORS.search(name) else name
 
 
 def _canonical(value: msgspec.Raw, name: str) -> str:

@@ -197,6 +197,20 @@ def test_fields_of_a_tool_that_is_left_out_are_not_in_the_key() -> None:
         assert (asked.request.unread_fields, asked.unknown_fields) == ({}, ())
 
 
+def test_a_name_that_looks_like_a_path_is_another_field() -> None:
+    item = {"role": "user", "content": "u"}
+    bodies = [
+        {"input": [{**item, NEW: 1}]},
+        {"input": [item], f"input[0].{NEW}": 1},
+        {"input": [item], f'"input[0].{NEW}"': 1},
+        {"input": [item], "text": {NEW: 1}},
+        {"input": [item], f"text.{NEW}": 1},
+    ]
+    asked = [decoded(OpenAIResponses(), body).request.unread_fields for body in bodies]
+    assert asked[:2] == [{f"input[0].{NEW}": "1"}, {f'"input[0].{NEW}"': "1"}]
+    assert len({*map(str, asked)}) == len(bodies)
+
+
 def test_new_fields_of_several_kept_items_are_all_in_the_key() -> None:
     dialect, items = OpenAIResponses(), [{"role": "user", "content": "u", NEW: i} for i in (1, 9)]
     kept = tuple(msgspec.Raw(msgspec.json.encode(item)) for item in items)
