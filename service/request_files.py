@@ -8,6 +8,7 @@ import msgspec
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
 from service.generation import GenerationRequest, SamplingParams
+from service.storage import open_regular
 
 ANTHROPIC_KEYS = {"system", "thinking", "stop_sequences", "output_config", "context_management"}
 ANTHROPIC_BLOCKS = {"tool_use", "tool_result", "thinking"}
@@ -44,7 +45,8 @@ class _Shape(msgspec.Struct):
 
 def read_request_file(path: Path) -> RequestFile:
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        with open_regular(path) as file:
+            document = msgspec.json.decode(file.read())
     except (ValueError, RecursionError) as exc:
         raise NoRequest(f"{path}: expected the JSON of a request, found something else: {exc}") from None
     return RequestFile(*_body(document, path))

@@ -1,17 +1,42 @@
 """Folders that only the owner can read, locked between processes and never seen half-written."""
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 # The audit event after each sync, with the path. Tests of a power failure keep what was synced.
 SYNCED = "service.storage.synced"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Raises OSError for a device or a pipe too, because reading might never end."""
+    # A pipe without a writer would block `open`.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        require_regular(descriptor, path)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_regular(descriptor: int, path: Path) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        found = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        problem = f"expected a regular file, found {found}: replace it with a file, or name another"
+        raise OSError(errno.EINVAL, problem, str(path))
 
 
 def private_folder(path: Path) -> Path:

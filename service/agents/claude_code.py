@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from service.agents.agent import AgentServer, Launch, Setup
+from service.storage import open_regular
 
 # The longest that Claude Code accepts.
 LONGEST_IDLE_MS = 1_800_000
@@ -126,7 +127,8 @@ def _configured_mode(environ: Mapping[str, str]) -> str:
     for folder in (Path.cwd(), Path(environ.get("HOME") or os.path.expanduser("~"))):
         for name in SETTINGS_FILES:
             try:
-                settings = msgspec.json.decode((folder / name).read_bytes(), type=_ClaudeSettings)
+                with open_regular(folder / name) as file:
+                    settings = msgspec.json.decode(file.read(), type=_ClaudeSettings)
             except (OSError, ValueError, RecursionError):
                 continue
             if settings.permissions.default_mode:

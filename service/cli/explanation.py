@@ -18,6 +18,8 @@ def read_request(path: Path) -> GenerationRequest:
         return normalize(read_request_file(path).decode(SamplingParams()))
     except NoRequest as exc:
         raise Failure(Exit.USAGE, str(exc)) from None
+    except OSError as exc:
+        raise Failure(Exit.USAGE, f"{path}: {exc.strerror}.") from None
     except ServiceError as exc:
         raise Failure(Exit.USAGE, f"{path}: {exc}") from None
 

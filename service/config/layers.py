@@ -13,6 +13,7 @@ from service.config.keys import KEY_TREE, SETTING_KEYS, Key, Tree, did_you_mean
 from service.config.values import BadValue, read_value, show
 from service.models.names import SERVED_ALIASES
 from service.settings import ModelSettings
+from service.storage import open_regular
 
 ENVIRONMENT = {
     "VLLM_MLX_URL": "base_url",
@@ -21,6 +22,7 @@ ENVIRONMENT = {
     "PROXY_ONLY": "proxy_only",
     "ANYCLAUDE_HOME": "home",
 }
+MAX_FILE_BYTES = 1024**2
 PATHS = ("model", "adapter", "draft_model", "models", "home", "record", "replay", "warm")
 _OTHER_OPTIONS = {"model": "MODEL", "base_url": "--url"}
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -59,9 +61,14 @@ Layer = dict[str, Given]
 def read_file(path: Path) -> bytes:
     """Raises ConfigError."""
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
         raise ConfigError(str(path), "", f"cannot be read: {exc.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        problem = "expected at most 1 MiB of configuration, found more. Replace the file, or remove it."
+        raise ConfigError(str(path), "", problem)
+    return content
 
 
 def file_layer(path: Path, content: bytes) -> Layer:

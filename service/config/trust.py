@@ -13,7 +13,7 @@ from service.config.keys import SETTING_KEYS
 from service.config.layers import Layer
 from service.models.names import DEMO, HUB_NAME
 from service.settings import Harmless
-from service.storage import write_file
+from service.storage import open_regular, write_file
 
 RULES = {key.field: key.harmless for key in SETTING_KEYS}
 # Aliases lead to `models`; an adapter and a draft model fit one model. They are left out with it.
@@ -60,7 +60,8 @@ class Approvals:
 
     def _read(self) -> dict[str, str]:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
+            with open_regular(self._file) as file:
+                return msgspec.json.decode(file.read(), type=dict[str, str])
         except (OSError, ValueError, RecursionError):  # an unreadable file approves nothing
             return {}
 

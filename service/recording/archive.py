@@ -14,11 +14,14 @@ from service.generation import Completion, Tokens
 from service.profile import ModelProfile
 from service.response_cache.key import KEY_VERSION
 from service.response_cache.record import UnixSeconds
-from service.storage import FILE_MODE
+from service.storage import FILE_MODE, open_regular, require_regular
 
 FORMAT_VERSION = 1
 
 CHECKSUM = "crc"
+
+# Opening a pipe only to write would wait for a reader.
+WRITING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 CacheKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -78,8 +81,9 @@ class ArchiveWriter:
 
     def __init__(self, path: Path, header: Header) -> None:
         """Raises ArchiveError and OSError."""
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        self._descriptor = os.open(path, WRITING, FILE_MODE)
         try:
+            require_regular(self._descriptor, path)
             status = os.fstat(self._descriptor)
             # A killed process may have cut the last line, and a power failure may have left zeros in its place. The
             # next one must not continue it.
@@ -143,13 +147,13 @@ def _checksum(fields: dict[str, Any]) -> int:
 
 
 def _end_of_last_line(path: Path) -> int:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield from file
     except OSError as exc:
         raise ArchiveError(f"{path} cannot be read: {exc.strerror}.") from None

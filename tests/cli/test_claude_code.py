@@ -1,6 +1,8 @@
 """The environment that Claude Code gets, by model and by machine."""
 
 import json
+import os
+import pty
 from pathlib import Path
 
 import msgspec
@@ -124,3 +126,16 @@ def test_the_permission_mode_of_the_users_settings_stays(tmp_path: Path, mode: o
     (tmp_path / ".claude").mkdir()
     (tmp_path / ".claude" / "settings.json").write_text(json.dumps({"permissions": {"defaultMode": mode}}))
     assert bool(setup(8_192, folder=tmp_path).arguments) is added
+
+
+def test_a_device_in_the_place_of_the_users_settings_is_not_read(tmp_path: Path) -> None:
+    """It might be /dev/zero, which never ends. This one is a terminal, whose text would be the settings."""
+    ours, theirs = pty.openpty()
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude" / "settings.json").symlink_to(os.ttyname(theirs))
+    os.write(ours, b'{"permissions": {"defaultMode": "plan"}}\n\x04')
+    try:
+        assert setup(8_192, folder=tmp_path).arguments == ("--permission-mode", "default")
+    finally:
+        os.close(theirs)
+        os.close(ours)

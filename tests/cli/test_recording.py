@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from pathlib import Path
 
@@ -30,6 +31,28 @@ def fill(url: str, *keys: str) -> None:
 def ask(terminal: Terminal, content: str) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": content}]}
     return terminal.post("/v1/chat/completions", body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("config", "--config"), 78),
+        (("serve", "--replay"), 78),
+        (("serve", "--record"), 78),
+        (("cache", "import", "--cache", "disk://~/store"), 1),
+        (("cache", "explain", "pipe"), 2),
+        (("warm",), 2),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(terminal: Terminal, arguments: tuple[str, ...], code: int) -> None:
+    pipe = terminal.folder / "pipe"
+    os.mkfifo(pipe)
+    (terminal.cwd / "pipe").symlink_to(pipe)
+    terminal.patience_seconds = 30
+    done = terminal.run(*arguments, str(pipe))
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert "pipe" in done.stderr.splitlines()[-1]
+    assert "expected a regular file, found a pipe" in done.stderr
 
 
 def test_list_shows_what_is_stored_and_no_content(terminal: Terminal, tmp_path: Path) -> None:

@@ -295,6 +295,27 @@ def test_a_folder_in_the_files_place_is_not_passed_over(computer: Computer) -> N
         computer.load()
 
 
+def test_a_file_is_read_only_if_it_is_a_regular_file(computer: Computer) -> None:
+    """`git clone` keeps symbolic links."""
+    file = computer.cwd / ".anyclauderc.json"
+    file.symlink_to("/dev/null")
+    with pytest.raises(ConfigError, match=r"anyclauderc\.json: .*expected a regular file, found a device: replace it"):
+        computer.load()
+    file.unlink()
+    (computer.cwd / "linked.json").write_text(json.dumps(backend(maxQueue=2)))
+    file.symlink_to("linked.json")
+    assert computer.load()[0].max_queue == 2
+
+
+def test_a_file_has_at_most_1_mib(computer: Computer) -> None:
+    document = json.dumps(backend(maxQueue=2))
+    computer.write(document.ljust(1024**2))
+    assert computer.load()[0].max_queue == 2
+    computer.write(document.ljust(1024**2 + 1))
+    with pytest.raises(ConfigError, match=r"anyclauderc\.json: expected at most 1 MiB of configuration, found more"):
+        computer.load()
+
+
 def test_a_byte_order_mark_is_no_mistake(computer: Computer) -> None:
     computer.write("\ufeff" + json.dumps(backend(maxQueue=2)))
     assert computer.load()[0].max_queue == 2

@@ -216,6 +216,15 @@ def test_a_recording_that_was_cut_short_is_continued_behind_its_last_whole_line(
     assert list(read_entries(path)) == [ANSWER, ANSWER]
 
 
+def test_a_device_is_neither_read_nor_written(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    device.symlink_to("/dev/null")
+    with pytest.raises(ArchiveError, match="expected a regular file, found a device"):
+        read_header(device)
+    with pytest.raises(OSError, match="expected a regular file, found a device"):
+        ArchiveWriter(device, new_header(None))
+
+
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="cannot be read: No such file"):
         read_header(tmp_path / "nothing")
