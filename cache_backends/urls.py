@@ -56,6 +56,8 @@ class BackendUrl:
             raise InvalidBackendUrl(
                 f"expected a cache URL such as memory://, found one with a mistake: {exc}"
             ) from None
+        if "\0" in unquote(text):
+            raise InvalidBackendUrl("expected a cache URL without the character NUL, found %00 in it")
         self.scheme = self._parts.scheme
         self.host = self._parts.hostname or ""
         self.port = port

@@ -1,5 +1,6 @@
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -36,13 +37,29 @@ def read_value(value: object, kind: Any, *, is_size: bool = False) -> Any:
         with contextlib.suppress(ValueError):
             value = read_size(value)
     try:
-        return msgspec.convert(value, kind, strict=True)
+        read = msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError:
         _check_items(value, kind)
         expected = _describe_size(kind) if is_size else describe(kind)
         if _fits([value], kind):
             expected += f", such as {show([value])}"
         raise BadValue(expected, value) from None
+    for text in _texts(msgspec.to_builtins(read)):
+        if "\0" in text:  # no path, host or header may contain it
+            raise BadValue("a text without the character NUL", text)
+    return read
+
+
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for item in (*value, *value.values()):
+                yield from _texts(item)
+        case list() | tuple():
+            for item in value:
+                yield from _texts(item)
 
 
 def _check_items(value: object, kind: Any) -> None:

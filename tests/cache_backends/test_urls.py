@@ -86,6 +86,8 @@ MISTAKES = [
     ("redis://host?db=1", "no parameters but prefix, ttl, timeout, max_connections, found 'db'"),
     ("memory://host:port", "a mistake"),
     ("memory://[::1", "a mistake"),
+    ("disk:///tmp/a%00b", "without the character NUL"),
+    ("redis://:a%00b@host:6379/0", "without the character NUL"),
 ]
 
 

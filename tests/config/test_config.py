@@ -336,6 +336,7 @@ WRONG_ELSEWHERE: list[tuple[dict[str, str], dict[str, object], str]] = [
     ({}, {"port": 70000}, "--port: expected a whole number from 0 to 65535, found 70000"),
     ({}, {"cache_policy": "some"}, '--cache-policy: expected "all" or "deterministic" or "off", found "some"'),
     ({}, {"cache": ("foo://",)}, "--cache: expected a cache URL that begins with one of"),
+    ({}, {"cache": ("disk:///tmp/a%00b",)}, "--cache: expected a cache URL without the character NUL"),
     ({}, {"debug_level": 7}, "--debug: expected 0 or 1 or 2, found 7"),
     ({}, {"host": "0.0.0.0"}, '--host: expected a loopback address, found "0.0.0.0"'),
     ({}, {"config": "/does/not/exist.json"}, "/does/not/exist.json: cannot be read: No such file"),
@@ -349,6 +350,40 @@ def test_a_wrong_variable_or_flag_is_named(
     with pytest.raises(ConfigError) as caught:
         computer.load(environ, **flags)
     assert message in str(caught.value)
+
+
+NO_NUL = 'expected a text without the character NUL, found "./\\u0000"'
+WITH_NUL: list[tuple[dict[str, Any], str, str]] = [
+    *(
+        (backend(**{name: "./\0"}), f"backends.vllm-mlx.{name}", NO_NUL)
+        for name in ("model", "adapter", "draftModel", "record", "replay", "host", "baseUrl", "webSearchUrl")
+    ),
+    *(
+        (backend(**{name: ["a", "./\0"]}), f"backends.vllm-mlx.{name}", NO_NUL)
+        for name in ("warm", "allowedHosts", "allowedOrigins", "cache")
+    ),
+    (backend(models={"a": {"model": "./\0"}}), "backends.vllm-mlx.models", NO_NUL),
+    (backend(models={"a": {"model": "x", "adapter": "./\0"}}), "backends.vllm-mlx.models", NO_NUL),
+    (backend(models={"./\0": {"model": "x"}}), "backends.vllm-mlx.models", NO_NUL),
+    (backend(aliases={"./\0": "default"}), "backends.vllm-mlx.aliases", NO_NUL),
+    (backend(aliases={"x": "./\0"}), "backends.vllm-mlx.aliases", NO_NUL),
+    ({"home": "./\0"}, "home", NO_NUL),
+    (backend(cache=["disk:///tmp/a%00b"]), "backends.vllm-mlx.cache", "expected a cache URL without the character NUL"),
+]
+
+
+@pytest.mark.parametrize(("document", "key", "problem"), WITH_NUL)
+def test_no_text_of_a_file_has_a_nul(computer: Computer, document: Any, key: str, problem: str) -> None:
+    computer.write(document)
+    with pytest.raises(ConfigError) as caught:
+        computer.load()
+    assert (caught.value.key, caught.value.problem[: len(problem)]) == (key, problem)
+
+
+def test_a_nul_does_not_show_the_api_key(computer: Computer) -> None:
+    computer.write(backend(apiKey="s3cret\0"))
+    with pytest.raises(ConfigError, match="without the character NUL, found a value of type str"):
+        computer.load()
 
 
 EXAMPLE = (Path(__file__).parents[2] / ".anyclauderc.example.json").read_text()
