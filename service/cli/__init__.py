@@ -115,6 +115,11 @@ class CommandsOnDemand(click.Group):
 @click.version_option(package_name="anyclaude", prog_name="anyclaude", message="%(prog)s %(version)s")
 def anyclaude() -> None:
     """Claude Code, other coding agents and any OpenAI or Anthropic API client on a local MLX model."""
+    try:
+        os.getcwd()
+    except OSError as exc:
+        problem = f"The working folder cannot be used: {exc.strerror}. Change to another folder first."
+        raise click.ClickException(problem) from None
 
 
 def main() -> None:

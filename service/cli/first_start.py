@@ -1,5 +1,6 @@
 """The first start of an agent: chooses a model, fetches it, tries it, and writes it to the configuration."""
 
+import os
 from pathlib import Path
 
 import click
@@ -84,7 +85,7 @@ def choose_model(settings: Settings) -> str:
         click.confirm(f"Download {name}? An interrupted download continues.", default=True, abort=True, err=True)
     with model_required():
         folder = fetch_model(name, settings.home)
-    return str(folder) if Path(name).expanduser().exists() else name
+    return str(folder) if os.path.exists(os.path.expanduser(name)) else name
 
 
 def keep_model(name: str, client: ServerClient) -> None:

@@ -1,6 +1,7 @@
 """Values with their origins: file, environment and options."""
 
 import codecs
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -165,7 +166,7 @@ def _from_text(text: str, field: str) -> object:
 def _from_folder(value: Any, folder: Path) -> Any:
     """A path such as ./models/x is relative to its file, wherever the command runs."""
     if isinstance(value, str) and re.match(r"\.\.?(/|$)", value):
-        return str((folder / value).resolve())
+        return os.path.realpath(folder / value)  # `Path.resolve` raises for a loop of links
     if isinstance(value, ModelSettings):
         paths = {field: _from_folder(getattr(value, field), folder) for field in ("model", "adapter", "draft_model")}
         return msgspec.structs.replace(value, **paths)

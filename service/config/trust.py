@@ -2,6 +2,7 @@
 (`service.settings.Harmless`) allows its values."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -119,7 +120,8 @@ def _is_on_this_machine(model: str, home: Path) -> bool:
     """True for a missing path too, because only a hub id is fetched."""
     if model == DEMO or not HUB_NAME.fullmatch(model):
         return True
-    return Path(model).exists() or (home / "models" / model / "config.json").is_file()
+    # Unlike `Path`, `os.path` has no error for a name that is too long, or for a loop of links.
+    return os.path.exists(model) or os.path.isfile(home / "models" / model / "config.json")
 
 
 def _is_own_store(url: str, home: Path) -> bool:
@@ -129,7 +131,7 @@ def _is_own_store(url: str, home: Path) -> bool:
     path = unquote(parts.path)
     folder = Path.home() / path.lstrip("/") if parts.netloc == "~" else Path(path)
     own = parts.scheme == "disk" and parts.netloc in ("", "~")
-    return own and folder.resolve().is_relative_to((home / "cache").resolve())
+    return own and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(home / "cache"))
 
 
 def _digest(content: bytes) -> str:

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def ensure_hub_model(name: str, home: Path, progress: ProgressReport) -> Path:
     """Returns the model's folder: under `home`, in Hugging Face's own cache, or fetched to `home`. An interrupted fetch
     continues. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply. Raises `ModelError`."""
     folder = home / "models" / name
-    if (folder / "config.json").exists():
+    if os.path.exists(folder / "config.json"):
         return folder
     cached = _in_hub_cache(name)
     if cached is not None:

@@ -16,15 +16,20 @@ def resolve_model(name: str | None, home: Path, progress: ProgressReport) -> Pat
         return ensure_demo(home, progress)
     if not name:
         raise ModelNotThere("Expected a model: a folder, a Hugging Face name or 'demo'. Found an empty name.")
-    folder = Path(name).expanduser()
-    if HUB_NAME.fullmatch(name) and not folder.exists():
+    folder = _as_folder(name)
+    if HUB_NAME.fullmatch(name) and not os.path.exists(folder):
         from service.models.hub import ensure_hub_model  # its client takes a third of a second to import
 
         folder = ensure_hub_model(name, home, progress)
-    elif "/" not in name and not folder.exists():
+    elif "/" not in name and not os.path.exists(folder):
         raise ModelNotThere(_not_a_folder(name))
     require_mlx_model(folder)
     return Path(os.path.abspath(folder))  # symbolic links stay, because the operator's name is the model's id
+
+
+def _as_folder(name: str) -> Path:
+    # Unlike `Path`, `os.path` has no error for an unknown user, a name that is too long, or a loop of links.
+    return Path(os.path.expanduser(name))
 
 
 def _not_a_folder(name: str) -> str:
@@ -41,18 +46,22 @@ def find_local_model(name: str | None, home: Path) -> Path | None:
     name = name or DEMO
     if name == DEMO:
         return _existing(home / "models" / DEMO_MODEL.name)
-    folder = Path(name).expanduser()
-    if folder.exists() or not HUB_NAME.fullmatch(name):
+    folder = _as_folder(name)
+    if os.path.exists(folder) or not HUB_NAME.fullmatch(name):
         return folder
     return _existing(home / "models" / name) or _in_hub_cache(name)
 
 
 def _existing(folder: Path) -> Path | None:
-    return folder if (folder / "config.json").is_file() else None
+    return folder if os.path.isfile(folder / "config.json") else None
 
 
 def _in_hub_cache(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    config = try_to_load_from_cache(name, "config.json")
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
     return Path(config).parent if isinstance(config, str) else None

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +69,7 @@ def read_properties(path: Path, settings: Settings, *, home: Path) -> ModelProfi
 def require_adapter(folder: str) -> Path:
     """Raises `InvalidModel`."""
     path = Path(folder)
-    missing = [name for name in ADAPTER_FILES if not (path / name).is_file()]
+    missing = [name for name in ADAPTER_FILES if not os.path.isfile(path / name)]
     if missing:
         raise InvalidModel(
             f"{path} has no {' and no '.join(missing)}: a LoRA adapter is a folder that 'mlx_lm.lora --train "

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,38 @@ def test_trust_approves_models_with_their_aliases(user: Terminal) -> None:
 def test_trust_without_a_file(terminal: Terminal) -> None:
     done = terminal.run("trust")
     assert (done.returncode, done.stderr) == (1, f"Error: There is no {terminal.cwd}/.anyclauderc.json.\n")
+
+
+@pytest.mark.parametrize("command", ["config", "trust", "doctor", "serve", "stats"])
+def test_a_working_folder_that_was_removed_is_named(terminal: Terminal, command: str) -> None:
+    done = terminal.execute(
+        ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$0" -P -m service.cli "$1"', sys.executable, command]
+    )
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        ["Error: The working folder cannot be used: No such file or directory. Change to another folder first."],
+    )
+
+
+UNUSABLE = {
+    "too long": "./" + "n" * 300,
+    "too deep": "./" + "n/" * 2500,
+    "a long name on the hub": "loops/" + "n" * 300,
+    "an unknown user": "~nosuchuser/model",
+    "a loop of links": "./loop/model",
+}
+
+
+@pytest.mark.parametrize("model", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_path_that_cannot_be_is_no_defect(terminal: Terminal, model: str) -> None:
+    """The working folder's file needs no approval for most of them."""
+    (terminal.cwd / "loop").symlink_to("loop")
+    (terminal.cwd / "loops").mkdir()
+    repository(terminal, model=model, draftModel=model, executor="mlx")
+    for command in (["config"], ["models", "list"], ["doctor"], ["trust"], ["doctor"], ["serve"]):
+        done = terminal.run(*command, HF_HUB_OFFLINE="1")
+        assert "Traceback" not in done.stderr, (command, done.stderr)
+    assert done.returncode == 66
 
 
 @pytest.mark.parametrize(("answer", "value"), [("y", ["box.local"]), ("n", []), ("", [])])

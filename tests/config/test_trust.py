@@ -95,6 +95,18 @@ def test_an_attack_is_left_out_until_it_is_approved(
     }
 
 
+def test_paths_that_cannot_be_are_judged_without_looking_at_them(computer: Computer) -> None:
+    """Names that are too long, and links that lead in a circle."""
+    (computer.cwd / "loop").symlink_to("loop")
+    (computer.cwd / "org").mkdir()
+    loop = f"disk://{computer.cwd}/loop/x"
+    computer.repository(model="./loop/x", adapter="./loop", draftModel="./" + "n" * 300, cache=[loop])
+    assert computer.left_out() == {"cache"}
+    assert computer.load(answer=True).settings.cache == (loop,)
+    computer.repository(model="org/" + "n" * 300, draftModel="./" + "n/" * 2500, warm=["./loop"], record="./loop")
+    assert computer.left_out() == {"model", "draft_model", "warm", "record"}
+
+
 def test_another_home_folder_is_left_out(computer: Computer) -> None:
     computer.repository(top={"home": "./state"})
     assert computer.left_out() == {"home"}
