@@ -197,6 +197,8 @@ class ServerClient:
             raise HungUp("it hung up before it answered") from None
         except (http.client.HTTPException, OSError) as exc:
             raise NotOurs(f"it does not speak HTTP ({type(exc).__name__})") from None
+        except ValueError:  # its text may show the key
+            raise Refused("apiKey or baseUrl has characters that HTTP cannot send") from None
 
     def _decode(self, path: str, body: bytes, kind: type[T]) -> T:
         try:

@@ -23,6 +23,7 @@ def parse_base_url(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as exc:
         raise ValueError(f"{expected} ({exc})") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:

@@ -85,6 +85,14 @@ def test_a_refusal_is_quoted() -> None:
     assert str(e.value) == "no key"
 
 
+def test_a_key_that_no_header_may_hold_is_not_sent_and_not_shown() -> None:
+    address = parse_base_url(f"http://127.0.0.1:{free_port()}")
+    for key in ("s3cret\n", "s3cret\u4e2d"):
+        with pytest.raises(Refused, match="apiKey or baseUrl has characters that HTTP cannot send") as caught:
+            ServerClient(address, key).model()
+        assert "s3cret" not in str(caught.value)
+
+
 def test_a_model() -> None:
     with answering(http("200 OK", b'{"object": "list", "data": [{"id": "m", "context_length": 7}]}')) as client:
         assert client.model().context_length == 7

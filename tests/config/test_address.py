@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.config.address import base_url, is_loopback
+from service.config.address import base_url, is_loopback, parse_base_url
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,9 @@ from service.config.address import base_url, is_loopback
 def test_an_address_that_a_server_binds(host: str, alone: bool, url: str) -> None:
     assert is_loopback(host) is alone
     assert base_url(host, 8081) == url
+
+
+@pytest.mark.parametrize("host", ["n" * 64, "a..b", "\u00fc" * 60])
+def test_a_host_that_no_name_server_knows_is_no_address(host: str) -> None:
+    with pytest.raises(ValueError, match='expected a URL like "http://localhost:8081/v1"'):
+        parse_base_url(f"http://{host}:8081/v1")
