@@ -46,15 +46,15 @@ class Approvals:
         self._file = home / "approved.json"
 
     def cover(self, path: Path, content: bytes) -> bool:
-        return self._read().get(str(path)) == _digest(content)
+        return self._read().get(_name(path)) == _digest(content)
 
     def add(self, path: Path, content: bytes) -> None:
-        self._write({**self._read(), str(path): _digest(content)})
+        self._write({**self._read(), _name(path): _digest(content)})
 
     def remove(self, path: Path) -> bool:
         """False if there was nothing to remove."""
         approved = self._read()
-        if approved.pop(str(path), None) is None:
+        if approved.pop(_name(path), None) is None:
             return False
         self._write(approved)
         return True
@@ -132,6 +132,11 @@ def _is_own_store(url: str, home: Path) -> bool:
     folder = Path.home() / path.lstrip("/") if parts.netloc == "~" else Path(path)
     own = parts.scheme == "disk" and parts.netloc in ("", "~")
     return own and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(home / "cache"))
+
+
+def _name(path: Path) -> str:
+    # A folder's name may have bytes that are not UTF-8.
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _digest(content: bytes) -> str:

@@ -1,6 +1,8 @@
 """What a `.anyclauderc.json` of the working folder can do before the user has approved it."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,15 @@ def test_an_approval_counts_for_its_own_folder(computer: Computer, tmp_path: Pat
     (other / ".anyclauderc.json").write_bytes((computer.cwd / ".anyclauderc.json").read_bytes())
     found = load_configuration({}, {}, other, computer.home)
     assert found.settings.allowed_hosts == ()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_a_folder_whose_name_is_no_utf_8_can_be_approved(computer: Computer, tmp_path: Path) -> None:
+    computer.cwd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    computer.cwd.mkdir()
+    computer.repository(allowedHosts=["box.local"])
+    assert computer.load(answer=True).settings.allowed_hosts == ("box.local",)
+    assert computer.load().unapproved is None
 
 
 def test_an_approval_can_be_taken_back(computer: Computer) -> None:
