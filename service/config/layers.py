@@ -33,7 +33,9 @@ class ConfigError(Exception):
     """`where` is the file, variable or option. `key` may be empty."""
 
     def __init__(self, where: str, key: str, problem: str) -> None:
-        super().__init__(": ".join(part for part in (where, key, problem) if part))
+        text = ": ".join(part for part in (where, key, problem) if part)
+        # The file's author also chose its characters, which could change what the screen shows.
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
         self.where = where
         self.key = key
         self.problem = problem

@@ -380,6 +380,16 @@ def test_no_text_of_a_file_has_a_nul(computer: Computer, document: Any, key: str
     assert (caught.value.key, caught.value.problem[: len(problem)]) == (key, problem)
 
 
+@pytest.mark.parametrize(
+    "document", [{"\u001b[2J": 1}, backend(baseUrl="\u001b[2J"), backend(aliases={"x": "\u001b[2J\u202e"})]
+)
+def test_an_error_does_not_steer_the_screen(computer: Computer, document: Any) -> None:
+    computer.write(document)
+    with pytest.raises(ConfigError, match=r"\\x1b\[2J") as caught:
+        computer.load()
+    assert str(caught.value).isprintable()
+
+
 def test_a_nul_does_not_show_the_api_key(computer: Computer) -> None:
     computer.write(backend(apiKey="s3cret\0"))
     with pytest.raises(ConfigError, match="without the character NUL, found a value of type str"):
