@@ -8,6 +8,7 @@ from service.device.figures import DeviceKind
 from service.device.kv_estimate import bytes_per_token
 from service.device.memory import LoadNeeds
 from service.models.errors import InvalidModel, ModelNotThere
+from service.storage import open_regular
 
 NEEDED = "an MLX model is a folder with config.json, model*.safetensors and a tokenizer"
 WEIGHTS = "model*.safetensors"
@@ -82,11 +83,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
     """Returns {} if the file is missing and not `required`. Raises `InvalidModel`."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        with open_regular(file) as opened:
+            return msgspec.json.decode(opened.read(), type=dict[str, Any])
     except FileNotFoundError:
         if required:
             raise InvalidModel(f"{file.parent} has no {file.name}: {NEEDED}.") from None
         return {}
+    except OSError as exc:
+        raise InvalidModel(f"{file} cannot be read: {exc.strerror}.") from exc
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidModel(f"Expected {file} to hold one JSON object: {exc}.") from exc
 
@@ -124,7 +128,8 @@ def _require_all_shards(folder: Path) -> None:
     if not index.exists():
         return
     try:
-        shards = set(msgspec.json.decode(index.read_bytes(), type=ShardIndex).weight_map.values())
+        with open_regular(index) as opened:
+            shards = set(msgspec.json.decode(opened.read(), type=ShardIndex).weight_map.values())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidModel(f"Expected {index} to map tensors to files: {exc}.") from exc
     missing = sorted(name for name in shards if not (folder / name).exists())
@@ -137,7 +142,7 @@ def _require_all_shards(folder: Path) -> None:
 def _require_whole(file: Path) -> None:
     """A file is the header's length (8 bytes), a JSON header with every tensor's offsets, and the tensors (safetensors,
     README, "Format")."""
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         start = opened.read(len(GIT_LFS_POINTER))
         if start == GIT_LFS_POINTER:
             raise InvalidModel(f"{file} is a Git LFS pointer, not weights. Run `git lfs pull` in {file.parent}.")

@@ -12,6 +12,7 @@ from service.models.folder import read_config, read_json, stat_weights
 from service.models.names import DEMO
 from service.profile import ModelProfile
 from service.settings import SamplingDefaults, Settings
+from service.storage import open_regular
 
 # The key in most architectures, GPT-2, MPT, ChatGLM, Falcon and others.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
@@ -80,7 +81,8 @@ def require_adapter(folder: str) -> Path:
 
 def _thinks(path: Path, tokenizer_config: dict[str, Any]) -> bool:
     try:
-        template = (path / "chat_template.jinja").read_text(errors="replace")
+        with open_regular(path / "chat_template.jinja") as file:
+            template = file.read().decode(errors="replace")
     except OSError:
         template = str(tokenizer_config.get("chat_template", ""))
     return any(word in template for word in REASONING_WORDS)

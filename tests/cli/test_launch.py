@@ -331,13 +331,13 @@ def test_the_launcher_can_be_ended_while_it_waits(user: Terminal) -> None:
         assert launcher.wait(timeout=PATIENCE_SECONDS) == 128 + signal.SIGTERM
 
 
-def never_loading_model(user: Terminal) -> str:
-    """A model folder whose config.json is a pipe that nobody writes to: the server reads it for ever."""
-    folder = user.folder / "model"
-    folder.mkdir()
-    (folder / "model.safetensors").touch()
-    os.mkfifo(folder / "config.json")
-    return str(folder)
+@pytest.fixture
+def never_loading(user: Terminal) -> Iterator[Terminal]:
+    """The server asks a hub for its model that never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        user.environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "NO_PROXY": "127.0.0.1"}
+        user.configure(model="org/name")
+        yield user
 
 
 def starting_server(user: Terminal) -> int:
@@ -347,11 +347,10 @@ def starting_server(user: Terminal) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_healthy(
-    user: Terminal, number: signal.Signals
+    never_loading: Terminal, number: signal.Signals
 ) -> None:
-    user.configure(model=never_loading_model(user))
-    with user.start() as launcher:
-        pid = starting_server(user)
+    with never_loading.start() as launcher:
+        pid = starting_server(never_loading)
         launcher.send_signal(number)
         _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 128 + number
@@ -360,14 +359,13 @@ def test_what_was_started_is_stopped_when_the_launcher_is_ended_before_it_is_hea
         os.kill(pid, 0)
 
 
-def test_a_server_that_is_killed_while_it_starts(user: Terminal) -> None:
-    user.configure(model=never_loading_model(user))
-    with user.start() as launcher:
-        os.kill(starting_server(user), signal.SIGKILL)
+def test_a_server_that_is_killed_while_it_starts(never_loading: Terminal) -> None:
+    with never_loading.start() as launcher:
+        os.kill(starting_server(never_loading), signal.SIGKILL)
         _, err = launcher.communicate(timeout=PATIENCE_SECONDS)
     assert launcher.returncode == 69
     assert "The server ended while it was starting (signal 9): it said nothing" in err
-    assert f"Its log: {user.home}" in err
+    assert f"Its log: {never_loading.home}" in err
 
 
 DYING = [

@@ -122,3 +122,19 @@ def test_a_missing_optional_file_is_empty(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x.json") == {}
     (tmp_path / "x.json").write_bytes(msgspec.json.encode({"a": 1}))
     assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["config.json", INDEX, "model.safetensors"])
+def test_a_device_among_the_files_of_a_model_is_not_read(tmp_path: Path, name: str) -> None:
+    """A cloned repository may bring a folder with links to devices."""
+    folder = write_model(tmp_path / "model")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("/dev/null")
+    with pytest.raises(InvalidModel, match="expected a regular file, found a device"):
+        require_mlx_model(folder)
+
+
+def test_a_file_that_cannot_be_read_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InvalidModel, match=r"config\.json cannot be read: Is a directory"):
+        read_json(tmp_path / "config.json")
