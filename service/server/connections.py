@@ -22,6 +22,9 @@ from service.server.http1 import Http1
 BACKLOG = 1024
 UNSENT_BYTES = 64 * 1024
 
+# A connection that was cancelled gets its last bytes out in this time, or its client does not read.
+LAST_SECONDS = 1.0
+
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`head_seconds` count from a request head's first byte, `grace_seconds` from the stop. Beyond `connections`, the
@@ -38,14 +41,14 @@ async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: so
     """Serves until `stop`. Idle connections are then closed at once, the others after the grace period."""
     config, context = _config(limits), WorkerContext(None)
     wrapped = ASGIWrapper(cast(ASGIFramework, app))
-    open_connections: set[asyncio.Task[None]] = set()
+    open_connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
     idle = IdleConnections(limits, open_connections)
 
     async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (asyncio calls this in a task of its own)
-        open_connections.add(task)
-        task.add_done_callback(open_connections.discard)
+        open_connections[task] = writer
+        task.add_done_callback(open_connections.pop)
         if len(open_connections) > limits.connections:
             idle.close_oldest()
         await Connection(wrapped, config, context, reader, writer, idle)
@@ -61,7 +64,11 @@ async def serve_connections(app: ASGIApp, limits: ConnectionLimits, listener: so
             _, late = await asyncio.wait(open_connections, timeout=limits.grace_seconds)
             for connection in late:
                 connection.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                _, unread = await asyncio.wait(late, timeout=LAST_SECONDS)
+                for connection in unread:
+                    open_connections[connection].transport.abort()
+                await asyncio.gather(*late, return_exceptions=True)
 
 
 class IdleConnections:

@@ -203,6 +203,25 @@ async def test_a_connection_that_does_not_end_in_time_is_cut() -> None:
         writer.close()
 
 
+async def test_a_client_that_does_not_read_does_not_keep_the_server() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            for _ in range(PIECES):
+                await send({"type": "http.response.body", "body": b"x" * PIECE_BYTES, "more_body": True})
+        finally:
+            ended.set()
+
+    ended = asyncio.Event()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with _serving(app, ConnectionLimits(grace_seconds=0.1)) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+            writer.write(HEALTH)
+            await asyncio.sleep(0.1)  # the buffers fill
+        assert ended.is_set()
+        writer.close()
+
+
 async def respond(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
