@@ -74,6 +74,8 @@ class TraceWriter:
                 self._store(exchange)
             except OSError as exc:
                 logger.warning("the trace of %s could not be written: %s", exchange.request_id, exc.strerror)
+            except Exception as exc:  # as for JSON that can be read but is too deep to write: the next one goes on
+                logger.warning("the trace of %s could not be made: %s", exchange.request_id, exc)
 
     def _existing(self) -> list[tuple[Path, int]]:
         private_folder(self._folder).chmod(FOLDER_MODE)

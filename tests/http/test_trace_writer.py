@@ -98,6 +98,12 @@ def test_any_body_can_be_shown(body: bytes, shown: Any) -> None:
     assert trace["request"]["body"] == shown
 
 
+def test_a_body_that_cannot_be_shown_costs_no_other_trace(tmp_path: Path) -> None:
+    """Close to Python's limit of recursion, JSON can be read and not be written."""
+    deep = [msgspec.structs.replace(EXCHANGE, request_body=b'{"a":' * d + b"1" + b"}" * d) for d in range(950, 1000)]
+    assert written(tmp_path / "traces", [*deep, msgspec.structs.replace(EXCHANGE, started=1.0)])
+
+
 def test_a_disk_that_cannot_be_written_costs_no_more_than_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
