@@ -5,10 +5,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from logging import DEBUG, WARNING, getLogger
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 import diskcache
 
@@ -87,7 +89,8 @@ class DiskBackend:
         now = time.time()
         self._used[key] = now
         if len(self._used) >= MAX_UNWRITTEN_USES:
-            await self._write_uses()
+            with suppress(CacheUnavailable):  # a full disk still has the value
+                await self._write_uses()
         return Found(value, None if expires_at is None else expires_at - now)
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
@@ -196,18 +199,40 @@ class _Worker:
         self.closed = False
         self._failing = False
         self._shelf = shelf
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"disk-cache-{name}")
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        # At its exit Python waits for a pool's threads, and a dead disk would keep the process.
+        self._thread = threading.Thread(target=self._do_jobs, name=f"disk-cache-{name}", daemon=True)
         self._opened: _Opened | None = None
 
     async def run(self, work: Callable[[Database], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, work)
+        if self.closed:
+            raise CacheUnavailable(f"{self._shelf.folder} was closed")
+        return await self._do(lambda: self._run(work))
 
     async def aclose(self) -> None:
         if self.closed:
             return
         self.closed = True
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._close)
-        self._pool.shutdown(wait=False)
+        try:
+            await self._do(self._close)
+        finally:
+            self._jobs.put(None)
+
+    async def _do(self, job: Callable[[], T]) -> T:
+        done: Future[T] = Future()
+        self._jobs.put((job, done))
+        if self._thread.ident is None:
+            self._thread.start()
+        return await asyncio.wrap_future(done)
+
+    def _do_jobs(self) -> None:
+        while (next_job := self._jobs.get()) is not None:
+            job, done = next_job
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(job())
+                except BaseException as exc:
+                    done.set_exception(exc)
 
     def _run(self, work: Callable[[Database], T]) -> T:
         # One warning for each outage.

@@ -634,3 +634,42 @@ class DiskMachine(RuleBasedStateMachine):
 
 TestDiskMachine = DiskMachine.TestCase
 TestDiskMachine.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
+
+
+async def test_a_locked_store_still_has_what_it_finds(tmp_path: Path) -> None:
+    """When many uses are noted, a read writes them."""
+    backend = DiskBackend(tmp_path, lock_seconds=0.05)
+    await backend.set("key", b"value")
+    assert await value_of(backend, "key") == b"value"
+    backend._used = dict.fromkeys(map(str, range(MAX_UNWRITTEN_USES)), 0.0)
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await value_of(backend, "key") == b"value"
+    await backend.aclose()
+
+
+async def test_a_closed_store_is_unavailable(tmp_path: Path) -> None:
+    backend = DiskBackend(tmp_path)
+    await backend.aclose()
+    with pytest.raises(CacheUnavailable, match="was closed"):
+        await backend.get("key")
+
+
+HANG = """
+import asyncio, sys, threading
+from pathlib import Path
+from cache_backends.disk import DiskBackend
+
+async def main():
+    backend = DiskBackend(Path(sys.argv[1]))
+    hangs = threading.Event()
+    reading = asyncio.create_task(backend._reader.run(lambda _: (hangs.set(), threading.Event().wait())))
+    while not hangs.is_set():
+        await asyncio.sleep(0.01)
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", HANG, str(tmp_path)], timeout=PATIENCE_SECONDS, check=True)
