@@ -151,6 +151,18 @@ async def test_an_engine_that_nobody_uses_is_unloaded_and_loaded_again() -> None
         assert only.status().generated_tokens == tokens + 3
 
 
+async def test_an_engine_is_idle_from_its_load_on(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    only = engine("only", load_after=str(gate))
+    async with residing(only):
+        await only.load()
+        await until(lambda: only.loading)
+        loaded_after = asyncio.get_running_loop().time()
+        gate.touch()
+        await only.until_loaded()
+        assert only.used_at >= loaded_after
+
+
 async def test_an_engine_larger_than_the_machine_is_tried_alone() -> None:
     huge = engine("huge", gib=1000)
     async with residing(huge, gib=1.0):

@@ -21,7 +21,7 @@ from service.executor.process.quarantine import Quarantine, sendable
 
 class EngineCalls:
     """Calls wait here while no process serves them, at most `patience_seconds`, and then get the error `too_late`.
-    `used_at` is the loop's time when the last one ended."""
+    `used_at` is the loop's time when the last one ended, or a process began to serve."""
 
     def __init__(self, patience_seconds: float, too_late: Callable[[], ServiceError]) -> None:
         self.used_at = 0.0
@@ -54,6 +54,8 @@ class EngineCalls:
     def serve(self, child: Child | None) -> None:
         """`child` gets the calls from now on."""
         self._serving = child
+        if child is not None:
+            self.used_at = asyncio.get_running_loop().time()  # a load can take longer than a model may be idle
         self._send_next()
 
     def lose(self, end: str) -> bool:
