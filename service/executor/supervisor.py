@@ -199,7 +199,10 @@ class Supervisor:
             self._timer = loop.call_later(self._settings.stall_seconds, self._check)
 
     def _check(self) -> None:
-        self._timer = None
+        timer, self._timer = self._timer, None
+        now = asyncio.get_running_loop().time()
+        if timer is not None and now - timer.when() >= self._settings.stall_seconds:
+            self._expected_at = now  # the whole process stood still, as in a paused container
         silence, limit = self._silence(), self._settings.stall_seconds
         if silence < limit and self._stall_logged:
             self._stall_logged = False

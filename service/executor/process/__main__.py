@@ -1,4 +1,4 @@
-"""Runs an engine process: `python -P -m service.executor.process DESCRIPTOR`."""
+"""Runs an engine process: `python -P -m service.executor.process DESCRIPTOR SERVER`, the server's process id."""
 
 import asyncio
 import ctypes
@@ -16,8 +16,8 @@ PR_SET_PDEATHSIG = 1
 MORE_LIKELY_KILLED = "500"
 
 
-def main(descriptor: int) -> None:
-    end_with_the_server()
+def main(descriptor: int, server: int) -> None:
+    end_with(server)
     offer_to_the_oom_killer()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the server asks for the stacks before it kills a silent process
@@ -37,11 +37,10 @@ async def serve(connection: socket.socket) -> None:
     await loop.create_future()  # the host ends the process
 
 
-def end_with_the_server() -> None:
+def end_with(server: int) -> None:
     # The socket ends with the server too, but only a thread that gets the interpreter's lock notices.
     if not sys.platform.startswith("linux"):
         return
-    server = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         exit_now(0)  # it died before the call
@@ -54,4 +53,4 @@ def offer_to_the_oom_killer() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -18,6 +19,9 @@ KEPT_LINES = 200
 FATAL = "Fatal Python error"  # faulthandler's first line; a stack of unknown length follows
 # In a library's last line before it aborts: C++ exceptions on macOS (Metal's among them) and on Linux, and assertions.
 ABORTS = ("libc++abi: ", "what():", "[METAL]", "Assertion ")
+
+# A wait that takes this many times as long as asked: this process stood still, as in a paused container.
+STOOD_STILL = 5
 
 # Time for a process to exit after it closed its socket.
 EXIT_SECONDS = 1.0
@@ -45,7 +49,7 @@ class Child(asyncio.Protocol):
             # Its own group: Ctrl-C in a terminal goes to the server, which ends its engines in order. The server's
             # session: Linux compares niceness within a session only (autogroup).
             self._process = subprocess.Popen(  # noqa: S603
-                own_python("-m", "service.executor.process", str(theirs.fileno())),
+                own_python("-m", "service.executor.process", str(theirs.fileno()), str(os.getpid())),
                 env=own_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -95,7 +99,10 @@ class Child(asyncio.Protocol):
 
     async def until_closed(self, seconds: float | None = None) -> bool:
         """Returns whether the process closed its socket, as every end does, within `seconds`."""
+        began = self._loop.time()
         await asyncio.wait({self._closed}, timeout=seconds)
+        if seconds is not None and self._loop.time() - began > STOOD_STILL * seconds:
+            self.heard_at = self._loop.time()  # it may have stood still as well
         if self._transport is not None and self._process.poll() is not None:
             self._transport.abort()  # a fork of the process may hold its end of the socket
         return self._closed.done()

@@ -3,6 +3,10 @@
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +34,7 @@ from service.executor.process.call_messages import EngineSpec, ToServer
 from service.executor.process.child import Child, ending
 from service.executor.process.engine_process import DEATHS_AT_MOST, WATCH_SECONDS, EngineProcess, load_seconds
 from service.generation import Completion, ResponseFormat
+from service.own_python import own_python
 from service.queries import Detokenize, TextFound, Tokenize, TokensFound
 from service.settings import Settings
 from tests.executor.engines import question, until
@@ -217,6 +222,27 @@ async def test_an_engine_that_dies_or_stops_idle_is_replaced(way: str, tmp_path:
     async with running(at="idle", how=way, once=str(tmp_path / "once"), settings={"stall_seconds": 2.0}) as engine:
         await until(lambda: engine.status().engine_restarts == 1)
         assert await ask(engine) == "1 2 3 "
+
+
+async def test_an_engine_that_was_paused_with_its_server_is_not_replaced() -> None:
+    async with running(settings={"stall_seconds": 1.0}) as engine:
+        assert await ask(engine) == "1 2 3 "
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(3)  # noqa: ASYNC251 - the event loop stands still too
+        os.kill(pid, signal.SIGCONT)
+        assert await ask(engine) == "1 2 3 "
+        assert engine.status().engine_restarts == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS tells no process that its parent has died")
+def test_an_engine_whose_server_died_before_it_began_ends() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = own_python("-m", "service.executor.process", str(theirs.fileno()), "1")
+        ended = subprocess.run(command, pass_fds=(theirs.fileno(),), timeout=PATIENCE_SECONDS, check=False)
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("way", DEATHS)
