@@ -205,6 +205,7 @@ async def test_a_connection_that_does_not_end_in_time_is_cut() -> None:
 
 async def test_a_client_that_does_not_read_does_not_keep_the_server() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
             for _ in range(PIECES):
@@ -212,12 +213,12 @@ async def test_a_client_that_does_not_read_does_not_keep_the_server() -> None:
         finally:
             ended.set()
 
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(PATIENCE_SECONDS):
         async with _serving(app, ConnectionLimits(grace_seconds=0.1)) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
             writer.write(HEALTH)
-            await asyncio.sleep(0.1)  # the buffers fill
+            await begun.wait()
         assert ended.is_set()
         writer.close()
 

@@ -225,12 +225,12 @@ async def test_an_engine_that_dies_or_stops_idle_is_replaced(way: str, tmp_path:
 
 
 async def test_an_engine_that_was_paused_with_its_server_is_not_replaced() -> None:
-    async with running(settings={"stall_seconds": 1.0}) as engine:
+    async with running(settings={"stall_seconds": 2.0}) as engine:
         assert await ask(engine) == "1 2 3 "
         pid = engine.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(3)  # noqa: ASYNC251 - the event loop stands still too
+        time.sleep(5)  # noqa: ASYNC251 - the event loop stands still too
         os.kill(pid, signal.SIGCONT)
         assert await ask(engine) == "1 2 3 "
         assert engine.status().engine_restarts == 0
