@@ -23,7 +23,7 @@ class Chart {
   constructor(figure) {
     this.plot = figure.querySelector(".plot");
     this.readout = figure.querySelector(".readout");
-    this.svg = element("svg", { role: "img", tabindex: "0" });
+    this.svg = element("svg", { role: "img", tabindex: "0", "aria-label": "No reading yet" });
     this.plot.append(this.svg);
     this.columns = 1;
     this.looked = null;
