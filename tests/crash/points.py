@@ -15,7 +15,7 @@ from pathlib import Path
 from cache_backends.base import CacheUnavailable
 from service.models.errors import ModelError
 from service.recording.archive import ArchiveError
-from tests.crash.works import WORKS, Work
+from tests.crash.works import WORKS, Work, check_and_repeat
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "sqlite3.connect"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -115,13 +115,7 @@ def main(name: str, fault: str, every: int, root: Path) -> None:
     if not left:
         sys.exit(f"{name}: no point was found")
     for folder, point in left:
-        try:
-            work.check(folder, whole=False)
-            work.run(folder)
-            work.check(folder, whole=True)
-        except BaseException as exc:
-            exc.add_note(f"{name}, {fault} at {point}, in {folder}")
-            raise
+        check_and_repeat(work, folder, f"{name}, {fault} at {point}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.storage import SYNCED
 from tests.crash.points import is_change
-from tests.crash.works import WORKS
+from tests.crash.works import WORKS, check_and_repeat
 
 SMALL_BYTES = 200
 
@@ -124,13 +124,7 @@ def main(name: str, every: int, root: Path) -> None:
     if len(left) <= len(UNSYNCED) + 2:
         sys.exit(f"{name}: no point was found")
     for state in left:
-        try:
-            work.check(state, whole=False)
-            work.run(state)
-            work.check(state, whole=True)
-        except BaseException as exc:
-            exc.add_note(f"{name}, a power failure at point {state.name}, in {state}")
-            raise
+        check_and_repeat(work, state, f"{name}, a power failure at point {state.name}")
 
 
 if __name__ == "__main__":

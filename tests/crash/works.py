@@ -46,6 +46,17 @@ class Work(Protocol):
     def check(self, folder: Path, *, whole: bool) -> None: ...
 
 
+def check_and_repeat(work: Work, folder: Path, what: str) -> None:
+    """Checks what is left in `folder`, and that the work succeeds there. A failure names `what` happened."""
+    try:
+        work.check(folder, whole=False)
+        work.run(folder)
+        work.check(folder, whole=True)
+    except BaseException as exc:
+        exc.add_note(f"{what}, in {folder}")
+        raise
+
+
 class StoreAnswers:
     def prepare(self, folder: Path) -> None:
         pass
