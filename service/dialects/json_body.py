@@ -21,6 +21,7 @@ MAX_MESSAGES = 20_000
 
 # A larger body is not read again for a better message.
 _MAX_REREAD_BYTES = 1024 * 1024
+_ANYTHING = msgspec.json.Decoder()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_NAMES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
@@ -59,6 +60,13 @@ def on_one_line(value: msgspec.Raw, param: str) -> msgspec.Raw:
         return msgspec.Raw(msgspec.json.format(text, indent=-1))
     except RecursionError:
         raise InvalidJson(f"'{param}' nests too deep to be read.", param=param) from None
+
+
+def check_depth(value: msgspec.Raw, param: str) -> None:
+    """Raises `BadRequest` beyond `MAX_DEPTH`, for text that is repeated without being read."""
+    text = bytes(value)
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        check_free_form(decode(_ANYTHING, text, at=param), param)
 
 
 def check_free_form(value: Any, param: str) -> None:

@@ -80,10 +80,11 @@ class Activity:
         self.unread_media = 0
 
     def accept(self, record: RequestRecord, answer: CachedAnswer) -> None:
-        """Sets the record's `accepted`. Its `outcome` must be set."""
+        """The record's `outcome` must be set. Call it again for each further prompt of the body."""
         assert record.outcome is not None  # noqa: S101
-        record.accepted = self._clock()
-        self._slots.count(record.outcome, record.accepted)
+        now = self._clock()
+        record.counted.append((record.outcome, now))
+        self._slots.count(record.outcome, now)
         if record.outcome != "hit":
             self._running[id(record)] = record, answer
 
@@ -93,8 +94,8 @@ class Activity:
         self.unread_media += record.unread_media
         kind = kind_of(record)
         if kind == "failed":
-            if record.accepted is not None and record.outcome is not None:
-                self._slots.uncount(record.outcome, record.accepted)
+            for outcome, accepted in record.counted:
+                self._slots.uncount(outcome, accepted)
             self._slots.count("failed", record.started + record.total_seconds)
         elif kind in self._latencies and not record.error_code:
             self._latencies[kind].append(record.total_seconds)

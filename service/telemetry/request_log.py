@@ -22,8 +22,8 @@ REQUEST_ID_PREFIX = "req_"
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
-    """Filled while the request is handled. `started` and `accepted` are times of `time.perf_counter`. Other times are
-    seconds since `started`."""
+    """Filled while the request is handled. `started` is a time of `time.perf_counter`. Other times are seconds since
+    `started`."""
 
     request_id: str
     dialect: str
@@ -32,7 +32,8 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     status: int = 0
     stream: bool = False
     outcome: CacheOutcome | None = None
-    accepted: float | None = None
+    # One for each of the body's prompts, with the time of its acceptance.
+    counted: list[tuple[CacheOutcome, float]] = []
     request_bytes: int = 0
     retry: int = 0
     unread_media: int = 0

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from service.app import create_app
+from service.dialects.json_body import MAX_DEPTH
 from service.events import ChoiceFinished, Event, ReasoningDelta, TextDelta
 from service.executor.scripted import PROFILE, ScriptedExecutor
 from service.generation import GenerationRequest
@@ -135,6 +136,21 @@ async def test_a_compaction_keeps_fields_that_nothing_read(tmp_path: Path) -> No
     assert compacted.status_code == 200
     assert f'"content":[{part}]' in compacted.text
     assert [item["type"] for item in compacted.json()["output"]] == ["message", "compaction"]
+
+
+@pytest.mark.parametrize("field", ["metadata", "user"])
+async def test_what_a_response_repeats_is_read_at_any_depth_of_the_stack(tmp_path: Path, field: str) -> None:
+    # Readers further down the stack failed at the depths just below the interpreter's limit.
+    async with served(tmp_path) as client:
+        for depth in (MAX_DEPTH, MAX_DEPTH + 2, *range(960, 980)):
+            value = '{"a":' * depth + "1" + "}" * depth
+            sent = await client.post(RESPONSES, content=f'{{"input":"one","{field}":{value}}}', headers=JSON)
+            if depth > MAX_DEPTH:
+                assert sent.status_code == 400
+                continue
+            further = {"input": "two", "previous_response_id": sent.json()["id"]}
+            for path in (RESPONSES, f"{RESPONSES}/compact"):
+                assert (await client.post(path, json=further)).status_code == 200
 
 
 async def test_items_are_listed_with_fields_that_nothing_read(tmp_path: Path) -> None:

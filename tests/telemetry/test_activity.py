@@ -90,6 +90,16 @@ def test_a_request_is_counted_from_its_acceptance_and_once() -> None:
     assert counts(activity) == {"miss": 1, "failed": 2}
 
 
+def test_a_failure_takes_back_each_prompt_of_its_body() -> None:
+    activity, failing = Activity(Clock()), ended(NOW, error="engine_failed")
+    for outcome in ("hit", "miss", "miss"):
+        failing.outcome = outcome
+        activity.accept(failing, ANSWER)
+    assert counts(activity) == {"hit": 1, "miss": 2}
+    activity.observe(failing)
+    assert counts(activity) == {"failed": 1}
+
+
 def test_a_failure_long_after_its_acceptance_takes_nothing_from_a_later_request() -> None:
     clock = Clock()
     activity, failing = Activity(clock), ended(NOW, error="engine_failed")

@@ -7,7 +7,7 @@ import msgspec
 
 from service.dialects.base import ClientRequest, WebSearchTool
 from service.dialects.body_fields import UNREAD, FieldReader, OtherFields, Unread, join_fields
-from service.dialects.json_body import MAX_MESSAGES, check_free_form, check_utf8, choose, on_one_line
+from service.dialects.json_body import MAX_MESSAGES, check_depth, check_free_form, check_utf8, choose, on_one_line
 from service.dialects.openai_dialect import EFFORTS
 from service.dialects.openai_responses.items import ReadItems, read_items
 from service.dialects.openai_responses.kept import CallersResponses
@@ -157,6 +157,8 @@ def _read_body(body: bytes) -> tuple[ResponsesRequest, OtherFields]:
     asked.tools = on_one_line(asked.tools, "tools")
     asked.metadata = on_one_line(asked.metadata, "metadata")
     asked.user = on_one_line(asked.user, "user")
+    check_depth(asked.metadata, "metadata")
+    check_depth(asked.user, "user")
     return asked, others
 
 
