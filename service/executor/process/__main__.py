@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.executor.process.engine_host import EngineHost, exit_now
+from service.executor.process.orphan_guard import kernel_ends_orphans
 
 PR_SET_PDEATHSIG = 1
 MORE_LIKELY_KILLED = "500"
@@ -39,8 +40,8 @@ async def serve(connection: socket.socket) -> None:
 
 def end_with(server: int) -> None:
     # The socket ends with the server too, but only a thread that gets the interpreter's lock notices.
-    if not sys.platform.startswith("linux"):
-        return
+    if not kernel_ends_orphans():
+        return  # the server has started a guard
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         exit_now(0)  # it died before the call

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from service.executor.process.call_messages import CloseEngine, ToEngine, ToServer
 from service.executor.process.frames import BadFrame, FrameReader, encode_frame
 from service.executor.process.log_lines import LineSplitter, read_marked_line
+from service.executor.process.orphan_guard import OrphanGuard, kernel_ends_orphans
 from service.own_python import own_environment, own_python
 
 log = logging.getLogger("anyclaude.engine")
@@ -34,7 +35,9 @@ class Child(asyncio.Protocol):
     """`receive` is called with each frame's messages. `heard_at` is the loop's time of the last frame, or of the
     start."""
 
-    def __init__(self, receive: Callable[[list[ToServer]], None]) -> None:
+    def __init__(
+        self, receive: Callable[[list[ToServer]], None], *, is_guarded: bool = not kernel_ends_orphans()
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.heard_at = self._started_at = self._loop.time()
         self._receive = receive
@@ -58,6 +61,7 @@ class Child(asyncio.Protocol):
                 process_group=0,
             )
             undo.pop_all()
+        self._guard = OrphanGuard(self.pid) if is_guarded else None
 
     @property
     def pid(self) -> int:
@@ -114,6 +118,8 @@ class Child(asyncio.Protocol):
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.stand_down)
         await self._stderr.until_ended(STDERR_SECONDS)
         return self._killed_because or ending(self._process.returncode, self._stderr.last_lines)
 
