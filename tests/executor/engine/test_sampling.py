@@ -66,6 +66,16 @@ def test_several_rows_draw_what_single_rows_draw() -> None:
     assert many(mx.repeat(row, 40, axis=0)).tolist() == [int(one(row).item()) for _ in range(40)]
 
 
+def test_rounding_changes_hardly_any_draw() -> None:
+    row = mx.random.normal((1, 20_000), key=mx.random.key(1))
+    rounded = row + 1e-5 * mx.random.normal(row.shape, key=mx.random.key(2))
+    samplers = [make_sampler(SamplingParams(temperature=1.0, seed=5)) for _ in range(2)]
+    one, other = (
+        [int(draw(each).item()) for _ in range(1000)] for draw, each in zip(samplers, (row, rounded), strict=True)
+    )
+    assert one == other
+
+
 def test_draws_at_all_places_follow_the_probabilities() -> None:
     probabilities, count = (0.5, 0.3, 0.15, 0.05), 4000
     sampler = make_sampler(SamplingParams(temperature=1.0, seed=17))
