@@ -1,5 +1,6 @@
 import signal
-import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -34,29 +35,38 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
     if not watch:
         _print(console, _ask(client), client.address.root, as_json)
         return
-    stop = _stop_on_ctrl_c()
+    interrupted = until_ctrl_c()
     try:
         if as_json or not console.is_terminal:
-            while not stop.is_set():
+            _print(console, _ask(client), client.address.root, as_json)
+            while not interrupted(interval):
                 _print(console, _ask(client), client.address.root, as_json)
-                stop.wait(interval)
         else:
-            _watch(console, client, interval, stop)
+            _watch(console, client, interval, interrupted)
     except KeyboardInterrupt:
         return
 
 
-def _stop_on_ctrl_c() -> threading.Event:
-    # Python drops a KeyboardInterrupt inside a finalizer, but the event stays set. A shell starts background jobs with
-    # SIGINT ignored; this ends them too.
-    stop = threading.Event()
+def until_ctrl_c() -> Callable[[float], bool]:
+    """The function waits seconds. At Ctrl-C it returns True or raises KeyboardInterrupt."""
+    # Python drops a KeyboardInterrupt inside a finalizer, but the queue keeps its item. A handler that sets a
+    # threading.Event would wait for ever for the lock of the `wait` that it interrupts.
+    interrupts: SimpleQueue[None] = SimpleQueue()
 
     def on_sigint(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        interrupts.put(None)
         raise KeyboardInterrupt
 
+    def interrupted(seconds: float) -> bool:
+        try:
+            interrupts.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    # A shell starts background jobs with SIGINT ignored; this ends them too.
     signal.signal(signal.SIGINT, on_sigint)
-    return stop
+    return interrupted
 
 
 def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
@@ -68,13 +78,13 @@ def _print(console: "Console", stats: Stats, root: str, as_json: bool) -> None:
         console.print(view(stats, root, recent=RECENT_ONCE, width=console.width))
 
 
-def _watch(console: "Console", client: ServerClient, interval: float, stop: threading.Event) -> None:
+def _watch(console: "Console", client: ServerClient, interval: float, interrupted: Callable[[float], bool]) -> None:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as live:
-        while not stop.is_set():
+        live.update(_view_now(console, client), refresh=True)
+        while not interrupted(interval):
             live.update(_view_now(console, client), refresh=True)
-            stop.wait(interval)
 
 
 def _view_now(console: "Console", client: ServerClient) -> "RenderableType":

@@ -2,6 +2,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
 import msgspec
@@ -34,7 +35,8 @@ class Follower:
         self._path = path
         self._profile = profile
         self._settings = settings
-        self._over = threading.Event()
+        # No threading.Event: a signal's handler would wait for the lock of the `wait` that it interrupts.
+        self._over: SimpleQueue[None] = SimpleQueue()
         self._signals = 0
         self._failure = "it received a signal to end, and rank 0 did not end"
         self._thread = threading.Thread(target=self._run, name="mlx", daemon=True)
@@ -44,23 +46,23 @@ class Follower:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._thread.start()
-        self._over.wait()
+        self._over.get()
         self._thread.join(UNWIND_SECONDS)
         return self._failure
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         if self._signals > 1:
-            self._over.set()
+            self._over.put(None)
             return
         log.info("Received a signal to end; waiting for rank 0 to end first")
-        patience = threading.Timer(self._settings.shutdown_grace_seconds + SIGNAL_SECONDS, self._over.set)
+        patience = threading.Timer(self._settings.shutdown_grace_seconds + SIGNAL_SECONDS, self._over.put, (None,))
         patience.daemon = True
         patience.start()
 
     def _lose(self, reason: str) -> None:
         self._failure = reason
-        self._over.set()
+        self._over.put(None)
 
     def _run(self) -> None:
         try:
@@ -74,7 +76,7 @@ class Follower:
             self._failure = ""
         finally:
             release_thread()
-            self._over.set()
+            self._over.put(None)
 
     def _follow(self) -> None:
         from service.executor.distributed.mlx_ranks import join_ranks

@@ -6,13 +6,12 @@ SCRIPT = 'read -r _ || kill -9 "$0"'
 
 
 def kernel_ends_orphans() -> bool:
-    """Whether a process can ask to be killed with its parent."""
+    # There, a process can ask to be killed with its parent.
     return sys.platform.startswith("linux")
 
 
 class OrphanGuard:
-    """A shell that kills a process as soon as this process is gone, also if that process cannot run a signal handler
-    or a thread of its own."""
+    """A shell that kills a process as soon as this process is gone."""
 
     def __init__(self, pid: int) -> None:
         self._shell = subprocess.Popen(  # noqa: S603
