@@ -176,6 +176,11 @@ def read_items(earlier: Sequence[msgspec.Raw], given: str | Sequence[msgspec.Raw
     return reader.finish()
 
 
+def _kind(raw: msgspec.Raw, at: str) -> str:
+    head = decode(_HEAD, bytes(raw), at=at)
+    return head.type or ("message" if bytes(head.role) else "item_reference")
+
+
 class _Reader:
     def __init__(self, kept: CallersResponses) -> None:
         self._kept = kept
@@ -188,8 +193,7 @@ class _Reader:
         self._others: list[OtherFields] = []
 
     def read(self, raw: msgspec.Raw, at: str) -> None:
-        head = decode(_HEAD, bytes(raw), at=at)
-        kind = head.type or ("message" if bytes(head.role) else "item_reference")
+        kind = _kind(raw, at)
         if kind in FOREIGN:
             self._raws.append(raw)
             self._turn.texts.append(_foreign_text(raw, kind, at))
@@ -208,7 +212,8 @@ class _Reader:
 
     def reference(self, item: ItemReference, at: str) -> None:
         raw = self._kept.item(item.id)
-        if raw is None:
+        # A damaged response may hold a reference to itself.
+        if raw is None or _kind(raw, at) == "item_reference":
             raise BadRequest.at(
                 f"{at}.id", f"the item {show(item.id)} is not kept here any more. Send the item itself."
             )

@@ -62,9 +62,11 @@ def encode_kept(kept: KeptResponse) -> bytes:
 def decode_kept(data: bytes) -> KeptResponse | None:
     """None if the data is damaged."""
     try:
+        data.decode()  # msgspec copies a `Raw` without a look at its characters
         kept = _KEPT.decode(data)
-        _RESPONSE.decode(kept.encoded)
-    except (msgspec.DecodeError, RecursionError):
+        for item in kept.output:
+            _ITEM.decode(item)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return kept
 
