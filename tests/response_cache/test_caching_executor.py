@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cache_backends import open_backend
+from cache_backends.base import Found
 from cache_backends.memory import MemoryBackend
 from service.errors import ContextLengthExceeded, NotCached, ServiceError
 from service.events import CompletionBuilder, Event, TextDelta
@@ -266,6 +267,54 @@ async def test_a_count_is_recorded_under_the_key_of_the_files_that_counted(later
     assert await executor.count_tokens(ask()) == 3
     assert records.counts == recorded
     assert records.keys == [RequestKeys().key("first", ask())] * len(recorded)
+    await executor.aclose()
+
+
+async def test_a_hit_has_its_age() -> None:
+    executor = numbered()
+    await outcome_and_text(executor)
+    hit = await executor.submit(ask())
+    assert hit.age is not None
+    assert 0 <= hit.age < PATIENCE_SECONDS
+    await executor.aclose()
+
+
+async def test_files_that_change_during_the_lookup_give_an_answer_that_is_not_stored() -> None:
+    class Changing(MemoryBackend):
+        async def get(self, key: str) -> Found | None:
+            inner.profile = msgspec.structs.replace(inner.profile, fingerprint="new")
+            return await super().get(key)
+
+    inner = ScriptedExecutor(Numbered().script)
+    executor = CachingExecutor(inner, Changing(), settings())
+    assert await outcome_and_text(executor) == ("miss", "answer 1")
+    assert (await executor.upkeep.list(9)).answers == []
+    assert (await executor.statistics()).stored == 0
+    await executor.aclose()
+
+
+async def test_an_answer_that_ends_during_the_lookup_is_not_missed() -> None:
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryBackend):
+        async def get(self, key: str) -> Found | None:
+            found = await super().get(key)
+            if running:
+                looked.set()
+                await go_on.wait()
+            return found
+
+    scripted, running = Numbered(), list[CachedAnswer]()
+    scripted.gate.clear()
+    executor = CachingExecutor(ScriptedExecutor(scripted.script), Slow(), settings())
+    running.append(await executor.submit(ask()))
+    second = asyncio.create_task(executor.submit(ask()))
+    await looked.wait()
+    scripted.gate.set()
+    await running[0].completion()
+    go_on.set()
+    answer = await second
+    assert (answer.outcome, (await answer.completion()).choices[0].text) == ("collapsed", "answer 1")
     await executor.aclose()
 
 

@@ -173,6 +173,13 @@ async def test_what_is_written_anew_meanwhile_is_written_last() -> None:
     await store.aclose()
 
 
+async def test_what_is_written_anew_counts_once() -> None:
+    size = len(encode_record(AnswerRecord("k", 0.0, text())))
+    store = ResponseStore(MemoryBackend(), CacheCounters(), max_unwritten_bytes=3 * size)
+    assert all(store.put(key, text()) is not None for key in ("k", "k", "l"))
+    await store.aclose()
+
+
 async def test_what_is_unwritten_is_bounded() -> None:
     backend = FaultyBackend("set", 1, None, lasts=True)
     counters = CacheCounters()
