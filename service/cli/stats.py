@@ -48,7 +48,7 @@ def command(watch: bool, interval: float, as_json: bool, url: str | None, config
 
 
 def until_ctrl_c() -> Callable[[float], bool]:
-    """The function waits seconds. At Ctrl-C it returns True or raises KeyboardInterrupt."""
+    """Returns a function that waits. At Ctrl-C it returns True or raises KeyboardInterrupt."""
     # Python drops a KeyboardInterrupt inside a finalizer, but the queue keeps its item. A handler that sets a
     # threading.Event would wait for ever for the lock of the `wait` that it interrupts.
     interrupts: SimpleQueue[None] = SimpleQueue()

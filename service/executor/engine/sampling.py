@@ -55,7 +55,7 @@ class Draw:
         candidates = keep_likely(logprobs, self._params) * (1.0 / self._params.temperature)
         rows, vocabulary = candidates.shape
         # `mx.random.categorical` compares one number with sums over the vocabulary. A batch rounds them differently,
-        # which changed one token in a thousand.
+        # which changed four draws in a thousand.
         noise = [self._noise(self.position + row, vocabulary) for row in range(rows)]
         self.position += rows
         return mx.argmax(candidates + (mx.concatenate(noise) if rows > 1 else noise[0]), axis=-1)
