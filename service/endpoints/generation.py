@@ -1,6 +1,5 @@
 import asyncio
 import time
-from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -178,17 +177,15 @@ def with_defaults(request: GenerationRequest, profile: ModelProfile, caller: str
         of_effort = profile.thinking_budgets.get(effort) if isinstance(effort, str) else None
         budget = request.thinking_budget or of_effort
     raw = request.raw_prompt
-    resolved: dict[str, Any] = {
-        "thinking": thinking,
-        "thinking_budget": budget,
+    return msgspec.structs.replace(
+        request,
+        thinking=thinking,
+        thinking_budget=budget,
         # Requests that a setting cannot affect keep their stored answers when it changes.
-        "end_loops": profile.end_loops and not (raw is not None and raw.embeds),
-        "answer_after_reasoning": profile.answer_after_reasoning or raw is not None,
-        "caller": caller,
-    }
-    if all(getattr(request, field) == value for field, value in resolved.items()):
-        return request
-    return msgspec.structs.replace(request, **resolved)
+        end_loops=profile.end_loops and not (raw is not None and raw.embeds),
+        answer_after_reasoning=profile.answer_after_reasoning or raw is not None,
+        caller=caller,
+    )
 
 
 async def _send_whole(send: Send, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

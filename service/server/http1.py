@@ -1,16 +1,24 @@
 """HTTP/1.1. Protocol errors have the shape of all other errors."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 
 import h11
+from h11._headers import Headers
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
 from service.dialects.openai_chat import OpenAIChat
 from service.errors import SHOWN_CHARS, BadRequest
+
+# HTTP allows no control characters but the tab (RFC 9110 section 5.5), and we send none.
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class InvalidHttp(BadRequest):
@@ -68,6 +76,17 @@ class Http1(H11Protocol):
         await super().handle(event)
         if isinstance(event, RawData) and self._requests.has_partial_head():
             self._on_partial_head()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if not isinstance(event, Response):
+            await super().stream_send(event)
+            return
+        headers = (*event.headers, *self.config.response_headers("h11"))
+        if _CONTROL.search(b"".join(chain.from_iterable(headers))):
+            raise h11.LocalProtocolError("a header contains a control character")
+        # h11 takes its own `Headers` as they are. It would look at each name and value twice otherwise.
+        checked = Headers([(name, name, value) for name, value in headers])
+        await self._send_h11_event(h11.Response(status_code=event.status_code, headers=checked))
 
     async def refuse_late_head(self) -> None:
         """Does nothing if the head is complete by now."""

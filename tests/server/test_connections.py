@@ -66,6 +66,17 @@ async def test_head_and_body_of_an_answer_leave_together(tmp_path: Path) -> None
         writer.close()
 
 
+@pytest.mark.parametrize("header", [(b"x", b"a\r\nset-cookie: b"), (b"x\nset-cookie", b"a"), (b"x", b"a\0")])
+async def test_no_header_of_the_app_begins_another(header: tuple[bytes, bytes]) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [header]})
+
+    async with _serving(answer) as port, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await _status(reader, writer) == 500
+        writer.close()
+
+
 async def test_a_whole_answer_has_left_when_the_app_has_sent_it() -> None:
     client = socket.socket()
     client.setblocking(False)
