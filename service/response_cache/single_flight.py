@@ -60,6 +60,7 @@ class Flight:
         self.found = False
         self.generation: Answer | None = None
         self.write: PendingWrite | None = None
+        self.finished = asyncio.Event()
         self._producer = producer
         self._keep = keep
         self._will_store = will_store
@@ -195,6 +196,7 @@ class Flight:
                 # Readers wait for the complete answer, so a failure to keep it must not reach them.
                 log.exception("an answer could not be kept")
         self._ended(self)
+        self.finished.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -269,8 +271,7 @@ class FlightAnswer:
     async def completion(self) -> Completion:
         flight = self._flight
         try:
-            while not flight.over:
-                await flight.changed()
+            await flight.finished.wait()
             flight.raise_error()
             if flight.write is not None:
                 await flight.write.wait(WRITE_WAIT_SECONDS)
