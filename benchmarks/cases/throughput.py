@@ -63,7 +63,7 @@ async def _compare(load: Load, model: Path, scratch: Path) -> dict[str, float]:
     paces: dict[str, list[tuple[Pace, Pace]]] = defaultdict(list)
     # No prompt is repeated, so that neither side answers from a cache.
     numbers = itertools.count(1000)
-    # Of two equal servers, the one that starts first is 2 % slower here.
+    # Of two equal servers, the first to start was up to 3 % slower in some comparisons.
     for ours_first in (False, True):
         async with _both(model, scratch, ours_first=ours_first) as (ours, theirs):
             for warmed in (ours, theirs):
