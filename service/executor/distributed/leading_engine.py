@@ -135,9 +135,8 @@ class LeadingEngine:
 
     def _lose(self, reason: str) -> str:
         if not self._broken:
-            self._broken = reason
-            log.error("The group of ranks ends: %s", reason)
-            self._ranks.fail(reason)
+            self._broken = self._ranks.fail(reason)
+            log.error("The group of ranks ends: %s", self._broken)
         return self._broken
 
 

@@ -47,10 +47,11 @@ class LocalRanks:
         for inbox in self._inboxes[1:]:
             inbox.put(None)
 
-    def fail(self, reason: str) -> None:
-        self.lost = reason
+    def fail(self, reason: str) -> str:
+        self.lost = self.lost or reason
         self._meeting.barrier.abort()
         self.end()
+        return self.lost
 
 
 def local_ranks(size: int, patience_seconds: float = 60.0) -> list[LocalRanks]:

@@ -26,6 +26,7 @@ class Ranks(Protocol):
 
     def end(self) -> None: ...
 
-    def fail(self, reason: str) -> None:
-        """Leaves the group, and sends the reason if possible."""
+    def fail(self, reason: str) -> str:
+        """Leaves the group, and sends the reason if possible. Returns why the group ended, which may be another rank's
+        loss."""
         ...

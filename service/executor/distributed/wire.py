@@ -74,10 +74,11 @@ class Wire:
             for connection in self._below.values():
                 _send(connection, b"")
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> str:
         # If MLX failed because a rank died, that rank's connection ends at about the same time and names it.
         if not self._over.wait(BETTER_REASON_SECONDS):
             self._lose(reason)
+        return self._lost or reason
 
     def _check(self) -> None:
         if self._lost:
@@ -113,7 +114,6 @@ class Wire:
             if self._lost or self._ended:
                 return
             self._lost = reason
-        self._over.set()
         if self._above is not None:
             with contextlib.suppress(OSError):
                 _send(self._above, reason.encode())
@@ -123,6 +123,7 @@ class Wire:
                     connection.shutdown(socket.SHUT_RDWR)
         self._inbox.put(None)
         self._on_loss(reason)
+        self._over.set()  # last: whoever waits for a better reason finds it reported
 
 
 def listen(route: Route) -> socket.socket | None:

@@ -105,6 +105,7 @@ class Scheduler:
                     slices.begin()
                 self.step()
             except EngineLost:
+                self._deliver()  # what was generated before
                 raise
             except Exception as exc:  # our own defect must not end the thread or leave a client waiting
                 self._recover(exc)
@@ -198,6 +199,8 @@ class Scheduler:
                     return  # the others' next token comes before the next embedding
                 writer = self._open_writer(sequence)
                 self._engine.insert(sequence)
+            except EngineLost:
+                raise
             except Exception as exc:
                 self._waiting.pop(sequence.id, None)
                 self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
@@ -309,6 +312,8 @@ class Scheduler:
             if self._engine_broken:
                 raise AnswerLost(LOST)
             self._engine.insert(running.continuation())
+        except EngineLost:
+            raise
         except Exception as exc:
             self._fail(number, exc if isinstance(exc, ServiceError) else _not_started(running.sequence))
             return
@@ -339,6 +344,8 @@ class Scheduler:
             return None
 
     def _recover(self, exc: Exception) -> None:
+        if isinstance(exc, EngineLost):
+            raise exc
         lost, self._running = list(self._running.values()), {}
         self._trials.fail([running.sequence for running in lost], exc)
         log.error("The engine failed with %d sequences running; it is rebuilt", len(lost), exc_info=exc)

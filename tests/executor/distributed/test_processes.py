@@ -107,8 +107,7 @@ def test_a_follower_that_dies_is_said_and_who_waits_is_told(tiny_model: Path, tm
     with started(tmp_path / "two", 2, str(tiny_model)) as ranks:
         ranks.wait_until_healthy()
         if busy:
-            # The second text came once, on a busy machine. Why is not known yet.
-            with pytest.raises(AssertionError, match=r"rank 1 has ended|The engine failed"):
+            with pytest.raises(AssertionError, match="rank 1 has ended"):
                 streamed_text(ranks.url, "go on", on_text=lambda piece: ranks.processes[1].kill(), **ENDLESS)
         else:
             ranks.processes[1].kill()

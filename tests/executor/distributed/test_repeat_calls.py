@@ -168,3 +168,12 @@ def test_an_engine_that_fails_on_one_rank_ends_all_of_them(rank: int) -> None:
             leading.reset()
     assert followers.errors.keys() == {1, 2}
     assert all(engine.closed for engine in engines)
+
+
+def test_the_loss_of_a_rank_is_the_reason_for_what_failed_because_of_it() -> None:
+    (ranks,) = local_ranks(1)
+    engine = LeadingEngine(CountingEngine(), ranks)
+    ranks.fail("rank 1 has ended")
+    for call in (lambda: engine.insert(sequence(1)), engine.step, engine.reset):
+        with pytest.raises(EngineLost, match=r"^rank 1 has ended$"):
+            call()

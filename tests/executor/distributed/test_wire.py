@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -120,12 +121,13 @@ def test_a_rank_that_is_gone_is_a_better_reason_than_what_failed_for_it() -> Non
     ours, theirs = socket.socketpair()
     losses: SimpleQueue[str] = SimpleQueue()
     wire = Wire(None, {2: ours}, losses.put)
-    failing = threading.Thread(target=wire.fail, args=("a collective failed",))
-    failing.start()
-    theirs.close()
-    failing.join(PATIENCE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(wire.fail, "a collective failed")
+        theirs.close()
+        assert failing.result(PATIENCE_SECONDS) == "rank 2 has ended"
     assert losses.get(timeout=PATIENCE_SECONDS) == "rank 2 has ended"
     assert losses.empty()
+    assert wire.fail("too late") == "rank 2 has ended"
 
 
 def test_strangers_are_sent_away() -> None:

@@ -332,6 +332,42 @@ def test_an_engine_that_cannot_be_rebuilt_is_lost() -> None:
     assert bench.of(1) == []
 
 
+@pytest.mark.parametrize("call", ["step", "insert", "remove", "shortfall"])
+def test_an_engine_that_says_that_it_is_lost_is_not_rebuilt(call: str) -> None:
+    """As rank 0's when another rank has died: who waits is told that reason, and not to try again."""
+
+    def lose(*args: object) -> None:
+        raise EngineLost("rank 1 has ended")
+
+    bench = Bench(CountingEngine(), max_concurrency=2)
+    bench.submit(sequence(1, max_tokens=100))
+    bench.step(4)
+    setattr(bench.engine, call, lose)
+    bench.submit(sequence(2), sequence(3))
+    bench.inbox.put(Abort(2 if call == "insert" else 1))
+    with pytest.raises(EngineLost, match="rank 1 has ended"):
+        bench.step(5)
+    assert {type(delivery) for delivery in bench.of(1)} <= {Progress, Aborted}
+    assert bench.of(3) == []
+
+
+def test_what_ended_before_the_engine_was_lost_is_delivered() -> None:
+    class Lost(CountingEngine):
+        def remove(self, sequence: int) -> PromptUse | None:
+            raise EngineLost("rank 1 has ended")
+
+        def reset(self) -> None:
+            raise EngineLost("rank 1 has ended")
+
+    bench = Bench(Lost())
+    bench.submit(sequence(1, max_tokens=2), sequence(2, max_tokens=9, stop=("2",)))
+    with pytest.raises(EngineLost, match=r"^rank 1 has ended"):
+        bench.scheduler.run()
+    assert bench.text(1) == "1 2 "
+    assert isinstance(bench.of(1)[-1], Finished)
+    assert bench.text(2) == "1 "
+
+
 def test_an_engine_that_only_fails_is_lost() -> None:
     bench = Bench(CountingEngine(failing_from(1)))
     bench.submit(sequence(1))
