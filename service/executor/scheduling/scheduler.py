@@ -26,6 +26,7 @@ from service.executor.scheduling.messages import (
     Started,
     Submit,
 )
+from service.executor.scheduling.outbox import Outbox
 from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import Engine, EngineLost, Token, Writer
 from service.executor.scheduling.pulse import Pulse
@@ -66,7 +67,6 @@ class Scheduler:
         self.pulse = pulse or Pulse()
         self._engine = engine
         self._inbox = inbox
-        self._send = deliver
         self._open_writer = open_writer
         self._places = places
         self._clock = clock
@@ -75,7 +75,7 @@ class Scheduler:
         self._turns = Turns()
         self._next: int | None = None
         self._trials = Trials()
-        self._outbox: list[Delivery] = []
+        self._outbox = Outbox(deliver, clock)
         self._room = Room(engine, clock)
         self.pulse.longest_tokens = self._room.longest
         self.pulse.max_concurrency = places.number
@@ -102,16 +102,18 @@ class Scheduler:
                         slices.end()
                     self._idle()
                 if slices is not None and (self._running or self._waiting):
+                    if slices.contended:
+                        self._outbox.send_all()  # tokens do not wait for the other engine's turn
                     slices.begin()
                 self.step()
             except EngineLost:
-                self._deliver()  # what was generated before
+                self._outbox.send_all()  # what was generated before
                 raise
             except Exception as exc:  # our own defect must not end the thread or leave a client waiting
                 self._recover(exc)
 
     def _idle(self) -> None:
-        self._deliver()  # what a failed step left
+        self._outbox.send_all()  # what a failed step left
         # Only now: a token shall not pay for it.
         self.pulse.tuning, self.pulse.peak_bytes = self._engine.tuning(), self._engine.peak_bytes()
         if not self._waiting:
@@ -132,13 +134,13 @@ class Scheduler:
         self._expire()
         self._admit()
         self.pulse.running = len(self._running)
-        self._deliver()  # a refusal does not wait for tokens
+        self._outbox.send_due()  # a refusal does not wait for tokens
         self._decode()
         self.pulse.running = len(self._running)
         self.pulse.longest_tokens = self._room.longest
         self.pulse.memory_bytes = self._engine.memory_bytes()
         self.pulse.prefix_cache_bytes = self._engine.prefix_cache_bytes()
-        self._deliver()
+        self._outbox.send_due()
         if self.pulse.heartbeat != before:
             self._trials.progress()  # after delivery: a failed delivery is no progress
 
@@ -159,7 +161,7 @@ class Scheduler:
             case Abort(sequence_id):
                 self._abort(sequence_id)
             case Inspect():
-                self._outbox.append(Inspected(self._engine.prefixes()))
+                self._outbox.put(Inspected(self._engine.prefixes()))
             case Shutdown():
                 self._stopping = True
                 self._fail_all(ShuttingDown)
@@ -170,8 +172,8 @@ class Scheduler:
             return
         self._trials.forget(sequence_id)
         self.pulse.running = len(self._running)
-        self._outbox.append(Aborted(sequence_id))
-        self._deliver()
+        self._outbox.put(Aborted(sequence_id))
+        self._outbox.send_due()
         # Last, because the engine keeps the state it has read, which can take as long as a step.
         if is_running:
             self._remove(sequence_id)
@@ -206,15 +208,16 @@ class Scheduler:
                 self._fail(sequence.id, exc if isinstance(exc, ServiceError) else _not_started(sequence))
             else:
                 self._running[sequence.id] = Running(sequence, writer, reserved)
-                self._outbox.append(Started(sequence.id))
+                self._outbox.put(Started(sequence.id))
 
     def _embed(self, sequence: Sequence) -> None:
+        self._outbox.send_all()  # it may take as long as many steps
         vector = b64encode(self._engine.embed(sequence.prompt.tokens)).decode()
         self.pulse.read_tokens += len(sequence.prompt.tokens)
         self.pulse.heartbeat += 1
         self.pulse.progress_at = self._clock()
         events: list[Event] = [TextDelta(sequence.choice, vector), ChoiceFinished(sequence.choice, "stop")]
-        self._outbox.append(Started(sequence.id))
+        self._outbox.put(Started(sequence.id))
         self._end(Finished(sequence=sequence.id, events=events, completion_tokens=0))
 
     def _whose_turn(self) -> int:
@@ -271,7 +274,7 @@ class Scheduler:
             running = self._running.get(number)
             if running is not None and tokens > running.read:
                 running.read = tokens
-                self._outbox.append(PromptRead(number, tokens))
+                self._outbox.put(PromptRead(number, tokens))
 
     def _write(self, running: Running, token: Token, prompt_use: PromptUse | None) -> bool:
         """Returns True if an interjection replaces the later tokens of this step."""
@@ -300,8 +303,7 @@ class Scheduler:
             use = running.use or use or PromptUse()
             self._end(Finished(sequence=token.sequence, events=events, prompt_use=use, **counts))
         elif events:
-            running.sent = True
-            self._outbox.append(Progress(token.sequence, events))
+            self._send(running, events)
         return interjected
 
     def _continue(self, running: Running, events: list[Event], use: PromptUse | None) -> None:
@@ -319,18 +321,16 @@ class Scheduler:
             return
         self._running[number] = running
         if events:
-            running.sent = True
-            self._outbox.append(Progress(number, events))
+            self._send(running, events)
 
-    def _deliver(self) -> None:
-        if self._outbox:
-            outbox, self._outbox = self._outbox, []
-            self._send(outbox)
+    def _send(self, running: Running, events: list[Event]) -> None:
+        self._outbox.put(Progress(running.sequence.id, events), urgent=not running.sent)
+        running.sent = True
 
     def _end(self, delivery: Finished | Failed) -> None:
         self._running.pop(delivery.sequence, None)
         self._trials.forget(delivery.sequence)
-        self._outbox.append(delivery)
+        self._outbox.put(delivery)
 
     def _fail(self, sequence_id: int, error: ServiceError) -> None:
         self._end(Failed(sequence_id, error))

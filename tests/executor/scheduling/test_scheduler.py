@@ -30,6 +30,7 @@ from service.executor.scheduling.messages import (
     Started,
     Submit,
 )
+from service.executor.scheduling.outbox import TOGETHER_SECONDS
 from service.executor.scheduling.places import Places
 from service.executor.scheduling.protocols import EndReason, EngineLost, Token, Writer
 from service.executor.scheduling.room import LOOK_SECONDS, PATIENCE_SECONDS, PORTION_TOKENS
@@ -72,8 +73,9 @@ class Bench:
         for each in sequences:
             self.inbox.put(Submit(each))
 
-    def step(self, times: int = 1) -> None:
+    def step(self, times: int = 1, *, seconds: float = 0) -> None:
         for _ in range(times):
+            self.now += seconds
             self.scheduler.step()
 
     def of(self, sequence_id: int) -> list[Delivery]:
@@ -100,6 +102,14 @@ def test_a_sequence_is_delivered_token_by_token_and_ends_once() -> None:
     assert bench.text(1) == "1 2 3 "
     assert bench.of(1)[-1].completion_tokens == 3
     assert (bench.scheduler.running, bench.scheduler.waiting) == (0, 0)
+
+
+def test_tokens_of_fast_steps_are_delivered_together_and_the_first_and_the_end_at_once() -> None:
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=12))
+    bench.step(15, seconds=TOGETHER_SECONDS / 4)
+    assert [len(batch) for batch in bench.batches] == [1, 1, 3, 4, 4]
+    assert bench.text(1) == "".join(f"{number} " for number in range(1, 13))
 
 
 def test_each_chunk_of_a_prompt_is_reported() -> None:
@@ -736,6 +746,22 @@ def test_a_thread_takes_its_turn_on_the_device_until_it_has_no_work(tmp_path: Pa
     assert not thread.is_alive()
 
 
+def test_tokens_do_not_wait_for_the_turn_of_another_engine(tmp_path: Path) -> None:
+    class Contended(TimeSlices):
+        def begin(self) -> None:
+            delivered.append(bench.text(1))
+            super().begin()
+            self.contended = True
+            if len(delivered) == 5:
+                bench.inbox.put(Shutdown())
+
+    delivered: list[str] = []
+    bench = Bench()
+    bench.submit(sequence(1, max_tokens=50))
+    bench.scheduler.run(Contended(tmp_path / "time-slices"))
+    assert delivered == ["", "", "1 ", "1 2 ", "1 2 3 "]
+
+
 def test_heartbeat_moves_with_the_engine_alone() -> None:
     bench = Bench(CountingEngine(failing_from(3)))
     bench.step(2)
@@ -749,7 +775,7 @@ def test_tokens_are_counted_while_they_are_read_and_generated() -> None:
     bench = Bench(CountingEngine())
     for number in (1, 2):
         bench.submit(sequence(number, max_tokens=9))
-    bench.step(3)
+    bench.step(3, seconds=TOGETHER_SECONDS)
     pulse = bench.scheduler.pulse
     before = pulse.generated_tokens
     assert before == sum(len(bench.text(number).split()) for number in (1, 2)) > 0
@@ -924,6 +950,22 @@ def test_an_answer_does_not_go_on_in_an_engine_that_fails_to_let_it_go() -> None
     assert "Try again" in str(bench.error(1))
 
 
+def test_tokens_do_not_wait_for_an_embedding() -> None:
+    class Looking(CountingEngine):
+        def embed(self, tokens: list[int]) -> bytes:
+            seen.append(bench.text(1))
+            return super().embed(tokens)
+
+    seen: list[str] = []
+    bench = Bench(Looking())
+    bench.submit(sequence(1, max_tokens=50))
+    bench.step(3)
+    assert bench.text(1) == "1 "
+    bench.submit(sequence(2, prompt=4, raw_prompt=RawPrompt(text="", embeds=True)))
+    bench.step()
+    assert seen == ["1 2 "]
+
+
 def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
     bench = Bench(max_concurrency=1)
     embeds = sequence(1, prompt=4, raw_prompt=RawPrompt(text="", embeds=True))
@@ -951,7 +993,12 @@ def test_an_embedding_takes_a_place_for_no_longer_than_it_is_computed() -> None:
 
 
 def test_an_answer_goes_on_between_embeddings() -> None:
-    bench = Bench()
+    class Slow(CountingEngine):
+        def step(self) -> list[Token]:
+            bench.now += TOGETHER_SECONDS
+            return super().step()
+
+    bench = Bench(Slow())
     bench.submit(sequence(1, max_tokens=50))
     bench.step()
     embeds = sequence(2, prompt=4, raw_prompt=RawPrompt(text="", embeds=True))
