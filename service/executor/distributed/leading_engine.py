@@ -81,6 +81,8 @@ class LeadingEngine:
         try:
             self._engine.insert(sequence)
             accepted = True
+        except RankLost as exc:
+            raise self._break(exc) from exc
         finally:
             self._history.inserted(sequence.id, accepted)
 

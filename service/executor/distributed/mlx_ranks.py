@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from service.executor.distributed.ranks import RankLost
 from service.executor.distributed.route import find_route
 from service.executor.distributed.wire import SECRET_BYTES, OnLoss, Wire, connect, listen
 
@@ -24,7 +25,10 @@ class MlxRanks:
         self.fail = wire.fail
 
     def largest(self, number: int) -> int:
-        return max(_gathered(self.group, number))
+        try:
+            return max(_gathered(self.group, number))
+        except RuntimeError as exc:
+            raise RankLost(str(exc)) from exc
 
 
 def meet() -> None:

@@ -56,7 +56,7 @@ class Wire:
             for connection in self._below.values():
                 _send(connection, message)
         except OSError as exc:
-            self._lose(f"a rank cannot be reached: {exc.strerror}")
+            self.fail(f"a rank cannot be reached: {exc.strerror}")
         self._check()
 
     def hear(self) -> bytes | None:

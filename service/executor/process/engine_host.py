@@ -42,8 +42,8 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class EngineHost(asyncio.Protocol):
-    """Runs any `Executor`. All messages of one turn of the event loop leave in one frame, so a step of the engine wakes
-    the server once.
+    """Runs any `Executor`. All messages of one turn of the event loop leave in one frame, so each delivery of the
+    scheduler wakes the server once.
 
     The process ends with the socket, or once its executor has failed.
     """
@@ -56,7 +56,7 @@ class EngineHost(asyncio.Protocol):
         self._starting: asyncio.Task[None]
         self._closing: asyncio.Task[None] | None = None
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._outbox: list[ToServer] = []
+        self._unsent: list[ToServer] = []
         self._status: StatusReport | None = None
         self._sent_at = 0.0
         self._flushing = False
@@ -175,14 +175,14 @@ class EngineHost(asyncio.Protocol):
         self._loop.call_later(min(seconds, self._alive_seconds), self._tick)
 
     def _send_event(self, call: int, event: Event) -> None:
-        last = self._outbox[-1] if self._outbox else None
+        last = self._unsent[-1] if self._unsent else None
         if isinstance(last, CallEvents) and last.call == call:
             last.events.append(event)
         else:
             self._send(CallEvents(call, [event]))
 
     def _send(self, message: ToServer) -> None:
-        self._outbox.append(message)
+        self._unsent.append(message)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -196,11 +196,11 @@ class EngineHost(asyncio.Protocol):
         status = StatusReport(self._executor.status())
         if status != self._status or now - self._sent_at >= self._alive_seconds:
             self._status = status
-            self._outbox.append(status)
-        if self._outbox and not self._transport.is_closing():
+            self._unsent.append(status)
+        if self._unsent and not self._transport.is_closing():
             self._sent_at = now
-            self._transport.write(encode_frame(self._outbox))
-        self._outbox = []
+            self._transport.write(encode_frame(self._unsent))
+        self._unsent = []
         if status.status.state == "unhealthy" and self._closing is None:
             self._closing = self._loop.create_task(self._leave(UNAVAILABLE))
 

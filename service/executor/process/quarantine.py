@@ -12,11 +12,14 @@ REMEMBERED_REQUESTS = 256
 # The memory of the machine, or another request, may have been at fault. A new trial costs at most one process.
 REFUSED_SECONDS = 600.0
 
+# Events that a process may have made and not delivered when it died.
+UNDELIVERED_EVENTS = 64
+
 
 class Suspect(NamedTuple):
-    """`received` and `end` are of the last process that died."""
+    """`alone_until` and `end` are of the last process that died."""
 
-    received: int
+    alone_until: int
     end: str
     refused_until: float
 
@@ -43,7 +46,7 @@ class Quarantine:
             return
         if self._clock() < suspect.refused_until:
             raise _unrunnable(suspect.end)
-        call.alone_until = suspect.received
+        call.alone_until = suspect.alone_until
 
     def acquit(self, call: PendingCall) -> None:
         call.alone_until = None
@@ -62,14 +65,14 @@ class Quarantine:
                 failing.append((call, _unrunnable(end)))
                 continue
             if call in at_work or call.deaths > 1:
-                call.alone_until = call.received
+                call.alone_until = _surely_behind(call)
                 self._remember(call, end)
             if call.received:
                 failing.append((call, AnswerLost(f"{end}. Try again.")))
         return failing
 
     def _remember(self, call: PendingCall, end: str, refused_until: float = 0.0) -> None:
-        self._suspects[call.digest()] = Suspect(call.received, end, refused_until)
+        self._suspects[call.digest()] = Suspect(_surely_behind(call), end, refused_until)
         if len(self._suspects) > REMEMBERED_REQUESTS:
             del self._suspects[next(iter(self._suspects))]
 
@@ -84,6 +87,11 @@ def sendable(calls: Iterable[PendingCall]) -> list[PendingCall]:
     if any(call.suspected for call in inside) or (suspects and inside):
         return []
     return suspects[:1] or outside
+
+
+def _surely_behind(call: PendingCall) -> int:
+    # The first event is delivered at once.
+    return call.received + UNDELIVERED_EVENTS if call.received else 0
 
 
 def _unrunnable(end: str) -> Unrunnable:

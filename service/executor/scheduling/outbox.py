@@ -3,13 +3,13 @@ from collections.abc import Callable
 
 from service.executor.scheduling.messages import Delivery
 
-# One frame of a display with 60 Hz: nobody sees that tokens come in groups this short. A delivery wakes two threads of
-# this process and one of the server, and on a CPU the model waits for the core that they take.
+# One frame of a display with 60 Hz: nobody sees that tokens come in groups this short. A delivery wakes the event loops
+# of this process and of the server, and on a CPU the model waits for the core that they take.
 TOGETHER_SECONDS = 0.016
 
 
 class Outbox:
-    """A delivery that is not urgent leaves with the next urgent one, or `TOGETHER_SECONDS` after those before it."""
+    """A delivery that is not urgent waits for an urgent one, or until `TOGETHER_SECONDS` after the last sending."""
 
     def __init__(self, send: Callable[[list[Delivery]], None], clock: Callable[[], float]) -> None:
         self._send = send

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 PROBE_STEPS = 4
 
 LOST = "The engine failed while it generated. Try again."
+TOO_LONG = "The request waited too long for a free place. Try again later, or raise maxConcurrency."
 
 # An idle engine measures its memory this often.
 IDLE_SECONDS = 10.0
@@ -95,22 +96,25 @@ class Scheduler:
 
     def run(self, slices: TimeSlices | None = None) -> None:
         """Steps until `Shutdown`. After `EngineLost`, open sequences have no terminal message."""
-        while not self._stopping:
-            try:
-                if not self._running and (not self._waiting or self._room.short):
-                    if slices is not None:
-                        slices.end()
-                    self._idle()
-                if slices is not None and (self._running or self._waiting):
-                    if slices.contended:
-                        self._outbox.send_all()  # tokens do not wait for the other engine's turn
-                    slices.begin()
-                self.step()
-            except EngineLost:
-                self._outbox.send_all()  # what was generated before
-                raise
-            except Exception as exc:  # our own defect must not end the thread or leave a client waiting
-                self._recover(exc)
+        try:
+            while not self._stopping:
+                self._advance(slices)
+        finally:
+            self._outbox.send_all()  # what was generated before
+
+    def _advance(self, slices: TimeSlices | None) -> None:
+        try:
+            if not self._running and (not self._waiting or self._room.short):
+                if slices is not None:
+                    slices.end()
+                self._idle()
+            if slices is not None and (self._running or self._waiting):
+                if slices.contended:
+                    self._outbox.send_all()  # tokens do not wait for the other engine's turn
+                slices.begin()
+            self.step()
+        except Exception as exc:  # our own defect must not end the thread or leave a client waiting
+            self._recover(exc)
 
     def _idle(self) -> None:
         self._outbox.send_all()  # what a failed step left
@@ -132,6 +136,8 @@ class Scheduler:
         before = self.pulse.heartbeat
         self._drain_inbox()
         self._expire()
+        if self._waiting or self._engine.reading():
+            self._outbox.send_all()  # tokens do not wait for a prompt
         self._admit()
         self.pulse.running = len(self._running)
         self._outbox.send_due()  # a refusal does not wait for tokens
@@ -182,7 +188,7 @@ class Scheduler:
         now = self._clock()
         for sequence in [s for s in self._waiting.values() if s.start_before <= now and not self._trials.is_retried(s)]:
             del self._waiting[sequence.id]
-            self._fail(sequence.id, _waited_too_long())
+            self._fail(sequence.id, Overloaded(TOO_LONG, retry_after=RETRY_AFTER_SECONDS))
 
     def _admit(self) -> None:
         if self._engine_broken and self._waiting:
@@ -211,7 +217,6 @@ class Scheduler:
                 self._outbox.put(Started(sequence.id))
 
     def _embed(self, sequence: Sequence) -> None:
-        self._outbox.send_all()  # it may take as long as many steps
         vector = b64encode(self._engine.embed(sequence.prompt.tokens)).decode()
         self.pulse.read_tokens += len(sequence.prompt.tokens)
         self.pulse.heartbeat += 1
@@ -390,8 +395,3 @@ class Scheduler:
 def _not_started(sequence: Sequence) -> EngineFailed:
     log.exception("Sequence %d could not be started", sequence.id)
     return EngineFailed("The generation could not be started. Try again.")
-
-
-def _waited_too_long() -> Overloaded:
-    message = "The request waited too long for a free place. Try again later, or raise maxConcurrency."
-    return Overloaded(message, retry_after=RETRY_AFTER_SECONDS)

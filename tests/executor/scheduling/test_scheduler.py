@@ -950,6 +950,45 @@ def test_an_answer_does_not_go_on_in_an_engine_that_fails_to_let_it_go() -> None
     assert "Try again" in str(bench.error(1))
 
 
+def test_tokens_do_not_wait_while_an_interjection_is_read() -> None:
+    class Looking(CountingEngine):
+        def step(self) -> list[Token]:
+            if self.reading() and self.held[2].answered:
+                delivered.append((self.generated, len(bench.text(1).split())))
+            tokens = super().step()
+            self.generated += sum(token.sequence == 1 for token in tokens)
+            return tokens
+
+        generated = 0
+
+    class OneInterjects(Bench):
+        def open_writer(self, sequence: Sequence) -> Writer:
+            return Interjecting(sequence) if sequence.id == 2 else NumberWriter(sequence)
+
+    delivered: list[tuple[int, int]] = []
+    bench = OneInterjects(Looking())
+    bench.submit(sequence(1, max_tokens=50, prompt=2), sequence(2, max_tokens=9, prompt=6))
+    bench.step(12)
+    assert len(delivered) > 1
+    assert all(generated == sent for generated, sent in delivered)
+
+
+def test_tokens_do_not_wait_until_another_sequence_is_inserted() -> None:
+    class Looking(CountingEngine):
+        def insert(self, sequence: Sequence) -> None:
+            seen.append(bench.text(1))
+            super().insert(sequence)
+
+    seen: list[str] = []
+    bench = Bench(Looking())
+    bench.submit(sequence(1, max_tokens=50))
+    bench.step(3)
+    assert bench.text(1) == "1 "
+    bench.submit(sequence(2))
+    bench.step()
+    assert seen == ["", "1 2 "]
+
+
 def test_tokens_do_not_wait_for_an_embedding() -> None:
     class Looking(CountingEngine):
         def embed(self, tokens: list[int]) -> bytes:
