@@ -40,7 +40,9 @@ class AddressInUse(CannotListen): ...
 def bind(settings: Settings) -> socket.socket:
     """Port 0 takes a free port. Call it before loading, so that a port in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sets TCP_NODELAY for each connection. Without, the first token may wait 40 ms for
+    # the acknowledgement of the head.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))

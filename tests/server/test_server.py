@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,18 @@ async def test_what_is_waited_for_is_said(
     *_, message = [record.getMessage() for record in caplog.records if record.name == "anyclaude.server"]
     assert message.startswith(said)
     assert message.endswith("; a second signal ends the server at once")
+
+
+async def test_no_part_of_a_stream_waits_for_an_acknowledgement(tmp_path: Path) -> None:
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    listener = bind(settings(tmp_path))
+    server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), sock=listener)
+    async with asyncio.timeout(PATIENCE_SECONDS), server:
+        _, client = await asyncio.open_connection(*listener.getsockname())
+        connection = await accepted.get()
+        assert connection.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connection.close()
+        client.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
