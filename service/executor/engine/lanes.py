@@ -32,6 +32,9 @@ class Lanes:
         # MLX computes on a CPU with one thread for each stream, and only its matrix products use more. A lane computes
         # a layer while the lane before it computes the next one.
         part = -(-len(tokens) // lanes)
+        # Joining the parts of a kept state comes first. Within the same evaluation, it delays the second lane until the
+        # first has ended.
+        mx.eval([layer.state for layer in caches])
         for number in range(lanes):
             with mx.stream(self._stream(number)):
                 model(mx.array([tokens[number * part : (number + 1) * part]]), cache=caches)

@@ -10,6 +10,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.engine.chunks import ChunkSizes
 from service.executor.engine.lanes import LEAST_TOKENS, Lanes
 from service.executor.prefix.cache import NoPrefixCache
+from service.executor.prefix.state import PromptStates
 from tests.executor.engine.test_passes import WatchedModel
 from tests.executor.prefix.test_engine import CONFIGS, Harness, make_model
 
@@ -47,3 +48,20 @@ def test_few_tokens_are_read_in_one_lane() -> None:
     model = WatchedModel(make_model("llama"))
     Lanes().read(model, TOKENS[: 2 * LEAST_TOKENS - 1], make_prompt_cache(model), 2)
     assert model.passes == [(1, 2 * LEAST_TOKENS - 1)]
+
+
+def test_the_parts_of_a_kept_state_are_joined_before_the_lanes_begin() -> None:
+    """Otherwise the second lane waits for the first."""
+    model, first = make_model("llama"), len(PROMPT) // 2
+    states, read = PromptStates(model), make_prompt_cache(model)
+    Lanes().read(model, PROMPT, read, 1)
+    parts = [(states.capture(read, *span), span[1] - span[0]) for span in ((0, first), (first, len(PROMPT)))]
+    held: list[int] = []
+
+    def watched(tokens: mx.array, cache: list[Any]) -> mx.array:
+        held.append(mx.get_active_memory())
+        return model(tokens, cache=cache)
+
+    restored, before = states.restore(parts), mx.get_active_memory()
+    Lanes().read(watched, TOKENS, restored, 2)
+    assert held[0] - before >= sum(state.nbytes for state, _ in parts) / 2  # other tests' models may go meanwhile
