@@ -109,7 +109,7 @@ def load_runtime(path: Path, profile: ModelProfile, settings: Settings, division
             answer_query=query_answerer(prompts, vocabulary),
             device=loaded.device if batching.possible else f"{loaded.device}, one request at a time: {batching.reason}",
             tally=tally,
-            drafts=drafters.tally,
+            drafts=drafters.experience.tally,
             states=prefixes.tally,
         ),
         max_concurrency=batching.size,

@@ -22,8 +22,9 @@ from service.executor.prefix.cache import NoPrefixCache, Prefixes
 from service.executor.scheduling.messages import PromptUse, Sequence
 from service.executor.scheduling.protocols import Token
 from service.executor.scheduling.turns import Turns
-from service.executor.speculation.drafter import FIRST_RIGHT, MOST_DRAFTED
+from service.executor.speculation.drafter import MOST_DRAFTED
 from service.executor.speculation.drafters import Drafters
+from service.executor.speculation.experience import FIRST_RIGHT
 from service.queries import PrefixBranch
 from service.tallies import Tuning
 
@@ -95,7 +96,7 @@ class BatchEngine:
         return Tuning(
             chunk_tokens=chunk.tokens,
             lanes=chunk.lanes,
-            guesses=self._drafters.times.useful_guesses(MOST_DRAFTED, FIRST_RIGHT),
+            guesses=self._drafters.experience.times.useful_guesses(MOST_DRAFTED, FIRST_RIGHT),
             file_tokens=self._prefixes.file_tokens(self._cost.fixed, self._cost.per_token),
         )
 
@@ -290,14 +291,7 @@ class BatchEngine:
         fits = self._missing([length], 0, self._drafters.bytes_for(length)) <= 0
         forced = run.constraint.forced if run.constraint is not None else None
         drafters = self._drafters.choose(run.sequence.request.caller, run.tokens, forced, with_model=fits)
-        self._solo = Solo(
-            self._model,
-            run,
-            drafters,
-            end_tokens=self._end_tokens,
-            tally=self._drafters.tally,
-            times=self._drafters.times,
-        )
+        self._solo = Solo(self._model, run, drafters, end_tokens=self._end_tokens, experience=self._drafters.experience)
 
     def _end_solo(self) -> Run | None:
         solo, self._solo = self._solo, None

@@ -10,9 +10,8 @@ from service.executor.engine.undo import Undo, take_back
 from service.executor.loading.cache_kinds import leaves
 from service.executor.prefix.tree import common_length
 from service.executor.scheduling.protocols import EndReason
-from service.executor.speculation.drafter import Drafter, Pace
-from service.executor.speculation.step_times import StepTimes
-from service.tallies import DraftTally
+from service.executor.speculation.drafter import MOST_DRAFTED, Drafter, Pace
+from service.executor.speculation.experience import Experience
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ class Solo:
         drafters: list[Drafter],
         *,
         end_tokens: set[int],
-        tally: DraftTally,
-        times: StepTimes,
+        experience: Experience,
     ) -> None:
         self.run = run
         self._model = model
@@ -45,10 +43,10 @@ class Solo:
         self._recurrent = any(isinstance(leaf, ArraysCache) for leaf in leaves(self._cache))
         self._undo: Undo | None = None
         self._read_at_once = 1  # tokens of the last call of the model; a batch reads one
-        self._drafters = [_PacedDrafter(drafter, times) for drafter in drafters]
+        self._drafters = [_PacedDrafter(drafter, experience) for drafter in drafters]
         self._end_tokens = end_tokens
-        self._tally = tally
-        self._times = times
+        self._tally = experience.tally
+        self._times = experience.times
         self._stepped_at = 0.0
         self._last_guess: tuple[str, int, float] | None = None
         self._ahead: mx.array | None = None  # the next token, being computed
@@ -60,7 +58,7 @@ class Solo:
     def step(self) -> list[Drawn]:
         drafter, was_ahead = self._ready_drafter(), self._ahead is not None
         may_guess = not was_ahead and not (self._recurrent and self._unread > 1)
-        guess = drafter.draft(self.run.left - 1) if drafter is not None and may_guess else []
+        guess = drafter.draft() if drafter is not None and may_guess else []
         draft = self.run.permitted(guess)
         # Without a drafter the next token is computed while this one is delivered. The first token is the exception: on
         # a CPU, MLX barely starts new work before queued work finishes, so it would arrive with the second.
@@ -105,9 +103,8 @@ class Solo:
             self._times.learn_plain(seconds)
 
     def _ready_drafter(self) -> "_PacedDrafter | None":
-        if self.run.left <= 1:  # the last token takes one step in any case
-            return None
-        return next((drafter for drafter in self._drafters if drafter.is_ready), None)
+        most = self.run.left - 1  # the last token takes one step in any case
+        return next((drafter for drafter in self._drafters if drafter.is_ready(most)), None)
 
     @property
     def _unread(self) -> int:
@@ -166,34 +163,37 @@ class Solo:
 
 
 class _PacedDrafter:
-    def __init__(self, drafter: Drafter, times: StepTimes) -> None:
+    def __init__(self, drafter: Drafter, experience: Experience) -> None:
         self.kind = type(drafter).__name__
         self._drafter: Drafter | None = drafter
-        self._times = times
+        self._experience = experience
         self._pace = Pace()
+        self._basis = 0
+        self._length = 0
 
-    @property
-    def is_ready(self) -> bool:
-        return self._drafter is not None and self._pace.length > 0 and self._drafter.can_draft()
+    def is_ready(self, most: int) -> bool:
+        self._length = 0
+        if most > 0 and self._drafter is not None and self._drafter.can_draft():
+            self._basis = self._drafter.basis()
+            untimed = min(most, self._pace.length)
+            self._length = self._experience.length(self.kind, self._basis, min(most, MOST_DRAFTED), untimed=untimed)
+        return self._length > 0
 
-    def draft(self, at_most: int) -> list[int]:
+    def draft(self) -> list[int]:
         if self._drafter is None:
             return []
-        length = self._times.useful_guess(self.kind, min(at_most, self._pace.length), self._pace.right)
-        if length == 0:
-            self._pace.give_up()
-            return []
         try:
-            return self._drafter.draft(length)
+            return self._drafter.draft(self._length)
         except Exception:
             log.exception("A drafter failed; this answer continues without it")
             self._drafter = None
             return []
 
     def learn(self, tokens: list[int], draft: list[int]) -> None:
-        if draft:
-            self._pace.learn(len(draft), common_length(draft, tokens))
-        else:
-            self._pace.pass_over(len(tokens))
+        judged = draft[: len(tokens)]  # the answer may have ended in it
+        if judged:
+            right = common_length(judged, tokens)
+            self._pace.learn(len(judged), right)
+            self._experience.learn(self.kind, self._basis, len(judged), right)
         if self._drafter is not None:
             self._drafter.follow(tokens)

@@ -99,7 +99,7 @@ class Room:
         now = self._clock()
         if self._short_since is None:
             self._short_since = now
-        # Patience that is over is over for all who wait: one after the other they would wait for minutes.
+        # All who wait have one deadline. With a deadline each, one after the other, they would wait for minutes.
         return now - self._short_since < PATIENCE_SECONDS
 
     def _extend(self) -> None:

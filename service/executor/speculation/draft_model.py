@@ -42,6 +42,9 @@ class DraftModel:
     def can_draft(self) -> bool:
         return not self._rests
 
+    def basis(self) -> int:
+        return 0
+
     def draft(self, at_most: int) -> list[int]:
         try:
             return self._guess(at_most)

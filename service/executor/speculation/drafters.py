@@ -6,12 +6,11 @@ from service.executor.loading.cache_kinds import can_take_back, can_undo
 from service.executor.loading.model import LoadedModel, load_model
 from service.executor.speculation.draft_model import DraftModel, vocabulary_difference
 from service.executor.speculation.drafter import Drafter
+from service.executor.speculation.experience import Experience
 from service.executor.speculation.forced import ForcedTokens
 from service.executor.speculation.lookup import PromptLookup
-from service.executor.speculation.step_times import StepTimes
 from service.models.errors import InvalidModel
 from service.settings import Settings
-from service.tallies import DraftTally
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +20,7 @@ class Drafters:
     `draft`."""
 
     def __init__(self, *, lookup: bool, draft: DraftModel | None = None) -> None:
-        self.tally = DraftTally()
-        self.times = StepTimes()
+        self.experience = Experience()
         self._lookup = lookup
         self._draft = draft
 

@@ -12,6 +12,9 @@ class ForcedTokens:
         self._forced = self._find()
         return len(self._forced) > 0
 
+    def basis(self) -> int:
+        return 0
+
     def draft(self, at_most: int) -> list[int]:
         return self._forced[:at_most]
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
-# A time counts after this many steps. Before, guesses follow their success alone.
+# A time counts after this many steps.
 MEASURED_STEPS = 8
+
+# After this many guesses, two steps without one follow: their time changes with the machine's load.
+GUESSES_IN_A_ROW = 256
 
 # The share of the last step in an average. A step that took longer than twice the average counts as twice the average:
 # the machine did something else.
@@ -35,7 +38,7 @@ def _sizes(most: int) -> list[int]:
 
 
 def _expected_tokens(guessed: int, right: float) -> float:
-    return sum(right**place for place in range(guessed + 1))
+    return (1 - right ** (guessed + 1)) / (1 - right) if right < 1 else guessed + 1.0
 
 
 class StepTimes:
@@ -44,11 +47,14 @@ class StepTimes:
     def __init__(self) -> None:
         self._plain = _Average()
         self._guessed: dict[str, dict[int, _Average]] = {}
+        self._guesses_in_a_row = 0
 
     def learn_plain(self, seconds: float) -> None:
+        self._guesses_in_a_row = 0
         self._plain.add(seconds)
 
     def learn_guess(self, kind: str, guessed: int, seconds: float) -> None:
+        self._guesses_in_a_row += 1
         sizes = self._guessed.setdefault(kind, {})
         sizes.setdefault(_bucket(guessed), _Average()).add(seconds)
 
@@ -56,9 +62,15 @@ class StepTimes:
         """Returns the seconds beyond those of a step without a guess."""
         return max(0.0, seconds - self._plain.seconds)
 
-    def useful_guess(self, kind: str, most: int, right: float) -> int:
+    def useful_guess(self, kind: str, most: int, right: float, *, untimed: int | None = None) -> int:
+        """Returns at most `untimed` tokens, if given, as long as no guess of more was timed; 0 until a step without a
+        guess is timed, if that is missing or too long ago."""
         averages = {0: self._plain, **self._guessed.get(kind, {})}
         known = {size: each.seconds for size, each in averages.items() if each.steps >= MEASURED_STEPS}
+        if known and (0 not in known or self._guesses_in_a_row >= GUESSES_IN_A_ROW):
+            return 0
+        if untimed is not None:
+            most = min(most, max(untimed, *known, 0))
         return useful_guess(known, most, right)
 
     def useful_guesses(self, most: int, right: float) -> dict[str, int]:

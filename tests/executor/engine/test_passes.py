@@ -80,9 +80,9 @@ def test_an_answer_alone_reads_and_draws_each_token_once() -> None:
     model, harness = watched(drafters=drafters)
     for prompt in (SYSTEM + QUESTION, SYSTEM + OTHER):
         model.passes.clear()
-        guessed = drafters.tally.drafted
+        guessed = drafters.experience.tally.drafted
         run = harness.run(prompt, max_tokens=ANSWER)
-        guessed = drafters.tally.drafted - guessed
+        guessed = drafters.experience.tally.drafted - guessed
         new = len(prompt) - run.use.cached_tokens
         assert sum(tokens for _, tokens in model.passes) == new + len(run.tokens) - 1 + guessed
 

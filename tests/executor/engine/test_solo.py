@@ -10,13 +10,16 @@ from service.executor.engine.batch_engine import READ_AND_DRAWN, STEPS_ALONE
 from service.executor.loading.cache_kinds import can_take_back
 from service.executor.scheduling.messages import PromptUse
 from service.executor.speculation.draft_model import DraftModel
+from service.executor.speculation.drafter import FIRST_DRAFTED
 from service.executor.speculation.drafters import Drafters
+from service.executor.speculation.experience import PASSED_OVER
 from service.generation import SamplingParams
 from tests.executor.engines import sequence
 from tests.executor.prefix.test_engine import CONFIGS, make_model
-from tests.executor.speculation.bench import CHUNK, NO_DRAFTS, Bench
+from tests.executor.speculation.bench import CHUNK, NO_DRAFTS, Bench, Untimed
 
 VOCABULARY = 199
+NO_END = 511
 WORDS = [(7 * i) % 190 for i in range(45)]
 PROMPTS = {
     "one token": [3],
@@ -68,8 +71,8 @@ def test_the_same_tokens_as_without(model: Any, drafters: Drafters, plain: dict[
     bench = Bench(model, drafters)
     for _ in range(2):
         assert {name: bench.run(prompt) for name, prompt in PROMPTS.items()} == plain
-    assert 0 <= drafters.tally.accepted <= drafters.tally.drafted
-    assert drafters.tally.drafted > 0
+    assert 0 <= drafters.experience.tally.accepted <= drafters.experience.tally.drafted
+    assert drafters.experience.tally.drafted > 0
 
 
 def test_a_model_that_is_always_right_saves_most_steps(model: Any, stranger: Any) -> None:
@@ -77,7 +80,7 @@ def test_a_model_that_is_always_right_saves_most_steps(model: Any, stranger: Any
     bench = Bench(model, drafters, timed=False)
     bench.run(PROMPTS["one token"])
     assert bench.steps < 10
-    assert drafters.tally.accepted == drafters.tally.drafted
+    assert drafters.experience.tally.accepted == drafters.experience.tally.drafted
 
 
 def test_lookup_saves_steps_where_the_answer_repeats_itself(model: Any, stranger: Any) -> None:
@@ -85,8 +88,33 @@ def test_lookup_saves_steps_where_the_answer_repeats_itself(model: Any, stranger
     bench = Bench(model, drafters, timed=False)
     tokens = bench.run(PROMPTS["a loop"], max_tokens=200)
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], max_tokens=200)
-    assert drafters.tally.accepted > 50
-    assert bench.steps < 200 - drafters.tally.accepted + 10
+    assert drafters.experience.tally.accepted > 50
+    assert bench.steps < 200 - drafters.experience.tally.accepted + 10
+
+
+class NeverPays(Untimed):
+    def useful_guess(self, kind: str, most: int, right: float, *, untimed: int | None = None) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("prompt", ["two tokens", "longer than a chunk"])
+def test_a_drafter_that_does_not_pay_is_tried_again(model: Any, stranger: Any, prompt: str) -> None:
+    drafters = of("stranger", model, stranger)
+    drafters.experience.times = NeverPays()
+    bench = Bench(model, drafters, end=NO_END)
+    tokens = bench.run(PROMPTS[prompt], max_tokens=3 * PASSED_OVER + 20)
+    assert 2 <= drafters.experience.tally.drafted <= 3 * FIRST_DRAFTED
+    assert tokens == Bench(model, NO_DRAFTS, end=NO_END).run(PROMPTS[prompt], max_tokens=3 * PASSED_OVER + 20)
+
+
+def test_what_a_guess_has_behind_the_end_of_an_answer_is_not_judged(model: Any, stranger: Any) -> None:
+    drafters = of("model", model, stranger)
+    for _ in range(20):
+        Bench(model, drafters, timed=False).run(PROMPTS["one token"], max_tokens=3)
+    experience = drafters.experience
+    assert experience.tally.accepted > 0
+    assert experience.length("DraftModel", 0, 16, untimed=16) == 16
+    assert experience.share("DraftModel", 0) > 0.9
 
 
 class Counted:
@@ -159,10 +187,10 @@ def test_left_alone_again_it_guesses_again(model: Any, stranger: Any, plain: dic
     bench = Bench(model, drafters, timed=False)
     first, second = bench.start(PROMPTS["no repetition"]), bench.start(PROMPTS["two tokens"], max_tokens=4)
     bench.finish(second)
-    assert drafters.tally.drafted == 0
+    assert drafters.experience.tally.drafted == 0
     bench.step_until(first, len(bench.tokens[first]) + STEPS_ALONE)
     bench.step()
-    assert drafters.tally.accepted > 0
+    assert drafters.experience.tally.accepted > 0
     third = bench.start(PROMPTS["one token"])
     assert bench.finish(first, third) == [plain["no repetition"], plain["one token"]]
 
@@ -221,7 +249,7 @@ def test_nothing_is_guessed_where_logits_are_changed_or_shown(
 ) -> None:
     drafters = of("model", model, stranger)
     tokens = Bench(model, drafters).run(PROMPTS["a loop"], **fields)
-    assert drafters.tally.drafted == 0
+    assert drafters.experience.tally.drafted == 0
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], **fields)
 
 
@@ -247,7 +275,7 @@ def test_a_seed_draws_the_same_tokens_with_guesses(
 ) -> None:
     bench = Bench(model, drafters)
     assert [bench.run(prompt, sampling=DRAWN[name]) for prompt in PROMPTS.values()] == drawn[name]
-    assert drafters.tally.drafted > 0
+    assert drafters.experience.tally.drafted > 0
 
 
 def test_a_seed_draws_the_same_tokens_when_another_comes_and_goes(model: Any, stranger: Any) -> None:
@@ -264,7 +292,7 @@ def test_top_k_of_one_is_greedy(model: Any, stranger: Any, plain: dict[str, list
     drafters = of("model", model, stranger)
     sampling = SamplingParams(temperature=0.8, top_k=1)
     assert Bench(model, drafters).run(PROMPTS["a loop"], sampling=sampling) == plain["a loop"]
-    assert drafters.tally.drafted > 0
+    assert drafters.experience.tally.drafted > 0
 
 
 def test_after_a_failure_in_the_middle_it_starts_over(model: Any, plain: dict[str, list[int]]) -> None:
@@ -286,9 +314,9 @@ def test_a_draft_model_that_fails_costs_no_answer(model: Any, plain: dict[str, l
     bench = Bench(model, drafters, timed=False)
     broken.calls_left = 4
     assert bench.run(PROMPTS["two tokens"]) == plain["two tokens"]
-    assert drafters.tally.drafted < len(plain["two tokens"])
+    assert drafters.experience.tally.drafted < len(plain["two tokens"])
     assert bench.run(PROMPTS["no repetition"]) == plain["no repetition"]
-    assert drafters.tally.accepted == drafters.tally.drafted > len(plain["no repetition"]) / 2
+    assert drafters.experience.tally.accepted == drafters.experience.tally.drafted > len(plain["no repetition"]) / 2
 
 
 class Breakable:
@@ -335,8 +363,8 @@ def test_state_that_gave_way_in_the_middle_is_read_again_for_the_next_answer(
     number = bench.start(PROMPTS["longer than a chunk"])
     bench.step_until(number, 3)
     drafters.forget()
-    accepted = drafters.tally.accepted
+    accepted = drafters.experience.tally.accepted
     assert bench.finish(number) == [plain["longer than a chunk"]]
-    assert (drafters.tally.accepted, drafters.nbytes) == (accepted, 0)
+    assert (drafters.experience.tally.accepted, drafters.nbytes) == (accepted, 0)
     assert bench.run(PROMPTS["longer than a chunk"]) == plain["longer than a chunk"]
-    assert drafters.tally.accepted > accepted
+    assert drafters.experience.tally.accepted > accepted

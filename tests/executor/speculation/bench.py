@@ -41,7 +41,7 @@ class Bench:
         timed: bool = True,
     ) -> None:
         if not timed:
-            drafters.times = Untimed()
+            drafters.experience.times = Untimed()
         prefixes = PrefixCache(PromptStates(model), 10**9) if shares else NoPrefixCache()
         self.drafters = drafters
         self.engine = BatchEngine(

@@ -79,7 +79,7 @@ def test_what_must_come_is_read_at_once(model: Any) -> None:
     drafters = Drafters(lookup=True)
     bench = GrammarBench(model, drafters)
     bench.answer("no choice at all")
-    assert drafters.tally.accepted == drafters.tally.drafted >= len("nothing but this") - 3
+    assert drafters.experience.tally.accepted == drafters.experience.tally.drafted >= len("nothing but this") - 3
     assert bench.steps <= 6
 
 

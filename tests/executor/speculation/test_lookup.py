@@ -1,5 +1,6 @@
-"""What is guessed followed the same tokens before."""
+"""What is guessed followed the same tokens before, or follows an edit."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def test_a_draft_has_only_tokens_that_followed_the_same_ngram(prompt: list[int],
         text.append(token)
         draft = lookup.draft(most)
         assert len(draft) == (most if lookup.can_draft() else 0)
-        assert followed_before(text, draft)
+        assert lookup.basis() == 0 or followed_before(text, draft)
 
 
 @given(texts)
@@ -77,7 +78,42 @@ def test_a_copy_is_guessed_whole_but_for_its_beginning_and_what_is_changed() -> 
     for token in copy:
         missed += lookup.draft(1) != [token]
         lookup.follow([token])
-    assert missed == NGRAM + 1 + NGRAM
+    assert missed == NGRAM + 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "into", "missed"),
+    [
+        ([], [7], 2),
+        ([116], [], 2),
+        ([116], [7, 8], 3),
+        ([116, 117, 118], [7], 2),
+        ([116, 117, 118], [7, 8, 9, 10], 5),
+        (list(range(116, 140)), [7], 1 + NGRAM),  # too far away
+    ],
+)
+def test_an_edited_copy_is_found_again_before_the_same_ngram_comes(
+    changed: list[int], into: list[int], missed: int
+) -> None:
+    original = list(range(100, 160))
+    start = changed[0] - 100 if changed else 16
+    copy = [*original[:start], *into, *original[start + len(changed) :]]
+    lookup = PromptLookup([*original, *original[:NGRAM]])
+    wrong = 0
+    for token in copy[NGRAM:]:
+        wrong += lookup.draft(1) != [token]
+        lookup.follow([token])
+    assert wrong == missed
+
+
+def test_what_a_guess_rests_on() -> None:
+    original = list(range(100, 130))
+    lookup = PromptLookup([*original, *original[:NGRAM]])
+    bases = [lookup.basis()]
+    for token in [*original[NGRAM:15], 7, *original[16:]]:
+        lookup.follow([token])
+        bases.append(lookup.basis())
+    assert bases == [1] * 3 + [2] * 6 + [3] * 4 + [0] * 3 + [1] * 3 + [2] * 6 + [3] * 3
 
 
 def test_only_the_newest_places_are_looked_at() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.executor.speculation.step_times import MEASURED_STEPS, StepTimes, useful_guess
+from service.executor.speculation.step_times import GUESSES_IN_A_ROW, MEASURED_STEPS, StepTimes, useful_guess
 
 # Seconds of a step by the number of guessed tokens. The CPU is the one of the benchmarks; the others follow from the
 # machine's memory bandwidth, which reading a few tokens more does not change, and were not measured.
@@ -77,3 +77,21 @@ def test_the_useful_guess_of_each_drafter_can_be_seen() -> None:
         times.learn_guess("lookup", 4, 0.012)
         times.learn_guess("model", 1, 1.0)
     assert times.useful_guesses(4, 0.75) == {"lookup": 4, "model": 0}
+
+
+def test_steps_without_a_guess_are_timed_again() -> None:
+    """They were timed on a busy machine."""
+    times = StepTimes()
+    for _ in range(MEASURED_STEPS):
+        times.learn_plain(0.12)
+        times.learn_guess("lookup", 1, 0.09)
+    guesses = 1
+    while times.useful_guess("lookup", 1, 0.1) > 0:
+        times.learn_guess("lookup", 1, 0.09)
+        guesses += 1
+    assert guesses == GUESSES_IN_A_ROW
+    while times.useful_guess("lookup", 1, 0.9) == 0:
+        times.learn_plain(0.06)
+    for _ in range(50):
+        times.learn_plain(0.06)
+    assert times.useful_guess("lookup", 1, 0.1) == 0
