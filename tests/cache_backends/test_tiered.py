@@ -14,6 +14,7 @@ from cache_backends.base import Found, ValueTooLarge
 from cache_backends.memory import MemoryBackend
 from cache_backends.tiered import MAX_FILLS, TieredBackend
 from tests.cache_backends.conftest import Clock, until, value_of
+from tests.patience import PATIENCE_SECONDS
 
 T = TypeVar("T")
 
@@ -110,6 +111,30 @@ async def test_a_reader_does_not_wait_for_the_tiers_between() -> None:
     await eventually(between, "k0", b"v")
     assert (await between.stats()).items == MAX_FILLS
     await backend.aclose()
+
+
+async def test_closing_ends_the_fills_that_still_wait() -> None:
+    class Recording(MemoryBackend):
+        async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+            begun.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                happened.append("the fill ended")
+
+        async def aclose(self) -> None:
+            happened.append("the tier closed")
+
+    happened: list[str] = []
+    begun = asyncio.Event()
+    last = MemoryBackend()
+    backend = TieredBackend([MemoryBackend(), Recording(), last])
+    await last.set("k", b"v")
+    assert await value_of(backend, "k") == b"v"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await begun.wait()
+        await backend.aclose()
+    assert happened == ["the fill ended", "the tier closed"]
 
 
 async def test_every_tier_between_gets_the_value_for_its_time() -> None:

@@ -120,6 +120,15 @@ async def test_an_answer_too_large_for_one_tier_is_counted() -> None:
     await executor.aclose()
 
 
+async def test_an_answer_too_large_for_the_store_is_not_stored() -> None:
+    executor = CachingExecutor(ScriptedExecutor(), MemoryBackend(max_bytes=9), settings())
+    answer = await executor.submit(ask())
+    await answer.completion()
+    assert not answer.stored
+    assert (await executor.statistics()).stored == 0
+    await executor.aclose()
+
+
 async def test_an_outage_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     backend = FaultyBackend("get", 1, CacheUnavailable("down"), lasts=True)
     store = ResponseStore(backend, CacheCounters())

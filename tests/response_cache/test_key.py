@@ -6,7 +6,7 @@ from typing import Any, get_args
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.openai_chat import OpenAIChat
@@ -244,9 +244,10 @@ def test_the_order_of_a_tools_properties_matters_if_an_answer_must_follow_it(
     assert len(made) == (1 if fields.get("tool_choice") == ToolChoice("none") else 2)
 
 
-def test_the_order_of_properties_in_a_response_format_matters() -> None:
-    made = {key_of(changed(REQUEST, ("response_format", "schema"), schema)) for schema in (ORDERED, TURNED)}
-    assert len(made) == 2
+@pytest.mark.parametrize("more", [{}, {"maxLength": 2**64}], ids=["", "beside a long integer"])
+def test_the_order_of_properties_in_a_response_format_matters(more: dict[str, Any]) -> None:
+    schemas = (ORDERED | more, TURNED | more)
+    assert len({key_of(changed(REQUEST, ("response_format", "schema"), schema)) for schema in schemas}) == 2
 
 
 def test_the_order_of_everything_else_is_one() -> None:
@@ -294,6 +295,7 @@ INTEGERS = st.integers() | st.integers(min_value=-(10**30), max_value=10**30)
 
 @settings(deadline=None)
 @given(INTEGERS, INTEGERS)
+@example(2**64, 2**64 + 1)
 def test_integers_of_any_size_are_told_apart(left: int, right: int) -> None:
     """Schemas may bound a number by more than the 64 bits of msgpack's."""
     for path in (("tools", 0, "parameters", "maximum"), ("template_arguments", "nested", "a")):

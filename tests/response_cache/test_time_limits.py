@@ -259,15 +259,31 @@ def test_patience_ends_before_the_engine_accepts() -> None:
     simulate(main())
 
 
-def test_an_answer_opens_before_the_model_is_identified() -> None:
-    class Unidentified(ScriptedExecutor):
-        async def identify(self) -> None:
-            await asyncio.sleep(9 - now())
-            self.profile = msgspec.structs.replace(self.profile, fingerprint="known")
+class Unidentified(ScriptedExecutor):
+    """It is identified at 9 seconds."""
 
+    def __init__(self) -> None:
+        super().__init__(profile=msgspec.structs.replace(ScriptedExecutor().profile, fingerprint=""))
+
+    async def identify(self) -> None:
+        await asyncio.sleep(9 - now())
+        self.profile = msgspec.structs.replace(self.profile, fingerprint="known")
+
+
+def test_a_model_that_is_identified_in_time_is_waited_for() -> None:
     async def main() -> None:
-        profile = msgspec.structs.replace(ScriptedExecutor().profile, fingerprint="")
-        executor = CachingExecutor(Unidentified(profile=profile), Hanging(), settings())
+        executor = CachingExecutor(Unidentified(), Hanging(), settings())
+        answer = await executor.submit(ask(), patience=10.0)
+        assert (now(), answer.outcome, answer.stored) == (9.0, "miss", True)
+        await answer.completion()
+        await executor.aclose()
+
+    simulate(main())
+
+
+def test_an_answer_opens_before_the_model_is_identified() -> None:
+    async def main() -> None:
+        executor = CachingExecutor(Unidentified(), Hanging(), settings())
         early = await executor.submit(ask(), patience=2.0)
         assert (now(), early.outcome, early.stored) == (2.0, "miss", False)
         assert (await early.completion()).choices[0].text == "one two three"

@@ -47,6 +47,9 @@ def test_what_is_urgent_takes_along_what_waits() -> None:
     sent.put(Progress(1, []), urgent=False)
     sent.put(Aborted(2), urgent=True)
     assert sent.numbers == [[0], [1, 2]]
+    sent.outbox.put(Aborted(3))
+    sent.put(Progress(4, []), urgent=False)
+    assert sent.numbers == [[0], [1, 2], [3, 4]]
 
 
 def test_what_waits_can_be_sent_before_its_time() -> None:
