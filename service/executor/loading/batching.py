@@ -13,7 +13,7 @@ from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
 from service.device.figures import DeviceKind
 from service.executor.loading.cache_kinds import can_merge, is_recurrent, leaves
-from service.executor.loading.decode_attention import CountedAttention, route_attention
+from service.executor.loading.cpu_attention import CountedAttention, route_attention
 from service.executor.loading.device import device_kind
 from service.executor.loading.failures import advice, one_line
 from service.executor.loading.shared_prefix import Beginning, SharedPrefixCache, least_saved_tokens, shareable

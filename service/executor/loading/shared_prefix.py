@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
 from service.executor.loading.cache_kinds import leaves
+from service.executor.loading.softmax import softmax
 
 # Bytes that a layer has to save in a step, for about eight more operations. Measured on a CPU.
 LEAST_SAVED_BYTES = 2**20
@@ -216,18 +217,26 @@ def attend_to_both(
     grouped = (queries * scale).reshape(rows, kv_heads, -1, size)
     # One product with the prefix serves all rows: [1, kv_heads, rows * queries, size].
     scores = _apart(_together(grouped) @ prefix.keys.swapaxes(2, 3), rows)
-    own = (grouped @ keys.swapaxes(2, 3)).reshape(rows, kv_heads, -1, tokens, length)
-    if mask is not None:
-        shown = mask[:, :, None]
-        own = mx.where(shown, own, mx.finfo(own.dtype).min) if mask.dtype == mx.bool_ else own + shown
-    parts = [scores, own.reshape(rows, kv_heads, -1, length)]
+    parts = [scores, own_scores(grouped, keys, tokens, mask)]
     if sinks is not None:
         sink = mx.repeat(sinks.reshape(kv_heads, -1), tokens, axis=1)[None, :, :, None]
         parts.append(mx.broadcast_to(sink, (*scores.shape[:3], 1)).astype(scores.dtype))
-    weights = mx.softmax(mx.concatenate(parts, axis=-1), axis=-1, precise=True)
+    weights = softmax(mx.concatenate(parts, axis=-1))
     attended = _apart(_together(weights[..., :shared]) @ prefix.values, rows)
     attended = attended + weights[..., shared : shared + length] @ values
     return attended.reshape(rows, heads, tokens, -1)
+
+
+def own_scores(grouped: mx.array, keys: mx.array, tokens: int, mask: mx.array | None) -> mx.array:
+    """`grouped` are scaled queries `[rows, kv_heads, queries, size]`, and so many scores are returned, one for each
+    key."""
+    scores = grouped @ keys.swapaxes(2, 3)
+    if mask is None:
+        return scores
+    apart = scores.reshape(*scores.shape[:2], -1, tokens, scores.shape[3])
+    shown = mask if mask.ndim < 3 else mx.expand_dims(mask, -3)
+    apart = mx.where(shown, apart, mx.finfo(apart.dtype).min) if mask.dtype == mx.bool_ else apart + shown
+    return apart.reshape(scores.shape)
 
 
 def with_copies(

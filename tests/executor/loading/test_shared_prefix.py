@@ -8,7 +8,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from service.executor.engine.batch import Batch
 from service.executor.engine.run import Run
 from service.executor.loading.batching import Batching
-from service.executor.loading.decode_attention import attention, route_attention
+from service.executor.loading.cpu_attention import attention, route_attention
 from service.executor.loading.shared_prefix import Beginning, SharedPrefixCache, shareable
 from service.executor.prefix.cache import NoPrefixCache
 from tests.executor.engines import sequence

@@ -1,4 +1,4 @@
-"""The attention of mlx-lm's models, in fewer operations or bytes where new tokens are few."""
+"""The attention of mlx-lm's models, in less time on a CPU."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.base import scaled_dot_product_attention
 
-from service.executor.loading.shared_prefix import SharedPrefixCache, attend_to_both, with_copies
+from service.executor.loading.shared_prefix import SharedPrefixCache, attend_to_both, own_scores, with_copies
+from service.executor.loading.softmax import power_is_faster, softmax
 
 NAME = "scaled_dot_product_attention"
 
@@ -40,7 +41,9 @@ def attention(
         if are_few and (mask is None or mask.shape[1] == 1):
             return attend_to_both(prefix, queries, keys, values, scale, mask, sinks)
         keys, values, mask = with_copies(prefix, keys, values, mask)
-    elif _is_faster_grouped(queries, keys, mask, sinks):
+    if sinks is None and isinstance(keys, mx.array) and _is_same_for_all_heads(mask) and power_is_faster():
+        return attend(queries, keys, values, scale, mask)
+    if _is_faster_grouped(queries, keys, mask, sinks):
         # Queries of one key head are the rows of one product. MLX makes a product of each.
         grouped = queries.reshape(queries.shape[0], keys.shape[1], -1, queries.shape[3])
         attended = mx.fast.scaled_dot_product_attention(grouped, keys, values, scale=scale, mask=mask)
@@ -61,9 +64,22 @@ class CountedAttention:
         return attention(queries, keys, values, cache, *rest, **options)
 
 
+def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: Any) -> mx.array:
+    rows, heads, tokens, size = queries.shape
+    length = keys.shape[2]
+    if mask == "causal":
+        mask = mx.arange(length - tokens, length)[:, None] >= mx.arange(length)
+    grouped = (queries * scale).reshape(rows, keys.shape[1], -1, size)
+    scores = own_scores(grouped, keys, tokens, mask)
+    return (softmax(scores) @ values).reshape(rows, heads, tokens, -1)
+
+
 def _is_faster_grouped(queries: mx.array, keys: Any, mask: Any, sinks: mx.array | None) -> bool:
     # Measured on a CPU, for one new token: 0.5 to 0.85 of the time.
     if queries.shape[2] != 1 or sinks is not None or not isinstance(keys, mx.array):  # quantized state is no array
         return False
-    is_same_for_all_heads = mask is None or (isinstance(mask, mx.array) and (mask.ndim < 3 or mask.shape[-3] == 1))
-    return is_same_for_all_heads and keys.shape[1] < queries.shape[1]
+    return not isinstance(mask, str) and _is_same_for_all_heads(mask) and keys.shape[1] < queries.shape[1]
+
+
+def _is_same_for_all_heads(mask: Any) -> bool:
+    return not isinstance(mask, mx.array) or mask.ndim < 3 or mask.shape[-3] == 1
