@@ -6,6 +6,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from service.executor.engine.batch import token_chances
 from service.executor.engine.run import Drawn, Run
 from service.executor.engine.solo import STEPS_BETWEEN_CLEARING
+from service.executor.loading.softmax import log_softmax
 from service.executor.scheduling.protocols import EndReason
 
 
@@ -53,7 +54,7 @@ class Single:
         self.run.read += inputs.size
         for process in self.run.processors:
             logits = process(self._history, logits)
-        rows = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        rows = log_softmax(logits)
         return self.run.sampler(rows), rows[0]
 
 

@@ -134,7 +134,7 @@ class Solo:
         self._read_at_once = inputs.size
         if self.run.constraint is not None:
             logits = self.run.constraint.look_ahead(inputs[-rows:], logits, read=self.run.read)
-        return self.run.draw(logits - mx.logsumexp(logits, axis=-1, keepdims=True), self.run.read - rows + 1)
+        return self.run.draw(logits, self.run.read - rows + 1)
 
     def _until_end(self, tokens: list[int]) -> list[Drawn]:
         drawn = []

@@ -7,7 +7,13 @@ import pytest
 from mlx_lm.models.base import create_causal_mask
 
 from service.executor.loading.cpu_attention import attend
-from service.executor.loading.softmax import power_is_faster, softmax, softmax_by_power
+from service.executor.loading.softmax import (
+    log_softmax,
+    log_softmax_by_power,
+    power_is_faster,
+    softmax,
+    softmax_by_power,
+)
 
 LENGTH = 20
 
@@ -52,6 +58,15 @@ def test_softmax_by_powers_of_two(compute: Any, dtype: mx.Dtype) -> None:
 def test_a_row_that_hides_everything_weighs_everything_alike(compute: Any) -> None:
     """mlx-lm's batches have such rows, in front of shorter prompts."""
     assert mx.array_equal(compute(mx.full((1, 4), mx.finfo(mx.float32).min)), mx.full((1, 4), 0.25)).item()
+
+
+@pytest.mark.parametrize("compute", [log_softmax, log_softmax_by_power])
+def test_log_probabilities_by_powers_of_two(compute: Any) -> None:
+    mx.random.seed(2)
+    logits = mx.concatenate([mx.random.normal((3, 500)) * 9, mx.full((3, 4), -mx.inf)], axis=-1)
+    found, expected = compute(logits), logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    assert mx.allclose(found, expected, rtol=1e-5, atol=1e-5).item()
+    assert mx.allclose(mx.exp(found).sum(axis=-1), mx.ones(3), atol=1e-5).item()
 
 
 def test_the_faster_of_both_is_measured_once() -> None:
