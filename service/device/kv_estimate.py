@@ -15,6 +15,9 @@ USUAL_HEADS = 32
 
 FLOAT32_BYTES = 4
 
+# On a CPU, scores and weights are held at the same time (`loading/cpu_attention.py`).
+COPIES_ON_CPU = 2
+
 # KV state has 16 bits a value, except on a CPU with dense weights.
 VALUE_BYTES = 2
 
@@ -30,7 +33,9 @@ def score_bytes(config: Mapping[str, Any], kind: DeviceKind) -> int:
     text = config.get("text_config") or config
     heads = int(text.get("num_attention_heads") or text.get("n_head") or USUAL_HEADS)
     head_size = int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
-    return 0 if kind != "cpu" and head_size in FUSED_HEAD_SIZES else heads * FLOAT32_BYTES
+    if kind == "cpu":
+        return COPIES_ON_CPU * heads * FLOAT32_BYTES
+    return 0 if head_size in FUSED_HEAD_SIZES else heads * FLOAT32_BYTES
 
 
 def kv_bytes_per_token(config: Mapping[str, Any]) -> int:

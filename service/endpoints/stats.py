@@ -84,7 +84,7 @@ def _numbers(registry: ModelRegistry, name: str) -> ModelNumbers:
         managed=registry.managed,
         running=status.running,
         waiting=status.waiting,
-        context_length=executor.profile.context_length,
+        context_length=status.context_length(executor.profile),
         weight_bytes=registry.weight_bytes(name),
         memory_bytes=status.memory_bytes,
     )

@@ -210,7 +210,7 @@ GEMMA_27B = {"num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_
     ("config", "name", "score_bytes"),
     [
         (CODER_30B, "M1 Pro 32 GB", 0),
-        (CODER_30B, "Linux 64 GB", 64 * 32 * 4),
+        (CODER_30B, "Linux 64 GB", 64 * 32 * 2 * 4),
         (GEMMA_27B, "M1 Pro 32 GB", 64 * 32 * 4),
         ({"text_config": GEMMA_27B}, "RTX 24 GB", 64 * 32 * 4),
         ({"num_hidden_layers": 24}, "Linux 64 GB", 0),

@@ -51,6 +51,8 @@ class Solo:
         self._last_guess: tuple[str, int, float] | None = None
         self._ahead: mx.array | None = None  # the next token, being computed
         self._steps = 0
+        self._processors = [each for each in run.processors if each is not run.constraint]
+        self._history = mx.array(run.tokens)  # the first tokens of `run`
         run.tokens, run.cache = list(run.tokens), self._cache
         run.extend([])
         self._take_back()
@@ -132,9 +134,25 @@ class Solo:
         logits = self._model(inputs[None], cache=self._cache)[0, -rows:]
         self.run.read += inputs.size
         self._read_at_once = inputs.size
+        if self._processors:
+            logits = self._processed(inputs, logits)
         if self.run.constraint is not None:
             logits = self.run.constraint.look_ahead(inputs[-rows:], logits, read=self.run.read)
         return self.run.draw(logits, self.run.read - rows + 1)
+
+    def _processed(self, inputs: mx.array, logits: mx.array) -> mx.array:
+        # Each row follows one more of the inputs, which may be guesses.
+        before = self.run.read - inputs.size
+        if before > self._history.size:
+            self._history = mx.concatenate([self._history, mx.array(self.run.tokens[self._history.size : before])])
+        tokens = mx.concatenate([self._history[:before], inputs])
+        rows = []
+        for number in range(len(logits)):
+            row = logits[number : number + 1]
+            for process in self._processors:
+                row = process(tokens[: tokens.size - len(logits) + number + 1], row)
+            rows.append(row)
+        return mx.concatenate(rows)
 
     def _until_end(self, tokens: list[int]) -> list[Drawn]:
         drawn = []

@@ -217,7 +217,7 @@ def attend_to_both(
     grouped = (queries * scale).reshape(rows, kv_heads, -1, size)
     # One product with the prefix serves all rows: [1, kv_heads, rows * queries, size].
     scores = _apart(_together(grouped) @ prefix.keys.swapaxes(2, 3), rows)
-    parts = [scores, own_scores(grouped, keys, tokens, mask)]
+    parts = [scores, masked_scores(grouped, keys, tokens, mask)]
     if sinks is not None:
         sink = mx.repeat(sinks.reshape(kv_heads, -1), tokens, axis=1)[None, :, :, None]
         parts.append(mx.broadcast_to(sink, (*scores.shape[:3], 1)).astype(scores.dtype))
@@ -227,16 +227,15 @@ def attend_to_both(
     return attended.reshape(rows, heads, tokens, -1)
 
 
-def own_scores(grouped: mx.array, keys: mx.array, tokens: int, mask: mx.array | None) -> mx.array:
-    """`grouped` are scaled queries `[rows, kv_heads, queries, size]`, and so many scores are returned, one for each
-    key."""
+def masked_scores(grouped: mx.array, keys: mx.array, tokens: int, mask: mx.array | None) -> mx.array:
+    """Returns `[rows, kv_heads, queries, length]`. `grouped` has scaled queries: `tokens` for each head of a group."""
     scores = grouped @ keys.swapaxes(2, 3)
     if mask is None:
         return scores
-    apart = scores.reshape(*scores.shape[:2], -1, tokens, scores.shape[3])
-    shown = mask if mask.ndim < 3 else mx.expand_dims(mask, -3)
-    apart = mx.where(shown, apart, mx.finfo(apart.dtype).min) if mask.dtype == mx.bool_ else apart + shown
-    return apart.reshape(scores.shape)
+    by_head = scores.reshape(*scores.shape[:2], -1, tokens, scores.shape[3])
+    mask = mask if mask.ndim < 3 else mx.expand_dims(mask, -3)
+    by_head = mx.where(mask, by_head, mx.finfo(by_head.dtype).min) if mask.dtype == mx.bool_ else by_head + mask
+    return by_head.reshape(scores.shape)
 
 
 def with_copies(

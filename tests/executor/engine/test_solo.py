@@ -236,18 +236,28 @@ def test_what_was_read_is_in_the_prefix_cache(model: Any, drafters: Drafters) ->
     assert tokens == Bench(model, NO_DRAFTS).run(turn)
 
 
-OTHERS = {
-    "penalised": {"sampling": SamplingParams(repetition_penalty=1.3)},
-    "biased": {"sampling": SamplingParams(logit_bias=((7, 3.0),))},
-    "with logprobs": {"request": sequence(0, logprobs=2).request},
+CHANGED = {
+    "repetition penalty": SamplingParams(repetition_penalty=1.3),
+    "other penalties": SamplingParams(presence_penalty=0.7, frequency_penalty=0.4),
+    "bias": SamplingParams(logit_bias=((7, 3.0), (11, -2.0))),
+    "all of them": SamplingParams(
+        temperature=0.7, seed=5, repetition_penalty=1.1, frequency_penalty=0.2, logit_bias=((7, 2.0),)
+    ),
 }
 
 
-@pytest.mark.parametrize("fields", OTHERS.values(), ids=OTHERS)
-def test_nothing_is_guessed_where_logits_are_changed_or_shown(
-    model: Any, stranger: Any, fields: dict[str, Any]
-) -> None:
-    drafters = of("model", model, stranger)
+@pytest.mark.parametrize("sampling", CHANGED.values(), ids=CHANGED)
+@pytest.mark.parametrize("kind", ["lookup", "model"])
+def test_changed_logits_follow_the_guesses(model: Any, stranger: Any, kind: str, sampling: SamplingParams) -> None:
+    drafters, plain = of(kind, model, stranger), Bench(model, NO_DRAFTS)
+    bench = Bench(model, drafters, timed=False)
+    for prompt in PROMPTS.values():
+        assert bench.run(prompt, sampling=sampling) == plain.run(prompt, sampling=sampling)
+    assert drafters.experience.tally.drafted > 0
+
+
+def test_nothing_is_guessed_where_logprobs_are_shown(model: Any, stranger: Any) -> None:
+    drafters, fields = of("model", model, stranger), {"request": sequence(0, logprobs=2).request}
     tokens = Bench(model, drafters).run(PROMPTS["a loop"], **fields)
     assert drafters.experience.tally.drafted == 0
     assert tokens == Bench(model, NO_DRAFTS).run(PROMPTS["a loop"], **fields)

@@ -6,14 +6,9 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.base import create_causal_mask
 
-from service.executor.loading.cpu_attention import attend
-from service.executor.loading.softmax import (
-    log_softmax,
-    log_softmax_by_power,
-    power_is_faster,
-    softmax,
-    softmax_by_power,
-)
+from service.device.kv_estimate import score_bytes
+from service.executor.loading.cpu_attention import attend_by_power, attention
+from service.executor.loading.softmax import log_softmax, power_is_faster, softmax, weights_by_power
 
 LENGTH = 20
 
@@ -39,35 +34,55 @@ def test_the_same_as_mlx(rows: int, heads: int, kv_heads: int, tokens: int, kind
     keys, values = mx.random.normal((rows, kv_heads, LENGTH, 8)), mx.random.normal((rows, kv_heads, LENGTH, 5))
     mask = masks(rows, tokens)[kind]
     expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask=mask)
-    assert mx.allclose(attend(queries, keys, values, 0.3, mask), expected, atol=1e-5).item()
+    for attend in (attend_by_power, lambda *given: attention(*given[:3], None, *given[3:])):
+        assert mx.allclose(attend(queries, keys, values, 0.3, mask), expected, atol=1e-5).item()
+
+
+def test_no_more_scores_are_held_than_are_counted() -> None:
+    queries, keys, values = (mx.random.normal((1, heads, 256, 8)) for heads in (6, 2, 2))
+    mx.eval(queries, keys, values)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(attend_by_power(queries, keys, values, 0.3, "causal"))
+    counted = score_bytes({"num_attention_heads": 6, "head_dim": 8}, "cpu") * 256 * 256
+    assert mx.get_peak_memory() - before < 1.2 * counted
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-@pytest.mark.parametrize("compute", [softmax, softmax_by_power])
-def test_softmax_by_powers_of_two(compute: Any, dtype: mx.Dtype) -> None:
+def test_softmax(dtype: mx.Dtype) -> None:
     mx.random.seed(1)
-    lowest = mx.finfo(dtype).min
-    scores = mx.concatenate([mx.random.normal((4, 64)) * 30, mx.full((4, 8), lowest)], axis=-1).astype(dtype)
-    found, expected = compute(scores), mx.softmax(scores, axis=-1, precise=True)
+    scores = mx.concatenate([mx.random.normal((4, 64)) * 30, mx.full((4, 8), mx.finfo(dtype).min)], axis=-1)
+    found, expected = softmax(scores.astype(dtype)), mx.softmax(scores.astype(dtype), axis=-1, precise=True)
     assert found.dtype == dtype
-    assert mx.allclose(found, expected, rtol=1e-5 if dtype == mx.float32 else 1e-2, atol=1e-7).item()
+    assert mx.allclose(found, expected, rtol=1e-5, atol=1e-7).item()
     assert mx.array_equal(found[:, 64:], mx.zeros((4, 8))).item()
 
 
-@pytest.mark.parametrize("compute", [softmax, softmax_by_power])
-def test_a_row_that_hides_everything_weighs_everything_alike(compute: Any) -> None:
+def test_weights_by_power() -> None:
+    mx.random.seed(3)
+    scores = mx.random.normal((4, 64)) * 30
+    weights = weights_by_power(scores)
+    expected = mx.softmax(scores, axis=-1)
+    assert mx.allclose(weights / weights.sum(axis=-1, keepdims=True), expected, rtol=1e-5, atol=1e-7).item()
+
+
+def test_a_row_that_hides_everything_weighs_everything_alike() -> None:
     """mlx-lm's batches have such rows, in front of shorter prompts."""
-    assert mx.array_equal(compute(mx.full((1, 4), mx.finfo(mx.float32).min)), mx.full((1, 4), 0.25)).item()
+    hidden = mx.full((1, 4), mx.finfo(mx.float32).min)
+    assert mx.array_equal(weights_by_power(hidden), mx.ones((1, 4))).item()
+    assert mx.array_equal(softmax(hidden), mx.full((1, 4), 0.25)).item()
 
 
-@pytest.mark.parametrize("compute", [log_softmax, log_softmax_by_power])
-def test_log_probabilities_by_powers_of_two(compute: Any) -> None:
+def test_log_probabilities() -> None:
     mx.random.seed(2)
     logits = mx.concatenate([mx.random.normal((3, 500)) * 9, mx.full((3, 4), -mx.inf)], axis=-1)
-    found, expected = compute(logits), logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    found, expected = log_softmax(logits), logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     assert mx.allclose(found, expected, rtol=1e-5, atol=1e-5).item()
     assert mx.allclose(mx.exp(found).sum(axis=-1), mx.ones(3), atol=1e-5).item()
 
 
 def test_the_faster_of_both_is_measured_once() -> None:
-    assert power_is_faster() is power_is_faster()
+    power_is_faster.cache_clear()
+    for _ in range(3):
+        power_is_faster()
+    assert power_is_faster.cache_info().misses == 1

@@ -333,7 +333,7 @@ def test_memory_is_counted_and_limited(model: Any, memory: int) -> None:
 @pytest.mark.parametrize("on_disk", [False, True], ids=["in memory", "and on disk"])
 def test_what_is_kept_leaves_running_sequences_what_they_were_admitted_for(tmp_path: Path, on_disk: bool) -> None:
     one_head = {"num_attention_heads": 1, "num_key_value_heads": 1}  # scores take little beside the state
-    model, prompt = make_model("llama", num_hidden_layers=8, **one_head), [i % 190 for i in range(2500)]
+    model, prompt = make_model("llama", num_hidden_layers=16, **one_head), [i % 190 for i in range(2500)]
     cost = CacheCost(measure_cache_cost(model).layers).bytes_for([len(prompt) + 6])
     most = int(1.5 * cost)
     gc.collect()  # else what earlier tests left is freed meanwhile, and counts as room
@@ -371,7 +371,7 @@ def test_what_is_kept_follows_the_memory_there_is_now(transformer: Any) -> None:
 def test_scores_count_where_a_prompt_is_admitted(transformer: Any) -> None:
     harness, lengths = Harness(transformer, NoPrefixCache(), lambda: A_LOT), [40_000]
     cost = measure_cache_cost(transformer)
-    assert cost.score_bytes == SMALLEST_CHUNK * 4 * 4  # heads, bytes of a float
+    assert cost.score_bytes == SMALLEST_CHUNK * 4 * 4 * 2  # heads, bytes of a float, scores and weights
     state = CacheCost(cost.layers)
     assert harness.engine.shortfall(lengths) == state.bytes_for(lengths) + 40_192 * cost.score_bytes - int(0.9 * A_LOT)
     assert harness.engine.longest() < state.longest(A_LOT, 0)
