@@ -30,9 +30,9 @@ def bytes_per_token(config: Mapping[str, Any], kind: DeviceKind) -> int:
 
 def score_bytes(config: Mapping[str, Any], kind: DeviceKind) -> int:
     """Returns what one layer holds for each pair of a query and a key; 0 if scores are not kept."""
-    text = config.get("text_config") or config
-    heads = int(text.get("num_attention_heads") or text.get("n_head") or USUAL_HEADS)
-    head_size = int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
+    text = _text(config)
+    heads = _number(text, "num_attention_heads", "n_head") or USUAL_HEADS
+    head_size = _number(text, "head_dim") or _number(text, "hidden_size") // heads
     if kind == "cpu":
         return COPIES_ON_CPU * heads * FLOAT32_BYTES
     return 0 if head_size in FUSED_HEAD_SIZES else heads * FLOAT32_BYTES
@@ -41,20 +41,28 @@ def score_bytes(config: Mapping[str, Any], kind: DeviceKind) -> int:
 def kv_bytes_per_token(config: Mapping[str, Any]) -> int:
     """Estimates the KV state of one token from a model's config.json, 0 if it names no attention. Layers whose state
     does not grow do not count. A loaded model is measured instead."""
-    text = config.get("text_config") or config
+    text = _text(config)
     layers = _full_attention_layers(text)
-    if rank := text.get("kv_lora_rank"):
-        return int(layers * (rank + text.get("qk_rope_head_dim", 0)) * VALUE_BYTES)
-    heads = int(text.get("num_attention_heads") or text.get("n_head") or 0)
-    kv_heads = int(text.get("num_key_value_heads") or heads)
-    width = int(text.get("head_dim") or (int(text.get("hidden_size") or 0) // heads if heads else 0))
+    if rank := _number(text, "kv_lora_rank"):
+        return layers * (rank + _number(text, "qk_rope_head_dim")) * VALUE_BYTES
+    heads = _number(text, "num_attention_heads", "n_head")
+    kv_heads = _number(text, "num_key_value_heads") or heads
+    width = _number(text, "head_dim") or (_number(text, "hidden_size") // heads if heads else 0)
     return 2 * layers * kv_heads * width * VALUE_BYTES
 
 
 def _full_attention_layers(text: Mapping[str, Any]) -> int:
-    count = int(text.get("num_hidden_layers") or text.get("n_layer") or 0)
     if isinstance(kinds := text.get("layer_types"), list):
         return sum(kind in ("full_attention", "attention") for kind in kinds)
-    if interval := text.get("full_attention_interval") or text.get("sliding_window_pattern"):
-        return count // int(interval)
-    return count
+    interval = _number(text, "full_attention_interval", "sliding_window_pattern") or 1
+    return _number(text, "num_hidden_layers", "n_layer") // interval
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = config.get("text_config")
+    return nested if nested and isinstance(nested, dict) else config
+
+
+def _number(text: Mapping[str, Any], *names: str) -> int:
+    # Some families have a list with a number for each layer.
+    return next((value for name in names if type(value := text.get(name)) is int and value > 0), 0)

@@ -51,7 +51,7 @@ def cache_headers(answer: CachedAnswer) -> list[tuple[bytes, bytes]]:
 
 
 def cache_status(answer: CachedAnswer) -> str:
-    """`stored` on a stream is a forecast, because the header precedes the answer."""
+    # A stream's header precedes the answer, which is stored at its end.
     stored = "; stored" if answer.stored else ""
     match answer.outcome:
         case "hit":

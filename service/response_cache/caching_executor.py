@@ -226,7 +226,6 @@ class CachingExecutor:
         flight = Flight(
             producer or partial(produce, partial(self._inner.submit, request)),
             keep,
-            will_store=stores and self._store.writes,
             linger_seconds=self._linger_seconds if stores else 0,
         )
         self._flights.start(flight, (self.profile.id, key) if stores and key is not None else None)

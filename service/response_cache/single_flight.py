@@ -46,10 +46,10 @@ class Flight:
     """A generation in its own task. Every reader reads its events from the start.
 
     The generation is aborted `linger_seconds` after the last reader left. A lost answer is generated again once, into
-    new `events`, for readers that have taken none; the others get `loss`. `will_store` predicts the result of `keep`.
+    new `events`, for readers that have taken none; the others get `loss`.
     """
 
-    def __init__(self, producer: Producer, keep: Keep, *, will_store: bool = False, linger_seconds: float = 0) -> None:
+    def __init__(self, producer: Producer, keep: Keep, *, linger_seconds: float = 0) -> None:
         self.events: list[Event] = []
         self.completion: Completion | None = None
         self.error: BaseException | None = None
@@ -63,7 +63,6 @@ class Flight:
         self.finished = asyncio.Event()
         self._producer = producer
         self._keep = keep
-        self._will_store = will_store
         self._linger_seconds = linger_seconds
         self._builder = CompletionBuilder()
         self._readers = 0
@@ -80,13 +79,6 @@ class Flight:
     @property
     def stored(self) -> bool:
         return self.found or (self.write is not None and self.write.stored)
-
-    @property
-    def expected(self) -> bool:
-        """True if the answer is stored or will probably be."""
-        if not self.over:
-            return self._will_store
-        return self.found or (self.write is not None and self.write.expected)
 
     def start(self, ended: Callable[["Flight"], None]) -> "asyncio.Task[None]":
         """Calls `ended` before any reader sees the end. The task cleans up."""
@@ -214,7 +206,6 @@ class FlightAnswer:
         self._flight = flight
         self._begun = False
         self._left = False
-        self._whole = False
 
     async def until_accepted(self, patience: float | None) -> None:
         """Waits at most `patience` seconds. Leaves if it raises the error that refused the request."""
@@ -230,8 +221,8 @@ class FlightAnswer:
 
     @property
     def stored(self) -> bool:
-        """A forecast before `completion` returns, as for the header of a stream."""
-        return self._flight.stored if self._whole else self._flight.expected
+        """False while the answer is generated, as for the header of a stream."""
+        return self._flight.stored
 
     @property
     def prompt_tokens(self) -> int:
@@ -275,7 +266,6 @@ class FlightAnswer:
             flight.raise_error()
             if flight.write is not None:
                 await flight.write.wait(WRITE_WAIT_SECONDS)
-            self._whole = True
         finally:
             self._leave()
         if flight.completion is None:

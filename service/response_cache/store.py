@@ -24,18 +24,12 @@ log = getLogger(__name__)
 
 
 class PendingWrite:
-    def __init__(self, task: asyncio.Task[bool], *, expected: bool) -> None:
+    def __init__(self, task: asyncio.Task[bool]) -> None:
         self._task = task
-        self._expected = expected
 
     @property
     def stored(self) -> bool:
         return self._task.done() and not self._task.cancelled() and self._task.result()
-
-    @property
-    def expected(self) -> bool:
-        """True if the backend has the value or will probably get it."""
-        return self.stored if self._task.done() else self._expected
 
     async def wait(self, seconds: float) -> None:
         await asyncio.wait({self._task}, timeout=seconds)
@@ -98,7 +92,7 @@ class ResponseStore:
         writer = self._writers.get(key)
         if writer is None:
             writer = self._writers[key] = asyncio.get_running_loop().create_task(self._write(key))
-        return PendingWrite(writer, expected=self.writes)
+        return PendingWrite(writer)
 
     async def written(self, key: str) -> bool:
         """Waits for the key's last write. True if the backend has its value."""

@@ -6,11 +6,13 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from cache_backends.memory import MemoryBackend
 from service.config.layers import ConfigError, file_layer
+from service.device.figures import DeviceKind
 from service.dialects.anthropic_messages import AnthropicMessages
 from service.dialects.base import ClientRequest, Dialect, WebSearchTool
 from service.dialects.openai_chat import OpenAIChat
@@ -28,6 +30,9 @@ from service.generation import SamplingParams
 from service.http.cache_headers import read_cache_control
 from service.http.responses import json_response
 from service.model_registry.registry import ModelRegistry
+from service.models.errors import InvalidModel
+from service.models.folder import load_needs
+from service.models.profile import read_properties
 from service.normalize import normalize
 from service.recording.archive import ArchiveError, new_header, read_entries
 from service.response_cache.caching_executor import CachingExecutor
@@ -125,6 +130,23 @@ def fuzz_config_file(content: bytes) -> None:
         str(refused).encode()
     else:
         assert layer.keys() <= set(Settings.__struct_fields__)
+
+
+def fuzz_model_config(content: bytes) -> None:
+    """The rest of the folder is right."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.json").write_bytes(content)
+        (folder / "model.safetensors").write_bytes(bytes(8))
+        for kind in get_args(DeviceKind):
+            try:
+                needs = load_needs(kind, folder)
+                profile = read_properties(folder, Settings(home=NO_HOME), home=folder)
+            except InvalidModel as refused:
+                str(refused).encode()
+            else:
+                assert needs.token_bytes >= 0
+                assert profile.context_length > 0
 
 
 def fuzz_archive(data: bytes) -> None:
@@ -228,6 +250,7 @@ TARGETS: dict[str, Target] = {
     "kept_response": fuzz_kept_response,
     "lease_note": fuzz_note,
     "config_file": fuzz_config_file,
+    "model_config": fuzz_model_config,
     "record": fuzz_record,
     "archive": fuzz_archive,
     "prefix_file": fuzz_prefix_file,

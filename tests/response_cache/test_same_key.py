@@ -1,4 +1,4 @@
-"""Requests with one key have one prompt and one grammar, whatever a client varies, in every dialect."""
+"""Requests with one key have one prompt and one grammar, whatever a client varies, in both dialects."""
 
 import random
 from functools import cache

@@ -86,9 +86,9 @@ def test_a_write_that_hangs_is_given_up() -> None:
         written = store(backend, max_unwritten_bytes=300)
         pending = written.put("k", text())
         assert pending is not None
-        assert (pending.stored, pending.expected) == (False, True)
+        assert not pending.stored
         assert not await written.written("k")
-        assert (now(), pending.stored, pending.expected) == (WRITE_SECONDS, False, False)
+        assert (now(), pending.stored) == (WRITE_SECONDS, False)
         assert not written.writes
         backend.methods.clear()
         assert written.put("k", text()) is not None
@@ -163,7 +163,6 @@ def test_a_store_whose_queue_was_full_writes_again_after_the_next_write(caplog: 
         assert not full.writes
         pending = full.put("k", text())
         assert pending is not None
-        assert not pending.expected
         assert await full.written("k")
         assert full.writes
 
@@ -210,22 +209,21 @@ def test_writes_of_one_key_are_waited_for_alone() -> None:
     simulate(main())
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-def test_stored_is_a_forecast_for_a_stream_alone(streamed: bool) -> None:
+def test_stored_is_said_of_what_is_stored() -> None:
     async def main() -> None:
-        executor = CachingExecutor(ScriptedExecutor(), Hanging("set"), settings())
+        backend = Hanging("set")
+        executor = CachingExecutor(ScriptedExecutor(), backend, settings())
         first = await executor.submit(ask("first"))
-        if not streamed:
-            await first.completion()
-            assert now() == WRITE_WAIT_SECONDS
-        assert first.stored is streamed
-        if streamed:
-            await first.completion()
+        assert not first.stored, "as a stream's header says"
+        await first.completion()
+        assert (now(), first.stored) == (WRITE_WAIT_SECONDS, False)
         await asyncio.sleep(WRITE_SECONDS)
         assert not first.stored
+        backend.methods.clear()
         second = await executor.submit(ask("second"))
-        assert not second.stored, "the last write failed"
-        await second.aclose()
+        assert not second.stored
+        await second.completion()
+        assert second.stored
         await executor.aclose()
 
     simulate(main())
@@ -274,8 +272,9 @@ def test_a_model_that_is_identified_in_time_is_waited_for() -> None:
     async def main() -> None:
         executor = CachingExecutor(Unidentified(), Hanging(), settings())
         answer = await executor.submit(ask(), patience=10.0)
-        assert (now(), answer.outcome, answer.stored) == (9.0, "miss", True)
+        assert (now(), answer.outcome) == (9.0, "miss")
         await answer.completion()
+        assert answer.stored
         await executor.aclose()
 
     simulate(main())
