@@ -1,4 +1,4 @@
-"""Digests of the prompt and the key of 50 requests, which `KEY_VERSION` protects.
+"""Digests of the prompts, the grammar and the key of 50 requests, which `KEY_VERSION` protects.
 
 `python -m tests.response_cache.golden_keys` writes them anew, if `KEY_VERSION` was raised.
 """
@@ -14,7 +14,8 @@ import msgspec
 from service.generation import GenerationRequest, Message, ResponseFormat, SamplingParams, Tool, ToolCall, ToolChoice
 from service.normalize import normalize
 from service.response_cache.key import KEY_VERSION, RequestKeys
-from tests.response_cache.prompts import byte_renderer
+from service.tool_calling.grammar import answer_grammar, is_constrained
+from tests.response_cache.prompts import WITHOUT_TOOLS, byte_renderer
 
 FILE = Path(__file__).with_suffix(".json")
 
@@ -72,10 +73,12 @@ class Golden(msgspec.Struct, frozen=True):
 
 
 def measure() -> Golden:
-    renderer, keys = byte_renderer(), RequestKeys()
+    renderers, keys = (byte_renderer(), byte_renderer(WITHOUT_TOOLS)), RequestKeys()
     digests = []
     for request in requests():
-        made = msgspec.json.encode((list(renderer.render(request).tokens), keys.key("model", request)))
+        prompts = [list(renderer.render(request).tokens) for renderer in renderers]
+        grammar = answer_grammar(request, "hermes", lambda text: [text], None) if is_constrained(request) else None
+        made = msgspec.json.encode((prompts, grammar, keys.key("model", request)))
         digests.append(hashlib.sha256(made).hexdigest()[:16])
     return Golden(KEY_VERSION, digests)
 

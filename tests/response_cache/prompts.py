@@ -14,10 +14,14 @@ TEMPLATE = (
 )
 
 
-def byte_renderer() -> PromptRenderer:
+# Tools are described in the system message, and calls are written as text.
+WITHOUT_TOOLS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
+
+
+def byte_renderer(template: str = TEMPLATE) -> PromptRenderer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    parts = TokenizerParts(PreTrainedTokenizerFast(tokenizer_object=tokenizer), TEMPLATE)
+    parts = TokenizerParts(PreTrainedTokenizerFast(tokenizer_object=tokenizer), template)
     return PromptRenderer(parts, context_length=100_000)

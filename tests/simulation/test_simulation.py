@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.simulation.models_world import ModelsWorld
+from tests.simulation.store import SharedStore
 from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("ANYCLAUDE_SEEDS", "300"))
@@ -31,6 +32,22 @@ def test_worlds_keep_their_promises(first: int, kind: type[World] | type[ModelsW
             world.run()
         except BaseException as exc:
             pytest.fail(f"seed {seed}: {exc!r} in {world!r}. Replay it with ANYCLAUDE_SEED={seed}.")
+
+
+class Generous(SharedStore):
+    """Gives every lease to everyone who asks."""
+
+    def holder(self, key: str) -> None:
+        return None
+
+
+def test_a_store_whose_leases_hold_nothing_is_found() -> None:
+    def try_worlds() -> None:
+        for seed in range(100):
+            World(seed, Generous()).run()
+
+    with pytest.raises(AssertionError):
+        try_worlds()
 
 
 @pytest.mark.parametrize("kind", [World, ModelsWorld])

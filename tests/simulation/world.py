@@ -85,11 +85,11 @@ def make_plan(random: Random) -> Plan:
 class World:
     """`run` raises AssertionError for whatever must not be."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, store: SharedStore | None = None) -> None:
         self.seed = seed
         self.random = Random(seed)
         self.plan = make_plan(self.random)
-        self.store = SharedStore()
+        self.store = store or SharedStore()
         self.died = False
         self.ended = 0
         self.executors: list[SimulatedExecutor] = []
