@@ -174,4 +174,4 @@ async def test_the_engine_on_mlx_keeps_to_the_memory_of_the_mac(
                 break
         assert (answer.status_code, turn) == (400, -(-offered // 100))
         assert answer.json()["error"]["message"] == f"prompt is too long: {100 * turn} tokens > {offered} maximum"
-    assert CODER_30B.bytes_for([10_000]) < max(load.held) < (usable_bytes(figures) or 0)
+    assert CODER_30B.bytes_for([7_500]) < max(load.held) < (usable_bytes(figures) or 0)

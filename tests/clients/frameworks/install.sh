@@ -9,7 +9,7 @@ install() {
     if [ -e "$folder/installed" ]; then return; fi
     echo "Installing $1 into tests/$folder"
     python3 -m venv "$folder"
-    "$folder/bin/pip" install --quiet --no-compile --disable-pip-version-check "${@:2}"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
     touch "$folder/installed"
 }
 
