@@ -52,7 +52,7 @@ class Solo:
         self._ahead: mx.array | None = None  # the next token, being computed
         self._steps = 0
         self._processors = [each for each in run.processors if each is not run.constraint]
-        self._history = mx.array(run.tokens)  # the first tokens of `run`
+        self._history = mx.array([], dtype=mx.int32)  # the first tokens of `run`, for `_processors`
         run.tokens, run.cache = list(run.tokens), self._cache
         run.extend([])
         self._take_back()
